@@ -1,0 +1,1 @@
+"""From facts to a diagnosis: loads the rules, gives them their facts, and puts their findings in order."""

@@ -1,0 +1,50 @@
+"""Builds each fact once, when something first needs it, from the annotations of what asks."""
+
+import time
+from collections.abc import Callable
+from types import UnionType
+from typing import Any, get_args
+
+from dlhealth.host import Host, Unreadable
+from dlhealth.probes import Options, Unavailable
+
+
+class Facts:
+    """The facts of one host. Thread-free; a fact that could not be had stays unavailable."""
+
+    def __init__(self, host: Host, options: Options, progress: Callable[[str], None] = lambda name: None) -> None:
+        self._known: dict[type, Any] = {Host: host, Options: options}
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    def get(self, kind: type) -> Any:
+        """A fact, or Unavailable with the reason."""
+        if kind not in self._known:
+            self._known[kind] = Unavailable(f"{kind.__name__} needs itself")
+            self._progress(kind.__name__)
+            started = time.monotonic()
+            try:
+                self._known[kind] = self.call(kind.probe)  # type: ignore[attr-defined]
+            except Unavailable as problem:
+                self._known[kind] = problem
+            except Unreadable as problem:
+                self._known[kind] = Unavailable(str(problem))
+            self.seconds[kind.__name__] = time.monotonic() - started
+        known = self._known[kind]
+        if isinstance(known, Unavailable):
+            raise known
+        return known
+
+    def call(self, function: Callable[..., Any], *leading: Any) -> Any:
+        """Call with the facts that the annotations of its further parameters name."""
+        arguments = list(leading)
+        wanted = {k: v for k, v in function.__annotations__.items() if k != "return"}
+        for kind in list(wanted.values())[len(leading) :]:
+            if isinstance(kind, UnionType):
+                try:
+                    arguments.append(self.get(get_args(kind)[0]))
+                except Unavailable:
+                    arguments.append(None)
+            else:
+                arguments.append(self.get(kind))
+        return function(*arguments)

@@ -1,0 +1,154 @@
+"""Finds the rules: the built-in ones, those of installed packages, and the administrator's."""
+
+import os
+import pkgutil
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+from dlhealth.engine.rule import Rule
+from dlhealth.model import Failed
+
+RULES_FOLDER = "/etc/dlhealth/rules.d"
+_GROUP = "dlhealth.rules"
+_SIZE_LIMIT = 256 << 10
+
+
+class Loaded(NamedTuple):
+    """The rules that could be loaded, and what could not be, with the reason."""
+
+    rules: tuple[Rule, ...]
+    failed: tuple[Failed, ...]
+
+
+class _Refused(Exception):
+    """A rule file that somebody other than root could have written."""
+
+
+def load_rules(folder: str = RULES_FOLDER) -> Loaded:
+    """All rules, sorted by id. A file that can't be loaded does not keep the others from loading."""
+    rules: dict[str, Rule] = {}
+    failed: list[Failed] = []
+    for source, modules in (
+        ("built-in", _builtin()),
+        ("package", _packaged(failed)),
+        ("local", _local(folder, failed)),
+    ):
+        for module in modules:
+            for rule in rules_of(module):
+                if rule.id in rules:
+                    failed.append(Failed(rule.id, f"a {source} rule has an id that is already taken: not loaded"))
+                else:
+                    rules[rule.id] = rule
+    return Loaded(tuple(rules[i] for i in sorted(rules)), tuple(failed))
+
+
+def rules_of(module: ModuleType) -> Iterator[Rule]:
+    """An instance of each rule class that a module defines itself."""
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Rule) and value.__module__ == module.__name__:
+            yield value()
+
+
+def _builtin() -> Iterator[ModuleType]:
+    package = import_module("dlhealth_rules")
+    for entry in pkgutil.iter_modules(package.__path__):
+        yield import_module(f"dlhealth_rules.{entry.name}")
+
+
+def _packaged(failed: list[Failed]) -> Iterator[ModuleType]:
+    if not any(_announces(folder) for folder in sys.path):
+        return
+    from importlib.metadata import entry_points  # costs more than all built-in rules together
+
+    for point in entry_points(group=_GROUP):
+        try:
+            yield point.load()
+        except Exception as error:
+            failed.append(Failed(point.name, f"the package's rule did not load: {error}"))
+
+
+def _announces(folder: str) -> bool:
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return False
+    for name in names:
+        if name.endswith(".dist-info"):
+            try:
+                with open(f"{folder}/{name}/entry_points.txt") as file:
+                    if f"[{_GROUP}]" in file.read():
+                        return True
+            except OSError:
+                continue
+    return False
+
+
+def _local(folder: str, failed: list[Failed]) -> Iterator[ModuleType]:
+    try:
+        fd = _trusted_folder(folder)
+    except FileNotFoundError:
+        return
+    except (OSError, _Refused) as error:
+        failed.append(Failed(folder, f"not loaded: {error}"))
+        return
+    try:
+        for name in sorted(n for n in os.listdir(fd) if n.endswith(".py")):
+            try:
+                yield _module(name.removesuffix(".py"), f"{folder}/{name}", _trusted_source(fd, name))
+            except Exception as error:
+                failed.append(Failed(f"{folder}/{name}", f"not loaded: {error}"))
+    finally:
+        os.close(fd)
+
+
+def _trusted_folder(path: str) -> int:
+    """A descriptor of a folder that, with all above it, only root can change; no link is followed."""
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check_owner(fd, "/")
+        for part in path.strip("/").split("/"):
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            os.close(fd)
+            fd = below
+            _check_owner(fd, part)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _trusted_source(folder: int, name: str) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        _check_owner(fd, name)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _SIZE_LIMIT:
+            raise _Refused(f"{name} is not a regular file of at most {_SIZE_LIMIT >> 10} KiB")
+        return os.read(fd, _SIZE_LIMIT)
+    finally:
+        os.close(fd)
+
+
+def _check_owner(fd: int, name: str) -> None:
+    status = os.fstat(fd)
+    if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _Refused(f"{name} must belong to root and be writable by nobody else")
+
+
+def _module(name: str, path: str, source: bytes) -> ModuleType:
+    module = ModuleType(f"dlhealth_local_rules.{name}")
+    module.__file__ = path
+    # Rule.documentation looks its module up by name; nothing is importable by it.
+    sys.modules[module.__name__] = module
+    exec(compile(source, path, "exec", dont_inherit=True), vars(module))  # noqa: S102  (root's own file, checked)
+    return module
+
+
+def known_names(rules: Iterable[Rule]) -> list[str]:
+    """What `--only` takes."""
+    rules = list(rules)
+    return sorted({r.id for r in rules} | {r.layer.value for r in rules})

@@ -1,0 +1,55 @@
+"""What a rule is."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from dlhealth.model import Evidence, Finding, Layer, Plan, Severity, Stage, Unknown
+
+if TYPE_CHECKING:
+    from dlhealth.testing import Scenario
+
+
+class Rule:
+    """One fault: how it is recognised and how it is repaired. The module's docstring is its documentation.
+
+    `severity` is the usual one; `explains` names the faults that this one causes. The parameters of `detect` (after
+    self) and of `remedies` (after self and the finding) are facts, given by annotation.
+    """
+
+    id: str
+    title: str
+    layer: Layer
+    stage: Stage
+    severity: Severity
+    explains: tuple[str, ...] = ()
+
+    detect: Callable[..., Iterable[Finding | Unknown]]
+    remedies: Callable[..., Iterable[Plan]]
+
+    @staticmethod
+    def scenarios() -> "Iterator[Scenario]":
+        """Machines on which the rule must find, must be silent, and can't know."""
+        raise NotImplementedError
+
+    def finding(
+        self,
+        subject: str,
+        title: str,
+        *evidence: Evidence,
+        severity: Severity | None = None,
+        about: Iterable[str] = (),
+        **detail: str,
+    ) -> Finding:
+        """A finding of this rule; `title` is one line with the values found."""
+        return Finding(self.id, subject, severity or self.severity, self.layer, title, evidence, tuple(about), detail)
+
+    @property
+    def documentation(self) -> str:
+        """The text that `dlhealth explain` shows."""
+        return (sys.modules[type(self).__module__].__doc__ or "").strip()
+
+
+def plans(rule: Rule, finding: Finding, call: Callable[..., Any]) -> tuple[Plan, ...]:
+    """Every remedy of a finding, mild first; `call` gives the facts."""
+    return tuple(call(rule.remedies, finding))

@@ -1,0 +1,195 @@
+"""What every kind of host can be asked, and the record of what was asked."""
+
+import posixpath
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, TypeVar
+
+from dlhealth.host.elf import Elf
+
+READ_LIMIT = 4 << 20
+"""Bytes. No configuration file is larger; a probe that expects more says so."""
+
+T = TypeVar("T")
+
+
+class Unreadable(Exception):
+    """Something is there, but it could not be looked at; not the same as absent."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class Stat(NamedTuple):
+    """Of one file. `kind` is file, dir, link, fifo, char, block or socket; `mode` the permission bits only."""
+
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: float
+    device: int
+    rdev: int = 0
+
+
+class Space(NamedTuple):
+    """Of one file system, in bytes and inodes, as an unprivileged user may use them."""
+
+    total: int
+    free: int
+    inodes: int
+    inodes_free: int
+
+
+class Output(NamedTuple):
+    """Of one program. `status` is None when it was killed or could not be started; `problem` then says why."""
+
+    status: int | None
+    stdout: str
+    stderr: str = ""
+    problem: str = ""
+
+
+class Host:
+    """A machine seen through one door.
+
+    Paths are the machine's own absolute paths. What is absent is answered with None (or an empty listing); what is
+    there but can't be looked at raises `Unreadable`. Every answer is kept: a file is read once, and `seen` is what a
+    bundle is made of.
+    """
+
+    name = "/"
+    live = False
+    """Whether the running kernel, its devices and its programs may be asked."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, ...], Any] = {}
+
+    # What a kind of host implements.
+    def _lstat(self, path: str) -> Stat | None:
+        raise NotImplementedError
+
+    def _stat(self, path: str) -> Stat | None:
+        raise NotImplementedError
+
+    def _realpath(self, path: str) -> str | None:
+        raise NotImplementedError
+
+    def _listdir(self, path: str) -> tuple[str, ...] | None:
+        raise NotImplementedError
+
+    def _readlink(self, path: str) -> str | None:
+        raise NotImplementedError
+
+    def _read(self, path: str, limit: int) -> bytes | None:
+        raise NotImplementedError
+
+    def _head(self, path: str, size: int) -> bytes | None:
+        raise NotImplementedError
+
+    def _elf(self, path: str) -> Elf | None:
+        raise NotImplementedError
+
+    def _initramfs(self, path: str) -> dict[str, str] | None:
+        raise NotImplementedError
+
+    def _sha256(self, path: str) -> str | None:
+        raise NotImplementedError
+
+    def _space(self, path: str) -> Space | None:
+        raise NotImplementedError
+
+    def _run(self, program: str, arguments: tuple[str, ...], timeout: float) -> Output:
+        raise NotImplementedError
+
+    # What probes ask.
+    def lstat(self, path: str) -> Stat | None:
+        """Of the path itself, without following a link at its end."""
+        return self._ask(("lstat", path), lambda: self._lstat(path))
+
+    def stat(self, path: str) -> Stat | None:
+        """Of what the path leads to."""
+        return self._ask(("stat", path), lambda: self._stat(path))
+
+    def exists(self, path: str) -> bool:
+        """Whether the path leads to something."""
+        return self.stat(path) is not None
+
+    def realpath(self, path: str) -> str | None:
+        """The machine's own path of the same thing without any link in it; None where it leads nowhere."""
+        return self._ask(("realpath", path), lambda: self._realpath(path))
+
+    def readlink(self, path: str) -> str | None:
+        """What a link says; None where there is no link."""
+        return self._ask(("readlink", path), lambda: self._readlink(path))
+
+    def listdir(self, path: str) -> tuple[str, ...]:
+        """Sorted names in a folder; none where there is no folder."""
+        return self._ask(("listdir", path), lambda: self._listdir(path)) or ()
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """Sorted existing paths that match an absolute pattern; `*` and `?` stay within one component."""
+        head, tail = posixpath.split(pattern)
+        if not any(c in pattern for c in "*?["):
+            if self.lstat(pattern):
+                yield pattern
+            return
+        folders = self.glob(head) if any(c in head for c in "*?[") else [head]
+        for folder in folders:
+            if any(c in tail for c in "*?["):
+                for name in self.listdir(folder):
+                    if fnmatchcase(name, tail) and (not name.startswith(".") or tail.startswith(".")):
+                        yield posixpath.join(folder, name)
+            elif self.lstat(posixpath.join(folder, tail)):
+                yield posixpath.join(folder, tail)
+
+    def read(self, path: str, limit: int = READ_LIMIT) -> bytes | None:
+        """The whole of a regular file. Raises Unreadable also when it is larger than `limit` bytes."""
+        return self._ask(("read", path), lambda: self._read(path, limit))
+
+    def text(self, path: str, limit: int = READ_LIMIT) -> str | None:
+        """The same as text; bytes that are not UTF-8 survive as surrogates."""
+        content = self.read(path, limit)
+        return None if content is None else content.decode(errors="surrogateescape")
+
+    def head(self, path: str, size: int) -> bytes | None:
+        """The first `size` bytes of a regular file."""
+        return self._ask(("head", path, str(size)), lambda: self._head(path, size))
+
+    def elf(self, path: str) -> Elf | None:
+        """What an ELF file (also a kernel module, also compressed) says of itself. Unreadable where it is none."""
+        return self._ask(("elf", path), lambda: self._elf(path))
+
+    def initramfs(self, path: str) -> dict[str, str] | None:
+        """Of an initramfs image: each file name below lib/modules, etc/modprobe.d and the like, and for modprobe.d
+        files their text. Slow: some hundred milliseconds."""
+        return self._ask(("initramfs", path), lambda: self._initramfs(path))
+
+    def sha256(self, path: str) -> str | None:
+        """Of a regular file, as hexadecimal digits. Slow for large files."""
+        return self._ask(("sha256", path), lambda: self._sha256(path))
+
+    def space(self, path: str) -> Space | None:
+        """Of the file system that holds the path."""
+        return self._ask(("space", path), lambda: self._space(path))
+
+    def run(self, program: str, *arguments: str, timeout: float) -> Output:
+        """What a program of *this* machine says; `timeout` in seconds. In an argument, a leading `root:` stands for
+        the root folder (`--directory=root:/var/log/journal` is written as "--directory", "root:/var/log/journal")."""
+        return self._ask(("run", program, *arguments), lambda: self._run(program, arguments, timeout))
+
+    def _ask(self, question: tuple[str, ...], answer: Callable[[], T]) -> T:
+        if question in self.seen:
+            known = self.seen[question]
+            if isinstance(known, Unreadable):
+                raise known
+            return known  # type: ignore[no-any-return]
+        try:
+            self.seen[question] = result = answer()
+        except Unreadable as problem:
+            self.seen[question] = problem
+            raise
+        return result

@@ -1,0 +1,89 @@
+"""Opens paths inside a root folder so that no link can lead out of it.
+
+An absolute link starts again at the root, `..` stops at it, exactly as if the caller had changed its root there.
+Standard library only (rescue core).
+"""
+
+import ctypes
+import errno
+import os
+
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+_SYS_OPENAT2 = 437  # the same on every architecture (Linux 5.6)
+_MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class Root:
+    """A folder that is somebody's `/`."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+        self._has_openat2 = True
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def open(self, path: str, flags: int) -> int:
+        """A descriptor of `path` inside the root. Raises OSError as open(2) does."""
+        relative = os.fsencode(path.lstrip("/") or ".")
+        flags |= os.O_CLOEXEC
+        if self._has_openat2:
+            how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+            fd: int = self._syscall(_SYS_OPENAT2, self.fd, relative, ctypes.byref(how), ctypes.sizeof(how))
+            if fd >= 0:
+                return fd
+            error = ctypes.get_errno()
+            if error not in (errno.ENOSYS, errno.EPERM):
+                raise OSError(error, os.strerror(error), path)
+            # An old kernel, or a sandbox that does not know the call.
+            self._has_openat2 = False
+        return self._walk(relative, flags, path)
+
+    def _walk(self, relative: bytes, flags: int, path: str) -> int:
+        parents = [os.dup(self.fd)]
+        pending = relative.split(b"/")[::-1]
+        links = 0
+        try:
+            while pending:
+                part = pending.pop()
+                if part in (b"", b"."):
+                    continue
+                if part == b"..":
+                    if len(parents) > 1:
+                        os.close(parents.pop())
+                    continue
+                final = not any(p not in (b"", b".") for p in pending)
+                step = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents[-1])
+                try:
+                    target = os.readlink(b"", dir_fd=step)
+                except OSError:
+                    parents.append(step)
+                    if final and not flags & os.O_PATH:
+                        return os.open(part, flags | os.O_NOFOLLOW, dir_fd=parents[-2])
+                    continue
+                if final and flags & os.O_NOFOLLOW:
+                    parents.append(step)
+                    break
+                os.close(step)
+                links += 1
+                if links > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                if target.startswith(b"/"):
+                    while len(parents) > 1:
+                        os.close(parents.pop())
+                pending += target.split(b"/")[::-1]
+            if flags & os.O_PATH:
+                if flags & os.O_DIRECTORY:
+                    return os.open(b".", flags, dir_fd=parents[-1])
+                return os.dup(parents[-1])
+            return os.open(b".", flags, dir_fd=parents[-1])
+        finally:
+            for fd in parents:
+                os.close(fd)

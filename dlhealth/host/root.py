@@ -1,0 +1,217 @@
+"""A machine whose files lie in a folder: a mounted disk, a container's tree, or the machine that runs (`/`)."""
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from dlhealth.host.base import Host, Output, Space, Stat, Unreadable
+from dlhealth.host.elf import Elf, NotElf, read_elf
+from dlhealth.host.path import Root
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "link",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    stat.S_IFSOCK: "socket",
+}
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_ENTRIES_LIMIT = 100_000
+_HASH_LIMIT = 2 << 30
+
+
+class RootHost(Host):
+    """`live` says that the folder is the running machine itself. `seconds` bounds all programs together."""
+
+    def __init__(self, folder: str, *, live: bool = False, seconds: float = 4.5) -> None:
+        super().__init__()
+        self.name = folder
+        self.live = live
+        self._root = Root(folder)
+        self._deadline = time.monotonic() + seconds
+
+    def _lstat(self, path: str) -> Stat | None:
+        return self._describe(path, os.O_PATH | os.O_NOFOLLOW)
+
+    def _stat(self, path: str) -> Stat | None:
+        return self._describe(path, os.O_PATH)
+
+    def _describe(self, path: str, flags: int) -> Stat | None:
+        with self._opened(path, flags) as fd:
+            return None if fd is None else _stat_of(fd)
+
+    def _realpath(self, path: str) -> str | None:
+        with self._opened(path, os.O_PATH) as fd:
+            if fd is None:
+                return None
+            try:
+                real = os.readlink(f"/proc/self/fd/{fd}")
+                root = os.readlink(f"/proc/self/fd/{self._root.fd}").rstrip("/")
+            except OSError as error:
+                raise Unreadable(path, "needs /proc to be mounted") from error
+        if real.endswith(" (deleted)") or not (real == root or real.startswith(root + "/")):
+            return None
+        return real[len(root) :] or "/"
+
+    def _listdir(self, path: str) -> tuple[str, ...] | None:
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK) as fd:
+            if fd is None:
+                return None
+            try:
+                names = sorted(os.listdir(fd))
+            except OSError as error:
+                raise Unreadable(path, _reason(error)) from error
+        if len(names) > _ENTRIES_LIMIT:
+            raise Unreadable(path, f"more than {_ENTRIES_LIMIT} entries")
+        return tuple(names)
+
+    def _readlink(self, path: str) -> str | None:
+        with self._opened(path, os.O_PATH | os.O_NOFOLLOW) as fd:
+            if fd is None:
+                return None
+            try:
+                return os.readlink("", dir_fd=fd)
+            except OSError:
+                return None
+
+    def _read(self, path: str, limit: int) -> bytes | None:
+        with self._file(path) as file:
+            if file is None:
+                return None
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise Unreadable(path, f"larger than {limit >> 10} KiB")
+        return content
+
+    def _head(self, path: str, size: int) -> bytes | None:
+        with self._file(path) as file:
+            return None if file is None else file.read(size)
+
+    def _elf(self, path: str) -> Elf | None:
+        with self._file(path) as file:
+            if file is None:
+                return None
+            size = os.fstat(file.fileno()).st_size
+            try:
+                if path.endswith((".xz", ".zst", ".gz")):
+                    from dlhealth.host.compressed import read_module
+
+                    return read_module(file, path)
+                return read_elf(file, size)
+            except NotElf as error:
+                raise Unreadable(path, f"not a sound ELF file ({error})") from error
+
+    def _initramfs(self, path: str) -> dict[str, str] | None:
+        from dlhealth.host.initramfs import read_initramfs
+
+        with self._file(path) as file:
+            if file is None:
+                return None
+            try:
+                return read_initramfs(file)
+            except ValueError as error:
+                raise Unreadable(path, str(error)) from error
+
+    def _sha256(self, path: str) -> str | None:
+        with self._file(path) as file:
+            if file is None:
+                return None
+            if os.fstat(file.fileno()).st_size > _HASH_LIMIT:
+                raise Unreadable(path, "too large to compare")
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+
+    def _space(self, path: str) -> Space | None:
+        with self._opened(path, os.O_PATH) as fd:
+            if fd is None:
+                return None
+            s = os.fstatvfs(fd)
+        return Space(s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize, s.f_files, s.f_favail)
+
+    def _run(self, program: str, arguments: tuple[str, ...], timeout: float) -> Output:
+        from dlhealth.host.exec import run
+
+        remaining = self._deadline - time.monotonic()
+        if remaining < 0.1:
+            return Output(None, "", problem="the time limit of the diagnosis was used up")
+        descriptors: list[int] = []
+        argv = [program]
+        try:
+            for argument in arguments:
+                if argument.startswith("root:"):
+                    # Resolved here and handed over as a descriptor, so that the program can't be led out of the root.
+                    fd = self._root.open(argument.removeprefix("root:"), os.O_PATH)
+                    descriptors.append(fd)
+                    argument = f"/proc/self/fd/{fd}"
+                argv.append(argument)
+            return run(argv, min(timeout, remaining), pass_fds=descriptors)
+        except OSError as error:
+            return Output(None, "", problem=f"{argument.removeprefix('root:')}: {_reason(error)}")
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int | None]:
+        try:
+            fd = self._root.open(path, flags)
+        except OSError as error:
+            if error.errno in _ABSENT or error.errno == errno.ELOOP:
+                yield None
+                return
+            raise Unreadable(path, _reason(error)) from error
+        except ValueError as error:  # a NUL byte in a name that some file gave
+            raise Unreadable(path, "not a possible file name") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _file(self, path: str) -> Iterator[IO[bytes] | None]:
+        """A regular file, opened. Opening a device or a FIFO has effects, so what it is, is looked at first."""
+        with self._opened(path, os.O_PATH) as seen:
+            if seen is None:
+                yield None
+                return
+            before = os.fstat(seen)
+            if not stat.S_ISREG(before.st_mode):
+                raise Unreadable(path, f"a {_KINDS.get(stat.S_IFMT(before.st_mode), 'thing')}, not a file")
+            with self._opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
+                if fd is None:
+                    yield None
+                    return
+                after = os.fstat(fd)
+                if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+                    raise Unreadable(path, "changed while it was read")
+                try:
+                    with open(fd, "rb", closefd=False) as file:
+                        yield file
+                except OSError as error:
+                    raise Unreadable(path, _reason(error)) from error
+
+
+def live_host() -> RootHost:
+    """The machine that runs this."""
+    return RootHost("/", live=True)
+
+
+def _stat_of(fd: int) -> Stat:
+    s = os.fstat(fd)
+    kind = _KINDS.get(stat.S_IFMT(s.st_mode), "file")
+    return Stat(kind, stat.S_IMODE(s.st_mode), s.st_uid, s.st_gid, s.st_size, s.st_mtime, s.st_dev, s.st_rdev)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "needs root" if os.geteuid() else "permission denied"
+    return (error.strerror or str(error)).lower()

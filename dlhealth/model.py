@@ -1,0 +1,159 @@
+"""The data that flows through dlhealth, from what was found to what will be done about it.
+
+Standard library only: this module is part of the rescue core. All records are NamedTuples, here and in the probes:
+they are immutable, they print, and defining one costs a tenth of what a dataclass costs at every start.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+
+class Severity(str, Enum):
+    """How bad a finding is: error (something does not work), warning (it will, or it may), note (worth knowing)."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Risk(str, Enum):
+    """What a repair may cost: low (easily put back), medium (a service or a reboot), high (the driver itself)."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class Layer(str, Enum):
+    """The part of the machine a rule is about; `--only` takes these names."""
+
+    HARDWARE = "hardware"
+    PACKAGING = "packaging"
+    KERNEL_MODULE = "kernel-module"
+    DRIVER_LIBRARIES = "driver-libraries"
+    CUDA = "cuda"
+    CUDNN = "cudnn"
+    ENVIRONMENT = "environment"
+    PYTHON = "python"
+    LOGIN = "login"
+    CONTAINERS = "containers"
+    RUNTIME = "runtime"
+
+
+class Stage(int, Enum):
+    """When a fault must be repaired relative to others: what comes first is what later repairs depend on."""
+
+    DISK = 0
+    CLOCK = 1
+    PACKAGE_STATE = 2
+    SOURCES = 3
+    PACKAGE_SET = 4
+    MODULE = 5
+    INITRAMFS = 6
+    REBOOT = 7
+    LOADER = 8
+    ENVIRONMENT = 9
+    APPLICATIONS = 10
+
+
+class Evidence(NamedTuple):
+    """One thing that was looked at: `source` is the file, command or record, `shows` the value found there."""
+
+    source: str
+    shows: str
+
+
+class Finding(NamedTuple):
+    """One fault, as found on one subject.
+
+    `subject` is "host", or kind and name: "user:alice", "gpu:0000:01:00.0", "kernel:6.1.0-50-amd64",
+    "file:/etc/environment", "python:/home/alice/venv", "package:libcuda1".
+    `about` names further subjects that the finding concerns: it explains, and is explained by, only findings that do
+    not contradict it (a broken file in alice's home explains nothing of bob's).
+    `detail` carries values from detect() to remedies(); it is not shown.
+    """
+
+    id: str
+    subject: str
+    severity: Severity
+    layer: Layer
+    title: str
+    evidence: tuple[Evidence, ...]
+    about: tuple[str, ...] = ()
+    detail: Mapping[str, str] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same fault on the same evidence; without timestamps."""
+        text = "\0".join([self.id, self.subject, *(f"{e.source}\1{e.shows}" for e in sorted(self.evidence))])
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+class Unknown(NamedTuple):
+    """What a rule yields when it could not look at one of its subjects, or could not be sure."""
+
+    reason: str
+    subject: str = "host"
+
+
+class Action(Protocol):
+    """One step of a repair, as data."""
+
+    def summary(self) -> str:
+        """What it does, in one line; where a command does the same by hand, that command."""
+
+
+def kind_of(action: Action) -> str:
+    """The name of the kind of action, in kebab case: "apt-install", "edit-file"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(action).__name__).lower()
+
+
+class Plan(NamedTuple):
+    """A way to repair one finding. A rule offers them from mild to drastic."""
+
+    summary: str
+    risk: Risk
+    actions: tuple[Action, ...]
+    reboot: bool = False
+    network: bool = False
+
+
+class Skipped(NamedTuple):
+    """A rule that could not look, or not everywhere, and why."""
+
+    id: str
+    reason: str
+
+
+class Failed(NamedTuple):
+    """A rule that crashed: a defect of the rule, never of the machine."""
+
+    id: str
+    error: str
+
+
+class Diagnosed(NamedTuple):
+    """A finding in its place: what explains it, and (for a root cause only) the mildest plan to repair it."""
+
+    finding: Finding
+    caused_by: tuple[str, ...]
+    remedy: Plan | None
+
+
+class Diagnosis(NamedTuple):
+    """Everything that one run of the doctor found, root causes first, in the order of repair."""
+
+    findings: tuple[Diagnosed, ...]
+    run: int
+    skipped: tuple[Skipped, ...]
+    failed: tuple[Failed, ...]
+    machine: Mapping[str, Any]
+
+    @property
+    def worst(self) -> Severity | None:
+        """The severity that decides verdict and exit status; None when nothing was found."""
+        found = {d.finding.severity for d in self.findings}
+        return next((s for s in Severity if s in found), None)
