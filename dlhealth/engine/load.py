@@ -15,6 +15,7 @@ from dlhealth.model import Failed
 RULES_FOLDER = "/etc/dlhealth/rules.d"
 _GROUP = "dlhealth.rules"
 _SIZE_LIMIT = 256 << 10
+_REQUIRED = ("id", "title", "layer", "stage", "severity", "detect")
 
 
 class Loaded(NamedTuple):
@@ -33,13 +34,16 @@ def load_rules(folder: str = RULES_FOLDER) -> Loaded:
     rules: dict[str, Rule] = {}
     failed: list[Failed] = []
     for source, modules in (
-        ("built-in", _builtin()),
+        ("built-in", _builtin(failed)),
         ("package", _packaged(failed)),
         ("local", _local(folder, failed)),
     ):
         for module in modules:
             for rule in rules_of(module):
-                if rule.id in rules:
+                missing = [name for name in _REQUIRED if not hasattr(rule, name)]
+                if missing:
+                    failed.append(Failed(type(rule).__name__, f"not loaded: it has no {', '.join(missing)}"))
+                elif rule.id in rules:
                     failed.append(Failed(rule.id, f"a {source} rule has an id that is already taken: not loaded"))
                 else:
                     rules[rule.id] = rule
@@ -53,10 +57,13 @@ def rules_of(module: ModuleType) -> Iterator[Rule]:
             yield value()
 
 
-def _builtin() -> Iterator[ModuleType]:
+def _builtin(failed: list[Failed]) -> Iterator[ModuleType]:
     package = import_module("dlhealth_rules")
     for entry in pkgutil.iter_modules(package.__path__):
-        yield import_module(f"dlhealth_rules.{entry.name}")
+        try:
+            yield import_module(f"dlhealth_rules.{entry.name}")
+        except Exception as error:
+            failed.append(Failed(entry.name.replace("_", "-"), f"not loaded: {error}"))
 
 
 def _packaged(failed: list[Failed]) -> Iterator[ModuleType]:
@@ -99,7 +106,7 @@ def _local(folder: str, failed: list[Failed]) -> Iterator[ModuleType]:
         for name in sorted(n for n in os.listdir(fd) if n.endswith(".py")):
             try:
                 yield _module(name.removesuffix(".py"), f"{folder}/{name}", _trusted_source(fd, name))
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a file that exits must not end the doctor
                 failed.append(Failed(f"{folder}/{name}", f"not loaded: {error}"))
     finally:
         os.close(fd)

@@ -31,8 +31,10 @@ class Root:
         os.close(self.fd)
 
     def open(self, path: str, flags: int) -> int:
-        """A descriptor of `path` inside the root. Raises OSError as open(2) does."""
+        """A descriptor of `path` inside the root. Raises OSError as open(2) does, ValueError for a NUL byte."""
         relative = os.fsencode(path.lstrip("/") or ".")
+        if b"\0" in relative:
+            raise ValueError("a NUL byte in a path")  # the system call would see only what is before it
         flags |= os.O_CLOEXEC
         if self._has_openat2:
             how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
