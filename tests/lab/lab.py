@@ -1,0 +1,127 @@
+"""Real Debian machines for the tests: base roots, a fresh copy of one for each case, and systemd in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+CACHE = Path(os.environ.get("DLHEALTH_LAB", "/var/cache/dlhealth-lab"))
+
+
+def base(kind: str) -> Path:
+    """The base root "plain" or "nvidia"; built when it is not there yet, which takes minutes."""
+    done = subprocess.run([HERE / "build-base", kind], check=True, stdout=subprocess.PIPE, text=True)
+    return Path(done.stdout.strip())
+
+
+def wheelhouse() -> Path:
+    """A folder with the wheels of this checkout and of all that it needs, for machines without an index."""
+    folder = CACHE / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("dlhealth-*.whl"):
+        old.unlink()
+    with tempfile.TemporaryDirectory() as copy:
+        # pip builds in the source folder; a copy keeps the checkout clean.
+        source = Path(copy) / "dlhealth"
+        shutil.copytree(
+            PROJECT, source, ignore=shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "mutants")
+        )
+        command = [sys.executable, "-m", "pip", "wheel", "-q", "--wheel-dir", folder, source]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return folder
+
+
+class LabMachine:
+    """One copy of a base root. What is changed in it is gone afterwards."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._name = f"dlhealth-{root.parent.name}"
+        self._booted: subprocess.Popen[bytes] | None = None
+
+    def run(
+        self, *argv: str, check: bool = True, timeout: float = 900, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """A command in the root, with /proc and /dev; in the booted system when it is booted."""
+        settings = {"DEBIAN_FRONTEND": "noninteractive", **environment}
+        if self._booted:
+            inner = ["nsenter", "-t", str(self._leader()), "-m", "-u", "-i", "-p", "-n", "env", "-i"]
+            inner += ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+            inner += [f"{k}={v}" for k, v in settings.items()]
+        else:
+            inner = ["systemd-nspawn", "-q", "-D", str(self.root), "--register=no", "--keep-unit", "--pipe"]
+            inner += [f"--setenv={k}={v}" for k, v in settings.items()]
+        done = subprocess.run(  # noqa: PLW1510  (its status is looked at below)
+            [*inner, *argv], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{argv} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def install_dlhealth(self) -> str:
+        """Install this checkout into its own environment, as the README says; the path of the command."""
+        house = self.root / "opt/wheels"
+        shutil.copytree(wheelhouse(), house)
+        self.run("python3", "-m", "venv", "/opt/dlhealth")
+        self.run("/opt/dlhealth/bin/pip", "install", "-q", "--no-index", "--find-links", "/opt/wheels", "dlhealth")
+        return "/opt/dlhealth/bin/dlhealth"
+
+    def boot(self, seconds: float = 120) -> None:
+        """Start systemd as PID 1 and wait until it has settled."""
+        command = ["systemd-nspawn", "-q", "-D", self.root, "-b", "--register=no", "--keep-unit", "-M", self._name]
+        self._booted = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(1)
+            try:
+                state = self.run("systemctl", "is-system-running", check=False, timeout=20).stdout.strip()
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+            if state in ("running", "degraded"):
+                return
+        raise AssertionError("the machine did not come up")
+
+    def power_off(self) -> None:
+        if self._booted:
+            subprocess.run(["kill", "-s", "SIGRTMIN+4", str(self._leader())], check=False)
+            try:
+                self._booted.wait(60)
+            except subprocess.TimeoutExpired:
+                self._booted.kill()
+                self._booted.wait()
+            self._booted = None
+
+    def _leader(self) -> int:
+        """The container's PID 1: the only child of nspawn that is an init."""
+        assert self._booted
+        children = Path(f"/proc/{self._booted.pid}/task/{self._booted.pid}/children").read_text().split()
+        if not children:
+            raise ProcessLookupError("not started yet")
+        return int(children[0])
+
+
+@contextmanager
+def machine(kind: str) -> Iterator[LabMachine]:
+    """A fresh copy of a base root, as an overlay; nothing of it is left afterwards."""
+    lower = base(kind)
+    work = Path(tempfile.mkdtemp(prefix="case-", dir=CACHE))
+    for name in ("upper", "work", "root"):
+        (work / name).mkdir()
+    options = f"lowerdir={lower},upperdir={work}/upper,workdir={work}/work"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, work / "root"], check=True)
+    made = LabMachine(work / "root")
+    try:
+        yield made
+    finally:
+        made.power_off()
+        subprocess.run(["umount", "-l", work / "root"], check=True)
+        shutil.rmtree(work, ignore_errors=True)
