@@ -4,6 +4,8 @@ The name of a class is the `kind` of the JSON report (`AptInstall` is "apt-insta
 command does the same by hand, that command.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from dlhealth.actions.files import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
 from dlhealth.actions.packages import AptInstall, AptRemove, AptUnhold, DpkgConfigure, PipInstall
 from dlhealth.actions.system import (
@@ -18,6 +20,10 @@ from dlhealth.actions.system import (
     SetAlternative,
     UpdateInitramfs,
 )
+from dlhealth.model import Action, kind_of
+
+if TYPE_CHECKING:
+    from dlhealth.actions.base import Step
 
 __all__ = [
     "AptInstall",
@@ -42,3 +48,54 @@ __all__ = [
     "UpdateInitramfs",
     "WriteFile",
 ]
+
+_CLASSES = (
+    AptInstall,
+    AptRemove,
+    AptUnhold,
+    ByHand,
+    ChangeMode,
+    ChangeOwner,
+    DkmsBuild,
+    DkmsRemove,
+    DpkgConfigure,
+    EditFile,
+    LoadModules,
+    MakeLink,
+    MoveAside,
+    PipInstall,
+    Reboot,
+    RefreshLoaderCache,
+    ReloadModules,
+    RestartUnit,
+    SetAlternative,
+    UpdateInitramfs,
+    WriteFile,
+)
+
+
+def action_to_json(action: Action) -> dict[str, Any]:
+    """As a plan is kept and compared."""
+    return {"kind": kind_of(action), **action._asdict()}  # type: ignore[attr-defined]
+
+
+def action_from_json(record: dict[str, Any]) -> Action:
+    """The same action again. Raises KeyError for a kind that this version does not know."""
+    fields = dict(record)
+    made = {c.__name__: c for c in _CLASSES}["".join(w.title() for w in fields.pop("kind").split("-"))]
+    return made(**{k: _tuples(v) for k, v in fields.items()})
+
+
+def step_of(action: Action) -> "Step":
+    """What carries an action out. Raises KeyError for one that only a person can do."""
+    if hasattr(action, "becomes"):
+        from dlhealth.actions.base import FileStep
+
+        return FileStep(action)  # type: ignore[arg-type]
+    if not hasattr(action, "apply"):
+        raise KeyError(kind_of(action))
+    return action  # type: ignore[return-value]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

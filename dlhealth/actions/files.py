@@ -1,6 +1,10 @@
-"""Changes of files, links, owners and modes."""
+"""Changes of files, links, owners and modes. Each says what the state of its path becomes."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
+    from dlhealth.actions.base import Target
+    from dlhealth.host.change import State
 
 
 class EditFile(NamedTuple):
@@ -17,9 +21,21 @@ class EditFile(NamedTuple):
         ]
         return f"{self.path}: {'; '.join(parts)}"
 
+    def becomes(self, target: "Target", state: "State") -> "State":
+        lines = state.content.split(b"\n")
+        for number, old, new in sorted(self.changes, reverse=True):
+            was, wanted = (t if t is None else t.encode(errors="surrogateescape") for t in (old, new))
+            if not 0 < number <= len(lines) or lines[number - 1].rstrip(b"\r") != (was or b"").rstrip(b"\r"):
+                raise _changed(f"line {number} of {self.path} is not what it was")
+            if wanted is None:
+                del lines[number - 1]
+            else:
+                lines[number - 1] = wanted
+        return state._replace(content=b"\n".join(lines))
+
 
 class WriteFile(NamedTuple):
-    """Create a file, or replace the one that is there."""
+    """Create a file, or replace the one that is there, whose owner and mode then stay."""
 
     path: str
     text: str
@@ -28,14 +44,30 @@ class WriteFile(NamedTuple):
     def summary(self) -> str:
         return f"write {self.path}: {self.text.strip().replace(chr(10), ' / ')}"
 
+    def becomes(self, target: "Target", state: "State") -> "State":
+        from dlhealth.host.change import State
+
+        if state.kind == "file":
+            return state._replace(content=self.text.encode())
+        if state.kind != "absent":
+            raise _changed(f"{self.path} is a {state.kind}, not a file")
+        return State("file", self.text.encode(), self.mode)
+
 
 class MoveAside(NamedTuple):
-    """Take a file, link or folder out of the way; it is kept where undo finds it."""
+    """Take a file or link out of the way; it is kept where undo finds it."""
 
     path: str
 
     def summary(self) -> str:
         return f"mv {self.path} {self.path}.bak"
+
+    def becomes(self, target: "Target", state: "State") -> "State":
+        from dlhealth.host.change import ABSENT
+
+        if state.kind == "dir":
+            raise _changed(f"{self.path} is a folder")
+        return ABSENT
 
 
 class MakeLink(NamedTuple):
@@ -46,6 +78,13 @@ class MakeLink(NamedTuple):
 
     def summary(self) -> str:
         return f"ln -sfn {self.target} {self.path}"
+
+    def becomes(self, target: "Target", state: "State") -> "State":
+        from dlhealth.host.change import State
+
+        if state.kind == "dir":
+            raise _changed(f"{self.path} is a folder")
+        return State("link", self.target.encode(), 0, state.uid, state.gid)
 
 
 class ChangeOwner(NamedTuple):
@@ -58,6 +97,10 @@ class ChangeOwner(NamedTuple):
     def summary(self) -> str:
         return f"chown -h {self.user}:{self.group} {self.path}"
 
+    def becomes(self, target: "Target", state: "State") -> "State":
+        uid, gid = target.ids(self.user, self.group)
+        return _present(self.path, state)._replace(uid=uid, gid=gid)
+
 
 class ChangeMode(NamedTuple):
     """Set the permission bits of one file or folder."""
@@ -67,3 +110,21 @@ class ChangeMode(NamedTuple):
 
     def summary(self) -> str:
         return f"chmod {self.mode:04o} {self.path}"
+
+    def becomes(self, target: "Target", state: "State") -> "State":
+        if state.kind == "link":
+            raise _changed(f"{self.path} is a link")
+        return _present(self.path, state)._replace(mode=self.mode)
+
+
+def _present(path: str, state: "State") -> "State":
+    if state.kind == "absent":
+        raise _changed(f"{path} is gone")
+    return state
+
+
+def _changed(what: str) -> Exception:
+    """The machine is not as it was when the plan was made."""
+    from dlhealth.host.change import NotChangeable
+
+    return NotChangeable(what)

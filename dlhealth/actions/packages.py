@@ -1,16 +1,47 @@
-"""Changes of the set of installed packages."""
+"""Changes of the set of installed packages, always as one apt transaction that was simulated and downloaded before."""
 
-from typing import NamedTuple
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
+    from dlhealth.actions.base import Observed, Target
+
+POOL = "/var/lib/dlhealth/debs"
+"""Where the packages lie that an undo needs."""
+
+_SECONDS = 3600.0
+_APT = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold")
+_SIMULATED = re.compile(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?")
 
 
 class AptInstall(NamedTuple):
-    """Install or upgrade packages ("name" or "name=version"); `reinstall` also when they are installed already."""
+    """Install or upgrade packages ("name" or "name=version"); `reinstall` also when they are installed already.
+    `may_remove` is all that may go in exchange: anything else that apt would remove stops the plan."""
 
     packages: tuple[str, ...]
     reinstall: bool = False
+    may_remove: tuple[str, ...] = ()
 
     def summary(self) -> str:
         return f"apt-get install {'--reinstall ' if self.reinstall else ''}{' '.join(self.packages)}"
+
+    def _words(self) -> list[str]:
+        return ["install", *(["--reinstall"] if self.reinstall else []), "--allow-downgrades", *self.packages]
+
+    def prepare(self, target: "Target") -> None:
+        _prepare(target, self._words(), self.may_remove)
+
+    def observe(self, target: "Target") -> "Observed":
+        return _installed(target)
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command(*_APT, "--no-download", *self._words(), timeout=_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        _restore(target, before)
 
 
 class AptRemove(NamedTuple):
@@ -22,6 +53,21 @@ class AptRemove(NamedTuple):
     def summary(self) -> str:
         return f"apt-get {'purge' if self.purge else 'remove'} {' '.join(self.packages)}"
 
+    def prepare(self, target: "Target") -> None:
+        _prepare(target, ["purge" if self.purge else "remove", *self.packages], self.packages)
+
+    def observe(self, target: "Target") -> "Observed":
+        return _installed(target)
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command(*_APT, "purge" if self.purge else "remove", *self.packages, timeout=_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        _restore(target, before)
+
 
 class AptUnhold(NamedTuple):
     """Take the hold off packages."""
@@ -31,6 +77,24 @@ class AptUnhold(NamedTuple):
     def summary(self) -> str:
         return f"apt-mark unhold {' '.join(self.packages)}"
 
+    def prepare(self, target: "Target") -> None:
+        return None
+
+    def observe(self, target: "Target") -> "Observed":
+        held = target.command("apt-mark", "showhold", timeout=60).stdout.split()
+        return {name: name in held for name in self.packages}
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return dict.fromkeys(self.packages, False)
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("apt-mark", "unhold", *self.packages, timeout=60)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        held = [name for name in self.packages if before[name]]
+        if held:
+            target.command("apt-mark", "hold", *held, timeout=60)
+
 
 class DpkgConfigure(NamedTuple):
     """Finish what an interrupted dpkg left undone."""
@@ -38,12 +102,117 @@ class DpkgConfigure(NamedTuple):
     def summary(self) -> str:
         return "dpkg --configure -a && apt-get -f install"
 
+    def prepare(self, target: "Target") -> None:
+        return None
+
+    def observe(self, target: "Target") -> "Observed":
+        return _installed(target)
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS)
+        target.command(*_APT, "-f", "install", timeout=_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        # Half-configured is no state to go back to: a configured package is the one thing that undo leaves.
+        return None
+
 
 class PipInstall(NamedTuple):
-    """Install packages into one Python environment."""
+    """Install packages into one Python environment. The environment is its owner's: only he or she may do it."""
 
     python: str
     arguments: tuple[str, ...]
 
     def summary(self) -> str:
         return f"{self.python} -m pip install {' '.join(self.arguments)}"
+
+
+def _installed(target: "Target") -> "Observed":
+    form = "${binary:Package}\\t${Version} ${db:Status-Abbrev}\\n"
+    listed = target.command("dpkg-query", "-W", "-f", form, timeout=60).stdout
+    automatic = target.command("apt-mark", "showauto", timeout=60).stdout.split()
+    return {"packages": dict(line.split("\t") for line in listed.splitlines()), "auto": sorted(automatic)}
+
+
+def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) -> None:
+    from dlhealth.actions.base import CommandFailed
+
+    simulated = target.command("apt-get", "-s", "-q", *words, timeout=300).stdout
+    leaving: dict[str, str] = {}
+    for line in simulated.splitlines():
+        found = _SIMULATED.match(line)
+        if found is None:
+            continue
+        what, name, version = found.groups()
+        if what != "Inst" and name not in may_remove:
+            raise CommandFailed(f"apt would also remove {name}, which is no part of this repair")
+        if version:
+            leaving[name] = version
+    if words[0] == "install":
+        target.command(*_APT, "--download-only", *words, timeout=_SECONDS)
+    for name, version in leaving.items():
+        _keep_package(target, name, version)
+
+
+def _keep_package(target: "Target", name: str, version: str) -> None:
+    """Have the package that is about to go, as it was, for an undo."""
+    from dlhealth.actions.base import CommandFailed
+
+    plain = name.split(":")[0]
+    encoded = version.replace(":", "%3a")
+
+    def have(folder: str) -> str | None:
+        return next(
+            (n for n in target.names(folder) if n.startswith(f"{plain}_{encoded}_") and n.endswith(".deb")), None
+        )
+
+    if have(POOL):
+        return
+    target.make_folder(POOL)
+    cached = have("/var/cache/apt/archives")
+    if cached:
+        target.command("cp", "-p", f"/var/cache/apt/archives/{cached}", POOL, timeout=300)
+    else:
+        target.command(
+            "sh",
+            "-c",
+            f'cd {POOL} && exec apt-get -q download "$1"',
+            "sh",
+            f"{name}={version}",
+            timeout=_SECONDS,
+            check=False,
+        )
+    if not have(POOL):
+        raise CommandFailed(
+            f"{name} {version} can't be had any more, so that nothing could bring it back: nothing was changed"
+        )
+    target.command("sync", "-f", POOL, timeout=300)
+
+
+def _restore(target: "Target", before: "Observed") -> None:
+    """Bring the set of packages back to what it was, from the pool."""
+    from dlhealth.actions.base import CommandFailed
+
+    target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
+    now = _installed(target)["packages"]
+    old = {n: v.split(" ")[0] for n, v in before["packages"].items() if v.split(" ")[1][1:2] == "i"}
+    new = {n: v.split(" ")[0] for n, v in now.items() if v.split(" ")[1][1:2] != "n"}
+    pool = target.names(POOL)
+    words = []
+    for name, version in old.items():
+        if new.get(name) == version and now[name].split(" ")[1][1:2] == "i":
+            continue
+        start = f"{name.split(':')[0]}_{version.replace(':', '%3a')}_"
+        deb = next((n for n in pool if n.startswith(start) and n.endswith(".deb")), None)
+        if deb is None:
+            raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
+        words.append(f"{POOL}/{deb}")
+    words += [f"{name}-" for name in new if name not in old and name not in before["packages"]]
+    if words:
+        target.command(*_APT, "install", "--allow-downgrades", *words, timeout=_SECONDS)
+    automatic = [n for n in before["auto"] if n in old or f"{n}:amd64" in old]
+    if automatic:
+        target.command("apt-mark", "auto", *automatic, timeout=60)

@@ -1,6 +1,14 @@
 """Changes of kernel modules, boot images, alternatives, units; and what only a person can do."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
+    from dlhealth.actions.base import Observed, Target
+
+_BUILD_SECONDS = 3600.0
+"""A DKMS build of the five modules takes minutes on a fast machine; a slow one is not killed half way."""
+
+_COMMAND_SECONDS = 900.0
 
 
 class DkmsBuild(NamedTuple):
@@ -13,6 +21,30 @@ class DkmsBuild(NamedTuple):
     def summary(self) -> str:
         return f"dkms install {self.module}/{self.version} -k {self.kernel}"
 
+    def prepare(self, target: "Target") -> None:
+        return None
+
+    def observe(self, target: "Target") -> "Observed":
+        from dlhealth.actions.base import module_tree
+
+        return module_tree(
+            target, [f"/lib/modules/{self.kernel}/updates", f"/var/lib/dkms/{self.module}/{self.version}/{self.kernel}"]
+        )
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("dkms", "install", f"{self.module}/{self.version}", "-k", self.kernel, timeout=_BUILD_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        target.command(
+            "dkms", "remove", f"{self.module}/{self.version}", "-k", self.kernel, timeout=_COMMAND_SECONDS, check=False
+        )
+        if not any(path.startswith(f"/var/lib/dkms/{self.module}/{self.version}/") for path in before):
+            # The last kernel's removal also forgets the source; it was registered before.
+            target.command("dkms", "add", f"{self.module}/{self.version}", timeout=_COMMAND_SECONDS, check=False)
+
 
 class DkmsRemove(NamedTuple):
     """Remove a DKMS module of one version from all kernels."""
@@ -23,6 +55,27 @@ class DkmsRemove(NamedTuple):
     def summary(self) -> str:
         return f"dkms remove {self.module}/{self.version} --all"
 
+    def prepare(self, target: "Target") -> None:
+        return None
+
+    def observe(self, target: "Target") -> "Observed":
+        from dlhealth.actions.base import module_tree
+
+        return module_tree(target, [f"/var/lib/dkms/{self.module}/{self.version}"])
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return {}
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("dkms", "remove", f"{self.module}/{self.version}", "--all", timeout=_COMMAND_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        target.command("dkms", "add", f"{self.module}/{self.version}", timeout=_COMMAND_SECONDS, check=False)
+        start = f"/var/lib/dkms/{self.module}/{self.version}/"
+        kernels = {p.removeprefix(start).split("/")[0] for p in before if "/module/" in p}
+        for kernel in sorted(kernels):
+            DkmsBuild(self.module, self.version, kernel).apply(target, {})
+
 
 class LoadModules(NamedTuple):
     """Load kernel modules."""
@@ -32,14 +85,51 @@ class LoadModules(NamedTuple):
     def summary(self) -> str:
         return f"modprobe -a {' '.join(self.modules)}"
 
+    def prepare(self, target: "Target") -> None:
+        _needs_running(target, self.summary())
+
+    def observe(self, target: "Target") -> "Observed":
+        loaded = _loaded()
+        return {m: m.replace("-", "_") in loaded for m in self.modules}
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return dict.fromkeys(self.modules, True)
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("modprobe", "-a", *self.modules, timeout=_COMMAND_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        for module in reversed([m for m in self.modules if not before[m]]):
+            target.command("modprobe", "-r", module, timeout=_COMMAND_SECONDS)
+
 
 class ReloadModules(NamedTuple):
-    """Unload the NVIDIA modules, in this order, and load the first of them again; their users are stopped before."""
+    """Unload the NVIDIA modules, in this order, and load the last of them again."""
 
     modules: tuple[str, ...]
 
     def summary(self) -> str:
         return f"modprobe -r {' '.join(self.modules)} && modprobe {self.modules[-1]}"
+
+    def prepare(self, target: "Target") -> None:
+        _needs_running(target, self.summary())
+
+    def observe(self, target: "Target") -> "Observed":
+        name = self.modules[-1].replace("-", "_")
+        content = target.state(f"/sys/module/{name}/version").content
+        return {"version": content.decode(errors="replace").strip()}
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("modprobe", "-r", *self.modules, timeout=_COMMAND_SECONDS)
+        target.command("modprobe", self.modules[-1], timeout=_COMMAND_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        # The module that was loaded is no longer on the disk, as that is what was wrong: there is nothing to go back
+        # to, and a machine with the module of its libraries is not worse off.
+        return None
 
 
 class UpdateInitramfs(NamedTuple):
@@ -50,12 +140,53 @@ class UpdateInitramfs(NamedTuple):
     def summary(self) -> str:
         return f"update-initramfs -u -k {self.kernel}"
 
+    def prepare(self, target: "Target") -> None:
+        return None
+
+    def observe(self, target: "Target") -> "Observed":
+        return {name: target.large_digest(f"/boot/{name}") for name in self._images(target)}
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        for name in before:
+            target.keep(f"/boot/{name}")
+        target.command("update-initramfs", "-u", "-k", self.kernel, timeout=_COMMAND_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        for name in before:
+            target.put_back(f"/boot/{name}")
+
+    def _images(self, target: "Target") -> list[str]:
+        names = target.names("/boot")
+        return [
+            n for n in names if n.startswith("initrd.img-") and self.kernel in ("all", n.removeprefix("initrd.img-"))
+        ]
+
 
 class RefreshLoaderCache(NamedTuple):
     """Rebuild the cache of the dynamic loader."""
 
     def summary(self) -> str:
         return "ldconfig"
+
+    def prepare(self, target: "Target") -> None:
+        return None
+
+    def observe(self, target: "Target") -> "Observed":
+        return target.state("/etc/ld.so.cache").to_json()
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("ldconfig", timeout=_COMMAND_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        from dlhealth.host.change import State
+
+        target.put("/etc/ld.so.cache", State.from_json(before))
 
 
 class SetAlternative(NamedTuple):
@@ -67,6 +198,30 @@ class SetAlternative(NamedTuple):
     def summary(self) -> str:
         return f"update-alternatives {f'--set {self.name} {self.path}' if self.path else f'--auto {self.name}'}"
 
+    def prepare(self, target: "Target") -> None:
+        return None
+
+    def observe(self, target: "Target") -> "Observed":
+        # The first line of the administrative file is "auto" or "manual" (update-alternatives(1), FILES).
+        status = (
+            target.state(f"/var/lib/dpkg/alternatives/{self.name}").content.split(b"\n")[0].decode(errors="replace")
+        )
+        value = target.state(f"/etc/alternatives/{self.name}").content.decode(errors="replace")
+        return {"status": status, "value": value}
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return {"status": "manual", "value": self.path} if self.path else None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        self._choose(target, self.path)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        self._choose(target, before["value"] if before["status"] == "manual" else "")
+
+    def _choose(self, target: "Target", path: str) -> None:
+        words = ["--set", self.name, path] if path else ["--auto", self.name]
+        target.command("update-alternatives", *words, timeout=_COMMAND_SECONDS)
+
 
 class RestartUnit(NamedTuple):
     """Restart a systemd unit."""
@@ -75,6 +230,21 @@ class RestartUnit(NamedTuple):
 
     def summary(self) -> str:
         return f"systemctl restart {self.unit}"
+
+    def prepare(self, target: "Target") -> None:
+        _needs_running(target, self.summary())
+
+    def observe(self, target: "Target") -> "Observed":
+        return {}
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return {}
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command("systemctl", "restart", self.unit, timeout=_COMMAND_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        self.apply(target, before)  # so that it reads what was put back
 
 
 class Reboot(NamedTuple):
@@ -91,3 +261,15 @@ class ByHand(NamedTuple):
 
     def summary(self) -> str:
         return self.text
+
+
+def _loaded() -> set[str]:
+    with open("/proc/modules") as file:
+        return {line.split()[0] for line in file}
+
+
+def _needs_running(target: "Target", what: str) -> None:
+    from dlhealth.actions.base import CommandFailed
+
+    if not target.live:
+        raise CommandFailed(f"only the running machine can do this: {what}")

@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -181,7 +180,6 @@ def test_memory_and_time_of_a_huge_status_are_bounded(tmp_path: Path) -> None:
         [sys.executable, "-m", "dlhealth", "doctor", "--root", str(tmp_path), "--json"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
     )
     _, status, usage = os.wait4(child.pid, 0)
     assert os.waitstatus_to_exitcode(status) in (0, 1, 3), child.stderr.read() if child.stderr else ""

@@ -1,0 +1,218 @@
+"""What every action can do, and the machine it does it to."""
+
+import hashlib
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from dlhealth.host.base import Output
+from dlhealth.host.change import State, get_state, put_state
+from dlhealth.host.exec import run
+from dlhealth.host.path import Root
+
+KEPT = "/var/lib/dlhealth/kept"
+"""Where large files lie that an undo needs."""
+
+Observed = dict[str, Any]
+"""What an action changes, as it is now: plain JSON, compared as a whole."""
+
+
+class CommandFailed(Exception):
+    """A program that had to succeed did not; the message ends with what it printed last."""
+
+
+class Target:
+    """The machine to change. `mark` names the transaction in temporary file names."""
+
+    def __init__(self, folder: str, mark: str) -> None:
+        self.folder = folder
+        self.live = folder == "/"
+        self.mark = mark
+        self.root = Root(folder)
+
+    def command(self, *argv: str, timeout: float, check: bool = True) -> Output:
+        """Run a program on the machine itself, inside its root when that is another one. Seconds; a change that is
+        under way is given its time, so a limit is far beyond what the slowest machine needs."""
+        if not self.live:
+            argv = ("unshare", "--mount", "--propagation=private", "sh", "-c", _ENTER, "sh", self.folder, *argv)
+        output = run(argv, timeout, environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"})
+        if check and output.status != 0:
+            last = " / ".join((output.stderr or output.stdout).strip().splitlines()[-4:])
+            raise CommandFailed(f"{' '.join(argv[-6:])}: {output.problem or f'status {output.status}'}: {last}")
+        return output
+
+    def state(self, path: str) -> State:
+        return get_state(self.root, path)
+
+    def put(self, path: str, state: State) -> None:
+        put_state(self.root, path, state, self.mark)
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names in a folder; none where there is none."""
+        try:
+            fd = self.root.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return []
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder of root's own below folders that are there."""
+        if self.state(path).kind == "absent":
+            self.put(path, State("dir", b"", 0o700))
+
+    def large_digest(self, path: str) -> str:
+        """Of a file that may be too large to hold."""
+        digest = hashlib.sha256()
+        with open(self.root.open(path, os.O_RDONLY), "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def keep(self, path: str) -> None:
+        """Keep a large file beside the transaction's store, on disk, unless it is kept already."""
+        self.make_folder(KEPT)
+        name = f"{KEPT}/{self.mark}-{path.strip('/').replace('/', '-')}"
+        if not exists(self, name):
+            self._copy(path, name)
+
+    def put_back(self, path: str) -> None:
+        """The file that `keep` kept, in its place again; nothing where none was kept."""
+        name = f"{KEPT}/{self.mark}-{path.strip('/').replace('/', '-')}"
+        if exists(self, name):
+            self._copy(name, path)
+
+    def _copy(self, source: str, destination: str) -> None:
+        at, name = os.path.split(destination)
+        temporary = f".{name}.{self.mark}"
+        folder = self.root.open(at, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+            with open(self.root.open(source, os.O_RDONLY), "rb") as old, open(out, "wb") as new:
+                shutil.copyfileobj(old, new, 1 << 20)
+                status = os.fstat(old.fileno())
+                os.fchown(new.fileno(), status.st_uid, status.st_gid)
+                os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
+                new.flush()
+                os.utime(new.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+                os.fsync(new.fileno())
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def ids(self, user: str, group: str) -> tuple[int, int]:
+        """Numbers of a user and a group by the machine's own files. Raises CommandFailed for unknown names."""
+        return self._number("/etc/passwd", user), self._number("/etc/group", group)
+
+    def _number(self, path: str, name: str) -> int:
+        if name.isdecimal():
+            return int(name)
+        for line in self.state(path).content.decode(errors="replace").splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[0] == name and fields[2].isdecimal():
+                return int(fields[2])
+        if self.live:
+            try:  # a directory service
+                return pwd.getpwnam(name).pw_uid
+            except KeyError:
+                pass
+        raise CommandFailed(f"{name} is not in {path}")
+
+
+# /proc and /dev for the programs of another root; services stay as they are, because there is no init to ask.
+_ENTER = """
+root=$1; shift
+mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" || exit 90
+exec chroot "$root" "$@"
+"""
+
+
+class Step(Protocol):
+    """One step of a repair that dlhealth carries out itself.
+
+    `prepare` finds out, before anything is changed, whether it can work; it may fetch. `observe` tells what is there
+    now; `apply` changes it; `revert` puts back what `observe` told before. All three
+    may be repeated. `after` is what must be observed afterwards, None where only the change itself can tell.
+    """
+
+    def summary(self) -> str: ...
+
+    def prepare(self, target: Target) -> None: ...
+
+    def observe(self, target: Target) -> Observed: ...
+
+    def after(self, target: Target, before: Observed) -> Observed | None: ...
+
+    def apply(self, target: Target, before: Observed) -> None: ...
+
+    def revert(self, target: Target, before: Observed) -> None: ...
+
+
+class FileAction(Protocol):
+    """An action that is a new state of one path."""
+
+    @property
+    def path(self) -> str: ...
+
+    def summary(self) -> str: ...
+
+    def becomes(self, target: Target, state: State) -> State: ...
+
+
+class FileStep:
+    """Carries out a FileAction. Its result is known beforehand, so a change by somebody else is told from ours."""
+
+    def __init__(self, action: FileAction) -> None:
+        self._action = action
+
+    def summary(self) -> str:
+        return self._action.summary()
+
+    def prepare(self, target: Target) -> None:
+        self._action.becomes(target, target.state(self._action.path))
+
+    def observe(self, target: Target) -> Observed:
+        return target.state(self._action.path).to_json()
+
+    def after(self, target: Target, before: Observed) -> Observed:
+        return self._action.becomes(target, State.from_json(before)).to_json()
+
+    def apply(self, target: Target, before: Observed) -> None:
+        target.put(self._action.path, self._action.becomes(target, State.from_json(before)))
+
+    def revert(self, target: Target, before: Observed) -> None:
+        target.put(self._action.path, State.from_json(before))
+
+
+def exists(target: Target, path: str) -> bool:
+    """Whether a path leads to something on the machine."""
+    try:
+        os.close(target.root.open(path, os.O_PATH))
+    except OSError:
+        return False
+    return True
+
+
+def module_tree(target: Target, folders: Sequence[str]) -> Observed:
+    """Names, sizes and times of the files below some folders."""
+    found: Observed = {}
+    for folder in folders:
+        try:
+            fd = target.root.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        for where, _, names, at in os.fwalk(".", dir_fd=fd):
+            for name in names:
+                status = os.stat(name, dir_fd=at, follow_symlinks=False)
+                found[os.path.normpath(f"{folder}/{where}/{name}")] = [status.st_size, status.st_mtime_ns]
+        os.close(fd)
+    return found

@@ -1,0 +1,41 @@
+"""Plans for Python environments that several rules share."""
+
+from collections.abc import Mapping
+
+from dlhealth.actions.packages import PipInstall
+from dlhealth.actions.system import ByHand
+from dlhealth.model import Plan, Risk
+
+INDEX = "https://download.pytorch.org/whl"
+_COMPANIONS = ("torchvision", "torchaudio")
+
+
+def replace_torch(
+    path: str, python: str, manager: str, installed: str, packages: Mapping[str, str], wheel: tuple[str, str] | None
+) -> Plan:
+    """Replace the PyTorch `installed` in the environment at `path` with `wheel`: its version and its index ("2.8.0",
+    "cu128"). `packages` are the distributions of the environment; `manager` says who put PyTorch there: pip, conda, or
+    "" for the system, whose files are left alone."""
+    if wheel is None:
+        text = f"No prebuilt PyTorch fits this GPU and driver: build PyTorch from source in {path}, or use another GPU"
+        return Plan(text, Risk.LOW, (ByHand(text),))
+    version, tag = wheel
+    same = version == installed.partition("+")[0]
+    requirements = [f"torch=={version}+{tag}"]
+    for name in _COMPANIONS:
+        if name in packages:
+            # Of the same release only the build differs; for another one pip finds what goes with it.
+            requirements.append(f"{name}=={packages[name].partition('+')[0]}+{tag}" if same else name)
+    arguments = (*requirements, "--index-url", f"{INDEX}/{tag}")
+    if manager == "pip" and version.split(".")[0] == installed.split(".")[0]:
+        return Plan(
+            f"Install PyTorch {version} for {tag} into {path}", Risk.LOW, (PipInstall(python, arguments),), network=True
+        )
+    command = f"pip install {' '.join(arguments)}"
+    if manager == "conda":
+        text = f"In the conda environment {path}: conda remove pytorch cpuonly pytorch-cpu; then {command}"
+    elif manager == "pip":
+        text = f"In a new environment, with a Python as old as PyTorch {version}: {command}"
+    else:
+        text = f"Make a virtual environment (python3 -m venv ~/torch), and in it: {command}"
+    return Plan(f"Use PyTorch {version} for {tag}", Risk.LOW, (ByHand(text),), network=True)

@@ -1,0 +1,201 @@
+"""The only place that writes to the machine: one path at a time, each by one atomic step.
+
+A path has a state (what it is, what is in it, whose it is); putting another state there is a rename of a finished
+temporary file, with everything on disk before and after. Standard library only (rescue core).
+"""
+
+import base64
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from dlhealth.host.path import Root
+
+SIZE_LIMIT = 64 << 20
+"""Bytes of a file that is kept for an undo; larger ones are never edited, only moved."""
+
+
+class NotChangeable(Exception):
+    """The path is not what may be changed: not as the plan saw it, a device, too large, behind a user's link, or with
+    a second name."""
+
+
+class State(NamedTuple):
+    """Of one path. `kind` is absent, file, link or dir; `content` the bytes of a file or the target of a link.
+    `attributes` are all extended ones, so ACLs and SELinux labels too."""
+
+    kind: str
+    content: bytes = b""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    attributes: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal states."""
+        text = repr((self.kind, self.mode, self.uid, self.gid, self.attributes)).encode()
+        return hashlib.sha256(text + b"\0" + self.content).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in a transaction."""
+        return {
+            "kind": self.kind,
+            "content": base64.b64encode(self.content).decode(),
+            "mode": self.mode,
+            "uid": self.uid,
+            "gid": self.gid,
+            "attributes": [[k, base64.b64encode(v).decode()] for k, v in self.attributes],
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "State":
+        attributes = tuple((k, base64.b64decode(v)) for k, v in record["attributes"])
+        content = base64.b64decode(record["content"])
+        return cls(record["kind"], content, record["mode"], record["uid"], record["gid"], attributes)
+
+
+ABSENT = State("absent")
+
+
+def get_state(root: Root, path: str) -> State:
+    """What is at the path now. The path's last component is never followed when it is a link."""
+    with _parent(root, path) as (folder, name):
+        if folder is None:
+            return ABSENT
+        try:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            return ABSENT
+        try:
+            status = os.fstat(fd)
+            mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+            if stat.S_ISLNK(status.st_mode):
+                return State("link", os.fsencode(os.readlink("", dir_fd=fd)), 0, *owner)
+            if stat.S_ISDIR(status.st_mode):
+                return State("dir", b"", mode, *owner, _attributes(folder, name))
+            if not stat.S_ISREG(status.st_mode):
+                raise NotChangeable(f"{path} is a device, a FIFO or a socket")
+            if status.st_size > SIZE_LIMIT:
+                raise NotChangeable(f"{path} is larger than {SIZE_LIMIT >> 20} MiB")
+        finally:
+            os.close(fd)
+        return State("file", _content(folder, name, path), mode, *owner, _attributes(folder, name))
+
+
+def put_state(root: Root, path: str, state: State, mark: str) -> None:
+    """Make the path be in that state. `mark` names the transaction: temporary names carry it, so that what a power
+    cut leaves behind can be told from a user's files."""
+    with _parent(root, path) as (folder, name):
+        if folder is None:
+            raise NotChangeable(f"the folder of {path} is gone")
+        temporary = f".{name}.{mark}"
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        if state.kind == "absent":
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+        elif state.kind == "dir":
+            _dress_folder(folder, name, path, state)
+        else:
+            try:
+                _make(folder, temporary, state)
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
+        os.fsync(folder)
+
+
+def _make(folder: int, name: str, state: State) -> None:
+    if state.kind == "link":
+        os.symlink(state.content, name, dir_fd=folder)
+        os.chown(name, state.uid, state.gid, dir_fd=folder, follow_symlinks=False)
+        return
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        view = memoryview(state.content)
+        while view:
+            view = view[os.write(fd, view) :]
+        _dress(fd, state)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _dress_folder(folder: int, name: str, path: str, state: State) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=folder)
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        _dress(fd, state)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _dress(fd: int, state: State) -> None:
+    os.fchown(fd, state.uid, state.gid)
+    os.fchmod(fd, state.mode)  # after fchown, which clears set-user-ID bits
+    wanted = dict(state.attributes)
+    for name in os.listxattr(fd):
+        if name not in wanted:
+            os.removexattr(fd, name)
+    for name, value in wanted.items():
+        os.setxattr(fd, name, value)
+
+
+def _content(folder: int, name: str, path: str) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with open(fd, "rb") as file:
+        if os.fstat(fd).st_nlink > 1:
+            # A second name may be a user's way to get a system file changed, and a rename would part the two.
+            raise NotChangeable(f"{path} has a second name (hard link)")
+        return file.read(SIZE_LIMIT + 1)
+
+
+def _attributes(folder: int, name: str) -> tuple[tuple[str, bytes], ...]:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return tuple((n, os.getxattr(fd, n)) for n in sorted(os.listxattr(fd)))
+    except OSError:  # a file system without extended attributes
+        return ()
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
+    """A descriptor of the folder, None when it does not exist. A link in the way is followed only where root alone
+    could have made it: below the first folder that belongs to a user, none is."""
+    parts = [p for p in path.split("/") if p]
+    if not parts or ".." in parts:
+        raise NotChangeable(f"{path} is not a path that can be changed")
+    fd = root.open("/", os.O_PATH | os.O_DIRECTORY)
+    walked = ""
+    try:
+        for part in parts[:-1]:
+            owner = os.fstat(fd)
+            walked += f"/{part}"
+            try:
+                below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            except FileNotFoundError:
+                yield None, parts[-1]
+                return
+            if stat.S_ISLNK(os.fstat(below).st_mode):
+                os.close(below)
+                if owner.st_uid != 0 or owner.st_mode & 0o022:
+                    raise NotChangeable(f"{walked} is a link that a user may have made")
+                below = root.open(walked, os.O_PATH | os.O_DIRECTORY)
+            os.close(fd)
+            fd = below
+        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        os.close(fd)
+        fd = readable
+        yield fd, parts[-1]
+    finally:
+        os.close(fd)

@@ -1,0 +1,74 @@
+"""The write-ahead journal: one line per event, on disk before what it announces is done."""
+
+import json
+import os
+import zlib
+from typing import Any, NamedTuple
+
+
+class Event(NamedTuple):
+    """One line. `kind`: BEGIN, INTENT, DONE, REVERTED, CONFLICT, VERIFIED, COMMIT, UNDO."""
+
+    kind: str
+    fields: dict[str, Any]
+
+
+class Journal:
+    """An append-only file. A torn last line, as a power cut leaves one, is cut off when it is opened."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = f"{folder}/journal"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.events: list[Event] = []
+        sound = 0
+        with open(self._fd, "rb", closefd=False) as file:
+            for line in file.read().splitlines(keepends=True):
+                event = _parse(line)
+                if event is None:
+                    break
+                self.events.append(event)
+                sound += len(line)
+        os.ftruncate(self._fd, sound)
+        os.lseek(self._fd, 0, os.SEEK_END)
+        os.fsync(self._fd)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Add an event; it is on disk when this returns. Raises OSError when that can't be had."""
+        text = json.dumps({"kind": kind, **fields}, sort_keys=True)
+        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        os.fsync(self._fd)
+        self.events.append(Event(kind, fields))
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    @property
+    def undoing(self) -> bool:
+        """Whether an undo of the committed transaction was begun and has not ended."""
+        kinds = [e.kind for e in self.events if e.kind in ("UNDO", "COMMIT")]
+        return kinds[-1:] == ["UNDO"]
+
+    def find(self, kind: str) -> Event | None:
+        """The last event of a kind."""
+        return next((e for e in reversed(self.events) if e.kind == kind), None)
+
+    def numbers(self, kind: str) -> list[int]:
+        """The action numbers that events of a kind name, in the order they were written."""
+        return [e.fields["n"] for e in self.events if e.kind == kind]
+
+
+def _parse(line: bytes) -> Event | None:
+    checksum, space, rest = line.partition(b" ")
+    if not space or not rest.endswith(b"\n"):
+        return None
+    text = rest[:-1]
+    try:
+        if int(checksum, 16) != zlib.crc32(text):
+            return None
+        fields = json.loads(text)
+        return Event(fields.pop("kind"), fields)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None

@@ -1,0 +1,123 @@
+"""Where transactions live: one may be active, the others are history.
+
+```
+/var/lib/dlhealth/txn/active/      plan.json   journal   pre/N.json
+/var/lib/dlhealth/txn/history/SEQ-ID-OUTCOME/             the same, when it has ended
+```
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+FOLDER = "/var/lib/dlhealth/txn"
+_ENDED = re.compile(r"(\d+)-([0-9a-f]+)-([a-z-]+)")
+
+
+class Busy(Exception):
+    """Another dlhealth is changing this machine."""
+
+
+class Record(NamedTuple):
+    """A transaction as it is kept. `outcome` is empty while it is active."""
+
+    folder: str
+    sequence: int
+    id: str
+    outcome: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.sequence}-{self.id}"
+
+
+class Store:
+    """The transactions of one machine. What is in it is root's alone: it holds copies of what was changed."""
+
+    def __init__(self, root_folder: str) -> None:
+        self.folder = root_folder.rstrip("/") + FOLDER
+        self.active = f"{self.folder}/active"
+        self.history = f"{self.folder}/history"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one. Raises Busy at once when somebody else is."""
+        os.makedirs(self.history, mode=0o700, exist_ok=True)
+        fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise Busy("another dlhealth is changing this machine") from error
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def begin(self, identity: str, plan: dict[str, Any], before: list[dict[str, Any]]) -> Record:
+        """Put on disk all that is needed to take the plan back. From here on the transaction is active."""
+        staging = f"{self.folder}/staging"
+        shutil.rmtree(staging, ignore_errors=True)
+        os.makedirs(f"{staging}/pre", mode=0o700)
+        sequence = 1 + max((r.sequence for r in self.ended()), default=0)
+        write_json(f"{staging}/plan.json", {**plan, "id": identity, "sequence": sequence})
+        for number, observed in enumerate(before):
+            write_json(f"{staging}/pre/{number}.json", observed)
+        sync_folder(f"{staging}/pre")
+        sync_folder(staging)
+        os.rename(staging, self.active)
+        sync_folder(self.folder)
+        return Record(self.active, sequence, identity, "")
+
+    def end(self, record: Record, outcome: str) -> Record:
+        """Make the active transaction history, by one rename."""
+        ended = f"{self.history}/{record.sequence:06d}-{record.id}-{outcome}"
+        os.rename(self.active, ended)
+        sync_folder(self.history)
+        sync_folder(self.folder)
+        return Record(ended, record.sequence, record.id, outcome)
+
+    def current(self) -> Record | None:
+        """The active transaction, if there is one."""
+        try:
+            plan = read_json(f"{self.active}/plan.json")
+        except FileNotFoundError:
+            return None
+        return Record(self.active, plan["sequence"], plan["id"], "")
+
+    def ended(self) -> list[Record]:
+        """All transactions that have ended, the oldest first."""
+        try:
+            names = os.listdir(self.history)
+        except FileNotFoundError:
+            return []
+        found = [(m, name) for name in names if (m := _ENDED.fullmatch(name))]
+        return sorted(Record(f"{self.history}/{name}", int(m[1]), m[2], m[3]) for m, name in found)
+
+
+def write_json(path: str, content: Any) -> None:
+    """A new file, on disk when this returns."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w") as file:
+        json.dump(content, file, sort_keys=True)
+        file.flush()
+        os.fsync(fd)
+
+
+def read_json(path: str) -> Any:
+    with open(path) as file:
+        return json.load(file)
+
+
+def sync_folder(path: str) -> None:
+    """Put the names in a folder on disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

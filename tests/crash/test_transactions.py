@@ -1,0 +1,292 @@
+"""A transaction is cut off at every step that touches the disk, and again while it recovers: the machine ends as it
+was or as planned, and no user's file is lost."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import dlhealth.txn
+from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
+from dlhealth.actions.base import Target
+from dlhealth.host.change import NotChangeable
+from dlhealth.model import Action
+from dlhealth.txn.execute import apply, recover, undo
+from dlhealth.txn.journal import Journal
+from dlhealth.txn.store import Busy, Store
+
+ACTIONS: Sequence[Action] = (
+    EditFile("/home/alice/.bashrc", ((2, "export PATH=/usr/local/cuda/bin", "export PATH=/usr/local/cuda/bin:$PATH"),)),
+    WriteFile("/etc/profile.d/cuda.sh", "export PATH\n"),
+    MoveAside("/etc/X11/xorg.conf"),
+    ChangeOwner("/home/alice/.Xauthority", "alice", "alice"),
+    ChangeMode("/tmp", 0o1777),
+    MakeLink("/usr/local/cuda", "/usr/local/cuda-12.2"),
+)
+# Every call by which a transaction leaves something on the disk.
+CALLS = ("write", "fsync", "rename", "unlink", "mkdir", "symlink", "fchown", "fchmod", "chown", "ftruncate")
+
+
+def make(root: Path) -> None:
+    for folder in ("etc/X11", "etc/profile.d", "home/alice", "tmp", "usr/local"):
+        (root / folder).mkdir(parents=True)
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n")
+    (root / "etc/group").write_text("alice:x:1000:\n")
+    (root / "home/alice/.bashrc").write_text("# mine\nexport PATH=/usr/local/cuda/bin\nalias l=ls\n")
+    (root / "home/alice/.Xauthority").write_bytes(b"\0cookie")
+    (root / "etc/X11/xorg.conf").write_text("Section\n")
+    (root / "usr/local/cuda").symlink_to("/usr/local/cuda-8.0")
+    os.setxattr(root / "home/alice/.bashrc", "user.note", b"keep me")
+    for path in (root / "home/alice", root / "home/alice/.bashrc"):
+        os.chown(path, 1000, 1000)
+    (root / "home/alice/.bashrc").chmod(0o640)
+    (root / "tmp").chmod(0o755)
+
+
+def snapshot(root: Path) -> dict[str, object]:
+    """All that a person would call the state of the machine: the transactions' own store is not part of it."""
+    found: dict[str, object] = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if name.startswith("var/lib/dlhealth") or name in ("var", "var/lib"):
+            continue
+        status = path.lstat()
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        attributes = () if path.is_symlink() else tuple((a, os.getxattr(path, a)) for a in os.listxattr(path))
+        found[name] = (status.st_mode, status.st_uid, status.st_gid, content, attributes)
+    return found
+
+
+def run(root: Path, verify: Callable[[], str] = lambda: "") -> str:
+    store, target = Store(str(root)), Target(str(root), "abc")
+    with store.locked():
+        recover(store, target)
+        return apply(store, target, "abc", ACTIONS, {"digest": "d"}, verify, False, lambda text: None).outcome
+
+
+def cut_off(work: Callable[[], object], after: int) -> bool:
+    """Do the work in a child that is killed before its call number `after` to change the disk; whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+
+        def counted(call: Callable[..., object]) -> Callable[..., object]:
+            def wrapper(*args: object, **kwargs: object) -> object:
+                nonlocal count
+                count += 1
+                if count > after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*args, **kwargs)
+
+            return wrapper
+
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+def recovered(root: Path) -> str:
+    store, target = Store(str(root)), Target(str(root), "abc")
+    with store.locked():
+        ended = recover(store, target)
+    assert store.current() is None
+    return ended.outcome if ended else "nothing"
+
+
+def test_every_crash_point_and_every_crash_of_the_recovery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = tmp_path / "reference"
+    make(reference)
+    before = snapshot(reference)
+    assert run(reference) == "applied"
+    planned = snapshot(reference)
+    assert planned != before
+    outcomes: dict[str, int] = {}
+    point = 0
+    while True:
+        root = tmp_path / f"point-{point}"
+        make(root)
+        if not cut_off(lambda root=root: run(root), point):
+            break
+        again = 0
+        while cut_off(lambda root=root: recovered(root), again):
+            again += 3  # every third call of a recovery, which begins anew each time
+        outcome = recovered(root)
+        state = snapshot(root)
+        assert state in (before, planned), f"crash point {point}"
+        ended = "as before" if state == before else "as planned"
+        outcomes[ended] = outcomes.get(ended, 0) + 1
+        assert outcome in ("nothing", "rolled-back", "applied")
+        point += 1
+    assert point > 60
+    assert outcomes["as before"] and outcomes["as planned"]
+    with capsys.disabled():
+        print(f"\n{point} crash points, each with crashes of its recovery: {outcomes}")
+
+
+@pytest.mark.parametrize("keep", range(0, 100, 7))
+def test_a_torn_journal(tmp_path: Path, keep: int) -> None:
+    journal = Journal(str(tmp_path))
+    journal.write("BEGIN", digest="d")
+    journal.write("INTENT", n=0)
+    journal.close()
+    whole = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(whole[: max(0, len(whole) - keep)])
+    opened = Journal(str(tmp_path))
+    kinds = [e.kind for e in opened.events]
+    assert kinds == ["BEGIN", "INTENT"][: len(kinds)]
+    opened.write("DONE", n=0)
+    opened.close()
+    assert [e.kind for e in Journal(str(tmp_path)).events] == [*kinds, "DONE"]
+
+
+def test_what_does_not_verify_is_taken_back(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = snapshot(tmp_path)
+    assert run(tmp_path, lambda: "the finding is still there") == "rolled-back"
+    assert snapshot(tmp_path) == before
+
+
+def test_undo_gives_back_every_byte(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = snapshot(tmp_path)
+    run(tmp_path)
+    store, target = Store(str(tmp_path)), Target(str(tmp_path), "abc")
+    assert undo(store, target, store.ended()[-1]).outcome == "undone"
+    assert snapshot(tmp_path) == before
+    assert [r.outcome for r in store.ended()] == ["undone"]
+
+
+def test_an_undo_that_is_cut_off_anywhere(tmp_path: Path) -> None:
+    reference = tmp_path / "reference"
+    make(reference)
+    before = snapshot(reference)
+    point, states = 0, set[bool]()
+    while True:
+        root = tmp_path / f"point-{point}"
+        make(root)
+        run(root)
+        planned = snapshot(root)
+
+        def work(root: Path = root) -> None:
+            store = Store(str(root))
+            undo(store, Target(str(root), "abc"), store.ended()[-1])
+
+        if not cut_off(work, point):
+            break
+        recovered(root)
+        state = snapshot(root)
+        assert state in (before, planned), f"crash point {point}"
+        states.add(state == before)
+        point += 1
+    assert point > 20
+    assert states == {True, False}
+
+
+def test_undo_keeps_what_an_administrator_changed_since(tmp_path: Path) -> None:
+    make(tmp_path)
+    run(tmp_path)
+    (tmp_path / "etc/profile.d/cuda.sh").write_text("mine now\n")
+    store = Store(str(tmp_path))
+    ended = undo(store, Target(str(tmp_path), "abc"), store.ended()[-1])
+    assert ended.outcome == "conflict"
+    assert "/etc/profile.d/cuda.sh" in " ".join(ended.said)
+    assert (tmp_path / "etc/profile.d/cuda.sh").read_text() == "mine now\n"
+    assert (tmp_path / "etc/X11/xorg.conf").read_text() == "Section\n"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("error", [28, 5, 30], ids=["ENOSPC", "EIO", "EROFS"])
+def test_a_disk_that_fails(tmp_path: Path, call: str, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call fails once, at its first, second … use: the machine is as it was, now or after the next start."""
+    make(tmp_path / "reference")
+    before = snapshot(tmp_path / "reference")
+    for use in range(1, 12):
+        root = tmp_path / f"{call}-{use}"
+        make(root)
+        real, uses = getattr(os, call), 0
+
+        def failing(*args: object, real: Callable[..., object] = real, use: int = use, **kwargs: object) -> object:
+            nonlocal uses
+            uses += 1
+            if uses == use:
+                raise OSError(error, os.strerror(error))
+            return real(*args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, failing)
+            try:
+                outcome = run(root)
+            except OSError:
+                outcome = "failed"
+        if uses < use:
+            assert outcome == "applied"
+            break
+        recovered(root)
+        if outcome != "applied":
+            assert snapshot(root) == before or (
+                outcome == "failed" and Store(str(root)).ended()[-1].outcome == "applied"
+            )
+
+
+@pytest.mark.parametrize("trick", ["link above", "hard link", "changed line", "fifo"])
+def test_a_plan_that_can_not_be_done_safely_changes_nothing(tmp_path: Path, trick: str) -> None:
+    root = tmp_path / "root"
+    make(root)
+    (root / "etc/shadow").write_text("secret")
+    bashrc = root / "home/alice/.bashrc"
+    action: Action = ACTIONS[0]
+    if trick == "link above":
+        (root / "home/alice/.config").symlink_to("/etc")
+        os.chown(root / "home/alice/.config", 1000, 1000, follow_symlinks=False)
+        action = ChangeOwner("/home/alice/.config/shadow", "alice", "alice")
+    elif trick == "hard link":
+        os.link(root / "etc/shadow", root / "home/alice/.ICEauthority")
+        action = ChangeOwner("/home/alice/.ICEauthority", "alice", "alice")
+    elif trick == "changed line":
+        bashrc.write_text("# other\nalias l=ls\n")
+    else:
+        bashrc.unlink()
+        os.mkfifo(bashrc)
+    store, target = Store(str(root)), Target(str(root), "abc")
+    with store.locked(), pytest.raises(NotChangeable):
+        apply(store, target, "abc", [ACTIONS[1], action], {}, lambda: "", False, lambda text: None)
+    assert not (root / "etc/profile.d/cuda.sh").exists()
+    assert (root / "etc/shadow").stat().st_uid == 0
+    assert store.current() is None
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with store.locked(), pytest.raises(Busy), Store(str(tmp_path)).locked():
+        pass
+
+
+def rescue(root: Path, verb: str) -> "subprocess.CompletedProcess[str]":
+    """As a person would on a machine whose dlhealth does not start: the system's Python, no site-packages."""
+    script = Path(dlhealth.txn.__file__).parent / "__main__.py"
+    command = ["/usr/bin/python3", "-I", "-S", script, verb, root]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": "/broken"})
+
+
+def test_the_rescue_needs_only_a_python(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = snapshot(tmp_path)
+    assert "nothing to do" in rescue(tmp_path, "recover").stdout
+    assert cut_off(lambda: run(tmp_path), 60)
+    done = rescue(tmp_path, "recover")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "rolled-back" in done.stdout
+    assert snapshot(tmp_path) == before
+    run(tmp_path)
+    assert "undone" in rescue(tmp_path, "undo").stdout
+    assert snapshot(tmp_path) == before
+    assert [line.split()[-1] for line in rescue(tmp_path, "history").stdout.splitlines()] == ["rolled-back", "undone"]
+    assert rescue(tmp_path, "dance").returncode == 2
