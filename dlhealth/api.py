@@ -1,28 +1,218 @@
 """All that a rule may import."""
 
-from dlhealth.actions import ChangeMode, ChangeOwner, RestartUnit
+from dlhealth.actions import (
+    AptInstall,
+    AptRemove,
+    AptUnhold,
+    ByHand,
+    ChangeMode,
+    ChangeOwner,
+    DkmsBuild,
+    DkmsRemove,
+    DpkgConfigure,
+    EditFile,
+    LoadModules,
+    MakeLink,
+    MoveAside,
+    PipInstall,
+    Reboot,
+    RefreshLoaderCache,
+    ReloadModules,
+    RestartUnit,
+    SetAlternative,
+    UpdateInitramfs,
+    WriteFile,
+)
+from dlhealth.actions.python import replace_torch
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
-from dlhealth.probes.folders import SharedFolders
+from dlhealth.host import Space
+from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
+from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
+from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
+from dlhealth.probes.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
+from dlhealth.probes.compilers import Compiler, Compilers, HostLimit
+from dlhealth.probes.cuda import CudaLink, CudaToolkits, CudaVariable, CudaVariables, Libcuda, LibcudaChoice, Toolkit
+from dlhealth.probes.cudadriver import CudaDriver
+from dlhealth.probes.cudnn import (
+    CudaPermissions,
+    Cudnn,
+    CudnnFolder,
+    CudnnHeaders,
+    CudnnLibrary,
+    CudnnNeed,
+    CudnnNeeds,
+    CudnnPackage,
+    Restricted,
+)
+from dlhealth.probes.cudnn import (
+    package_names as cudnn_package_names,
+)
+from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
+from dlhealth.probes.dkms import Dkms, DkmsModule, ModuleBuild, lowest_driver_for_kernel
+from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
+from dlhealth.probes.environment import Environments, LoginEnvironment, Problem, Setting
+from dlhealth.probes.folders import SharedFolder, SharedFolders
+from dlhealth.probes.frameworks import TensorFlowNeeds, Wheel, fitting_wheel, known_wheel, tensorflow_needs, torch_wheel
+from dlhealth.probes.gpu import Gpu, Gpus
+from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
+from dlhealth.probes.initramfs import Initramfs
+from dlhealth.probes.journal import Journal, Line
+from dlhealth.probes.kernel import InstalledKernel, Kernel
+from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths
+from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile
+from dlhealth.probes.nvml import Nvml, NvmlGpu
+from dlhealth.probes.packages import DriverPackage, DriverPackages, Package, Packages, classify
+from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
+from dlhealth.probes.runfile import DkmsTree, Runfile
+from dlhealth.probes.secureboot import SecureBoot, signer_serial
+from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
+from dlhealth.probes.storage import BootFolder, FileSystem, Storage
+from dlhealth.probes.users import Account, Users
 from dlhealth.testing import Machine, Scenario
 
 API_VERSION = 1
 
 __all__ = [
     "API_VERSION",
+    "Account",
+    "Action",
+    "AptFailures",
+    "AptHistory",
+    "AptInstall",
+    "AptRemove",
+    "AptSources",
+    "AptUnhold",
+    "BootFolder",
+    "ByHand",
     "ChangeMode",
     "ChangeOwner",
+    "Compiler",
+    "Compilers",
+    "Complaint",
+    "CudaDriver",
+    "CudaLink",
+    "CudaPermissions",
+    "CudaToolkits",
+    "CudaVariable",
+    "CudaVariables",
+    "Cudnn",
+    "CudnnFolder",
+    "CudnnHeaders",
+    "CudnnLibrary",
+    "CudnnNeed",
+    "CudnnNeeds",
+    "CudnnPackage",
+    "DisplayDevice",
+    "DisplaySetup",
+    "Dkms",
+    "DkmsBuild",
+    "DkmsModule",
+    "DkmsRemove",
+    "DkmsTree",
+    "DpkgConfigure",
+    "DriverLibraries",
+    "DriverLibrary",
+    "DriverPackage",
+    "DriverPackages",
+    "DriverUse",
+    "EditFile",
+    "Environments",
     "Evidence",
+    "FileSystem",
     "Finding",
+    "GlxAlternative",
+    "Gpu",
+    "Gpus",
+    "Home",
+    "HomeFile",
+    "HomeFiles",
+    "HostLimit",
+    "Initramfs",
+    "InstalledKernel",
+    "Journal",
+    "Kernel",
+    "KernelModules",
     "Layer",
+    "Libcuda",
+    "LibcudaChoice",
+    "Line",
+    "Link",
+    "LoadModules",
+    "LoaderConfig",
+    "LoaderDirectory",
+    "LoginEnvironment",
+    "Loop",
     "Machine",
+    "MakeLink",
+    "ModprobeConfig",
+    "ModprobeLine",
+    "ModuleBuild",
+    "ModuleFile",
+    "MoveAside",
+    "Nvml",
+    "NvmlGpu",
+    "Package",
+    "PackageLocks",
+    "PackageOrigins",
+    "Packages",
+    "PipInstall",
     "Plan",
+    "Problem",
+    "PythonEnvironment",
+    "PythonEnvironments",
+    "Reboot",
+    "RefreshLoaderCache",
+    "ReloadModules",
     "RestartUnit",
+    "Restricted",
     "Risk",
     "Rule",
+    "Runfile",
     "Scenario",
+    "Section",
+    "SecureBoot",
+    "Session",
+    "SessionLogs",
+    "Sessions",
+    "SetAlternative",
+    "Setting",
     "Severity",
+    "SharedFolder",
     "SharedFolders",
+    "Space",
     "Stage",
+    "Storage",
+    "SystemPython",
+    "TensorFlow",
+    "TensorFlowNeeds",
+    "Toolkit",
+    "Torch",
     "Unknown",
+    "UpdateInitramfs",
+    "UserDirectory",
+    "UserPaths",
+    "UserUnit",
+    "Users",
+    "Wheel",
+    "WriteFile",
+    "XorgGlx",
+    "authority_fault",
+    "branch_of",
+    "busid",
+    "classify",
+    "cudnn_package_names",
+    "fitting_wheel",
+    "known_wheel",
+    "lowest_driver",
+    "lowest_driver_for_kernel",
+    "max_cuda",
+    "may_write",
+    "parse_busid",
+    "parse_copied_busid",
+    "replace_torch",
+    "runs_cuda",
+    "signer_serial",
+    "tensorflow_needs",
+    "torch_wheel",
+    "version_key",
 ]

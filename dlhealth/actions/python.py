@@ -27,7 +27,8 @@ def replace_torch(
             # Of the same release only the build differs; for another one pip finds what goes with it.
             requirements.append(f"{name}=={packages[name].partition('+')[0]}+{tag}" if same else name)
     arguments = (*requirements, "--index-url", f"{INDEX}/{tag}")
-    if manager == "pip" and version.split(".")[0] == installed.split(".")[0]:
+    # Wheels before 2.0 are for a Python that nothing newer is for.
+    if manager == "pip" and (same or not version.startswith(("0.", "1."))):
         return Plan(
             f"Install PyTorch {version} for {tag} into {path}", Risk.LOW, (PipInstall(python, arguments),), network=True
         )
@@ -35,7 +36,7 @@ def replace_torch(
     if manager == "conda":
         text = f"In the conda environment {path}: conda remove pytorch cpuonly pytorch-cpu; then {command}"
     elif manager == "pip":
-        text = f"In a new environment, with a Python as old as PyTorch {version}: {command}"
+        text = f"Make a new environment with a Python of the time of PyTorch {version}, and in it: {command}"
     else:
         text = f"Make a virtual environment (python3 -m venv ~/torch), and in it: {command}"
     return Plan(f"Use PyTorch {version} for {tag}", Risk.LOW, (ByHand(text),), network=True)

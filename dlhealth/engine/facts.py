@@ -29,6 +29,9 @@ class Facts:
                 self._known[kind] = problem
             except Unreadable as problem:
                 self._known[kind] = Unavailable(str(problem))
+            except Exception as error:  # a defect, which the first rule that needs the fact reports as a failure
+                self._known[kind] = Unavailable(f"{kind.__name__} could not be looked at ({type(error).__name__})")
+                raise
             self.seconds[kind.__name__] = time.monotonic() - started
         known = self._known[kind]
         if isinstance(known, Unavailable):

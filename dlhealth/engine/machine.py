@@ -3,8 +3,73 @@
 from typing import Any
 
 from dlhealth.engine.facts import Facts
+from dlhealth.host import Host, Unreadable
+from dlhealth.probes.cuda import CudaToolkits
+from dlhealth.probes.driver import DriverLibraries
+from dlhealth.probes.gpu import Gpus
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.modules import KernelModules
 
 
 def describe_machine(facts: Facts) -> dict[str, Any]:
     """The `host` object of the JSON report; what could not be had is null or empty."""
-    return {}
+    host: Host = facts.get(Host)
+    kernel: Kernel | None = _fact(facts, Kernel)
+    modules: KernelModules | None = _fact(facts, KernelModules)
+    libraries: DriverLibraries | None = _fact(facts, DriverLibraries)
+    gpus: Gpus | None = _fact(facts, Gpus)
+    toolkits: CudaToolkits | None = _fact(facts, CudaToolkits)
+    target = kernel.target if kernel else None
+    on_disk = modules.on_disk(target) if modules else None
+    return {
+        "root": host.name,
+        "hostname": _first_line(host, "/proc/sys/kernel/hostname") or _first_line(host, "/etc/hostname") or None,
+        "os": _system(host) or None,
+        "kernel": target,
+        "gpus": [
+            {
+                "pci": gpu.address,
+                "id": f"10de:{gpu.device}",
+                "name": gpu.name,
+                "compute_capability": gpu.capability or None,
+            }
+            for gpu in (gpus.gpus if gpus else ())
+        ],
+        "driver": {
+            "loaded": modules.loaded_version if modules else None,
+            "on_disk": on_disk.version if on_disk else None,
+            "libraries": libraries.version if libraries else None,
+        },
+        "cuda": list(dict.fromkeys(t.version for t in toolkits.toolkits if t.version)) if toolkits else [],
+    }
+
+
+def _fact(facts: Facts, kind: type) -> Any:
+    try:
+        return facts.get(kind)
+    except Exception:
+        # Not available; or its probe has a defect, which the rules that need it report as theirs.
+        return None
+
+
+def _first_line(host: Host, path: str) -> str:
+    try:
+        return (host.text(path) or "").partition("\n")[0].strip()
+    except Unreadable:
+        return ""
+
+
+def _system(host: Host) -> str:
+    """ "debian 12", "ubuntu 24.04", "debian trixie" where it has no number yet."""
+    values = {}
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            text = host.text(path)
+        except Unreadable:
+            text = None
+        if text is not None:
+            for line in text.splitlines():
+                name, _, value = line.partition("=")
+                values[name.strip()] = value.strip().strip("\"'")
+            break
+    return f"{values.get('ID', '')} {values.get('VERSION_ID') or values.get('VERSION_CODENAME', '')}".strip()

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from dlhealth.model import Evidence, Finding, Layer, Plan, Severity, Stage, Unknown
+from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 
 if TYPE_CHECKING:
     from dlhealth.testing import Scenario
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 class Rule:
     """One fault: how it is recognised and how it is repaired. The module's docstring is its documentation.
 
-    `severity` is the usual one; `explains` names the faults that this one causes. The parameters of `detect` (after
-    self) and of `remedies` (after self and the finding) are facts, given by annotation.
+    `severity` is the usual one, `risk` that of the mildest repair; `explains` names the faults that this one causes.
+    The parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by
+    annotation.
     """
 
     id: str
@@ -22,6 +23,7 @@ class Rule:
     layer: Layer
     stage: Stage
     severity: Severity
+    risk: Risk = Risk.LOW
     explains: tuple[str, ...] = ()
 
     detect: Callable[..., Iterable[Finding | Unknown]]

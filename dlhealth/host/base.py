@@ -33,6 +33,7 @@ class Stat(NamedTuple):
     mtime: float
     device: int
     rdev: int = 0
+    inode: int = 0
 
 
 class Space(NamedTuple):
@@ -81,6 +82,9 @@ class Host:
     def _listdir(self, path: str) -> tuple[str, ...] | None:
         raise NotImplementedError
 
+    def _folders(self, path: str) -> tuple[str, ...] | None:
+        raise NotImplementedError
+
     def _readlink(self, path: str) -> str | None:
         raise NotImplementedError
 
@@ -88,6 +92,9 @@ class Host:
         raise NotImplementedError
 
     def _head(self, path: str, size: int) -> bytes | None:
+        raise NotImplementedError
+
+    def _tail(self, path: str, size: int) -> bytes | None:
         raise NotImplementedError
 
     def _elf(self, path: str) -> Elf | None:
@@ -130,6 +137,11 @@ class Host:
         """Sorted names in a folder; none where there is no folder."""
         return self._ask(("listdir", path), lambda: self._listdir(path)) or ()
 
+    def folders(self, path: str) -> tuple[str, ...]:
+        """Sorted names of the folders in a folder, without links to folders. What holds thousands of entries is data
+        that nobody wants searched: Unreadable."""
+        return self._ask(("folders", path), lambda: self._folders(path)) or ()
+
     def glob(self, pattern: str) -> Iterator[str]:
         """Sorted existing paths that match an absolute pattern; `*` and `?` stay within one component."""
         head, tail = posixpath.split(pattern)
@@ -158,6 +170,10 @@ class Host:
     def head(self, path: str, size: int) -> bytes | None:
         """The first `size` bytes of a regular file."""
         return self._ask(("head", path, str(size)), lambda: self._head(path, size))
+
+    def tail(self, path: str, size: int) -> bytes | None:
+        """The last `size` bytes of a regular file: the newest lines of a log."""
+        return self._ask(("tail", path, str(size)), lambda: self._tail(path, size))
 
     def elf(self, path: str) -> Elf | None:
         """What an ELF file (also a kernel module, also compressed) says of itself. Unreadable where it is none."""

@@ -24,7 +24,9 @@ _KINDS = {
 }
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _ENTRIES_LIMIT = 100_000
+_SEARCH_LIMIT = 5_000
 _HASH_LIMIT = 2 << 30
+_BLOCK = 1 << 16
 
 
 class RootHost(Host):
@@ -72,6 +74,22 @@ class RootHost(Host):
             raise Unreadable(path, f"more than {_ENTRIES_LIMIT} entries")
         return tuple(names)
 
+    def _folders(self, path: str) -> tuple[str, ...] | None:
+        names = []
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK) as fd:
+            if fd is None:
+                return None
+            try:
+                with os.scandir(fd) as entries:
+                    for number, entry in enumerate(entries):
+                        if number >= _SEARCH_LIMIT:
+                            raise Unreadable(path, f"more than {_SEARCH_LIMIT} entries")
+                        if entry.is_dir(follow_symlinks=False):
+                            names.append(entry.name)
+            except OSError as error:
+                raise Unreadable(path, _reason(error)) from error
+        return tuple(sorted(names))
+
     def _readlink(self, path: str) -> str | None:
         with self._opened(path, os.O_PATH | os.O_NOFOLLOW) as fd:
             if fd is None:
@@ -85,14 +103,24 @@ class RootHost(Host):
         with self._file(path) as file:
             if file is None:
                 return None
-            content = file.read(limit + 1)
+            content = bytearray()
+            # In blocks: the files of /proc/sys refuse to be asked for megabytes at once.
+            while len(content) <= limit and (block := file.read(_BLOCK)):
+                content += block
         if len(content) > limit:
             raise Unreadable(path, f"larger than {limit >> 10} KiB")
-        return content
+        return bytes(content)
 
     def _head(self, path: str, size: int) -> bytes | None:
         with self._file(path) as file:
             return None if file is None else file.read(size)
+
+    def _tail(self, path: str, size: int) -> bytes | None:
+        with self._file(path) as file:
+            if file is None:
+                return None
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
 
     def _elf(self, path: str) -> Elf | None:
         with self._file(path) as file:
@@ -208,7 +236,7 @@ def live_host() -> RootHost:
 def _stat_of(fd: int) -> Stat:
     s = os.fstat(fd)
     kind = _KINDS.get(stat.S_IFMT(s.st_mode), "file")
-    return Stat(kind, stat.S_IMODE(s.st_mode), s.st_uid, s.st_gid, s.st_size, s.st_mtime, s.st_dev, s.st_rdev)
+    return Stat(kind, stat.S_IMODE(s.st_mode), s.st_uid, s.st_gid, s.st_size, s.st_mtime, s.st_dev, s.st_rdev, s.st_ino)
 
 
 def _reason(error: OSError) -> str:

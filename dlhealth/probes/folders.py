@@ -2,20 +2,35 @@
 
 from typing import NamedTuple
 
-from dlhealth.host import Host, Stat
+from dlhealth.host import Host, Stat, Unreadable
 from dlhealth.probes import Unavailable
 
-PATHS = ("/tmp", "/tmp/.X11-unix", "/tmp/.ICE-unix", "/var/tmp")
+PATHS = ("/tmp", "/tmp/.X11-unix", "/tmp/.ICE-unix")
+
+
+class SharedFolder(NamedTuple):
+    """One folder that is there. `status` is that of what a link leads to; `link` says so ("" for none)."""
+
+    path: str
+    status: Stat
+    link: str
 
 
 class SharedFolders(NamedTuple):
-    """The folders that are there, by path."""
+    """The folders that are there; `problems` are those that could not be looked at."""
 
-    folders: tuple[tuple[str, Stat], ...]
+    folders: tuple[SharedFolder, ...]
+    problems: tuple[str, ...]
 
     @classmethod
     def probe(cls, host: Host) -> "SharedFolders":
         if not host.exists("/tmp"):
             raise Unavailable("there is no /tmp here: its file system may not be mounted")
-        found = ((path, host.lstat(path)) for path in PATHS)
-        return cls(tuple((path, status) for path, status in found if status))
+        found, problems = [], []
+        for path in PATHS:
+            try:
+                if status := host.stat(path):
+                    found.append(SharedFolder(path, status, host.readlink(path) or ""))
+            except Unreadable as problem:
+                problems.append(str(problem))
+        return cls(tuple(found), tuple(problems))

@@ -29,10 +29,12 @@ def kernel_module(modinfo: Mapping[str, str | Sequence[str]], signature: bytes =
         for value in [values] if isinstance(values, str) else values:
             lines += f"{key}={value}".encode() + b"\0"
     content = _object(1, [(".modinfo", 1, bytes(lines), 0)], 64)
-    if signature:
-        trailer = struct.pack(">BBBBBxxxI", 0, 0, 2, 0, 0, len(signature))
-        content += signature + trailer + _SIGNATURE_MAGIC
-    return content
+    return signed(content, signature) if signature else content
+
+
+def signed(module: bytes, signature: bytes) -> bytes:
+    """A module with a PKCS#7 message and the trailer that says how long it is."""
+    return module + signature + struct.pack(">BBBBBxxxI", 0, 0, 2, 0, 0, len(signature)) + _SIGNATURE_MAGIC
 
 
 def _object(kind: int, sections: Sequence[tuple[str, int, bytes, int]], bits: int) -> bytes:

@@ -1,15 +1,18 @@
 """Describes a machine step by step, then builds it as a folder."""
 
+import gzip
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dlhealth.testing import elf
+from dlhealth.testing import elf, layouts, logs, signing
 
 Step = Callable[[Path], None]
 
-TRIPLET = "x86_64-linux-gnu"
+TRIPLET = layouts.TRIPLET
 
 
 class Machine:
@@ -21,14 +24,17 @@ class Machine:
         self._packages: dict[str, dict[str, str]] = {}
         self._package_files: dict[str, list[str]] = {}
         self._users: dict[str, str] = {}
+        self._modules = "/usr/lib/modules"
 
     def build(self, folder: Path) -> Path:
-        """Make the machine in an empty folder; owners are set as well, which needs root."""
-        for step in self._steps:
-            step(folder)
-        _write(folder, "/var/lib/dpkg/status", "\n".join(_stanza(n, f) for n, f in self._packages.items()))
+        """Make the machine in an empty folder; owners are set as well, which needs root. dpkg's records come first, so
+        that a step may spoil them."""
+        if self._packages:
+            _write(folder, "/var/lib/dpkg/status", "\n".join(_stanza(n, f) for n, f in self._packages.items()))
         for name, files in self._package_files.items():
             _write(folder, f"/var/lib/dpkg/info/{name}.list", "".join(f"{f}\n" for f in ["/.", *files]))
+        for step in self._steps:
+            step(folder)
         return folder
 
     def do(self, step: Step) -> "Machine":
@@ -130,15 +136,41 @@ class Machine:
         self._package_files[f"{name}:{arch}" if same else name] = list(files)
         return self
 
+    def mark(self, pattern: str, status: str) -> "Machine":
+        """Another status for every package whose name fits a shell pattern."""
+        for name, fields in self._packages.items():
+            if fnmatchcase(name, pattern):
+                fields["Status"] = status
+        return self
+
     def without_package(self, name: str) -> "Machine":
         """Take a package out of the status file again; its files stay."""
         del self._packages[name]
         return self
 
+    def locked(self, path: str, pid: int, command: str) -> "Machine":
+        """A lock file that a running process holds; without a command, a process whose name can't be had."""
+
+        def make(root: Path) -> None:
+            _write(root, path, "")
+            status = place(root, path).stat()
+            device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+            with open(place(root, "/proc/locks"), "a") as file:
+                file.write(f"1: POSIX  ADVISORY  WRITE {pid} {device}:{status.st_ino} 0 EOF\n")
+
+        self.folder("/proc").do(make)
+        return self.file(f"/proc/{pid}/comm", f"{command}\n") if command else self
+
     # The base system.
-    def os_release(self, distribution: str, version: str, name: str = "") -> "Machine":
-        """/etc/os-release and what every Debian or Ubuntu has beside it."""
+    def os_release(self, distribution: str, version: str, name: str = "", *, usrmerge: bool = True) -> "Machine":
+        """/etc/os-release and what every Debian or Ubuntu has beside it. `usrmerge`: /lib is a link to usr/lib."""
         like = "ID_LIKE=debian\n" if distribution == "ubuntu" else ""
+        self._modules = "/usr/lib/modules" if usrmerge else "/lib/modules"
+        for top in ("bin", "sbin", "lib"):
+            if usrmerge:
+                self.folder(f"/usr/{top}").link(f"/{top}", f"usr/{top}")
+            else:
+                self.folder(f"/{top}")
         return (
             self.file("/etc/os-release", f'ID={distribution}\nVERSION_ID="{version}"\n{like}PRETTY_NAME="{name or distribution} {version}"\n')
             .file("/etc/hostname", "workstation\n")
@@ -157,9 +189,6 @@ class Machine:
             .folder("/usr/local/bin")
             .folder("/home")
             .folder("/root", 0o700)
-            .link("/bin", "usr/bin")
-            .link("/sbin", "usr/sbin")
-            .link("/lib", "usr/lib")
             .folder("/var/lib/dpkg/updates")
         )  # fmt: skip
 
@@ -183,7 +212,7 @@ class Machine:
         compiler: str = "gcc-12 (Debian 12.2.0-14) 12.2.0",
     ) -> "Machine":
         """An installed kernel; with its headers, and as the one that runs."""
-        modules = f"/usr/lib/modules/{release}"
+        modules = f"{self._modules}/{release}"
         (
             self.file(f"/boot/vmlinuz-{release}", "kernel")
             .file(f"/boot/initrd.img-{release}", b"")
@@ -229,11 +258,11 @@ class Machine:
         return self
 
     def loaded_driver(self, version: str, *, open_flavour: bool = False) -> "Machine":
-        """The nvidia modules in the running kernel, with their device nodes' numbers (nodes can't be made)."""
+        """The nvidia modules in the running kernel, used by a display, with their device nodes' numbers (nodes can't be
+        made)."""
         flavour = "UNIX Open Kernel Module for x86_64" if open_flavour else "UNIX x86_64 Kernel Module"
         return (
-            self.append("/proc/modules", "".join(
-                f"{m} 1000000 1 - Live 0x0000000000000000 (OE)\n" for m in ("nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia")))
+            self.append("/proc/modules", PROC_MODULES)
             .file("/proc/driver/nvidia/version",
                   f"NVRM version: NVIDIA {flavour}  {version}  Thu Jun 12 00:00:00 UTC 2025\nGCC version:  gcc version 12.2.0\n")
             .file("/proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n")
@@ -252,16 +281,45 @@ class Machine:
         signature: bytes = b"",
         **modinfo: str,
     ) -> "Machine":
-        """The driver's main kernel module on disk."""
+        """One of the driver's kernel modules on disk, the main one unless `name` is another."""
         info = {
             "version": version,
             "license": "Dual MIT/GPL" if open_flavour else "NVIDIA",
             "alias": ["pci:v000010DEd*sv*sd*bc03sc02i00*", "pci:v000010DEd*sv*sd*bc03sc00i00*"],
-            "name": "nvidia",
+            "name": name.partition(".")[0].replace("-current", "").replace("-", "_"),
             "vermagic": f"{kernel} SMP preempt mod_unload modversions ",
             **modinfo,
         }
-        return self.file(f"/usr/lib/modules/{kernel}/{place}/{name}", elf.kernel_module(info, signature))
+        return self.file(f"{self._modules}/{kernel}/{place}/{name}", elf.kernel_module(info, signature))
+
+    def secure_boot(
+        self, on: bool = True, *, validation: bool = True, signed_by: int | None = None, enrolled: Sequence[int] = ()
+    ) -> "Machine":
+        """A firmware with Secure Boot, and certificates (by serial number) that its owner enrolled. `signed_by` signs
+        the NVIDIA modules made before with DKMS's key of that number."""
+        variables, shim = "/sys/firmware/efi/efivars", "605dab50-e046-4300-abb6-3dd810dd8b23"
+        self.file(f"{variables}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", bytes([6, 0, 0, 0, on]))
+        if not validation:
+            self.file(f"{variables}/MokSBStateRT-{shim}", bytes([6, 0, 0, 0, 1]))
+        if enrolled:
+            self.file(f"{variables}/MokListRT-{shim}", signing.mok_list(tuple(enrolled)))
+        if signed_by is None:
+            return self
+
+        def sign(root: Path) -> None:
+            for path in place(root, self._modules).rglob("nvidia*.ko"):
+                path.write_bytes(elf.signed(path.read_bytes(), signing.signature(signed_by)))
+
+        return self.file("/var/lib/dkms/mok.pub", signing.certificate(signed_by)).do(sign)
+
+    def initramfs(self, kernel: str, files: Mapping[str, str], *, nvidia: str = "") -> "Machine":
+        """An initramfs with these files (names without a leading slash), and the NVIDIA module of a version."""
+        content = {name: text.encode() for name, text in files.items()}
+        if nvidia:
+            path = f"usr/lib/modules/{kernel}/updates/dkms/nvidia.ko"
+            content[path] = elf.kernel_module({"version": nvidia, "name": "nvidia"})
+        microcode = _cpio({"kernel/x86/microcode/GenuineIntel.bin": b"\1" * 100})
+        return self.file(f"/boot/initrd.img-{kernel}", microcode + bytes(512) + gzip.compress(_cpio(content), 1))
 
     def dkms(
         self, module: str, version: str, kernels: Sequence[str], files: Mapping[str, str] | None = None
@@ -285,84 +343,90 @@ class Machine:
         self, version: str = "535.261.03", kernels: Sequence[str] = ("6.1.0-50-amd64",), *, loaded: bool = True
     ) -> "Machine":
         """Debian's nvidia-driver, complete, built for these kernels."""
-        package_version = f"{version}-1~deb12u1"
-        lib, current = f"/usr/lib/{TRIPLET}", f"/usr/lib/{TRIPLET}/nvidia/current"
-        libraries = {
-            "libcuda1": ("libcuda.so", "libcuda.so.1"),
-            "libnvidia-ml1": ("libnvidia-ml.so", "libnvidia-ml.so.1"),
-            "libglx-nvidia0": ("libGLX_nvidia.so", "libGLX_nvidia.so.0"),
-            "libegl-nvidia0": ("libEGL_nvidia.so", "libEGL_nvidia.so.0"),
-        }
-        for package, (stem, soname) in libraries.items():
-            real = f"{current}/{stem}.{version}"
-            alternative = f"/etc/alternatives/nvidia--{soname}-{TRIPLET}"
-            (
-                self.library(real, soname)
-                .link(f"{current}/{soname}", f"{stem}.{version}")
-                .link(alternative, f"{current}/{soname}")
-                .link(f"{lib}/{soname}", alternative)
-                .package(
-                    package,
-                    package_version,
-                    [real, f"{current}/{soname}"],
-                    multi_arch="same",
-                    source="nvidia-graphics-drivers",
-                )
-            )
-        core = f"{lib}/libnvidia-glcore.so.{version}"
-        self.library(core, f"libnvidia-glcore.so.{version}")
-        self.package("libnvidia-glcore", package_version, [core], multi_arch="same", source="nvidia-graphics-drivers")
-        for name in (
-            "nvidia-driver",
-            "nvidia-driver-bin",
-            "nvidia-driver-libs",
-            "nvidia-alternative",
-            "nvidia-kernel-support",
-            "nvidia-vdpau-driver",
-        ):
-            self.package(name, package_version, source="nvidia-graphics-drivers")
-        drv = "/usr/lib/nvidia/current/nvidia_drv.so"
+        package_version = f"{version}-1"
+        lib, current, admin = layouts.LIB, layouts.CURRENT, "/etc/alternatives"
+        source = {"source": "nvidia-graphics-drivers"}
+        slaves: dict[str, tuple[str, str]] = {}
+        for package, sonames in layouts.DEBIAN_LIBRARIES.items():
+            files = []
+            for soname in sonames:
+                real = f"{current}/{layouts.stem(soname)}.{version}"
+                self.library(real, soname).link(f"{current}/{soname}", f"{layouts.stem(soname)}.{version}")
+                files += [real, f"{current}/{soname}"]
+                # The configuration library is behind both alternatives.
+                link = f"{lib}/nvidia/{soname}" if package == "libnvidia-cfg1" else f"{lib}/{soname}"
+                slaves[f"{soname}-{TRIPLET}"] = link, f"{current}/{soname}"
+            self.package(package, package_version, files, multi_arch="same", **source)
+        for name in layouts.DEBIAN_PLAIN_LIBRARIES:
+            self.library(f"{lib}/{name}.so.{version}", f"{name}.so.{version}")
+            self.package(name, package_version, [f"{lib}/{name}.so.{version}"], multi_arch="same", **source)
+        for name, depends in layouts.DEBIAN_METAPACKAGES.items():
+            self.package(name, package_version, depends=depends.format(v=package_version, u=version), **source)
+        for name, own_version in layouts.DEBIAN_HELPERS.items():
+            self.package(name, own_version, ["/usr/bin/nvidia-modprobe"] if name == "nvidia-modprobe" else [])
+        for name, text in layouts.DEBIAN_FILES.items():
+            self.file(f"/etc/nvidia/current/{name}", text)
+            link = "/etc/modprobe.d/nvidia-options.conf" if name == "nvidia-options.conf" else f"/etc/nvidia/{name}"
+            slaves[name] = link, f"/etc/nvidia/nvidia-{version}/{name}"
+        folder = "/usr/lib/nvidia/current"
+        slaves["nvidia-smi"] = "/usr/bin/nvidia-smi", f"{folder}/nvidia-smi"
+        slaves["nvidia_drv.so"] = "/usr/lib/nvidia/nvidia_drv.so", f"{folder}/nvidia_drv.so"
+        slaves["libglxserver_nvidia.so"] = "/usr/lib/nvidia/libglxserver_nvidia.so", f"{folder}/libglxserver_nvidia.so"
         (
-            self.package(
-                "nvidia-kernel-dkms",
-                package_version,
-                [f"/usr/src/nvidia-current-{version}/dkms.conf"],
-                source="nvidia-graphics-drivers",
-            )
-            .package(
-                "nvidia-smi", package_version, ["/usr/lib/nvidia/current/nvidia-smi"], source="nvidia-graphics-drivers"
-            )
-            .package("xserver-xorg-video-nvidia", package_version, [drv], source="nvidia-graphics-drivers")
-            .package("nvidia-modprobe", package_version, ["/usr/bin/nvidia-modprobe"])
-            .package("glx-alternative-nvidia", "1.2.2")
-            .package("glx-diversions", "1.2.2")
-            .file("/usr/lib/nvidia/current/nvidia-smi", "", 0o755)
-            .library(drv)
-            .file("/usr/bin/nvidia-modprobe", "", 0o4755)
-            .link("/etc/alternatives/nvidia--nvidia_drv.so", drv)
-            .link("/etc/alternatives/glx--nvidia_drv.so", "/usr/lib/nvidia/nvidia_drv.so")
-            .link("/usr/lib/nvidia/nvidia_drv.so", "/etc/alternatives/nvidia--nvidia_drv.so")
-            .link("/usr/lib/xorg/modules/drivers/nvidia_drv.so", "/etc/alternatives/glx--nvidia_drv.so")
-            .link("/etc/alternatives/nvidia", "/usr/lib/nvidia/current")
-            .link("/etc/alternatives/glx", "/usr/lib/nvidia")
-            .file(f"/etc/nvidia/nvidia-{version}/nvidia-blacklists-nouveau.conf", "blacklist nouveau\n")
-            .link(
-                "/etc/alternatives/nvidia--nvidia-blacklists-nouveau.conf",
-                f"/etc/nvidia/nvidia-{version}/nvidia-blacklists-nouveau.conf",
-            )
-            .link(
-                "/etc/nvidia/nvidia-blacklists-nouveau.conf", "/etc/alternatives/nvidia--nvidia-blacklists-nouveau.conf"
-            )
-            .link("/etc/alternatives/glx--nvidia-blacklists-nouveau.conf", "/etc/nvidia/nvidia-blacklists-nouveau.conf")
-            .link(
-                "/etc/modprobe.d/nvidia-blacklists-nouveau.conf",
-                "/etc/alternatives/glx--nvidia-blacklists-nouveau.conf",
-            )
+            self.link(f"/etc/nvidia/nvidia-{version}", "current")
+            .file(f"{folder}/nvidia-smi", elf.shared_library(), 0o755)
+            .library(f"{folder}/nvidia_drv.so")
+            .library(f"{folder}/libglxserver_nvidia.so.{version}", "libglxserver_nvidia.so")
+            .link(f"{folder}/libglxserver_nvidia.so", f"libglxserver_nvidia.so.{version}")
+            .file("/usr/bin/nvidia-modprobe", elf.shared_library(), 0o4755)
+            .library("/usr/lib/xorg/modules/extensions/libglx.so")
+            .package("nvidia-smi", package_version, [f"{folder}/nvidia-smi"],
+                     depends=f"libnvidia-ml1 (= {package_version}), nvidia-alternative (= {package_version})", **source)
+            .package("xserver-xorg-video-nvidia", package_version, [
+                f"{folder}/nvidia_drv.so", f"{folder}/libglxserver_nvidia.so.{version}"], **source)
+            .package("nvidia-kernel-dkms", package_version, [
+                f"/usr/src/nvidia-current-{version}", f"/usr/src/nvidia-current-{version}/dkms.conf"],
+                depends="dkms, nvidia-installer-cleanup, nvidia-kernel-support", **source)
+            .alternative("nvidia", "/usr/lib/nvidia/nvidia", {folder: 535}, slaves)
+            .alternative("glx", "/usr/lib/glx", {"/usr/lib/mesa-diverted": 5, "/usr/lib/nvidia": 100},
+                         layouts.DEBIAN_GLX_SLAVES)
+            .link("/usr/lib/nvidia/nvidia", f"{admin}/nvidia")
             .dkms("nvidia-current", version, kernels)
-        )
+        )  # fmt: skip
+        diversions = ""
+        for name in layouts.GLX_DIVERTED:
+            diverted = f"/usr/lib/mesa-diverted/{TRIPLET}/{name}"
+            diversions += f"{lib}/{name}\n{diverted}\nglx-diversions\n"
+            if re.search(r"\.\d+\.\d+\.\d+$", name):
+                self.library(diverted).link(diverted.rpartition(".")[0].rpartition(".")[0], name)
+        self.file("/var/lib/dpkg/diversions", diversions)
         for kernel in kernels:
-            self.nvidia_module(kernel, version)
+            self._driver_modules(kernel, version, "nvidia-current", "updates/dkms")
         return self.loaded_driver(version) if loaded else self
+
+    def alternative(
+        self, name: str, link: str, choices: Mapping[str, int], slaves: Mapping[str, tuple[str, str]]
+    ) -> "Machine":
+        """A link group of update-alternatives in automatic mode: the choice with the highest priority, and the slaves
+        (name -> link, target) that come with it."""
+        best = max(choices, key=lambda c: choices[c])
+        names = {f"{name}--{slave}": value for slave, value in slaves.items()}
+        record = ["auto", link, *(part for slave, (where, _) in names.items() for part in (slave, where)), ""]
+        for choice, priority in choices.items():
+            record += [choice, str(priority), *(target if choice == best else "" for _, target in names.values())]
+        self.file(f"/var/lib/dpkg/alternatives/{name}", "\n".join([*record, "", ""]))
+        self.link(f"/etc/alternatives/{name}", best)
+        for slave, (where, target) in names.items():
+            self.link(f"/etc/alternatives/{slave}", target).link(where, f"/etc/alternatives/{slave}")
+        return self
+
+    def _driver_modules(self, kernel: str, version: str, stem: str, place: str, open_flavour: bool = False) -> None:
+        self.nvidia_module(kernel, version, name=f"{stem}.ko", place=place, open_flavour=open_flavour)
+        for part in ("modeset", "drm", "uvm", "peermem"):
+            file = f"{stem}-{part}.ko"
+            self.nvidia_module(
+                kernel, version, name=file, place=place, open_flavour=open_flavour, alias="", depends="nvidia"
+            )
 
     def ubuntu_driver(
         self,
@@ -376,55 +440,87 @@ class Machine:
         branch = version.split(".")[0]
         flavour = "-open" if open_flavour else ""
         package_version = f"{version}-0ubuntu0.24.04.1"
-        source = f"nvidia-graphics-drivers-{branch}"
-        lib = f"/usr/lib/{TRIPLET}"
-        libraries = {
-            f"libnvidia-compute-{branch}": [("libcuda.so", "libcuda.so.1"), ("libnvidia-ml.so", "libnvidia-ml.so.1")],
-            f"libnvidia-gl-{branch}": [
-                ("libGLX_nvidia.so", "libGLX_nvidia.so.0"),
-                ("libEGL_nvidia.so", "libEGL_nvidia.so.0"),
-            ],
-        }
-        for package, stems in libraries.items():
+        source = {"source": f"nvidia-graphics-drivers-{branch}"}
+        lib = layouts.LIB
+        for package, sonames in layouts.UBUNTU_LIBRARIES.items():
             files = []
-            for stem, soname in stems:
-                self.library(f"{lib}/{stem}.{version}", soname).link(f"{lib}/{soname}", f"{stem}.{version}")
-                files += [f"{lib}/{stem}.{version}", f"{lib}/{soname}"]
-            self.package(package, package_version, files, multi_arch="same", source=source)
-        drv = f"{lib}/nvidia/xorg/nvidia_drv.so"
-        for name in (
-            f"nvidia-driver-{branch}{flavour}",
-            f"nvidia-kernel-common-{branch}",
-            f"nvidia-kernel-source-{branch}{flavour}",
-            f"libnvidia-common-{branch}",
-            f"libnvidia-cfg1-{branch}",
-            f"libnvidia-decode-{branch}",
-            f"libnvidia-encode-{branch}",
-            f"nvidia-compute-utils-{branch}",
-        ):
-            self.package(name, package_version, source=source)
+            for soname in sonames:
+                real = f"{lib}/{layouts.stem(soname)}.{version}"
+                self.library(real, soname).link(f"{lib}/{soname}", f"{layouts.stem(soname)}.{version}")
+                files += [real, f"{lib}/{soname}"]
+            for name in layouts.UBUNTU_PLAIN_LIBRARIES.get(package, ()):
+                self.library(f"{lib}/{name}.so.{version}", f"{name}.so.{version}")
+                files.append(f"{lib}/{name}.so.{version}")
+            self.package(f"{package}-{branch}", package_version, files, multi_arch="same", **source)
+        texts = {"b": branch, "o": flavour, "u": version, "v": package_version}
+        for name, depends in layouts.UBUNTU_DEPENDS.items():
+            self.package(name.format(**texts), package_version, depends=depends.format(**texts), **source)
+        xorg = f"{lib}/nvidia/xorg"
+        blacklist = "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"
+        src = f"/usr/src/nvidia-{version}"
         (
-            self.package(
-                f"nvidia-dkms-{branch}{flavour}",
-                package_version,
-                [f"/usr/src/nvidia-{version}/dkms.conf"],
-                source=source,
-            )
-            .package(f"nvidia-utils-{branch}", package_version, ["/usr/bin/nvidia-smi"], source=source)
-            .package(f"xserver-xorg-video-nvidia-{branch}", package_version, [drv], source=source)
+            self.package(f"nvidia-dkms-{branch}{flavour}", package_version, [src, f"{src}/dkms.conf"],
+                depends=f"nvidia-kernel-source-{branch}{flavour} (>= {version}), nvidia-kernel-common-{branch} (>= {version}), dkms",
+                **source)
+            .package(f"nvidia-kernel-common-{branch}", package_version, [
+                "/lib/modprobe.d/nvidia-graphics-drivers.conf", "/lib/udev/rules.d/71-nvidia.rules"],
+                depends=f"nvidia-firmware-{branch}-{version}", **source)
+            .package(f"nvidia-utils-{branch}", package_version, ["/usr/bin/nvidia-smi"],
+                     depends=f"libnvidia-compute-{branch}", **source)
+            .package(f"xserver-xorg-video-nvidia-{branch}", package_version, [
+                f"{xorg}/nvidia_drv.so", f"{xorg}/libglxserver_nvidia.so", f"{xorg}/libglxserver_nvidia.so.{version}"],
+                depends=f"libnvidia-cfg1-{branch} (= {package_version})", **source)
             .package("nvidia-modprobe", "550.54.14-0ubuntu1", ["/usr/bin/nvidia-modprobe"])
-            .file("/usr/bin/nvidia-smi", "", 0o755)
-            .file("/usr/bin/nvidia-modprobe", "", 0o4755)
-            .library(drv)
-            .file(
-                "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf",
-                "blacklist nouveau\nblacklist lbm-nouveau\nalias nouveau off\nalias lbm-nouveau off\n",
-            )
+            .package("libnvidia-egl-wayland1", "1:1.1.13-1build1")
+            .file("/usr/bin/nvidia-smi", elf.shared_library(), 0o755)
+            .file("/usr/bin/nvidia-modprobe", elf.shared_library(), 0o4755)
+            .library(f"{xorg}/nvidia_drv.so")
+            .library(f"{xorg}/libglxserver_nvidia.so.{version}", "libglxserver_nvidia.so")
+            .link(f"{xorg}/libglxserver_nvidia.so", f"libglxserver_nvidia.so.{version}")
+            .file("/usr/share/X11/xorg.conf.d/10-nvidia.conf", layouts.OUTPUT_CLASS.replace(
+                "EndSection", f'    ModulePath "{xorg}"\nEndSection'))
+            .file(blacklist, layouts.UBUNTU_BLACKLIST)
+            .file("/etc/modprobe.d/nvidia-graphics-drivers-kms.conf",
+                  f"# This file was generated by nvidia-driver-{branch}\n"
+                  "# Set value to 0 to disable modesetting\noptions nvidia-drm modeset=1\n")
+            .dkms("nvidia", version, kernels)
+        )  # fmt: skip
+        for kernel in kernels:
+            self._driver_modules(kernel, version, "nvidia", "updates/dkms", open_flavour)
+        return self.loaded_driver(version, open_flavour=open_flavour) if loaded else self
+
+    def runfile_driver(
+        self, version: str = "381.22", kernels: Sequence[str] = ("4.4.0-78-generic",), *, loaded: bool = True
+    ) -> "Machine":
+        """The driver as NVIDIA's .run file installs it with --dkms: everything, in no package."""
+        lib, lib32 = layouts.LIB, "/usr/lib/i386-linux-gnu"
+        manifest = [version, f"NVIDIA Accelerated Graphics Driver for Linux-x86_64 ({version})"]
+        for soname in layouts.RUNFILE_LIBRARIES:
+            stem = layouts.stem(soname)
+            self.library(f"{lib}/{stem}.{version}", soname).link(f"{lib}/{soname}", f"{stem}.{version}")
+            self.file(f"{lib32}/{stem}.{version}", elf.shared_library(soname, bits=32))
+            self.link(f"{lib32}/{soname}", f"{stem}.{version}")
+            manifest += [f"1: {lib}/{stem}.{version}", f"0: {lib}/{soname}", f"{stem}.{version}"]
+        for name in layouts.RUNFILE_PLAIN_LIBRARIES:
+            self.library(f"{lib}/{name}.so.{version}", f"{name}.so.{version}")
+            manifest.append(f"1: {lib}/{name}.so.{version}")
+        extensions = "/usr/lib/xorg/modules/extensions"
+        (
+            self.file("/usr/bin/nvidia-installer", elf.shared_library(), 0o755)
+            .link("/usr/bin/nvidia-uninstall", "nvidia-installer")
+            .file("/usr/bin/nvidia-smi", elf.shared_library(), 0o755)
+            .file("/usr/bin/nvidia-modprobe", elf.shared_library(), 0o4755)
+            .library("/usr/lib/xorg/modules/drivers/nvidia_drv.so")
+            .library(f"{extensions}/libglx.so.{version}", "libglx.so")
+            .link(f"{extensions}/libglx.so", f"libglx.so.{version}")
+            .file("/var/log/nvidia-installer.log", layouts.RUNFILE_LOG.format(version=version))
+            .file("/var/lib/nvidia/log", "\n".join([*manifest, ""]))
+            .file("/etc/modprobe.d/nvidia-installer-disable-nouveau.conf", layouts.RUNFILE_BLACKLIST)
             .dkms("nvidia", version, kernels)
         )
         for kernel in kernels:
-            self.nvidia_module(kernel, version, name="nvidia.ko", open_flavour=open_flavour)
-        return self.loaded_driver(version, open_flavour=open_flavour) if loaded else self
+            self._driver_modules(kernel, version, "nvidia", "kernel/drivers/video")
+        return self.loaded_driver(version) if loaded else self
 
     def cuda_toolkit(self, version: str = "12.2", release: str = "12.2.140", *, default: bool = True) -> "Machine":
         """A toolkit in /usr/local/cuda-X.Y as NVIDIA's installers lay it out; `default` makes /usr/local/cuda its link."""
@@ -450,6 +546,101 @@ class Machine:
             self.link("/usr/local/cuda", home)
             self.file("/etc/ld.so.conf.d/000_cuda.conf", "/usr/local/cuda/targets/x86_64-linux/lib\n")
             self.file("/etc/profile.d/cuda.sh", 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"\n')
+        return self
+
+    def python_environment(
+        self,
+        path: str = "/home/alice/venv",
+        packages: Sequence[str] = (),
+        *,
+        torch: str = "",
+        cuda: str = "",
+        python: str = "3.11",
+        uid: int = 1000,
+    ) -> "Machine":
+        """A virtual environment with distributions ("numpy-1.26.4"). `torch` is a version of PyTorch like "2.3.0+cu121",
+        `cuda` the CUDA that its version.py names ("" for None)."""
+        site = f"{path}/lib/python{python}/site-packages"
+        self.file(
+            f"{path}/pyvenv.cfg",
+            f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}.2\n",
+            uid=uid,
+        )
+        self.link(f"{path}/bin/python", "/usr/bin/python3")
+        for package in [*packages, *([f"torch-{torch}"] if torch else [])]:
+            name, _, version = package.rpartition("-")
+            text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            self.file(f"{site}/{package}.dist-info/METADATA", text, uid=uid)
+        if torch:
+            built = f"'{cuda}'" if cuda else "None"
+            self.file(
+                f"{site}/torch/version.py",
+                "from typing import Optional\n\n"
+                "__all__ = ['__version__', 'debug', 'cuda', 'git_version', 'hip']\n"
+                f"__version__ = '{torch}'\ndebug = False\ncuda: Optional[str] = {built}\n"
+                "git_version = '97ff6cfd9c86c5c09d7ce775ab64ec5c99230f5d'\nhip: Optional[str] = None\n",
+                uid=uid,
+            )
+        return self
+
+    # Logs.
+    def journal(self, entries: Sequence[logs.Entry], *, traditional: bool = False) -> "Machine":
+        """Lines in the text logs of rsyslog, in its ISO 8601 or its traditional form."""
+        return self.do(lambda root: logs.write_text(root, entries, traditional=traditional))
+
+    def says(self, identifier: str, text: str, seconds: float = 5000.0, uid: int = 0) -> "Machine":
+        """One such line, so many seconds after the boot."""
+        return self.journal([logs.Entry(seconds, identifier, text, 3000, uid)])
+
+    def login(
+        self, user: str = "alice", manager: str = "lightdm", *, begin: float = 100.0, seconds: float | None = None
+    ) -> "Machine":
+        """One graphical login of "lightdm", "gdm" or "sddm" in the logs; it lasts where `seconds` is None."""
+        return self.journal(logs.session(user, begin, seconds, manager, number=int(begin)))
+
+    def login_loop(self, user: str = "alice", manager: str = "lightdm", *, tries: int = 4) -> "Machine":
+        """The greeter comes back two seconds after each login."""
+        for number in range(tries):
+            self.login(user, manager, begin=1000.0 + 30 * number, seconds=2.0)
+        return self
+
+    def cudnn(
+        self, version: str = "8.9.7", *, lib: str = "/usr/local/cuda/lib64", include: str = "/usr/local/cuda/include"
+    ) -> "Machine":
+        """cuDNN as its archive holds it: libraries with their links, and all headers."""
+        major = int(version.split(".")[0])
+        for stem in CUDNN_LIBRARIES.get(major, ("libcudnn",)):
+            (
+                self.library(f"{lib}/{stem}.so.{version}", f"{stem}.so.{major}")
+                .link(f"{lib}/{stem}.so.{major}", f"{stem}.so.{version}")
+                .link(f"{lib}/{stem}.so", f"{stem}.so.{major}")
+            )
+        for name, text in cudnn_headers(version).items():
+            self.file(f"{include}/{name}", text)
+        return self
+
+    def cudnn_packages(self, version: str = "8.9.7.29-1+cuda12.2", *, development: bool = True) -> "Machine":
+        """cuDNN 7 or 8 of NVIDIA's repository, with the alternative for its headers."""
+        short = ".".join(version.split(".")[:3])
+        major = int(version.split(".")[0])
+        lib, include = f"/usr/lib/{TRIPLET}", f"/usr/include/{TRIPLET}"
+        files = []
+        for stem in CUDNN_LIBRARIES.get(major, ("libcudnn",)):
+            self.library(f"{lib}/{stem}.so.{short}", f"{stem}.so.{major}")
+            self.link(f"{lib}/{stem}.so.{major}", f"{stem}.so.{short}")
+            files += [f"{lib}/{stem}.so.{short}", f"{lib}/{stem}.so.{major}"]
+        self.package(f"libcudnn{major}", version, files, depends="libc6")
+        if development:
+            headers = []
+            for name, text in cudnn_headers(short).items():
+                versioned = f"{include}/{name.removesuffix('.h')}_v{major}.h"
+                alternative = "libcudnn" if name == "cudnn.h" else f"libcudnn_{name.removesuffix('.h')}"
+                self.file(versioned, text).link(f"/etc/alternatives/{alternative}", versioned)
+                self.link(f"/usr/include/{name}", f"/etc/alternatives/{alternative}")
+                headers.append(versioned)
+            self.link("/etc/alternatives/libcudnn_so", f"{lib}/libcudnn.so.{major}")
+            self.link(f"{lib}/libcudnn.so", "/etc/alternatives/libcudnn_so")
+            self.package(f"libcudnn{major}-dev", version, headers, depends=f"libcudnn{major} (= {version})")
         return self
 
     # Whole machines, healthy.
@@ -478,6 +669,58 @@ class Machine:
         """The same with a GTX 1080 Ti and Ubuntu's driver 550, loaded."""
         return cls.ubuntu2404().gpu().ubuntu_driver()
 
+    @classmethod
+    def ubuntu1604_runfile(cls) -> "Machine":
+        """Ubuntu 16.04 with a GTX 1080 Ti, its driver and CUDA 8.0 from NVIDIA's .run files, cuDNN 5.1 copied into the
+        toolkit, and the exports of its guide in ~/.bashrc: the desk of many who learned deep learning in 2017."""
+        release = "4.4.0-78-generic"
+        cuda = "/usr/local/cuda-8.0"
+        compiler = "gcc version 5.4.0 20160609 (Ubuntu 5.4.0-6ubuntu1~16.04.4)"
+        return (
+            cls()
+            .os_release("ubuntu", "16.04", "Ubuntu", usrmerge=False)
+            .kernel(release, compiler=compiler)
+            .file("/proc/version", f"Linux version {release} (buildd@lgw01-11) ({compiler} ) #99-Ubuntu SMP\n")
+            .file(f"/boot/config-{release}", "CONFIG_MODULES=y\nCONFIG_MODVERSIONS=y\n")
+            .user()
+            .gpu()
+            .runfile_driver("381.22", (release,))
+            .cuda_toolkit("8.0", "8.0.61", default=False)
+            .remove(f"{cuda}/version.json")
+            .file(f"{cuda}/version.txt", "CUDA Version 8.0.61\n")
+            .link("/usr/local/cuda", cuda)
+            .library(f"{cuda}/lib64/libcudnn.so.5.1.10", "libcudnn.so.5")
+            .link(f"{cuda}/lib64/libcudnn.so.5", "libcudnn.so.5.1.10")
+            .link(f"{cuda}/lib64/libcudnn.so", "libcudnn.so.5")
+            .file(f"{cuda}/include/cudnn.h",
+                  "#define CUDNN_MAJOR      5\n#define CUDNN_MINOR      1\n#define CUDNN_PATCHLEVEL 10\n")
+            .append("/home/alice/.bashrc",
+                    "export PATH=/usr/local/cuda/bin${PATH:+:${PATH}}\n"
+                    "export LD_LIBRARY_PATH=/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:${LD_LIBRARY_PATH}}\n")
+            .file("/usr/bin/x86_64-linux-gnu-gcc-5", elf.shared_library(), 0o755)
+            .file("/usr/bin/x86_64-linux-gnu-g++-5", elf.shared_library(), 0o755)
+            .link("/usr/bin/gcc-5", "x86_64-linux-gnu-gcc-5")
+            .link("/usr/bin/g++-5", "x86_64-linux-gnu-g++-5")
+            .link("/usr/bin/gcc", "gcc-5")
+            .link("/usr/bin/g++", "g++-5")
+            .package("gcc-5", "5.4.0-6ubuntu1~16.04.4", ["/usr/bin/gcc-5"])
+            .package("g++-5", "5.4.0-6ubuntu1~16.04.4", ["/usr/bin/g++-5"])
+            .package("dkms", "2.2.0.3-2ubuntu11.3")
+            .file("/usr/bin/python3.5", elf.shared_library(), 0o755)
+            .link("/usr/bin/python3", "python3.5")
+            .package("python3-minimal", "3.5.1-3")
+            .file("/usr/sbin/lightdm", elf.shared_library(), 0o755)
+            .file("/etc/X11/default-display-manager", "/usr/sbin/lightdm\n")
+            .package("lightdm", "1.18.3-0ubuntu1.1")
+        )  # fmt: skip
+
+
+PROC_MODULES = """\
+nvidia_uvm 688128 0 - Live 0x0000000000000000 (POE)
+nvidia_drm 77824 4 - Live 0x0000000000000000 (POE)
+nvidia_modeset 1306624 8 nvidia_drm, Live 0x0000000000000000 (POE)
+nvidia 56770560 512 nvidia_uvm,nvidia_modeset, Live 0x0000000000000000 (POE)
+"""
 
 PROFILE = """\
 if [ "$(id -u)" -eq 0 ]; then
@@ -538,6 +781,39 @@ fi
 """
 
 
+CUDNN_LIBRARIES = {
+    8: ("libcudnn", *(f"libcudnn_{part}_{use}" for part in ("ops", "cnn", "adv") for use in ("infer", "train"))),
+    9: (
+        "libcudnn",
+        *(
+            f"libcudnn_{part}"
+            for part in (
+                "graph",
+                "ops",
+                "cnn",
+                "adv",
+                "heuristic",
+                "engines_precompiled",
+                "engines_runtime_compiled",
+            )
+        ),
+    ),
+}
+
+
+def cudnn_headers(version: str) -> dict[str, str]:
+    """The headers of a cuDNN version, as far as their version and what they include go."""
+    major, minor, patch = version.split(".")
+    macros = f"#define CUDNN_MAJOR {major}\n#define CUDNN_MINOR {minor}\n#define CUDNN_PATCHLEVEL {patch}\n"
+    if int(major) < 8:
+        return {"cudnn.h": macros}
+    parts = ("ops", "cnn", "adv", "graph") if int(major) > 8 else (
+        "ops_infer", "ops_train", "cnn_infer", "cnn_train", "adv_infer", "adv_train")  # fmt: skip
+    names = [f"cudnn_{part}.h" for part in (*parts, "backend")]
+    includes = "".join(f'#include "{name}"\n' for name in ["cudnn_version.h", *names])
+    return {"cudnn.h": includes, "cudnn_version.h": macros, **dict.fromkeys(names, '#include "cudnn_version.h"\n')}
+
+
 def place(root: Path, path: str) -> Path:
     """Where a path of the machine lies. Links above it are followed inside the root: an absolute one, followed by the
     kernel, would lead into the machine that runs the tests."""
@@ -567,3 +843,15 @@ def _write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> No
 
 def _stanza(name: str, fields: Mapping[str, str]) -> str:
     return "".join(f"{key}: {value}\n" for key, value in {"Package": name, **fields}.items())
+
+
+def _cpio(files: Mapping[str, bytes]) -> bytes:
+    """A "newc" archive, as the kernel unpacks it."""
+    archive = bytearray()
+    for number, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")]):
+        mode = 0o100644 if name != "TRAILER!!!" else 0
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        archive += b"070701" + b"".join(f"{f:08x}".encode() for f in fields) + name.encode() + b"\0"
+        archive += bytes(-len(archive) % 4) + content
+        archive += bytes(-len(archive) % 4)
+    return bytes(archive)

@@ -1,0 +1,64 @@
+"""`dlhealth capture`."""
+
+import os
+import re
+import time
+
+import click
+
+from dlhealth import __version__
+from dlhealth.cli.common import write
+from dlhealth.cli.progress import Progress
+from dlhealth.engine.diagnose import diagnose
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import load_rules
+from dlhealth.host import Unreadable
+from dlhealth.host.base import Host
+from dlhealth.host.root import live_host
+from dlhealth.probes import Options
+
+
+@click.command("capture")
+@click.option("-o", "--output", metavar="FILE", help="Where to write it. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
+def command(output: str | None) -> None:
+    """Write all that a diagnosis reads on this machine into one archive.
+
+    `dlhealth doctor --root FILE` diagnoses it on any other machine. Values of environment variables, passwords and
+    the like are masked.
+    """
+    from dlhealth.host.bundle import write_bundle
+    from dlhealth.report.redact import Redactor
+
+    host = live_host()
+    with Progress() as progress:
+        ask_everything(host, progress)
+    path = output or f"dlhealth-{_hostname(host)}-{time.strftime('%Y-%m-%d')}.tar.gz"
+    about = {"dlhealth": __version__, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    try:
+        written = write_bundle(host, path, Redactor(host.seen), about)
+    except FileExistsError as error:
+        raise click.BadParameter(f"{path} is already there; name another file", param_hint="-o") from error
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise click.BadParameter(f"{path}: {(error.strerror or '').lower()}", param_hint="-o") from error
+    write(
+        f"{path}: {written.members} files and outputs, {max(1, written.size >> 10)} KiB\n"
+        "Values of environment variables, passwords and tokens in it are masked; names of users, files and packages\n"
+        f"are not. Look into it before you pass it on: tar -xzOf {path} | less\n"
+    )
+    if os.geteuid():
+        click.echo("dlhealth: without root, some files could not be read; a bundle made by root holds more.", err=True)
+
+
+def ask_everything(host: Host, progress: Progress) -> None:
+    """Diagnose, for the running kernel and for the next one, so that the host knows all answers."""
+    rules = load_rules().rules
+    for next_boot in (False, True):
+        diagnose(rules, Facts(host, Options(next_boot=next_boot), progress))
+
+
+def _hostname(host: Host) -> str:
+    try:
+        name = host.text("/proc/sys/kernel/hostname") or ""
+    except Unreadable:
+        name = ""
+    return re.sub(r"[^A-Za-z0-9.-]", "", name) or "machine"

@@ -1,0 +1,157 @@
+"""What the commands that diagnose have in common: their options, and the diagnosis itself."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from dlhealth.engine.diagnose import diagnose, select
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import Loaded, known_names, load_rules
+from dlhealth.engine.rule import Rule
+from dlhealth.host import Host, Unreadable
+from dlhealth.host.locate import NotAMachine, host_at
+from dlhealth.model import Diagnosis
+from dlhealth.probes import Options, Unavailable
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Request(NamedTuple):
+    """Which machine to diagnose, and how far."""
+
+    root: str = "/"
+    only: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    pythons: tuple[str, ...] = ()
+    next_boot: bool = False
+
+
+def diagnosis_options(function: F) -> F:
+    """The options of every command that diagnoses, and `--json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        click.option("--next-boot", is_flag=True, help="Judge the kernel that the boot loader will start next."),
+        click.option(
+            "--python",
+            "pythons",
+            multiple=True,
+            metavar="EXE",
+            help="Look at this Python environment (repeatable). [default: those in homes, /opt and conda's list]",
+        ),
+        click.option(
+            "--user",
+            "users",
+            multiple=True,
+            metavar="NAME",
+            help="Look at this user's login (repeatable). [default: all human users]",
+        ),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="ID|LAYER",
+            help="Just these rules, and those that could explain what they find (repeatable).",
+        ),
+        click.option(
+            "--root",
+            default="/",
+            metavar="DIR|BUNDLE",
+            help="The machine to diagnose lies here: a mounted disk, a container's tree, or a bundle. [default: /]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+class Examined(NamedTuple):
+    """A diagnosis, and what it was made from."""
+
+    host: Host
+    facts: Facts
+    rules: tuple[Rule, ...]
+    diagnosis: Diagnosis
+
+
+def examine(request: Request, progress: Callable[[str], None] = lambda name: None) -> Examined:
+    """Diagnose. Raises click.UsageError for a name, a folder or a file that is not there."""
+    loaded = load_rules()
+    rules = chosen_rules(loaded, request.only)
+    try:
+        host = host_at(request.root)
+    except NotAMachine as problem:
+        raise click.BadParameter(str(problem), param_hint="--root") from problem
+    pythons = tuple(_existing_python(host, exe) for exe in request.pythons)
+    facts = Facts(host, Options(request.users, pythons, request.next_boot), progress)
+    _check_users(facts, request.users)
+    # With --only, a rule of another name that did not load is nobody's concern.
+    failed = [f for f in loaded.failed if not request.only or f.id in request.only]
+    return Examined(host, facts, rules, diagnose(rules, facts, failed=failed))
+
+
+def chosen_rules(loaded: Loaded, only: Iterable[str]) -> tuple[Rule, ...]:
+    """The rules that `--only` names."""
+    try:
+        return tuple(select(loaded.rules, only))
+    except KeyError as problem:
+        name = str(problem.args[0])
+        known = known_names(loaded.rules)
+        raise click.BadParameter(
+            f"{name!r} is neither a rule nor a layer{similar(name, known)}; `dlhealth rules` lists them.",
+            param_hint="--only",
+        ) from problem
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """ ": did you mean … ?", or nothing where nothing is close."""
+    known = list(known)
+    close = get_close_matches(name, known, 3, 0.5) or [k for k in known if name and name in k][:3]
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _existing_python(host: Host, exe: str) -> str:
+    path = exe
+    if host.name == "/":
+        path = os.path.abspath(shutil.which(exe) or exe)
+    elif not exe.startswith("/"):
+        raise click.BadParameter(f"{exe!r} must be a path inside --root that starts with /", param_hint="--python")
+    try:
+        there = host.exists(path)
+    except Unreadable:
+        there = True  # the diagnosis says why it can't look
+    if not there:
+        raise click.BadParameter(f"there is no {path} on this machine", param_hint="--python")
+    return path
+
+
+def _check_users(facts: Facts, names: tuple[str, ...]) -> None:
+    if not names:
+        return
+    from dlhealth.probes.users import Users
+
+    try:
+        found = {account.name for account in facts.get(Users).people}
+    except Unavailable as problem:
+        raise click.BadParameter(f"users can't be looked up: {problem}", param_hint="--user") from problem
+    for name in names:
+        if name not in found:
+            everybody = _names_in_passwd(facts.get(Host))
+            raise click.BadParameter(
+                f"there is no user {name!r} on this machine{similar(name, everybody)}", param_hint="--user"
+            )
+
+
+def _names_in_passwd(host: Host) -> list[str]:
+    try:
+        return [line.split(":")[0] for line in (host.text("/etc/passwd") or "").splitlines()]
+    except Unreadable:
+        return []
+
+
+def write(text: str) -> None:
+    """Print a report. What the terminal's encoding lacks is escaped instead of ending in an exception."""
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
+    sys.stdout.flush()

@@ -1,0 +1,23 @@
+"""`dlhealth explain`."""
+
+import click
+
+from dlhealth.cli.common import similar, write
+from dlhealth.engine.load import load_rules
+
+
+@click.command("explain")
+@click.argument("name", metavar="ID")
+def command(name: str) -> None:
+    """What a finding means, why it happens, how it is repaired, and what that risks."""
+    rules = load_rules().rules
+    rule = next((r for r in rules if r.id == name), None)
+    if rule is None:
+        raise click.BadParameter(
+            f"there is no rule {name!r}{similar(name, [r.id for r in rules])}; `dlhealth rules` lists them.",
+            param_hint="ID",
+        )
+    from dlhealth.report.style import current_style
+    from dlhealth.report.terminal import render_rule
+
+    write(render_rule(rule, rules, current_style()))

@@ -1,0 +1,23 @@
+"""Tables of facts about versions and hardware, as JSON, each row or file with its source."""
+
+import json
+import os
+from functools import cache
+from typing import Any
+
+
+@cache
+def load(name: str) -> Any:
+    """A table by its name, read when it is first asked for. Callers share it and must not change it."""
+    with open(os.path.join(os.path.dirname(__file__), f"{name}.json"), "rb") as file:
+        return json.load(file)
+
+
+def lookup_gpu(device: str) -> tuple[str, ...] | None:
+    """What gpus.tsv says of one PCI device id ("1b06"): architecture, capability, first and last driver branch, open
+    module, name. One pass over the text: most machines have one GPU, and the table has 1500."""
+    with open(os.path.join(os.path.dirname(__file__), "gpus.tsv"), encoding="utf-8") as file:
+        for line in file:
+            if line.startswith(f"{device}\t"):
+                return tuple(line.rstrip("\n").split("\t")[1:])
+    return None

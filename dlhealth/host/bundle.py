@@ -1,0 +1,254 @@
+"""A bundle: all that a diagnosis asked a machine, in one archive, and a host that answers from it.
+
+The archive is a gzipped tar file. `index.json` lists each question with its answer; what was read from files and
+programs lies beside it as members that a person can look into. Nothing is ever extracted: a bundle may come from
+anybody, so its sizes are bounded and every answer's type is checked.
+"""
+
+import gzip
+import io
+import json
+import os
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin
+
+from dlhealth.host.base import Host, Output, Space, Stat, T, Unreadable
+from dlhealth.host.elf import Elf
+from dlhealth.host.locate import NotAMachine
+
+SCHEMA = 1
+_INDEX = "index.json"
+_SIZE_LIMIT = 512 << 20
+_MEMBER_LIMIT = 64 << 20
+_COUNT_LIMIT = 200_000
+
+Question = tuple[str, ...]
+Mask = Callable[[Question, bytes], bytes]
+"""Takes the secrets out of an answer."""
+
+_ANSWERS: dict[str, Any] = {
+    "lstat": Stat | None,
+    "stat": Stat | None,
+    "realpath": str | None,
+    "readlink": str | None,
+    "listdir": tuple[str, ...] | None,
+    "folders": tuple[str, ...] | None,
+    "read": bytes | None,
+    "head": bytes | None,
+    "tail": bytes | None,
+    "elf": Elf | None,
+    "initramfs": dict[str, str] | None,
+    "sha256": str | None,
+    "space": Space | None,
+    "run": Output,
+}
+
+
+class BundleHost(Host):
+    """The machine as it was when the bundle was written, as far as it was asked then."""
+
+    def __init__(self, name: str, live: bool, seen: dict[Question, Any]) -> None:
+        super().__init__()
+        self.name = name
+        self.live = live
+        self.seen = seen
+        self._runs = {_portable(q): a for q, a in seen.items() if q[0] == "run"}
+
+    def _ask(self, question: Question, answer: Callable[[], T]) -> T:
+        if question in self.seen:
+            return super()._ask(question, answer)
+        if question[0] == "run":
+            absent = Output(None, "", problem=f"{question[1]} was not run when the bundle was written")
+            return self._runs.get(_portable(question), absent)  # type: ignore[no-any-return]
+        raise Unreadable(question[1], "not in the bundle")
+
+
+def _portable(question: Question) -> Question:
+    """A question for a program without what differs between two installations of dlhealth: where it and its Python
+    lie."""
+    words = [posixpath.basename(word) if word.startswith("/") else word for word in question]
+    return tuple("python" if word.startswith("python") else word for word in words)
+
+
+class Written(NamedTuple):
+    """What a bundle holds: `members` is the number of contents, `size` the bytes of the archive."""
+
+    members: int
+    size: int
+
+
+def write_bundle(host: Host, path: str, mask: Mask, about: dict[str, str]) -> Written:
+    """Write all that the host was asked. Raises OSError, FileExistsError among them: nothing is overwritten. `about`
+    tells a person where the bundle comes from."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            contents: dict[str, bytes] = {}
+            answers = [_encoded(q, a, mask, contents) for q, a in sorted(host.seen.items())]
+            index = {"dlhealth-bundle": SCHEMA, **about, "live": host.live, "answers": answers}
+            with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+                _add(archive, _INDEX, json.dumps(index, indent=0).encode())
+                for name, content in contents.items():
+                    _add(archive, name, content)
+            file.flush()
+            os.fsync(file.fileno())
+            return Written(len(contents), os.fstat(file.fileno()).st_size)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o600
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _encoded(question: Question, answer: Any, mask: Mask, contents: dict[str, bytes]) -> list[Any]:
+    """[question, answer] as JSON holds it; bytes and program output go to `contents`, which names them."""
+    if isinstance(answer, Unreadable):
+        return [question, {"unreadable": [answer.path, answer.reason]}]
+    if isinstance(answer, bytes):
+        return [question, {"member": _keep(question, mask(question, answer), contents)}]
+    if isinstance(answer, Output):
+        streams = (("out", answer.stdout), ("err", answer.stderr))
+        members = [_keep((*question[:2], name), mask(question, _bytes(text)), contents) for name, text in streams]
+        return [question, {"status": answer.status, "problem": answer.problem, "members": members}]
+    if isinstance(answer, dict):
+        # An initramfs: the texts of its configuration files.
+        texts = {k: _text(mask(("read", f"/{k}"), _bytes(v))) for k, v in answer.items()}
+        return [question, {"is": texts}]
+    return [question, {"is": answer}]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _text(content: bytes) -> str:
+    return content.decode(errors="surrogateescape")
+
+
+def _keep(question: Question, content: bytes, contents: dict[str, bytes]) -> str:
+    kind, path, *more = question
+    folder = {"read": "files", "run": "programs"}.get(kind, kind)
+    parts = [p for p in path.split("/") if p not in ("", ".", "..")]
+    name = "/".join([folder, *more, *parts])
+    # Two paths may come to one name ("/etc/../x"), and a file may lie where another's folder should.
+    number = 1
+    while name in contents:
+        number += 1
+        name = "/".join([f"{folder}-{number}", *more, *parts])
+    contents[name] = content
+    return name
+
+
+def read_bundle(path: str) -> BundleHost:
+    """Open a bundle. Raises NotAMachine when it is none, or a broken or hostile one; OSError when it can't be read."""
+    try:
+        members = dict(_members(path))
+        index = json.loads(members[_INDEX])
+        if index["dlhealth-bundle"] != SCHEMA:
+            raise ValueError(f"it has version {index['dlhealth-bundle']!r}, this dlhealth reads version {SCHEMA}")
+        live = _checked(index["live"], bool)
+        seen = dict(_decoded(q, a, members) for q, a in index["answers"])
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise NotAMachine(f"{path} is not a dlhealth bundle: {error}") from error
+    except KeyError as error:
+        raise NotAMachine(f"{path} is not a dlhealth bundle: it has no {error.args[0]!r}") from error
+    except (
+        tarfile.TarError,
+        zlib.error,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
+        raise NotAMachine(f"{path} is not a dlhealth bundle: {error}") from error
+    return BundleHost(path, live, seen)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends with an error where a bundle can't go on: a few kilobytes may unpack to terabytes."""
+
+    def __init__(self, source: gzip.GzipFile) -> None:
+        self._source = source
+        self._left = _SIZE_LIMIT
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._source.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"it unpacks to more than {_SIZE_LIMIT >> 20} MiB")
+        return content
+
+
+def _members(path: str) -> Iterator[tuple[str, bytes]]:
+    names: set[str] = set()
+    with (
+        gzip.open(path, "rb") as packed,
+        tarfile.open(fileobj=_Bounded(packed), mode="r|") as archive,
+    ):
+        for member in archive:
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
+                raise ValueError(f"{member.name!r} is not a plain file")
+            if member.size > _MEMBER_LIMIT or member.name in names or len(names) >= _COUNT_LIMIT:
+                raise ValueError(f"{member.name!r} is too large, there twice, or one too many")
+            file = archive.extractfile(member)
+            content = file.read() if file else b""
+            if len(content) != member.size:
+                raise ValueError("it is cut off")
+            names.add(member.name)
+            yield member.name, content
+
+
+def _decoded(question: Any, answer: Any, members: dict[str, bytes]) -> tuple[Question, Any]:
+    asked: Question = _checked(question, tuple[str, ...])
+    kind = _ANSWERS.get(asked[0]) if len(asked) > 1 else None
+    if kind is None or not isinstance(answer, dict):
+        raise ValueError(f"{asked!r} is not a question that this dlhealth knows")
+    if "unreadable" in answer:
+        path, reason = _checked(answer["unreadable"], tuple[str, ...])
+        return asked, Unreadable(path, reason)
+    if kind is Output:
+        out, err = (_text(members[name]) for name in _checked(answer["members"], tuple[str, ...]))
+        problem: str = _checked(answer["problem"], str)
+        return asked, Output(_checked(answer["status"], int | None), out, err, problem)
+    if "member" in answer:
+        return asked, _checked(members[_checked(answer["member"], str)], kind)
+    return asked, _checked(answer["is"], kind)
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    """A value from JSON as the type that it must have: lists become tuples and records. Raises ValueError."""
+    if isinstance(kind, UnionType):
+        return None if value is None else _checked(value, get_args(kind)[0])
+    if get_origin(kind) is dict:
+        if isinstance(value, dict):
+            return {k: _checked(v, str) for k, v in value.items()}
+    elif get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if isinstance(value, list):
+            kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+            return tuple(_checked(v, k) for v, k in zip(value, kinds, strict=True))
+    elif hasattr(kind, "_fields"):
+        if isinstance(value, list):
+            hints = kind.__annotations__
+            return kind(*(_checked(v, hints[f]) for v, f in zip(value, kind._fields, strict=True)))
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise ValueError(f"{str(value)[:60]!r} is not a {getattr(kind, '__name__', kind)}")

@@ -1,0 +1,38 @@
+"""Finds the machine that `--root` names."""
+
+import os
+import stat
+
+from dlhealth.host.base import Host
+from dlhealth.host.root import RootHost, live_host
+
+_LANDMARKS = ("etc", "usr", "var", "proc", "sys", "boot", "home")
+
+
+class NotAMachine(Exception):
+    """What was named is no machine that can be looked at; the message says why."""
+
+
+def host_at(where: str) -> Host:
+    """The running machine for "/", otherwise the one in a folder or a bundle. Raises NotAMachine."""
+    try:
+        status = os.stat(where)
+        if os.path.samestat(status, os.stat("/")):
+            return live_host()
+        if stat.S_ISREG(status.st_mode):
+            from dlhealth.host.bundle import read_bundle
+
+            return read_bundle(where)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotAMachine(f"{where} is neither a folder nor a bundle")
+        names = os.listdir(where)
+        if not any(name in names for name in _LANDMARKS):
+            # A mount that failed leaves such a folder; a diagnosis of it would find nothing wrong.
+            raise NotAMachine(
+                f"{where} does not look like the root of a machine: it has no {', '.join(_LANDMARKS[:3])}"
+            )
+        return RootHost(where)
+    except OSError as error:
+        raise NotAMachine(f"{where}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:  # a NUL byte
+        raise NotAMachine("not a possible file name") from error

@@ -1,0 +1,53 @@
+"""The driver version that a CUDA program meets."""
+
+from typing import NamedTuple
+
+from dlhealth.probes import Unavailable
+from dlhealth.probes.compat import runs_cuda
+from dlhealth.probes.driver import DriverLibraries
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.packages import DriverPackages
+
+
+class CudaDriver(NamedTuple):
+    """`versions` are pairs of a driver version and where it was seen: first the loaded module, then libcuda, then what
+    is on the disk for the next boot. They differ while an update waits for a reboot. Empty: there is no driver."""
+
+    versions: tuple[tuple[str, str], ...]
+
+    def runs(self, cuda: str) -> bool | None:
+        """Whether programs built with this CUDA start, now or once a waiting update is active; None: not known."""
+        answers = {runs_cuda(version, cuda) for version, _ in self.versions}
+        if True in answers:
+            return True
+        return None if None in answers or not answers else False
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The versions alone."""
+        return tuple(version for version, _ in self.versions)
+
+    @classmethod
+    def probe(
+        cls,
+        kernel: Kernel | None,
+        modules: KernelModules | None,
+        libraries: DriverLibraries | None,
+        packages: DriverPackages | None,
+    ) -> "CudaDriver":
+        if modules is None and libraries is None and packages is None:
+            raise Unavailable("neither kernel modules nor libraries nor packages of a driver could be looked at")
+        found: dict[str, str] = {}
+        if modules and modules.loaded_version:
+            found[modules.loaded_version] = "/proc/driver/nvidia/version"
+        if libraries and libraries.version:
+            paths = [x.real_path or x.path for x in libraries.libraries if x.version == libraries.version]
+            found.setdefault(
+                libraries.version, next((p for p in paths if "libcuda" in p), paths[0] if paths else "libcuda")
+            )
+        if modules and kernel and (file := modules.on_disk(kernel.target)) and file.version:
+            found.setdefault(file.version, file.path)
+        if not found and packages and packages.version:
+            found[packages.version] = "/var/lib/dpkg/status"
+        return cls(tuple(found.items()))

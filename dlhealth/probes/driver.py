@@ -1,0 +1,196 @@
+"""The driver's libraries, where the loader finds them, and of which version they are; and what uses the driver."""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dlhealth.host import Host, Unreadable
+from dlhealth.probes import Unavailable
+from dlhealth.probes.kernel import in_container
+from dlhealth.probes.loader import LoaderConfig
+from dlhealth.probes.packages import Packages
+
+_TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "powerpc64le-linux-gnu")
+_FOLDERS_64 = (*(f"/usr/lib/{t}" for t in _TRIPLETS), *(f"/lib/{t}" for t in _TRIPLETS), "/usr/lib64", "/lib64",
+               "/usr/lib", "/lib")  # fmt: skip
+_FOLDERS_32 = ("/usr/lib/i386-linux-gnu", "/lib/i386-linux-gnu", "/usr/lib32", "/lib32")
+_NAME = re.compile(
+    r"(?:libcuda|libcudadebugger|libnvidia-[a-z0-9-]+|libnvcuvid|libnvoptix"
+    r"|lib(?:GLX|EGL|GLESv1_CM|GLESv2|GL|OpenGL|vdpau)(?P<nvidia>_nvidia)?)\.so\.(?P<number>\d+(?:\.\d+)*)",
+    re.ASCII,
+)
+_OTHERS = re.compile(r"libnvidia-(?:container|egl-|gtk|wayland-client|nscq|sandbox|vaapi)")
+"""Named like the driver's, but of other packages with versions of their own."""
+_VERSION = re.compile(r"\.so\.(\d{2,4}\.\d+(?:\.\d+)?)$", re.ASCII)
+_NOT_THE_DRIVER = re.compile(r"/stubs(/|$)|/compat(/|$)|^/usr/local/cuda|^/opt/|^/home/|^/usr/lib/wsl")
+_LIBRARIES_LIMIT = 1000
+
+
+class DriverLibrary(NamedTuple):
+    """`name` is what the loader is asked for ("libcuda.so.1"), or the file's own name where no such link leads to it.
+    `path` is where the loader looks, `real_path` the file behind the links ("" where a link leads nowhere), `version`
+    that of the file's name ("" where it tells none), `owner` its package ("" when it has none, or there are no
+    records), `bits` 64 or 32. `problem` says why the loader can't use it ("a broken link to …", "empty", "not an ELF
+    file", …); "" when it can."""
+
+    name: str
+    path: str
+    real_path: str
+    version: str
+    owner: str
+    bits: int
+    problem: str
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether a program can ask for it by this name, which is the same in every version."""
+        return _VERSION.search(self.name) is None
+
+
+class DriverLibraries(NamedTuple):
+    """In the loader's order. `version` is that of the libcuda or NVML library that a 64 bit program gets; None when it
+    gets none. `records` says whether dpkg's lists of files were there, so that no owner means that none is known.
+    `problems` are folders that could not be looked at. The toolkit's stubs and cuda-compat are left out."""
+
+    libraries: tuple[DriverLibrary, ...]
+    version: str | None
+    records: bool
+    problems: tuple[str, ...]
+
+    def find(self, name: str, bits: int = 64) -> DriverLibrary | None:
+        """What a program gets that asks for this name; None where there is nothing usable."""
+        return next((x for x in self.libraries if x.name == name and x.bits == bits and not x.problem), None)
+
+    def versions(self) -> set[str]:
+        """Of all 64 bit libraries that a program can ask for and use."""
+        return {x.version for x in self.libraries if x.bits == 64 and x.version and x.asked_for and not x.problem}
+
+    @classmethod
+    def probe(cls, host: Host, packages: Packages | None, loader: LoaderConfig | None) -> "DriverLibraries":
+        libraries: list[DriverLibrary] = []
+        problems: list[str] = []
+        seen: set[str] = set()
+        configured = [d.path for d in loader.directories] if loader else []
+        for folder in (*configured, *_FOLDERS_64, *_FOLDERS_32):
+            bits = 32 if re.search(r"i[36]86|lib32", folder) else 64
+            real = _real(host, folder)
+            if real and real not in seen and not _NOT_THE_DRIVER.search(real):
+                seen.add(real)
+                try:
+                    libraries += _in_folder(host, real, bits, packages)
+                except Unreadable as problem:
+                    problems.append(str(problem))
+        libraries = libraries[:_LIBRARIES_LIMIT]
+        records = packages is not None and any(
+            o for p in packages.installed() for o in [p.name not in packages.unlisted]
+        )
+        found = cls(tuple(libraries), None, records and _has_records(packages), tuple(problems))
+        first = next((x for n in ("libcuda.so.1", "libnvidia-ml.so.1") if (x := found.find(n)) and x.version), None)
+        return found._replace(version=first.version if first else None)
+
+
+def _has_records(packages: Packages | None) -> bool:
+    """Whether a library that no list names belongs to no package: the lists of all library packages are there."""
+    return packages is not None and bool(packages.files) and not any(n.startswith("lib") for n in packages.unlisted)
+
+
+def _real(host: Host, folder: str) -> str | None:
+    try:
+        return host.realpath(folder)
+    except Unreadable:
+        return None
+
+
+def _in_folder(host: Host, folder: str, bits: int, packages: Packages | None) -> Iterator[DriverLibrary]:
+    reached = set()
+    candidates = []
+    for name in host.listdir(folder):
+        match = _NAME.fullmatch(name)
+        if match is None or _OTHERS.match(name):
+            continue
+        versioned = _VERSION.search(name) is not None
+        if name.startswith(("libGL.", "libEGL.", "libGLES", "libOpenGL.", "libGLX.")) and not (
+            match["nvidia"] or (versioned and re.search(r"\.so\.\d{3}\.", name))
+        ):
+            continue  # Mesa's or libglvnd's
+        candidates.append((versioned, name))
+    for versioned, name in sorted(candidates):
+        library = _library(host, folder, name, bits, packages)
+        if library is None or (versioned and library.real_path in reached):
+            continue
+        reached.add(library.real_path)
+        yield library
+
+
+def _library(host: Host, folder: str, name: str, bits: int, packages: Packages | None) -> DriverLibrary | None:
+    path = f"{folder}/{name}"
+    real, problem, last = "", "", ""
+    try:
+        real = host.realpath(path) or ""
+        head = host.head(path, 5) if real else None
+        if not real:
+            last = _last_link(host, path)
+            problem = f"a broken link to {last}"
+        elif not head:
+            problem = "empty"
+        elif head[:4] != b"\x7fELF":
+            problem = "not an ELF file"
+        elif len(head) == 5 and head[4] in (1, 2):
+            bits = 32 * head[4]
+    except Unreadable as error:
+        problem = f"unreadable: {error.reason}"
+    if real and _NOT_THE_DRIVER.search(real):
+        return None
+    version = _VERSION.search(real) or _VERSION.search(name)
+    owners = (packages.owner(p) for p in (real, path, last)) if packages else ()
+    return DriverLibrary(name, path, real, version[1] if version else "", next(filter(None, owners), ""), bits, problem)
+
+
+def _last_link(host: Host, path: str) -> str:
+    """Where a chain of links ends in nothing."""
+    for _ in range(16):
+        target = host.readlink(path)
+        if target is None:
+            break
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return path
+
+
+class DriverUse(NamedTuple):
+    """The driver in the running kernel. `version` is the loaded one ("" when none is loaded); `modules` are the loaded
+    NVIDIA modules in the order in which they can be unloaded, `busy` those of them that something else than another of
+    them uses: a display, a program on the GPU. `container` says that the kernel, and with it the driver's module and
+    mostly its libraries too, is another machine's."""
+
+    version: str
+    modules: tuple[str, ...]
+    busy: tuple[str, ...]
+    container: bool
+
+    @classmethod
+    def probe(cls, host: Host) -> "DriverUse":
+        listed = host.text("/proc/modules")
+        version = host.text("/proc/driver/nvidia/version") or host.text("/sys/module/nvidia/version")
+        if listed is None and version is None:
+            raise Unavailable("no kernel runs here (/proc is empty)")
+        used = module_use(listed or "")
+        order = [m for m in ("nvidia_peermem", "nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia") if m in used]
+        busy = tuple(m for m in order if used[m])
+        return cls(loaded_version(version or ""), tuple(order), busy, in_container(host))
+
+
+def loaded_version(text: str) -> str:
+    """The driver version in /proc/driver/nvidia/version (or in a module's own version file); "" for none."""
+    match = re.search(r"(?:Kernel Module(?: for \S+)?\s+|\A)(\d{2,4}\.\d+(?:\.\d+)?)(?:\s|$)", text, re.ASCII)
+    return match[1] if match else ""
+
+
+def module_use(text: str) -> dict[str, bool]:
+    """Of each NVIDIA module in /proc/modules, whether more uses it than other modules do."""
+    used = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 4 and words[0].startswith("nvidia") and re.fullmatch(r"\d{1,9}", words[2], re.ASCII):
+            used[words[0]] = int(words[2]) > sum(bool(u.strip("-")) for u in words[3].split(","))
+    return used

@@ -1,0 +1,423 @@
+"""PATH, LD_LIBRARY_PATH and CUDA's variables as a login of each person gives them, evaluated without running anything.
+
+Which files a login reads, and where that was looked up:
+
+console      login sets PATH from login.defs, then PAM (shadow's login.c); then the login shell reads its files (the
+             manual pages of bash, zsh, fish, tcsh and dash; Debian's places of zsh's and fish's files).
+graphical    the display manager starts with /usr/local/bin:/usr/bin:/bin (lightdm's session-child.c, gdm's
+             gdm-session-worker.c, sddm's DefaultPath), then PAM, then:
+  gdm3       Debian's and Ubuntu's /etc/gdm3/Xsession is for sh: /etc/profile, ~/.profile, /etc/xprofile, ~/.xprofile,
+             ~/.xsessionrc. A Wayland session goes through the login shell instead (gnome-session's script), with
+             environment.d (gdm-wayland-session.c).
+  lightdm    Ubuntu's lightdm-session sources the same files, since 2018 under bash with BASH_VERSION empty and with
+             errors caught; Debian's goes to /etc/X11/Xsession, which sources ~/.xsessionrc and no profile.
+  sddm       /etc/sddm/Xsession goes through the login shell (bash, zsh, csh) or reads the profiles with sh, then
+             xprofile and ~/.xsessionrc.
+interactive  a terminal in that session: the shell's files for interactive shells.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from dlhealth.host import Host, Unreadable
+from dlhealth.probes.shell import plain
+from dlhealth.probes.shell.evaluate import Shell
+from dlhealth.probes.shell.malformed import LISTS
+from dlhealth.probes.shell.malformed import Problem as RawProblem
+from dlhealth.probes.shell.state import WATCHED, Ending, Session, Setting, Variable
+from dlhealth.probes.shell.values import UNKNOWN, is_known, known_elements
+from dlhealth.probes.users import Account, Users
+
+__all__ = ["Ending", "Environments", "LoginEnvironment", "Problem", "Setting"]
+
+_DISPLAY_PATH = "/usr/local/bin:/usr/bin:/bin"
+_SERVICES = {"gdm3": "gdm-password", "gdm": "gdm-password"}
+
+
+class Problem(NamedTuple):
+    """A malformed line about one of the variables. `source` is "path:LINE", `line` the part of the line that is about
+    the variable, `shows` the wrong part of the value, `kind` one of those that the rule ld-library-path-malformed
+    names, `text` says it in words."""
+
+    source: str
+    variable: str
+    kind: str
+    line: str
+    shows: str
+    text: str
+
+
+class LoginEnvironment(NamedTuple):
+    """What one kind of login gives to a person. `kind` is "pam" (before any shell has started), "console", "graphical"
+    or "interactive" (a terminal).
+
+    `values` has the exported variables that the rules are about; None stands for a value that can't be told. `lists`
+    has for PATH and LD_LIBRARY_PATH the known elements with the line that put them there, also where the value has
+    unknown parts. `settings` are in the order in which they happen. `ending` is where the session certainly ends
+    before it has begun. `doubts` say why something can't be told; `files` were read."""
+
+    account: Account
+    kind: str
+    values: Mapping[str, str | None]
+    lists: Mapping[str, tuple[tuple[str, str], ...]] = {}
+    settings: tuple[Setting, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    ending: Ending | None = None
+    doubts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+class Environments(NamedTuple):
+    """The login environments of all people. `display_manager` is the program that starts graphical sessions, "" where
+    there is no sign of one."""
+
+    logins: tuple[LoginEnvironment, ...]
+    display_manager: str = ""
+
+    @classmethod
+    def probe(cls, host: Host, users: Users) -> "Environments":
+        machine = _Machine(host)
+        logins = [login for account in users.people for login in machine.logins(account)]
+        return cls(tuple(logins), machine.manager)
+
+    def get(self, user: str, kind: str) -> LoginEnvironment | None:
+        """One login; where there is no graphical one, none."""
+        return next((e for e in self.logins if e.account.name == user and e.kind == kind), None)
+
+    def of(self, user: str) -> tuple[LoginEnvironment, ...]:
+        """All logins of a person."""
+        return tuple(e for e in self.logins if e.account.name == user)
+
+    def value(self, user: str, variable: str, kind: str = "interactive") -> str | None:
+        """The value, "" where it is not set, None where it can't be told."""
+        login = self.get(user, kind)
+        return login.values.get(variable, "") if login else None
+
+    def elements(self, user: str, variable: str, kind: str = "interactive") -> list[tuple[str, str]]:
+        """The known elements of PATH or LD_LIBRARY_PATH, in order, each with the "path:LINE" that put it there."""
+        login = self.get(user, kind)
+        return list(login.lists.get(variable, ())) if login else []
+
+
+class _Machine:
+    """What all logins of one machine share."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.manager = _display_manager(host)
+        # A root that has no init is put together from a few files: what is missing there says nothing.
+        self.graphical = bool(self.manager) or not any(
+            map(self.there, ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"))
+        )
+        real = self.real("/bin/sh")
+        self.sh = "bash" if posixpath.basename(real) == "bash" else "sh"
+
+    def there(self, path: str) -> bool:
+        try:
+            return self.host.exists(path)
+        except Unreadable:
+            return True
+
+    def real(self, path: str) -> str:
+        try:
+            return self.host.realpath(path) or ""
+        except Unreadable:
+            return ""
+
+    def logins(self, account: Account) -> Iterable[LoginEnvironment]:
+        service = _SERVICES.get(self.manager, self.manager) or "login"
+        base = self.session(account)
+        pam = base.copy()
+        pam.source = "the default of display managers"
+        pam.set("PATH", _DISPLAY_PATH, "default", exported=True)
+        plain.pam(pam, service)
+        yield self.finish(pam, "pam", None)
+
+        console = base.copy()
+        console.terminal = True
+        console.set("PATH", plain.login_path(console), "default", exported=True)
+        plain.pam(console, "login")
+        before = console
+        ending = self.login_shell(console, interactive=True)
+        yield self.finish(console, "console", ending)
+        if self.graphical:
+            graphical = pam.copy()
+            ending_of_session = self.session_start(graphical)
+            yield self.finish(graphical, "graphical", ending_of_session)
+            if not ending_of_session:
+                before = graphical
+        elif not ending:
+            before = console
+        interactive = before.copy()
+        interactive.terminal = True
+        ending = self.terminal(interactive)
+        yield self.finish(interactive, "interactive", ending)
+
+    def session(self, account: Account) -> Session:
+        session = Session(self.host, account, terminal=False)
+        for name, value in (
+            ("HOME", account.home), ("USER", account.name), ("LOGNAME", account.name), ("SHELL", account.shell),
+            ("PWD", account.home),
+        ):  # fmt: skip
+            session.state.variables[name] = Variable(value, True)
+        return session
+
+    def shell(self, session: Session, dialect: str, *, interactive: bool, posix: bool = False) -> Shell:
+        session.execute()
+        fixed = {"UID": str(session.account.uid), "EUID": str(session.account.uid)}
+        if dialect == "bash":
+            fixed |= {"BASH": "/bin/sh" if posix else "/bin/bash", "BASH_VERSION": UNKNOWN + ".", "OSTYPE": "linux-gnu"}
+        elif dialect == "zsh":
+            fixed |= {"ZSH_NAME": "zsh", "ZSH_VERSION": UNKNOWN + ".", "OSTYPE": "linux-gnu"}
+        else:
+            fixed = {}
+        if interactive:
+            fixed["PS1"] = UNKNOWN + "$ "
+        for name, value in fixed.items():
+            session.state.variables[name] = Variable(value, False)
+        return Shell(session, dialect, interactive=interactive, posix=posix)
+
+    def login_shell(self, session: Session, *, interactive: bool) -> Ending | None:
+        """The files of a person's login shell."""
+        name = posixpath.basename(session.account.shell)
+        home = session.account.home
+        if name in ("bash", "rbash"):
+            shell = self.shell(session, "bash", interactive=interactive)
+            shell.state.options["login_shell"] = True
+            return _first_of(
+                shell, ("/etc/profile",), tuple(f"{home}/{f}" for f in (".bash_profile", ".bash_login", ".profile"))
+            )
+        if name in ("sh", "dash"):
+            dialect = "sh" if name == "dash" else self.sh
+            shell = self.shell(session, dialect, interactive=interactive, posix=dialect == "bash")
+            return _first_of(shell, ("/etc/profile",), (f"{home}/.profile",))
+        if name == "zsh":
+            return self.zsh(session, login=True, interactive=interactive)
+        if name == "fish":
+            self.fish(session, login=True, interactive=interactive)
+        elif name in ("csh", "tcsh", "bsd-csh"):
+            self.csh(session, name, login=True, interactive=interactive)
+        else:
+            session.source = ""
+            session.forget(f"the files of {session.account.shell} are not followed")
+        return None
+
+    def terminal(self, session: Session) -> Ending | None:
+        """A shell in a terminal window."""
+        name = posixpath.basename(session.account.shell)
+        if name in ("bash", "rbash"):
+            shell = self.shell(session, "bash", interactive=True)
+            shell.state.options["login_shell"] = False
+            return _first_of(shell, ("/etc/bash.bashrc",), (f"{session.account.home}/.bashrc",))
+        if name in ("sh", "dash"):
+            session.execute()  # reads only what ENV names
+        elif name == "zsh":
+            return self.zsh(session, login=False, interactive=True)
+        elif name == "fish":
+            self.fish(session, login=False, interactive=True)
+        elif name in ("csh", "tcsh", "bsd-csh"):
+            self.csh(session, name, login=False, interactive=True)
+        else:
+            session.source = ""
+            session.forget(f"the files of {session.account.shell} are not followed")
+        return None
+
+    def zsh(self, session: Session, *, login: bool, interactive: bool) -> Ending | None:
+        shell = self.shell(session, "zsh", interactive=interactive)
+        stages = [("zshenv", True), ("zprofile", login), ("zshrc", interactive), ("zlogin", login)]
+        for name, wanted in stages:
+            if not wanted:
+                continue
+            for path in (f"/etc/zsh/{name}", f"{shell.state.get('ZDOTDIR').value or session.account.home}/.{name}"):
+                if is_known(path):
+                    shell.start(path)
+                else:
+                    session.forget("ZDOTDIR is not known")
+                if shell.ending:
+                    return shell.ending
+        return None
+
+    def fish(self, session: Session, *, login: bool, interactive: bool) -> None:
+        from dlhealth.probes.shell.fish import Fish
+
+        session.execute()
+        Fish(session, login=login, interactive=interactive).start()
+
+    def csh(self, session: Session, name: str, *, login: bool, interactive: bool) -> None:
+        from dlhealth.probes.shell.csh import Csh
+
+        session.execute()
+        Csh(
+            session, tcsh=self.real(session.account.shell).endswith("tcsh"), login=login, interactive=interactive
+        ).start()
+
+    def session_start(self, session: Session) -> Ending | None:
+        """What a display manager's session script does up to the start of the desktop."""
+        home = session.account.home
+        if self.manager in ("gdm3", "gdm"):
+            wayland_only = not self.there("/etc/gdm3/Xsession") and self.there("/usr/share/wayland-sessions")
+            self.systemd_path(session)
+            if wayland_only:
+                return self.login_shell(session, interactive=False)
+        elif self.manager == "sddm" and posixpath.basename(session.account.shell) in ("bash", "zsh", "csh", "tcsh"):
+            ending = self.login_shell(session, interactive=False)
+            return ending or self.sources(session, "/etc/xprofile", f"{home}/.xprofile", f"{home}/.xsessionrc")
+        elif self.manager == "lightdm" and "session-wrapper=/etc/X11/Xsession" in self.lightdm_configuration():
+            return self.sources(session, f"{home}/.xsessionrc")
+        return self.sources(
+            session, "/etc/profile", f"{home}/.profile", "/etc/xprofile", f"{home}/.xprofile", f"{home}/.xsessionrc"
+        )
+
+    def systemd_path(self, session: Session) -> None:
+        """gdm takes PATH from the user manager of systemd where that has one, and adds what the session has not."""
+        manager = session.copy()
+        manager.state.variables = {
+            n: v for n, v in session.state.variables.items() if n in ("HOME", "USER", "LOGNAME", "SHELL")
+        }
+        manager.state.variables["PATH"] = Variable(plain.MANAGER_PATH, True)
+        plain.environment_d(manager)
+        session.trace = manager.trace
+        for name, variable in manager.state.variables.items():
+            if variable.value is None or variable.value == plain.MANAGER_PATH:
+                continue
+            if name == "PATH" or name not in session.state.variables:
+                session.state.variables[name] = variable
+
+    def lightdm_configuration(self) -> str:
+        """The lines of lightdm's configuration, without comments."""
+        lines = []
+        for pattern in (
+            "/usr/share/lightdm/lightdm.conf.d/*.conf",
+            "/etc/lightdm/lightdm.conf.d/*.conf",
+            "/etc/lightdm/lightdm.conf",
+        ):
+            try:
+                for path in self.host.glob(pattern):
+                    lines += (self.host.text(path) or "").splitlines()
+            except Unreadable:
+                continue
+        return "\n".join(line.replace(" ", "") for line in lines if not line.lstrip().startswith("#"))
+
+    def sources(self, session: Session, *paths: str) -> Ending | None:
+        """One script of /bin/sh that sources these files."""
+        dialect = self.sh
+        if self.manager == "lightdm" and self.lightdm_uses_bash():
+            dialect = "bash"
+        shell = self.shell(session, dialect, interactive=False, posix=dialect == "bash" and self.sh == "bash")
+        if self.manager == "lightdm":
+            shell.state.variables["BASH_VERSION"] = Variable("", False)
+        for path in paths:
+            shell.start(path)
+            if shell.ending:
+                return shell.ending
+        return None
+
+    def lightdm_uses_bash(self) -> bool:
+        try:
+            return b"bash" in (self.host.head("/usr/sbin/lightdm-session", 40) or b"")
+        except Unreadable:
+            return False
+
+    def finish(self, session: Session, kind: str, ending: Ending | None) -> LoginEnvironment:
+        """The record of a session as it is now."""
+        exported = {
+            name: v
+            for name, v in session.state.variables.items()
+            if WATCHED.fullmatch(name) and v.exported is not False
+        }
+        values: dict[str, str | None] = {}
+        lists = {}
+        for name, variable in exported.items():
+            text = (variable.value or "") if variable.exported else UNKNOWN
+            if variable.value is None and variable.exported is not None:
+                continue
+            values[name] = text if is_known(text) else None
+            if name in LISTS:
+                lists[name] = _sources(name, text, session.trace.settings)
+        if session.state.lost:
+            for name in LISTS:
+                values.setdefault(name, None)
+        settings = tuple(
+            s._replace(value=s.value if s.value is None or is_known(s.value) else None) for s in session.trace.settings
+        )
+        problems = tuple(_with_line(self.host, p) for p in session.trace.problems)
+        return LoginEnvironment(
+            session.account,
+            kind,
+            values,
+            lists,
+            settings,
+            problems,
+            ending,
+            tuple(session.trace.doubts),
+            tuple(session.trace.files),
+        )
+
+
+def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) -> Ending | None:
+    """Read all of `always`, then the first of `choice` that is there."""
+    for path in always:
+        shell.start(path)
+        if shell.ending:
+            return shell.ending
+    for path in choice:
+        if shell.start(path):
+            return shell.ending
+    return None
+
+
+def _sources(name: str, value: str, settings: Iterable[Setting]) -> tuple[tuple[str, str], ...]:
+    """Each known element with the line that brought it in."""
+    origin: dict[str, str] = {}
+    before: list[str] = []
+    for setting in settings:
+        if setting.variable == name:
+            now = known_elements(setting.value or "")
+            for element in now:
+                if element not in before or element not in origin:
+                    origin[element] = setting.source
+            before = now
+    return tuple((element, origin.get(element, "")) for element in known_elements(value)) if value else ()
+
+
+def _with_line(host: Host, problem: RawProblem) -> Problem:
+    """A problem with the text of its line, as far as that is about the variable."""
+    path, _, number = problem.source.rpartition(":")
+    try:
+        lines = (host.text(path) or "").split("\n") if number.isdecimal() else []
+    except Unreadable:
+        lines = []
+    line = lines[int(number) - 1] if number.isdecimal() and int(number) <= len(lines) else ""
+    return Problem(
+        problem.source, problem.variable, problem.kind, excerpt(line, problem.variable), problem.shows, problem.text
+    )
+
+
+def excerpt(line: str, variable: str) -> str:
+    """The part of a line that is about a variable; values of others are left out, they may be secret."""
+    found = re.search(
+        rf"(?:(?:export|setenv|set(?: -\w+)?|typeset(?: -\w+)?|declare(?: -\w+)?)\s+)?\b{variable}\b.*", line
+    )
+    text = re.split(r"\s(?:&&|\|\|)\s|;\s", found[0], maxsplit=1)[0] if found else ""
+
+    def masked(match: "re.Match[str]") -> str:
+        return match[0] if WATCHED.fullmatch(match[1]) else f"{match[1]}=…"
+
+    return re.sub(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"?|'[^']*'?|[^\s;]*)", masked, text).strip(" \t")
+
+
+def _display_manager(host: Host) -> str:
+    """The program that Debian's default-display-manager or systemd's link names, or the one that is installed."""
+    try:
+        named = posixpath.basename((host.text("/etc/X11/default-display-manager") or "").strip())
+        link = host.readlink("/etc/systemd/system/display-manager.service") or ""
+        if found := named or posixpath.basename(link).removesuffix(".service"):
+            return found
+        for name, path in (("gdm3", "/usr/sbin/gdm3"), ("lightdm", "/usr/sbin/lightdm"), ("sddm", "/usr/bin/sddm")):
+            if host.exists(path):
+                return name
+    except Unreadable:
+        pass
+    return ""

@@ -1,0 +1,77 @@
+"""Asks the driver through NVML. Runs as a process of its own, because a call into a wedged driver never returns.
+
+Prints one JSON document a line: what it is about to call, each time, and at the end the answer. What hangs or crashes
+is then the last call that was printed. Everything else of dlhealth stays outside, so that it starts fast.
+"""
+
+import json
+import sys
+from typing import Any
+
+MOST_GPUS = 64
+
+
+def say(**document: Any) -> None:
+    """One line, at once: the next call may be the last."""
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def text(value: Any) -> str:
+    """NVML's strings are bytes in older bindings, and may hold anything."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def ask(nvml: Any, name: str, *arguments: Any) -> Any:
+    """What a call gives; None where the device or the driver does not know it, or what it gives is no text."""
+    say(call=name)
+    try:
+        return getattr(nvml, name)(*arguments)
+    except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, AttributeError, UnicodeDecodeError):
+        return None
+
+
+def device(nvml: Any, index: int) -> dict[str, Any]:
+    """One GPU; an error of one says nothing about the others."""
+    try:
+        handle = ask(nvml, "nvmlDeviceGetHandleByIndex", index)
+        capability = ask(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
+        pending = ask(nvml, "nvmlDeviceGetRetiredPagesPendingStatus", handle)
+        mode = ask(nvml, "nvmlDeviceGetComputeMode", handle)
+        pci = ask(nvml, "nvmlDeviceGetPciInfo", handle)
+        return {
+            "name": text(ask(nvml, "nvmlDeviceGetName", handle) or ""),
+            "uuid": text(ask(nvml, "nvmlDeviceGetUUID", handle) or ""),
+            "pci": text(pci.busId) if pci else "",
+            "capability": "{}.{}".format(*capability) if capability else "",
+            "compute_mode": mode,
+            "pages_pending": None if pending is None else bool(pending),
+        }
+    except nvml.NVMLError as error:
+        return {"code": error.value, "text": text(error)}
+
+
+def main() -> None:
+    """Ask, and say the answer as the last line."""
+    say(call="import")
+    try:
+        import pynvml as nvml  # type: ignore[import-untyped]
+    except ImportError as error:
+        return say(outcome="no-binding", text=str(error))
+    try:
+        ask(nvml, "nvmlInit")
+        versions = [text(ask(nvml, f"nvmlSystemGet{part}Version") or "") for part in ("Driver", "NVML")]
+        cuda = ask(nvml, "nvmlSystemGetCudaDriverVersion")
+        count = ask(nvml, "nvmlDeviceGetCount") or 0
+        if count > MOST_GPUS:
+            return say(outcome="nonsense", text=f"{count} GPUs")
+        gpus = [device(nvml, index) for index in range(count)]
+        return say(outcome="ok", driver=versions[0], nvml=versions[1], cuda=cuda, gpus=gpus)
+    except nvml.NVMLError_LibraryNotFound as error:
+        return say(outcome="absent", code=error.value, text=text(error))
+    except nvml.NVMLError as error:
+        return say(outcome="error", code=error.value, text=text(error))
+
+
+if __name__ == "__main__":
+    main()

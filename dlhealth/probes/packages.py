@@ -1,0 +1,333 @@
+"""dpkg's records: which packages are there, in which state, and which of NVIDIA's files belong to one."""
+
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import NamedTuple
+
+from dlhealth.data import load
+from dlhealth.host import Host, Unreadable
+from dlhealth.probes import Unavailable
+
+STATUS = "/var/lib/dpkg/status"
+UPDATES = "/var/lib/dpkg/updates"
+INFO = "/var/lib/dpkg/info"
+STATUS_LIMIT = 64 << 20
+"""Bytes. dpkg's own file has 1 to 5 MB; ten times as many packages still fit."""
+
+_LIST_LIMIT = 8 << 20
+_LISTS_LIMIT = 400
+_GPU = re.compile(
+    rb"nvidia-|libnvidia|libcuda|libcudnn|cudnn|cuda|libnvcuvid|libnvoptix|lib(?:egl|gl|gles|glx)\d?-nvidia"
+    rb"|xserver-xorg-video-nvidia|libxnvctrl|firmware-nvidia|linux-(?:modules|objects|signatures)-nvidia"
+)
+_RELEVANT = re.compile(
+    _GPU.pattern + rb"|linux-(?:image|headers|modules|generic|signed|kbuild)|xserver-xorg|libgl|libegl1|glx-|update-glx"
+    rb"|gcc|g\+\+|cpp|clang|python3|libpython3|bumblebee|primus|dkms|initramfs-tools|dracut|mokutil|shim|grub|apt|dpkg"
+)
+_BULKY = re.compile(r"nsight|documentation|-doc$|-samples$|visual-tools|sanitizer")
+_FIELD = re.compile(rb"^([A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
+_NAME = re.compile(rb"^Package:[ \t]*(\S+)", re.MULTILINE)
+_INSTALLED = b"\nStatus: install ok installed\n"
+
+
+class Package(NamedTuple):
+    """One entry of dpkg's status. `want` is install, hold, deinstall, purge or unknown; `flag` is ok or reinstreq;
+    `state` is not-installed, config-files, half-installed, unpacked, half-configured, triggers-awaited,
+    triggers-pending or installed. `source` is the name of the source package (without its version)."""
+
+    name: str
+    architecture: str
+    version: str
+    want: str
+    flag: str
+    state: str
+    source: str
+    depends: str
+
+    @property
+    def unpacked(self) -> bool:
+        """Whether its files are there, configured or not."""
+        return self.state not in ("config-files", "not-installed")
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it is of the NVIDIA driver, CUDA or cuDNN, by its name."""
+        return _GPU.match(self.name.encode(errors="surrogateescape")) is not None
+
+    @property
+    def upstream(self) -> str:
+        """The version without epoch and Debian revision: "535.261.03" of "1:535.261.03-1~deb12u1"."""
+        return self.version.partition(":")[2].rpartition("-")[0] if ":" in self.version else (
+            self.version.rpartition("-")[0] or self.version)  # fmt: skip
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """Names of what it depends on; of alternatives, all."""
+        return tuple(re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]*)", self.depends))
+
+
+class Packages(NamedTuple):
+    """The packages that matter for a GPU, and every package that is not simply installed.
+
+    `total` counts all. `updates` are the journal files that an interrupted dpkg left (their content is part of the
+    answer, as it is for dpkg). `unlisted` are packages with files whose list of files could not be read.
+    """
+
+    packages: Mapping[str, tuple[Package, ...]]
+    total: int
+    updates: tuple[str, ...]
+    files: Mapping[str, str]
+    unlisted: tuple[str, ...]
+
+    def get(self, name: str) -> Package | None:
+        """By name; of several architectures the first (the machine's own)."""
+        return next(iter(self.packages.get(name, ())), None)
+
+    def all(self) -> Iterator[Package]:
+        """Each of them, of each architecture."""
+        for packages in self.packages.values():
+            yield from packages
+
+    def installed(self, pattern: str = "*") -> tuple[Package, ...]:
+        """Those with files on the disk (also half configured ones) whose name fits a shell pattern."""
+        return tuple(p for p in self.all() if p.unpacked and fnmatchcase(p.name, pattern))
+
+    @property
+    def held(self) -> tuple[Package, ...]:
+        """Those that the administrator put on hold."""
+        return tuple(p for p in self.all() if p.want == "hold")
+
+    def owner(self, path: str) -> str | None:
+        """The package that a file of the driver, CUDA or cuDNN belongs to; whether /lib is /usr/lib or not. Large
+        documentation and tool packages (nsight) are not looked at."""
+        return self.files.get(_usr(path))
+
+    @classmethod
+    def probe(cls, host: Host) -> "Packages":
+        try:
+            content = host.read(STATUS, STATUS_LIMIT)
+        except Unreadable as problem:
+            raise Unavailable(f"dpkg's status can't be read: {problem}") from problem
+        if content is None:
+            raise Unavailable(f"there is no {STATUS}: not a machine with Debian's packages")
+        packages: dict[tuple[str, str], Package] = {}
+        total = _collect(content, packages)
+        if total == 0 and content.strip():
+            raise Unavailable(f"{STATUS} holds no package: it is damaged")
+        updates = tuple(n for n in host.listdir(UPDATES) if re.fullmatch(r"\d{1,8}", n, re.ASCII))
+        for name in updates[:1000]:
+            try:
+                _collect(host.read(f"{UPDATES}/{name}") or b"", packages, every=True)
+            except Unreadable:
+                continue  # that it is there is the finding; what it would say stays unknown
+        by_name: dict[str, tuple[Package, ...]] = {}
+        for package in packages.values():
+            by_name[package.name] = (*by_name.get(package.name, ()), package)
+        _native_first(by_name, host)
+        files, unlisted = _file_lists(host, by_name)
+        return cls(by_name, total, updates, files, unlisted)
+
+
+def _collect(content: bytes, packages: dict[tuple[str, str], Package], *, every: bool = False) -> int:
+    """Add the stanzas that matter (or every one) and count all. There are thousands: no stanza is copied in vain."""
+    total, start = 0, 0
+    content = content.replace(b"\r\n", b"\n") if b"\r\n" in content else content
+    while start < len(content):
+        end = content.find(b"\n\n", start)
+        if end < 0:
+            end = len(content)
+        dull = content.find(_INSTALLED, start, end) >= 0 and content.startswith(b"Package: ", start)
+        if dull and not every and not _RELEVANT.match(content, start + 9):
+            total += 1
+        elif match := _NAME.search(content, start, end):
+            total += 1
+            package = _package(match[1].decode(errors="surrogateescape"), content[start:end])
+            if every or package.state != "installed" or package.want != "install" or _RELEVANT.match(match[1]):
+                packages[package.name, package.architecture] = package
+        start = end + 2
+    return total
+
+
+def _package(name: str, stanza: bytes) -> Package:
+    fields = {
+        key.lower(): value.decode(errors="surrogateescape").strip() for key, value in reversed(_FIELD.findall(stanza))
+    }
+    words = [*fields.get(b"status", "").split(), "", "", ""]
+    depends = ", ".join(filter(None, (fields.get(b"pre-depends"), fields.get(b"depends"))))
+    source = fields.get(b"source", name).split() or [name]
+    return Package(
+        name, fields.get(b"architecture", ""), fields.get(b"version", ""), words[0], words[1], words[2], source[0],
+        depends,
+    )  # fmt: skip
+
+
+def _native_first(by_name: dict[str, tuple[Package, ...]], host: Host) -> None:
+    several = [name for name, packages in by_name.items() if len(packages) > 1]
+    if several:
+        native = (host.text("/var/lib/dpkg/arch") or "amd64").split()[:1] or ["amd64"]
+        for name in several:
+            by_name[name] = tuple(
+                sorted(by_name[name], key=lambda p: (not p.unpacked, p.architecture not in (native[0], "all")))
+            )
+
+
+def _file_lists(host: Host, by_name: Mapping[str, tuple[Package, ...]]) -> tuple[dict[str, str], tuple[str, ...]]:
+    files: dict[str, str] = {}
+    unlisted = []
+    wanted = [p for ps in by_name.values() for p in ps if p.unpacked and p.gpu]
+    for package in [p for p in wanted if not _BULKY.search(p.name)][:_LISTS_LIMIT]:
+        try:
+            names = (f"{package.name}:{package.architecture}", package.name)
+            content = next((c for n in names if (c := host.read(f"{INFO}/{n}.list", _LIST_LIMIT)) is not None), None)
+        except Unreadable:
+            content = None
+        if content is None:
+            unlisted.append(package.name)
+            continue
+        for line in content.decode(errors="surrogateescape").splitlines():
+            if "/share/doc/" not in line and "/share/man/" not in line:
+                files[_usr(line)] = package.name
+    if files:
+        for original, diverted, by in _diversions(host):
+            owner = files.get(original)
+            if owner and owner != by:
+                files[diverted] = owner
+                del files[original]
+    return files, tuple(unlisted)
+
+
+def _diversions(host: Host) -> Iterator[tuple[str, str, str]]:
+    """(where a package would put a file, where it is put instead, the package for which that is done)"""
+    try:
+        lines = (host.text("/var/lib/dpkg/diversions") or "").splitlines()
+    except Unreadable:
+        return
+    for i in range(0, len(lines) - 2, 3):
+        yield _usr(lines[i]), _usr(lines[i + 1]), lines[i + 2]
+
+
+def _usr(path: str) -> str:
+    return f"/usr{path}" if path.startswith(("/lib", "/bin/", "/sbin/")) else path
+
+
+class DriverPackage(NamedTuple):
+    """A part of the driver. `role` is driver (what pulls in all of it), meta (NVIDIA's cuda-drivers), module (DKMS or
+    source), prebuilt (Ubuntu's built modules, whose version is the kernel's), compute (libcuda, NVML), gl, x, utils
+    (nvidia-smi), firmware or support. `family` is the naming scheme: debian, debian-open, debian-tesla-470,
+    debian-legacy-390xx, ubuntu, ubuntu-server, ubuntu-old (up to 17.10), nvidia-repo (590 and newer)."""
+
+    package: Package
+    role: str
+    family: str
+    branch: int | None
+    open: bool
+
+    @property
+    def coupled(self) -> bool:
+        """Whether its version must be that of the libraries; several firmware packages may be there side by side."""
+        return self.role not in ("prebuilt", "firmware")
+
+
+class DriverPackages(NamedTuple):
+    """The packages of the driver that have files on the disk. `version` is the upstream version of most of them
+    ("" without a driver), `branch` its first number."""
+
+    members: tuple[DriverPackage, ...]
+    version: str
+    branch: int | None
+
+    def role(self, *roles: str) -> tuple[DriverPackage, ...]:
+        """Those with one of these roles."""
+        return tuple(m for m in self.members if m.role in roles)
+
+    def versions(self) -> dict[str, tuple[DriverPackage, ...]]:
+        """The members by upstream version, the version of most first."""
+        groups: dict[str, tuple[DriverPackage, ...]] = {}
+        for member in self.members:
+            if member.coupled:
+                groups[member.package.upstream] = (*groups.get(member.package.upstream, ()), member)
+        return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """Names of the packages that, once installed, make the driver complete: what pulls in all of it, and what
+        programs on the GPU need besides. Empty without a driver."""
+        tops = [m.package for m in self.role("driver", "meta") if m.package.upstream == self.version]
+        names = [p.name for p in tops if not re.search(r"-(bin|libs.*|i386)$", p.name)]
+        first = self._typical()
+        if first is None:
+            return ()
+        is_open = "-open" if any(m.open for m in self.members) else ""
+        if first.family.startswith("debian"):
+            flavour = _flavour(first.family)
+            return (*(names or [f"nvidia-{flavour}driver"]), f"nvidia-{flavour}smi", *self.compute_packages)
+        if first.family == "ubuntu-old":
+            return f"nvidia-{first.branch}", *self.compute_packages
+        if first.family.startswith("ubuntu"):
+            suffix = f"{first.branch}{first.family.removeprefix('ubuntu')}"
+            return *(names or [f"nvidia-driver-{suffix}{is_open}"]), f"nvidia-utils-{suffix}"
+        return tuple(names or ["nvidia-open" if is_open else "cuda-drivers"])
+
+    @property
+    def compute_packages(self) -> tuple[str, ...]:
+        """Names of the packages with libcuda and NVML, in the naming of the driver that is here."""
+        first = self._typical()
+        if first is None:
+            return ()
+        if first.family.startswith("debian"):
+            flavour = _flavour(first.family)
+            prefix = f"libnvidia-{flavour}" if flavour else "lib"
+            return f"{prefix}cuda1", f"libnvidia-{flavour}ml1"
+        if first.family == "ubuntu-old":
+            return (f"libcuda1-{first.branch}",)
+        if first.family.startswith("ubuntu"):
+            return (f"libnvidia-compute-{first.branch}{first.family.removeprefix('ubuntu')}",)
+        return ("libnvidia-compute",)
+
+    def _typical(self) -> DriverPackage | None:
+        """A member whose naming is that of the driver."""
+        named = [m for m in self.members if m.role not in ("meta", "prebuilt", "firmware")] or list(self.members)
+        return next((m for m in named if m.package.upstream == self.version), next(iter(named), None))
+
+    @classmethod
+    def probe(cls, packages: Packages) -> "DriverPackages":
+        members = tuple(m for p in packages.all() if p.unpacked and (m := classify(p)))
+        driver = cls(members, "", None)
+        version = next(iter(driver.versions()), "")
+        branch = re.match(r"\d+", version, re.ASCII)
+        return cls(members, version, int(branch[0]) if branch else None)
+
+
+def _flavour(family: str) -> str:
+    """ "tesla-470-" of "debian-tesla-470"; "" for Debian's current driver, open or not."""
+    flavour = family.removeprefix("debian").removeprefix("-").removeprefix("open")
+    return f"{flavour}-" if flavour else ""
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str, str], ...]:
+    rows = load("package_patterns")["patterns"]
+    return tuple((re.compile(row["regex"], re.ASCII), row["role"], row["family"]) for row in rows)
+
+
+def classify(package: Package) -> DriverPackage | None:
+    """As a part of the driver; None for what is none, has versions of its own (nvidia-settings, …), or is empty and
+    only leads from an old branch to a new one."""
+    if not package.gpu:
+        return None
+    for pattern, role, family in _patterns():
+        match = pattern.match(package.name)
+        if match is None:
+            continue
+        groups = match.groupdict()
+        named = groups.get("branch")
+        upstream = re.match(r"(\d{2,4})\.\d", package.upstream, re.ASCII)
+        if not role or (role != "prebuilt" and (upstream is None or (named and named != upstream[1]))):
+            return None
+        family = family.format(server=groups.get("server") or "", flavour=groups.get("flavour") or "")
+        number = named or (upstream[1] if upstream else None)
+        return DriverPackage(package, role, family, int(number) if number else None, bool(
+            groups.get("open") or re.search(r"-open(-|$)", package.name)))  # fmt: skip
+    return None

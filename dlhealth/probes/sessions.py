@@ -1,0 +1,290 @@
+"""Graphical logins: how long they lasted, and what their programs complained of."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from dlhealth.host import Host, Unreadable
+from dlhealth.probes import Unavailable
+from dlhealth.probes.homes import HomeFiles
+from dlhealth.probes.journal import Journal, Line
+from dlhealth.probes.users import Account, may_read
+
+SHORT = 10.0
+"""Seconds. A desktop that ends earlier never showed itself."""
+TRIES, WINDOW = 3, 600.0
+"""A loop is so many short sessions within so many seconds: fewer may be a person who logs out again."""
+ERRORS = 64 << 10
+"""Bytes that are read of each log of a session, from its end."""
+
+RECENT = 30 * 86400.0
+"""Seconds. A session's log that is older than the newest line of the system's logs by so much is of no login of late."""
+LONGEST = 300
+"""Characters of one line: enough to know it."""
+X_LOG = 256 << 10
+"""Bytes of an X server's log; it starts anew with each server."""
+
+_PAM = re.compile(r"pam_unix\(([^:()]+):session\): session (opened|closed) for user ([^\s(]+)")
+_UPTIME = re.compile(r"^\[ *[\d.]+\] *")
+_NEW = re.compile(r"New session '?(\w+)'? of user '?([^\s']+?)'?(?: with class '([\w-]+)' and type '(\w+)')?\.$")
+_GONE = re.compile(r"(?:Session (\w+) logged out\.|Removed session (\w+)\.)")
+_MANAGERS = (
+    "gdm",
+    "lightdm",
+    "sddm",
+    "lxdm",
+    "slim",
+    "xdm",
+    "mdm",
+    "kdm",
+    "wdm",
+    "nodm",
+    "kde",
+    "greetd",
+    "cosmic-greeter",
+    "ly",
+)
+_GREETERS = frozenset(
+    ("lightdm", "gdm", "Debian-gdm", "gdm-greeter", "sddm", "lxdm", "greeter", "greetd", "_greetd", "cosmic-greeter")
+)
+# A PAM session and logind's begin in the same login, one a moment after the other.
+_SAME_LOGIN = 5.0
+# So soon after a graphical session its greeter is back.
+_GREETER_BACK = 15.0
+
+
+class Session(NamedTuple):
+    """One graphical session of a person. Times in seconds as in the log; `ended` is None where no end was seen.
+    `service` is the PAM service of the display manager ("" where only logind told of the session)."""
+
+    user: str
+    boot: str
+    service: str
+    started: float
+    ended: float | None
+    source: str
+
+
+class Loop(NamedTuple):
+    """A person whom the greeter got back at once, several times, and who did not get in afterwards."""
+
+    user: str
+    services: tuple[str, ...]
+    tries: int
+    shortest: float
+    longest: float
+    source: str
+
+
+class Sessions(NamedTuple):
+    """All graphical sessions in the logs, oldest first."""
+
+    sessions: tuple[Session, ...]
+    ends: dict[str, float]
+    """When the last line of each boot was written."""
+
+    def users(self) -> tuple[str, ...]:
+        """Who logged in graphically in the last boot in which anybody did."""
+        last = self.sessions[-1].boot if self.sessions else ""
+        return tuple(dict.fromkeys(s.user for s in self.sessions if s.boot == last))
+
+    def loops(self) -> tuple[Loop, ...]:
+        """Who is in a login loop, judged by the last boot in which he logged in."""
+        found = (self.loop(user) for user in dict.fromkeys(s.user for s in self.sessions))
+        return tuple(loop for loop in found if loop)
+
+    def loop(self, user: str) -> Loop | None:
+        """The loop of one person, None where there is none."""
+        own = [s for s in self.sessions if s.user == user]
+        streak: list[tuple[Session, float]] = []
+        for session in own:
+            if session.boot != own[-1].boot:
+                continue
+            seconds = self._lasted(session)
+            streak = [*streak, (session, seconds)] if seconds < SHORT else []
+        tries = zip(streak, streak[TRIES - 1 :], strict=False)
+        if not any(last[0].started - first[0].started <= WINDOW for first, last in tries):
+            return None
+        return Loop(
+            user,
+            tuple(dict.fromkeys(s.service for s, _ in streak if s.service)),
+            len(streak),
+            min(seconds for _, seconds in streak),
+            max(seconds for _, seconds in streak),
+            ", ".join(dict.fromkeys(s.source for s, _ in streak)),
+        )
+
+    def got_in(self, user: str) -> bool:
+        """Whether the last thing that is known of a person is a session that lasted."""
+        own = [s for s in self.sessions if s.user == user]
+        return bool(own) and self._lasted(own[-1]) >= SHORT
+
+    def _lasted(self, session: Session) -> float:
+        """In seconds. A session without an end is as long as the log, and never short: it may go on."""
+        if session.ended is None:
+            return max(SHORT, self.ends[session.boot] - session.started)
+        return session.ended - session.started
+
+    @classmethod
+    def probe(cls, journal: Journal) -> "Sessions":
+        sessions = find_sessions(journal.lines)
+        if not sessions and journal.problem:
+            raise Unavailable(f"no login is seen: {journal.problem}")
+        return cls(tuple(sessions), {line.boot: line.time for line in journal.lines})
+
+
+class _Open:
+    """A session while the log is read."""
+
+    def __init__(self, user: str, line: Line, service: str = "", number: str = "") -> None:
+        self.user, self.line, self.service, self.number = user, line, service, number
+        self.ended: float | None = None
+        self.graphical = bool(service)
+
+    def near(self, line: Line) -> bool:
+        return self.line.boot == line.boot and 0 <= line.time - self.line.time <= _SAME_LOGIN
+
+    def session(self) -> Session:
+        line = self.line
+        return Session(self.user, line.boot, self.service, line.time, self.ended, line.source)
+
+
+def find_sessions(lines: Iterable[Line]) -> list[Session]:
+    """The graphical sessions of people, oldest first, from what PAM and logind say."""
+    opened: list[_Open] = []
+    others: list[tuple[str, Line]] = []  # logins that are not graphical, by user
+    greeters: list[Line] = []
+    for line in lines:
+        if match := _PAM.search(line.text):
+            _pam(match, line, opened, others, greeters)
+        elif match := _NEW.match(line.text):
+            _new(match, line, opened, others, greeters)
+        elif match := _GONE.match(line.text):
+            number = match[1] or match[2]
+            for session in reversed(opened):
+                if session.number == number and session.line.boot == line.boot:
+                    session.ended = line.time if session.ended is None else min(session.ended, line.time)
+                    break
+    return [s.session() for s in opened if s.graphical or _greeter_came_back(s, greeters)]
+
+
+def _pam(
+    match: re.Match[str], line: Line, opened: list[_Open], others: list[tuple[str, Line]], greeters: list[Line]
+) -> None:
+    service, what, user = match.groups()
+    of_greeter = "greeter" in service and service != "cosmic-greeter"
+    if of_greeter or "launch-environment" in service or user in _GREETERS:
+        if what == "opened":
+            greeters.append(line)
+    elif not service.startswith(_MANAGERS):
+        # The manager of a person's units, or a sudo in the session, tells nothing of how the session came.
+        if what == "opened" and service in ("sshd", "login", "cron", "su", "su-l", "remote", "xrdp-sesman"):
+            others.append((user, line))
+    elif what == "opened":
+        same = next((s for s in opened[-3:] if not s.service and s.user == user and s.near(line)), None)
+        if same:  # logind was first
+            same.service, same.graphical = service, True
+        else:
+            opened.append(_Open(user, line, service))
+    else:
+        for session in reversed(opened):
+            same_process = None in (session.line.pid, line.pid) or session.line.pid == line.pid
+            if (session.user, session.service, session.line.boot) == (user, service, line.boot) and same_process:
+                if session.ended is None:
+                    session.ended = line.time
+                break
+
+
+def _new(
+    match: re.Match[str], line: Line, opened: list[_Open], others: list[tuple[str, Line]], greeters: list[Line]
+) -> None:
+    number, user, kind, display = match.groups()
+    if user in _GREETERS or kind == "greeter":
+        greeters.append(line)
+        return
+    if kind and not kind.startswith("user"):
+        return
+    same = next((s for s in reversed(opened) if s.user == user and not s.number and s.near(line)), None)
+    if same:
+        same.number = number
+        return
+    if kind and display not in ("x11", "wayland", "mir"):
+        return
+    if any(u == user and abs(line.time - other.time) <= _SAME_LOGIN for u, other in others[-5:]):
+        return
+    session = _Open(user, line, "", number)
+    session.graphical = bool(kind)
+    opened.append(session)
+
+
+def _greeter_came_back(session: _Open, greeters: Iterable[Line]) -> bool:
+    """Whether a session that only logind told of was one of a greeter: that one shows itself again after it."""
+    ended = session.ended
+    return ended is not None and any(
+        g.boot == session.line.boot and -2.0 <= g.time - ended <= _GREETER_BACK for g in greeters
+    )
+
+
+class Complaint(NamedTuple):
+    """One line that a session or its X server wrote; `user` is "" where it can't be said whose session it was."""
+
+    user: str
+    source: str
+    text: str
+
+
+class SessionLogs(NamedTuple):
+    """What the last sessions wrote: X servers' errors, session programs' output, display managers' complaints."""
+
+    complaints: tuple[Complaint, ...]
+    problems: tuple[str, ...]
+
+    def matching(self, pattern: str) -> tuple[Complaint, ...]:
+        """Lines that match a regular expression; each text of a file once."""
+        wanted = re.compile(pattern)
+        return tuple(dict.fromkeys(c for c in self.complaints if wanted.search(c.text)))
+
+    @classmethod
+    def probe(cls, host: Host, journal: Journal | None, homes: HomeFiles | None) -> "SessionLogs":
+        complaints, problems = [], []
+        accounts = [home.account for home in homes.homes if not home.problem] if homes else []
+        newest = journal.lines[-1].time if journal and journal.lines else 0.0
+        for user, path, account in _files(accounts):
+            try:
+                if account and not (may_read(host, account, path)):
+                    continue
+                status = host.stat(path)
+                if status is None or status.mtime < newest - RECENT:
+                    continue
+                content = host.tail(path, X_LOG if "Xorg" in path else ERRORS) or b""
+            except Unreadable as problem:
+                problems.append(str(problem))
+                continue
+            for text in content.decode(errors="surrogateescape").splitlines():
+                # Of the X server's lines, the few that are errors; some thousand others are its hardware.
+                if "Xorg" not in path or "(EE)" in text or "NVIDIA: Failed" in text:
+                    complaints.append(Complaint(user, path, _UPTIME.sub("", text.strip())[:LONGEST]))
+        names = {a.uid: a.name for a in accounts}
+        if journal:
+            for line in journal.matching(r"", last_boot=True):
+                if line.identifier not in ("kernel", "systemd-logind"):
+                    user = names.get(line.uid, "") if line.uid else ""
+                    complaints.append(
+                        Complaint(user, f"{line.source} ({line.identifier.rstrip(']')})", line.text.strip()[:LONGEST])
+                    )
+        return cls(tuple(complaints), tuple(problems))
+
+
+def _files(accounts: Iterable[Account]) -> Iterator[tuple[str, str, Account | None]]:
+    # A session that dies takes its X server along: its log is then the old one.
+    yield "", "/var/log/Xorg.0.log", None
+    yield "", "/var/log/Xorg.0.log.old", None
+    for account in accounts:
+        for name in (
+            ".xsession-errors",
+            ".local/share/xorg/Xorg.0.log",
+            ".local/share/xorg/Xorg.1.log",
+            ".local/share/sddm/xorg-session.log",
+            ".local/share/sddm/wayland-session.log",
+        ):
+            yield account.name, f"{account.home.rstrip('/')}/{name}", account

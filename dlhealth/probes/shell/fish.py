@@ -1,0 +1,679 @@
+"""Reads fish's start-up files.
+
+Lists are kept as one string: with colons for the variables that fish itself joins so (their names end in PATH), with
+blanks for others.
+"""
+
+import posixpath
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dlhealth.data import load
+from dlhealth.host import Unreadable
+from dlhealth.probes.shell import patterns
+from dlhealth.probes.shell.reader import Left, Reader
+from dlhealth.probes.shell.state import WATCHED, Unsure
+from dlhealth.probes.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, tidy
+
+_SPECIAL = " \t\n;&|<>()'\"\\$"
+_DEEPEST = 30
+
+
+class Piece(NamedTuple):
+    """Of a word: text, or a variable's name; `kind` is "text", "variable", "output" (its text) or "other"."""
+
+    kind: str
+    text: str
+    quoted: bool
+
+
+Word = tuple[Piece, ...]
+
+
+class Command(NamedTuple):
+    """`joined` is "and" or "or" where it depends on the one before; `piped` is the command whose output it reads."""
+
+    line: int
+    words: tuple[Word, ...]
+    joined: str
+    negated: bool
+    piped: tuple[Word, ...] | None
+
+
+class Block(NamedTuple):
+    """if, for, while, switch, begin, function. `parts` are the head and the commands of each branch."""
+
+    line: int
+    kind: str
+    parts: "tuple[tuple[tuple[Command, ...] | tuple[Word, ...], tuple[Command | Block, ...]], ...]"
+    joined: str
+    negated: bool
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.i = 0
+        self.line = 1
+        self.depth = 0
+
+    def commands(self, stop: tuple[str, ...]) -> tuple[tuple[Command | Block, ...], str]:
+        """Commands up to one of the words; with that word ("" at the end)."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise Unsure("nested too deeply")
+        found: list[Command | Block] = []
+        joined = ""
+        while True:
+            self.blank(newlines=True)
+            if self.i >= len(self.text):
+                if stop:
+                    raise Unsure("the file ends within a block")
+                break
+            line, start = self.line, self.i
+            words = self.words()
+            name = plain(words[0]) if words else None
+            if name in stop and name:
+                self.i, self.line = start, line
+                self.depth -= 1
+                return tuple(found), name
+            if not words:
+                if self.text[self.i : self.i + 1] not in ("|", "&", ";", "<", ">"):
+                    raise Unsure("syntax that is not followed")
+                self.i += 1
+                continue
+            found.append(self.statement(line, words, joined))
+            self.blank()
+            joined = {"&&": "and", "||": "or"}.get(self.text[self.i : self.i + 2], "")
+            self.i += 2 if joined else 0
+        self.depth -= 1
+        return tuple(found), ""
+
+    def statement(self, line: int, words: list[Word], joined: str) -> "Command | Block":
+        negated = False
+        while words and (first := plain(words[0])) in ("and", "or", "not", "!", "builtin", "time") and len(words) > 1:
+            if first in ("and", "or"):
+                joined = first
+            elif first in ("not", "!"):
+                negated = not negated
+            words = words[1:]
+        name = plain(words[0]) if words else None
+        if name in ("if", "while", "for", "switch", "begin", "function"):
+            return self.block(line, name, words[1:], joined, negated)
+        piped: tuple[Word, ...] | None = None
+        while self.at_pipe():
+            piped = tuple(words)
+            self.i += 1
+            self.blank(newlines=True)
+            words = self.words()
+            if words and plain(words[0]) in ("while", "read", "begin", "for", "if"):
+                raise Unsure("a pipe into a block")
+        return Command(line, tuple(words), joined, negated, piped)
+
+    def at_pipe(self) -> bool:
+        self.blank()
+        return self.text[self.i : self.i + 1] == "|" and self.text[self.i : self.i + 2] != "||"
+
+    def block(self, line: int, kind: str, head: list[Word], joined: str, negated: bool) -> Block:
+        parts: list[tuple[tuple[Command, ...] | tuple[Word, ...], tuple[Command | Block, ...]]] = []
+        if kind in ("if", "while"):
+            condition = self.condition(line, head)
+            body, ending = self.commands(("else", "end"))
+            parts.append((condition, body))
+            while ending == "else":
+                words = self.words()[1:]
+                otherwise = bool(words) and plain(words[0]) == "if"
+                condition = self.condition(self.line, words[1:]) if otherwise else ()
+                if words and not otherwise:
+                    raise Unsure("an else that is not followed")
+                body, ending = self.commands(("else", "end"))
+                parts.append((condition, body))
+        elif kind == "switch":
+            _, ending = self.commands(("case", "end"))
+            parts.append((tuple(head), ()))
+            while ending == "case":
+                patterns_ = tuple(self.words()[1:])
+                body, ending = self.commands(("case", "end"))
+                parts.append((patterns_, body))
+        else:
+            body, _ = self.commands(("end",))
+            parts.append((tuple(head), body))
+        self.words()  # end, with what may be redirected after it
+        if self.at_pipe():
+            raise Unsure("a block in a pipe")
+        return Block(line, kind, tuple(parts), joined, negated)
+
+    def condition(self, line: int, words: list[Word]) -> tuple[Command, ...]:
+        """The commands after if or while, with those that and, or, && and || add."""
+        first = self.statement(line, words, "")
+        found = [first]
+        while True:
+            self.blank()
+            operator = {"&&": "and", "||": "or"}.get(self.text[self.i : self.i + 2], "")
+            if operator:
+                self.i += 2
+                self.blank(newlines=True)
+                found.append(self.statement(self.line, self.words(), operator))
+                continue
+            start, number = self.i, self.line
+            while self.text[self.i : self.i + 1] in (";", "\n"):
+                self.step()
+                self.blank()
+            words = self.words()
+            if words and plain(words[0]) in ("and", "or"):
+                found.append(self.statement(number, words, ""))
+                continue
+            self.i, self.line = start, number
+            break
+        commands = tuple(c for c in found if isinstance(c, Command))
+        if len(commands) != len(found):
+            raise Unsure("a block as a condition")
+        return commands
+
+    def step(self) -> None:
+        self.line += self.text[self.i] == "\n"
+        self.i += 1
+
+    def blank(self, newlines: bool = False) -> None:
+        while self.i < len(self.text):
+            char = self.text[self.i]
+            if char in " \t" or (newlines and char in "\n;"):
+                self.step()
+            elif char == "\\" and self.text[self.i + 1 : self.i + 2] == "\n":
+                self.i += 1
+                self.step()
+            elif char == "#":
+                while self.i < len(self.text) and self.text[self.i] != "\n":
+                    self.i += 1
+            else:
+                return
+
+    def words(self) -> list[Word]:
+        words: list[Word] = []
+        while True:
+            self.blank()
+            if self.i >= len(self.text) or self.text[self.i] in "\n;|":
+                return words
+            if self.text[self.i] == "&":
+                if self.text[self.i + 1 : self.i + 2] in ("&", ">"):
+                    if self.text[self.i + 1] == "&":
+                        return words
+                    self.i += 1
+                else:
+                    self.i += 1
+                    raise Unsure("a job in the background")
+            redirection = re.compile(r"[0-9]*(>>?\??&?|<&?)[ \t]*").match(self.text, self.i)
+            if redirection:
+                self.i = redirection.end()
+                self.word()
+                continue
+            word = self.word()
+            if not word:
+                raise Unsure("syntax that is not followed")
+            words.append(word)
+
+    def word(self) -> Word:
+        pieces: list[Piece] = []
+        while self.i < len(self.text):
+            char = self.text[self.i]
+            if char == "(" or self.text.startswith("$(", self.i):
+                self.i += 1 if char == "(" else 2
+                pieces.append(Piece("output", self.parentheses(), False))
+            elif char in " \t\n;&|<>)":
+                break
+            elif char == "'":
+                match = re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL).match(self.text, self.i)
+                if not match:
+                    raise Unsure("a quote ' is left open")
+                self.skip(match.end())
+                pieces.append(Piece("text", re.sub(r"\\(['\\])", r"\1", match[1]), True))
+            elif char == '"':
+                self.double(pieces)
+            elif char == "\\":
+                following = self.text[self.i + 1 : self.i + 2]
+                pieces.append(
+                    Piece("text", following, True)
+                    if following not in "abefnrtvxXuUoc01234567"
+                    else Piece("other", "", True)
+                )
+                self.skip(self.i + 2)
+            elif char == "$":
+                self.variable(pieces, False)
+            else:
+                match = re.compile(r"[^" + re.escape(_SPECIAL) + "]+").match(self.text, self.i)
+                self.skip(match.end() if match else self.i + 1)
+                text = match[0] if match else char
+                pieces.append(Piece("other" if "{" in text else "text", text, False))
+        return tuple(pieces)
+
+    def skip(self, end: int) -> None:
+        self.line += self.text.count("\n", self.i, end)
+        self.i = min(end, len(self.text))
+
+    def double(self, pieces: list[Piece]) -> None:
+        self.i += 1
+        pieces.append(Piece("text", "", True))
+        while True:
+            match = re.compile(r"[^\"\\$]+").match(self.text, self.i)
+            if match:
+                pieces.append(Piece("text", match[0], True))
+                self.skip(match.end())
+            if self.i >= len(self.text):
+                raise Unsure('a quote " is left open')
+            char = self.text[self.i]
+            if char == '"':
+                self.i += 1
+                return
+            if self.text.startswith("$(", self.i):
+                self.i += 2
+                pieces.append(Piece("other", self.parentheses(), True))
+            elif char == "$":
+                self.variable(pieces, True)
+            else:
+                following = self.text[self.i + 1 : self.i + 2]
+                if following != "\n":
+                    pieces.append(Piece("text", following if following in '"$\\' else "\\" + following, True))
+                self.skip(self.i + 2)
+
+    def variable(self, pieces: list[Piece], quoted: bool) -> None:
+        match = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?").match(self.text, self.i)
+        if not match:
+            raise Unsure("a $ that is not followed")
+        self.i = match.end()
+        pieces.append(Piece("other" if match[2] else "variable", match[1], quoted))
+
+    def parentheses(self) -> str:
+        """The text up to the closing one."""
+        start, depth, quote = self.i, 1, ""
+        while self.i < len(self.text):
+            char = self.text[self.i]
+            if char == "\\":
+                self.skip(self.i + 1)
+            elif quote:
+                quote = "" if char == quote else quote
+            elif char in "'\"":
+                quote = char
+            elif char in "()":
+                depth += 1 if char == "(" else -1
+                if depth == 0:
+                    self.i += 1
+                    return self.text[start : self.i - 1]
+            if self.i < len(self.text):
+                self.step()
+        raise Unsure("a parenthesis is left open")
+
+
+def plain(word: Word) -> str | None:
+    """The text of a word without expansion."""
+    return "".join(p.text for p in word) if all(p.kind == "text" for p in word) else None
+
+
+class Fish(Reader):
+    """`start` reads what fish reads at its start: conf.d, then config.fish of the system and of the person."""
+
+    def start(self) -> None:
+        home = self.session.account.home
+        configuration = self.state.get("XDG_CONFIG_HOME").value
+        own = posixpath.join(configuration if configuration and is_known(configuration) else f"{home}/.config", "fish")
+        try:
+            self.universal(f"{own}/fish_variables")
+            names: dict[str, str] = {}
+            for folder in (f"{own}/conf.d", "/etc/fish/conf.d", "/usr/share/fish/vendor_conf.d"):
+                try:
+                    for name in self.session.host.listdir(folder):
+                        if name.endswith(".fish"):
+                            names.setdefault(name, f"{folder}/{name}")
+                except Unreadable as problem:
+                    self.session.forget(str(problem))
+            for _, path in sorted(names.items()):
+                self.read(path)
+            for path in ("/etc/fish/config.fish", f"{own}/config.fish"):
+                self.read(path)
+        except Left:
+            pass
+
+    def universal(self, path: str) -> None:
+        """fish_variables: universal variables, of which fish puts fish_user_paths in front of PATH."""
+        try:
+            text = self.session.text(path) or ""
+        except Unsure as problem:
+            self.session.forget(str(problem))
+            return
+        for number, line in enumerate(text.split("\n"), 1):
+            match = re.match(r"SETUVAR (--export )?([A-Za-z_]\w*):(.*)", line)
+            if not match:
+                continue
+            self.session.source = f"{path}:{number}"
+            items = [re.sub(r"\\x([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), i) for i in match[3].split("\\x1e")]
+            if match[2] == "fish_user_paths":
+                self.user_paths([i for i in items if i])
+            elif not all(map(is_known, items)):
+                continue
+            else:
+                self.session.set(match[2], self.joined(match[2], items), "universal", exported=bool(match[1]))
+
+    def user_paths(self, items: list[str]) -> None:
+        if items and all(map(is_known, items)):
+            self.session.set("PATH", tidy(":".join([*items, self.state.get("PATH").value or ""])), "fish_user_paths")
+
+    def run_text(self, text: str) -> None:
+        commands, _ = _Parser(text).commands(())
+        self.run(commands)
+
+    def run(self, commands: Sequence[Command | Block]) -> None:
+        for command in commands:
+            self.at(command.line)
+            status = self.state.status
+            if command.joined and status is None:
+                self.fork(None, (lambda command=command: self.one(command), lambda: None))  # type: ignore[misc]
+                self.state.status = None
+            elif not command.joined or status is (command.joined == "and"):
+                self.one(command)
+
+    def one(self, command: Command | Block) -> None:
+        if isinstance(command, Block):
+            self.block(command)
+        else:
+            self.command(command)
+        if command.negated and self.state.status is not None:
+            self.state.status = not self.state.status
+
+    def block(self, block: Block) -> None:
+        if block.kind == "if":
+            self.branches(block.parts)
+        elif block.kind == "begin":
+            self.run(block.parts[0][1])
+        elif block.kind == "function":
+            head = block.parts[0][0]
+            name = plain(head[0]) if head and not isinstance(head[0], (Command, Block)) else None
+            if name:
+                self.state.functions[name] = block.parts[0][1]
+            self.state.status = True
+        elif block.kind == "for":
+            self.for_(block)
+        elif block.kind == "switch":
+            self.switch(block)
+        else:
+            raise Unsure("a loop that is not followed")
+
+    def branches(self, parts: Sequence[tuple[Sequence[object], Sequence[Command | Block]]]) -> None:
+        if not parts:
+            return
+        condition, body = parts[0]
+        commands = [c for c in condition if isinstance(c, Command)]
+        if not commands:
+            self.run(body)
+            return
+        self.run(commands)
+        self.fork(self.state.status, (lambda: self.run(body), lambda: self.branches(parts[1:])))
+
+    def for_(self, block: Block) -> None:
+        head, body = block.parts[0]
+        words = [w for w in head if not isinstance(w, (Command, Block))]
+        name = plain(words[0]) if words else None
+        items = self.fields(words[2:])
+        if not name or items is None or len(items) > 100 or not all(map(is_known, items)):
+            raise Unsure("a loop over what is not known")
+        for item in items:
+            self.session.set(name, item, "for")
+            self.run(body)
+
+    def switch(self, block: Block) -> None:
+        head = [w for w in block.parts[0][0] if not isinstance(w, (Command, Block))]
+        subject = self.text(head[0]) if head else UNKNOWN
+
+        def arms(number: int) -> None:
+            if number >= len(block.parts):
+                return
+            words, body = block.parts[number]
+            truths = []
+            for word in words:
+                pieces = (
+                    [(p.text, False) for p in word if isinstance(p, Piece)]
+                    if not isinstance(word, (Command, Block))
+                    else []
+                )
+                truths.append(patterns.matches(patterns.parse(pieces), subject))
+            truth: Truth = True if True in truths else None if None in truths else False
+            self.fork(truth, (lambda: self.run(body), lambda: arms(number + 1)))
+
+        arms(1)
+
+    # Commands.
+    def command(self, command: Command) -> None:
+        words = list(command.words)
+        first = self.fields(words[:1])
+        if not first or len(first) != 1 or not is_known(first[0]):
+            raise Unsure("a command whose name is not known")
+        name = first[0]
+        self.state.status = True
+        if command.piped is not None:
+            if name in ("source", "."):
+                self.output_is_run(posixpath.basename(plain(command.piped[0]) or UNKNOWN) if command.piped else UNKNOWN)
+            self.state.status = None
+            return
+        if name in load("shell_helpers")["conda_command"]:
+            if len(words) > 1 and plain(words[1]) in ("activate", "deactivate"):
+                self.prepend("conda activate changes PATH")
+                for variable in ("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"):
+                    self.session.set(variable, UNKNOWN, "conda activate")
+            self.state.status = None
+            return
+        if name in load("shell_helpers")["unknown_command"]:
+            raise Unsure(f"{name} changes the environment")
+        if name in load("shell_helpers")["prepending_command"]:
+            self.prepend(f"{name} changes PATH")
+            return
+        if name in self.state.functions:
+            self.call(name)
+            return
+        builtin = (
+            getattr(self, f"do_{name}", None)
+            if name.isidentifier()
+            else {"[": self.do_test, ".": self.do_source}.get(name)
+        )
+        if builtin is None:
+            self.state.status = None
+            return
+        arguments = self.fields(words[1:])
+        if arguments is None:
+            if name in ("test", "contains", "type", "command", "status", "string"):
+                self.state.status = None
+                return
+            raise Unsure(f"{name} of what is not known")
+        builtin(arguments, words[1:])
+
+    def call(self, name: str) -> None:
+        body = self.state.functions[name]
+        if not isinstance(body, tuple):
+            raise Unsure(f"{name} is not always the same function")
+        self.session.enter()
+        self.returned.append([])
+        try:
+            self.run(body)
+        except Left as left:
+            if left.how != "return":
+                raise
+        finally:
+            self.session.depth -= 1
+            for state in self.returned.pop():
+                self.state.merge(state)
+
+    def do_set(self, arguments: list[str], words: Sequence[Word]) -> None:
+        options = ""
+        while arguments and arguments[0].startswith("-") and len(arguments[0]) > 1:
+            option = arguments.pop(0)
+            long = {"--export": "x", "--global": "g", "--universal": "U", "--local": "l", "--query": "q", "--erase": "e",
+                    "--append": "a", "--prepend": "p", "--unexport": "u", "--path": "", "--function": "f"}  # fmt: skip
+            options += long.get(option, "?") if option.startswith("--") else option[1:]
+        if not arguments:
+            return
+        name, items = arguments[0], arguments[1:]
+        if "q" in options:
+            value = self.state.get(name).value
+            self.state.status = None if value == UNKNOWN else value is not None
+            return
+        if "?" in options or not is_known(name):
+            raise Unsure("set in a way that is not followed")
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            if "[" in name:
+                raise Unsure("set of a part of a list")
+            return
+        if "e" in options:
+            self.session.unset(name)
+            return
+        if name == "fish_user_paths":
+            if "a" in options or any("fish_user_paths" in p.text for w in words for p in w if p.kind == "variable"):
+                items = [i for i in items if i]
+            self.user_paths([i for i in items if i])
+            return
+        old = self.state.get(name).value
+        if "a" in options and old:
+            items = [old, *items]
+        elif "p" in options and old:
+            items = [*items, old]
+        if "l" in options and WATCHED.fullmatch(name):
+            raise Unsure(f"a local {name}")
+        self.session.set(name, self.joined(name, items), "set", exported="x" in options)
+        if "u" in options:
+            self.session.export(name, False)
+
+    @staticmethod
+    def joined(name: str, items: Sequence[str]) -> str:
+        return tidy((":" if name.endswith("PATH") else " ").join(items))
+
+    def do_fish_add_path(self, arguments: list[str], words: Sequence[Word]) -> None:
+        """Puts folders that exist into PATH, unless they are in it already."""
+        options = "".join(a for a in arguments if a.startswith("-"))
+        folders = [a for a in arguments if not a.startswith("-")]
+        if "n" in options.replace("--append", "").replace("--prepend", "") and "-n" in arguments:
+            return
+        path = self.state.get("PATH").value or ""
+        for folder in folders[::-1] if "a" not in options.replace("--path", "") else folders:
+            folder = self.session.absolute(folder)
+            there = self.session.test_file("-d", folder)
+            if there is None or not is_known(path):
+                path = tidy(UNKNOWN if there is None else f"{folder}:{path}")
+            elif there and folder not in known_elements(path):
+                path = f"{path}:{folder}" if "-a" in arguments or "--append" in arguments else f"{folder}:{path}"
+        self.session.set("PATH", path, "fish_add_path")
+
+    def do_test(self, arguments: list[str], words: Sequence[Word]) -> None:
+        if arguments[-1:] == ["]"]:
+            arguments = arguments[:-1]
+        self.state.status = self.truth(arguments)
+
+    def truth(self, arguments: list[str]) -> Truth:
+        if arguments[:1] == ["!"]:
+            inner = self.truth(arguments[1:])
+            return None if inner is None else not inner
+        if len(arguments) == 1:
+            empty = is_empty(arguments[0])
+            return None if empty is None else not empty
+        if len(arguments) == 2:
+            if arguments[0] in ("-n", "-z"):
+                empty = is_empty(arguments[1])
+                return None if empty is None else empty is (arguments[0] == "-z")
+            if arguments[0] in ("-e", "-f", "-d", "-r", "-x", "-s", "-L", "-h"):
+                return self.session.test_file(*arguments)
+        if len(arguments) == 3 and arguments[1] in ("=", "!=") and is_known(arguments[0] + arguments[2]):
+            return (arguments[0] == arguments[2]) is (arguments[1] == "=")
+        return None
+
+    def do_contains(self, arguments: list[str], words: Sequence[Word]) -> None:
+        arguments = [a for a in arguments if a != "--"]
+        items = [e for a in arguments[1:] for e in known_elements(a)]
+        unknown = not all(map(is_known, arguments))
+        self.state.status = True if arguments and arguments[0] in items else None if unknown else False
+
+    def do_status(self, arguments: list[str], words: Sequence[Word]) -> None:
+        asked = "".join(arguments).lstrip("-")
+        self.state.status = {"is-interactive": self.interactive, "is-login": self.login}.get(asked)
+
+    def do_type(self, arguments: list[str], words: Sequence[Word]) -> None:
+        names = [a for a in arguments if not a.startswith("-")]
+        found = self.session.find(names[0]) if len(names) == 1 and is_known(names[0]) else None
+        self.state.status = None if not found else True
+
+    def do_command(self, arguments: list[str], words: Sequence[Word]) -> None:
+        self.do_type(arguments, words) if arguments[:1] in (["-v"], ["-q"], ["-s"], ["-sq"]) else None
+        if arguments[:1] not in (["-v"], ["-q"], ["-s"], ["-sq"]):
+            self.state.status = None
+
+    def do_source(self, arguments: list[str], words: Sequence[Word]) -> None:
+        path = arguments[0] if arguments else UNKNOWN
+        output = next((p.text for w in words[:1] for p in w if p.kind == "output"), None)
+        if not is_known(path):
+            match = re.match(r"\s*(\S+).*\|\s*psub", output or "")
+            if match:
+                self.output_is_run(posixpath.basename(match[1]))
+                return
+            raise Unsure("sources a file whose name is not known")
+        path = posixpath.normpath(self.session.absolute(path))
+        if not self.known_file(posixpath.basename(path)):
+            self.state.status = self.read(path)
+
+    def do_eval(self, arguments: list[str], words: Sequence[Word]) -> None:
+        if all(map(is_known, arguments)):
+            self.run_text(" ".join(arguments))
+            return
+        output = next((p.text for w in words for p in w if p.kind in ("output", "other")), "")
+        self.output_is_run(posixpath.basename((output.split() or [UNKNOWN])[0]))
+
+    def do_return(self, arguments: list[str], words: Sequence[Word]) -> None:
+        raise Left("return")
+
+    def do_exit(self, arguments: list[str], words: Sequence[Word]) -> None:
+        raise Left("exit")
+
+    do_exec = do_exit
+
+    def do_read(self, arguments: list[str], words: Sequence[Word]) -> None:
+        raise Unsure("read")
+
+    # Expansion.
+    def fields(self, words: Sequence[Word]) -> list[str] | None:
+        """The words after expansion; an unset variable alone is no word. None where their number can't be told."""
+        result: list[str] = []
+        for word in words:
+            variables = [p for p in word if p.kind == "variable" and not p.quoted]
+            if len(word) == 1 and variables:
+                value = self.state.get(word[0].text).value
+                if value is None:
+                    continue
+                if not is_known(value) and not word[0].text.endswith("PATH"):
+                    return None
+                separator = ":" if word[0].text.endswith("PATH") else " "
+                result += value.split(separator) if is_known(value) else [value]
+                continue
+            if any(p.kind == "output" for p in word):
+                result.append(UNKNOWN)
+                continue
+            if any(p.kind == "other" and not p.quoted for p in word):
+                return None
+            text = self.text(word)
+            if text is None or any((self.state.get(p.text).value or "") == "" for p in variables):
+                continue  # joined with an empty list: nothing
+            if any(c in p.text for p in word if p.kind == "text" and not p.quoted for c in "*?"):
+                try:
+                    result += list(self.session.host.glob(text))[:200]
+                except Unreadable:
+                    return None
+                continue
+            result.append(text)
+        return result
+
+    def text(self, word: Word) -> str:
+        text = ""
+        for number, piece in enumerate(word):
+            if piece.kind == "text":
+                part = piece.text
+                if number == 0 and not piece.quoted and re.match(r"~(/|$)", part):
+                    part = (self.state.get("HOME").value or UNKNOWN) + part[1:]
+                text += part
+            elif piece.kind == "variable":
+                text += self.state.get(piece.text).value or ""
+            else:
+                text += UNKNOWN
+        return tidy(text)

@@ -1,0 +1,115 @@
+"""What the readers of fish and csh share: blocks, forks, and files that read each other."""
+
+from collections.abc import Callable, Sequence
+
+from dlhealth.data import load
+from dlhealth.probes.shell.malformed import Problem
+from dlhealth.probes.shell.state import Session, State, Unsure
+from dlhealth.probes.shell.values import AFTER, UNKNOWN, Truth, prepended, tidy
+
+
+class Left(Exception):
+    """The file or function is left (`return`), or the shell (`exit`, `exec`)."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+
+class Reader:
+    """Reads start-up files into a session."""
+
+    def __init__(self, session: Session, *, login: bool, interactive: bool) -> None:
+        self.session = session
+        self.login = login
+        self.interactive = interactive
+        self.path = ""
+        self.base = 0
+        self.returned: list[list[State]] = [[]]
+
+    @property
+    def state(self) -> State:
+        return self.session.state
+
+    def run_text(self, text: str) -> None:
+        """Parse and run."""
+        raise NotImplementedError
+
+    def read(self, path: str) -> bool:
+        """Run a file if it is there."""
+        before = self.path
+        self.session.source = path
+        try:
+            text = self.session.text(path)
+            if text is None:
+                return False
+            self.session.enter()
+        except Unsure as problem:
+            self.session.forget(str(problem))
+            return True
+        self.path = path
+        self.returned.append([])
+        try:
+            self.run_text(text)
+        except Left as left:
+            if left.how != "return":
+                raise
+        except Unsure as problem:
+            self.session.forget(str(problem))
+        except RecursionError:
+            self.session.forget("nested too deeply")
+        finally:
+            self.session.depth -= 1
+            self.path = before
+            for state in self.returned.pop():
+                self.state.merge(state)
+        return True
+
+    def at(self, line: int) -> None:
+        self.session.trace.step()
+        self.session.source = f"{self.path}:{line}"
+
+    def problem(self, name: str, kind: str, text: str, shows: str) -> None:
+        self.session.trace.problems[Problem(self.session.source, name, kind, shows, text)] = None
+
+    def fork(self, condition: Truth, ways: Sequence[Callable[[], None]]) -> None:
+        """Go the first way where the condition holds, the second where not, both where it can't be told."""
+        if condition is not None:
+            ways[0 if condition else 1]()
+            return
+        start, back, left = self.state, [], None
+        for way in ways:
+            self.session.state = start.copy()
+            try:
+                way()
+                back.append(self.state)
+            except Left as leaving:
+                left = leaving
+                if leaving.how == "return":
+                    self.returned[-1].append(self.state)
+        if not back:
+            raise left or Left("exit")
+        self.session.state = back[0]
+        for state in back[1:]:
+            self.state.merge(state)
+
+    def output_is_run(self, program: str) -> None:
+        """The output of a program is run, as by `eval (brew shellenv)`."""
+        if program in load("shell_helpers")["quiet_output"]:
+            return
+        if program in load("shell_helpers")["prepending_output"]:
+            self.prepend(f"the output of {program} changes PATH")
+            return
+        raise Unsure(f"runs the output of {program or 'a program'}".replace(UNKNOWN, "a program"))
+
+    def known_file(self, name: str) -> bool:
+        """Whether it is a well-known file that need not be read."""
+        if name in load("shell_helpers")["prepending_file"]:
+            self.prepend(f"{name} adds to PATH", after=True)
+            return True
+        return name in load("shell_helpers")["quiet_file"]
+
+    def prepend(self, why: str, after: bool = False) -> None:
+        value = prepended(self.state.get("PATH").value or "")
+        self.session.set("PATH", tidy(value + AFTER) if after else value, why)
+        self.session.trace.doubts[f"{self.session.source}: {why}"] = None

@@ -1,0 +1,892 @@
+"""Parses start-up files as sh (dash), bash or zsh would.
+
+What is not understood is a problem that is not `certain`; a certain one is an error that the shell itself reports.
+"""
+
+import bisect
+import re
+from typing import NamedTuple
+
+_DEEPEST = 40
+"""Levels of nesting. A start-up file has about five."""
+
+
+class SyntaxProblem(NamedTuple):
+    """Where the parser stopped. `line` counts from 1 and is where the construct begins."""
+
+    line: int
+    text: str
+    certain: bool
+
+
+class Text(NamedTuple):
+    text: str
+    quoted: bool
+
+
+class Param(NamedTuple):
+    """`${name…}`: `op` is "" for the plain value, "length", one of the POSIX operators with its `word`, or "other" for
+    what only some shells have."""
+
+    name: str
+    op: str
+    word: "Word"
+    quoted: bool
+
+
+class Output(NamedTuple):
+    """A command substitution, or with `process` the name of a pipe (`<(…)`); `commands` is None where it could not be
+    parsed."""
+
+    commands: "tuple[Node, ...] | None"
+    quoted: bool
+    process: bool = False
+
+
+class Opaque(NamedTuple):
+    """Something that stands for unknown text."""
+
+    quoted: bool
+
+
+Part = Text | Param | Output | Opaque
+Word = tuple[Part, ...]
+
+
+class Assignment(NamedTuple):
+    """`items` is None unless it is an array's."""
+
+    name: str
+    append: bool
+    word: Word
+    items: tuple[Word, ...] | None
+
+
+class Simple(NamedTuple):
+    line: int
+    assignments: tuple[Assignment, ...]
+    words: tuple[Word, ...]
+
+
+class Pipeline(NamedTuple):
+    """One command or several; `negated` by `!`."""
+
+    line: int
+    commands: "tuple[Node, ...]"
+    negated: bool
+
+
+class Chain(NamedTuple):
+    """Commands joined by && and ||; `links` are pairs of operator and command."""
+
+    line: int
+    first: "Node"
+    links: "tuple[tuple[str, Node], ...]"
+
+
+class Background(NamedTuple):
+    line: int
+
+
+class If(NamedTuple):
+    line: int
+    branches: "tuple[tuple[tuple[Node, ...], tuple[Node, ...]], ...]"
+    otherwise: "tuple[Node, ...]"
+
+
+class For(NamedTuple):
+    """`words` is None where it goes over the positional parameters."""
+
+    line: int
+    name: str
+    words: tuple[Word, ...] | None
+    body: "tuple[Node, ...]"
+
+
+class While(NamedTuple):
+    line: int
+    until: bool
+    condition: "tuple[Node, ...]"
+    body: "tuple[Node, ...]"
+
+
+class Case(NamedTuple):
+    """Each arm has its patterns, its commands, and the operator that ends it (";;", ";&" or ";;&")."""
+
+    line: int
+    word: Word
+    arms: "tuple[tuple[tuple[Word, ...], tuple[Node, ...], str], ...]"
+
+
+class Group(NamedTuple):
+    line: int
+    body: "tuple[Node, ...]"
+
+
+class Subshell(NamedTuple):
+    line: int
+    body: "tuple[Node, ...]"
+
+
+class Function(NamedTuple):
+    line: int
+    name: str
+    body: "Node"
+
+
+class Test(NamedTuple):
+    """`[[ … ]]`: words, and operators as strings."""
+
+    line: int
+    tokens: tuple[Word | str, ...]
+
+
+class Arithmetic(NamedTuple):
+    """`((…))`; `names` are the variables that it may set."""
+
+    line: int
+    names: tuple[str, ...]
+
+
+Node = (
+    Simple | Pipeline | Chain | Background | If | For | While | Case | Group | Subshell | Function | Test | Arithmetic
+)
+
+
+class Script(NamedTuple):
+    """`lines` are what the shell reads and then runs at once. `problem` is where it, or the parser, had to stop."""
+
+    lines: tuple[tuple[Node, ...], ...]
+    problem: SyntaxProblem | None
+
+
+class _Stop(Exception):
+    def __init__(self, problem: SyntaxProblem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN = re.compile(r"[^ \t\n;&|<>()'\"\\$`]+")
+_IN_QUOTES = re.compile(r"[^\"\\$`]+")
+_IN_BRACES = re.compile(r"[^}\"'\\$`]+")
+_BLANK = re.compile(r"(?:[ \t]|\\\n)*")
+_META = " \t\n;&|<>()"
+_CLOSING = frozenset(("then", "elif", "else", "fi", "do", "done", "esac", "}"))
+_REDIRECTION = {
+    "sh": re.compile(r"[0-9]*(<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())"),
+    "bash": re.compile(r"(?:[0-9]+|\{\w+\})?(<<<|<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())|(&>>|&>)"),
+}
+_ASSIGNMENT = {
+    "sh": re.compile(r"([A-Za-z_][A-Za-z0-9_]*)()(=)"),
+    "bash": re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?(\+?=)"),
+}
+_DECLARATIONS = ("declare", "typeset", "export", "readonly", "local")
+
+
+def parse(text: str, dialect: str) -> Script:
+    """Parse a whole file; `dialect` is "sh", "bash" or "zsh". Never raises."""
+    return _Parser(text, dialect).script()
+
+
+class _Parser:
+    def __init__(self, text: str, dialect: str, first_line: int = 1, depth: int = 0) -> None:
+        self.text = text
+        self.i = 0
+        self.dialect = dialect
+        self.depth = depth
+        self.first_line = first_line
+        self.newlines = [m.start() for m in re.finditer("\n", text)]
+        self.heredocs: list[tuple[str, bool]] = []
+        self.redirection = _REDIRECTION["sh" if dialect == "sh" else "bash"]
+        self.assignment = _ASSIGNMENT["sh" if dialect == "sh" else "bash"]
+
+    # Positions and problems.
+    def line(self, position: int | None = None) -> int:
+        return self.first_line + bisect.bisect_left(self.newlines, self.i if position is None else position)
+
+    def problem(self, text: str, line: int | None = None, certain: bool = True) -> _Stop:
+        return _Stop(SyntaxProblem(line or self.line(), text, certain and self.dialect != "zsh"))
+
+    def unexpected(self, opened: tuple[str, int] | None = None) -> _Stop:
+        if self.i >= len(self.text):
+            what, line = opened or ("a command", self.line())
+            return self.problem(f"the file ends where {what} is not finished", line)
+        found = self.reserved() or self.text[self.i : self.i + 2]
+        if found[:1] in ";&|()<>\n":
+            found = "newline" if found[0] == "\n" else found[0]
+        return self.problem(f'"{found}" unexpected')
+
+    def at(self, *texts: str) -> bool:
+        return self.text.startswith(texts, self.i)
+
+    # Between words.
+    def blank(self) -> None:
+        match = _BLANK.match(self.text, self.i)
+        self.i = match.end() if match else self.i
+        if self.at("#"):
+            end = self.text.find("\n", self.i)
+            self.i = len(self.text) if end < 0 else end
+
+    def newline(self) -> bool:
+        if not self.at("\n"):
+            return False
+        self.i += 1
+        for delimiter, strip in self.heredocs:
+            while self.i < len(self.text):
+                end = self.text.find("\n", self.i)
+                end = len(self.text) if end < 0 else end
+                line = self.text[self.i : end]
+                self.i = end + 1
+                if (line.lstrip("\t") if strip else line) == delimiter:
+                    break
+            self.i = min(self.i, len(self.text))
+        self.heredocs = []
+        return True
+
+    def linebreak(self) -> None:
+        self.blank()
+        while self.newline():
+            self.blank()
+
+    def reserved(self) -> str:
+        """The bare word here, as far as it could be a reserved one."""
+        match = _PLAIN.match(self.text, self.i)
+        if not match or (match.end() < len(self.text) and self.text[match.end()] not in _META):
+            return ""
+        return match[0]
+
+    def take(self, word: str, opened: tuple[str, int]) -> None:
+        if self.reserved() != word:
+            raise self.unexpected(opened)
+        self.i += len(word)
+
+    # Lists of commands.
+    def script(self) -> Script:
+        lines: list[tuple[Node, ...]] = []
+        try:
+            while True:
+                self.linebreak()
+                if self.i >= len(self.text):
+                    return Script(tuple(lines), None)
+                lines.append(self.commands(frozenset(), None))
+        except _Stop as stop:
+            return Script(tuple(lines), stop.problem)
+
+    def commands(self, stop: frozenset[str], opened: tuple[str, int] | None) -> tuple[Node, ...]:
+        """Commands up to one of the words or operators in `stop`; without any, up to the end of the line."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise self.problem("nested too deeply", certain=False)
+        nodes: list[Node] = []
+        while True:
+            self.blank()
+            if self.at("\n") and not stop and nodes:
+                break
+            if self.newline():
+                continue
+            if self.i >= len(self.text) and not stop:
+                break
+            if self.i >= len(self.text):
+                raise self.unexpected(opened)
+            word = self.reserved()
+            if word in stop or (")" in stop and self.at(")")) or (";;" in stop and self.at(";;", ";&")):
+                break
+            if word in _CLOSING or (self.text[self.i] in ";&|)" and not self.at("&>")):
+                raise self.unexpected()
+            node = self.chain()
+            self.blank()
+            if self.at(";") and not self.at(";;", ";&"):
+                self.i += 1
+            elif self.at("&") and not self.at("&&"):
+                self.i += 1
+                node = Background(node.line)
+            elif (
+                self.i < len(self.text)
+                and not self.at("\n", ")", ";;", ";&")
+                # A reserved word may follow what closes itself without a separator: `(true)fi`.
+                and (self.reserved() not in stop or isinstance(_last(node), Simple))
+            ):
+                raise self.unexpected()
+            nodes.append(node)
+        self.depth -= 1
+        return tuple(nodes)
+
+    def body(self, stop: tuple[str, ...], opened: tuple[str, int]) -> tuple[Node, ...]:
+        nodes = self.commands(frozenset(stop), opened)
+        if not nodes and self.dialect != "zsh":
+            raise self.unexpected(opened)
+        return nodes
+
+    def chain(self) -> Node:
+        line = self.line()
+        first = self.pipeline()
+        links = []
+        while True:
+            self.blank()
+            if not self.at("&&", "||"):
+                break
+            operator = self.text[self.i : self.i + 2]
+            self.i += 2
+            self.linebreak()
+            links.append((operator, self.pipeline()))
+        return Chain(line, first, tuple(links)) if links else first
+
+    def pipeline(self) -> Node:
+        line, negated = self.line(), False
+        while (word := self.reserved()) == "!" or (word == "time" and self.dialect != "sh"):
+            if negated and self.dialect == "sh":
+                raise self.unexpected()
+            self.i += len(word)
+            negated ^= word == "!"
+            self.blank()
+            if word == "time" and self.reserved() == "-p":
+                self.i += 2
+                self.blank()
+            if self.dialect != "sh" and (self.i >= len(self.text) or self.at("\n", ";")):
+                return Pipeline(line, (), negated)
+        commands = [self.command()]
+        while True:
+            self.blank()
+            if not self.at("|") or self.at("||"):
+                break
+            self.i += 2 if self.at("|&") and self.dialect != "sh" else 1
+            self.linebreak()
+            commands.append(self.command())
+        return commands[0] if len(commands) == 1 and not negated else Pipeline(line, tuple(commands), negated)
+
+    # Commands.
+    def command(self) -> Node:
+        if self.i >= len(self.text):
+            raise self.unexpected()
+        line = self.line()
+        node = self.compound(line)
+        if node is None:
+            return self.simple(line)
+        if not isinstance(node, Function):
+            self.redirections()
+        return node
+
+    def redirections(self) -> None:
+        while True:
+            self.blank()
+            if not self.redirect():
+                return
+
+    def redirect(self) -> bool:
+        match = self.redirection.match(self.text, self.i)
+        if not match:
+            return False
+        operator = match[match.lastindex or 1]
+        self.i = match.end()
+        self.blank()
+        start = self.i
+        if self.i >= len(self.text) or (self.text[self.i] in _META and not self.at("<(", ">(")):
+            raise self.unexpected()
+        word = self.word()
+        if operator in ("<<", "<<-"):
+            raw = self.text[start : self.i]
+            self.heredocs.append((re.sub(r"\\(.)|['\"]", r"\1", raw), operator == "<<-"))
+        elif not word:
+            raise self.unexpected()
+        return True
+
+    def compound(self, line: int) -> Node | None:
+        if self.at("((") and self.dialect != "sh" and (end := self.balanced(self.i + 2, "))")) is not None:
+            inside = self.text[self.i : end]
+            names = tuple(_NAME.findall(inside)) if re.search(r"(?<![=!<>])=(?!=)|\+\+|--", inside) else ()
+            self.i = end
+            return Arithmetic(line, names)
+        if self.at("("):
+            self.i += 1
+            inner = self.body((")",), ('"("', line))
+            self.i += 1
+            return Subshell(line, inner)
+        word = self.reserved()
+        if word in _CLOSING or word == "in":
+            raise self.unexpected()
+        readers = {"if": self.if_, "for": self.for_, "case": self.case, "while": self.while_, "until": self.while_}
+        if word == "{":
+            self.i += 1
+            inner = self.body(("}",), ('"{"', line))
+            self.i += 1
+            return Group(line, inner)
+        if word in readers:
+            self.i += len(word)
+            return readers[word](line, word)
+        if self.dialect == "sh":
+            return None
+        if word == "function":
+            return self.function(line)
+        if word == "[[":
+            return self.test(line)
+        if word in ("select", "coproc", "foreach", "repeat", "always", "nocorrect", "noglob"):
+            raise self.problem(f'"{word}" is not followed here', certain=False)
+        return None
+
+    def if_(self, line: int, word: str) -> Node:
+        opened = ('"if"', line)
+        branches = []
+        otherwise: tuple[Node, ...] = ()
+        while True:
+            condition = self.body(("then",), opened)
+            self.take("then", opened)
+            branches.append((condition, self.body(("elif", "else", "fi"), opened)))
+            following = self.reserved()
+            self.i += len(following)
+            if following == "else":
+                otherwise = self.body(("fi",), opened)
+                self.i += 2
+            if following != "elif":
+                return If(line, tuple(branches), otherwise)
+
+    def while_(self, line: int, word: str) -> Node:
+        opened = (f'"{word}"', line)
+        condition = self.body(("do",), opened)
+        return While(line, word == "until", condition, self.loop(opened))
+
+    def loop(self, opened: tuple[str, int]) -> tuple[Node, ...]:
+        self.take("do", opened)
+        inner = self.body(("done",), opened)
+        self.i += 4
+        return inner
+
+    def for_(self, line: int, word: str) -> Node:
+        opened = ('"for"', line)
+        self.blank()
+        words: list[Word] | None = None
+        name = _NAME.match(self.text, self.i)
+        if self.at("((") and self.dialect != "sh":
+            end = self.balanced(self.i + 2, "))")
+            if end is None:
+                raise self.problem("an arithmetic for is not followed here", certain=False)
+            self.i, variable, words = end, "", [(Opaque(False),)]
+        elif not name or self.reserved() != name[0]:
+            raise self.problem("a bad name for the variable of a loop", certain=self.dialect == "sh")
+        else:
+            self.i, variable = name.end(), name[0]
+        self.linebreak()
+        if self.reserved() == "in" and variable:
+            self.i += 2
+            words = []
+            while True:
+                self.blank()
+                if self.i >= len(self.text) or (self.text[self.i] in _META and not self.at("<(", ">(")):
+                    break
+                words.append(self.word())
+        if self.at(";") and not self.at(";;"):
+            self.i += 1
+        elif words is not None and variable and not self.at("\n"):
+            raise self.unexpected(opened)
+        self.linebreak()
+        if self.reserved() == "{" and self.dialect != "sh":
+            raise self.problem("a loop in braces is not followed here", certain=False)
+        return For(line, variable, None if words is None else tuple(words), self.loop(opened))
+
+    def case(self, line: int, word: str) -> Node:
+        opened = ('"case"', line)
+        self.blank()
+        subject = self.word()
+        if not subject:
+            raise self.unexpected(opened)
+        self.linebreak()
+        self.take("in", opened)
+        arms: list[tuple[tuple[Word, ...], tuple[Node, ...], str]] = []
+        while True:
+            self.linebreak()
+            if self.reserved() == "esac":
+                self.i += 4
+                return Case(line, subject, tuple(arms))
+            if self.at("("):
+                self.i += 1
+            patterns = []
+            while True:
+                self.blank()
+                pattern = self.word()
+                if not pattern:
+                    raise self.unexpected(opened)
+                patterns.append(pattern)
+                self.blank()
+                if not self.at("|") or self.at("||"):
+                    break
+                self.i += 1
+            if not self.at(")"):
+                raise self.unexpected(opened)
+            self.i += 1
+            inner = self.commands(frozenset((";;", "esac")), opened)
+            ending = next((e for e in (";;&", ";;", ";&") if self.at(e)), "")
+            if self.dialect == "sh" and ending in (";&", ";;&"):
+                self.i += len(ending) - 1
+                raise self.unexpected()
+            self.i += len(ending)
+            arms.append((tuple(patterns), inner, ending or ";;"))
+
+    def function(self, line: int) -> Node:
+        """After the keyword `function` of bash."""
+        self.i += len("function")
+        self.blank()
+        match = _PLAIN.match(self.text, self.i)
+        if not match:
+            raise self.problem("a function without a name", certain=False)
+        self.i = match.end()
+        self.blank()
+        if re.compile(r"\([ \t]*\)").match(self.text, self.i):
+            self.i = self.text.index(")", self.i) + 1
+        return self.function_body(line, match[0])
+
+    def function_body(self, line: int, name: str) -> Node:
+        self.linebreak()
+        start = self.line()
+        inner = self.compound(start) if self.i < len(self.text) else None
+        if inner is None:
+            if self.dialect != "bash" and self.i < len(self.text):
+                inner = self.simple(start)  # dash and zsh take any command
+            else:
+                raise self.unexpected((f"the function {name}", line))
+        self.redirections()
+        return Function(line, name, inner)
+
+    def test(self, line: int) -> Node:
+        self.i += 2
+        tokens: list[Word | str] = []
+        while True:
+            self.linebreak()
+            if self.i >= len(self.text):
+                raise self.problem("the file ends where [[ is not finished", line)
+            if self.reserved() == "]]":
+                self.i += 2
+                return Test(line, tuple(tokens))
+            if tokens[-1:] == ["=~"] or (tokens[-1:] and tokens[-1] in ("==", "=", "!=") and self.extended_pattern()):
+                tokens.append(self.regex())
+            elif operator := next((o for o in ("&&", "||", "(", ")", "<", ">") if self.at(o)), ""):
+                self.i += len(operator)
+                tokens.append(operator)
+            elif (word := self.reserved()) in ("!", "=~", "==", "=", "!="):
+                self.i += len(word)
+                tokens.append(word)
+            else:
+                found = self.word()
+                if not found:
+                    raise self.problem("[[ is not followed here", certain=False)
+                tokens.append(found)
+
+    def extended_pattern(self) -> bool:
+        return re.compile(r"[^\s&|]*\(").match(self.text, self.i) is not None
+
+    def regex(self) -> Word:
+        """A regular expression or an extended pattern: nothing here reads it."""
+        depth, quote = 0, ""
+        while self.i < len(self.text):
+            char = self.text[self.i]
+            if char == "\\":
+                self.i += 1
+            elif quote:
+                quote = "" if char == quote else quote
+            elif char in "'\"":
+                quote = char
+            elif char in " \t\n" and depth == 0:
+                break
+            else:
+                depth += (char == "(") - (char == ")")
+            self.i += 1
+        self.i = min(self.i, len(self.text))
+        return (Opaque(False),)
+
+    def simple(self, line: int) -> Node:
+        assignments: list[Assignment] = []
+        words: list[Word] = []
+        begin = self.i
+        while True:
+            self.blank()
+            if self.redirect():
+                continue
+            if self.i >= len(self.text) or (self.text[self.i] in _META and not self.process()):
+                break
+            match = self.assignment.match(self.text, self.i) if not words else None
+            if match:
+                assignments.append(self.assign(match))
+                continue
+            start = self.i
+            words.append(self.word(arrays=bool(words) and _literal(words[0]) in _DECLARATIONS))
+            if len(words) == 1 and not assignments and (node := self.defined(line, start)):
+                return node
+        if self.i == begin or self.at("("):
+            raise self.unexpected()
+        return Simple(line, tuple(assignments), tuple(words))
+
+    def defined(self, line: int, start: int) -> Node | None:
+        """The function that `name ()` begins."""
+        name = self.text[start : self.i]
+        self.blank()
+        if not self.at("("):
+            return None
+        match = re.compile(r"\([ \t]*\)").match(self.text, self.i)
+        if not match:
+            raise self.unexpected()
+        if not _NAME.fullmatch(name) and self.dialect == "sh":
+            raise self.problem(f"{name!r} is a bad name for a function", line)
+        self.i = match.end()
+        return self.function_body(line, name)
+
+    def assign(self, match: "re.Match[str]") -> Assignment:
+        self.i = match.end()
+        append = match[3] == "+="
+        if self.at("(") and self.dialect != "sh":
+            return Assignment(match[1], append, (), self.array())
+        word = self.word()
+        return Assignment(match[1], append, (Opaque(False),) if match[2] else word, () if match[2] else None)
+
+    def array(self) -> tuple[Word, ...]:
+        opened = ("an array", self.line())
+        self.i += 1
+        items: list[Word] = []
+        while True:
+            self.linebreak()
+            if self.i >= len(self.text):
+                raise self.unexpected(opened)
+            if self.at(")"):
+                self.i += 1
+                return tuple(items)
+            if self.text[self.i] in _META and not self.process():
+                raise self.problem("an array is not followed here", certain=False)
+            items.append(self.word())
+
+    # Words.
+    def process(self) -> bool:
+        return self.dialect != "sh" and self.at("<(", ">(")
+
+    def word(self, arrays: bool = False) -> Word:
+        parts: list[Part] = []
+        while self.i < len(self.text):
+            char = self.text[self.i]
+            if char in "<>" and self.process():
+                line = self.line()
+                self.i += 2
+                inner = self.commands(frozenset((")",)), ('"<("', line))
+                self.i += 1
+                parts.append(Output(inner, True, process=True))
+            elif char == "(" and parts and self.dialect != "sh":
+                last = parts[-1]
+                if arrays and isinstance(last, Text) and last.text.endswith("="):
+                    self.array()
+                    parts.append(Opaque(True))
+                elif isinstance(last, Text) and not last.quoted and last.text[-1:] in ("?", "*", "+", "@", "!"):
+                    raise self.problem("an extended pattern is not followed here", certain=False)
+                elif self.dialect == "zsh":
+                    raise self.problem("a glob qualifier is not followed here", certain=False)
+                else:
+                    break
+            elif char in _META:
+                break
+            elif char == "\\":
+                if self.text[self.i + 1 : self.i + 2] != "\n":
+                    parts.append(Text(self.text[self.i + 1 : self.i + 2] or "\\", True))
+                self.i += 2
+            elif char == "'":
+                parts.append(Text(self.single(), True))
+            elif char == '"':
+                self.double(parts)
+            elif char == "$":
+                self.dollar(parts, False)
+            elif char == "`":
+                parts.append(self.backquote(False))
+            else:
+                match = _PLAIN.match(self.text, self.i)
+                self.i = match.end() if match else self.i + 1
+                parts.append(Text(match[0] if match else char, False))
+        self.i = min(self.i, len(self.text))
+        return tuple(parts)
+
+    def single(self) -> str:
+        end = self.text.find("'", self.i + 1)
+        if end < 0:
+            raise self.problem("a quote ' is left open")
+        content = self.text[self.i + 1 : end]
+        self.i = end + 1
+        return content
+
+    def double(self, parts: list[Part]) -> None:
+        line = self.line()
+        self.i += 1
+        parts.append(Text("", True))
+        while True:
+            match = _IN_QUOTES.match(self.text, self.i)
+            if match:
+                parts.append(Text(match[0], True))
+                self.i = match.end()
+            if self.i >= len(self.text):
+                raise self.problem('a quote " is left open', line)
+            char = self.text[self.i]
+            if char == '"':
+                self.i += 1
+                return
+            if char == "$":
+                self.dollar(parts, True)
+            elif char == "`":
+                parts.append(self.backquote(True))
+            else:
+                self.escape(parts)
+
+    def escape(self, parts: list[Part]) -> None:
+        """A backslash within double quotes."""
+        following = self.text[self.i + 1 : self.i + 2]
+        if following != "\n":
+            parts.append(Text(following if following and following in '$`"\\' else "\\" + following, True))
+        self.i += 2
+
+    def dollar(self, parts: list[Part], quoted: bool) -> None:
+        line = self.line()
+        self.i += 1
+        following = self.text[self.i : self.i + 1]
+        if following == "{":
+            self.i += 1
+            parts.append(self.braces(quoted, line))
+        elif self.at("((") and (end := self.balanced(self.i + 2, "))")) is not None:
+            self.i = end
+            parts.append(Opaque(quoted))
+        elif self.at("((") and self.dialect == "sh":
+            raise self.problem("$(( is not followed here", certain=False)
+        elif following == "(":
+            self.i += 1
+            inner = self.commands(frozenset((")",)), ('"$("', line))
+            self.i += 1
+            parts.append(Output(inner, quoted))
+        elif match := _NAME.match(self.text, self.i):
+            self.i = match.end()
+            modified = self.dialect == "zsh" and re.compile(r"\[|:[A-Za-z]").match(self.text, self.i)
+            if modified and modified[0] == "[":
+                self.i = (self.text.find("]", self.i) + 1) or len(self.text)
+            parts.append(Opaque(quoted) if modified else Param(match[0], "", (), quoted))
+        elif following and following in "0123456789@*#?$!-":
+            self.i += 1
+            parts.append(Param(following, "", (), quoted))
+        elif following == "[" and self.dialect != "sh":
+            end = self.balanced(self.i + 1, "]")
+            if end is None:
+                raise self.problem("$[ is not finished", line)
+            self.i = end
+            parts.append(Opaque(quoted))
+        elif following == "'" and not quoted:
+            self.ansi(parts, line)
+        elif following == '"' and not quoted and self.dialect == "bash":
+            self.double(parts)
+        elif self.dialect == "zsh" and following and following in "+~=^":
+            raise self.problem("a parameter of zsh is not followed here", certain=False)
+        else:
+            parts.append(Text("$", True))
+
+    def ansi(self, parts: list[Part], line: int) -> None:
+        """`$'…'`: a string with escapes in bash and zsh, a dollar and a string in older dash."""
+        if self.dialect == "sh":
+            self.single()
+        else:
+            match = re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL).match(self.text, self.i)
+            if not match:
+                raise self.problem("a quote ' is left open", line)
+            self.i = match.end()
+        parts.append(Opaque(True))
+
+    def braces(self, quoted: bool, line: int) -> Part:
+        length = re.compile(r"#([A-Za-z_][A-Za-z0-9_]*|[0-9@*]+)?\}").match(self.text, self.i)
+        if length:
+            self.i = length.end()
+            return Param(length[1] or "#", "length" if length[1] else "", (), quoted)
+        name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-]").match(self.text, self.i)
+        plain = name and re.compile(r"(:?[-=?+]|##?|%%?|(?=\}))").match(self.text, name.end())
+        if name and plain:
+            self.i = plain.end()
+            operator = plain[1]
+            # A pattern is active also within double quotes; other words are quoted with the whole.
+            word = self.brace_word(quoted and operator[:1] not in ("#", "%"), line)
+            return Param(name[0], operator, word, quoted)
+        self.brace_word(quoted, line)
+        return Param(name[0] if name else "", "other", (), quoted)
+
+    def brace_word(self, quoted: bool, line: int) -> Word:
+        parts: list[Part] = []
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise self.problem("nested too deeply", certain=False)
+        while True:
+            match = _IN_BRACES.match(self.text, self.i)
+            if match:
+                parts.append(Text(match[0], quoted))
+                self.i = match.end()
+            if self.i >= len(self.text):
+                raise self.problem("a brace ${ is left open", line)
+            char = self.text[self.i]
+            if char == "}":
+                self.i += 1
+                self.depth -= 1
+                return tuple(parts)
+            if char == "'":
+                if quoted and self.dialect == "bash":
+                    raise self.problem("a quote in quoted braces is not followed here", certain=False)
+                if quoted:
+                    parts.append(Text("'", True))
+                    self.i += 1
+                else:
+                    parts.append(Text(self.single(), True))
+            elif char == '"':
+                self.double(parts)
+            elif char == "$":
+                self.dollar(parts, quoted)
+            elif char == "`":
+                parts.append(self.backquote(quoted))
+            elif quoted and self.text[self.i + 1 : self.i + 2] != "}":
+                self.escape(parts)
+            else:
+                if self.text[self.i + 1 : self.i + 2] != "\n":
+                    parts.append(Text(self.text[self.i + 1 : self.i + 2], True))
+                self.i += 2
+
+    def backquote(self, quoted: bool) -> Part:
+        line = self.line()
+        match = re.compile(r"`((?:[^`\\]|\\.)*)`", re.DOTALL).match(self.text, self.i)
+        if not match:
+            raise self.problem("a backquote ` is left open", line)
+        self.i = match.end()
+        inner = re.sub(r'\\([$`\\"])' if quoted else r"\\([$`\\])", r"\1", match[1])
+        script = _Parser(inner, self.dialect, line, self.depth + 1).script()
+        if script.problem:
+            # dash reads what is inside at once; bash only when it runs the command.
+            if self.dialect == "sh" or not script.problem.certain:
+                raise _Stop(
+                    script.problem._replace(certain=script.problem.certain and '";"' not in script.problem.text)
+                )
+            return Output(None, quoted)
+        return Output(tuple(node for commands in script.lines for node in commands), quoted)
+
+    def balanced(self, start: int, closing: str) -> int | None:
+        """The position after the closing text, with parentheses and quotes in between in pairs."""
+        depth, i = 0, start
+        while i < len(self.text):
+            char = self.text[i]
+            if depth == 0 and self.text.startswith(closing, i):
+                return i + len(closing)
+            if char == "\\":
+                i += 1
+            elif char in "([":
+                depth += 1
+            elif char in ")]":
+                if depth == 0:
+                    return None
+                depth -= 1
+            i += 1
+        return None
+
+
+def _last(node: Node) -> Node:
+    """The command that ends in the same place."""
+    if isinstance(node, Chain):
+        return _last(node.links[-1][1])
+    return _last(node.commands[-1]) if isinstance(node, Pipeline) and node.commands else node
+
+
+def _literal(word: Word) -> str:
+    return word[0].text if len(word) == 1 and isinstance(word[0], Text) else ""
+
+
+def literal(word: Word) -> str | None:
+    """The text of a word without any expansion; None where it has one."""
+    return "".join(p.text for p in word if isinstance(p, Text)) if all(isinstance(p, Text) for p in word) else None

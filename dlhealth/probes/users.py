@@ -1,0 +1,105 @@
+"""The people of this machine, and what each of them may read."""
+
+import posixpath
+from typing import NamedTuple
+
+from dlhealth.host import Host, Stat, Unreadable
+from dlhealth.probes import Options, Unavailable
+
+_NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
+
+
+class Account(NamedTuple):
+    """One line of /etc/passwd with the groups of /etc/group (`gids` has the own group too)."""
+
+    name: str
+    uid: int
+    gid: int
+    gids: tuple[int, ...]
+    home: str
+    shell: str
+
+
+class Users(NamedTuple):
+    """`people` are those asked for, or else those in login.defs' range of UIDs who may log in. `missing` are names
+    that were asked for and have no line in /etc/passwd (they may come from a directory server)."""
+
+    people: tuple[Account, ...]
+    missing: tuple[str, ...] = ()
+
+    @classmethod
+    def probe(cls, host: Host, options: Options) -> "Users":
+        passwd = host.text("/etc/passwd")
+        if passwd is None:
+            raise Unavailable("there is no /etc/passwd")
+        accounts = _accounts(passwd, _text(host, "/etc/group"))
+        if options.users:
+            known = {a.name: a for a in accounts}
+            return cls(
+                tuple(known[n] for n in options.users if n in known), tuple(n for n in options.users if n not in known)
+            )
+        low, high = _uid_range(_text(host, "/etc/login.defs"))
+        return cls(tuple(a for a in accounts if low <= a.uid <= high and posixpath.basename(a.shell) not in _NO_LOGIN))
+
+
+def may_read(host: Host, account: Account, path: str) -> bool:
+    """Whether the modes of a file, and of the folders that it really lies in, let somebody read it. A link from a
+    home to /etc/shadow leads to where its owner may not read, and so nobody reads it in the owner's name."""
+    real = host.realpath(path)
+    status = real and host.stat(real)
+    if not real or not status:
+        return False
+    folder = posixpath.dirname(real)
+    while folder != "/":
+        above = host.stat(folder)
+        if not above or not _allows(above, account, 1):
+            return False
+        folder = posixpath.dirname(folder)
+    return _allows(status, account, 4)
+
+
+def _allows(status: Stat, account: Account, bit: int) -> bool:
+    """As path_resolution(7) has it: the first class that fits decides alone."""
+    if account.uid == 0:
+        return True
+    if status.uid == account.uid:
+        return bool(status.mode >> 6 & bit)
+    if status.gid in account.gids:
+        return bool(status.mode >> 3 & bit)
+    return bool(status.mode & bit)
+
+
+def _accounts(passwd: str, group: str) -> list[Account]:
+    members: dict[str, list[int]] = {}
+    for line in group.splitlines():
+        fields = line.split(":")
+        if len(fields) == 4 and fields[2].isdecimal():
+            for name in fields[3].split(","):
+                members.setdefault(name, []).append(int(fields[2]))
+    accounts = []
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if len(fields) != 7 or not (fields[2].isdecimal() and fields[3].isdecimal()):
+            continue  # a comment, or a line for NIS ("+::::::")
+        name, gid = fields[0], int(fields[3])
+        gids = (gid, *members.get(name, ()))
+        accounts.append(Account(name, int(fields[2]), gid, gids, fields[5] or "/", fields[6] or "/bin/sh"))
+    return accounts
+
+
+def _uid_range(login_defs: str) -> tuple[int, int]:
+    """UID_MIN and UID_MAX; what is missing has the value that login.defs(5) names."""
+    found = {"UID_MIN": 1000, "UID_MAX": 60000}
+    for line in login_defs.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] in found and words[1].isdecimal():
+            found[words[0]] = int(words[1])
+    return found["UID_MIN"], found["UID_MAX"]
+
+
+def _text(host: Host, path: str) -> str:
+    """A file that only refines the answer; without it the defaults hold."""
+    try:
+        return host.text(path) or ""
+    except Unreadable:
+        return ""

@@ -1,0 +1,1 @@
+"""A diagnosis as text or JSON, and a bundle without secrets."""

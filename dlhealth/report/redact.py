@@ -1,0 +1,209 @@
+"""Takes the secrets out of what a bundle keeps, so that the same faults are found in what is left.
+
+Letters and digits of a secret become "x"; its length, quotes and punctuation stay, because a fault may be in them.
+In start-up files of shells everything is secret but what is known to be needed (redact_shell); in other texts what
+looks like a secret is. What packages install and the kernel tells is no secret and stays as it is.
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dlhealth.report.redact_shell import Shell, hide, is_secret_name, is_wanted_name
+
+Question = tuple[str, ...]
+
+_NO_SECRETS = (
+    "/boot/config-",
+    "/lib/modules/",
+    "/proc/",
+    "/sys/",
+    "/usr/include/",
+    "/usr/lib/",
+    "/usr/src/",
+    "/var/lib/apt/",
+    "/var/lib/dpkg/",
+)
+_SECRETS_AFTER_ALL = re.compile(r"/proc/(?:cmdline$|.*/environ$|.*/cmdline$)|.*/environment\.d/|.*/direct_url\.json$")
+_SHELL = re.compile(
+    r"/etc/(?:profile|bash|zsh|zprofile|zlogin|fish/|csh|X11/Xsession|X11/xinit/|skel/|default/)"
+    r"|.*/(?:environment\.d|profile\.d|plasma-workspace/env)/"
+    r"|.*/\.(?:profile|login|logout|bash|zsh|zprofile|zlogin|tcsh|csh|ksh|kshrc|xinitrc|xsession|xprofile|env|alias|conda)[^/]*$"
+    r"|.*\.(?:sh|bash|zsh|fish|csh|tcsh|env|rc)$"
+)
+_NOT_SHELL = re.compile(r".*/\.xsession-errors|.*\.(?:json|txt|cfg|toml|ya?ml|py|log|desktop|service)$")
+_VARIABLES = re.compile(
+    r"/etc/(?:environment|locale\.conf|default/locale|security/pam_env\.conf)$|.*/\.pam_environment$"
+)
+
+_URL_USER = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{1,20}://)([^/\s@'\"]+)(?=@)")
+_URL_TOKEN = re.compile(r"(/t/)([^/\s'\"]+)(?=/)")
+_BEARER = re.compile(r"(?i)(\bauthorization\s*[:=]\s*(?:[a-z]+\s+)?|\bbearer\s+)([^\s'\"]+)")
+_SETTING_LINE = re.compile(r"(setting ([A-Za-z_]\w*)=)(.*)")
+_VALUE = r"(\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?|[^\s,;&}\]]+)"
+_NAMED = re.compile(rf"(?<![\w-])((?:[\w.-]*[\w.])?)([\"']?\s?=\s?){_VALUE}")
+_LABELLED = re.compile(rf"(?<![\w-])([A-Za-z][\w-]{{2,40}})([\"']?\s*:\s+){_VALUE}")
+_OPTION = re.compile(rf"(?<!\S)(--?[A-Za-z][\w-]*)(\s+){_VALUE}")
+_COMMAND = re.compile(r"(COMMAND=(\S+) )(.*)")
+_SYSTEM_COMMANDS = ("apt", "apt-get", "aptitude", "dpkg", "dkms", "modprobe", "rmmod", "systemctl", "update-initramfs")
+_TOKEN = re.compile(
+    r"\b(?:AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk-|hf_|nvapi-|pypi-|npm_|eyJ)[A-Za-z0-9_.=-]{8,}"
+    r"|(?<![A-Za-z0-9+/=_-])(?=[A-Za-z0-9+/]*[0-9])(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+]{24,}[A-Za-z0-9+/]*=*"
+    r"|\$(?:2[aby]|[156y])\$\S{10,}|grub\.pbkdf2\S+"
+)
+_PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END|\Z)", re.DOTALL)
+_LOG_NAMES = frozenset(("TTY", "PWD", "USER", "UUID", "PARTUUID", "LABEL", "BOOT_IMAGE", "root", "initrd"))
+
+
+class Redactor:
+    """Made from all that was read, because a variable that PATH is made of is set in one file and used in another."""
+
+    def __init__(self, seen: Mapping[Question, Any]) -> None:
+        scripts = {
+            q[1]: a.decode(errors="surrogateescape")
+            for q, a in seen.items()
+            if isinstance(a, bytes) and _is_shell(q[1])
+        }
+        self._shell = Shell(scripts)
+
+    def __call__(self, question: Question, content: bytes) -> bytes:
+        """The answer to a question without its secrets."""
+        path = question[1]
+        if question[0] == "run":
+            return _encode(_journal(content.decode(errors="surrogateescape")))
+        if path.startswith(_NO_SECRETS) and not _SECRETS_AFTER_ALL.match(path):
+            return content
+        if posixpath.basename(path) == ".Xauthority":
+            return _authority(content)
+        if b"\0" in content[:4096] and not path.endswith("environ"):
+            # Of the binary files, only those of programs and the loader are known to hold nothing.
+            return (
+                content
+                if path.startswith(("/etc/ld.so.cache", "/boot/")) or content[:4] == b"\x7fELF"
+                else _blank(content)
+            )
+        text = content.decode(errors="surrogateescape")
+        if _VARIABLES.match(path):
+            return _encode(self._variables(text))
+        if _is_shell(path):
+            return _encode(self._shell.mask(path, text))
+        if path == "/proc/cmdline":
+            return _encode(without_secrets(text))
+        if path.startswith("/proc/"):
+            return _encode(self._arguments(text))
+        return _encode(without_secrets(text))
+
+    def _variables(self, text: str) -> str:
+        """A file of pam_env or a locale: one variable a line, no quoting over lines."""
+        lines: list[str] = []
+        keep = False
+        for line in text.split("\n"):
+            match = re.match(r"(\s*(?:export\s+)?)([A-Za-z_]\w*)(\s*=|\s+|$)(.*)", line, re.DOTALL)
+            if lines and lines[-1].endswith("\\"):
+                lines.append(line if keep else hide(line))
+            elif match:
+                keep = self._shell.keeps(match[2])
+                value = match[4] if keep else re.sub(r"(DEFAULT=|OVERRIDE=)|[^\W_]|[^\x00-\x7f]", _label_or_x, match[4])
+                lines.append(f"{match[1]}{match[2]}{match[3]}{_url(value)}")
+            else:
+                lines.append(hide(line))
+        return "\n".join(lines)
+
+    def _arguments(self, text: str) -> str:
+        """/proc/PID/environ, or cmdline of which the program is kept."""
+        words = text.split("\0")
+        shown = []
+        for number, word in enumerate(words):
+            name, equals, value = word.partition("=")
+            if equals and self._shell.keeps(name):
+                shown.append(word)
+            else:
+                shown.append(
+                    word if number == 0 and not equals else f"{name if equals else ''}{equals}{hide(value or name)}"
+                )
+        return "\0".join(shown)
+
+
+def without_secrets(text: str) -> str:
+    """A log or a configuration file in which what looks like a secret is hidden."""
+    text = _PRIVATE_KEY.sub(lambda m: m[1] + hide(m[2]), text)
+    text = _url(text)
+    text = _BEARER.sub(_hide_second, text)
+    text = _SETTING_LINE.sub(lambda m: m[0] if is_wanted_name(m[2]) else m[1] + hide(m[3]), text)
+    text = _COMMAND.sub(_sudo, text)
+    text = _NAMED.sub(lambda m: m[0] if _may_show(m[1]) else m[1] + m[2] + hide(m[3]), text)
+    text = _LABELLED.sub(lambda m: m[1] + m[2] + hide(m[3]) if is_secret_name(m[1]) else m[0], text)
+    text = _OPTION.sub(lambda m: m[1] + m[2] + hide(m[3]) if is_secret_name(m[1]) else m[0], text)
+    return _TOKEN.sub(lambda m: hide(m[0]), text)
+
+
+def _may_show(name: str) -> bool:
+    """Of `name=value` in a log: an environment variable has a name in capitals, a detail of a message has not."""
+    if is_wanted_name(name) or name in _LOG_NAMES:
+        return True
+    return not is_secret_name(name) and not re.fullmatch(r"(?:\S*\.)?[A-Z][A-Z0-9_]{2,}", name)
+
+
+def _sudo(match: "re.Match[str]") -> str:
+    known = posixpath.basename(match[2]) in _SYSTEM_COMMANDS
+    return match[0] if known else match[1] + hide(match[3])
+
+
+def _url(text: str) -> str:
+    return _URL_TOKEN.sub(_hide_second, _URL_USER.sub(_hide_second, text))
+
+
+def _hide_second(match: "re.Match[str]") -> str:
+    return match[1] + hide(match[2])
+
+
+def _label_or_x(match: "re.Match[str]") -> str:
+    return match[1] or "x"
+
+
+def _journal(text: str) -> str:
+    """What `journalctl -o json` prints: only the messages are anybody's own words."""
+    lines = []
+    for line in text.split("\n"):
+        try:
+            entry = json.loads(line)
+            message = entry["MESSAGE"]
+            if isinstance(message, list):
+                message = bytes(message).decode(errors="surrogateescape")
+            if isinstance(message, str) and (masked := without_secrets(message)) != message:
+                line = json.dumps({**entry, "MESSAGE": masked})
+        except (ValueError, TypeError, KeyError, RecursionError):
+            line = without_secrets(line)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _authority(content: bytes) -> bytes:
+    """An X authority file (Xau(3)) without its cookies: each entry is a family and four counted fields, the last of
+    which is the secret. From where it is no such file, nothing is kept."""
+    kept = bytearray()
+    position = 0
+    while position < len(content):
+        end = position + 2
+        for _ in range(4):
+            start = end + 2
+            end = start + int.from_bytes(content[start - 2 : start], "big")
+        if end > len(content):
+            break
+        kept += content[position:start] + b"x" * (end - start)
+        position = end
+    return bytes(kept) + b"\xff" * (len(content) - position)
+
+
+def _blank(content: bytes) -> bytes:
+    return b"\0" * len(content)
+
+
+def _is_shell(path: str) -> bool:
+    return bool(_SHELL.match(path)) and not _NOT_SHELL.match(path) and not _VARIABLES.match(path)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

@@ -1,0 +1,258 @@
+"""A diagnosis as a person reads it, on anything from a rescue console to a wide terminal."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from dlhealth.engine.diagnose import compatible
+from dlhealth.engine.rule import Rule
+from dlhealth.model import Diagnosed, Diagnosis, Layer, Severity, Skipped
+from dlhealth.report.style import Style
+
+_COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
+_SIGNS = {Severity.ERROR: ("✗", "[x]"), Severity.WARNING: ("▲", "[!]"), Severity.NOTE: ("●", "[i]")}  # fmt: skip
+_WELL = ("✓", "[ok]")
+_BRANCH, _LAST, _TRUNK = ("├─ ", "|- "), ("└─ ", "`- "), ("│  ", "|  ")
+_FEW = 4
+_FLOWS = 90
+"""Columns. A longer line of a rule's documentation was broken by its width, and goes on in the next."""
+_LITERAL = ("By hand",)
+_PATH_FIRST = re.compile(r"(/\S+): (.+)", re.DOTALL)
+
+
+def render(diagnosis: Diagnosis, style: Style) -> str:
+    """The whole report."""
+    page = _Page(style)
+    page.verdict(diagnosis)
+    consequences = [d for d in diagnosis.findings if d.caused_by]
+    for root in (d for d in diagnosis.findings if not d.caused_by):
+        page.cause(root, consequences)
+    for lost in consequences:  # of a cause that no finding stands for
+        page.cause(lost, [])
+    page.skipped(diagnosis.skipped)
+    page.failed(diagnosis)
+    if diagnosis.findings:
+        page.line()
+        page.text("", "What a finding means, and what its repair risks: dlhealth explain ID")
+    return page.content()
+
+
+def render_rules(rules: Sequence[Rule], style: Style) -> str:
+    """Everything that can be found, by layer."""
+    page = _Page(style)
+    for layer in Layer:
+        listed = [r for r in rules if r.layer is layer]
+        if listed:
+            page.line(style.paint(layer.value, "1"))
+        for rule in listed:
+            page.line(f"  {style.paint(f'{rule.severity.value:8}', _COLOURS[rule.severity])} {rule.id}")
+            page.text(" " * 11, rule.title)
+        if listed:
+            page.line()
+    page.text("", f"{len(rules)} rules. One of them in full: dlhealth explain ID")
+    return page.content()
+
+
+def render_rule(rule: Rule, rules: Sequence[Rule], style: Style) -> str:
+    """One rule's documentation."""
+    page = _Page(style)
+    page.line(style.paint(rule.id, "1"))
+    page.text("", f"layer {rule.layer.value}, severity {rule.severity.value}, risk of the repair: {rule.risk.value}")
+    summary, sections = sections_of(rule.documentation)
+    page.line()
+    page.text("", summary)
+    for name, lines in sections:
+        page.line()
+        page.line(style.paint(style.clean(name), "1"))
+        for line in lines:
+            page.text("    ", line, "    " if name not in _LITERAL else "        ")
+    for name, ids in (("Explains", rule.explains), ("Explained by", [r.id for r in rules if rule.id in r.explains])):
+        if ids:
+            page.line()
+            page.line(style.paint(name, "1"))
+            for other in ids:
+                page.line(f"    {style.clean(other)}")
+    return page.content()
+
+
+def sections_of(documentation: str) -> tuple[str, list[tuple[str, list[str]]]]:
+    """The summary of a rule's documentation, and its sections by name. What was broken by the width of the source is
+    one line again."""
+    summary, _, rest = documentation.partition("\n\n")
+    sections: list[tuple[str, list[str]]] = []
+    flowing = False
+    for line in rest.splitlines():
+        text = line.strip()
+        if text and not line[0].isspace():
+            sections.append((text, []))
+            flowing = False
+        elif text and sections:
+            name, lines = sections[-1]
+            if flowing and name not in _LITERAL:
+                lines[-1] += f" {text}"
+            else:
+                lines.append(text)
+            flowing = len(line) >= _FLOWS
+    return " ".join(summary.split()), sections
+
+
+class _Page:
+    def __init__(self, style: Style) -> None:
+        self._style = style
+        self._lines: list[str] = []
+
+    def content(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+    def line(self, text: str = "") -> None:
+        self._lines.append(text)
+
+    def text(self, first: str, text: str, following: str | None = None, code: str = "", width: int = 0) -> None:
+        """Wrapped text; `first` begins it and `following` its other lines, both as they are printed. `width` is that
+        of `first` where it holds colours."""
+        following = " " * len(first) if following is None else following
+        room = self._style.width - (width or len(first))
+        lines = textwrap.wrap(self._style.clean(text), max(room, 20), break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines or [""]):
+            self.line((first if number == 0 else following) + self._style.paint(line, code))
+
+    def sign(self, signs: tuple[str, str]) -> str:
+        return signs[not self._style.unicode]
+
+    def verdict(self, diagnosis: Diagnosis) -> None:
+        machine, worst = diagnosis.machine, diagnosis.worst
+        name = str(machine.get("hostname") or machine.get("root") or "this machine")
+        roots = [d for d in diagnosis.findings if not d.caused_by and d.finding.severity is not Severity.NOTE]
+        if worst in (None, Severity.NOTE):
+            sign, colour = self.sign(_WELL), "32"
+            said = f"{name}: no fault found by {_count(diagnosis.run, 'check')}"
+            if not diagnosis.run:
+                sign, colour, said = self.sign(_SIGNS[Severity.WARNING]), "33", f"{name}: nothing could be checked"
+        else:
+            assert worst  # noqa: S101  (mypy does not see it)
+            sign, colour = self.sign(_SIGNS[worst]), _COLOURS[worst]
+            state = "broken" if worst is Severity.ERROR else "degraded"
+            others = sum(bool(d.caused_by) for d in diagnosis.findings)
+            explained = f" with {_count(others, 'consequence')}" if others else ""
+            said = f"{name} is {state}: {_count(len(roots), 'root cause')}{explained}"
+        if diagnosis.skipped and diagnosis.run:
+            said += f"; {_count(len(diagnosis.skipped), 'check')} could not look, or not everywhere"
+        self.text(f"{self._style.paint(sign, colour)} ", said, " " * (len(sign) + 1), f"1;{colour}", len(sign) + 1)
+        self.text(" " * (len(sign) + 1), describe(machine))
+
+    def cause(self, root: Diagnosed, consequences: list[Diagnosed]) -> None:
+        """A finding with what it explains, which is taken out of `consequences`."""
+        finding = root.finding
+        sign, colour = self.sign(_SIGNS[finding.severity]), _COLOURS[finding.severity]
+        margin = " " * (len(sign) + 1)
+        self.line()
+        self.text(f"{self._style.paint(sign, colour)} ", finding.title, margin, f"1;{colour}", len(sign) + 1)
+        subject = "" if finding.subject == "host" else f", {finding.subject}"
+        self.text(margin, f"{finding.id}{subject}", code="2")
+        self.heading(margin, "Proof")
+        for evidence in finding.evidence:
+            self.text(f"{margin}  ", f"{evidence.source}: {evidence.shows}", f"{margin}    ")
+        plan = root.remedy
+        if plan:
+            needs = [
+                f"risk {plan.risk.value}",
+                *["needs a reboot"] * plan.reboot,
+                *["needs the network"] * plan.network,
+            ]
+            self.heading(margin, "Repair", f"{plan.summary} ({', '.join(needs)})")
+            for number, action in enumerate(plan.actions, 1):
+                self.text(f"{margin}  {number}. ", action.summary())
+        effects = list(self.tree(root, consequences, ""))
+        if effects:
+            self.heading(margin, "This explains")
+        for stem, following, effect in effects:
+            self.text(f"{margin}  {stem}", f"{effect.finding.title} ({effect.finding.id})", f"{margin}  {following}")
+
+    def heading(self, margin: str, name: str, text: str = "") -> None:
+        start = f"{margin}{self._style.paint(name, '1')}"
+        if text:
+            self.text(f"{start}: ", text, f"{margin}  ", width=len(margin) + len(name) + 2)
+        else:
+            self.line(start)
+
+    def tree(self, cause: Diagnosed, pending: list[Diagnosed], stem: str) -> Iterator[tuple[str, str, Diagnosed]]:
+        """What a finding explains, each with the lines that lead to it; nearest first, each only once."""
+        here = [d for d in pending if _follows(d, cause)]
+        for effect in here:
+            pending.remove(effect)
+        for number, effect in enumerate(here):
+            last = number == len(here) - 1
+            branch, trunk = (_LAST, ("   ", "   ")) if last else (_BRANCH, _TRUNK)
+            below = stem + self.sign(trunk)
+            yield stem + self.sign(branch), below, effect
+            yield from self.tree(effect, pending, below)
+
+    def skipped(self, skipped: Sequence[Skipped]) -> None:
+        if not skipped:
+            return
+        self.line()
+        self.line(self._style.paint(f"Not looked at ({_count(len(skipped), 'check')})", "1"))
+        for reason, (places, ids) in _by_reason(skipped).items():
+            where = f" ({_some(places)})" if places else ""
+            self.text("  ", f"{reason}{where}: {_some(ids, 'checks')}", "      ")
+
+    def failed(self, diagnosis: Diagnosis) -> None:
+        if not diagnosis.failed:
+            return
+        self.line()
+        self.line(self._style.paint("Broken checks: defects of these rules, not of this machine", "1"))
+        for failed in diagnosis.failed:
+            self.text("  ", f"{failed.id}: {failed.error}", "      ")
+
+
+def describe(machine: Any) -> str:
+    """The `host` object of the JSON report in one line."""
+    parts = [str(machine.get("os") or "unknown system")]
+    if machine.get("kernel"):
+        parts.append(f"kernel {machine['kernel']}")
+    gpus = [str(g.get("name") or g.get("id")) for g in machine.get("gpus") or ()]
+    parts += [name if gpus.count(name) == 1 else f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
+    driver = machine.get("driver") or {}
+    versions = [(driver[k], text) for k, text in _DRIVER_PARTS if driver.get(k)]
+    if len({version for version, _ in versions}) == 1:
+        parts.append(f"driver {versions[0][0]}")
+    elif versions:
+        parts.append("driver " + " / ".join(f"{version} {text}" for version, text in versions))
+    if machine.get("cuda"):
+        parts.append(f"CUDA {', '.join(machine['cuda'])}")
+    return ", ".join(parts)
+
+
+_DRIVER_PARTS = (("loaded", "loaded"), ("on_disk", "on disk"), ("libraries", "libraries"))
+
+
+def _follows(effect: Diagnosed, cause: Diagnosed) -> bool:
+    """Whether the cause is among the nearest known ones of the effect."""
+    return cause.finding.id in effect.caused_by and compatible(cause.finding, effect.finding)
+
+
+def _by_reason(skipped: Sequence[Skipped]) -> dict[str, tuple[list[str], list[str]]]:
+    """Reason → the paths that it is about, and the ids of the checks; most checks first."""
+    groups: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for skip in skipped:
+        for reason in skip.reason.split("; "):
+            match = _PATH_FIRST.fullmatch(reason)
+            places, ids = groups.setdefault(match[2] if match else reason, ({}, {}))
+            ids[skip.id] = None
+            if match:
+                places[match[1]] = None
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1][1]))
+    return {reason: (list(places), list(ids)) for reason, (places, ids) in ordered}
+
+
+def _some(names: Iterable[str], kind: str = "") -> str:
+    """The names when they are few; otherwise how many there are, or the first of them."""
+    names = list(names)
+    if len(names) <= _FEW:
+        return ", ".join(names)
+    return f"{len(names)} {kind}" if kind else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,195 @@
+"""/usr/local/cuda, or a person's CUDA_HOME, names a toolkit that is gone.
+
+What you see
+    nvcc: command not found, "libcudart.so.11.0: cannot open shared object file", or an extension that does not build
+    because CUDA_HOME does not exist, although a toolkit is installed.
+Why
+    /usr/local/cuda is a link: the packages keep it with the alternatives system, the run file and many guides make it
+    by hand. When the toolkit behind it is removed, a link made by hand stays, and so does a CUDA_HOME in a shell's
+    start file. Several toolkits side by side, and a link to one that is not the newest, are normal and not reported.
+Repair
+    Point the link to a toolkit that is there (by update-alternatives where that keeps it). A variable is corrected in
+    the file that sets it.
+What the repair risks
+    Everything that uses /usr/local/cuda uses that toolkit from then on. A project that needs another one is better
+    served by its own CUDA_HOME.
+By hand
+    ls -d /usr/local/cuda-*; update-alternatives --display cuda
+    ln -sfn /usr/local/cuda-12.2 /usr/local/cuda
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    CudaToolkits,
+    CudaVariables,
+    Evidence,
+    Finding,
+    Layer,
+    Machine,
+    MakeLink,
+    MoveAside,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    SetAlternative,
+    Severity,
+    Stage,
+    Toolkit,
+    Unknown,
+)
+
+
+class CudaSymlinkWrongVersion(Rule):
+    id = "cuda-symlink-wrong-version"
+    title = "/usr/local/cuda or CUDA_HOME names a toolkit that is gone"
+    layer = Layer.CUDA
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    explains = (
+        "nvcc-not-in-path",
+        "ldconfig-cuda-entry-missing",
+        "libcupti-not-on-path",
+        "cudnn-runtime-missing",
+        "tf-cannot-dlopen-gpu-libraries",
+    )
+
+    def detect(self, toolkits: CudaToolkits, variables: CudaVariables | None) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in toolkits.problems)
+        for link in toolkits.links:
+            if not link.real:
+                yield self._dangling(link.path, link.target, link.removed, toolkits)
+            elif link.path == "/usr/local/cuda":
+                yield from self._without_compiler(link.real, link.target, toolkits)
+        if toolkits.toolkits or toolkits.links:
+            yield from self._variables(toolkits, variables)
+
+    def _dangling(self, path: str, target: str, removed: str, toolkits: CudaToolkits) -> Finding:
+        there = _installed(toolkits)
+        main = path == "/usr/local/cuda"
+        also = f"; installed: {', '.join(t.path for t in there)}" if there else ""
+        return self.finding(
+            f"file:{path}",
+            f"{path} leads to {removed}, which does not exist{also}",
+            Evidence(path, f"link to {target}"),
+            Evidence(removed, "does not exist"),
+            *(Evidence(t.path, f"CUDA {t.release or 'of unknown version'}") for t in there),
+            # Where no toolkit is left nothing else is broken by it.
+            severity=Severity.ERROR if main and there else Severity.WARNING,
+            path=path,
+        )
+
+    def _without_compiler(self, real: str, target: str, toolkits: CudaToolkits) -> Iterator[Finding]:
+        """A removed toolkit leaves its folder when something was copied into it, cuDNN for example."""
+        others = [t for t in _installed(toolkits) if t.path != real and t.nvcc]
+        named = toolkits.at(real)
+        if not others or (named and named.nvcc):
+            return
+        what = "a toolkit without nvcc" if named else "what is left of a removed toolkit"
+        yield self.finding(
+            "file:/usr/local/cuda",
+            f"/usr/local/cuda leads to {real}, {what}; with nvcc: {', '.join(t.path for t in others)}",
+            Evidence("/usr/local/cuda", f"link to {target}"),
+            Evidence(f"{real}/bin/nvcc", "does not exist"),
+            *(Evidence(t.nvcc, f"CUDA {t.release or 'of unknown version'}") for t in others),
+            severity=Severity.WARNING if named else Severity.ERROR,
+            path="/usr/local/cuda",
+        )
+
+    def _variables(self, toolkits: CudaToolkits, variables: CudaVariables | None) -> Iterator[Finding]:
+        dangling = [link.path for link in toolkits.links if not link.real]
+        by_line: dict[tuple[str, str, str], list[str]] = {}
+        for v in variables.variables if variables else ():
+            if not v.name.startswith("CUDA_") or not v.value.startswith("/") or "cuda" not in v.value.lower():
+                continue
+            through = any(f"{v.value}/".startswith(f"{path}/") for path in dangling)
+            gone = not v.real or v.real in toolkits.leftovers
+            if v.name in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT") and gone and not through:
+                by_line.setdefault((v.source, v.name, v.value), []).append(v.user)
+        for (source, name, value), users in by_line.items():
+            yield self.finding(
+                f"file:{source.rpartition(':')[0] or source}",
+                f"{name}={value} in {source}: there is no toolkit",
+                Evidence(source, f"{name}={value}"),
+                Evidence(value, "no toolkit"),
+                about=[f"user:{user}" for user in users],
+                name=name,
+                value=value,
+                source=source,
+            )
+
+    def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
+        if name := finding.detail.get("name"):
+            best = toolkits.default or next(iter(_installed(toolkits)), None)
+            what = f"{name}={best.path}" if best else f"no {name}"
+            yield Plan(
+                f"Correct {name} in {finding.detail['source']}",
+                Risk.LOW,
+                (ByHand(f"In {finding.detail['source']} write {what} instead of {name}={finding.detail['value']}"),),
+            )
+            return
+        path = finding.detail["path"]
+        alternative = path == "/usr/local/cuda" and any(
+            link.alternative and link.path == path for link in toolkits.links
+        )
+        for toolkit in _installed(toolkits):
+            yield Plan(
+                f"Let {path} lead to {toolkit.path} (CUDA {toolkit.release})",
+                Risk.MEDIUM,
+                (SetAlternative("cuda", toolkit.path) if alternative else MakeLink(path, toolkit.path),),
+            )
+        yield Plan(f"Remove the link {path}", Risk.LOW, (MoveAside(path),))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        link = "/usr/local/cuda"
+        yield Scenario(
+            "a link by hand to a removed toolkit",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link(link, "/usr/local/cuda-11.8"),
+            finds=f"file:{link}",
+        )
+        yield Scenario(
+            "the alternative's toolkit was deleted by hand",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .link("/etc/alternatives/cuda", "/usr/local/cuda-12.4")
+            .link(link, "/etc/alternatives/cuda"),
+            finds=f"file:{link}",
+        )
+        yield Scenario(
+            "only cuDNN is left in the toolkit",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .link(link, "/usr/local/cuda-11.8")
+            .folder("/usr/local/cuda-11.8/lib64/pkgconfig"),
+            finds=f"file:{link}",
+        )
+        yield Scenario(
+            "CUDA_HOME of a removed toolkit",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-10.1\n"),
+            finds="file:/home/alice/.bashrc",
+        )
+        yield Scenario(
+            "three toolkits, the link names an older one",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cuda_toolkit("12.4", default=False).cuda_toolkit("11.8"),
+        )
+        yield Scenario("no toolkit at all", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "CUDA_HOME in the start file of a machine without CUDA",
+            Machine.debian12().append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda\n"),
+        )
+        yield Scenario(
+            "the version can't be read",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").fifo("/usr/local/cuda-12.2/version.json"),
+            unknown=True,
+        )
+
+
+def _installed(toolkits: CudaToolkits) -> list[Toolkit]:
+    """Toolkits that the link could name, those with a compiler first."""
+    own = [t for t in toolkits.toolkits if not t.distribution]
+    return sorted(own, key=lambda t: not t.nvcc)

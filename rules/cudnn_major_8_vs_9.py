@@ -1,0 +1,127 @@
+"""A program needs cuDNN 8, and there is only 9; or the other way round.
+
+What you see
+    "Could not load library libcudnn_ops_infer.so.8", "Unable to load any of {libcudnn_ops.so.9.1.0, …}", "Invalid
+    handle. Cannot load symbol cudnnCreateTensorDescriptor", although cuDNN is installed.
+Why
+    The names of the libraries changed with version 9 (libcudnn_ops_infer became libcudnn_ops), and a program asks for
+    those it was built with. CTranslate2 before 4.5 and ONNX Runtime before 1.19 want 8; NVIDIA's download page and
+    newer PyTorch bring 9.
+Repair
+    Upgrade the program where a version for the installed cuDNN exists, or install the other major version as well: the
+    libraries of both can be installed side by side.
+What the repair risks
+    A newer version of the program may ask for changes of what uses it. A link from one version's name to the other
+    does not work.
+By hand
+    ldconfig -p | grep libcudnn; pip show ctranslate2; pip install 'ctranslate2>=4.5'
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    CudaToolkits,
+    Cudnn,
+    CudnnNeeds,
+    Evidence,
+    Finding,
+    Layer,
+    Machine,
+    PipInstall,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    cudnn_package_names,
+)
+
+
+class CudnnMajor8Vs9(Rule):
+    id = "cudnn-major-8-vs-9"
+    title = "A program needs cuDNN 8, and there is only 9; or the other way round"
+    layer = Layer.CUDNN
+    stage = Stage.APPLICATIONS
+    severity = Severity.ERROR
+    explains = ("tf-cannot-dlopen-gpu-libraries",)
+
+    def detect(self, cudnn: Cudnn, needs: CudnnNeeds) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in cudnn.problems)
+        yield from (Unknown(x.problem) for x in cudnn.libraries() if x.special)
+        for need in needs.needs:
+            have = cudnn.majors(need.user or None)
+            if need.major not in (8, 9) or need.major in have or not {8, 9} & (have | need.bundled):
+                continue
+            other = 17 - need.major
+            libraries = [x for f in cudnn.search_path(need.user or None) for x in f.libraries if x.suffix == str(other)]
+            yield self.finding(
+                need.subject,
+                f"{need.what} needs cuDNN {need.major}, and there is only cuDNN {other}",
+                Evidence(need.source, need.shows),
+                *(Evidence(x.path, f"cuDNN {x.version or other}") for x in libraries if x.stem == "libcudnn"),
+                *([] if libraries else [Evidence(need.source, f"beside cuDNN {other} of the same environment")]),
+                about=need.about,
+                major=str(need.major),
+                program=need.what.partition(" ")[0],
+                python=need.python,
+            )
+
+    def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
+        major = int(finding.detail["major"])
+        if finding.detail["program"] == "ctranslate2":
+            wanted = "ctranslate2>=4.5" if major == 8 else "ctranslate2==4.4.0"
+            yield Plan(
+                f"Install {wanted}, which uses the cuDNN that is there",
+                Risk.LOW,
+                (PipInstall(finding.detail["python"], (wanted,)),),
+                network=True,
+            )
+        cuda = toolkits.default.major if toolkits.default else None
+        yield Plan(
+            f"Install cuDNN {major} beside the other",
+            Risk.LOW,
+            (AptInstall(cudnn_package_names(major, cuda or 12, development=False)), RefreshLoaderCache()),
+            network=True,
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        site = "/home/alice/whisper/lib/python3.11/site-packages"
+
+        def environment(program: str) -> Machine:
+            return (
+                Machine.ubuntu2404_gpu()
+                .cuda_toolkit("12.2")
+                .file("/home/alice/whisper/pyvenv.cfg", "home = /usr/bin\nversion = 3.11.2\n", uid=1000)
+                .link("/home/alice/whisper/bin/python", "/usr/bin/python3")
+                .file(f"{site}/{program}.dist-info/METADATA", "Metadata-Version: 2.1\n", uid=1000)
+            )
+
+        subject = "python:/home/alice/whisper"
+        yield Scenario("CTranslate2 4.4 and cuDNN 9", environment("ctranslate2-4.4.0").cudnn("9.1.0"), finds=subject)
+        yield Scenario("CTranslate2 4.5 and cuDNN 8", environment("ctranslate2-4.5.0").cudnn_packages(), finds=subject)
+        yield Scenario(
+            "CTranslate2 4.4 and cuDNN 9 in the same environment",
+            environment("ctranslate2-4.4.0").file(f"{site}/nvidia/cudnn/lib/libcudnn.so.9", b"\x7fELF"),
+            finds=subject,
+        )
+        yield Scenario(
+            "OpenCV built with 8, then 9 was installed",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .cudnn("9.1.0")
+            .library("/usr/local/lib/libopencv_dnn.so.4.8.0", "libopencv_dnn.so.408", ["libcudnn.so.8"]),
+            finds="file:/usr/local/lib/libopencv_dnn.so.4.8.0",
+        )
+        yield Scenario("CTranslate2 4.5 and cuDNN 9", environment("ctranslate2-4.5.0").cudnn("9.1.0"))
+        yield Scenario("both are there", environment("ctranslate2-4.4.0").cudnn("9.1.0").cudnn_packages())
+        yield Scenario("PyTorch brings its own", environment("torch-2.4.0").cudnn_packages())
+        yield Scenario(
+            "a library can't be read",
+            environment("ctranslate2-4.5.0").cudnn("9.1.0").fifo("/usr/local/cuda/lib64/libcudnn.so.9.1.0"),
+            unknown=True,
+        )

@@ -1,0 +1,163 @@
+"""The driver was installed by NVIDIA's .run file and by packages, on top of each other.
+
+What you see
+    WARNING: Your driver installation has been altered since it was initially installed
+    Failed to initialize NVML: Driver/library version mismatch
+    It worked until the next update of the packages, or of the kernel.
+Why
+    Two installers overwrite each other's files without knowing. Whoever came last wins, until the other one updates.
+    A CUDA toolkit from a .run file without its driver is no such mix.
+Repair
+    Keep one, the packages: take the installer's files out of the way, install the driver's packages again completely,
+    restart.
+What the repair risks
+    The driver itself. Between the steps the desktop can't start; nvidia-uninstall may delete files that belong to
+    packages by now, which is why the packages are installed again afterwards.
+By hand
+    stop the desktop; nvidia-uninstall --silent; apt-get install --reinstall nvidia-driver-NNN ...; ldconfig;
+    update-initramfs -u -k all; restart
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    Action,
+    AptInstall,
+    ByHand,
+    DkmsRemove,
+    DriverLibraries,
+    DriverPackages,
+    Evidence,
+    Finding,
+    Layer,
+    Machine,
+    MoveAside,
+    Packages,
+    Plan,
+    Reboot,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Runfile,
+    Scenario,
+    Severity,
+    Stage,
+    UpdateInitramfs,
+)
+
+
+class MixedRunfileAndApt(Rule):
+    id = "mixed-runfile-and-apt"
+    title = "The driver was installed by a .run file and by packages"
+    layer = Layer.PACKAGING
+    stage = Stage.PACKAGE_SET
+    severity = Severity.ERROR
+    explains = (
+        "driver-library-version-mismatch-after-upgrade",
+        "third-party-package-pulls-other-libnvidia",
+        "runfile-uninstall-leftovers",
+        "stale-libglx-symlink",
+        "partial-driver-install",
+        "libcuda-missing-from-loader",
+        "glx-alternatives-wrong",
+        "login-loop-glx-broken-driver-mismatch",
+    )
+
+    def detect(self, runfile: Runfile, driver: DriverPackages, libraries: DriverLibraries) -> Iterator[Finding]:
+        parts = driver.role("driver", "module", "compute", "gl", "x")
+        if not parts:
+            return
+        # Without the installer's programs its log only says that it ran once: then its libraries must be there.
+        unowned = [x for x in libraries.libraries if libraries.records and not x.owner and x.version and not x.problem]
+        foreign = [x for x in unowned if x.version not in driver.versions()]
+        if not runfile.installed and not (runfile.log and foreign):
+            return
+        version = runfile.version or (foreign[0].version if foreign else "")
+        evidence = [Evidence(path, "NVIDIA's installer") for path in runfile.programs]
+        if runfile.manifest:
+            evidence.append(Evidence(runfile.manifest, "the installer's list of what it installed"))
+        if runfile.log:
+            evidence.append(Evidence(runfile.log, f"version {runfile.version}" if runfile.version else "its log"))
+        evidence += [Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in parts[:4]]
+        evidence += [Evidence(x.real_path, "belongs to no package") for x in unowned[:4]]
+        others = [t for t in runfile.trees if t.module == "nvidia" and t.version not in driver.versions()]
+        evidence += [Evidence(t.path, f"DKMS knows version {t.version}") for t in others[:2]]
+        yield self.finding(
+            "host",
+            f"The driver{f' {version}' if version else ''} was installed by a .run file, and {driver.version} by packages "
+            f"({parts[0].package.name} ...): each overwrites the other's files",
+            *evidence,
+            severity=Severity.WARNING if version and set(driver.versions()) == {version} else Severity.ERROR,
+            version=version,
+        )
+
+    def remedies(
+        self,
+        finding: Finding,
+        runfile: Runfile,
+        driver: DriverPackages,
+        libraries: DriverLibraries,
+        packages: Packages | None,
+    ) -> Iterator[Plan]:
+        steps: list[Action] = [MoveAside(p) for p in runfile.programs]
+        steps += [MoveAside(x.path) for x in libraries.libraries if libraries.records and not x.owner]
+        if runfile.manifest:
+            steps.append(MoveAside(runfile.manifest))
+        steps += [MoveAside(p) for p in runfile.blacklists]
+        steps += [
+            DkmsRemove(t.module, t.version) if t.sound else MoveAside(t.path)
+            for t in runfile.trees
+            if t.version not in driver.versions() and not (packages and packages.owner(f"{t.source}/dkms.conf"))
+        ]
+        names = tuple(dict.fromkeys((*driver.complete, *(m.package.name for m in driver.members))))
+        install = (AptInstall(names, reinstall=True), RefreshLoaderCache(), UpdateInitramfs("all"), Reboot())
+        yield Plan(
+            "Move the installer's files out of the way and install the driver's packages again",
+            Risk.HIGH,
+            (*steps, *install),
+            reboot=True,
+            network=True,
+        )
+        if runfile.programs:
+            yield Plan(
+                "Let the installer remove its driver, then install the packages again",
+                Risk.HIGH,
+                (ByHand(f"stop the desktop, then run {runfile.programs[0]} --silent"), *install),
+                reboot=True,
+                network=True,
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        lib = "/usr/lib/x86_64-linux-gnu"
+        yield Scenario(
+            "a .run file over Ubuntu's packages",
+            Machine.ubuntu2404()
+            .gpu()
+            .ubuntu_driver("550.120", loaded=False)
+            .runfile_driver("570.86.10", ("6.8.0-50-generic",)),
+            finds="host",
+            alone=False,
+        )
+        yield Scenario(
+            "Debian's packages; the installer left its log and its libraries",
+            Machine.debian12_gpu()
+            .file("/var/log/nvidia-installer.log", "nvidia-installer log file\ninstaller version: 470.57.02\n")
+            .library(f"{lib}/libcuda.so.470.57.02", "libcuda.so.1")
+            .library(f"{lib}/libnvidia-ml.so.470.57.02", "libnvidia-ml.so.1"),
+            finds="host",
+        )
+        yield Scenario("only the .run file", Machine.ubuntu1604_runfile())
+        yield Scenario("only packages", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "the toolkit from a .run file, the driver from packages",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.4", "12.4.131")
+            .file("/var/log/cuda-installer.log", "[INFO]: Driver not installed.\n")
+            .file("/usr/local/cuda-12.4/bin/cuda-uninstaller", "", 0o755),
+        )
+        yield Scenario(
+            "the installer's driver was removed properly before",
+            Machine.debian12_gpu().file("/var/log/nvidia-installer.log", "installer version: 470.57.02\n"),
+        )
+        yield Scenario("no packages in sight", Machine().file("/usr/bin/nvidia-uninstall"), unknown=True)

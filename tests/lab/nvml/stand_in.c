@@ -1,0 +1,147 @@
+/* A stand-in for libnvidia-ml.so.1, for tests on machines without a GPU.
+
+   The file named by the environment variable DLHEALTH_NVML_SCRIPT tells how it behaves, one line each:
+
+     driver VERSION, nvml VERSION, cuda NUMBER     what the system calls answer (cuda 12020 is 12.2)
+     device PCI CAPABILITY NAME                    one GPU, the first line is index 0; CAPABILITY like 8.6
+     return CALL CODE                              that call returns that error
+     hang CALL, segfault CALL, nonsense CALL       that call never returns, crashes, or fills what it gives with rubbish
+
+   Only what dlhealth calls is here. Built with: cc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 */
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SUCCESS 0
+#define INVALID_ARGUMENT 2
+#define LIMIT 8
+
+struct device {
+  char pci[32], name[96];
+  int major, minor;
+};
+
+struct pci_info {
+  char bus_id_legacy[16];
+  unsigned domain, bus, device, device_id, subsystem_id;
+  char bus_id[32];
+};
+
+static char driver[80], nvml[80];
+static int cuda, count;
+static struct device devices[LIMIT];
+
+/* Read the script for one call: what it must return. Does not come back from "hang" and "segfault". */
+static int behave(const char *call, int *nonsense) {
+  const char *path = getenv("DLHEALTH_NVML_SCRIPT");
+  FILE *file = path ? fopen(path, "r") : NULL;
+  char line[256], word[80];
+  int code = SUCCESS, number;
+  *nonsense = 0;
+  count = 0;
+  while (file && fgets(line, sizeof line, file)) {
+    if (sscanf(line, "driver %79s", driver) == 1 || sscanf(line, "nvml %79s", nvml) == 1 ||
+        sscanf(line, "cuda %d", &cuda) == 1)
+      continue;
+    if (count < LIMIT && sscanf(line, "device %31s %d.%d %95[^\n]", devices[count].pci, &devices[count].major,
+                                &devices[count].minor, devices[count].name) == 4)
+      count++;
+    else if (sscanf(line, "return %79s %d", word, &number) == 2 && !strcmp(word, call))
+      code = number;
+    else if (sscanf(line, "nonsense %79s", word) == 1 && !strcmp(word, call))
+      *nonsense = 1;
+    else if (sscanf(line, "segfault %79s", word) == 1 && !strcmp(word, call))
+      raise(SIGSEGV);
+    else if (sscanf(line, "hang %79s", word) == 1 && !strcmp(word, call))
+      for (;;)
+        pause();
+  }
+  if (file)
+    fclose(file);
+  return code;
+}
+
+static int give_text(const char *call, char *out, unsigned size, const char *text) {
+  int nonsense, code = behave(call, &nonsense);
+  if (nonsense)
+    memset(out, 0xfe, size - 1), out[size - 1] = 0;
+  else if (code == SUCCESS)
+    snprintf(out, size, "%s", text);
+  return code;
+}
+
+static int give_number(const char *call, int *out, int *number) {
+  int nonsense, code = behave(call, &nonsense);
+  *out = nonsense ? -1234567 : *number;
+  return code;
+}
+
+static struct device *of(void *handle) { return (struct device *)handle; }
+
+int nvmlInitWithFlags(unsigned flags) {
+  int nonsense;
+  (void)flags;
+  return behave("nvmlInitWithFlags", &nonsense);
+}
+
+int nvmlShutdown(void) { return SUCCESS; }
+
+const char *nvmlErrorString(int code) {
+  (void)code;
+  return "an error of the stand-in";
+}
+
+int nvmlSystemGetDriverVersion(char *out, unsigned size) {
+  return give_text("nvmlSystemGetDriverVersion", out, size, driver);
+}
+
+int nvmlSystemGetNVMLVersion(char *out, unsigned size) {
+  return give_text("nvmlSystemGetNVMLVersion", out, size, nvml);
+}
+
+int nvmlSystemGetCudaDriverVersion(int *out) { return give_number("nvmlSystemGetCudaDriverVersion", out, &cuda); }
+
+int nvmlDeviceGetCount_v2(int *out) { return give_number("nvmlDeviceGetCount_v2", out, &count); }
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
+  int nonsense, code = behave("nvmlDeviceGetHandleByIndex_v2", &nonsense);
+  if ((int)index >= count)
+    return INVALID_ARGUMENT;
+  *handle = &devices[index];
+  return code;
+}
+
+int nvmlDeviceGetName(void *handle, char *out, unsigned size) {
+  return give_text("nvmlDeviceGetName", out, size, of(handle)->name);
+}
+
+int nvmlDeviceGetUUID(void *handle, char *out, unsigned size) {
+  return give_text("nvmlDeviceGetUUID", out, size, of(handle)->pci);
+}
+
+int nvmlDeviceGetPciInfo_v3(void *handle, struct pci_info *out) {
+  memset(out, 0, sizeof *out);
+  return give_text("nvmlDeviceGetPciInfo_v3", out->bus_id, sizeof out->bus_id, of(handle)->pci);
+}
+
+int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
+  int nonsense, code = behave("nvmlDeviceGetCudaComputeCapability", &nonsense);
+  *major = of(handle)->major;
+  *minor = of(handle)->minor;
+  return code;
+}
+
+int nvmlDeviceGetComputeMode(void *handle, int *mode) {
+  int zero = 0;
+  (void)handle;
+  return give_number("nvmlDeviceGetComputeMode", mode, &zero);
+}
+
+int nvmlDeviceGetRetiredPagesPendingStatus(void *handle, int *pending) {
+  int zero = 0;
+  (void)handle;
+  return give_number("nvmlDeviceGetRetiredPagesPendingStatus", pending, &zero);
+}

@@ -1,0 +1,156 @@
+"""The doctor on real Debian machines with the real NVIDIA packages: silent where they are healthy, and right where
+somebody broke them as people do."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.lab.lab import LabMachine
+
+pytestmark = pytest.mark.lab
+
+Fresh = Callable[[str], LabMachine]
+
+
+def doctor(root: object, *options: str) -> tuple[int, dict[str, Any]]:
+    """From outside, with this checkout."""
+    command = [sys.executable, "-m", "dlhealth", "doctor", "--root", str(root), "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1, 3), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def roots(report: dict[str, Any]) -> set[str]:
+    """The root causes, without notes."""
+    return {f["id"] for f in report["findings"] if not f["caused_by"] and f["severity"] != "note"}
+
+
+@pytest.mark.parametrize("kind", ["plain", "nvidia"])
+def test_a_healthy_machine_from_outside(kind: str, fresh: Fresh) -> None:
+    status, report = doctor(fresh(kind).root)
+    assert (status, report["verdict"]) == (0, "healthy"), report["findings"]
+    assert not report["checks"]["failed"]
+
+
+def test_a_healthy_machine_from_inside(fresh: Fresh) -> None:
+    lab = fresh("nvidia")
+    command = lab.install_dlhealth()
+    lab.run("useradd", "-m", "alice")
+    lab.boot()
+    for user in ("root", "alice"):
+        done = lab.run("runuser", "-u", user, "--", command, "doctor", "--json", check=False)
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["verdict"]) == (0, "healthy"), (user, report["findings"])
+        assert not report["checks"]["failed"]
+    status, outside = doctor(lab.root)
+    assert status == 0, outside["findings"]
+
+
+def test_a_bundle_gives_the_same_findings_elsewhere(fresh: Fresh, tmp_path: Any) -> None:
+    lab = fresh("nvidia")
+    command = lab.install_dlhealth()
+    lab.run("useradd", "-m", "alice")
+    (lab.root / "home/alice/.Xauthority").write_bytes(b"")
+    lab.run("apt-mark", "hold", "libcuda1")
+    lab.run("sh", "-c", "echo 'export PATH=$PATH:/usr/local/cuda/bin' >> /etc/environment")
+    inside = json.loads(lab.run(command, "doctor", "--json", check=False).stdout)
+    lab.run(command, "capture", "-o", "/root/bundle.tar.gz")
+    status, replayed = doctor(lab.root / "root/bundle.tar.gz")
+    assert status == 3
+    assert replayed["findings"] == inside["findings"]
+
+
+Break = Callable[[LabMachine], None]
+
+
+def a_kernel_without_headers(lab: LabMachine) -> None:
+    lab.run(
+        "sh", "-c", "dpkg -r --force-depends $(dpkg-query -W -f '${Package}\\n' 'linux-headers-*' | grep -v common)"
+    )
+    lab.run(
+        "sh", "-c", "rm -rf /var/lib/dkms/nvidia-current/*/6.* /lib/modules/*/updates/dkms && depmod $(ls /lib/modules)"
+    )
+
+
+def a_module_that_was_never_built(lab: LabMachine) -> None:
+    lab.run("dkms", "remove", "nvidia-current/535.261.03", "--all")
+    lab.run("dkms", "add", "nvidia-current/535.261.03")
+
+
+def an_interrupted_upgrade(lab: LabMachine) -> None:
+    lab.run(
+        "sh", "-c", "cd /root && apt-get -q update && apt-get -q download nvidia-smi && dpkg --unpack nvidia-smi_*.deb"
+    )
+
+
+def tmp_without_its_mode(lab: LabMachine) -> None:
+    lab.run("chmod", "-R", "755", "/tmp")
+
+
+def path_lost_in_environment(lab: LabMachine) -> None:
+    lab.run("sh", "-c", "echo 'PATH=/usr/local/cuda/bin:$PATH' > /etc/environment")
+
+
+def sudo_startx(lab: LabMachine) -> None:
+    lab.run("useradd", "-m", "alice")
+    lab.run("sh", "-c", "HOME=/home/alice; touch $HOME/.Xauthority; chmod 600 $HOME/.Xauthority")
+
+
+def a_purged_half(lab: LabMachine) -> None:
+    lab.run("dpkg", "-r", "--force-depends", "libnvidia-glcore", "libglx-nvidia0")
+
+
+def another_python(lab: LabMachine) -> None:
+    lab.run("ln", "-sfn", "/opt/python3.13/bin/python3.13", "/usr/bin/python3")
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        (a_kernel_without_headers, "kernel-headers-missing"),
+        (a_module_that_was_never_built, "dkms-module-missing-for-running-kernel"),
+        (an_interrupted_upgrade, "half-configured-driver-packages"),
+        (tmp_without_its_mode, "login-loop-tmp-permissions"),
+        (path_lost_in_environment, "login-loop-broken-path-environment"),
+        (sudo_startx, "login-loop-xauthority-wrong-owner"),
+        (another_python, "system-python-changed-breaks-postinst"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_people_do(broken: Break, expected: str, fresh: Fresh) -> None:
+    lab = fresh("nvidia")
+    broken(lab)
+    _, report = doctor(lab.root)
+    assert roots(report) == {expected}, json.dumps(report["findings"], indent=1)
+
+
+def test_headers_explain_the_missing_module(fresh: Fresh) -> None:
+    lab = fresh("nvidia")
+    a_kernel_without_headers(lab)
+    status, report = doctor(lab.root)
+    assert status == 3
+    missing = next(f for f in report["findings"] if f["id"] == "dkms-module-missing-for-running-kernel")
+    assert missing["caused_by"] == ["kernel-headers-missing"]
+    assert missing["remedy"] is None
+
+
+def test_nothing_of_the_root_is_written(fresh: Fresh) -> None:
+    lab = fresh("nvidia")
+    an_interrupted_upgrade(lab)
+    upper = lab.root.parent / "upper"
+
+    def written() -> set[tuple[str, float]]:
+        return {
+            (f"{where}/{name}", os.lstat(f"{where}/{name}").st_mtime)
+            for where, _, names in os.walk(upper)
+            for name in names
+        }
+
+    before = written()
+    doctor(lab.root)
+    assert written() == before

@@ -1,0 +1,145 @@
+"""The kernel that the boot loader starts next, in every way that an administrator can choose one."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlhealth.host.root import RootHost
+from dlhealth.probes.boot import next_boot, parse_menu
+from dlhealth.testing import Machine
+
+# As update-grub of Debian and Ubuntu writes it, cut to what chooses.
+MENU = """\
+if [ -s $prefix/grubenv ]; then
+  set have_grubenv=true
+  load_env
+fi
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+   set next_entry=
+   save_env next_entry
+   set boot_once=true
+else
+   set default="@DEFAULT@"
+fi
+menuentry 'Ubuntu' --class ubuntu --class gnu-linux $menuentry_id_option 'gnulinux-simple-abc' {
+\trecordfail
+\tif [ x$feature_platform_search_hint = xy ]; then
+\t  search --no-floppy --fs-uuid --set=root  abc
+\tfi
+\tlinux\t/boot/vmlinuz-6.8.0-50-generic root=UUID=abc ro  quiet splash $vt_handoff
+\tinitrd\t/boot/initrd.img-6.8.0-50-generic
+}
+submenu 'Advanced options for Ubuntu' $menuentry_id_option 'gnulinux-advanced-abc' {
+\tmenuentry 'Ubuntu, with Linux 6.8.0-50-generic' --class ubuntu $menuentry_id_option 'gnulinux-6.8.0-50-generic-advanced-abc' {
+\t\tlinux\t/boot/vmlinuz-6.8.0-50-generic root=UUID=abc ro
+\t}
+\tmenuentry 'Ubuntu, with Linux 6.8.0-50-generic (recovery mode)' $menuentry_id_option 'gnulinux-6.8.0-50-generic-recovery-abc' {
+\t\tlinux\t/boot/vmlinuz-6.8.0-50-generic root=UUID=abc ro recovery
+\t}
+\tmenuentry 'Ubuntu, with Linux 6.8.0-49-generic' --class ubuntu $menuentry_id_option 'gnulinux-6.8.0-49-generic-advanced-abc' {
+\t\tlinux\t/boot/vmlinuz-6.8.0-49-generic root=UUID=abc ro
+\t}
+}
+menuentry 'Memory test' {
+\tlinux16\t/boot/memtest86+.bin
+}
+menuentry "Tom's kernel" --id toms {
+\tlinux\t/boot/vmlinuz-7.2.13 root=/dev/sda1
+}
+"""
+NEW, OLD, TOMS = "6.8.0-50-generic", "6.8.0-49-generic", "7.2.13"
+
+
+def machine(default: str, environment: str = "") -> Machine:
+    return (
+        Machine()
+        .file("/boot/grub/grub.cfg", MENU.replace("@DEFAULT@", default))
+        .file("/boot/grub/grubenv", f"# GRUB Environment Block\n{environment}{'#' * 80}")
+        .file(f"/boot/vmlinuz-{NEW}")
+        .file(f"/boot/vmlinuz-{OLD}")
+    )
+
+
+def chosen(described: Machine, folder: Path) -> str | None:
+    return next_boot(RootHost(str(described.build(folder)))).release
+
+
+@pytest.mark.parametrize(
+    ("default", "expected"),
+    [
+        ("0", NEW),
+        ("1>2", OLD),
+        ("1>0", NEW),
+        ("1", NEW),
+        ("3", TOMS),
+        ("toms", TOMS),
+        ("Tom's kernel", TOMS),
+        ("gnulinux-advanced-abc>gnulinux-6.8.0-49-generic-advanced-abc", OLD),
+        ("Advanced options for Ubuntu>Ubuntu, with Linux 6.8.0-49-generic", OLD),
+        ("gnulinux-advanced-abc>2", OLD),
+        ("gnulinux-6.8.0-49-generic-advanced-abc", OLD),
+        ("no such entry", NEW),
+        ("17", NEW),
+    ],
+)
+def test_grub_default(default: str, expected: str, tmp_path: Path) -> None:
+    assert chosen(machine(default), tmp_path) == expected
+
+
+def test_saved_and_once(tmp_path: Path) -> None:
+    saved = "saved_entry=gnulinux-advanced-abc>gnulinux-6.8.0-49-generic-advanced-abc\n"
+    assert chosen(machine("${saved_entry}", saved), tmp_path / "a") == OLD
+    assert chosen(machine("${saved_entry}"), tmp_path / "b") == NEW
+    assert chosen(machine("0", "next_entry=1>2\n"), tmp_path / "c") == OLD
+    assert chosen(machine("0", "next_entry=\n"), tmp_path / "d") == NEW
+
+
+def test_defaults_that_grub_cfg_does_not_name(tmp_path: Path) -> None:
+    bare = MENU[MENU.index("menuentry 'Ubuntu'") :]
+    described = (
+        Machine()
+        .file("/boot/grub/grub.cfg", bare)
+        .file("/etc/default/grub", "GRUB_DEFAULT=0\n#GRUB_DEFAULT=3\n")
+        .file("/etc/default/grub.d/50-mine.cfg", "GRUB_DEFAULT='1>2'\n")
+    )
+    assert chosen(described, tmp_path) == OLD
+
+
+def test_no_boot_loader_means_the_newest(tmp_path: Path) -> None:
+    names = ["6.1.0-9-amd64", "6.1.0-50-amd64", "6.1.0-49-amd64"]
+    described = Machine()
+    for name in names:
+        described.file(f"/boot/vmlinuz-{name}")
+    assert chosen(described, tmp_path / "a") == "6.1.0-50-amd64"
+    assert chosen(Machine().folder("/boot"), tmp_path / "b") is None
+
+
+@pytest.mark.parametrize("folder", ["/boot", "/efi", "/boot/efi"])
+def test_systemd_boot(folder: str, tmp_path: Path) -> None:
+    def described(default: str = "") -> Machine:
+        return (
+            Machine()
+            .file(f"{folder}/loader/loader.conf", f"timeout 3\n{default}")
+            .file(f"{folder}/loader/entries/abc-{OLD}.conf", f"title Debian\nversion {OLD}\nlinux /abc/{OLD}/linux\n")
+            .file(f"{folder}/loader/entries/abc-{NEW}.conf", f"title Debian\nversion {NEW}\nlinux /abc/{NEW}/linux\n")
+        )
+
+    variable = "/sys/firmware/efi/efivars/LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+    once = b"\7\0\0\0" + f"abc-{OLD}.conf\0".encode("utf-16-le")
+    assert chosen(described(), tmp_path / "a") == NEW
+    assert chosen(described(f"default abc-{OLD}.conf\n"), tmp_path / "b") == OLD
+    assert chosen(described("default *-49-*\n"), tmp_path / "c") == OLD
+    assert chosen(described().file(variable, once), tmp_path / "d") == OLD
+
+
+def test_a_menu_that_is_no_file_makes_it_unknown(tmp_path: Path) -> None:
+    described = Machine().fifo("/boot/grub/grub.cfg").file(f"/boot/vmlinuz-{NEW}")
+    assert chosen(described, tmp_path) is None
+
+
+@given(st.text(alphabet="menuentrysub '\"{}\n\t>$abc=()\\", max_size=400))
+def test_any_menu_can_be_parsed(text: str) -> None:
+    assert isinstance(parse_menu(text), list)
