@@ -47,13 +47,22 @@ from dlhealth.probes.cudnn import (
 from dlhealth.probes.cudnn import (
     package_names as cudnn_package_names,
 )
+from dlhealth.probes.devices import DeviceNodes, Node
 from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
 from dlhealth.probes.dkms import Dkms, DkmsModule, ModuleBuild, lowest_driver_for_kernel
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
 from dlhealth.probes.environment import Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
-from dlhealth.probes.frameworks import TensorFlowNeeds, Wheel, fitting_wheel, known_wheel, tensorflow_needs, torch_wheel
-from dlhealth.probes.gpu import Gpu, Gpus
+from dlhealth.probes.frameworks import (
+    TensorFlowLibraries,
+    TensorFlowNeeds,
+    Wheel,
+    fitting_wheel,
+    known_wheel,
+    tensorflow_needs,
+    torch_wheel,
+)
+from dlhealth.probes.gpu import DriverInPlace, Gpu, Gpus
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.initramfs import Initramfs
 from dlhealth.probes.journal import Journal, Line
@@ -102,6 +111,7 @@ __all__ = [
     "CudnnNeed",
     "CudnnNeeds",
     "CudnnPackage",
+    "DeviceNodes",
     "DisplayDevice",
     "DisplaySetup",
     "Dkms",
@@ -110,6 +120,7 @@ __all__ = [
     "DkmsRemove",
     "DkmsTree",
     "DpkgConfigure",
+    "DriverInPlace",
     "DriverLibraries",
     "DriverLibrary",
     "DriverPackage",
@@ -149,6 +160,7 @@ __all__ = [
     "ModuleBuild",
     "ModuleFile",
     "MoveAside",
+    "Node",
     "Nvml",
     "NvmlGpu",
     "Package",
@@ -184,6 +196,7 @@ __all__ = [
     "Storage",
     "SystemPython",
     "TensorFlow",
+    "TensorFlowLibraries",
     "TensorFlowNeeds",
     "Toolkit",
     "Torch",

@@ -62,11 +62,12 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
         for library in cudnn.libraries():
             if library.special:
                 yield Unknown(library.problem)
-            elif library.real and (why := _false(library)):
+            elif why := _false(library):
+                leads = f"leads to {library.real or f'{library.target}, which does not exist'}"
                 yield self.finding(
                     f"file:{library.path}",
                     f"{library.path} is not {library.name}: {why}",
-                    Evidence(library.path, f"leads to {library.real}" if library.target is not None else "a file"),
+                    Evidence(library.path, leads if library.target is not None else "a file"),
                     *([Evidence(library.real, f"SONAME {library.soname}")] if library.soname else []),
                     *([Evidence(library.real, f"belongs to package {library.owner}")] if library.owner else []),
                     path=library.path,
@@ -111,6 +112,11 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             finds=f"file:{lib}/libcudnn.so.8",
         )
         yield Scenario(
+            "the other library is gone as well",
+            cuda().cudnn("8.9.7").link(f"{lib}/libcudnn.so.7", f"{lib}/libcuda.so.515.43.04"),
+            finds=f"file:{lib}/libcudnn.so.7",
+        )
+        yield Scenario(
             "a copy of 8 called 5",
             cuda().cudnn("8.0.5").library("/usr/local/cuda/lib64/libcudnn.so.5", "libcudnn.so.8"),
             finds=f"file:{real}/libcudnn.so.5",
@@ -132,8 +138,10 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
 def _false(library: CudnnLibrary) -> str:
     """Why a name does not fit the file behind it; "" where it does. The file says what it is by its SONAME and, where
     it has none, by its name."""
-    behind = posixpath.basename(library.real)
+    behind = posixpath.basename(library.real or library.target or "")
     stem, _, number = (library.soname or behind).partition(".so")
+    if not library.real and stem == library.stem:
+        return ""  # a broken link of its own family was right once
     if stem != library.stem:
         return f"it is {library.soname or behind}"
     major = library.suffix.partition(".")[0]

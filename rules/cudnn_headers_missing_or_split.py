@@ -58,7 +58,7 @@ class CudnnHeadersMissingOrSplit(Rule):
                 yield from self._broken(headers, cudnn)
         reported = False
         for folder in cudnn.folders:
-            for finding in self._without(folder, cudnn):
+            for finding in self._without(folder, cudnn, toolkits):
                 reported = True
                 yield finding
         if not reported and not any(h.main for h in cudnn.headers):
@@ -88,13 +88,14 @@ class CudnnHeadersMissingOrSplit(Rule):
                 folder=headers.folder,
             )
 
-    def _without(self, folder: CudnnFolder, cudnn: Cudnn) -> Iterator[Finding]:
+    def _without(self, folder: CudnnFolder, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Finding]:
         """A linker finds cuDNN there, and a compiler no header."""
         library = next((x for x in folder.libraries if x.stem == "libcudnn" and x.real), None)
         if not library or not (folder.for_development or folder.toolkit):
             return
         places = [*folder.includes, "/usr/local/include", "/usr/include", "/usr/include/x86_64-linux-gnu"]
-        if any(h.main and h.folder in places for h in cudnn.headers):
+        default = f"{toolkits.default.path}/" if toolkits.default else "/usr/include/"  # nvcc looks there by itself
+        if any(h.main and (h.folder in places or h.folder.startswith(default)) for h in cudnn.headers):
             return
         include = folder.includes[-1] if folder.path.startswith("/usr/lib") else folder.includes[0]
         near = [f"{h.folder}/{name}" for h in cudnn.headers if h.folder in places for name in h.others]

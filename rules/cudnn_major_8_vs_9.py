@@ -90,23 +90,17 @@ class CudnnMajor8Vs9(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        site = "/home/alice/whisper/lib/python3.11/site-packages"
-
         def environment(program: str) -> Machine:
-            return (
-                Machine.ubuntu2404_gpu()
-                .cuda_toolkit("12.2")
-                .file("/home/alice/whisper/pyvenv.cfg", "home = /usr/bin\nversion = 3.11.2\n", uid=1000)
-                .link("/home/alice/whisper/bin/python", "/usr/bin/python3")
-                .file(f"{site}/{program}.dist-info/METADATA", "Metadata-Version: 2.1\n", uid=1000)
-            )
+            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").python_environment("/home/alice/whisper", [program])
 
         subject = "python:/home/alice/whisper"
         yield Scenario("CTranslate2 4.4 and cuDNN 9", environment("ctranslate2-4.4.0").cudnn("9.1.0"), finds=subject)
         yield Scenario("CTranslate2 4.5 and cuDNN 8", environment("ctranslate2-4.5.0").cudnn_packages(), finds=subject)
         yield Scenario(
             "CTranslate2 4.4 and cuDNN 9 in the same environment",
-            environment("ctranslate2-4.4.0").file(f"{site}/nvidia/cudnn/lib/libcudnn.so.9", b"\x7fELF"),
+            environment("ctranslate2-4.4.0").library(
+                "/home/alice/whisper/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn.so.9", "libcudnn.so.9"
+            ),
             finds=subject,
         )
         yield Scenario(

@@ -197,6 +197,7 @@ def _differ(libraries: Sequence[CudnnLibrary]) -> bool:
 
 
 def _package_and_archive(path: Sequence[CudnnFolder], major: int) -> tuple[CudnnLibrary, ...]:
-    """The main libraries of two versions, one from a package and one from nowhere."""
+    """The main libraries of two versions, one where packages put it and one of an archive."""
     mains = [x for f in path if (x := f.active("libcudnn", major)) and x.version]
-    return tuple(mains) if _differ(mains) and len({bool(x.owner) for x in mains}) > 1 else ()
+    packaged = {bool(x.owner) or x.path.startswith("/usr/lib/") for x in mains}
+    return tuple(mains) if _differ(mains) and len(packaged) > 1 else ()

@@ -214,12 +214,19 @@ class CudnnRuntimeMissing(Rule):
             ),
             finds=f"file:{lib}/libcudnn_ops_infer.so.8",
         )
+        yield Scenario(
+            "OpenCV built with cuDNN 7, which nobody installed again",
+            cuda()
+            .cudnn("9.1.0")
+            .library("/usr/local/lib/libopencv_dnn.so.4.1.0", "libopencv_dnn.so.4.1", ["libcudnn.so.7"]),
+            finds="file:/usr/local/lib/libopencv_dnn.so.4.1.0",
+        )
         yield Scenario("cuDNN as it should be", cuda().cudnn("8.9.7"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
         yield Scenario("nobody needs one", cuda())
         yield Scenario(
-            "the missing library has a false name elsewhere",
-            cuda().cudnn("7.6.5").link(f"{lib}/libcudnn.so.7", "libcudnn.so.7.6.5"),
+            "PyTorch in an environment brings its own",
+            Machine.ubuntu2404_gpu().python_environment(torch="2.3.0+cu121", cuda="12.1"),
         )
         yield Scenario("a library can't be read", cuda().cudnn().fifo(f"{lib}/libcudnn.so.8.9.7"), unknown=True)
 

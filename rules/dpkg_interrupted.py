@@ -9,11 +9,13 @@ Why
     that has to be reinstalled (reinst-required) was cut off while its files were copied.
 Repair
     Let dpkg finish: dpkg --configure -a, then apt-get -f install. Look at the free space of / and /boot first: a full
-    disk is often what stopped it, and is then reported as the cause.
+    disk is often what stopped it, and is then reported as the cause. A package that has to be reinstalled makes
+    dpkg --configure -a end with an error; install it again then.
 What the repair risks
     Little: dpkg goes on where it was. Never delete the lock files or the files in /var/lib/dpkg/updates.
 By hand
-    df -h / /boot; dpkg --audit; dpkg --configure -a; apt-get -f install; update-initramfs -u
+    df -h / /boot; dpkg --audit; dpkg --configure -a; apt-get install --reinstall PACKAGE; apt-get -f install;
+    update-initramfs -u -k all
 """
 
 from collections.abc import Iterator
@@ -74,18 +76,22 @@ class DpkgInterrupted(Rule):
             f"dpkg was interrupted: {' and '.join(what)}",
             *evidence,
             reinstall=" ".join(sorted({p.name for p in broken})),
+            journal="yes" if packages.updates else "",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        finish = (DpkgConfigure(), UpdateInitramfs("all"))
         broken = tuple(finding.detail["reinstall"].split())
-        if broken:
-            yield Plan(
-                f"Install {', '.join(broken)} again and let dpkg finish", Risk.LOW,
-                (AptInstall(broken, reinstall=True), *finish), network=True,
-            )  # fmt: skip
-        else:
-            yield Plan("Let dpkg finish what it began", Risk.LOW, finish)
+        if not broken:
+            yield Plan("Let dpkg finish what it began", Risk.LOW, (DpkgConfigure(), UpdateInitramfs("all")))
+            return
+        # apt refuses to work before dpkg has taken in its journal, and dpkg can't configure what has to be reinstalled.
+        journal = (DpkgConfigure(),) if finding.detail["journal"] else ()
+        yield Plan(
+            f"Let dpkg finish what it can, and install {', '.join(broken)} again",
+            Risk.LOW,
+            (*journal, AptInstall(broken, reinstall=True), DpkgConfigure(), UpdateInitramfs("all")),
+            network=True,
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

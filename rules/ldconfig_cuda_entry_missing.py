@@ -118,9 +118,8 @@ class LdconfigCudaEntryMissing(Rule):
         yield Scenario("the run file, and nothing else done", runfile(), finds=f"file:{library}")
         yield Scenario(
             "CUDA 8, only one of two people set LD_LIBRARY_PATH",
-            cuda8().user("bob", 1001).append("/home/alice/.bashrc", 'export LD_LIBRARY_PATH="/usr/local/cuda/lib64"\n'),
-            finds="file:/usr/local/cuda-8.0/lib64/libcudart.so.8.0",
-            alone=False,  # what else such an old machine lacks is not the matter here
+            Machine.ubuntu1604_runfile().user("bob", 1001),
+            finds="file:/usr/local/cuda-8.0/targets/x86_64-linux/lib/libcudart.so.8.0",
         )
         yield Scenario(
             "the entry is there, the cache is older",
@@ -130,34 +129,9 @@ class LdconfigCudaEntryMissing(Rule):
         )
         yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
         yield Scenario("everybody sets LD_LIBRARY_PATH", runfile().append("/home/alice/.bashrc", export))
-        yield Scenario(
-            "CUDA 8 by the run file, exports in .bashrc as its guide has it",
-            cuda8().append(
-                "/home/alice/.bashrc",
-                "export PATH=/usr/local/cuda-8.0/bin${PATH:+:${PATH}}\n"
-                "export LD_LIBRARY_PATH=/usr/local/cuda-8.0/lib64${LD_LIBRARY_PATH:+:${LD_LIBRARY_PATH}}\n",
-            ),
-        )
+        yield Scenario("CUDA 8 by the run file, exports in .bashrc as its guide has it", Machine.ubuntu1604_runfile())
         yield Scenario("no toolkit, wheels bring their own", Machine.ubuntu2404_gpu())
         yield Scenario("ld.so.conf can't be read", runfile().fifo("/etc/ld.so.conf"), unknown=True)
 
 
 EMPTY_CACHE = b"glibc-ld.so.cache1.1" + bytes(28)
-
-
-def cuda8() -> Machine:
-    """Ubuntu 16.04 with the run file's toolkit: lib64 is a folder."""
-    home = "/usr/local/cuda-8.0"
-    return (
-        Machine()
-        .os_release("ubuntu", "16.04", "Ubuntu")
-        .kernel("4.4.0-210-generic", compiler="gcc-5 (Ubuntu 5.4.0-6ubuntu1~16.04.12) 5.4.0 20160609")
-        .user()
-        .gpu()
-        .file(f"{home}/version.txt", "CUDA Version 8.0.61\n")
-        .file(f"{home}/bin/nvcc", "", 0o755)
-        .library(f"{home}/lib64/libcudart.so.8.0.61", "libcudart.so.8.0")
-        .link(f"{home}/lib64/libcudart.so.8.0", "libcudart.so.8.0.61")
-        .link(f"{home}/lib64/libcudart.so", "libcudart.so.8.0")
-        .link("/usr/local/cuda", home)
-    )

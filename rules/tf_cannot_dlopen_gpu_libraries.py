@@ -29,20 +29,17 @@ from dlhealth.api import (
     Finding,
     Gpus,
     Layer,
-    LoaderConfig,
     Machine,
     PipInstall,
     Plan,
-    PythonEnvironment,
     PythonEnvironments,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
-    TensorFlowNeeds,
+    TensorFlowLibraries,
     Unknown,
-    UserPaths,
     tensorflow_needs,
 )
 
@@ -53,55 +50,43 @@ class TfCannotDlopenGpuLibraries(Rule):
     layer = Layer.PYTHON
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
-    # Where more than cuDNN is missing, a cuDNN alone would not help: tensorflow[and-cuda] brings it, too.
-    explains = ("cudnn-runtime-missing", "cudnn-major-8-vs-9")
 
     def detect(
-        self,
-        environments: PythonEnvironments,
-        gpus: Gpus,
-        driver: CudaDriver,
-        loader: LoaderConfig,
-        paths: UserPaths | None,
+        self, environments: PythonEnvironments, gpus: Gpus, driver: CudaDriver, libraries: TensorFlowLibraries
     ) -> Iterator[Finding | Unknown]:
         if not driver.versions or all(gpu.driver == "vfio-pci" for gpu in gpus.gpus):
             return
         for problem in environments.problems:
             yield Unknown(problem)
-        for environment in environments.environments:
+        for opened in libraries.opened:
+            environment, needs, missing = opened.environment, opened.needs, opened.missing
             tensorflow = environment.tensorflow
-            if tensorflow is None or not tensorflow.gpu:
-                continue
+            if tensorflow is None or opened.lacks_only_cudnn:
+                continue  # the rules of cuDNN say what is wrong with the cuDNN of the system
             name = f"TensorFlow {tensorflow.version} in {environment.path}"
-            needs = tensorflow_needs(tensorflow.version, tensorflow.cuda, tensorflow.cudnn)
             if needs is None:
                 yield Unknown(f"{name}: which libraries it opens is not known", environment.subject)
-                continue
-            missing = missing_libraries(environment, needs, loader, paths)
-            if not missing:
-                continue
-            if not environment.libraries and all(soname.startswith("libcudnn.") for soname in missing):
-                continue  # the CUDA of the system is right: the cuDNN rules say what is wrong with its cuDNN
-            if doubt := unclear_path(environment, paths):
-                yield Unknown(f"{name}: where it looks for libraries is set by {doubt}", environment.subject)
-                continue
-            hidden = [environment.libraries[soname] for soname in missing if soname in environment.libraries]
-            more = f" and {len(missing) - 1} more libraries" if len(missing) > 1 else ""
-            yield self.finding(
-                environment.subject,
-                f"{name} does not find {missing[0]}{more} of CUDA {needs.cuda} and cuDNN {needs.cudnn}: it uses the CPU",
-                Evidence(tensorflow.source, tensorflow.shows),
-                *(Evidence(path, "here, but not searched by this TensorFlow") for path in hidden),
-                *(
-                    Evidence(soname, "not found in the environment, LD_LIBRARY_PATH and the loader's folders")
-                    for soname in missing
-                    if soname not in environment.libraries
-                ),
-                # Without a single one of them nobody tried to use the GPU: on purpose, perhaps.
-                severity=Severity.WARNING if len(missing) == len(needs.sonames) and not hidden else Severity.ERROR,
-                about=environment.about,
-                site=environment.site,
-            )
+            elif missing and opened.doubt:
+                yield Unknown(f"{name}: where it looks for libraries is set by {opened.doubt}", environment.subject)
+            elif missing:
+                hidden = [environment.libraries[soname] for soname in missing if soname in environment.libraries]
+                more = f" and {len(missing) - 1} more libraries" if len(missing) > 1 else ""
+                yield self.finding(
+                    environment.subject,
+                    f"{name} does not find {missing[0]}{more} of CUDA {needs.cuda} and cuDNN {needs.cudnn}: it uses "
+                    "the CPU",
+                    Evidence(tensorflow.source, tensorflow.shows),
+                    *(Evidence(path, "here, but not searched by this TensorFlow") for path in hidden),
+                    *(
+                        Evidence(soname, "not found in the environment, LD_LIBRARY_PATH and the loader's folders")
+                        for soname in missing
+                        if soname not in environment.libraries
+                    ),
+                    # Without a single one of them nobody tried to use the GPU: on purpose, perhaps.
+                    severity=Severity.WARNING if len(missing) == len(needs.sonames) and not hidden else Severity.ERROR,
+                    about=environment.about,
+                    site=environment.site,
+                )
 
     def remedies(self, finding: Finding, environments: PythonEnvironments) -> Iterator[Plan]:
         environment = environments.at(finding.detail["site"])
@@ -193,25 +178,3 @@ class TfCannotDlopenGpuLibraries(Rule):
             system().file("/home/alice/venv/bin/activate", f"export LD_LIBRARY_PATH={cuda11}\n", uid=1000),
             unknown=True,
         )
-
-
-def missing_libraries(
-    environment: PythonEnvironment, needs: TensorFlowNeeds, loader: LoaderConfig, paths: UserPaths | None
-) -> list[str]:
-    """The libraries that TensorFlow asks for and that are found nowhere it looks."""
-    user = environment.account.name if environment.account else None
-    folders = [d for d in paths.libraries() if user in (None, d.user)] if paths else []
-    first = {d.path: d.names for d in folders}
-    # What a conda environment holds in its lib, its Python finds by its own run path.
-    own = environment.libraries if needs.finds_wheels or environment.kind == "conda" else {}
-    return [soname for soname in needs.sonames if soname not in own and not loader.find(soname, first)]
-
-
-def unclear_path(environment: PythonEnvironment, paths: UserPaths | None) -> str:
-    """What sets LD_LIBRARY_PATH in a way that can't be told without running it; "" where nothing does."""
-    if environment.activation:
-        return environment.activation[0]
-    user = environment.account.name if environment.account else None
-    if paths is None or any(v == "LD_LIBRARY_PATH" and user in (None, u) for u, v in paths.unclear):
-        return "the login environment"
-    return ""

@@ -311,7 +311,7 @@ class CudaVariables(NamedTuple):
     @classmethod
     def probe(cls, host: Host, environments: Environments) -> "CudaVariables":
         found: dict[tuple[str, str], CudaVariable] = {}
-        for login in environments.logins:
+        for login in sorted(environments.logins, key=lambda e: e.kind != "interactive"):
             for name in (*HOME_VARIABLES, *COMPILER_VARIABLES):
                 value = login.values.get(name)
                 if value and (login.account.name, name) not in found:

@@ -9,7 +9,7 @@ from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes.compat import version_key
 from dlhealth.probes.cuda import CudaToolkits
-from dlhealth.probes.frameworks import tensorflow_needs
+from dlhealth.probes.frameworks import TensorFlowLibraries, tensorflow_needs
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.packages import Package, Packages
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments
@@ -457,14 +457,19 @@ class CudnnNeeds(NamedTuple):
     needs: tuple[CudnnNeed, ...]
 
     @classmethod
-    def probe(cls, host: Host, environments: PythonEnvironments | None, cudnn: Cudnn) -> "CudnnNeeds":
-        needs = [n for e in environments.environments for n in _python_needs(e)] if environments else []
+    def probe(
+        cls, host: Host, environments: PythonEnvironments | None, tensorflow: TensorFlowLibraries | None, cudnn: Cudnn
+    ) -> "CudnnNeeds":
+        # Where more than cuDNN is missing, TensorFlow's own rule says so.
+        lacking = {o.environment.site for o in tensorflow.opened if o.lacks_only_cudnn} if tensorflow else set()
+        found = environments.environments if environments else ()
+        needs = [n for e in found for n in _python_needs(e, e.site in lacking)]
         # Without any cuDNN nobody built programs here that need one.
         native = list(_native_needs(host)) if cudnn.folders else []
         return cls((*needs, *native))
 
 
-def _python_needs(environment: PythonEnvironment) -> Iterator[CudnnNeed]:
+def _python_needs(environment: PythonEnvironment, with_tensorflow: bool) -> Iterator[CudnnNeed]:
     wanted: list[tuple[str, str, int]] = []
     for program in {p["package"] for p in load("cudnn")["programs"]}:
         version = environment.packages.get(program)
@@ -472,7 +477,7 @@ def _python_needs(environment: PythonEnvironment) -> Iterator[CudnnNeed]:
         if version and major:
             wanted.append((program, version, major))
     tensorflow = environment.tensorflow
-    if tensorflow and tensorflow.gpu:
+    if tensorflow and with_tensorflow:
         needs = tensorflow_needs(tensorflow.version, tensorflow.cuda, tensorflow.cudnn)
         if needs:
             wanted.append((tensorflow.distribution, tensorflow.version, version_key(needs.cudnn)[0]))

@@ -6,6 +6,10 @@ from typing import NamedTuple
 from dlhealth.data import lookup_gpu
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes import Unavailable
+from dlhealth.probes.compat import branch_of
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.packages import DriverPackages
 
 _DEVICES = "/sys/bus/pci/devices"
 
@@ -82,3 +86,44 @@ def _text(host: Host, path: str) -> str:
 def _hex(text: str) -> str:
     found = re.fullmatch(r"0x([0-9a-f]+)", text.lower())
     return found[1] if found else ""
+
+
+class DriverInPlace(NamedTuple):
+    """The driver that the kernel to judge has or will have: `version` and `open` (None: not known) of its kernel
+    module, `source` where that was seen; `debian` says which distribution's package names fit."""
+
+    version: str
+    branch: int
+    open: bool | None
+    source: str
+    loaded: bool
+    debian: bool
+
+    @classmethod
+    def probe(
+        cls, host: Host, kernel: Kernel, modules: KernelModules, packages: DriverPackages | None
+    ) -> "DriverInPlace":
+        debian = re.search(r"^ID=.?ubuntu", host.text("/etc/os-release") or "", re.MULTILINE) is None
+        disk = modules.on_disk(kernel.target)
+        if modules.loaded_version and kernel.target == kernel.running:
+            is_open = modules.loaded_open if modules.loaded_open is not None or disk is None else disk.open
+            found = modules.loaded_version, is_open, "/proc/driver/nvidia/version"
+        elif disk and disk.version:
+            found = disk.version, disk.open, disk.path
+        elif packages and packages.version:
+            found = packages.version, any(m.open for m in packages.members), "/var/lib/dpkg/status"
+        else:
+            raise Unavailable("there is no NVIDIA driver here")
+        version, is_open, source = found
+        branch = branch_of(version)
+        if branch is None:
+            raise Unavailable(f"{source}: {version} is no driver version that is known")
+        return cls(version, branch, is_open, source, bool(modules.loaded_version), debian)
+
+    def package(self, branch: int, *, open_flavour: bool = False) -> str:
+        """The name of the package that installs a branch."""
+        if not self.debian:
+            return f"nvidia-driver-{branch}{'-open' if open_flavour else ''}"
+        if branch <= 390:
+            return f"nvidia-legacy-{branch}xx-driver"
+        return f"nvidia-tesla-{branch}-driver" if branch == 470 else "nvidia-driver"

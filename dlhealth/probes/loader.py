@@ -255,10 +255,11 @@ class UserPaths(NamedTuple):
         users = tuple(dict.fromkeys(login.account.name for login in environments.logins))
         found: dict[tuple[str, str, str], UserDirectory] = {}
         unclear: dict[tuple[str, str], None] = {}
-        for login in environments.logins:
+        # A terminal is where people build and run; what only other kinds of login have comes behind.
+        for login in sorted(environments.logins, key=lambda e: e.kind != "interactive"):
             user = login.account.name
             for variable in ("PATH", "LD_LIBRARY_PATH"):
-                if environments.value(user, variable, login.kind) is None:
+                if login.kind == "interactive" and environments.value(user, variable) is None:
                     unclear[user, variable] = None
                 for element, source in environments.elements(user, variable, login.kind):
                     path = element.rstrip("/") or "/"

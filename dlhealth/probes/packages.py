@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import NamedTuple
 
 from dlhealth.data import load
@@ -25,6 +24,13 @@ _GPU = re.compile(
 _RELEVANT = re.compile(
     _GPU.pattern + rb"|linux-(?:image|headers|modules|generic|signed|kbuild)|xserver-xorg|libgl|libegl1|glx-|update-glx"
     rb"|gcc|g\+\+|cpp|clang|python3|libpython3|bumblebee|primus|dkms|initramfs-tools|dracut|mokutil|shim|grub|apt|dpkg"
+)
+_FLAVOURED = re.compile(
+    r"(?P<base>.*nvidia)-(?P<flavour>tesla(?:-(?P<tesla>\d{3}))?|legacy-(?P<legacy>\d{2,3})xx)(?P<rest>|-[a-z].*|-?\d+)",
+    re.ASCII,
+)
+_BRANCHED = re.compile(
+    r"(?P<base>[a-z0-9-]+?)-(?P<branch>\d{3})(?P<server>-server|)(?:-open|-updates)?(?P<rest>|-.+)", re.ASCII
 )
 _BULKY = re.compile(r"nsight|documentation|-doc$|-samples$|visual-tools|sanitizer")
 _FIELD = re.compile(rb"^([A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
@@ -306,28 +312,35 @@ def _flavour(family: str) -> str:
     return f"{flavour}-" if flavour else ""
 
 
-@cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str, str], ...]:
-    rows = load("package_patterns")["patterns"]
-    return tuple((re.compile(row["regex"], re.ASCII), row["role"], row["family"]) for row in rows)
-
-
 def classify(package: Package) -> DriverPackage | None:
     """As a part of the driver; None for what is none, has versions of its own (nvidia-settings, …), or is empty and
     only leads from an old branch to a new one."""
     if not package.gpu:
         return None
-    for pattern, role, family in _patterns():
-        match = pattern.match(package.name)
-        if match is None:
-            continue
-        groups = match.groupdict()
-        named = groups.get("branch")
-        upstream = re.match(r"(\d{2,4})\.\d", package.upstream, re.ASCII)
-        if not role or (role != "prebuilt" and (upstream is None or (named and named != upstream[1]))):
-            return None
-        family = family.format(server=groups.get("server") or "", flavour=groups.get("flavour") or "")
-        number = named or (upstream[1] if upstream else None)
-        return DriverPackage(package, role, family, int(number) if number else None, bool(
-            groups.get("open") or re.search(r"-open(-|$)", package.name)))  # fmt: skip
-    return None
+    tables = load("package_patterns")
+    name = package.name.removesuffix("-i386")
+    flavoured = _FLAVOURED.fullmatch(name)
+    branched = None if flavoured else _BRANCHED.fullmatch(name)
+    if flavoured:
+        rest = flavoured["rest"] if flavoured["rest"][1:2].isalpha() else flavoured["rest"].lstrip("-")
+        base, table, family = f"{flavoured['base']}{rest}", "debian", f"debian-{flavoured['flavour']}"
+        named = flavoured["tesla"] or flavoured["legacy"]
+    elif branched:
+        base, named = branched["base"], branched["branch"]
+        table, family = "branched", f"ubuntu{branched['server'] or ''}"
+        family = {"nvidia": "ubuntu-old", "libcuda1": "ubuntu-old", "cuda-drivers": "nvidia-repo"}.get(base, family)
+    else:
+        base, named, table, family = name, None, "debian", "debian"
+        if name not in tables[table]["names"]:
+            base, table, family = name.replace("-open", ""), "repository", "nvidia-repo"
+    role = tables[table]["names"].get(base) or tables[table]["names"].get(name, "")
+    upstream = re.match(r"(\d{2,4})\.\d", package.upstream, re.ASCII)
+    if branched and branched["rest"] and role not in ("prebuilt", "firmware"):
+        return None
+    if not role or (role != "prebuilt" and (upstream is None or (named and named != upstream[1]))):
+        return None
+    number = named or (upstream[1] if upstream else None)
+    is_open = re.search(r"-open(-|$)", name) is not None
+    if is_open and family == "debian":
+        family = "debian-open"
+    return DriverPackage(package, role, family, int(number) if number else None, is_open)

@@ -17,6 +17,12 @@ Question = tuple[str, ...]
 
 _NO_SECRETS = (
     "/boot/config-",
+    "/etc/dkms/",
+    "/etc/ld.so",
+    "/etc/login.defs",
+    "/etc/lsb-release",
+    "/etc/modprobe.d/",
+    "/etc/os-release",
     "/lib/modules/",
     "/proc/",
     "/sys/",
@@ -26,6 +32,7 @@ _NO_SECRETS = (
     "/var/lib/apt/",
     "/var/lib/dpkg/",
 )
+_CERTIFICATES = (".pub", ".der", ".crt", ".cer")
 _SECRETS_AFTER_ALL = re.compile(r"/proc/(?:cmdline$|.*/environ$|.*/cmdline$)|.*/environment\.d/|.*/direct_url\.json$")
 _SHELL = re.compile(
     r"/etc/(?:profile|bash|zsh|zprofile|zlogin|fish/|csh|X11/Xsession|X11/xinit/|skel/|default/)"
@@ -78,12 +85,9 @@ class Redactor:
         if posixpath.basename(path) == ".Xauthority":
             return _authority(content)
         if b"\0" in content[:4096] and not path.endswith("environ"):
-            # Of the binary files, only those of programs and the loader are known to hold nothing.
-            return (
-                content
-                if path.startswith(("/etc/ld.so.cache", "/boot/")) or content[:4] == b"\x7fELF"
-                else _blank(content)
-            )
+            # Of the binary files, only programs, boot images and certificates are known to hold nothing.
+            public = path.startswith("/boot/") or path.endswith(_CERTIFICATES) or content[:4] == b"\x7fELF"
+            return content if public else _blank(content)
         text = content.decode(errors="surrogateescape")
         if _VARIABLES.match(path):
             return _encode(self._variables(text))

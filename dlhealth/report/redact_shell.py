@@ -19,7 +19,7 @@ _WANTED = re.compile(
     r"|-|prompt|shell|home|user)"
 )
 _SECRET = re.compile(
-    r"(?i)passw|passphrase|pwd$|(?:^|[_.-])(?:pass|pw|pin)(?:$|[_.-])|secret|token|credential|cookie|private|api[_-]?key|access[_-]?key"
+    r"(?i)passw|passphrase|pwd$|(?:^|[_.-])(?:pass|pw)(?:$|[_.-])|secret|token|credential|cookie|private|api[_-]?key|access[_-]?key"
     r"|luks.key|(?:^|[_.-])key$|(?:^|[_.-])auth(?:$|[_.-])|auth_?token|signature|set_credential|session_?id"
 )
 _KEYWORDS = frozenset(
@@ -188,7 +188,7 @@ class Shell:
                 return text
             case "comment" | "heredoc":
                 return hide(text)
-        return self._opened(text, dialect, depth, closed=not text.startswith("'"))
+        return hide(text) if text.startswith("'") else self._opened(text, dialect, depth, closed=True)
 
     def _known(self, text: str) -> bool:
         """Whether all variables in it are shown anyway."""

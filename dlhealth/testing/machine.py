@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -94,6 +95,18 @@ class Machine:
             where.parent.mkdir(parents=True, exist_ok=True)
             where.unlink(missing_ok=True)
             os.mkfifo(where)
+
+        return self.do(make)
+
+    def node(self, path: str, major: int, minor: int = 0, mode: int = 0o666, uid: int = 0, gid: int = 0) -> "Machine":
+        """A character device; making one needs root."""
+
+        def make(root: Path) -> None:
+            where = place(root, path)
+            where.parent.mkdir(parents=True, exist_ok=True)
+            os.mknod(where, stat.S_IFCHR | 0o600, os.makedev(major, minor))
+            os.chown(where, uid, gid)
+            os.chmod(where, mode)
 
         return self.do(make)
 
@@ -527,6 +540,8 @@ class Machine:
         home = f"/usr/local/cuda-{version}"
         lib = f"{home}/targets/x86_64-linux/lib"
         major = version.split(".")[0]
+        # The minor version left the SONAME with CUDA 12; all of CUDA 11 kept that of 11.0.
+        soname = f"libcudart.so.{'11.0' if major == '11' else major if int(major) > 11 else version}"
         (
             self.file(f"{home}/bin/nvcc", elf.shared_library(), 0o755)
             .file(f"{home}/version.json", json.dumps({"cuda": {"name": "CUDA SDK", "version": release}}))
@@ -535,9 +550,9 @@ class Machine:
                 f"{home}/targets/x86_64-linux/include/cuda.h",
                 f"#define CUDA_VERSION {major}{int(version.split('.')[1]):02d}0\n",
             )
-            .library(f"{lib}/libcudart.so.{release}", f"libcudart.so.{major if int(major) > 10 else version}")
-            .link(f"{lib}/libcudart.so.{major if int(major) > 10 else version}", f"libcudart.so.{release}")
-            .link(f"{lib}/libcudart.so", f"libcudart.so.{major if int(major) > 10 else version}")
+            .library(f"{lib}/libcudart.so.{release}", soname)
+            .link(f"{lib}/{soname}", f"libcudart.so.{release}")
+            .link(f"{lib}/libcudart.so", soname)
             .library(f"{lib}/stubs/libcuda.so", "libcuda.so.1")
             .link(f"{home}/lib64", "targets/x86_64-linux/lib")
             .link(f"{home}/include", "targets/x86_64-linux/include")

@@ -167,6 +167,13 @@ def test_hostile_status_never_raises_anything_else(tmp_path_factory: pytest.Temp
         ("nvidia-legacy-390xx-kernel-dkms", "390.157-1", "module", "debian-legacy-390xx"),
         ("nvidia-open-kernel-dkms", "535.261.03-1", "module", "debian-open"),
         ("libnvidia-ml1", "535.261.03-1", "compute", "debian"),
+        ("libegl-nvidia-tesla-535-0", "535.261.03-1", "gl", "debian-tesla-535"),
+        ("libglx-nvidia-legacy-390xx0", "390.157-1", "gl", "debian-legacy-390xx"),
+        ("xserver-xorg-video-nvidia-tesla-470", "470.256.02-1", "x", "debian-tesla-470"),
+        ("nvidia-304-updates", "304.135-0ubuntu0.16.04.1", "driver", "ubuntu-old"),
+        ("nvidia-driver-open", "610.43.02-1ubuntu1", "driver", "nvidia-repo"),
+        ("nvidia-open", "610.43.02-1", "meta", "nvidia-repo"),
+        ("nvidia-dkms-open", "610.43.02-1ubuntu1", "module", "nvidia-repo"),
         ("libnvidia-pkcs11-openssl3", "535.261.03-1", "support", "debian"),
         ("cuda-drivers-550", "550.120-1", "meta", "nvidia-repo"),
         ("libnvidia-compute", "610.43.02-1ubuntu1", "compute", "nvidia-repo"),
@@ -197,16 +204,21 @@ def test_parts_of_the_driver(name: str, version: str, role: str, family: str) ->
         ("nvidia-driver-470", "535.183.01-0ubuntu0.24.04.1"),  # transitional
         ("libcupti11.8", "11.8.87-1"),
         ("bash", "535.1-1"),
+        ("nvidia-driver-pinning-580", "580.142-1"),
+        ("nvidia-settings-tesla-535", "535.247.01-1"),
+        ("libnvidia-compute-550-dev", "550.120-0ubuntu1"),
     ],
 )
 def test_what_is_no_part_of_the_driver(name: str, version: str) -> None:
     assert classify(package(name, version)) is None
 
 
-def test_every_pattern_and_suffix_compiles_and_has_a_basis() -> None:
+def test_every_table_has_a_source_and_every_suffix_an_example() -> None:
     table = load("package_patterns")
-    assert all(row["basis"] for row in table["patterns"] + table["suffixes"])
-    assert table["source"]
+    assert all(table[name]["source"] for name in ("branched", "repository", "debian"))
+    assert all(row["basis"] for row in table["suffixes"])
+    roles = {"driver", "meta", "module", "prebuilt", "compute", "gl", "x", "utils", "firmware", "support"}
+    assert {r for name in ("branched", "repository", "debian") for r in table[name]["names"].values()} == roles
 
 
 def test_version_of_most_and_how_to_complete_it(read: Callable[[Machine], Facts]) -> None:

@@ -39,7 +39,17 @@ from dlhealth.probes.shell.syntax import (
     literal,
     parse,
 )
-from dlhealth.probes.shell.values import AFTER, UNKNOWN, Truth, is_empty, is_known, join, known_elements, prepended, tidy
+from dlhealth.probes.shell.values import (
+    AFTER,
+    UNKNOWN,
+    Truth,
+    is_empty,
+    is_known,
+    join,
+    known_elements,
+    prepended,
+    tidy,
+)
 
 NORMAL, RETURN, BREAK, CONTINUE, EXIT, ABORT = "", "return", "break", "continue", "exit", "abort"
 """How a command leaves: ABORT is back to the prompt of a shell on a terminal."""
@@ -411,9 +421,8 @@ class Shell:
             for assignment in node.assignments:
                 self.assign(assignment)
             return NORMAL
-        declares = (
-            literal(node.words[0]) in _DECLARATIONS or (literal(node.words[0]) or "").lstrip("\\") in _DECLARATIONS
-        )
+        spelled = (literal(node.words[0]) or "").lstrip("\\")
+        declares = spelled in (_DECLARATIONS if self.dialect != "sh" else ("export", "readonly", "local"))
         first = self.fields(node.words[:1])
         if first == [] and len(node.words) == 1:
             self.state.status = True  # an empty expansion

@@ -10,7 +10,7 @@ from dlhealth.probes.shell.values import UNKNOWN, Truth, elements, is_known, joi
 from dlhealth.probes.users import Account, may_read
 
 WATCHED = re.compile(
-    r"PATH|LD_(LIBRARY_PATH|PRELOAD)|(LIBRARY|C(PLUS_INCLUDE)?_?|PYTHON)PATH|(CUDA|CUDNN|NVIDIA|TF|XLA)_\w+"
+    r"PATH|LD_(LIBRARY_PATH|PRELOAD)|(LIBRARY|C(PLUS_INCLUDE)?_?|PYTHON)PATH|(CUDA|CUDNN|NVCC|NVIDIA|TF|XLA)_\w+|CUDAHOSTCXX"
 )
 """The variables that the rules are about. Values of others never leave this package."""
 
@@ -170,12 +170,13 @@ class Session:
         return Variable(variable.value if variable.exported else UNKNOWN, True)
 
     def set(
-        self, name: str, value: str, how: str, exported: Truth = None, origin: frozenset[str] | None = None
+        self, name: str, value: str, how: str, exported: Truth = False, origin: frozenset[str] | None = None
     ) -> None:
         """Give a variable a value; whether it is exported stays as it was unless `exported` is True."""
         before = self.state.get(name)
-        keep = before.exported or self.state.options.get("allexport", False)
-        self.state.variables[name] = Variable(value, True if exported else keep, origin)
+        reasons = (exported, before.exported, self.state.options.get("allexport", False))
+        kept = True if True in reasons else None if None in reasons else False
+        self.state.variables[name] = Variable(value, kept, origin)
         if WATCHED.fullmatch(name):
             self.trace.settings.append(Setting(name, value, self.source, how))
             if name in LISTS:
