@@ -51,7 +51,7 @@ from dlhealth.probes.devices import DeviceNodes, Node
 from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
 from dlhealth.probes.dkms import Dkms, DkmsModule, ModuleBuild, lowest_driver_for_kernel
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
-from dlhealth.probes.environment import Environments, LoginEnvironment, Problem, Setting
+from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
 from dlhealth.probes.frameworks import (
     TensorFlowLibraries,
@@ -67,7 +67,7 @@ from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority
 from dlhealth.probes.initramfs import Initramfs
 from dlhealth.probes.journal import Journal, Line
 from dlhealth.probes.kernel import InstalledKernel, Kernel
-from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths
+from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
 from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile
 from dlhealth.probes.nvml import Nvml, NvmlGpu
 from dlhealth.probes.packages import DriverPackage, DriverPackages, Package, Packages, classify
@@ -92,6 +92,7 @@ __all__ = [
     "AptSources",
     "AptUnhold",
     "BootFolder",
+    "BrokenPath",
     "ByHand",
     "ChangeMode",
     "ChangeOwner",
@@ -228,4 +229,5 @@ __all__ = [
     "tensorflow_needs",
     "torch_wheel",
     "version_key",
+    "without_element",
 ]

@@ -4,7 +4,6 @@ Standard library only: this module is part of the rescue core. All records are N
 they are immutable, they print, and defining one costs a tenth of what a dataclass costs at every start.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -88,6 +87,8 @@ class Finding(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """The same for the same fault on the same evidence; without timestamps."""
+        import hashlib  # loads OpenSSL, which a diagnosis does not need
+
         text = "\0".join([self.id, self.subject, *(f"{e.source}\1{e.shows}" for e in sorted(self.evidence))])
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 

@@ -40,6 +40,8 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    UserPaths,
+    without_element,
 )
 
 
@@ -91,15 +93,13 @@ class CudaCompatLibError803(Rule):
     def _first(self, libcuda: LibcudaChoice) -> tuple[Libcuda, ...]:
         return tuple(x for x in libcuda.common if x.runtime)[:1]
 
-    def remedies(self, finding: Finding, loader: LoaderConfig, packages: Packages | None) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None, packages: Packages | None
+    ) -> Iterator[Plan]:
         folder = finding.detail["path"].rpartition("/")[0]
         entry = next((d for d in loader.directories if d.path == folder and d.source), None)
         if finding.detail["personal"]:
-            yield Plan(
-                f"Take {folder} out of {finding.detail['where']}",
-                Risk.LOW,
-                (ByHand(f"In {finding.detail['source']}, take {folder} out of LD_LIBRARY_PATH"),),
-            )
+            yield _edit(folder, finding.detail["source"], paths)
         elif entry:
             file, _, line = entry.source.rpartition(":")
             yield Plan(
@@ -169,3 +169,14 @@ def _data_centre(name: str) -> bool:
     if re.search(r"GeForce|Quadro|RTX|GTX|TITAN|NVS", name, re.IGNORECASE):
         return False
     return re.search(r"Tesla|\b(?:[ABHLTPV]\d{1,3}[A-Z]{0,2}|G[HB]200|GRID)\b", name) is not None
+
+
+def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
+    """Take a folder out of a person's LD_LIBRARY_PATH, by ourselves where the line says nothing else."""
+    line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
+    new = without_element(line, folder)
+    summary = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+    if new == line:
+        return Plan(summary, Risk.LOW, (ByHand(summary),))
+    path, _, number = source.rpartition(":")
+    return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))

@@ -24,6 +24,7 @@ from dlhealth.api import (
     ByHand,
     CudaToolkits,
     CudaVariables,
+    EditFile,
     Evidence,
     Finding,
     Layer,
@@ -100,15 +101,14 @@ class CudaSymlinkWrongVersion(Rule):
 
     def _variables(self, toolkits: CudaToolkits, variables: CudaVariables | None) -> Iterator[Finding]:
         dangling = [link.path for link in toolkits.links if not link.real]
-        by_line: dict[tuple[str, str, str], list[str]] = {}
+        by_line: dict[tuple[str, str, str, str], list[str]] = {}
         for v in variables.variables if variables else ():
-            if not v.name.startswith("CUDA_") or not v.value.startswith("/") or "cuda" not in v.value.lower():
+            if v.name not in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT") or "cuda" not in v.value.lower():
                 continue
             through = any(f"{v.value}/".startswith(f"{path}/") for path in dangling)
-            gone = not v.real or v.real in toolkits.leftovers
-            if v.name in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT") and gone and not through:
-                by_line.setdefault((v.source, v.name, v.value), []).append(v.user)
-        for (source, name, value), users in by_line.items():
+            if v.value.startswith("/") and (not v.real or v.real in toolkits.leftovers) and not through:
+                by_line.setdefault((v.source, v.name, v.value, v.line), []).append(v.user)
+        for (source, name, value, line), users in by_line.items():
             yield self.finding(
                 f"file:{source.rpartition(':')[0] or source}",
                 f"{name}={value} in {source}: there is no toolkit",
@@ -118,17 +118,12 @@ class CudaSymlinkWrongVersion(Rule):
                 name=name,
                 value=value,
                 source=source,
+                line=line,
             )
 
     def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
-        if name := finding.detail.get("name"):
-            best = toolkits.default or next(iter(_installed(toolkits)), None)
-            what = f"{name}={best.path}" if best else f"no {name}"
-            yield Plan(
-                f"Correct {name} in {finding.detail['source']}",
-                Risk.LOW,
-                (ByHand(f"In {finding.detail['source']} write {what} instead of {name}={finding.detail['value']}"),),
-            )
+        if "name" in finding.detail:
+            yield self._correction(finding, toolkits)
             return
         path = finding.detail["path"]
         alternative = path == "/usr/local/cuda" and any(
@@ -141,6 +136,16 @@ class CudaSymlinkWrongVersion(Rule):
                 (SetAlternative("cuda", toolkit.path) if alternative else MakeLink(path, toolkit.path),),
             )
         yield Plan(f"Remove the link {path}", Risk.LOW, (MoveAside(path),))
+
+    def _correction(self, finding: Finding, toolkits: CudaToolkits) -> Plan:
+        name, value, source, line = (finding.detail[key] for key in ("name", "value", "source", "line"))
+        best = toolkits.default or next(iter(_installed(toolkits)), None)
+        summary = f"Let {name} in {source} name {best.path}" if best else f"Take {name} out of {source}"
+        if value not in line:
+            return Plan(summary, Risk.LOW, (ByHand(f"{summary}, instead of {value}"),))
+        path, _, number = source.rpartition(":")
+        change = (int(number), line, line.replace(value, best.path) if best else None)
+        return Plan(summary, Risk.LOW, (EditFile(path, (change,)),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

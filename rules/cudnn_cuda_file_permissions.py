@@ -91,10 +91,7 @@ class CudnnCudaFilePermissions(Rule):
         yield Scenario("the folder is closed", cuda().folder(lib, 0o700), finds=f"file:{lib}")
         yield Scenario(
             "its group may not read",
-            cuda()
-            .do(lambda root: None)
-            .folder(lib)
-            .file(f"{include}/cudnn.h", "#define CUDNN_MAJOR 8\n", 0o604, gid=100),
+            cuda().file(f"{include}/cudnn.h", "#define CUDNN_MAJOR 8\n", 0o604, gid=100),
             finds=f"file:{include}/cudnn.h",
         )
         yield Scenario("as installed", cuda())

@@ -170,6 +170,16 @@ class CudnnMixedSublibraries(Rule):
             .link(f"{lib}/libcudnn_graph.so.9", "libcudnn_graph.so.9.5.1"),
             finds=f"file:{real}",
         )
+        yield Scenario(
+            "a part of 8 is a link to that of 9",
+            cuda()
+            .cudnn("8.9.7")
+            .cudnn_packages("9.1.0.70-1")
+            .remove(f"{real}/libcudnn_adv_infer.so.8")
+            .link(f"{lib}/libcudnn_adv_infer.so.8", "/usr/lib/x86_64-linux-gnu/libcudnn_adv.so.9.1.0"),
+            finds=f"file:{real}",
+            causes=("cudnn-fake-symlink-wrong-library",),
+        )
         yield Scenario("one version", cuda().cudnn("8.9.7"))
         yield Scenario("the same version twice", cuda().cudnn("8.9.7").cudnn_packages("8.9.7.29-1+cuda12.2"))
         yield Scenario("8 and 9 by packages", cuda().cudnn_packages("8.9.7.29-1+cuda12.2").cudnn("9.1.0"))

@@ -91,7 +91,7 @@ class CudnnRuntimeMissing(Rule):
         if not broken or any(posixpath.basename(x.target or "") in absent for x in broken):
             return
         first = min(broken, key=lambda x: (x.stem != "libcudnn", not x.suffix, x.name))
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        more = f" (and {len(broken) - 1} more such links)" if len(broken) > 1 else ""
         yield self.finding(
             f"file:{first.path}",
             f"{first.path} leads to {first.target}, which does not exist{more}",
@@ -220,6 +220,12 @@ class CudnnRuntimeMissing(Rule):
             .cudnn("9.1.0")
             .library("/usr/local/lib/libopencv_dnn.so.4.1.0", "libopencv_dnn.so.4.1", ["libcudnn.so.7"]),
             finds="file:/usr/local/lib/libopencv_dnn.so.4.1.0",
+        )
+        yield Scenario(
+            "a false name, and what it led to is gone as well",
+            cuda().link("/usr/lib/x86_64-linux-gnu/libcudnn.so.8", "libcuda.so.515.43.04"),
+            finds="file:/usr/lib/x86_64-linux-gnu/libcudnn.so.8",
+            causes=("cudnn-fake-symlink-wrong-library",),
         )
         yield Scenario("cuDNN as it should be", cuda().cudnn("8.9.7"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())

@@ -15,11 +15,13 @@ By hand
     ldconfig -p | grep libcuda; grep -rn stubs /etc/ld.so.conf.d ~/.bashrc ~/.profile
 """
 
+import posixpath
 from collections.abc import Iterator
 
 from dlhealth.api import (
     ByHand,
     CudaDriver,
+    DriverLibraries,
     EditFile,
     Evidence,
     Finding,
@@ -29,6 +31,7 @@ from dlhealth.api import (
     LibcudaChoice,
     LoaderConfig,
     Machine,
+    MakeLink,
     MoveAside,
     Plan,
     RefreshLoaderCache,
@@ -38,6 +41,8 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    UserPaths,
+    without_element,
 )
 
 
@@ -80,16 +85,14 @@ class LibcudaStubLoaded(Rule):
                 personal=" ".join(users),
             )
 
-    def remedies(self, finding: Finding, loader: LoaderConfig) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None, libraries: DriverLibraries | None
+    ) -> Iterator[Plan]:
         path, source = finding.detail["path"], finding.detail["source"]
         folder = path.rpartition("/")[0]
         entry = next((d for d in loader.directories if d.path == folder and d.source), None)
         if finding.detail["personal"]:
-            yield Plan(
-                f"Take {folder} out of LD_LIBRARY_PATH",
-                Risk.LOW,
-                (ByHand(f"In {source}, take {folder} out of LD_LIBRARY_PATH; for linking, put it into LIBRARY_PATH"),),
-            )
+            yield _edit(folder, source, paths)
         elif entry and folder.endswith("/stubs"):
             file, _, line = entry.source.rpartition(":")
             yield Plan(
@@ -99,6 +102,8 @@ class LibcudaStubLoaded(Rule):
             )
         elif folder.endswith("/stubs"):
             yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
+        elif own := _drivers_own(folder, libraries):
+            yield Plan(f"Let {path} lead to {own}", Risk.LOW, (MakeLink(path, own), RefreshLoaderCache()))
         else:
             yield Plan(f"Take {path} out of the way", Risk.LOW, (MoveAside(path), RefreshLoaderCache()))
 
@@ -141,3 +146,21 @@ class LibcudaStubLoaded(Rule):
             Machine.debian12().cuda_toolkit("12.2").file("/etc/ld.so.conf.d/stubs.conf", f"{stubs}\n"),
         )
         yield Scenario("libcuda is no file", cuda().fifo(f"{lib}/libcuda.so.1"), unknown=True)
+
+
+def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
+    """Take a folder out of a person's LD_LIBRARY_PATH, by ourselves where the line says nothing else."""
+    line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
+    new = without_element(line, folder)
+    summary = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+    if new == line:
+        return Plan(summary, Risk.LOW, (ByHand(summary),))
+    path, _, number = source.rpartition(":")
+    return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))
+
+
+def _drivers_own(folder: str, libraries: DriverLibraries | None) -> str | None:
+    """The name of the driver's libcuda in the same folder."""
+    paths = [x.real_path for x in libraries.libraries if x.bits == 64 and x.version] if libraries else []
+    here = (posixpath.basename(p) for p in paths if posixpath.dirname(p) == folder)
+    return next((name for name in here if name.startswith("libcuda.so.")), None)

@@ -101,6 +101,12 @@ class LibcuptiNotOnPath(Rule):
             cuda("9.0").library("/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176", "libcupti.so.9.0"),
             finds="file:/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176",
         )
+        yield Scenario(
+            "the loader knows nothing of the toolkit",
+            apart().remove("/etc/ld.so.conf.d/000_cuda.conf"),
+            finds=f"file:{old}/libcupti.so.10.1",
+            causes=("ldconfig-cuda-entry-missing",),
+        )
         yield Scenario("the loader knows it", apart().file("/etc/ld.so.conf.d/cupti.conf", f"{old}\n"))
         yield Scenario(
             "everybody's LD_LIBRARY_PATH has it",

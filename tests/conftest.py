@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
@@ -15,6 +16,10 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
 from dlhealth.testing import Machine
+
+# How long one example takes says more of the machine that runs the tests than of the code.
+settings.register_profile("dlhealth", deadline=None)
+settings.load_profile("dlhealth")
 
 # What a diagnosis of a folder may start: a reader of foreign journals, nothing else.
 ALLOWED_PROGRAMS = ("journalctl",)

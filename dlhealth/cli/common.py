@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -107,6 +106,8 @@ def chosen_rules(loaded: Loaded, only: Iterable[str]) -> tuple[Rule, ...]:
 
 def similar(name: str, known: Iterable[str]) -> str:
     """ ": did you mean … ?", or nothing where nothing is close."""
+    from difflib import get_close_matches
+
     known = list(known)
     close = get_close_matches(name, known, 3, 0.5) or [k for k in known if name and name in k][:3]
     return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -25,7 +25,8 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
         "root": host.name,
         "hostname": _first_line(host, "/proc/sys/kernel/hostname") or _first_line(host, "/etc/hostname") or None,
         "os": _system(host) or None,
-        "kernel": target,
+        # A container has no kernel to judge, but runs on one.
+        "kernel": target or _first_line(host, "/proc/sys/kernel/osrelease") or None,
         "gpus": [
             {
                 "pci": gpu.address,

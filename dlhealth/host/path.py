@@ -4,9 +4,11 @@ An absolute link starts again at the root, `..` stops at it, exactly as if the c
 Standard library only (rescue core).
 """
 
-import ctypes
 import errno
 import os
+import struct
+from collections.abc import Callable
+from functools import cache
 
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
@@ -14,8 +16,18 @@ _SYS_OPENAT2 = 437  # the same on every architecture (Linux 5.6)
 _MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+@cache
+def _openat2() -> Callable[[int, bytes, int], tuple[int, int]]:
+    """openat2(2), which Python does not have: gives the descriptor, or -1 and the error number."""
+    import ctypes  # the machine that runs needs it for nothing
+
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+
+    def call(folder: int, relative: bytes, flags: int) -> tuple[int, int]:
+        how = struct.pack("QQQ", flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        return syscall(_SYS_OPENAT2, folder, relative, how, len(how)), ctypes.get_errno()
+
+    return call
 
 
 class Root:
@@ -24,8 +36,8 @@ class Root:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
-        self._has_openat2 = True
+        self._is_top = folder == "/"
+        self._has_openat2 = not self._is_top
 
     def close(self) -> None:
         os.close(self.fd)
@@ -36,12 +48,12 @@ class Root:
         if b"\0" in relative:
             raise ValueError("a NUL byte in a path")  # the system call would see only what is before it
         flags |= os.O_CLOEXEC
+        if self._is_top:
+            return os.open(relative, flags, dir_fd=self.fd)  # no link leads out of the real root
         if self._has_openat2:
-            how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-            fd: int = self._syscall(_SYS_OPENAT2, self.fd, relative, ctypes.byref(how), ctypes.sizeof(how))
+            fd, error = _openat2()(self.fd, relative, flags)
             if fd >= 0:
                 return fd
-            error = ctypes.get_errno()
             if error not in (errno.ENOSYS, errno.EPERM):
                 raise OSError(error, os.strerror(error), path)
             # An old kernel, or a sandbox that does not know the call.

@@ -1,7 +1,6 @@
 """A machine whose files lie in a folder: a mounted disk, a container's tree, or the machine that runs (`/`)."""
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -148,6 +147,8 @@ class RootHost(Host):
                 raise Unreadable(path, str(error)) from error
 
     def _sha256(self, path: str) -> str | None:
+        import hashlib  # loads OpenSSL, which few diagnoses need
+
         with self._file(path) as file:
             if file is None:
                 return None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes.compat import lowest_driver, version_key
 from dlhealth.probes.environment import Environments
-from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
+from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names, plain_assignment
 from dlhealth.probes.packages import Packages
 
 LINK = "/usr/local/cuda"
@@ -290,13 +290,15 @@ def _distribution(
 
 
 class CudaVariable(NamedTuple):
-    """One variable of one person; `real` is where the value leads, for those that name a folder ("" nowhere)."""
+    """One variable of one person; `real` is where the value leads, for those that name a folder ("" nowhere). `line` is
+    the line of `source` where it is nothing but a plain assignment (else "")."""
 
     user: str
     name: str
     value: str
     source: str
     real: str
+    line: str
 
 
 class CudaVariables(NamedTuple):
@@ -322,13 +324,9 @@ class CudaVariables(NamedTuple):
                             real = host.realpath(value) or ""
                         except Unreadable:
                             real = value  # it is there, only not for us
-                    found[login.account.name, name] = CudaVariable(
-                        login.account.name,
-                        name,
-                        value,
-                        lines[-1] if lines else f"the login of {login.account.name}",
-                        real,
-                    )
+                    source = lines[-1] if lines else f"the login of {login.account.name}"
+                    line = plain_assignment(host, source, name)
+                    found[login.account.name, name] = CudaVariable(login.account.name, name, value, source, real, line)
         return cls(tuple(found.values()))
 
 
@@ -365,11 +363,14 @@ class LibcudaChoice(NamedTuple):
         cached = loader.cached("libcuda.so.1")
         common = [c for e in cached for c in _libcuda(host, e.path, "/etc/ld.so.cache", "", stubs, problems)]
         in_cache = {c.real for c in common}
-        for directory in loader.directories:
-            more = _libcudas(
-                host, directory.path, directory.names, directory.source or directory.path, "", stubs, problems
-            )
-            common += [c for c in more if c.real not in in_cache]
+        visited = set()
+        for d in loader.directories:
+            if d.real and d.real not in visited:
+                visited.add(d.real)
+                # With a merged /usr, /lib is only another name.
+                folder = d.real if d.path.startswith("/lib") else d.path
+                more = _libcudas(host, folder, d.names, d.source or d.path, "", stubs, problems)
+                common += [c for c in more if c.real not in in_cache]
         return cls(tuple(common), tuple(personal), tuple(dict.fromkeys(problems)))
 
 

@@ -69,7 +69,8 @@ class CudnnLibrary(NamedTuple):
 class CudnnFolder(NamedTuple):
     """A folder with cuDNN libraries. `path` is its real one. `sources` say why the loader looks there for every
     program ("path:LINE", the cache, or the built-in list; none: it does not), `order` where it comes among those;
-    `users` have it in their LD_LIBRARY_PATH. `toolkit` is the real path of the CUDA tree that it lies in ("" none)."""
+    `users` have it in their LD_LIBRARY_PATH. `toolkit` is the real path of the CUDA tree that it lies in ("" none);
+    `includes` are the folders with the headers that belong to it."""
 
     path: str
     libraries: tuple[CudnnLibrary, ...]
@@ -143,8 +144,8 @@ class CudnnPackage(NamedTuple):
 
 
 class Cudnn(NamedTuple):
-    """`folders` in the loader's order, those that it does not look into last. `includes` are the folders that a
-    compiler looks into, in its order, with what they hold."""
+    """`folders` in the loader's order, those that it does not look into last. `headers` by include folder, in the order
+    in which nvcc looks. `problems` could not be looked at."""
 
     folders: tuple[CudnnFolder, ...]
     headers: tuple[CudnnHeaders, ...]

@@ -24,29 +24,56 @@ from typing import NamedTuple
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes.shell import plain
 from dlhealth.probes.shell.evaluate import Shell
-from dlhealth.probes.shell.malformed import LISTS
+from dlhealth.probes.shell.malformed import LISTS, corrected
 from dlhealth.probes.shell.malformed import Problem as RawProblem
-from dlhealth.probes.shell.state import WATCHED, Ending, Session, Setting, Variable
+from dlhealth.probes.shell.state import WATCHED, Ending, Session, Variable
+from dlhealth.probes.shell.state import Setting as RawSetting
 from dlhealth.probes.shell.values import UNKNOWN, is_known, known_elements
 from dlhealth.probes.users import Account, Users
 
-__all__ = ["Ending", "Environments", "LoginEnvironment", "Problem", "Setting"]
+__all__ = ["BrokenPath", "Ending", "Environments", "LoginEnvironment", "Problem", "Setting"]
 
 _DISPLAY_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SERVICES = {"gdm3": "gdm-password", "gdm": "gdm-password"}
 
 
+class Setting(NamedTuple):
+    """One line that sets, changes or unsets a variable. `value` is what the variable has afterwards ("" when it is
+    unset), None where that can't be told without running something. `how` says by which means: "assignment", "export",
+    "unset", "pam_env" … `line` is the whole line ("" where it has other things in it, or there is none)."""
+
+    variable: str
+    value: str | None
+    source: str
+    how: str
+    line: str = ""
+
+
 class Problem(NamedTuple):
-    """A malformed line about one of the variables. `source` is "path:LINE", `line` the part of the line that is about
-    the variable, `shows` the wrong part of the value, `kind` one of those that the rule ld-library-path-malformed
-    names, `text` says it in words."""
+    """A malformed line about one of the variables. `source` is "path:LINE", `shown` the part of the line that is about
+    the variable, `part` the wrong part of it or of the value, `kind` one of those that the rule
+    ld-library-path-malformed names, `text` says it in words. `line` is the whole line, and `correction` the line as it
+    was meant ("" both where it has other things in it, or it is not plain what was meant)."""
 
     source: str
     variable: str
     kind: str
-    line: str
-    shows: str
+    shown: str
+    part: str
     text: str
+    line: str
+    correction: str
+
+
+class BrokenPath(NamedTuple):
+    """A line that gives a PATH in which /usr/bin or /bin is missing. `kinds` are the kinds of login in which it stays
+    so, `line` as in Problem."""
+
+    source: str
+    value: str
+    users: tuple[str, ...]
+    kinds: tuple[str, ...]
+    line: str
 
 
 class LoginEnvironment(NamedTuple):
@@ -56,7 +83,9 @@ class LoginEnvironment(NamedTuple):
     `values` has the exported variables that the rules are about; None stands for a value that can't be told. `lists`
     has for PATH and LD_LIBRARY_PATH the known elements with the line that put them there, also where the value has
     unknown parts. `settings` are in the order in which they happen. `ending` is where the session certainly ends
-    before it has begun. `doubts` say why something can't be told; `files` were read."""
+    before it has begun, `ending_line` that line (as in Problem). `doubts` say why something can't be told, `stops`
+    are those of them for which the rest of a file was not looked at; `files` were read (for a terminal, only by
+    itself)."""
 
     account: Account
     kind: str
@@ -65,22 +94,29 @@ class LoginEnvironment(NamedTuple):
     settings: tuple[Setting, ...] = ()
     problems: tuple[Problem, ...] = ()
     ending: Ending | None = None
+    ending_line: str = ""
     doubts: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+
+    def last(self, variable: str) -> Setting | None:
+        """The line that has the last word on a variable."""
+        return next((s for s in reversed(self.settings) if s.variable == variable), None)
 
 
 class Environments(NamedTuple):
     """The login environments of all people. `display_manager` is the program that starts graphical sessions, "" where
-    there is no sign of one."""
+    there is no sign of one. `merged` says that /bin is /usr/bin."""
 
     logins: tuple[LoginEnvironment, ...]
     display_manager: str = ""
+    merged: bool = True
 
     @classmethod
     def probe(cls, host: Host, users: Users) -> "Environments":
         machine = _Machine(host)
         logins = [login for account in users.people for login in machine.logins(account)]
-        return cls(tuple(logins), machine.manager)
+        return cls(tuple(logins), machine.manager, machine.merged)
 
     def get(self, user: str, kind: str) -> LoginEnvironment | None:
         """One login; where there is no graphical one, none."""
@@ -100,13 +136,62 @@ class Environments(NamedTuple):
         login = self.get(user, kind)
         return list(login.lists.get(variable, ())) if login else []
 
+    def subject(self, source: str) -> tuple[str, tuple[str, ...]]:
+        """What a finding on a line is about: the person whose home the file lies in, else the file; and further the
+        people who read it, where not everybody does."""
+        path = source.rpartition(":")[0] or source
+        people = {e.account.name: e.account.home.rstrip("/") for e in self.logins}
+        for name, home in people.items():
+            if home and path.startswith(f"{home}/"):
+                return f"user:{name}", (f"file:{path}",)
+        readers = {e.account.name for e in self.logins if path in e.files}
+        return f"file:{path}", tuple(f"user:{name}" for name in sorted(readers)) if readers < set(people) else ()
+
+    def usable(self, path: str) -> bool:
+        """Whether a PATH has the folders without which no session works."""
+        folders = {e.rstrip("/") for e in path.split(":")}
+        return bool(folders & {"/usr/bin", "/bin"}) if self.merged else folders >= {"/usr/bin", "/bin"}
+
+    def broken_paths(self, *, in_terminals: bool = False) -> tuple[BrokenPath, ...]:
+        """The lines that leave PATH without /usr/bin or /bin at a login; or else those that do so only in the files of
+        interactive shells."""
+        found: dict[str, BrokenPath] = {}
+        for login in self.logins:
+            value = login.values.get("PATH")
+            culprit = None if value is None or self.usable(value) else self._culprit(login)
+            if culprit and culprit.value is not None:
+                before = found.get(culprit.source) or BrokenPath(culprit.source, culprit.value, (), (), culprit.line)
+                users = tuple(dict.fromkeys((*before.users, login.account.name)))
+                kinds = tuple(dict.fromkeys((*before.kinds, login.kind)))
+                found[culprit.source] = before._replace(users=users, kinds=kinds)
+        return tuple(b for b in found.values() if self._only_in_terminals(b) is in_terminals)
+
+    def _only_in_terminals(self, broken: BrokenPath) -> bool:
+        """Debian's ~/.profile reads ~/.bashrc, so that breaks a shell on the console, too; but it starts."""
+        interactive = {path for e in self.logins if e.kind == "interactive" for path in e.files}
+        others = {path for e in self.logins if e.kind == "graphical" for path in e.files}
+        own = "interactive" in broken.kinds and "graphical" not in broken.kinds and "pam" not in broken.kinds
+        path = broken.source.rpartition(":")[0]
+        return broken.kinds == ("interactive",) or (own and path in interactive - others)
+
+    def _culprit(self, login: LoginEnvironment) -> Setting | None:
+        """The first line after which PATH was not usable any more."""
+        culprit = None
+        for setting in login.settings:
+            if setting.variable == "PATH":
+                usable = setting.value is None or self.usable(setting.value)
+                culprit = None if usable else culprit or setting
+        return culprit
+
 
 class _Machine:
     """What all logins of one machine share."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.texts: dict[str, list[str]] = {}
         self.manager = _display_manager(host)
+        self.merged = self.real("/bin") in ("/usr/bin", "")
         # A root that has no init is put together from a few files: what is missing there says nothing.
         self.graphical = bool(self.manager) or not any(
             map(self.there, ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"))
@@ -152,6 +237,7 @@ class _Machine:
             before = console
         interactive = before.copy()
         interactive.terminal = True
+        interactive.trace.files = {}
         ending = self.terminal(interactive)
         yield self.finish(interactive, "interactive", ending)
 
@@ -339,21 +425,43 @@ class _Machine:
         if session.state.lost:
             for name in LISTS:
                 values.setdefault(name, None)
-        settings = tuple(
-            s._replace(value=s.value if s.value is None or is_known(s.value) else None) for s in session.trace.settings
-        )
-        problems = tuple(_with_line(self.host, p) for p in session.trace.problems)
+        trace = session.trace
+        settings = tuple(self.setting(s) for s in trace.settings)
+        problems = tuple(self.with_line(p) for p in trace.problems)
         return LoginEnvironment(
-            session.account,
-            kind,
-            values,
-            lists,
-            settings,
-            problems,
-            ending,
-            tuple(session.trace.doubts),
-            tuple(session.trace.files),
-        )
+            session.account, kind, values, lists, settings, problems, ending,
+            self.plain_line(ending.source) if ending else "", tuple(trace.doubts), tuple(trace.stops), tuple(trace.files),
+        )  # fmt: skip
+
+    def setting(self, raw: RawSetting) -> Setting:
+        value = raw.value if raw.value is None or is_known(raw.value) else None
+        return Setting(raw.variable, value, raw.source, raw.how, self.plain_line(raw.source))
+
+    def line(self, source: str) -> str:
+        """The text of "path:LINE"."""
+        path, _, number = source.rpartition(":")
+        if not number.isdecimal():
+            return ""
+        if path not in self.texts:
+            try:
+                self.texts[path] = (self.host.text(path) or "").split("\n")
+            except Unreadable:
+                self.texts[path] = []
+        lines = self.texts[path]
+        return lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+
+    def plain_line(self, source: str) -> str:
+        """The text of a line, unless it sets something else that may be secret."""
+        line = self.line(source)
+        return line if _masked(line) == line else ""
+
+    def with_line(self, problem: RawProblem) -> Problem:
+        """A problem with the text of its line."""
+        line = self.plain_line(problem.source)
+        fixed = corrected(line, problem.variable, problem.kind) if line else ""
+        fixed = "" if fixed == line else fixed
+        shown = excerpt(self.line(problem.source), problem.variable)
+        return Problem(problem.source, problem.variable, problem.kind, shown, problem.shows, problem.text, line, fixed)
 
 
 def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) -> Ending | None:
@@ -368,7 +476,7 @@ def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) ->
     return None
 
 
-def _sources(name: str, value: str, settings: Iterable[Setting]) -> tuple[tuple[str, str], ...]:
+def _sources(name: str, value: str, settings: Iterable[RawSetting]) -> tuple[tuple[str, str], ...]:
     """Each known element with the line that brought it in."""
     origin: dict[str, str] = {}
     before: list[str] = []
@@ -382,19 +490,6 @@ def _sources(name: str, value: str, settings: Iterable[Setting]) -> tuple[tuple[
     return tuple((element, origin.get(element, "")) for element in known_elements(value)) if value else ()
 
 
-def _with_line(host: Host, problem: RawProblem) -> Problem:
-    """A problem with the text of its line, as far as that is about the variable."""
-    path, _, number = problem.source.rpartition(":")
-    try:
-        lines = (host.text(path) or "").split("\n") if number.isdecimal() else []
-    except Unreadable:
-        lines = []
-    line = lines[int(number) - 1] if number.isdecimal() and int(number) <= len(lines) else ""
-    return Problem(
-        problem.source, problem.variable, problem.kind, excerpt(line, problem.variable), problem.shows, problem.text
-    )
-
-
 def excerpt(line: str, variable: str) -> str:
     """The part of a line that is about a variable; values of others are left out, they may be secret."""
     found = re.search(
@@ -402,10 +497,16 @@ def excerpt(line: str, variable: str) -> str:
     )
     text = re.split(r"\s(?:&&|\|\|)\s|;\s", found[0], maxsplit=1)[0] if found else ""
 
+    return _masked(text).strip(" \t")
+
+
+def _masked(line: str) -> str:
+    """Values of all but the variables that the rules are about may be secret."""
+
     def masked(match: "re.Match[str]") -> str:
         return match[0] if WATCHED.fullmatch(match[1]) else f"{match[1]}=…"
 
-    return re.sub(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"?|'[^']*'?|[^\s;]*)", masked, text).strip(" \t")
+    return re.sub(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"?|'[^']*'?|[^\s;]+)", masked, line)
 
 
 def _display_manager(host: Host) -> str:

@@ -220,7 +220,8 @@ def _bits(flags: int) -> int:
 
 class UserDirectory(NamedTuple):
     """One absolute element of a person's LD_LIBRARY_PATH or PATH (`variable`), in order. `real` is "" where there is no
-    such folder, `names` are the libraries in it, `source` the "path:LINE" that put it there."""
+    such folder, `names` are the libraries in it, `source` the "path:LINE" that put it there, `line` that line where it
+    is nothing but a plain assignment of this variable (else "")."""
 
     user: str
     variable: str
@@ -228,6 +229,7 @@ class UserDirectory(NamedTuple):
     real: str
     source: str
     names: frozenset[str]
+    line: str
 
 
 class UserPaths(NamedTuple):
@@ -267,5 +269,38 @@ class UserPaths(NamedTuple):
                         real = _real(host, path)
                         readable = variable == "LD_LIBRARY_PATH" and real and may_read(host, login.account, real)
                         names = library_names(host, real) if readable else frozenset()
-                        found[user, variable, path] = UserDirectory(user, variable, path, real, source, names)
+                        line = plain_assignment(host, source, variable)
+                        found[user, variable, path] = UserDirectory(user, variable, path, real, source, names, line)
         return cls(users, tuple(found.values()), tuple(unclear))
+
+
+_ASSIGNMENT = re.compile(r"""\s*(?:export\s+)?(\w+)=(["']?)([^"'\s;#&|`()<>]*)\2\s*""", re.ASCII)
+_ONLY_ITSELF = re.compile(r"\$\{?(\w+)(?:\}|:\+:\$\{?\1\}?\})?|", re.ASCII)
+
+
+def plain_assignment(host: Host, source: str, variable: str) -> str:
+    """The line that a "path:LINE" names, where it assigns this variable and does nothing else; "" for any other. Such a
+    line can be changed by a program, and has no secrets in it."""
+    path, _, number = source.rpartition(":")
+    if not (path.startswith("/") and number.isdecimal()):
+        return ""
+    try:
+        lines = (host.text(path) or "").split("\n")
+    except Unreadable:
+        return ""
+    line = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+    match = _ASSIGNMENT.fullmatch(line)
+    return line if match and match[1] == variable else ""
+
+
+def without_element(line: str, element: str) -> str | None:
+    """A plain assignment without one element of its list; None where nothing is left of it, and the line as it was
+    where the element is not written out in it."""
+    match = _ASSIGNMENT.fullmatch(line)
+    if match is None:
+        return line
+    kept = re.sub(rf"(?:^|:){re.escape(element)}/?(?=:|$|\$\{{)", "", match[3])
+    if kept == match[3]:
+        return line
+    kept = kept.lstrip(":")
+    return None if _ONLY_ITSELF.fullmatch(kept) else line[: match.start(3)] + kept + line[match.end(3) :]

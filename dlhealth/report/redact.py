@@ -8,7 +8,7 @@ looks like a secret is. What packages install and the kernel tells is no secret 
 import json
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dlhealth.report.redact_shell import Shell, hide, is_secret_name, is_wanted_name
@@ -50,8 +50,8 @@ _URL_TOKEN = re.compile(r"(/t/)([^/\s'\"]+)(?=/)")
 _BEARER = re.compile(r"(?i)(\bauthorization\s*[:=]\s*(?:[a-z]+\s+)?|\bbearer\s+)([^\s'\"]+)")
 _SETTING_LINE = re.compile(r"(setting ([A-Za-z_]\w*)=)(.*)")
 _VALUE = r"(\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?|[^\s,;&}\]]+)"
-_NAMED = re.compile(rf"(?<![\w-])((?:[\w.-]*[\w.])?)([\"']?\s?=\s?){_VALUE}")
-_LABELLED = re.compile(rf"(?<![\w-])([A-Za-z][\w-]{{2,40}})([\"']?\s*:\s+){_VALUE}")
+_NAMED = re.compile(rf"(?<![\w-])((?:[\w.-]{{0,80}}[\w.])?)([\"']?\s?=\s?){_VALUE}")
+_LABELLED = re.compile(rf"(?<![\w-])(?!gdm)([A-Za-z][\w-]{{2,40}})([\"']?\s*:\s+){_VALUE}")
 _OPTION = re.compile(rf"(?<!\S)(--?[A-Za-z][\w-]*)(\s+){_VALUE}")
 _COMMAND = re.compile(r"(COMMAND=(\S+) )(.*)")
 _SYSTEM_COMMANDS = ("apt", "apt-get", "aptitude", "dpkg", "dkms", "modprobe", "rmmod", "systemctl", "update-initramfs")
@@ -61,7 +61,7 @@ _TOKEN = re.compile(
     r"|\$(?:2[aby]|[156y])\$\S{10,}|grub\.pbkdf2\S+"
 )
 _PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END|\Z)", re.DOTALL)
-_LOG_NAMES = frozenset(("TTY", "PWD", "USER", "UUID", "PARTUUID", "LABEL", "BOOT_IMAGE", "root", "initrd"))
+_LOG_NAMES = frozenset(("TTY", "PWD", "USER", "COMMAND", "UUID", "PARTUUID", "LABEL", "BOOT_IMAGE", "root", "initrd"))
 
 
 class Redactor:
@@ -137,10 +137,22 @@ def without_secrets(text: str) -> str:
     text = _BEARER.sub(_hide_second, text)
     text = _SETTING_LINE.sub(lambda m: m[0] if is_wanted_name(m[2]) else m[1] + hide(m[3]), text)
     text = _COMMAND.sub(_sudo, text)
-    text = _NAMED.sub(lambda m: m[0] if _may_show(m[1]) else m[1] + m[2] + hide(m[3]), text)
-    text = _LABELLED.sub(lambda m: m[1] + m[2] + hide(m[3]) if is_secret_name(m[1]) else m[0], text)
-    text = _OPTION.sub(lambda m: m[1] + m[2] + hide(m[3]) if is_secret_name(m[1]) else m[0], text)
+    text = "".join(_settings(_NAMED, text, _may_show))
+    for pattern in (_LABELLED, _OPTION):
+        text = "".join(_settings(pattern, text, lambda name: not is_secret_name(name)))
     return _TOKEN.sub(lambda m: hide(m[0]), text)
+
+
+def _settings(pattern: "re.Pattern[str]", text: str, may_show: Callable[[str], bool]) -> Iterator[str]:
+    """Hide the values of settings; the groups are name, separator and value."""
+    position = 0
+    while match := pattern.search(text, position):
+        # What is shown is looked through as well: `Environment=TOKEN=value`.
+        end = match.end(2) if may_show(match[1]) else match.end()
+        yield text[position : match.end(2)]
+        yield hide(text[match.end(2) : end])
+        position = end
+    yield text[position:]
 
 
 def _may_show(name: str) -> bool:

@@ -270,7 +270,7 @@ class _Reader:
                     yield piece
                 else:
                     self.test.append(piece)
-            if self.test is not None and self.mode != "test":
+            if self.test is not None and self.mode not in ("test", "condition"):
                 yield from self.end_of_test()
         if self.test is not None:
             yield from self.end_of_test()
@@ -369,7 +369,7 @@ class _Reader:
             elif word == "esac" and self.cases:
                 self.cases.pop()
             elif self.dialect == "csh" and word in ("if", "while"):
-                self.mode, self.open = "condition", 0
+                self.mode, self.open, self.test = "condition", 0, []
             yield _Piece(word, "syntax")
         elif word in _PREFIXES:
             yield _Piece(word, "syntax")
@@ -449,7 +449,7 @@ class _Reader:
             yield _Piece(word, "argument", self.name)
 
     def in_condition(self, word: str) -> Iterator[_Piece]:
-        yield _Piece(word, "test", word)
+        yield _Piece(word, "test")
 
     def in_test(self, word: str) -> Iterator[_Piece]:
         yield _Piece(word, "test")

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dlhealth.engine.diagnose import compatible
@@ -13,11 +13,19 @@ from dlhealth.report.style import Style
 _COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
 _SIGNS = {Severity.ERROR: ("✗", "[x]"), Severity.WARNING: ("▲", "[!]"), Severity.NOTE: ("●", "[i]")}  # fmt: skip
 _WELL = ("✓", "[ok]")
-_BRANCH, _LAST, _TRUNK = ("├─ ", "|- "), ("└─ ", "`- "), ("│  ", "|  ")
+_BLANK, _TRUNK = ("   ", "   "), ("│  ", "|  ")
+_LINES = {
+    "T": (("├─ ", "|- "), _TRUNK),
+    "L": (("└─ ", "`- "), _BLANK),
+    "I": (_TRUNK, _TRUNK),
+    " ": (_BLANK, _BLANK),
+}
+"""The lines of a tree at the first line of an entry, and at its other lines."""
 _FEW = 4
 _FLOWS = 90
 """Columns. A longer line of a rule's documentation was broken by its width, and goes on in the next."""
-_LITERAL = ("By hand",)
+LITERAL = ("By hand",)
+"""Sections that hold commands: their lines stay as they are."""
 _PATH_FIRST = re.compile(r"(/\S+): (.+)", re.DOTALL)
 
 
@@ -25,11 +33,12 @@ def render(diagnosis: Diagnosis, style: Style) -> str:
     """The whole report."""
     page = _Page(style)
     page.verdict(diagnosis)
-    consequences = [d for d in diagnosis.findings if d.caused_by]
-    for root in (d for d in diagnosis.findings if not d.caused_by):
-        page.cause(root, consequences)
-    for lost in consequences:  # of a cause that no finding stands for
-        page.cause(lost, [])
+    effects = _effects(diagnosis.findings)
+    reached: set[int] = set()
+    for number, diagnosed in enumerate(diagnosis.findings):
+        # Root causes come first; a consequence that none of them reaches must be seen as well.
+        if number not in reached:
+            page.cause(diagnosed, [*_tree(number, effects, reached, "")], diagnosis.findings)
     page.skipped(diagnosis.skipped)
     page.failed(diagnosis)
     if diagnosis.findings:
@@ -66,7 +75,7 @@ def render_rule(rule: Rule, rules: Sequence[Rule], style: Style) -> str:
         page.line()
         page.line(style.paint(style.clean(name), "1"))
         for line in lines:
-            page.text("    ", line, "    " if name not in _LITERAL else "        ")
+            page.text("    ", line, "    " if name not in LITERAL else "        ")
     for name, ids in (("Explains", rule.explains), ("Explained by", [r.id for r in rules if rule.id in r.explains])):
         if ids:
             page.line()
@@ -89,7 +98,7 @@ def sections_of(documentation: str) -> tuple[str, list[tuple[str, list[str]]]]:
             flowing = False
         elif text and sections:
             name, lines = sections[-1]
-            if flowing and name not in _LITERAL:
+            if flowing and name not in LITERAL:
                 lines[-1] += f" {text}"
             else:
                 lines.append(text)
@@ -124,25 +133,24 @@ class _Page:
         machine, worst = diagnosis.machine, diagnosis.worst
         name = str(machine.get("hostname") or machine.get("root") or "this machine")
         roots = [d for d in diagnosis.findings if not d.caused_by and d.finding.severity is not Severity.NOTE]
-        if worst in (None, Severity.NOTE):
-            sign, colour = self.sign(_WELL), "32"
-            said = f"{name}: no fault found by {_count(diagnosis.run, 'check')}"
-            if not diagnosis.run:
-                sign, colour, said = self.sign(_SIGNS[Severity.WARNING]), "33", f"{name}: nothing could be checked"
-        else:
-            assert worst  # noqa: S101  (mypy does not see it)
+        if worst in (Severity.ERROR, Severity.WARNING):
             sign, colour = self.sign(_SIGNS[worst]), _COLOURS[worst]
             state = "broken" if worst is Severity.ERROR else "degraded"
             others = sum(bool(d.caused_by) for d in diagnosis.findings)
             explained = f" with {_count(others, 'consequence')}" if others else ""
             said = f"{name} is {state}: {_count(len(roots), 'root cause')}{explained}"
-        if diagnosis.skipped and diagnosis.run:
-            said += f"; {_count(len(diagnosis.skipped), 'check')} could not look, or not everywhere"
+        elif diagnosis.run:
+            sign, colour = self.sign(_WELL), "32"
+            blind = f", {len(diagnosis.skipped)} could not look everywhere" if diagnosis.skipped else ""
+            said = f"{name}: no fault found by {_count(diagnosis.run, 'check')}{blind}"
+        else:
+            sign, colour = self.sign(_SIGNS[Severity.WARNING]), "33"
+            said = f"{name}: nothing could be checked"
         self.text(f"{self._style.paint(sign, colour)} ", said, " " * (len(sign) + 1), f"1;{colour}", len(sign) + 1)
         self.text(" " * (len(sign) + 1), describe(machine))
 
-    def cause(self, root: Diagnosed, consequences: list[Diagnosed]) -> None:
-        """A finding with what it explains, which is taken out of `consequences`."""
+    def cause(self, root: Diagnosed, tree: Sequence[tuple[str, int]], findings: Sequence[Diagnosed]) -> None:
+        """A finding with all that it explains."""
         finding = root.finding
         sign, colour = self.sign(_SIGNS[finding.severity]), _COLOURS[finding.severity]
         margin = " " * (len(sign) + 1)
@@ -163,11 +171,12 @@ class _Page:
             self.heading(margin, "Repair", f"{plan.summary} ({', '.join(needs)})")
             for number, action in enumerate(plan.actions, 1):
                 self.text(f"{margin}  {number}. ", action.summary())
-        effects = list(self.tree(root, consequences, ""))
-        if effects:
+        if tree:
             self.heading(margin, "This explains")
-        for stem, following, effect in effects:
-            self.text(f"{margin}  {stem}", f"{effect.finding.title} ({effect.finding.id})", f"{margin}  {following}")
+        for stem, number in tree:
+            effect = findings[number].finding
+            first, following = ("".join(self.sign(_LINES[c][n]) for c in stem) for n in (0, 1))
+            self.text(f"{margin}  {first}", f"{effect.title} ({effect.id})", f"{margin}  {following}")
 
     def heading(self, margin: str, name: str, text: str = "") -> None:
         start = f"{margin}{self._style.paint(name, '1')}"
@@ -176,23 +185,11 @@ class _Page:
         else:
             self.line(start)
 
-    def tree(self, cause: Diagnosed, pending: list[Diagnosed], stem: str) -> Iterator[tuple[str, str, Diagnosed]]:
-        """What a finding explains, each with the lines that lead to it; nearest first, each only once."""
-        here = [d for d in pending if _follows(d, cause)]
-        for effect in here:
-            pending.remove(effect)
-        for number, effect in enumerate(here):
-            last = number == len(here) - 1
-            branch, trunk = (_LAST, ("   ", "   ")) if last else (_BRANCH, _TRUNK)
-            below = stem + self.sign(trunk)
-            yield stem + self.sign(branch), below, effect
-            yield from self.tree(effect, pending, below)
-
     def skipped(self, skipped: Sequence[Skipped]) -> None:
         if not skipped:
             return
         self.line()
-        self.line(self._style.paint(f"Not looked at ({_count(len(skipped), 'check')})", "1"))
+        self.line(self._style.paint(f"Not looked at, or not everywhere ({_count(len(skipped), 'check')})", "1"))
         for reason, (places, ids) in _by_reason(skipped).items():
             where = f" ({_some(places)})" if places else ""
             self.text("  ", f"{reason}{where}: {_some(ids, 'checks')}", "      ")
@@ -227,9 +224,30 @@ def describe(machine: Any) -> str:
 _DRIVER_PARTS = (("loaded", "loaded"), ("on_disk", "on disk"), ("libraries", "libraries"))
 
 
-def _follows(effect: Diagnosed, cause: Diagnosed) -> bool:
-    """Whether the cause is among the nearest known ones of the effect."""
-    return cause.finding.id in effect.caused_by and compatible(cause.finding, effect.finding)
+def _effects(findings: Sequence[Diagnosed]) -> dict[int, list[int]]:
+    """Number of a finding → those that it is the nearest cause of."""
+    effects: dict[int, list[int]] = {}
+    for number, effect in enumerate(findings):
+        causes = (
+            cause
+            for name in effect.caused_by
+            for cause, other in enumerate(findings)
+            if other.finding.id == name and cause != number and compatible(other.finding, effect.finding)
+        )
+        nearest = next(causes, None)
+        if nearest is not None:
+            effects.setdefault(nearest, []).append(number)
+    return effects
+
+
+def _tree(cause: int, effects: Mapping[int, list[int]], reached: set[int], stem: str) -> Iterator[tuple[str, int]]:
+    """What a finding explains, each with the lines that lead to it: a key of _LINES for each step."""
+    reached.add(cause)
+    below = [number for number in effects.get(cause, ()) if number not in reached]
+    for number in below:
+        last = number == below[-1]
+        yield stem + ("L" if last else "T"), number
+        yield from _tree(number, effects, reached, stem + (" " if last else "I"))
 
 
 def _by_reason(skipped: Sequence[Skipped]) -> dict[str, tuple[list[str], list[str]]]:

@@ -1,13 +1,15 @@
 """Logs of logins as Debian and Ubuntu write them: lines of rsyslog, or a real journal."""
 
 import os
-import subprocess
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-BEGIN = datetime(2026, 11, 20, 7, 0, 0, tzinfo=timezone.utc).timestamp()
+if TYPE_CHECKING:  # pathlib costs more than this module, and every rule imports it
+    from pathlib import Path
+
+BEGIN = 1795158000.0
+"""When the machines of tests were started: 2026-11-20 07:00 UTC."""
+
 BOOT = "0123456789abcdef0123456789abcdef"
 
 _SERVICES = {"lightdm": "lightdm", "gdm": "gdm-password", "sddm": "sddm"}
@@ -50,8 +52,10 @@ def session(
     return lines
 
 
-def write_text(root: Path, entries: Iterable[Entry], *, traditional: bool = False) -> None:
+def write_text(root: "Path", entries: Iterable[Entry], *, traditional: bool = False) -> None:
     """Append to auth.log, kern.log and syslog below a root, in rsyslog's ISO 8601 or its traditional form."""
+    from datetime import datetime, timezone
+
     folder = root / "var/log"
     folder.mkdir(parents=True, exist_ok=True)
     for entry in sorted(entries, key=lambda e: e.seconds):
@@ -67,7 +71,7 @@ def write_text(root: Path, entries: Iterable[Entry], *, traditional: bool = Fals
         os.utime(path, (BEGIN + 3600, BEGIN + 3600))
 
 
-def write_journal(root: Path, boots: Sequence[Sequence[Entry]]) -> None:
+def write_journal(root: "Path", boots: Sequence[Sequence[Entry]]) -> None:
     """A real journal below a root, made by systemd-journal-remote. The last boot's identifier is BOOT."""
     folder = root / "var/log/journal" / BOOT
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +88,8 @@ def write_journal(root: Path, boots: Sequence[Sequence[Entry]]) -> None:
                 f"_TRANSPORT={transport}\nSYSLOG_IDENTIFIER={entry.identifier}\n_UID={entry.uid}\n_PID={entry.pid}\n"
                 "MESSAGE\n".encode() + len(message).to_bytes(8, "little") + message + b"\n\n")
             )  # fmt: skip
+    import subprocess
+
     exported = root / "export"
     exported.write_bytes(b"".join(block for _, block in sorted(blocks)))
     subprocess.run(

@@ -1,17 +1,19 @@
 """Describes a machine step by step, then builds it as a folder."""
 
-import gzip
 import json
 import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlhealth.testing import elf, layouts, logs, signing
 
-Step = Callable[[Path], None]
+if TYPE_CHECKING:  # pathlib costs more than this module, and every rule imports it
+    from pathlib import Path
+
+Step = Callable[["Path"], None]
 
 TRIPLET = layouts.TRIPLET
 
@@ -27,7 +29,7 @@ class Machine:
         self._users: dict[str, str] = {}
         self._modules = "/usr/lib/modules"
 
-    def build(self, folder: Path) -> Path:
+    def build(self, folder: "Path") -> "Path":
         """Make the machine in an empty folder; owners are set as well, which needs root. dpkg's records come first, so
         that a step may spoil them."""
         if self._packages:
@@ -55,7 +57,7 @@ class Machine:
     ) -> "Machine":
         """A regular file; folders above it are made."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             _write(root, path, content, mode)
             where = place(root, path)
             os.chown(where, uid, uid if gid is None else gid)
@@ -68,7 +70,7 @@ class Machine:
     def folder(self, path: str, mode: int = 0o755, uid: int = 0, gid: int | None = None) -> "Machine":
         """A folder, or new owner and mode of one that is there."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             where = place(root, path)
             os.makedirs(where, exist_ok=True)
             os.chown(where, uid, uid if gid is None else gid)
@@ -79,7 +81,7 @@ class Machine:
     def link(self, path: str, target: str) -> "Machine":
         """A symbolic link, in the place of what was there."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             where = place(root, path)
             where.parent.mkdir(parents=True, exist_ok=True)
             where.unlink(missing_ok=True)
@@ -90,7 +92,7 @@ class Machine:
     def fifo(self, path: str) -> "Machine":
         """A FIFO in the place of a file: something that is there and can't be read."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             where = place(root, path)
             where.parent.mkdir(parents=True, exist_ok=True)
             where.unlink(missing_ok=True)
@@ -101,7 +103,7 @@ class Machine:
     def node(self, path: str, major: int, minor: int = 0, mode: int = 0o666, uid: int = 0, gid: int = 0) -> "Machine":
         """A character device; making one needs root."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             where = place(root, path)
             where.parent.mkdir(parents=True, exist_ok=True)
             os.mknod(where, stat.S_IFCHR | 0o600, os.makedev(major, minor))
@@ -117,7 +119,7 @@ class Machine:
     def append(self, path: str, text: str) -> "Machine":
         """More text at the end of a file."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             with open(place(root, path), "a") as file:
                 file.write(text)
 
@@ -164,7 +166,7 @@ class Machine:
     def locked(self, path: str, pid: int, command: str) -> "Machine":
         """A lock file that a running process holds; without a command, a process whose name can't be had."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             _write(root, path, "")
             status = place(root, path).stat()
             device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
@@ -319,7 +321,7 @@ class Machine:
         if signed_by is None:
             return self
 
-        def sign(root: Path) -> None:
+        def sign(root: "Path") -> None:
             for path in place(root, self._modules).rglob("nvidia*.ko"):
                 path.write_bytes(elf.signed(path.read_bytes(), signing.signature(signed_by)))
 
@@ -331,6 +333,8 @@ class Machine:
         if nvidia:
             path = f"usr/lib/modules/{kernel}/updates/dkms/nvidia.ko"
             content[path] = elf.kernel_module({"version": nvidia, "name": "nvidia"})
+        import gzip
+
         microcode = _cpio({"kernel/x86/microcode/GenuineIntel.bin": b"\1" * 100})
         return self.file(f"/boot/initrd.img-{kernel}", microcode + bytes(512) + gzip.compress(_cpio(content), 1))
 
@@ -535,8 +539,9 @@ class Machine:
             self._driver_modules(kernel, version, "nvidia", "kernel/drivers/video")
         return self.loaded_driver(version) if loaded else self
 
-    def cuda_toolkit(self, version: str = "12.2", release: str = "12.2.140", *, default: bool = True) -> "Machine":
+    def cuda_toolkit(self, version: str = "12.2", release: str = "", *, default: bool = True) -> "Machine":
         """A toolkit in /usr/local/cuda-X.Y as NVIDIA's installers lay it out; `default` makes /usr/local/cuda its link."""
+        release = release or f"{version}.140"
         home = f"/usr/local/cuda-{version}"
         lib = f"{home}/targets/x86_64-linux/lib"
         major = version.split(".")[0]
@@ -829,7 +834,7 @@ def cudnn_headers(version: str) -> dict[str, str]:
     return {"cudnn.h": includes, "cudnn_version.h": macros, **dict.fromkeys(names, '#include "cudnn_version.h"\n')}
 
 
-def place(root: Path, path: str) -> Path:
+def place(root: "Path", path: str) -> "Path":
     """Where a path of the machine lies. Links above it are followed inside the root: an absolute one, followed by the
     kernel, would lead into the machine that runs the tests."""
     where, pending = root, path.strip("/").split("/")[::-1]
@@ -847,7 +852,7 @@ def place(root: Path, path: str) -> Path:
     return where / pending[0]
 
 
-def _write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> None:
+def _write(root: "Path", path: str, content: str | bytes, mode: int = 0o644) -> None:
     where = place(root, path)
     where.parent.mkdir(parents=True, exist_ok=True)
     if where.is_symlink():

@@ -5,13 +5,24 @@ Where a condition can't be told both ways are gone, and what differs afterwards 
 
 import posixpath
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dlhealth.data import load
 from dlhealth.host import Unreadable
 from dlhealth.probes.shell import patterns
+from dlhealth.probes.shell.builtins import (
+    ABORT,
+    BREAK,
+    BUILTINS,
+    CONTINUE,
+    DECLARATIONS,
+    EXIT,
+    NORMAL,
+    RETURN,
+    SPECIAL,
+)
+from dlhealth.probes.shell.conditions import Conditional
+from dlhealth.probes.shell.effects import QUIET, Effects, all_arguments, helpers, programs
 from dlhealth.probes.shell.malformed import LISTS, Problem
 from dlhealth.probes.shell.state import Ending, Session, State, Unsure, Variable
 from dlhealth.probes.shell.syntax import (
@@ -31,16 +42,14 @@ from dlhealth.probes.shell.syntax import (
     Pipeline,
     Script,
     Simple,
-    Subshell,
     Test,
     Text,
     While,
     Word,
     literal,
-    parse,
+    parsed,
 )
 from dlhealth.probes.shell.values import (
-    AFTER,
     UNKNOWN,
     Truth,
     is_empty,
@@ -51,12 +60,8 @@ from dlhealth.probes.shell.values import (
     tidy,
 )
 
-NORMAL, RETURN, BREAK, CONTINUE, EXIT, ABORT = "", "return", "break", "continue", "exit", "abort"
-"""How a command leaves: ABORT is back to the prompt of a shell on a terminal."""
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECLARED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
-_DECLARATIONS = ("export", "readonly", "declare", "typeset", "local")
 _ITEMS = 200
 
 
@@ -66,17 +71,6 @@ class Leave(Exception):
     def __init__(self, flow: str) -> None:
         super().__init__(flow)
         self.flow = flow
-
-
-@cache
-def parsed(text: str, dialect: str) -> Script:
-    """Homes often hold copies of the same skeleton."""
-    return parse(text, dialect)
-
-
-def helpers(kind: str) -> Sequence[str]:
-    """Names of well-known programs and files by what they do to the environment."""
-    return load("shell_helpers")[kind]  # type: ignore[no-any-return]
 
 
 class Shell:
@@ -329,6 +323,7 @@ class Shell:
         self.looped.append([])
         left: list[State] = []
         flow = NORMAL
+        self.state.status = True
         for item in items:
             self.session.set(node.name, item, "for")
             flow = self.run(node.body)
@@ -363,19 +358,20 @@ class Shell:
         if flow := self.condition(node.condition):
             return flow
         if self.state.status is node.until:
+            self.state.status = True
             return NORMAL
         self.session.state = before
         return self.havoc((node,))
 
     def havoc(self, nodes: Iterable[Any]) -> str:
         """Commands that run some unknown number of times: what they may set is unknown."""
-        names: set[str] = set()
-        if not _may_set(nodes, names, self.state.functions):
+        effects = Effects(self.state.functions, BUILTINS)
+        if not effects.may_set(nodes):
             raise Unsure("a loop that is not followed")
-        for name in names:
-            self.session.set(name.lstrip("-"), UNKNOWN, "loop")
-            if name.startswith("-"):
-                self.state.variables[name[1:]] = Variable(UNKNOWN, None)
+        for name in effects.names | effects.loose:
+            self.session.set(name, UNKNOWN, "loop")
+        for name in effects.loose:
+            self.state.variables[name] = Variable(UNKNOWN, None)
         self.state.status = None
         return NORMAL
 
@@ -422,7 +418,7 @@ class Shell:
                 self.assign(assignment)
             return NORMAL
         spelled = (literal(node.words[0]) or "").lstrip("\\")
-        declares = spelled in (_DECLARATIONS if self.dialect != "sh" else ("export", "readonly", "local"))
+        declares = spelled in (DECLARATIONS if self.dialect != "sh" else ("export", "readonly", "local"))
         first = self.fields(node.words[:1])
         if first == [] and len(node.words) == 1:
             self.state.status = True  # an empty expansion
@@ -432,27 +428,37 @@ class Shell:
         name = first[0]
         fields = first if declares else self.fields(node.words)
         if fields is None:
-            if name in self.state.functions or (name in _BUILTINS and name not in _QUIET):
+            if name in self.state.functions or (name in BUILTINS and name not in QUIET):
                 raise Unsure(f"{name} of what is not known")
             self.state.status = None
             return NORMAL
         self.misplaced_blank(node, name, fields)
-        if declares:
-            return self.declare(name, node.words[1:])
-        if node.assignments and (name in self.state.functions or name in (".", "source", "eval", "command", "builtin")):
-            return self.with_assignments(node, name, fields)
-        return self.command(name, fields[1:], node)
+        if node.assignments:
+            return self.with_assignments(node, name, fields, declares)
+        return self.declare(name, node.words[1:]) if declares else self.command(name, fields[1:], node)
 
-    def with_assignments(self, node: Simple, name: str, fields: list[str]) -> str:
-        """`A=b . file`: bash takes A back afterwards, dash does not."""
-        before = {a.name: self.state.get(a.name) for a in node.assignments}
+    def with_assignments(self, node: Simple, name: str, fields: list[str], declares: bool) -> str:
+        """`A=b command`: bash takes A back afterwards, dash not where the command is a special builtin of POSIX."""
+        internal = declares or name in self.state.functions or name in BUILTINS
+        if not internal:
+            for assignment in node.assignments:
+                self.value(assignment.word)  # for what an expansion like ${A:=b} sets
+            return self.command(name, fields[1:], node)
+        names = [a.name for a in node.assignments]
+        if declares and any(n in "".join(literal(w) or UNKNOWN for w in node.words[1:]) for n in names):
+            raise Unsure("an assignment before the export of the same variable")
+        before = {n: self.state.get(n) for n in names}
         for assignment in node.assignments:
             self.assign(assignment)
-        flow = self.command(name, fields[1:], node)
-        if self.dialect == "bash" and not self.posix:
+        flow = self.declare(name, node.words[1:]) if declares else self.command(name, fields[1:], node)
+        if (self.dialect == "bash" and not self.posix) or (name not in SPECIAL and name not in self.state.functions):
             self.state.variables.update(before)
-        elif any(name in LISTS for name in before):
-            raise Unsure("an assignment before a builtin")
+        else:
+            for variable in names:
+                known = self.state.get(variable)._replace(exported=self.state.get(variable).exported or None)
+                # What a function leaves of it differs between versions of dash.
+                same = name in SPECIAL or known.value == before[variable].value
+                self.state.variables[variable] = known if same else Variable(UNKNOWN, known.exported)
         return flow
 
     def misplaced_blank(self, node: Simple, name: str, fields: list[str]) -> None:
@@ -473,12 +479,12 @@ class Shell:
         if name in helpers("prepending_command"):
             return self.prepend(f"{name} changes PATH")
         if name in helpers("unknown_command"):
-            self.session.forget(f"{name} changes the environment")
+            self.session.forget(f"{name} changes the environment", stop=False)
             self.state.status = None
             return NORMAL
         if name in self.state.functions:
             return self.call(name, arguments)
-        builtin = _BUILTINS.get(name)
+        builtin = BUILTINS.get(name)
         if builtin is None or (self.dialect == "sh" and name in ("source", "shopt", "let", "mapfile", "readarray")):
             self.state.status = None if self.dialect != "sh" or name != "source" else False
             return NORMAL
@@ -559,7 +565,7 @@ class Shell:
         names: set[str] = set()
         for part in word:
             if isinstance(part, Output) and part.commands is not None:
-                names |= _programs(part.commands)
+                names |= programs(part.commands)
             elif isinstance(part, Param) and (known := self.state.get(part.name).origin):
                 names |= known
             elif isinstance(part, Text) and not part.text.strip():
@@ -601,7 +607,7 @@ class Shell:
                     self.blame_export(named, bad, words)
                     if self.dialect == "sh" and name in ("export", "readonly"):
                         raise Leave(self.end("error", f"{name}: {field}: bad variable name"))
-                    self.state.status = False
+        self.state.status = not bad
         return NORMAL
 
     def blame_export(self, named: list[str], bad: list[str], words: Sequence[Word]) -> None:
@@ -763,6 +769,9 @@ class Shell:
             return UNKNOWN
         path = self.state.get("PATH").value or ""
         if "/" not in fields[0] and fields[0] != "echo" and not {"/usr/bin", "/bin"} & set(known_elements(path)):
+            if self.session.find(fields[0]) == "":
+                self.state.status = False  # not found: it prints nothing
+                return ""
             return UNKNOWN
         account = self.session.account
         name, arguments = posixpath.basename(fields[0]), fields[1:]
@@ -793,7 +802,7 @@ class Shell:
                 if part.quoted or not any(c in part.text for c in "*?[{~"):
                     result.append(part.text)
                     continue
-            if _all_arguments(word):
+            if all_arguments(word):
                 if self.state.arguments is None:
                     return None
                 result += self.state.arguments
@@ -859,552 +868,3 @@ class Shell:
         if not text.startswith("/"):
             found = [name[len(path) - len(text) :] for name in found]
         return found or [text]
-
-
-def _all_arguments(word: Word) -> bool:
-    """Whether it is "$@"."""
-    parts = [p for p in word if p != Text("", True)]
-    return (
-        len(parts) == 1
-        and isinstance(parts[0], Param)
-        and parts[0].name == "@"
-        and parts[0].op == ""
-        and parts[0].quoted
-    )
-
-
-def _programs(nodes: Iterable[Node]) -> set[str]:
-    """The names of the programs that commands run; with UNKNOWN where not all are plain."""
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, Simple):
-            if node.words:
-                name = literal(node.words[0])
-                names.add(posixpath.basename(name) if name else UNKNOWN)
-        elif isinstance(node, Pipeline):
-            names |= _programs(node.commands[:1])
-        elif isinstance(node, Chain):
-            names |= _programs((node.first, *(n for _, n in node.links)))
-        else:
-            names.add(UNKNOWN)
-    return names
-
-
-def _may_set(nodes: Iterable[Any], names: set[str], functions: Container[str]) -> bool:
-    """Collect the variables that commands may set, with a "-" before them where they may also be exported or unset;
-    False where that can't be told."""
-    for node in nodes:
-        if isinstance(node, Simple):
-            names.update(a.name for a in node.assignments)
-            if any(a.name == "path" for a in node.assignments):
-                names.add("PATH")
-            if not node.words:
-                continue
-            name = literal(node.words[0])
-            if name in (
-                "read",
-                "export",
-                "readonly",
-                "declare",
-                "typeset",
-                "local",
-                "unset",
-                "printf",
-                "mapfile",
-                "getopts",
-            ):
-                for word in node.words[1:]:
-                    text = "".join(p.text if isinstance(p, Text) else UNKNOWN for p in word)
-                    mark = "" if name in ("read", "printf", "mapfile", "getopts") else "-"
-                    names.add(mark + text.partition("=")[0].rstrip("+").lstrip("-"))
-                if any(UNKNOWN in n for n in names):
-                    return False
-            elif name not in _QUIET:
-                # A function, `.`, eval, cd, exit … or a program, which is harmless; what is not plain is not.
-                if name is None or name in functions or name in _BUILTINS or name in helpers("unknown_command"):
-                    return False
-                names.add("PATH") if name in helpers("prepending_command") else None
-        elif isinstance(node, tuple):
-            if isinstance(node, For):
-                names.add(node.name)
-            if isinstance(node, Function):
-                return False
-            leaf = isinstance(node, (Subshell, Text, Param, Output, Opaque))
-            if not leaf and not _may_set(node, names, functions):
-                return False
-    return True
-
-
-class Conditional:
-    """`[[ … ]]`: tokens to a truth."""
-
-    def __init__(self, shell: Shell, tokens: Sequence[Word | str]) -> None:
-        self.shell = shell
-        self.tokens = list(tokens)
-        self.i = 0
-
-    def truth(self) -> Truth:
-        result = self.either()
-        return result if self.i == len(self.tokens) else None
-
-    def next(self, *texts: str) -> bool:
-        if self.i < len(self.tokens) and self.tokens[self.i] in texts and isinstance(self.tokens[self.i], str):
-            self.i += 1
-            return True
-        return False
-
-    def either(self) -> Truth:
-        result = self.both()
-        while self.next("||"):
-            other = self.both()
-            result = True if True in (result, other) else None if None in (result, other) else False
-        return result
-
-    def both(self) -> Truth:
-        result = self.one()
-        while self.next("&&"):
-            other = self.one()
-            result = False if False in (result, other) else None if None in (result, other) else True
-        return result
-
-    def one(self) -> Truth:
-        if self.next("!"):
-            inner = self.one()
-            return None if inner is None else not inner
-        if self.next("("):
-            result = self.either()
-            return result if self.next(")") else None
-        if self.i >= len(self.tokens) or isinstance(self.tokens[self.i], str):
-            self.i = len(self.tokens) + 1
-            return None
-        left = self.tokens[self.i]
-        self.i += 1
-        if isinstance(left, str):
-            return None
-        operator = literal(left) or ""
-        following = self.tokens[self.i] if self.i < len(self.tokens) else ""
-        if len(operator) == 2 and operator[0] == "-" and not isinstance(following, str):
-            self.i += 1
-            return unary(self.shell, operator, self.shell.value(following))
-        return self.binary(self.shell.value(left), following)
-
-    def binary(self, left: str, following: Word | str) -> Truth:
-        operator = following if isinstance(following, str) else literal(following) or ""
-        if operator not in ("=", "==", "!=", "=~", "<", ">") and not re.fullmatch(r"-[a-z]{2}", operator):
-            empty = is_empty(left)
-            return None if empty is None else not empty
-        self.i += 1
-        right = self.tokens[self.i] if self.i < len(self.tokens) else ""
-        self.i += 1
-        if isinstance(right, str):
-            return None
-        if operator in ("=", "==", "!="):
-            result = patterns.matches(self.shell.pattern(right), left)
-            return None if result is None else result is (operator != "!=")
-        return compare(operator, left, self.shell.value(right))
-
-
-def unary(shell: Shell, operator: str, value: str) -> Truth:
-    """The tests with one operand."""
-    if operator in ("-n", "-z"):
-        empty = is_empty(value)
-        return None if empty is None else empty is (operator == "-z")
-    if operator == "-t":
-        return shell.session.terminal
-    if operator == "-v" and is_known(value):
-        known = shell.state.get(value).value
-        return None if known == UNKNOWN else known is not None
-    if operator in ("-O", "-G", "-N", "-w", "-u", "-g", "-k", "-o", "-R", "-v"):
-        return None
-    return shell.session.test_file(operator, value)
-
-
-def compare(operator: str, left: str, right: str) -> Truth:
-    """The tests with two operands, but for patterns."""
-    if not (is_known(left) and is_known(right)):
-        return None
-    if operator in ("=", "=="):
-        return left == right
-    if operator == "!=":
-        return left != right
-    numbers = {
-        "-eq": int.__eq__,
-        "-ne": int.__ne__,
-        "-lt": int.__lt__,
-        "-le": int.__le__,
-        "-gt": int.__gt__,
-        "-ge": int.__ge__,
-    }
-    if operator in numbers and all(re.fullmatch(r"-?\d{1,15}", text) for text in (left, right)):
-        return bool(numbers[operator](int(left), int(right)))
-    return None
-
-
-def test(shell: Shell, arguments: list[str]) -> Truth:
-    """`test` as POSIX defines it by the number of arguments; -a and -o from left to right."""
-    count = len(arguments)
-    if count == 0:
-        return False
-    if count == 1:
-        empty = is_empty(arguments[0])
-        return None if empty is None else not empty
-    if count == 3 and arguments[1] in ("=", "==", "!=", "-eq", "-ne", "-lt", "-le", "-gt", "-ge"):
-        if arguments[1] == "==" and shell.dialect == "zsh":
-            return None
-        if arguments[1] == "==" and shell.dialect == "sh":
-            return False  # dash: unexpected operator
-        return compare(arguments[1], arguments[0], arguments[2])
-    if arguments[0] == "!":
-        inner = test(shell, arguments[1:])
-        return None if inner is None else not inner
-    if count == 2:
-        return unary(shell, *arguments) if re.fullmatch("-[a-zA-Z]", arguments[0]) else None
-    for operator in ("-o", "-a"):
-        if operator in arguments[1:-1]:
-            middle = arguments.index(operator, 1)
-            left, right = test(shell, arguments[:middle]), test(shell, arguments[middle + 1 :])
-            decisive = operator == "-o"
-            if decisive in (left, right):
-                return decisive
-            return None if None in (left, right) else not decisive
-    return None
-
-
-# Builtins: each gets the arguments after expansion, and leaves a status.
-def _test(shell: Shell, arguments: list[str], node: Simple) -> str:
-    bracket = literal(node.words[0]) == "["
-    if bracket and arguments[-1:] != ["]"]:
-        shell.state.status = False
-    else:
-        shell.state.status = test(shell, arguments[:-1] if bracket else arguments)
-    return NORMAL
-
-
-def _true(shell: Shell, arguments: list[str], node: Simple) -> str:
-    return NORMAL
-
-
-def _false(shell: Shell, arguments: list[str], node: Simple) -> str:
-    shell.state.status = False
-    return NORMAL
-
-
-def _unset(shell: Shell, arguments: list[str], node: Simple) -> str:
-    for name in arguments:
-        if name.startswith("-"):
-            continue
-        if not is_known(name):
-            raise Unsure("unset of what is not known")
-        if "-f" in arguments:
-            shell.state.functions.pop(name, None)
-        elif _NAME.fullmatch(name):
-            shell.session.unset(name)
-            if name == "PATH" and shell.dialect == "sh":
-                shell.session.export(name)  # dash remembers that of its own variables
-        elif shell.dialect == "sh":
-            return shell.end("error", f"unset: {name}: bad variable name")
-    return NORMAL
-
-
-def _source(shell: Shell, arguments: list[str], node: Simple) -> str:
-    if not arguments:
-        return NORMAL
-    path = arguments[0]
-    words = node.words[1:]
-    if not is_known(path):
-        process = words[0][0] if words and words[0] else None
-        if isinstance(process, Output) and process.process and process.commands:
-            return _outcome(shell, frozenset(_programs(process.commands)), "source")
-        name = posixpath.basename(path.rpartition(UNKNOWN)[2])
-        if "/" in path and (outcome := _known_file(shell, name)):
-            return outcome[0]
-        raise Unsure("sources a file whose name is not known")
-    if "/" not in path:
-        found = shell.session.find(path)
-        if found == "" and shell.dialect == "bash" and not shell.posix:
-            found = shell.session.absolute(path)
-        if found is None:
-            raise Unsure(f"sources {path} from PATH")
-        path = found or path
-    path = posixpath.normpath(shell.session.absolute(path))
-    if not is_known(path):
-        raise Unsure("sources a file whose name is not known")
-    text = _text_of(shell, path)
-    if text is not None and (outcome := _known_file(shell, posixpath.basename(path), path)):
-        return outcome[0]
-    if text is None:
-        shell.state.status = False
-        special = literal(node.words[0]) == "." and (shell.dialect == "sh" or shell.posix)
-        return shell.end("missing", f"sources {path}, which can't be read") if special else NORMAL
-    before = shell.state.arguments
-    if len(arguments) > 1 and shell.dialect != "sh":
-        shell.state.arguments = arguments[1:]
-    line = shell.line
-    flow = shell.read(path, text)
-    shell.at(line)
-    shell.state.arguments = before
-    return flow
-
-
-def _text_of(shell: Shell, path: str) -> str | None:
-    known = posixpath.basename(path) in (*helpers("quiet_file"), *helpers("prepending_file"))
-    if known:
-        return "" if shell.session.test_file("-r", path) else None
-    if path.startswith(("/proc/", "/dev/")):
-        raise Unsure(f"sources {path}")
-    return shell.session.text(path)
-
-
-def _known_file(shell: Shell, name: str, path: str = "") -> tuple[str] | None:
-    if name in helpers("quiet_file"):
-        shell.state.status = None
-        return (NORMAL,)
-    if name in helpers("prepending_file"):
-        value = shell.state.get("PATH").value
-        if value is not None:
-            shell.session.set("PATH", tidy(prepended(value) + AFTER), f"{name} adds to PATH")
-        shell.session.trace.doubts[f"{shell.session.source}: {name} adds to PATH"] = None
-        shell.state.status = None
-        return (NORMAL,)
-    return None
-
-
-def _eval(shell: Shell, arguments: list[str], node: Simple) -> str:
-    if all(map(is_known, arguments)):
-        path, line = shell.path, shell.line
-        text = " ".join(arguments)
-        script = parsed(text, shell.dialect)
-        if script.problem and not script.problem.certain:
-            raise Unsure("eval of what is not followed")
-        shell.session.enter()
-        try:
-            # The lines of the text are not lines of the file.
-            for nodes in script.lines:
-                if flow := shell.run(_relined(nodes, line)):
-                    return flow
-        finally:
-            shell.session.depth -= 1
-            shell.path = path
-            shell.at(line)
-        if script.problem and (shell.dialect == "sh" or shell.posix):
-            return shell.end("syntax", f"eval: {script.problem.text}")
-        return NORMAL
-    names: set[str] = set()
-    for word in node.words[1:]:
-        origin = shell.origin(word)
-        if origin is None:
-            raise Unsure("eval of text that is not known")
-        names |= origin
-    return _outcome(shell, frozenset(names), "eval")
-
-
-def _relined(nodes: tuple[Node, ...], line: int) -> tuple[Node, ...]:
-    return tuple(n._replace(line=line) for n in nodes)
-
-
-def _outcome(shell: Shell, programs: frozenset[str], how: str) -> str:
-    """The output of well-known programs is run."""
-    shell.state.status = None
-    if programs <= set(helpers("quiet_output")) | {"echo", "true", "cat"}:
-        return NORMAL
-    if programs <= set(helpers("quiet_output")) | set(helpers("prepending_output")):
-        return shell.prepend(f"{how} of the output of {', '.join(sorted(programs))} changes PATH")
-    raise Unsure(f"{how} of the output of {', '.join(sorted(programs)) or 'a program'}".replace(UNKNOWN, "a program"))
-
-
-def _command(shell: Shell, arguments: list[str], node: Simple) -> str:
-    """`command` and `builtin`."""
-    if arguments[:1] and arguments[0] in ("-v", "-V"):
-        return _type(shell, arguments[1:], node)
-    if not arguments or arguments[0].startswith("-") or not is_known(arguments[0]):
-        shell.state.status = None
-        return NORMAL
-    if arguments[0] in _DECLARATIONS:
-        return shell.declare(arguments[0], node.words[2:])
-    inner = _BUILTINS.get(arguments[0])
-    if inner is None:
-        shell.state.status = None
-        return NORMAL
-    flow = inner(shell, arguments[1:], node._replace(words=node.words[1:]))
-    if flow == EXIT and shell.ending and shell.ending.how in ("missing", "error"):
-        shell.state.status = False
-        return NORMAL
-    return flow
-
-
-def _type(shell: Shell, arguments: list[str], node: Simple) -> str:
-    """`command -v`, `type`, `which`, `hash`: whether there is such a command."""
-    names = [a for a in arguments if not a.startswith("-")]
-    shell.state.status = None
-    if len(names) == 1 and is_known(names[0]):
-        name = names[0]
-        if name in shell.state.functions or name in _BUILTINS or name in _DECLARATIONS:
-            shell.state.status = True
-        elif "/" not in name and not shell.state.lost:
-            found = shell.session.find(name)
-            shell.state.status = None if found is None else bool(found)
-    return NORMAL
-
-
-def _exec(shell: Shell, arguments: list[str], node: Simple) -> str:
-    words = [a for a in arguments if a not in ("-l", "-c", "--")]
-    if not words:
-        return NORMAL  # only redirections
-    if words[0].startswith("-") or words[:1] == ["-a"]:
-        raise Unsure("exec with options")
-    name = words[0]
-    if shell.interactive:
-        found = shell.session.find(name) if "/" not in name else name
-        if not found:
-            raise Unsure(f"exec of {name.replace(UNKNOWN, 'a program')}")
-    return shell.end("exec", f"exec {name.replace(UNKNOWN, '…')} replaces the shell that starts the session")
-
-
-def _exit(shell: Shell, arguments: list[str], node: Simple) -> str:
-    return shell.end("exit", "exit ends the shell that starts the session")
-
-
-def _return(shell: Shell, arguments: list[str], node: Simple) -> str:
-    if arguments:
-        shell.state.status = {"0": True}.get(arguments[0], False if arguments[0].isdecimal() else None)
-    return RETURN
-
-
-def _break(shell: Shell, arguments: list[str], node: Simple) -> str:
-    if not shell.looped:
-        return NORMAL
-    if arguments not in ([], ["1"]):
-        raise Unsure("leaves more than one loop")
-    return BREAK
-
-
-def _continue(shell: Shell, arguments: list[str], node: Simple) -> str:
-    if not shell.looped:
-        return NORMAL
-    if arguments not in ([], ["1"]):
-        raise Unsure("leaves more than one loop")
-    return CONTINUE
-
-
-_LETTERS = {"e": "errexit", "a": "allexport", "f": "noglob", "u": "nounset", "n": "noexec"}
-
-
-def _set(shell: Shell, arguments: list[str], node: Simple) -> str:
-    i = 0
-    while i < len(arguments):
-        argument = arguments[i]
-        i += 1
-        if not is_known(argument):
-            raise Unsure("set with options that are not known")
-        if argument in ("-o", "+o"):
-            name = arguments[i] if i < len(arguments) else ""
-            i += 1
-            if shell.dialect == "sh" and name and name not in _SH_OPTIONS:
-                return shell.end("error", f"set: Illegal option -o {name}")
-            shell.state.options[name] = argument == "-o"
-        elif argument[:1] in ("-", "+") and argument not in ("-", "--"):
-            for letter in argument[1:]:
-                if letter in _LETTERS:
-                    shell.state.options[_LETTERS[letter]] = argument[0] == "-"
-                elif letter == "o":
-                    name = arguments[i] if i < len(arguments) else ""
-                    i += 1
-                    shell.state.options[name] = argument[0] == "-"
-        else:
-            shell.state.arguments = arguments[i:] if argument == "--" else arguments[i - 1 :]
-            break
-    if any(shell.state.options.get(o) is not False for o in ("noexec",) if o in shell.state.options):
-        raise Unsure("set -n")
-    return NORMAL
-
-
-_SH_OPTIONS = (
-    "errexit", "noglob", "ignoreeof", "interactive", "monitor", "noexec", "stdin", "xtrace", "verbose", "vi", "emacs",
-    "noclobber", "allexport", "notify", "nounset", "nolog", "debug", "privileged", "pipefail",
-)  # fmt: skip
-
-
-def _shopt(shell: Shell, arguments: list[str], node: Simple) -> str:
-    names = [a for a in arguments if not a.startswith("-")]
-    if any(a.startswith("-") and "q" in a for a in arguments):
-        shell.state.status = None
-        if names == ["login_shell"]:
-            shell.state.status = shell.state.options.get("login_shell", None)
-        elif "posix" in names:
-            shell.state.status = shell.posix
-    elif "-s" in arguments:
-        for name in names:
-            shell.state.options[name] = True
-    elif "-u" in arguments:
-        for name in names:
-            shell.state.options.pop(name, None)
-    return NORMAL
-
-
-def _shift(shell: Shell, arguments: list[str], node: Simple) -> str:
-    known = shell.state.arguments
-    count = int(arguments[0]) if arguments and re.fullmatch(r"\d{1,4}", arguments[0]) else 1
-    if known is None or (arguments and not re.fullmatch(r"\d{1,4}", arguments[0])):
-        shell.state.arguments = None
-        shell.state.status = None
-    elif count <= len(known):
-        shell.state.arguments = known[count:]
-    elif shell.dialect == "sh":
-        return shell.end("error", "shift: can't shift that many")
-    else:
-        shell.state.status = False
-    return NORMAL
-
-
-def _cd(shell: Shell, arguments: list[str], node: Simple) -> str:
-    target = arguments[0] if len(arguments) == 1 else shell.session.account.home if not arguments else UNKNOWN
-    target = posixpath.normpath(shell.session.absolute(target)) if target != "-" else UNKNOWN
-    there = shell.session.test_file("-d", target)
-    shell.state.status = there
-    if there is not False:
-        shell.state.folder = target if there else UNKNOWN
-        shell.session.set("PWD", shell.state.folder, "cd")
-    return NORMAL
-
-
-def _sets_names(shell: Shell, arguments: list[str], node: Simple) -> str:
-    """read, mapfile, getopts, let, printf -v: what they name becomes unknown."""
-    printing = literal(node.words[0]) == "printf"
-    if printing and arguments[:1] != ["-v"]:
-        shell.state.status = None
-        return NORMAL
-    for argument in arguments:
-        for name in [n[0] for n in _NAME.finditer(argument.replace(UNKNOWN, " "))]:
-            shell.session.set(name, UNKNOWN, "read")
-    shell.state.status = None
-    return NORMAL
-
-
-_Builtin = Callable[[Shell, list[str], Simple], str]
-_BUILTINS: dict[str, _Builtin] = {
-    "[": _test, "test": _test, ":": _true, "true": _true, "false": _false, "unset": _unset, ".": _source,
-    "source": _source, "eval": _eval, "command": _command, "builtin": _command, "type": _type, "which": _type,
-    "hash": _type, "exec": _exec, "exit": _exit, "logout": _exit, "return": _return, "break": _break,
-    "continue": _continue, "set": _set, "shopt": _shopt, "shift": _shift, "cd": _cd, "pushd": _cd, "read": _sets_names,
-    "mapfile": _sets_names, "readarray": _sets_names, "getopts": _sets_names, "let": _sets_names,
-    "printf": _sets_names, "echo": _true, "alias": _true, "unalias": _true, "umask": _true, "trap": _true,
-}  # fmt: skip
-_QUIET = frozenset(
-    (
-        "[",
-        "test",
-        ":",
-        "true",
-        "false",
-        "echo",
-        "alias",
-        "unalias",
-        "umask",
-        "trap",
-        "type",
-        "which",
-        "hash",
-        "continue",
-        "break",
-    )
-)

@@ -55,3 +55,58 @@ def _problem(element: str, value: str) -> tuple[str, str] | None:
     if re.match(r"/\S*[;,]/", element):
         return "wrong-separator", "folders are separated by something else than a colon"
     return None
+
+
+def corrected(line: str, variable: str, kind: str) -> str:
+    """The line as it was meant, "" where that is not plain."""
+    line = line.rstrip("\r")
+    if kind == "carriage-return":
+        return line
+    if kind == "space-around-equals":
+        return re.sub(rf"\b{variable}\s*=\s*(?=\S)", f"{variable}=", line, count=1)
+    if kind == "export-keyword":
+        return re.sub(r"^(\s*)export\s+", r"\1", line)
+    if kind == "missing-dollar":
+        return re.sub(rf"(?<=[=:\"]){variable}(?=[:\"]|\s|$)", f"${variable}", line)
+    if kind == "space":
+        return re.sub(r"[ \t]*:[ \t]*(?=[/$~])", ":", line)
+    if kind == "literal-expansion":
+        plain = line.replace("\\$", "$")
+        return plain if plain != line else re.sub(r"'([^']*\$[^']*)'", r'"\1"', line)
+    if kind == "unbalanced-braces":
+        return _balanced(line)
+    if kind == "open-quote":
+        return _closed(line)
+    if kind == "empty-element":
+        return _without_empty(line)
+    return ""
+
+
+def _balanced(line: str) -> str:
+    surplus = line.count("}") - line.count("{")
+    if surplus == 1:
+        head, _, tail = line.rpartition("}")
+        return head + tail
+    if surplus == -1:
+        end = re.search(r"[\"']?\s*$", line)
+        position = end.start() if end else len(line)
+        return line[:position] + "}" + line[position:]
+    return ""
+
+
+def _closed(line: str) -> str:
+    for quote in "\"'":
+        if line.count(quote) == 1:
+            head, _, tail = line.partition(quote)
+            # A quote at the very end has no partner: it goes. One at the front gets its partner.
+            return head if not tail.strip() else line.rstrip() + quote
+    return ""
+
+
+def _without_empty(line: str) -> str:
+    """`a:$X` with $X not set becomes `a${X:+:$X}`; colons side by side become one."""
+    line = re.sub(r"(?<=[^:=\"'])::+(?=[^:\s])", ":", line)
+    line = re.sub(r"(=[\"']?):+", r"\1", line)
+    line = re.sub(r":+([\"']?\s*)$", r"\1", line)
+    line = re.sub(r":\$(?:\{(\w+)\}|(\w+))([\"']?\s*)$", r"${\1\2:+:$\1\2}\3", line)
+    return re.sub(r"=([\"']?)\$(?:\{(\w+)\}|(\w+)):", r"=\1${\2\3:+$\2\3:}", line)

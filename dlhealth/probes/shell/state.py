@@ -61,12 +61,14 @@ class Unsure(Exception):
 
 
 class Trace:
-    """What happened on the way, on all branches. `doubts` are the reasons why something is unknown."""
+    """What happened on the way, on all branches. `doubts` are the reasons why something is unknown, `stops` those of
+    them for which the rest of a file was not looked at."""
 
     def __init__(self) -> None:
         self.settings: list[Setting] = []
         self.problems: dict[Problem, None] = {}
         self.doubts: dict[str, None] = {}
+        self.stops: dict[str, None] = {}
         self.files: dict[str, None] = {}
         self.steps = 0
 
@@ -133,7 +135,7 @@ class State:
         self.lost = True
         for name, variable in self.variables.items():
             if name not in ("HOME", "USER", "LOGNAME", "SHELL", "UID", "EUID"):
-                exported = variable.exported if name == "PATH" else None
+                exported = True if name == "PATH" and variable.exported else None
                 self.variables[name] = Variable(UNKNOWN, exported)
 
 
@@ -157,6 +159,7 @@ class Session:
         trace = new.trace
         trace.settings, trace.problems = list(self.trace.settings), dict(self.trace.problems)
         trace.doubts, trace.files = dict(self.trace.doubts), dict(self.trace.files)
+        trace.stops = dict(self.trace.stops)
         return new
 
     def execute(self) -> None:
@@ -190,9 +193,12 @@ class Session:
     def export(self, name: str, exported: bool = True) -> None:
         self.state.variables[name] = self.state.get(name)._replace(exported=exported)
 
-    def forget(self, why: str) -> None:
-        """Go on without knowing anything."""
-        self.trace.doubts[f"{self.source}: {why}" if self.source else why] = None
+    def forget(self, why: str, stop: bool = True) -> None:
+        """Go on without knowing anything; `stop` where the rest of a file is not looked at."""
+        reason = f"{self.source}: {why}" if self.source else why
+        self.trace.doubts[reason] = None
+        if stop:
+            self.trace.stops[reason] = None
         self.state.forget()
         for name in LISTS:
             self.trace.settings.append(Setting(name, UNKNOWN, self.source, why))
@@ -264,9 +270,9 @@ class Session:
         if path is None or not is_known(program):
             return None
         for folder in elements(path):
-            if not is_known(folder) or not folder.startswith("/"):
+            found = self.absolute(posixpath.join(folder, program))
+            if not is_known(found):
                 return None
-            found = posixpath.join(folder, program)
             there = self.test_file("-f", found) and self.test_file("-x", found)
             if there is not False:
                 return found if there else None

@@ -5,6 +5,7 @@ What is not understood is a problem that is not `certain`; a certain one is an e
 
 import bisect
 import re
+from functools import cache
 from typing import NamedTuple
 
 _DEEPEST = 40
@@ -187,6 +188,12 @@ _DECLARATIONS = ("declare", "typeset", "export", "readonly", "local")
 def parse(text: str, dialect: str) -> Script:
     """Parse a whole file; `dialect` is "sh", "bash" or "zsh". Never raises."""
     return _Parser(text, dialect).script()
+
+
+@cache
+def parsed(text: str, dialect: str) -> Script:
+    """The same, kept: homes often hold copies of the same skeleton."""
+    return parse(text, dialect)
 
 
 class _Parser:
@@ -851,9 +858,13 @@ class _Parser:
         if script.problem:
             # dash reads what is inside at once; bash only when it runs the command.
             if self.dialect == "sh" or not script.problem.certain:
-                raise _Stop(
-                    script.problem._replace(certain=script.problem.certain and '";"' not in script.problem.text)
+                # dash lets some of what may not stand elsewhere end the text in the backquotes.
+                sure = (
+                    "left open" in script.problem.text
+                    or "file ends" in script.problem.text
+                    or "(" in script.problem.text
                 )
+                raise _Stop(script.problem._replace(certain=script.problem.certain and sure))
             return Output(None, quoted)
         return Output(tuple(node for commands in script.lines for node in commands), quoted)
 

@@ -1,0 +1,357 @@
+"""The builtins that matter: each gets the arguments after expansion, leaves a status, and says how it leaves."""
+
+import posixpath
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dlhealth.probes.shell.conditions import test
+from dlhealth.probes.shell.effects import helpers, programs
+from dlhealth.probes.shell.state import Unsure
+from dlhealth.probes.shell.syntax import Node, Output, Simple, literal, parsed
+from dlhealth.probes.shell.values import AFTER, UNKNOWN, is_known, prepended, tidy
+
+if TYPE_CHECKING:
+    from dlhealth.probes.shell.evaluate import Shell
+
+NORMAL, RETURN, BREAK, CONTINUE, EXIT, ABORT = "", "return", "break", "continue", "exit", "abort"
+"""How a command leaves: ABORT is back to the prompt of a shell on a terminal."""
+
+DECLARATIONS = ("export", "readonly", "declare", "typeset", "local")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _test(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    bracket = literal(node.words[0]) == "["
+    if bracket and arguments[-1:] != ["]"]:
+        shell.state.status = False
+    else:
+        shell.state.status = test(shell, arguments[:-1] if bracket else arguments)
+    return NORMAL
+
+
+def _true(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    return NORMAL
+
+
+def _false(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    shell.state.status = False
+    return NORMAL
+
+
+def _unset(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    for name in arguments:
+        if name.startswith("-"):
+            continue
+        if not is_known(name):
+            raise Unsure("unset of what is not known")
+        if "-f" in arguments:
+            shell.state.functions.pop(name, None)
+        elif _NAME.fullmatch(name):
+            shell.session.unset(name)
+            if name == "PATH" and shell.dialect == "sh":
+                shell.session.export(name)  # dash remembers that of its own variables
+        elif shell.dialect == "sh":
+            return shell.end("error", f"unset: {name}: bad variable name")
+    return NORMAL
+
+
+def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    if not arguments:
+        return NORMAL
+    path = arguments[0]
+    words = node.words[1:]
+    if not is_known(path):
+        process = words[0][0] if words and words[0] else None
+        if isinstance(process, Output) and process.process and process.commands:
+            return _outcome(shell, frozenset(programs(process.commands)), "source")
+        name = posixpath.basename(path.rpartition(UNKNOWN)[2])
+        if "/" in path and (outcome := _known_file(shell, name)):
+            return outcome[0]
+        raise Unsure("sources a file whose name is not known")
+    if "/" not in path:
+        found = shell.session.find(path)
+        if found == "" and shell.dialect == "bash" and not shell.posix:
+            found = shell.session.absolute(path)
+        if found is None:
+            raise Unsure(f"sources {path} from PATH")
+        path = found or path
+    path = posixpath.normpath(shell.session.absolute(path))
+    if not is_known(path):
+        raise Unsure("sources a file whose name is not known")
+    text = _text_of(shell, path)
+    if text is not None and (outcome := _known_file(shell, posixpath.basename(path), path)):
+        return outcome[0]
+    if text is None:
+        shell.state.status = False
+        special = literal(node.words[0]) == "." and (shell.dialect == "sh" or shell.posix)
+        return shell.end("missing", f"sources {path}, which can't be read") if special else NORMAL
+    before = shell.state.arguments
+    if len(arguments) > 1 and shell.dialect != "sh":
+        shell.state.arguments = arguments[1:]
+    line = shell.line
+    flow = shell.read(path, text)
+    shell.at(line)
+    shell.state.arguments = before
+    return flow
+
+
+def _text_of(shell: "Shell", path: str) -> str | None:
+    known = posixpath.basename(path) in (*helpers("quiet_file"), *helpers("prepending_file"))
+    if known:
+        return "" if shell.session.test_file("-r", path) else None
+    if path.startswith(("/proc/", "/dev/")):
+        raise Unsure(f"sources {path}")
+    return shell.session.text(path)
+
+
+def _known_file(shell: "Shell", name: str, path: str = "") -> tuple[str] | None:
+    if name in helpers("quiet_file"):
+        shell.state.status = None
+        return (NORMAL,)
+    if name in helpers("prepending_file"):
+        value = shell.state.get("PATH").value
+        if value is not None:
+            shell.session.set("PATH", tidy(prepended(value) + AFTER), f"{name} adds to PATH")
+        shell.session.trace.doubts[f"{shell.session.source}: {name} adds to PATH"] = None
+        shell.state.status = None
+        return (NORMAL,)
+    return None
+
+
+def _eval(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    if all(map(is_known, arguments)):
+        path, line = shell.path, shell.line
+        text = " ".join(arguments)
+        script = parsed(text, shell.dialect)
+        if script.problem and not script.problem.certain:
+            raise Unsure("eval of what is not followed")
+        shell.session.enter()
+        try:
+            # The lines of the text are not lines of the file.
+            for nodes in script.lines:
+                if flow := shell.run(_relined(nodes, line)):
+                    return flow
+        finally:
+            shell.session.depth -= 1
+            shell.path = path
+            shell.at(line)
+        if script.problem and (shell.dialect == "sh" or shell.posix):
+            return shell.end("syntax", f"eval: {script.problem.text}")
+        return NORMAL
+    names: set[str] = set()
+    for word in node.words[1:]:
+        origin = shell.origin(word)
+        if origin is None:
+            raise Unsure("eval of text that is not known")
+        names |= origin
+    return _outcome(shell, frozenset(names), "eval")
+
+
+def _relined(nodes: tuple[Node, ...], line: int) -> tuple[Node, ...]:
+    return tuple(n._replace(line=line) for n in nodes)
+
+
+def _outcome(shell: "Shell", programs: frozenset[str], how: str) -> str:
+    """The output of well-known programs is run."""
+    shell.state.status = None
+    if programs <= set(helpers("quiet_output")) | {"echo", "true", "cat"}:
+        return NORMAL
+    if programs <= set(helpers("quiet_output")) | set(helpers("prepending_output")):
+        return shell.prepend(f"{how} of the output of {', '.join(sorted(programs))} changes PATH")
+    raise Unsure(f"{how} of the output of {', '.join(sorted(programs)) or 'a program'}".replace(UNKNOWN, "a program"))
+
+
+def _command(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    """`command` and `builtin`."""
+    if arguments[:1] and arguments[0] in ("-v", "-V"):
+        return _type(shell, arguments[1:], node)
+    if not arguments or arguments[0].startswith("-") or not is_known(arguments[0]):
+        shell.state.status = None
+        return NORMAL
+    if arguments[0] in DECLARATIONS:
+        return shell.declare(arguments[0], node.words[2:])
+    inner = BUILTINS.get(arguments[0])
+    if inner is None:
+        shell.state.status = None
+        return NORMAL
+    flow = inner(shell, arguments[1:], node._replace(words=node.words[1:]))
+    if flow == EXIT and shell.ending and shell.ending.how in ("missing", "error"):
+        shell.state.status = False
+        return NORMAL
+    return flow
+
+
+def _type(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    """`command -v`, `type`, `which`, `hash`: whether there is such a command."""
+    names = [a for a in arguments if not a.startswith("-")]
+    shell.state.status = None
+    if len(names) == 1 and is_known(names[0]):
+        name = names[0]
+        if name in shell.state.functions or name in BUILTINS or name in DECLARATIONS:
+            shell.state.status = True
+        elif "/" not in name and not shell.state.lost:
+            found = shell.session.find(name)
+            shell.state.status = None if found is None else bool(found)
+    return NORMAL
+
+
+def _exec(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    words = [a for a in arguments if a not in ("-l", "-c", "--")]
+    if not words:
+        return NORMAL  # only redirections
+    if words[0].startswith("-") or words[:1] == ["-a"]:
+        raise Unsure("exec with options")
+    name = words[0]
+    if shell.interactive:
+        found = shell.session.find(name) if "/" not in name else name
+        if not found:
+            raise Unsure(f"exec of {name.replace(UNKNOWN, 'a program')}")
+    return shell.end("exec", f"exec {name.replace(UNKNOWN, '…')} replaces the shell that starts the session")
+
+
+def _exit(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    return shell.end("exit", "exit ends the shell that starts the session")
+
+
+def _return(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    if arguments:
+        shell.state.status = {"0": True}.get(arguments[0], False if arguments[0].isdecimal() else None)
+    return RETURN
+
+
+def _break(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    if not shell.looped:
+        return NORMAL
+    if arguments not in ([], ["1"]):
+        raise Unsure("leaves more than one loop")
+    return BREAK
+
+
+def _continue(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    if not shell.looped:
+        return NORMAL
+    if arguments not in ([], ["1"]):
+        raise Unsure("leaves more than one loop")
+    return CONTINUE
+
+
+_LETTERS = {"e": "errexit", "a": "allexport", "f": "noglob", "u": "nounset", "n": "noexec"}
+
+
+def _set(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    i = 0
+    while i < len(arguments):
+        argument = arguments[i]
+        i += 1
+        if not is_known(argument):
+            raise Unsure("set with options that are not known")
+        if argument in ("-o", "+o"):
+            name = arguments[i] if i < len(arguments) else ""
+            i += 1
+            if shell.dialect == "sh" and name and name not in _SH_OPTIONS:
+                return shell.end("error", f"set: Illegal option -o {name}")
+            shell.state.options[name] = argument == "-o"
+        elif argument[:1] in ("-", "+") and argument not in ("-", "--"):
+            for letter in argument[1:]:
+                if letter in _LETTERS:
+                    shell.state.options[_LETTERS[letter]] = argument[0] == "-"
+                elif letter == "o":
+                    name = arguments[i] if i < len(arguments) else ""
+                    i += 1
+                    shell.state.options[name] = argument[0] == "-"
+        else:
+            shell.state.arguments = arguments[i:] if argument == "--" else arguments[i - 1 :]
+            break
+    if any(shell.state.options.get(o) is not False for o in ("noexec",) if o in shell.state.options):
+        raise Unsure("set -n")
+    return NORMAL
+
+
+_SH_OPTIONS = (
+    "errexit", "noglob", "ignoreeof", "interactive", "monitor", "noexec", "stdin", "xtrace", "verbose", "vi", "emacs",
+    "noclobber", "allexport", "notify", "nounset", "nolog", "debug", "privileged", "pipefail",
+)  # fmt: skip
+
+
+def _shopt(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    names = [a for a in arguments if not a.startswith("-")]
+    if any(a.startswith("-") and "q" in a for a in arguments):
+        shell.state.status = None
+        if names == ["login_shell"]:
+            shell.state.status = shell.state.options.get("login_shell", None)
+        elif "posix" in names:
+            shell.state.status = shell.posix
+    elif "-s" in arguments:
+        for name in names:
+            shell.state.options[name] = True
+    elif "-u" in arguments:
+        for name in names:
+            shell.state.options.pop(name, None)
+    return NORMAL
+
+
+def _shift(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    known = shell.state.arguments
+    count = int(arguments[0]) if arguments and re.fullmatch(r"\d{1,4}", arguments[0]) else 1
+    if known is None or (arguments and not re.fullmatch(r"\d{1,4}", arguments[0])):
+        shell.state.arguments = None
+        shell.state.status = None
+    elif count <= len(known):
+        shell.state.arguments = known[count:]
+    elif shell.dialect == "sh":
+        return shell.end("error", "shift: can't shift that many")
+    else:
+        shell.state.status = False
+    return NORMAL
+
+
+def _cd(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    target = arguments[0] if len(arguments) == 1 else shell.session.account.home if not arguments else UNKNOWN
+    target = posixpath.normpath(shell.session.absolute(target)) if target != "-" else UNKNOWN
+    there = shell.session.test_file("-d", target)
+    shell.state.status = there
+    if there is not False:
+        shell.state.folder = target if there else UNKNOWN
+        shell.session.set("PWD", shell.state.folder, "cd")
+    return NORMAL
+
+
+def _sets_names(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    """read, mapfile, getopts, let, printf -v: what they name becomes unknown."""
+    printing = literal(node.words[0]) == "printf"
+    if printing and arguments[:1] != ["-v"]:
+        shell.state.status = None
+        return NORMAL
+    for argument in arguments:
+        for name in [n[0] for n in _NAME.finditer(argument.replace(UNKNOWN, " "))]:
+            shell.session.set(name, UNKNOWN, "read")
+    shell.state.status = None
+    return NORMAL
+
+
+_Builtin = Callable[["Shell", list[str], Simple], str]
+BUILTINS: dict[str, _Builtin] = {
+    "[": _test, "test": _test, ":": _true, "true": _true, "false": _false, "unset": _unset, ".": _source,
+    "source": _source, "eval": _eval, "command": _command, "builtin": _command, "type": _type, "which": _type,
+    "hash": _type, "exec": _exec, "exit": _exit, "logout": _exit, "return": _return, "break": _break,
+    "continue": _continue, "set": _set, "shopt": _shopt, "shift": _shift, "cd": _cd, "pushd": _cd, "read": _sets_names,
+    "mapfile": _sets_names, "readarray": _sets_names, "getopts": _sets_names, "let": _sets_names,
+    "printf": _sets_names, "echo": _true, "alias": _true, "unalias": _true, "umask": _true, "trap": _true,
+}  # fmt: skip
+SPECIAL = (
+    ":",
+    ".",
+    "eval",
+    "exec",
+    "exit",
+    "export",
+    "readonly",
+    "return",
+    "set",
+    "shift",
+    "trap",
+    "unset",
+    "break",
+    "continue",
+)

@@ -1,0 +1,112 @@
+"""What commands may do, without running them in thought: which programs they call, which variables they may set."""
+
+import posixpath
+from collections.abc import Collection, Iterable
+from functools import cache
+from typing import Any
+
+from dlhealth.data import load
+from dlhealth.probes.shell.syntax import (
+    Chain,
+    For,
+    Function,
+    Node,
+    Opaque,
+    Output,
+    Param,
+    Pipeline,
+    Simple,
+    Subshell,
+    Text,
+    Word,
+    literal,
+)
+from dlhealth.probes.shell.values import UNKNOWN
+
+_NAMING = ("read", "printf", "mapfile", "getopts")
+_DECLARING = ("export", "readonly", "declare", "typeset", "local", "unset")
+QUIET = frozenset(
+    ("[", "test", ":", "true", "false", "echo", "alias", "unalias", "umask", "trap", "type", "which", "hash", "continue", "break")
+)  # fmt: skip
+"""Builtins that leave the variables as they are."""
+
+
+@cache
+def helpers(kind: str) -> frozenset[str]:
+    """Names of well-known programs and files by what they do to the environment."""
+    return frozenset(load("shell_helpers")[kind])
+
+
+def programs(nodes: Iterable[Node]) -> set[str]:
+    """The names of the programs that commands run; with UNKNOWN where not all are plain."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, Simple):
+            if node.words:
+                name = literal(node.words[0])
+                names.add(posixpath.basename(name) if name else UNKNOWN)
+        elif isinstance(node, Pipeline):
+            names |= programs(node.commands[:1])
+        elif isinstance(node, Chain):
+            names |= programs((node.first, *(n for _, n in node.links)))
+        else:
+            names.add(UNKNOWN)
+    return names
+
+
+class Effects:
+    """Collects in `names` the variables that commands may set, and in `loose` those that they may also export or
+    unset. `functions` are known, `builtins` may do more than a program."""
+
+    def __init__(self, functions: Collection[str], builtins: Collection[str]) -> None:
+        self.functions = functions
+        self.builtins = builtins
+        self.names: set[str] = set()
+        self.loose: set[str] = set()
+
+    def may_set(self, nodes: Iterable[Any]) -> bool:
+        """Look at commands; False where it can't be told."""
+        return all(self._node(node) for node in nodes if isinstance(node, tuple))
+
+    def _node(self, node: Any) -> bool:
+        if isinstance(node, Simple):
+            return self._simple(node)
+        if isinstance(node, (Subshell, Text, Output, Opaque)):
+            return True
+        if isinstance(node, Function):
+            return False
+        if isinstance(node, For):
+            self.names.add(node.name)
+        if isinstance(node, Param):
+            if node.op[-1:] == "=":
+                self.names.add(node.name)
+            return self.may_set(node.word)
+        return self.may_set(node)
+
+    def _simple(self, node: Simple) -> bool:
+        self.names.update("PATH" if a.name == "path" else a.name for a in node.assignments)
+        words = [w for a in node.assignments for w in (a.word, *(a.items or ()))]
+        if not self.may_set((*words, *node.words)):
+            return False
+        if not node.words:
+            return True
+        name = literal(node.words[0])
+        if name in _NAMING or name in _DECLARING:
+            for word in node.words[1:]:
+                text = "".join(p.text if isinstance(p, Text) else UNKNOWN for p in word).partition("=")[0]
+                if UNKNOWN in text:
+                    return False
+                (self.loose if name in _DECLARING else self.names).add(text.rstrip("+").lstrip("-"))
+            return True
+        if name in helpers("prepending_command"):
+            self.names.add("PATH")
+        # A function, `.`, eval, cd, exit and the like; or a program, which is harmless.
+        risky = name is None or name in self.functions or name in self.builtins or name in helpers("unknown_command")
+        return name in QUIET or not risky
+
+
+def all_arguments(word: Word) -> bool:
+    """Whether a word is "$@"."""
+    parts = [p for p in word if p != Text("", True)]
+    first = parts[0] if len(parts) == 1 else None
+    return isinstance(first, Param) and first.name == "@" and first.op == "" and first.quoted

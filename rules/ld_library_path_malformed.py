@@ -1,0 +1,224 @@
+"""A line that sets PATH or LD_LIBRARY_PATH is malformed.
+
+What you see
+    "ImportError: libcudnn.so.7: cannot open shared object file" although the file is in /usr/local/cuda/lib64;
+    "nvcc: command not found" although it was just added; "bash: export: `=': not a valid identifier" when a terminal
+    opens.
+Why
+    Lines are copied from web pages. A backslash before ${LD_LIBRARY_PATH} keeps it from being expanded, a space beside
+    the = makes it another command, a missing quote or brace ends the file early, Windows' line ends become part of the
+    last folder's name, a library folder is put into PATH. The line is there, and does not do what it says.
+Repair
+    Correct that line. Libraries for everybody are better named in /etc/ld.so.conf.d, followed by ldconfig.
+What the repair risks
+    Only that line changes. Programs that were started before keep the old value.
+By hand
+    export LD_LIBRARY_PATH=/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:${LD_LIBRARY_PATH}}
+"""
+
+import re
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    CudaToolkits,
+    EditFile,
+    Environments,
+    Evidence,
+    Finding,
+    Layer,
+    LoaderConfig,
+    Machine,
+    Plan,
+    Problem,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UserPaths,
+)
+
+_MILD = {
+    "empty-element": Severity.WARNING,
+    "export-keyword": Severity.WARNING,
+    "open-quote": Severity.WARNING,
+    "space": Severity.WARNING,
+    "wrong-separator": Severity.WARNING,
+}
+"""What still sets the variable to something that works in part."""
+
+
+class LdLibraryPathMalformed(Rule):
+    id = "ld-library-path-malformed"
+    title = "A line that sets PATH or LD_LIBRARY_PATH is malformed"
+    layer = Layer.ENVIRONMENT
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+
+    def detect(
+        self,
+        environments: Environments,
+        paths: UserPaths | None,
+        loader: LoaderConfig | None,
+        toolkits: CudaToolkits | None,
+    ) -> Iterator[Finding | Unknown]:
+        # A PATH that keeps sessions from starting is the other rule's.
+        known = {broken.source for broken in environments.broken_paths()}
+        seen: set[tuple[str, str]] = set()
+        for login in environments.logins:
+            for problem in login.problems:
+                key = (problem.source, problem.variable)
+                if key in seen or (problem.variable == "PATH" and problem.source in known) or _usual(problem):
+                    continue
+                seen.add(key)
+                yield self._malformed(problem, environments)
+        for broken in environments.broken_paths(in_terminals=True):
+            if (broken.source, "PATH") not in seen:
+                subject, about = environments.subject(broken.source)
+                yield self.finding(
+                    subject,
+                    f"{broken.source} sets PATH without /usr/bin: a terminal finds no programs",
+                    Evidence(broken.source, f"PATH={broken.value}"),
+                    about=about,
+                    source=broken.source,
+                )
+        yield from self._misplaced(environments, paths, loader)
+        yield from self._missing(environments, paths, toolkits)
+        for login in environments.logins:
+            if login.kind == "interactive":
+                yield from (Unknown(stop, f"user:{login.account.name}") for stop in login.stops)
+
+    def _malformed(self, problem: Problem, environments: Environments) -> Finding:
+        subject, about = environments.subject(problem.source)
+        severity = _MILD.get(problem.kind, Severity.ERROR)
+        if problem.kind == "empty-element" and not _has_empty(problem.line or problem.shown):
+            severity = Severity.NOTE  # only because the variable was not set before: a common way to write it
+        if problem.kind == "open-quote" and "syntax" in problem.text:
+            severity = Severity.ERROR
+        return self.finding(
+            subject,
+            f"{problem.source} ({problem.variable}): {problem.text}",
+            Evidence(problem.source, problem.shown or problem.part),
+            Evidence(f"{problem.variable} as {problem.source} sets it", problem.part),
+            severity=severity,
+            about=about,
+            source=problem.source,
+            line=problem.line,
+            correction=problem.correction,
+        )
+
+    def _misplaced(
+        self, environments: Environments, paths: UserPaths | None, loader: LoaderConfig | None
+    ) -> Iterator[Finding]:
+        """Library folders of CUDA in PATH, that the loader does not know."""
+        if not paths or not loader:
+            return
+        known = {d.real for d in paths.libraries()} | {d.real for d in loader.directories}
+        for folder in paths.directories:
+            library = re.search(r"cud(a|nn).*/lib(64)?(/x86_64-linux-gnu)?$", folder.path)
+            if folder.variable == "PATH" and library and folder.real and folder.real not in known:
+                subject, about = environments.subject(folder.source)
+                yield self.finding(
+                    subject,
+                    f"{folder.source} puts the library folder {folder.path} into PATH, where the loader does not look",
+                    Evidence(folder.source, f"{folder.path} in PATH"),
+                    Evidence("LD_LIBRARY_PATH and /etc/ld.so.conf", f"no {folder.path}"),
+                    severity=Severity.WARNING,
+                    about=about,
+                    source=folder.source,
+                )
+
+    def _missing(
+        self, environments: Environments, paths: UserPaths | None, toolkits: CudaToolkits | None
+    ) -> Iterator[Finding]:
+        """Folders of CUDA that are not there, while others are. The loader passes over them."""
+        if not paths or not toolkits or not toolkits.toolkits:
+            return
+        for folder in paths.libraries():
+            if not folder.real and re.match(r"/(usr/local|opt)/cuda", folder.path):
+                subject, about = environments.subject(folder.source)
+                yield self.finding(
+                    subject,
+                    f"{folder.source} names {folder.path} in LD_LIBRARY_PATH, which does not exist",
+                    Evidence(folder.source, f"LD_LIBRARY_PATH has {folder.path}"),
+                    Evidence(folder.path, "does not exist"),
+                    severity=Severity.NOTE,
+                    about=about,
+                    source=folder.source,
+                )
+
+    def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
+        source = finding.detail["source"]
+        path, _, number = source.rpartition(":")
+        line, correction = finding.detail.get("line", ""), finding.detail.get("correction", "")
+        if number.isdecimal() and correction and _is_for_sh(path, correction):
+            yield Plan(
+                f"Correct line {number} of {path}", Risk.LOW, (EditFile(path, ((int(number), line, correction),)),)
+            )
+            return
+        yield Plan(f"Correct {source}", Risk.LOW, (ByHand(f"Correct {source}: {finding.title}"),))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def bashrc(text: str) -> Machine:
+            return Machine.debian12_gpu().append("/home/alice/.bashrc", text)
+
+        cuda = "/usr/local/cuda/lib64"
+        wrong = {
+            "an escaped expansion": f"export LD_LIBRARY_PATH={cuda}\\${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n",
+            "blanks beside the =": f"export LD_LIBRARY_PATH = {cuda}:$LD_LIBRARY_PATH\n",
+            "a blank before the =": f"LD_LIBRARY_PATH ={cuda}\n",
+            "a brace too few": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}\n",
+            "a brace too many": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}}}\n",
+            "a quote left open": f'export LD_LIBRARY_PATH="{cuda}\n',
+            "single quotes": f"export LD_LIBRARY_PATH='{cuda}:$LD_LIBRARY_PATH'\n",
+            "the name without a dollar": "export PATH=/usr/local/cuda/bin:$PATH:LD_LIBRARY_PATH\n",
+            "Windows' line end": f"export LD_LIBRARY_PATH={cuda}\r\n",
+            "an empty element": f"export LD_LIBRARY_PATH={cuda}::/opt/lib\n",
+            "a PATH for terminals without /usr/bin": "export PATH=/usr/local/cuda/bin\n",
+        }
+        for name, text in wrong.items():
+            yield Scenario(name, bashrc(text), finds="user:alice")
+        yield Scenario(
+            "export in /etc/environment",
+            Machine.debian12_gpu().file("/etc/environment", f"export LD_LIBRARY_PATH={cuda}\n"),
+            finds="file:/etc/environment",
+        )
+        yield Scenario(
+            "an expansion in /etc/environment",
+            Machine.debian12_gpu().file("/etc/environment", f"LD_LIBRARY_PATH={cuda}:$LD_LIBRARY_PATH\n"),
+            finds="file:/etc/environment",
+        )
+        yield Scenario(
+            "a library folder in PATH",
+            bashrc("export PATH=/opt/cudnn/lib64:$PATH\n").library("/opt/cudnn/lib64/libcudnn.so.8", "libcudnn.so.8"),
+            finds="user:alice",
+            alone=False,  # cuDNN where the loader does not look may be found by other rules
+        )
+        right = f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n"
+        yield Scenario("as CUDA's guide has it", bashrc(right))
+        yield Scenario("quoted, with a comment", bashrc('export PATH="$HOME/bin:$PATH"  # don\'t = $X \\${Y}\n'))
+        yield Scenario("a folder with a blank", bashrc('export PATH="$PATH:/mnt/c/Program Files/x"\n'))
+        yield Scenario("not set before", bashrc("export LD_LIBRARY_PATH=/opt/lib:$LD_LIBRARY_PATH\n"))
+        yield Scenario("in a comment", bashrc("# export PATH = /x\n#LD_LIBRARY_PATH='$X'\n"))
+        yield Scenario("a broken line is not reached", bashrc("if false; then\n  export PATH = x\nfi\n"))
+        yield Scenario("~/.bashrc can't be read", Machine.debian12_gpu().fifo("/home/alice/.bashrc"), unknown=True)
+
+
+def _has_empty(line: str) -> bool:
+    """Whether the line itself has an empty element, and not only the value."""
+    text = re.sub(r"\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\}|\$\w+", "X", line)
+    return bool(re.search(r"=[\"']?:|::|:[\"']?\s*($|[;#&])", text))
+
+
+def _usual(problem: Problem) -> bool:
+    """`export X=/folder:$X` with X not set before: many write it so. Worth a word only where it is about CUDA."""
+    line = problem.line or problem.shown
+    return problem.kind == "empty-element" and not _has_empty(line) and not re.search(r"cud(a|nn)|nvidia", line, re.I)
+
+
+def _is_for_sh(path: str, correction: str) -> bool:
+    """fish and csh have other expansions."""
+    return "${" not in correction or not re.search(r"\.fish$|/fish/|csh(rc|\.login)?$|\.login$|csh\.\w+$", path)

@@ -1,0 +1,65 @@
+"""The layers of ARCHITECTURE.md, and the one door to the machine."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+PROJECT = Path(__file__).parent.parent.parent
+
+DOORS = (
+    "dlhealth/host/",
+    "dlhealth/actions/",  # what a repair changes, step by step
+    "dlhealth/txn/",  # its own store
+    "dlhealth/testing/",  # makes machines
+    "dlhealth/data/__init__.py",  # its own tables
+    "dlhealth/engine/load.py",  # rules, which are code
+    "dlhealth/probes/nvml_child.py",  # a program of its own, in its own process
+)
+INPUT_OUTPUT = {
+    "os": "open stat lstat fstat statvfs listdir scandir walk readlink access read write unlink remove rename replace "
+    "mkdir makedirs rmdir chmod chown link symlink truncate mkfifo system popen fork execv execve spawnv posix_spawn kill",
+    "path": "exists lexists isfile isdir islink ismount getsize getmtime realpath samefile",
+    "shutil": "copy copy2 copyfile copytree move rmtree disk_usage",
+}
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Each call that touches the machine: line and name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            for name in names:
+                if name.partition(".")[0] in ("subprocess", "pathlib", "glob", "socket", "ctypes", "multiprocessing"):
+                    yield node.lineno, name
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            yield node.lineno, "open"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+            if node.attr in INPUT_OUTPUT.get(owner, "").split():
+                yield node.lineno, f"{owner}.{node.attr}"
+
+
+def test_only_the_door_touches_the_machine() -> None:
+    sources = [*PROJECT.glob("dlhealth/**/*.py"), *PROJECT.glob("rules/*.py")]
+    assert len(sources) > 50
+    found = []
+    for source in sources:
+        name = str(source.relative_to(PROJECT))
+        if not name.startswith(DOORS):
+            found += [f"{name}:{line}: {call}" for line, call in calls(ast.parse(source.read_text()))]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "code", ["open('/x')", "import os\nos.stat('/x')", "os.path.exists('/x')", "from pathlib import Path", "import subprocess"]
+)  # fmt: skip
+def test_the_search_sees_what_it_is_for(code: str) -> None:
+    assert list(calls(ast.parse(code)))
+
+
+def test_layers() -> None:
+    """The contracts stand in pyproject.toml; `lint-imports` prints which import breaks one."""
+    assert lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True) == 0

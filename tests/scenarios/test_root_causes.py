@@ -1,0 +1,184 @@
+"""One text, several causes: combinations of faults in which the report must name the root and fold the rest under it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from dlhealth.model import Diagnosis
+from dlhealth.testing import Machine
+
+DEBIAN, UBUNTU = "6.1.0-50-amd64", "6.8.0-50-generic"
+Examine = Callable[..., Diagnosis]
+
+
+def roots(diagnosis: Diagnosis) -> set[str]:
+    """Ids of the root causes, without notes."""
+    assert not diagnosis.failed
+    return {d.finding.id for d in diagnosis.findings if not d.caused_by and d.finding.severity != "note"}
+
+
+def folded(diagnosis: Diagnosis) -> dict[str, tuple[str, ...]]:
+    """Of each consequence what explains it."""
+    return {d.finding.id: d.caused_by for d in diagnosis.findings if d.caused_by}
+
+
+def down(driver: str = "") -> Machine:
+    """Debian's driver built, GPU not bound to it, nothing loaded."""
+    return Machine.debian12().gpu(driver=driver).debian_driver(loaded=False)
+
+
+DRIVER_DOWN = {
+    "not built": (
+        Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False),
+        "dkms-module-missing-for-running-kernel",
+    ),
+    "not built for want of headers": (
+        Machine()
+        .os_release("debian", "12")
+        .kernel(DEBIAN, headers=False)
+        .user()
+        .gpu(driver="")
+        .debian_driver(kernels=(), loaded=False),
+        "kernel-headers-missing",
+    ),
+    "built, rejected by Secure Boot": (down().secure_boot(), "secure-boot-unsigned-module"),
+    "built, signed with a key that is not enrolled": (down().secure_boot(signed_by=2), "secure-boot-mok-not-enrolled"),
+    "built, nouveau has the GPU": (down("nouveau").initramfs(DEBIAN, {}), "initramfs-stale-nouveau-blacklist"),
+    "built, nova_core has the GPU": (
+        Machine.debian12().gpu("2684", driver="nova_core").debian_driver(loaded=False),
+        "nova-core-claims-gpu",
+    ),
+    "built, vfio-pci has the GPU": (down("vfio-pci"), "vfio-pci-claims-gpu"),
+    "built, blacklisted": (
+        down().file("/etc/modprobe.d/bumblebee.conf", "blacklist nvidia\n"),
+        "bumblebee-leftover-blacklists-nvidia",
+    ),
+    "built, of a branch that ignores the GPU": (
+        Machine.debian12().gpu("1180", driver="").debian_driver(loaded=False),
+        "legacy-gpu-needs-470-390-340",
+    ),
+    "built, of the wrong flavour": (
+        Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False, open_flavour=True),
+        "open-module-on-unsupported-gpu",
+    ),
+    "built, older than the GPU": (
+        Machine.debian12().gpu("2b85", driver="").debian_driver(loaded=False),
+        "driver-too-old-for-new-gpu",
+    ),
+    "built, only not loaded": (down(), "nvidia-module-not-loaded"),
+    "loaded, of another version than its libraries": (
+        Machine.debian12().gpu().debian_driver(loaded=False).loaded_driver("525.147.05"),
+        "driver-library-version-mismatch-after-upgrade",
+    ),
+    "loaded, but the GPU did not start": (
+        Machine.debian12_gpu().says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)"),
+        "gpu-driver-hung",
+    ),
+}
+
+
+@pytest.mark.parametrize(("machine", "expected"), DRIVER_DOWN.values(), ids=DRIVER_DOWN.keys())
+def test_the_states_of_a_driver_that_is_down(machine: Machine, expected: str, examine: Examine) -> None:
+    """All of them make nvidia-smi say that it can't communicate with the driver, or that it found no device."""
+    assert roots(examine(machine)) == {expected}
+
+
+def test_each_state_has_a_remedy_of_its_own(examine: Examine) -> None:
+    plans = []
+    for machine, expected in DRIVER_DOWN.values():
+        root = next(d for d in examine(machine).findings if d.finding.id == expected)
+        assert root.remedy is not None
+        plans.append((root.remedy.summary, *(a.summary() for a in root.remedy.actions)))
+    assert len(set(plans)) == len(plans)
+
+
+def test_version_mismatch_that_a_restart_cures(examine: Examine) -> None:
+    pending = Machine.ubuntu2404().gpu().ubuntu_driver("550.120", loaded=False).loaded_driver("535.183.01")
+    diagnosis = examine(pending)
+    assert roots(diagnosis) == {"driver-library-version-mismatch-after-upgrade"}
+    remedy = diagnosis.findings[0].remedy
+    assert remedy is not None
+    assert not any("purge" in a.summary() or "apt" in a.summary() for a in remedy.actions)
+
+
+def test_version_mismatch_that_comes_back(examine: Examine) -> None:
+    old = Machine.ubuntu2404().gpu().ubuntu_driver("550.120", loaded=False).loaded_driver("535.183.01")
+    diagnosis = examine(old.initramfs(UBUNTU, {}, nvidia="535.183.01"))
+    assert roots(diagnosis) == {"initramfs-old-nvidia-module"}
+    assert "initramfs-old-nvidia-module" in folded(diagnosis)["driver-library-version-mismatch-after-upgrade"]
+
+
+def test_headers_explain_the_whole_chain(examine: Examine) -> None:
+    """The worked example of the design: after an update the login comes back to the greeter."""
+    old, new = "6.8.0-49-generic", UBUNTU
+    machine = (
+        Machine()
+        .os_release("ubuntu", "24.04")
+        .kernel(old)
+        .kernel(new, headers=False)
+        .user()
+        .gpu(driver="nouveau")
+        .ubuntu_driver("570.86", kernels=(old,), loaded=False)
+        .login_loop("alice")
+        .file("/home/alice/.xsession-errors", 'Xlib:  extension "GLX" missing on display ":0".\n', uid=1000)
+        .file(
+            "/var/log/Xorg.0.log",
+            "[ 5.0] (EE) NVIDIA: Failed to load the NVIDIA kernel module.\n[ 5.1] (EE) no screens found(EE)\n",
+        )
+    )
+    diagnosis = examine(machine)
+    assert roots(diagnosis) == {"kernel-headers-missing"}
+    for consequence in ("dkms-module-missing-for-running-kernel", "nouveau-bound-instead-of-nvidia"):
+        assert "kernel-headers-missing" in folded(diagnosis)[consequence]
+    loops = {i for i in folded(diagnosis) if i.startswith("login-loop")}
+    assert loops
+    assert all("kernel-headers-missing" in folded(diagnosis)[i] for i in loops)
+
+
+def test_the_users_own_fault_is_not_the_drivers(examine: Examine) -> None:
+    machine = (
+        Machine.debian12_gpu().user("bob", 1001).file("/home/alice/.Xauthority", b"\0", 0o600, 0).login_loop("alice")
+    )
+    diagnosis = examine(machine)
+    assert roots(diagnosis) == {"login-loop-xauthority-wrong-owner"}
+    for found in diagnosis.findings:
+        assert "user:alice" in (found.finding.subject, *found.finding.about)
+
+
+def test_one_users_fault_does_not_explain_anothers_loop(examine: Examine) -> None:
+    machine = (
+        Machine.debian12_gpu().user("bob", 1001).file("/home/alice/.Xauthority", b"\0", 0o600, 0).login_loop("bob")
+    )
+    assert "login-loop-unexplained" in roots(examine(machine))
+
+
+def test_cuda_newer_than_the_driver(examine: Examine) -> None:
+    assert "cuda-runtime-newer-than-driver" in roots(examine(Machine.debian12_gpu().cuda_toolkit("13.0", "13.0.48")))
+
+
+def test_a_stub_is_not_an_old_driver(examine: Examine) -> None:
+    machine = (
+        Machine.debian12_gpu()
+        .cuda_toolkit("12.2")
+        .file(
+            "/etc/ld.so.conf.d/000_cuda.conf", "/usr/local/cuda/lib64/stubs\n/usr/local/cuda/targets/x86_64-linux/lib\n"
+        )
+    )
+    found = roots(examine(machine))
+    assert "libcuda-stub-loaded" in found
+    assert "cuda-runtime-newer-than-driver" not in found
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        Machine.debian12(),
+        Machine.debian12_gpu(),
+        Machine.ubuntu2404(),
+        Machine.ubuntu2404_gpu(),
+        Machine.ubuntu1604_runfile(),
+    ],
+    ids=["debian", "debian gpu", "ubuntu", "ubuntu gpu", "ubuntu 16.04 of the mission"],
+)
+def test_healthy_machines_are_silent(machine: Machine, examine: Examine) -> None:
+    assert not [d.finding for d in examine(machine).findings if d.finding.severity != "note"]

@@ -1,0 +1,285 @@
+"""Reports: readable on the poorest terminal, honest about what was not looked at, and harmless whatever was found."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from dlhealth.actions import ByHand, Reboot
+from dlhealth.engine.rule import Rule
+from dlhealth.model import (
+    Diagnosed,
+    Diagnosis,
+    Evidence,
+    Failed,
+    Finding,
+    Layer,
+    Plan,
+    Risk,
+    Severity,
+    Skipped,
+    Stage,
+)
+from dlhealth.report.json import to_json
+from dlhealth.report.style import Style, style_for
+from dlhealth.report.terminal import describe, render, render_rule, render_rules, sections_of
+
+RICH = Style(True, True, 100)
+PLAIN = Style(False, False, 80)
+
+MACHINE = {
+    "root": "/",
+    "hostname": "workstation",
+    "os": "debian 12",
+    "kernel": "6.1.0-50-amd64",
+    "gpus": [{"pci": "0000:01:00.0", "id": "10de:1b06", "name": "GeForce GTX 1080 Ti", "compute_capability": "6.1"}] * 2,
+    "driver": {"loaded": "535.1", "on_disk": "550.2", "libraries": None},
+    "cuda": ["11.8", "12.2"],
+}  # fmt: skip
+
+
+def finding(name: str, subject: str = "host", severity: Severity = Severity.ERROR, title: str = "") -> Finding:
+    return Finding(name, subject, severity, Layer.LOGIN, title or f"{name} is wrong", (Evidence("/etc/x", "y"),))
+
+
+def diagnosis(
+    *findings: Diagnosed, run: int = 9, skipped: tuple[Skipped, ...] = (), failed: tuple[Failed, ...] = ()
+) -> Diagnosis:
+    return Diagnosis(findings, run, skipped, failed, MACHINE)
+
+
+PLAN = Plan("Restart it", Risk.MEDIUM, (ByHand("save your work"), Reboot()), reboot=True, network=True)
+CHAIN = diagnosis(
+    Diagnosed(finding("a-root"), (), PLAN),
+    Diagnosed(finding("other-root", severity=Severity.WARNING), (), PLAN),
+    Diagnosed(finding("child-one"), ("a-root",), None),
+    Diagnosed(finding("child-two", "user:alice"), ("a-root", "other-root"), None),
+    Diagnosed(finding("grand-child", "user:alice"), ("child-two", "a-root"), None),
+    Diagnosed(finding("lost-child"), ("nowhere",), None),
+)
+
+
+def test_a_whole_report() -> None:
+    assert render(CHAIN, PLAIN) == (
+        """\
+[x] workstation is broken: 2 root causes with 4 consequences
+    debian 12, kernel 6.1.0-50-amd64, 2 x GeForce GTX 1080 Ti, driver 535.1
+    loaded / 550.2 on disk, CUDA 11.8, 12.2
+
+[x] a-root is wrong
+    a-root
+    Proof
+      /etc/x: y
+    Repair: Restart it (risk medium, needs a reboot, needs the network)
+      1. save your work
+      2. systemctl reboot
+    This explains
+      |- child-one is wrong (child-one)
+      `- child-two is wrong (child-two)
+         `- grand-child is wrong (grand-child)
+
+[!] other-root is wrong
+    other-root
+    Proof
+      /etc/x: y
+    Repair: Restart it (risk medium, needs a reboot, needs the network)
+      1. save your work
+      2. systemctl reboot
+
+[x] lost-child is wrong
+    lost-child
+    Proof
+      /etc/x: y
+
+What a finding means, and what its repair risks: dlhealth explain ID
+"""
+    )
+
+
+def test_lines_of_the_tree_go_on_beside_wrapped_text() -> None:
+    long = diagnosis(
+        Diagnosed(finding("root"), (), None),
+        Diagnosed(finding("one", title="word " * 30), ("root",), None),
+        Diagnosed(finding("two"), ("one", "root"), None),
+        Diagnosed(finding("three"), ("root",), None),
+    )
+    tree = render(long, RICH._replace(colour=False)).splitlines()
+    start = tree.index("  This explains")
+    assert [line[:11] for line in tree[start + 1 : start + 5]] == [
+        "    ├─ word",
+        "    │  word",
+        "    │  └─ t",
+        "    └─ thre",
+    ]
+
+
+def test_every_finding_is_shown_once() -> None:
+    circle = diagnosis(
+        Diagnosed(finding("root"), (), None),
+        Diagnosed(finding("egg"), ("hen",), None),
+        Diagnosed(finding("hen"), ("egg",), None),
+        Diagnosed(finding("for-bob", "user:bob"), ("for-alice",), None),
+        Diagnosed(finding("for-alice", "user:alice"), ("root",), None),
+    )
+    text = render(circle, PLAIN)
+    assert [text.count(f"{name} is wrong") for name in ("root", "egg", "hen", "for-bob", "for-alice")] == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        (diagnosis(), "[ok] workstation: no fault found by 9 checks"),
+        (diagnosis(skipped=(Skipped("a", "b"),)), "[ok] workstation: no fault found by 9 checks, 1 could not look everywhere"),
+        (diagnosis(run=0), "[!] workstation: nothing could be checked"),
+        (diagnosis(Diagnosed(finding("n", severity=Severity.NOTE), (), PLAN)), "[ok] workstation: no fault found by 9 checks"),
+        (diagnosis(Diagnosed(finding("n", severity=Severity.WARNING), (), PLAN)), "[!] workstation is degraded: 1 root cause"),
+        (diagnosis(Diagnosed(finding("n"), (), PLAN)), "[x] workstation is broken: 1 root cause"),
+    ],
+)  # fmt: skip
+def test_verdict(given: Diagnosis, first: str) -> None:
+    assert render(given, PLAIN).splitlines()[0] == first
+
+
+def test_what_could_not_be_looked_at_is_grouped_by_reason() -> None:
+    skipped = [Skipped(f"rule-{n}", f"/var/{n}: needs root") for n in range(6)]
+    skipped += [Skipped("one", "there is no GPU; /var/0: needs root"), Skipped("two", "there is no GPU")]
+    lines = render(diagnosis(skipped=tuple(skipped)), PLAIN).splitlines()
+    start = lines.index("Not looked at, or not everywhere (8 checks)")
+    assert lines[start + 1 :] == [
+        "  needs root (/var/0, /var/1, /var/2 and 3 more): 7 checks",
+        "  there is no GPU: one, two",
+    ]
+
+
+def test_a_broken_rule_is_named() -> None:
+    text = render(diagnosis(failed=(Failed("bad-rule", "KeyError: 'x'"),)), PLAIN)
+    assert "Broken checks: defects of these rules, not of this machine\n  bad-rule: KeyError: 'x'\n" in text
+
+
+HOSTILE = "a\033[2J\nb\r\tc\x9b1m\u202ed\udcff\0 \U000e0001"
+
+
+@pytest.mark.parametrize("style", [RICH._replace(colour=False), PLAIN])
+def test_what_a_file_holds_can_not_control_the_terminal(style: Style) -> None:
+    evil = Finding(HOSTILE, HOSTILE, Severity.ERROR, Layer.LOGIN, HOSTILE, (Evidence(HOSTILE, HOSTILE),))
+    plan = Plan(HOSTILE, Risk.LOW, (ByHand(HOSTILE),))
+    made = diagnosis(
+        Diagnosed(evil, (), plan), skipped=(Skipped(HOSTILE, HOSTILE),), failed=(Failed(HOSTILE, HOSTILE),)
+    )
+    made = made._replace(machine={"hostname": HOSTILE, "os": HOSTILE, "cuda": [HOSTILE]})
+    text = render(made, style)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "a\\x1b[2J\\nb\\r\\tc\\x9b1m\\u202ed\\xff\\x00" in text
+    assert style.unicode or text.isascii()
+    document = json.loads(to_json(made))
+    assert document["findings"][0]["title"] == HOSTILE.replace("\udcff", "?")
+    assert to_json(made).isascii()
+
+
+def test_nothing_is_wider_than_a_console() -> None:
+    for style in (PLAIN, PLAIN._replace(width=40), RICH._replace(colour=False)):
+        assert max(len(line) for line in render(CHAIN, style).splitlines()) <= max(style.width, 68)
+
+
+def test_a_path_stays_in_one_piece() -> None:
+    path = "/usr/lib/" + "x" * 120 + "-y/z"
+    text = render(diagnosis(Diagnosed(finding("n", title=f"{path} is wrong"), (), None)), PLAIN)
+    assert path in text
+
+
+def test_colours_only_where_they_are_wanted() -> None:
+    assert "\033[" in render(CHAIN, RICH)
+    assert "\033[" not in render(CHAIN, RICH._replace(colour=False))
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "colour", "unicode"),
+    [
+        (True, {"TERM": "xterm-256color", "LANG": "de_DE.UTF-8"}, True, True),
+        (True, {"TERM": "xterm", "LC_ALL": "C.utf8"}, True, True),
+        (True, {"TERM": "xterm", "LANG": "ca_ES.UTF-8@valencia"}, True, True),
+        (False, {"TERM": "xterm", "LANG": "C.UTF-8"}, False, True),
+        (True, {"TERM": "xterm", "LANG": "C.UTF-8", "NO_COLOR": "1"}, False, True),
+        (True, {"TERM": "xterm", "LANG": "C.UTF-8", "NO_COLOR": ""}, True, True),
+        (True, {"TERM": "dumb", "LANG": "C.UTF-8"}, False, True),
+        (True, {"LANG": "C.UTF-8"}, False, True),
+        (True, {"TERM": "linux", "LANG": "de_DE.UTF-8"}, True, False),
+        (True, {"TERM": "xterm", "LANG": "de_DE.ISO-8859-1"}, True, False),
+        (True, {"TERM": "xterm", "LANG": "de_DE.UTF-8", "LC_ALL": "C"}, True, False),
+        (True, {"TERM": "xterm"}, True, False),
+        (True, {"TERM": "xterm", "LC_CTYPE": "C.UTF-8"}, True, False),
+        (True, {"TERM": "xterm", "LANG": "C", "LC_CTYPE": "C.UTF-8"}, True, False),
+        (True, {"TERM": "xterm", "LANG": "C", "LC_CTYPE": "en_US.UTF-8"}, True, True),
+    ],
+)
+def test_style(terminal: bool, environment: dict[str, str], colour: bool, unicode: bool) -> None:
+    style = style_for(terminal, environment, 200)
+    assert (style.colour, style.unicode) == (colour, unicode)
+    assert style.width == 100
+
+
+def test_a_machine_that_tells_little() -> None:
+    assert describe({}) == "unknown system"
+    same = {"os": "debian 12", "driver": {"loaded": "1", "on_disk": "1", "libraries": "1"}, "gpus": [{"id": "10de:1"}]}
+    assert describe(same) == "debian 12, 10de:1, driver 1"
+
+
+class Documented(Rule):
+    """A rule whose documentation is given."""
+
+    id = "documented-rule"
+    title = "Something"
+    layer = Layer.CUDA
+    stage = Stage.LOADER
+    severity = Severity.WARNING
+    explains = ("a", "b")
+
+    def detect(self) -> Iterator[Finding]:
+        yield from ()
+
+    @property
+    def documentation(self) -> str:
+        return DOCUMENTATION
+
+
+DOCUMENTATION = """\
+It is wrong.
+
+What you see
+    A message of the loader
+    Another message
+Why
+    This text goes on over the end of the line, because it is longer than what fits into one line
+    of the source.
+
+    A second paragraph.
+By hand
+    a command that is so long that it fills the whole line of the source, and that must be kept as it is
+    the next command
+"""
+
+
+def test_documentation_flows_but_commands_stay() -> None:
+    summary, sections = sections_of(DOCUMENTATION)
+    assert summary == "It is wrong."
+    assert dict(sections) == {
+        "What you see": ["A message of the loader", "Another message"],
+        "Why": [
+            "This text goes on over the end of the line, because it is longer than what fits into one line of the source.",
+            "A second paragraph.",
+        ],
+        "By hand": [
+            "a command that is so long that it fills the whole line of the source, and that must be kept as it is",
+            "the next command",
+        ],
+    }
+
+
+def test_rules_and_one_rule() -> None:
+    rule = Documented()
+    listed = render_rules([rule], PLAIN)
+    assert "cuda\n  warning  documented-rule\n           Something\n" in listed
+    shown = render_rule(rule, [rule], PLAIN)
+    assert "layer cuda, severity warning, risk of the repair: low" in shown
+    assert "Explains\n    a\n    b\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80
