@@ -62,7 +62,8 @@ from dlhealth.probes.frameworks import (
     tensorflow_needs,
     torch_wheel,
 )
-from dlhealth.probes.gpu import DriverInPlace, Gpu, Gpus
+from dlhealth.probes.gpu import Gpu, Gpus
+from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.initramfs import Initramfs
 from dlhealth.probes.journal import Journal, Line
@@ -120,13 +121,16 @@ __all__ = [
     "DkmsModule",
     "DkmsRemove",
     "DkmsTree",
+    "Doubt",
     "DpkgConfigure",
+    "DriverFit",
     "DriverInPlace",
     "DriverLibraries",
     "DriverLibrary",
     "DriverPackage",
     "DriverPackages",
     "DriverUse",
+    "Drivers",
     "EditFile",
     "Environments",
     "Evidence",
@@ -156,6 +160,7 @@ __all__ = [
     "Loop",
     "Machine",
     "MakeLink",
+    "Misfit",
     "ModprobeConfig",
     "ModprobeLine",
     "ModuleBuild",

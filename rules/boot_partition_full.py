@@ -54,6 +54,7 @@ class BootPartitionFull(Rule):
     layer = Layer.PACKAGING
     stage = Stage.DISK
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = (
         "half-configured-driver-packages",
         "dpkg-interrupted",

@@ -43,6 +43,7 @@ class CudaRuntimeNewerThanDriver(Rule):
     layer = Layer.CUDA
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
 
     def detect(
         self, toolkits: CudaToolkits, driver: CudaDriver, libcuda: LibcudaChoice | None

@@ -49,6 +49,7 @@ class CudaSymlinkWrongVersion(Rule):
     layer = Layer.CUDA
     stage = Stage.LOADER
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = (
         "nvcc-not-in-path",
         "ldconfig-cuda-entry-missing",

@@ -49,6 +49,7 @@ class CudnnMixedSublibraries(Rule):
     layer = Layer.CUDNN
     stage = Stage.LOADER
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = ("tf-cannot-dlopen-gpu-libraries", "cudnn-header-so-version-mismatch")
 
     def detect(self, cudnn: Cudnn) -> Iterator[Finding | Unknown]:

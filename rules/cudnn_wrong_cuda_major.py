@@ -49,6 +49,7 @@ class CudnnWrongCudaMajor(Rule):
     layer = Layer.CUDNN
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = ("tf-cannot-dlopen-gpu-libraries",)
 
     def detect(

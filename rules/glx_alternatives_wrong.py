@@ -46,6 +46,7 @@ class GlxAlternativesWrong(Rule):
     layer = Layer.DRIVER_LIBRARIES
     stage = Stage.LOADER
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = (
         "login-loop-glx-broken-driver-mismatch",
         "login-loop-unexplained",

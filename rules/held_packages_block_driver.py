@@ -44,6 +44,7 @@ class HeldPackagesBlockDriver(Rule):
     layer = Layer.PACKAGING
     stage = Stage.SOURCES
     severity = Severity.WARNING
+    risk = Risk.MEDIUM
     explains = (
         "third-party-package-pulls-other-libnvidia",
         "driver-library-version-mismatch-after-upgrade",

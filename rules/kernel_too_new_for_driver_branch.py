@@ -43,6 +43,7 @@ class KernelTooNewForDriverBranch(Rule):
     layer = Layer.KERNEL_MODULE
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = ("dkms-module-missing-for-running-kernel", "half-configured-driver-packages")
 
     def detect(self, kernel: Kernel, modules: KernelModules, dkms: Dkms) -> Iterator[Finding]:

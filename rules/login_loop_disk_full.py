@@ -55,6 +55,7 @@ class LoginLoopDiskFull(Rule):
     layer = Layer.LOGIN
     stage = Stage.DISK
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = (
         "login-loop-unexplained",
         "login-loop-xauthority-wrong-owner",

@@ -67,6 +67,7 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
     layer = Layer.LOGIN
     stage = Stage.REBOOT
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = ("login-loop-unexplained",)
 
     def detect(

@@ -3,15 +3,18 @@
 What you see
     NVRM: The NVIDIA GeForce GTX 1050 GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers.
     The 595.58.03 NVIDIA driver will ignore this GPU.
+    nvidia-smi fails after an unattended upgrade.
 Why
     Branch 580 is the last for these architectures. Metapackages that follow the newest branch (cuda-drivers,
-    nvidia-open) went past it in an ordinary upgrade.
+    nvidia-open, nvidia-driver of NVIDIA's repository) went past it in an ordinary upgrade. The PCI id decides, not the
+    name of the card.
 Repair
-    Install branch 580 with the closed module, and pin it.
+    Install branch 580 with the closed module, and keep it there.
 What the repair risks
-    The whole driver is exchanged; a newer GPU in the same machine stays on 580 too.
+    The whole driver is exchanged. A newer GPU in the same machine stays on the closed 580 too.
 By hand
-    apt-get install nvidia-driver-580 (or cuda-drivers-580, nvidia-driver-pinning-580); reboot
+    apt-get install nvidia-driver-580 (Ubuntu); with NVIDIA's repository: apt-get install nvidia-driver-pinning-580,
+    then apt-get install --allow-downgrades cuda-drivers; reboot
 """
 
 from collections.abc import Iterator
@@ -19,20 +22,24 @@ from collections.abc import Iterator
 from dlhealth.api import (
     AptInstall,
     ByHand,
-    DriverInPlace,
-    Evidence,
+    DriverFit,
+    Drivers,
     Finding,
-    Gpus,
-    Journal,
     Layer,
     Machine,
     Plan,
+    Reboot,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
     Unknown,
+)
+
+PIN = (
+    "with NVIDIA's repository: apt-get install nvidia-driver-pinning-580, then apt-get install --allow-downgrades cuda-drivers;"
+    " after a .run file: nvidia-uninstall, then the .run file of a 580 with --kernel-module-type=proprietary"
 )
 
 
@@ -44,64 +51,104 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
     severity = Severity.ERROR
     risk = Risk.HIGH
     explains = (
-        "login-loop-glx-broken-driver-mismatch",
-        "nvidia-module-not-loaded",
-        "nouveau-bound-instead-of-nvidia",
         "gpu-driver-hung",
+        "login-loop-glx-broken-driver-mismatch",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
         "uvm-device-node-missing",
-        "open-module-on-unsupported-gpu",
     )
 
-    def detect(self, gpus: Gpus, driver: DriverInPlace, journal: Journal | None) -> Iterator[Finding | Unknown]:
-        for gpu in gpus.gpus:
-            if not gpu.architecture:
-                yield Unknown(f"PCI id 10de:{gpu.device} is in no list", f"gpu:{gpu.address}")
-            if gpu.last_branch != 580 or driver.branch <= 580:
-                continue
-            said = next(journal.kernel("NVIDIA 580.xx Legacy drivers", last_boot=True), None) if journal else None
-            others = [g for g in gpus.gpus if g.last_branch is None]
+    def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
+        for doubt in fit.doubts:
+            if not doubt.flavour:
+                yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
+        for misfit in fit.of("dropped"):
             yield self.finding(
-                f"gpu:{gpu.address}",
-                f"Driver {driver.version} ignores the {gpu.name} ({gpu.architecture}): its last branch is 580",
-                Evidence(driver.source, driver.version),
-                Evidence(
-                    f"/sys/bus/pci/devices/{gpu.address}", f"10de:{gpu.device} {gpu.name}: last supported by branch 580"
-                ),
-                *([Evidence("kernel log", said.text)] if said else []),
-                severity=Severity.WARNING if others else Severity.ERROR,
+                misfit.subject,
+                f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",
+                *misfit.evidence,
+                severity=misfit.severity,
+                branch=str(misfit.branch),
+                cured="yes" if misfit.cured else "",
+                newer=next((g.name for g in misfit.others if g.needs_open), ""),
             )
 
-    def remedies(self, finding: Finding, driver: DriverInPlace) -> Iterator[Plan]:
-        packages = ("nvidia-driver-580",) if not driver.debian else ("cuda-drivers-580",)
-        yield Plan(
-            "Switch to branch 580, the last one for this GPU",
-            Risk.HIGH,
-            (
-                AptInstall(packages),
-                ByHand("restart; then keep the branch: apt-get install nvidia-driver-pinning-580, or a pin of 580.*"),
-            ),
-            reboot=True,
-            network=True,
-        )
+    def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
+        branch = int(finding.detail["branch"])
+        if finding.detail["cured"]:
+            yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
+            return
+        if finding.detail["newer"]:
+            text = f"no driver serves both GPUs: the {finding.detail['newer']} needs the open kernel module, this one the closed one. Take one of them out, or leave this one unused"
+            yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
+            return
+        offer = drivers.offer(branch, branch, open_flavour=False, near=branch)
+        if offer:
+            yield Plan(
+                f"Switch to branch {branch}, the last one for this GPU",
+                Risk.HIGH,
+                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
+                reboot=True,
+                network=True,
+            )
+        else:
+            text = (
+                f"install branch {branch}, closed kernel module, from where this driver came from ({PIN}); then restart"
+            )
+            yield Plan(
+                f"Switch to branch {branch}, the last one for this GPU",
+                Risk.HIGH,
+                (ByHand(text),),
+                reboot=True,
+                network=True,
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         gpu = "gpu:0000:01:00.0"
         yield Scenario(
             "a GTX 1080 Ti after an upgrade to 590",
-            Machine.ubuntu2404().gpu(driver="").ubuntu_driver("590.48.01"),
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver("590.48.01", loaded=False)
+            .says(
+                "kernel",
+                "NVRM: The NVIDIA GeForce GTX 1080 Ti GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers."
+                " Please visit http://www.nvidia.com/object/unix.html for more information. The 590.48.01 NVIDIA driver will ignore this GPU.",
+            ),
             finds=gpu,
-            alone=False,
         )
         yield Scenario(
-            "a Volta, next start",
-            Machine.ubuntu2404().gpu("1db6", driver="").ubuntu_driver("595.58.03", loaded=False),
+            "loaded, for want of any other GPU it drives none",
+            Machine.ubuntu2404().gpu("1c81", driver="").ubuntu_driver("595.58.03"),
             finds=gpu,
+        )
+        yield Scenario(
+            "a Volta that has no entry in the newest list",
+            Machine.ubuntu2404().gpu("1db2", driver="").ubuntu_driver("595.58.03", loaded=False),
+            finds=gpu,
+        )
+        yield Scenario(
+            "580 still runs, the next start has 590",
+            Machine.ubuntu2404().gpu().ubuntu_driver("590.48.01", loaded=False).loaded_driver("580.95.05"),
+            finds=gpu,
+            alone=False,  # that the libraries are newer than the loaded module is another fault
+        )
+        yield Scenario(
+            "a new GPU is served, the old one is not",
+            Machine.ubuntu2404().gpu("2684").gpu("1b06", "0000:02:00.0", driver="").ubuntu_driver("590.48.01"),
+            finds="gpu:0000:02:00.0",
         )
         yield Scenario("branch 580", Machine.ubuntu2404().gpu().ubuntu_driver("580.95.05"))
         yield Scenario(
             "a Turing with 590", Machine.ubuntu2404().gpu("1eb8").ubuntu_driver("590.48.01", open_flavour=True)
         )
         yield Scenario(
-            "an id that nobody knows", Machine.ubuntu2404().gpu("fffe").ubuntu_driver("590.48.01"), unknown=True
+            "a Kepler, which went long before",
+            Machine.ubuntu2404().gpu("1180", driver="").ubuntu_driver("590.48.01", loaded=False),
+        )
+        yield Scenario(
+            "an id that nobody knows",
+            Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver("590.48.01"),
+            unknown=True,
         )

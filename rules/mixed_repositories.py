@@ -55,6 +55,7 @@ class MixedRepositories(Rule):
     layer = Layer.PACKAGING
     stage = Stage.SOURCES
     severity = Severity.WARNING
+    risk = Risk.HIGH
     explains = (
         "third-party-package-pulls-other-libnvidia",
         "driver-library-version-mismatch-after-upgrade",

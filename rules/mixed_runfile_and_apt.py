@@ -52,6 +52,7 @@ class MixedRunfileAndApt(Rule):
     layer = Layer.PACKAGING
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
+    risk = Risk.HIGH
     explains = (
         "driver-library-version-mismatch-after-upgrade",
         "third-party-package-pulls-other-libnvidia",

@@ -54,7 +54,8 @@ class NvccNotInPath(Rule):
             return
         folders = {posixpath.dirname(t.nvcc) for t in installed}
         without, unsure = [], False
-        for user in dict.fromkeys(e.account.name for e in environments.logins):
+        # Where only root logs in, nobody is known to compile.
+        for user in dict.fromkeys(e.account.name for e in environments.logins if e.account.uid):
             if any(d.real in folders or d.path in folders for d in paths.of(user, "PATH")):
                 return  # somebody is set up; others may not want it
             if environments.value(user, "PATH", "interactive") is None:

@@ -1,19 +1,23 @@
 """The open kernel module is installed for a GPU that only the closed one supports.
 
 What you see
-    NVRM: installed in this system is not supported by open nvidia.ko because it does not include the required GPU
-    System Processor (GSP).
+    NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1b82)
+    NVRM: installed in this system is not supported by open
+    NVRM: nvidia.ko because it does not include the required GPU
+    NVRM: System Processor (GSP).
     nvidia-smi: No devices were found
 Why
     The open module needs a processor on the GPU that only Turing and newer have. Since branch 560 installers choose the
     open module by themselves, also for Maxwell, Pascal and Volta.
+    An old card beside supported ones is merely ignored. In a virtual machine a supported GPU may give the same message
+    for another reason.
 Repair
     Install the closed module of a branch that still supports the GPU.
 What the repair risks
     Another driver package set; in a machine with an older and a newer GPU the closed module of branch 580 or older
-    must serve both.
+    must serve both, and none can where the newer one is a Blackwell.
 By hand
-    apt-get install nvidia-driver-580 (without -open), remove the -open packages, update-initramfs -u; reboot
+    apt-get install nvidia-driver-580 (Ubuntu, without -open) or nvidia-kernel-dkms (Debian); reboot
 """
 
 from collections.abc import Iterator
@@ -21,24 +25,21 @@ from collections.abc import Iterator
 from dlhealth.api import (
     AptInstall,
     ByHand,
-    DriverInPlace,
-    Evidence,
+    DriverFit,
+    Drivers,
     Finding,
-    Gpus,
-    Journal,
     Layer,
     Machine,
     Plan,
+    Reboot,
     Risk,
     Rule,
     Scenario,
+    SetAlternative,
     Severity,
     Stage,
     Unknown,
 )
-
-# What the open module prints for a GPU without GSP (kernel-open/nvidia/nv.c).
-SAID = r"not supported by open\b.*GPU System Processor"
 
 
 class OpenModuleOnUnsupportedGpu(Rule):
@@ -47,69 +48,112 @@ class OpenModuleOnUnsupportedGpu(Rule):
     layer = Layer.KERNEL_MODULE
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
-    risk = Risk.MEDIUM
+    risk = Risk.HIGH
     explains = (
-        "login-loop-glx-broken-driver-mismatch",
-        "nvidia-module-not-loaded",
         "gpu-driver-hung",
+        "login-loop-glx-broken-driver-mismatch",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
         "uvm-device-node-missing",
     )
 
-    def detect(self, gpus: Gpus, driver: DriverInPlace, journal: Journal | None) -> Iterator[Finding | Unknown]:
-        if not driver.open:
-            return
-        others = [g for g in gpus.gpus if g.supports_open]
-        said = next(journal.kernel(SAID, last_boot=True), None) if journal else None
-        for gpu in gpus.gpus:
-            if gpu.supports_open or (gpu.supports_open is None and said is None):
-                if gpu.supports_open is None:
-                    yield Unknown(f"PCI id 10de:{gpu.device} is in no list", f"gpu:{gpu.address}")
-                continue
+    def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
+        for doubt in fit.doubts:
+            yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
+        for misfit in fit.of("no-gsp"):
             yield self.finding(
-                f"gpu:{gpu.address}",
-                f"The open kernel module {driver.version} is installed, which does not support the {gpu.name} ({gpu.architecture or 'unknown architecture'}): it needs the closed one",
-                Evidence(driver.source, f"{driver.version}, open kernel module"),
-                Evidence(
-                    f"/sys/bus/pci/devices/{gpu.address}",
-                    f"10de:{gpu.device} {gpu.name}: {gpu.architecture}, the open module starts with Turing",
-                ),
-                *([Evidence("kernel log", said.text)] if said else []),
-                severity=Severity.WARNING if others else Severity.ERROR,
-                last=str(gpu.last_branch or driver.branch),
+                misfit.subject,
+                f"{misfit.when}The open kernel module {misfit.driver.version} does not support {misfit.who}: it needs the closed one",
+                *misfit.evidence,
+                severity=misfit.severity,
+                branch=str(misfit.driver.branch),
+                last=str(misfit.branch or 0),
+                lowest=str(max((g.first_branch or 0 for g in (misfit.gpu, *misfit.others)), default=0)),
+                newer=next((g.name for g in misfit.others if g.needs_open), ""),
+                cured="yes" if misfit.cured else "",
             )
 
-    def remedies(self, finding: Finding, driver: DriverInPlace) -> Iterator[Plan]:
-        branch = min(int(finding.detail["last"]), driver.branch)
-        yield Plan(
-            f"Install the closed kernel module of branch {branch}",
-            Risk.MEDIUM,
-            (
-                AptInstall(("nvidia-kernel-dkms",) if driver.debian else (driver.package(branch),)),
-                ByHand("restart, and look with dlhealth doctor whether the closed module is loaded"),
-            ),
-            reboot=True,
-            network=True,
-        )
+    def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
+        detail = finding.detail
+        if detail["cured"]:
+            yield Plan("Restart: the next start has the closed module", Risk.MEDIUM, (Reboot(),), reboot=True)
+            return
+        if detail["newer"]:
+            text = f"no driver serves both GPUs: the {detail['newer']} needs the open kernel module. Take one of them out, or leave this one unused"
+            yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
+            return
+        branch, last = int(detail["branch"]), int(detail["last"])
+        if "nvidia-open-kernel-dkms" in drivers.packages and not drivers.repository:
+            yield Plan(
+                f"Install the closed kernel module of branch {branch}",
+                Risk.HIGH,
+                (
+                    AptInstall(("nvidia-kernel-dkms",), may_remove=drivers.packages),
+                    # Debian keeps both side by side; this alternative says which of them modprobe loads.
+                    SetAlternative("nvidia", "/usr/lib/nvidia/current"),
+                    Reboot(),
+                ),
+                reboot=True,
+                network=True,
+            )
+            return
+        offer = drivers.offer(int(detail["lowest"]), last or None, open_flavour=False, near=branch)
+        if offer:
+            yield Plan(
+                f"Install the closed kernel module of branch {offer[0]}",
+                Risk.HIGH,
+                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
+                reboot=True,
+                network=True,
+            )
+            return
+        limit = f", of branch {last} or older" if last else ""
+        text = f"install the closed kernel module{limit}, from where this driver came from (NVIDIA's repository: cuda-drivers instead of nvidia-open; .run file: --kernel-module-type=proprietary); then restart"
+        yield Plan("Install the closed kernel module", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         gpu = "gpu:0000:01:00.0"
+        said = (
+            "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:{id})",
+            "NVRM: installed in this system is not supported by open",
+            "NVRM: nvidia.ko because it does not include the required GPU",
+            "NVRM: System Processor (GSP).",
+        )
         yield Scenario(
             "-open packages on a Pascal",
-            Machine.ubuntu2404().gpu("1b06", driver="").ubuntu_driver(open_flavour=True),
+            Machine.ubuntu2404().gpu("1b06", driver="").ubuntu_driver("560.35.03", open_flavour=True),
             finds=gpu,
-            alone=False,
         )
         yield Scenario(
             "on the disk for the next start",
             Machine.ubuntu2404().gpu("1db6", driver="").ubuntu_driver(open_flavour=True, loaded=False),
             finds=gpu,
         )
+        unlisted = Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True)
+        for number, line in enumerate(said):
+            unlisted.says("kernel", line.format(id="fffe"), 5.0 + number / 1000)
+        yield Scenario("an id that no list has, but the kernel log says it", unlisted, finds=gpu)
+        yield Scenario(
+            "a Maxwell beside a Turing",
+            Machine.ubuntu2404().gpu("1eb8").gpu("1380", "0000:02:00.0", driver="").ubuntu_driver(open_flavour=True),
+            finds="gpu:0000:02:00.0",
+        )
+        virtual = Machine.ubuntu2404().gpu("2331", driver="").ubuntu_driver(open_flavour=True)
+        for number, line in enumerate(said):
+            virtual.says("kernel", line.format(id="2331"), 5.0 + number / 1000)
+        yield Scenario("an H100 of a confidential virtual machine", virtual, unknown=True)
         yield Scenario("a new GPU", Machine.ubuntu2404().gpu("2684").ubuntu_driver(open_flavour=True))
         yield Scenario(
             "a Tesla T4, which some lists forget", Machine.ubuntu2404().gpu("1eb8").ubuntu_driver(open_flavour=True)
         )
         yield Scenario("the closed module", Machine.debian12_gpu())
         yield Scenario(
-            "an id that nobody knows", Machine.ubuntu2404().gpu("fffe").ubuntu_driver(open_flavour=True), unknown=True
+            "the log of an older driver",
+            Machine.debian12_gpu().says("kernel", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.261.03"),
+        )
+        yield Scenario(
+            "an id that nobody knows",
+            Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True),
+            unknown=True,
         )

@@ -50,6 +50,7 @@ class RunfileUninstallLeftovers(Rule):
     layer = Layer.PACKAGING
     stage = Stage.PACKAGE_SET
     severity = Severity.WARNING
+    risk = Risk.MEDIUM
     explains = (
         "stale-libglx-symlink",
         "libcuda-missing-from-loader",

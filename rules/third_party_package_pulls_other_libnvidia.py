@@ -50,6 +50,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
     layer = Layer.PACKAGING
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
+    risk = Risk.MEDIUM
     explains = (
         "driver-library-version-mismatch-after-upgrade",
         "partial-driver-install",

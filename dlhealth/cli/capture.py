@@ -42,8 +42,9 @@ def command(output: str | None) -> None:
         raise click.BadParameter(f"{path}: {(error.strerror or '').lower()}", param_hint="-o") from error
     write(
         f"{path}: {written.members} files and outputs, {max(1, written.size >> 10)} KiB\n"
-        "Values of environment variables, passwords and tokens in it are masked; names of users, files and packages\n"
-        f"are not. Look into it before you pass it on: tar -xzOf {path} | less\n"
+        "Values of environment variables, passwords and tokens in it are masked; names of\n"
+        "users, files and packages are not. Look into it before you pass it on:\n"
+        f"  tar -xzOf {path} | less\n"
     )
     if os.geteuid():
         click.echo("dlhealth: without root, some files could not be read; a bundle made by root holds more.", err=True)

@@ -1,7 +1,6 @@
 """What the commands that diagnose have in common: their options, and the diagnosis itself."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -116,7 +115,9 @@ def similar(name: str, known: Iterable[str]) -> str:
 def _existing_python(host: Host, exe: str) -> str:
     path = exe
     if host.name == "/":
-        path = os.path.abspath(shutil.which(exe) or exe)
+        from shutil import which
+
+        path = os.path.abspath(which(exe) or exe)
     elif not exe.startswith("/"):
         raise click.BadParameter(f"{exe!r} must be a path inside --root that starts with /", param_hint="--python")
     try:

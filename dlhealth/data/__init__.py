@@ -14,8 +14,8 @@ def load(name: str) -> Any:
 
 
 def lookup_gpu(device: str) -> tuple[str, ...] | None:
-    """What gpus.tsv says of one PCI device id ("1b06"): architecture, capability, first and last driver branch, open
-    module, name. One pass over the text: most machines have one GPU, and the table has 1500."""
+    """What gpus.tsv says of one PCI device id ("1b06"): architecture, capability, first branch, first branch that lists
+    it, last branch, open module, name. One pass over the text: most machines have one GPU, and the table has 1500."""
     with open(os.path.join(os.path.dirname(__file__), "gpus.tsv"), encoding="utf-8") as file:
         for line in file:
             if line.startswith(f"{device}\t"):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Rule:
     """One fault: how it is recognised and how it is repaired. The module's docstring is its documentation.
 
-    `severity` is the usual one, `risk` that of the mildest repair; `explains` names the faults that this one causes.
-    The parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by
+    `severity` is the usual one, `risk` the usual one of the mildest repair; `explains` names the faults that this one
+    causes. The parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by
     annotation.
     """
 

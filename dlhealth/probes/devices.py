@@ -4,15 +4,19 @@ import os
 import re
 from typing import NamedTuple
 
-from dlhealth.host import Host
+from dlhealth.host import Host, Unreadable
 from dlhealth.probes import Unavailable
+from dlhealth.probes.modules import ModprobeConfig, ModprobeLine
 
 MODPROBE = "/usr/bin/nvidia-modprobe"
-_NODE = re.compile(r"nvidia(ctl|-uvm|-uvm-tools|-modeset|\d+)")
+_NODE = re.compile(r"nvidia(ctl|-uvm|-uvm-tools|-modeset|\d+)", re.ASCII)
+_MAKERS = ("/etc/udev/rules.d/*.rules", "/etc/rc.local", "/etc/init.d/*nvidia*", "/etc/systemd/system/*.service",
+           "/usr/local/sbin/*nvidia*", "/usr/local/bin/*nvidia*", "/etc/cron.d/*", "/etc/crontab")  # fmt: skip
+"""Where people put a mknod or a chmod of their own."""
 
 
 class Node(NamedTuple):
-    """One node; `major` is its device number's first part."""
+    """One node; `kind` as of Stat, `major` is its device number's first part."""
 
     path: str
     kind: str
@@ -22,48 +26,101 @@ class Node(NamedTuple):
     major: int
 
 
+class Maker(NamedTuple):
+    """A line of the administrator's that makes or changes nodes; `source` is "path:LINE"."""
+
+    source: str
+    text: str
+
+
 class DeviceNodes(NamedTuple):
     """`majors` are those that the kernel gave out, by driver; `parameters` of the loaded module (those of device
-    files); `creates` says that nvidia-modprobe is there and may make nodes for users."""
+    files); `options` the lines of modprobe.d that set them. `creates` says that nvidia-modprobe is there and may make
+    nodes for users, `modprobe` why not. `groups` are names of groups by number."""
 
     nodes: tuple[Node, ...]
     majors: dict[str, int]
     parameters: dict[str, str]
+    options: tuple[ModprobeLine, ...]
     creates: bool
+    modprobe: str
+    makers: tuple[Maker, ...]
+    groups: dict[int, str]
 
     def node(self, name: str) -> Node | None:
         return next((n for n in self.nodes if n.path == f"/dev/{name}"), None)
 
     @classmethod
-    def probe(cls, host: Host) -> "DeviceNodes":
+    def probe(cls, host: Host, config: ModprobeConfig | None) -> "DeviceNodes":
         names = host.listdir("/dev")
-        if not names:
-            raise Unavailable("/dev is empty here: this machine does not run")
-        nodes = [_node(host, f"/dev/{n}") for n in names if _NODE.fullmatch(n)]
+        nodes = tuple(n for name in names if _NODE.fullmatch(name) and (n := _node(host, f"/dev/{name}")))
+        majors = read_majors(host.text("/proc/devices") or "")
+        # In a container, nodes come from outside, and numbers may; in a copied root there are mostly none.
+        if not nodes and not (host.live and "nvidia" in " ".join(majors)):
+            raise Unavailable("there is no device node of the driver here: it is not loaded, or this machine does not run")
         modprobe = host.stat(MODPROBE)
+        setuid = modprobe is not None and modprobe.uid == 0 and modprobe.mode & 0o4000 != 0
         return cls(
-            tuple(n for n in nodes if n),
-            _majors(host.text("/proc/devices") or ""),
-            _parameters(host.text("/proc/driver/nvidia/params") or ""),
-            bool(modprobe and modprobe.uid == 0 and modprobe.mode & 0o4000),
+            nodes,
+            majors,
+            read_parameters(host.text("/proc/driver/nvidia/params") or ""),
+            _options(config),
+            setuid,
+            "" if setuid else f"mode {modprobe.mode:04o}, owner {modprobe.uid}" if modprobe else "does not exist",
+            _makers(host),
+            _groups(host),
         )
 
 
 def _node(host: Host, path: str) -> Node | None:
-    status = host.lstat(path)
+    status = host.stat(path)
     return status and Node(path, status.kind, status.mode, status.uid, status.gid, os.major(status.rdev))
 
 
-def _majors(text: str) -> dict[str, int]:
+def read_majors(text: str) -> dict[str, int]:
     """The character devices of /proc/devices."""
     found = {}
     for line in text.partition("Block devices:")[0].splitlines():
         words = line.split()
-        if len(words) == 2 and words[0].isdigit():
+        if len(words) == 2 and words[0].isascii() and words[0].isdigit() and len(words[0]) < 6:
             found[words[1]] = int(words[0])
     return found
 
 
-def _parameters(text: str) -> dict[str, str]:
+def read_parameters(text: str) -> dict[str, str]:
+    """What /proc/driver/nvidia/params says of device files: DeviceFileUID, DeviceFileGID, DeviceFileMode (decimal)."""
     pairs = (line.partition(": ") for line in text.splitlines())
-    return {name: value for name, colon, value in pairs if colon and name.startswith(("DeviceFile", "ModifyDevice"))}
+    return {name: value.strip() for name, colon, value in pairs if colon and name.startswith(("DeviceFile", "ModifyDevice"))}
+
+
+def _options(config: ModprobeConfig | None) -> tuple[ModprobeLine, ...]:
+    # Debian's module has another name on the disk: options are for nvidia-current, nvidia-tesla-470, …
+    return tuple(
+        li
+        for li in (config.lines if config else ())
+        if li.directive == "options" and li.module.startswith("nvidia") and "NVreg_DeviceFile" in li.arguments
+    )
+
+
+def _makers(host: Host) -> tuple[Maker, ...]:
+    found = []
+    for pattern in _MAKERS:
+        for path in host.glob(pattern):
+            try:
+                text = host.text(path) or ""
+            except Unreadable:
+                continue  # this only says more about a fault that is seen elsewhere
+            for number, line in enumerate(text.splitlines(), 1):
+                if re.search(r"(?:mknod|chmod|chown|chgrp|MODE|GROUP)\b.*nvidia|nvidia.*\b(?:mknod|MODE|GROUP)", line):
+                    if not line.lstrip().startswith("#"):
+                        found.append(Maker(f"{path}:{number}", line.strip()[:200]))
+    return tuple(found)
+
+
+def _groups(host: Host) -> dict[int, str]:
+    try:
+        lines = (host.text("/etc/group") or "").splitlines()
+    except Unreadable:
+        return {}
+    fields = [line.split(":") for line in lines]
+    return {int(f[2]): f[0] for f in fields if len(f) == 4 and f[2].isascii() and f[2].isdigit() and len(f[2]) < 11}

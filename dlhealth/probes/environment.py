@@ -34,6 +34,7 @@ from dlhealth.probes.users import Account, Users
 __all__ = ["BrokenPath", "Ending", "Environments", "LoginEnvironment", "Problem", "Setting"]
 
 _DISPLAY_PATH = "/usr/local/bin:/usr/bin:/bin"
+_LINE_LIMIT = 4096
 _SERVICES = {"gdm3": "gdm-password", "gdm": "gdm-password"}
 
 
@@ -448,7 +449,8 @@ class _Machine:
             except Unreadable:
                 self.texts[path] = []
         lines = self.texts[path]
-        return lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+        line = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+        return line if len(line) <= _LINE_LIMIT else ""
 
     def plain_line(self, source: str) -> str:
         """The text of a line, unless it sets something else that may be secret."""

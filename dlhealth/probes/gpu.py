@@ -6,17 +6,21 @@ from typing import NamedTuple
 from dlhealth.data import lookup_gpu
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes import Unavailable
-from dlhealth.probes.compat import branch_of
-from dlhealth.probes.kernel import Kernel
-from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.packages import DriverPackages
+from dlhealth.probes.kernel import in_container
 
 _DEVICES = "/sys/bus/pci/devices"
+_DRIVERS = "/sys/bus/pci/drivers"
+_PROC = "/proc/bus/pci/devices"
+_STUBS = ("pci-stub", "pciback", "xen-pciback")
 
 
 class Gpu(NamedTuple):
-    """`first_branch` and `last_branch` bound the driver branches that support it, None where no bound is known;
-    `needs_open` and `supports_open` say which flavour of kernel module it takes."""
+    """One GPU. `device` is its PCI id without the vendor ("1b06"), `driver` what holds it ("" for nothing).
+
+    The rest is data/gpus.tsv's: `first_branch` and `last_branch` bound the driver branches that may support it (None:
+    no bound is known), `listed` is the lowest branch that names it; `needs_open` and `supports_open` say which flavour
+    of kernel module it takes. `architecture`, `capability` and `name` are empty where they are not known.
+    """
 
     address: str
     device: str
@@ -29,38 +33,97 @@ class Gpu(NamedTuple):
     last_branch: int | None
     needs_open: bool
     supports_open: bool | None
+    listed: int | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the table has its PCI id."""
+        return bool(self.architecture) or self.last_branch is not None
+
+    @property
+    def passed_through(self) -> bool:
+        """Whether it is kept for a virtual machine."""
+        return self.driver.replace("_", "-").endswith("vfio-pci") or self.driver in _STUBS
 
 
 class Gpus(NamedTuple):
-    """NVIDIA's display and 3D controllers."""
+    """NVIDIA's display and 3D controllers. `problems` are devices that could not be looked at; `container` says that
+    the bus is that of another system, whose driver is not here."""
 
     gpus: tuple[Gpu, ...]
+    problems: tuple[str, ...] = ()
+    container: bool = False
 
     @classmethod
     def probe(cls, host: Host) -> "Gpus":
+        container = in_container(host)
         addresses = host.listdir(_DEVICES)
-        if not addresses and not host.exists("/sys/bus/pci"):
+        if addresses or host.exists("/sys/bus/pci"):
+            problems: list[str] = []
+            found = [_from_sysfs(host, address, problems) for address in addresses]
+            return cls(tuple(g for g in found if g), tuple(problems), container)
+        listed = host.text(_PROC)
+        if listed is None:
             raise Unavailable("there is no PCI bus to look at: this machine does not run, or has no /sys here")
-        return cls(tuple(gpu for a in addresses if (gpu := _gpu(host, a))))
+        return cls(tuple(g for line in listed.splitlines() if (g := from_proc(line))), (), container)
 
 
-def _gpu(host: Host, address: str) -> Gpu | None:
+def _from_sysfs(host: Host, address: str, problems: list[str]) -> Gpu | None:
     folder = f"{_DEVICES}/{address}"
-    events = dict(line.partition("=")[::2] for line in (_text(host, f"{folder}/uevent")).splitlines())
-    vendor, _, device = events.get("PCI_ID", "").lower().partition(":")
-    vendor = _hex(_text(host, f"{folder}/vendor")) or vendor
-    device = _hex(_text(host, f"{folder}/device")) or device
-    kind = _hex(_text(host, f"{folder}/class")) or events.get("PCI_CLASS", "").lower().zfill(6)
+    try:
+        vendor, device = _hex(host, f"{folder}/vendor"), _hex(host, f"{folder}/device")
+        kind = _hex(host, f"{folder}/class")
+        events: dict[str, str] = {}
+        if not (vendor and device and kind) or vendor == "10de":
+            events = dict(line.partition("=")[::2] for line in (host.text(f"{folder}/uevent") or "").splitlines())
+    except Unreadable as problem:
+        problems.append(str(problem))
+        return None
+    named = events.get("PCI_ID", "").lower().partition(":")
+    vendor, device = vendor or named[0], device or named[2]
+    kind = kind or events.get("PCI_CLASS", "").lower().zfill(6)
+    # Class 03: display controllers; 0302 computes and has no output.
     if vendor != "10de" or not kind.startswith("03"):
         return None
-    link = host.readlink(f"{folder}/driver")
-    driver = link.rpartition("/")[2] if link else events.get("DRIVER", "")
-    known = lookup_gpu(device)
-    if known is None:
-        return Gpu(
-            address, device, f"NVIDIA device {device}", "", "", driver, kind.startswith("0300"), None, None, False, None
-        )
-    architecture, capability, first, last, flavour, name = known
+    return make_gpu(address, device, _driver(host, address, events), is_display=not kind.startswith("0302"))
+
+
+def _driver(host: Host, address: str, events: dict[str, str]) -> str:
+    """What holds a device; a copy of /sys may lack any of the three places that tell it."""
+    link = host.readlink(f"{_DEVICES}/{address}/driver")
+    if link:
+        return link.rstrip("/").rpartition("/")[2]
+    if events.get("DRIVER"):
+        return events["DRIVER"]
+    return next((d for d in host.listdir(_DRIVERS) if host.lstat(f"{_DRIVERS}/{d}/{address}")), "")
+
+
+def _hex(host: Host, path: str) -> str:
+    found = re.fullmatch(r"0x([0-9a-f]+)", (host.text(path) or "").strip().lower(), re.ASCII)
+    return found[1] if found else ""
+
+
+def from_proc(line: str) -> Gpu | None:
+    """One line of /proc/bus/pci/devices: bus and function, vendor and device, 15 numbers, the name of the driver. It has
+    no class; so only a device that the table knows, or that a driver for GPUs holds, is taken for a GPU."""
+    fields = line.split("\t")
+    place = re.fullmatch(r"([0-9a-f]{2})([0-9a-f]{2})", fields[0], re.ASCII)
+    known = re.fullmatch(r"10de([0-9a-f]{4})", fields[1], re.ASCII) if len(fields) > 1 else None
+    if not place or not known:
+        return None
+    driver = fields[17].strip() if len(fields) > 17 else ""
+    slot = int(place[2], 16)
+    gpu = make_gpu(f"0000:{place[1]}:{slot >> 3:02x}.{slot & 7}", known[1], driver)
+    return gpu if gpu.known or driver in ("nvidia", "nouveau") else None
+
+
+def make_gpu(address: str, device: str, driver: str = "", *, is_display: bool = True) -> Gpu:
+    """A GPU with what the table knows of its PCI id."""
+    row = lookup_gpu(device) if re.fullmatch(r"[0-9a-f]{4}", device, re.ASCII) else None
+    if row is None:
+        name = f"NVIDIA GPU with PCI id 10de:{device}"
+        return Gpu(address, device, name, "", "", driver, is_display, None, None, False, None)
+    architecture, capability, first, listed, last, flavour, name = row
     return Gpu(
         address,
         device,
@@ -68,62 +131,10 @@ def _gpu(host: Host, address: str) -> Gpu | None:
         architecture,
         capability,
         driver,
-        kind.startswith("0300"),
+        is_display,
         int(first) if first else None,
         None if last == "-" else int(last),
         flavour == "only",
         None if flavour == "?" else flavour != "no",
+        int(listed) if listed else None,
     )
-
-
-def _text(host: Host, path: str) -> str:
-    try:
-        return (host.text(path) or "").strip()
-    except Unreadable:
-        return ""
-
-
-def _hex(text: str) -> str:
-    found = re.fullmatch(r"0x([0-9a-f]+)", text.lower())
-    return found[1] if found else ""
-
-
-class DriverInPlace(NamedTuple):
-    """The driver that the kernel to judge has or will have: `version` and `open` (None: not known) of its kernel
-    module, `source` where that was seen; `debian` says which distribution's package names fit."""
-
-    version: str
-    branch: int
-    open: bool | None
-    source: str
-    loaded: bool
-    debian: bool
-
-    @classmethod
-    def probe(
-        cls, host: Host, kernel: Kernel, modules: KernelModules, packages: DriverPackages | None
-    ) -> "DriverInPlace":
-        debian = re.search(r"^ID=.?ubuntu", host.text("/etc/os-release") or "", re.MULTILINE) is None
-        disk = modules.on_disk(kernel.target)
-        if modules.loaded_version and kernel.target == kernel.running:
-            is_open = modules.loaded_open if modules.loaded_open is not None or disk is None else disk.open
-            found = modules.loaded_version, is_open, "/proc/driver/nvidia/version"
-        elif disk and disk.version:
-            found = disk.version, disk.open, disk.path
-        elif packages and packages.version:
-            found = packages.version, any(m.open for m in packages.members), "/var/lib/dpkg/status"
-        else:
-            raise Unavailable("there is no NVIDIA driver here")
-        version, is_open, source = found
-        branch = branch_of(version)
-        if branch is None:
-            raise Unavailable(f"{source}: {version} is no driver version that is known")
-        return cls(version, branch, is_open, source, bool(modules.loaded_version), debian)
-
-    def package(self, branch: int, *, open_flavour: bool = False) -> str:
-        """The name of the package that installs a branch."""
-        if not self.debian:
-            return f"nvidia-driver-{branch}{'-open' if open_flavour else ''}"
-        if branch <= 390:
-            return f"nvidia-legacy-{branch}xx-driver"
-        return f"nvidia-tesla-{branch}-driver" if branch == 470 else "nvidia-driver"

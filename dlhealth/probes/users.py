@@ -21,7 +21,8 @@ class Account(NamedTuple):
 
 
 class Users(NamedTuple):
-    """`people` are those asked for, or else those in login.defs' range of UIDs who may log in. `missing` are names
+    """`people` are those asked for, or else those in login.defs' range of UIDs who may log in,
+    or else root. `missing` are names
     that were asked for and have no line in /etc/passwd (they may come from a directory server)."""
 
     people: tuple[Account, ...]
@@ -39,7 +40,9 @@ class Users(NamedTuple):
                 tuple(known[n] for n in options.users if n in known), tuple(n for n in options.users if n not in known)
             )
         low, high = _uid_range(_text(host, "/etc/login.defs"))
-        return cls(tuple(a for a in accounts if low <= a.uid <= high and posixpath.basename(a.shell) not in _NO_LOGIN))
+        people = tuple(a for a in accounts if low <= a.uid <= high and posixpath.basename(a.shell) not in _NO_LOGIN)
+        # Where nobody else logs in, root does: a server, or a rented machine.
+        return cls(people or tuple(a for a in accounts if a.uid == 0)[:1])
 
 
 def may_read(host: Host, account: Account, path: str) -> bool:

@@ -1,7 +1,6 @@
 """How a report may be drawn: colours, symbols, width."""
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -30,7 +29,18 @@ class Style(NamedTuple):
 
 def current_style() -> Style:
     """What standard output can show."""
-    return style_for(sys.stdout.isatty(), os.environ, shutil.get_terminal_size().columns)
+    return style_for(sys.stdout.isatty(), os.environ, _columns())
+
+
+def _columns() -> int:
+    """As shutil.get_terminal_size() has it; importing shutil costs more than the whole drawing."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def style_for(terminal: bool, environment: Mapping[str, str], columns: int) -> Style:

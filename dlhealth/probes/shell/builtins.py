@@ -239,6 +239,14 @@ def _continue(shell: "Shell", arguments: list[str], node: Simple) -> str:
 _LETTERS = {"e": "errexit", "a": "allexport", "f": "noglob", "u": "nounset", "n": "noexec"}
 
 
+def _emulate(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    """zsh becomes like another shell."""
+    if shell.dialect == "zsh" and arguments not in (["zsh"], ["-L", "zsh"]):
+        raise Unsure("emulate")
+    shell.state.status = None
+    return NORMAL
+
+
 def _set(shell: "Shell", arguments: list[str], node: Simple) -> str:
     i = 0
     while i < len(arguments):
@@ -337,7 +345,7 @@ BUILTINS: dict[str, _Builtin] = {
     "hash": _type, "exec": _exec, "exit": _exit, "logout": _exit, "return": _return, "break": _break,
     "continue": _continue, "set": _set, "shopt": _shopt, "shift": _shift, "cd": _cd, "pushd": _cd, "read": _sets_names,
     "mapfile": _sets_names, "readarray": _sets_names, "getopts": _sets_names, "let": _sets_names,
-    "printf": _sets_names, "echo": _true, "alias": _true, "unalias": _true, "umask": _true, "trap": _true,
+    "printf": _sets_names, "echo": _true, "emulate": _emulate, "alias": _true, "unalias": _true, "umask": _true, "trap": _true,
 }  # fmt: skip
 SPECIAL = (
     ":",

@@ -152,7 +152,9 @@ class Csh(Reader):
             if self.login:
                 self.read(f"{home}/.login")
         except Left:
-            pass
+            pass  # an error ends all reading
+        for state in self.errors:
+            self.state.merge(state)
 
     def run_text(self, text: str) -> None:
         lines = list(_lines(text))[::-1]
@@ -236,7 +238,7 @@ class Csh(Reader):
             if wanted:
                 text = f"csh stops reading the file here: {variable} is not set"
                 self.problem(wanted, "undefined-variable", text, f"${variable}")
-            raise Unsure(f"csh stops reading the file: {variable} is not set") from None
+            raise Left("error") from None
 
     def if_(self, words: tuple[str, ...]) -> None:
         """`if (…) command` on one line."""
@@ -278,15 +280,16 @@ class Csh(Reader):
         name = self.text(words[0])
         if not is_known(name):
             raise Unsure("setenv of what is not known")
-        if "=" in name or (len(words) > 1 and words[1] == "="):
+        if "=" in name or words[1:2] == ("=",):
             variable = name.partition("=")[0]
             if variable in LISTS:
                 self.problem(variable, "space-around-equals", "setenv has no =", " ".join(("setenv", *words)))
-            return
+            if "=" in name:
+                return
         if len(words) > 2:
             if name in LISTS:
                 self.problem(name, "space", "setenv takes one word: too many arguments", " ".join(("setenv", *words)))
-            return  # "Too many arguments"
+            raise Left("error")
         self.session.set(name, self.text(words[1]) if len(words) > 1 else "", "setenv", exported=True)
 
     def set(self, words: tuple[str, ...]) -> None:
@@ -351,8 +354,8 @@ class Csh(Reader):
         if not is_known(path):
             raise Unsure("sources a file whose name is not known")
         path = posixpath.normpath(self.session.absolute(path))
-        if not self.known_file(posixpath.basename(path)):
-            self.read(path)
+        if not self.known_file(posixpath.basename(path)) and not self.read(path):
+            raise Left("error")
 
     def eval(self, words: tuple[str, ...]) -> None:
         program = re.match(r"[\"`]*([^\s`\"]+)", words[0]) if words and "`" in words[0] else None

@@ -90,7 +90,7 @@ class Shell:
         self.returned: list[list[State]] = [[]]
         self.looped: list[list[State]] = []
         self.locals: list[set[str]] = []
-        self.unique = False
+        self.unique: set[str] = set()
 
     @property
     def state(self) -> State:
@@ -533,7 +533,7 @@ class Shell:
 
     # Variables.
     def assign(self, assignment: Assignment, how: str = "assignment", exported: bool = False) -> None:
-        name = assignment.name
+        name = "PATH" if assignment.name == "path" and self.dialect == "zsh" else assignment.name
         if assignment.items is not None:
             self.assign_array(assignment)
             return
@@ -541,7 +541,7 @@ class Shell:
         programs = self.origin(assignment.word)
         if assignment.append:
             value = tidy((self.state.get(name).value or "") + value)
-        self.session.set(name, self.without_repeats(name, value), how, exported, programs)
+        self.session.set(name, self.without_repeats(assignment.name, value), how, exported, programs)
 
     def assign_array(self, assignment: Assignment) -> None:
         name = assignment.name
@@ -552,11 +552,11 @@ class Shell:
         value = UNKNOWN if items is None else tidy(":".join(items))
         if assignment.append:
             value = tidy(":".join(v for v in (self.state.get("PATH").value or "", value) if v))
-        self.session.set("PATH", self.without_repeats("PATH", value), "assignment")
+        self.session.set("PATH", self.without_repeats(name, value), "assignment")
 
     def without_repeats(self, name: str, value: str) -> str:
         """zsh's `typeset -U path`."""
-        if name != "PATH" or not self.unique or not is_known(value):
+        if name not in self.unique or not is_known(value):
             return value
         return ":".join(dict.fromkeys(value.split(":")))
 
@@ -629,10 +629,10 @@ class Shell:
             if isinstance(what, str):
                 self.session.state.variables[name] = Variable(None, False)
         if self.dialect == "zsh" and "U" in options and name in ("path", "PATH"):
-            self.unique = True
+            self.unique.add(name)
             value = self.state.get("PATH").value
             if value:
-                self.session.set("PATH", self.without_repeats("PATH", value), "typeset -U")
+                self.session.set("PATH", self.without_repeats(name, value), "typeset -U")
         if not isinstance(what, str):
             self.assign(what, command, exports and "-n" not in options)
         if exports and "f" not in options:

@@ -13,8 +13,8 @@ from dlhealth.data import load
 from dlhealth.host import Unreadable
 from dlhealth.probes.shell import patterns
 from dlhealth.probes.shell.reader import Left, Reader
-from dlhealth.probes.shell.state import WATCHED, Unsure
-from dlhealth.probes.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, tidy
+from dlhealth.probes.shell.state import WATCHED, Session, Unsure, Variable
+from dlhealth.probes.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, text_of, tidy, tokens
 
 _SPECIAL = " \t\n;&|<>()'\"\\$"
 _DEEPEST = 30
@@ -312,6 +312,11 @@ def plain(word: Word) -> str | None:
 class Fish(Reader):
     """`start` reads what fish reads at its start: conf.d, then config.fish of the system and of the person."""
 
+    def __init__(self, session: Session, *, login: bool, interactive: bool) -> None:
+        super().__init__(session, login=login, interactive=interactive)
+        self.lists: set[str] = set()
+        self.hidden: list[dict[str, Variable]] = []
+
     def start(self) -> None:
         home = self.session.account.home
         configuration = self.state.get("XDG_CONFIG_HOME").value
@@ -354,14 +359,40 @@ class Fish(Reader):
                 self.session.set(match[2], self.joined(match[2], items), "universal", exported=bool(match[1]))
 
     def user_paths(self, items: list[str]) -> None:
-        if items and all(map(is_known, items)):
-            self.session.set("PATH", tidy(":".join([*items, self.state.get("PATH").value or ""])), "fish_user_paths")
+        """fish_user_paths changes: fish takes out of PATH what it had put there, and puts the new ones in front."""
+        if not all(map(is_known, items)):
+            raise Unsure("fish_user_paths is not known")
+        path = tokens(self.state.get("PATH").value or "")
+        for item in (self.state.get("set added").value or "").split(":"):
+            if item in path:
+                path.remove(item)
+        added = []
+        for item in list(dict.fromkeys(items))[::-1]:
+            if item in path:
+                path.remove(item)
+            else:
+                added.append(item)
+            path.insert(0, item)
+        self.state.variables["set added"] = Variable(":".join(added), False)
+        self.state.variables["fish_user_paths"] = Variable(":".join(dict.fromkeys(items)), False)
+        self.session.set("PATH", text_of([e for e in path if e]), "fish_user_paths")
+
+    def own_paths(self) -> list[str]:
+        return [i for i in (self.state.get("fish_user_paths").value or "").split(":") if i]
 
     def run_text(self, text: str) -> None:
         commands, _ = _Parser(text).commands(())
         self.run(commands)
 
     def run(self, commands: Sequence[Command | Block]) -> None:
+        """A block, or a whole file: what is local to it is gone afterwards."""
+        self.hidden.append({})
+        try:
+            self.run_all(commands)
+        finally:
+            self.state.variables.update(self.hidden.pop())
+
+    def run_all(self, commands: Sequence[Command | Block]) -> None:
         for command in commands:
             self.at(command.line)
             status = self.state.status
@@ -405,7 +436,7 @@ class Fish(Reader):
         if not commands:
             self.run(body)
             return
-        self.run(commands)
+        self.run_all(commands)
         self.fork(self.state.status, (lambda: self.run(body), lambda: self.branches(parts[1:])))
 
     def for_(self, block: Block) -> None:
@@ -505,7 +536,7 @@ class Fish(Reader):
         while arguments and arguments[0].startswith("-") and len(arguments[0]) > 1:
             option = arguments.pop(0)
             long = {"--export": "x", "--global": "g", "--universal": "U", "--local": "l", "--query": "q", "--erase": "e",
-                    "--append": "a", "--prepend": "p", "--unexport": "u", "--path": "", "--function": "f"}  # fmt: skip
+                    "--append": "a", "--prepend": "p", "--unexport": "u", "--path": "P", "--function": "f"}  # fmt: skip
             options += long.get(option, "?") if option.startswith("--") else option[1:]
         if not arguments:
             return
@@ -524,40 +555,74 @@ class Fish(Reader):
             self.session.unset(name)
             return
         if name == "fish_user_paths":
-            if "a" in options or any("fish_user_paths" in p.text for w in words for p in w if p.kind == "variable"):
-                items = [i for i in items if i]
-            self.user_paths([i for i in items if i])
+            items = [i for item in items for i in item.split(":") if i]
+            before = self.own_paths()
+            self.user_paths([*before, *items] if "a" in options else [*items, *before] if "p" in options else items)
             return
+        if "P" in options:
+            self.lists.add(name)
         old = self.state.get(name).value
         if "a" in options and old:
             items = [old, *items]
         elif "p" in options and old:
             items = [*items, old]
-        if "l" in options and WATCHED.fullmatch(name):
-            raise Unsure(f"a local {name}")
+        if "l" in options or "f" in options:
+            if WATCHED.fullmatch(name):
+                raise Unsure(f"a local {name}")
+            self.hidden[-1].setdefault(name, self.state.get(name))
+            self.state.variables[name] = Variable(None, False)
+        elif "g" in options or "U" in options:
+            outer = [scope for scope in self.hidden if name in scope]
+            if outer:
+                outer[0][name] = Variable(self.joined(name, items), "x" in options)
+                return
         self.session.set(name, self.joined(name, items), "set", exported="x" in options)
         if "u" in options:
             self.session.export(name, False)
 
-    @staticmethod
-    def joined(name: str, items: Sequence[str]) -> str:
-        return tidy((":" if name.endswith("PATH") else " ").join(items))
+    def joined(self, name: str, items: Sequence[str]) -> str:
+        return tidy((":" if self.is_list(name) else " ").join(items))
+
+    def is_list(self, name: str) -> bool:
+        """Whether fish itself joins the variable with colons."""
+        return name.endswith("PATH") or name in self.lists or name == "fish_user_paths"
+
+    def do_export(self, arguments: list[str], words: Sequence[Word]) -> None:
+        """fish's own function, for lines that were written for bash."""
+        for argument in arguments:
+            name, equals, value = argument.partition("=")
+            if equals and not is_known(name):
+                raise Unsure("export of what is not known")
+            if equals:
+                self.session.set(name, value, "export", exported=True)
+            elif self.state.get(name).value is not None:
+                self.session.export(name)
 
     def do_fish_add_path(self, arguments: list[str], words: Sequence[Word]) -> None:
-        """Puts folders that exist into PATH, unless they are in it already."""
-        options = "".join(a for a in arguments if a.startswith("-"))
-        folders = [a for a in arguments if not a.startswith("-")]
-        if "n" in options.replace("--append", "").replace("--prepend", "") and "-n" in arguments:
+        """Puts folders that exist into fish_user_paths or, with -P, into PATH, unless they are there already."""
+        options = [a for a in arguments if a.startswith("-")]
+        if any(
+            o not in ("-g", "-U", "-P", "-p", "-a", "--global", "--universal", "--path", "--prepend", "--append")
+            for o in options
+        ):
+            raise Unsure("fish_add_path with options")
+        direct = bool({"-P", "--path"} & set(options))
+        there = (self.state.get("PATH").value or "").split(":") if direct else self.own_paths()
+        new: list[str] = []
+        for argument in arguments:
+            folder = self.session.absolute(argument)
+            exists = None if argument.startswith("-") else self.session.test_file("-d", folder)
+            if not is_known(folder) or (exists is None and not argument.startswith("-")):
+                raise Unsure("fish_add_path of what is not known")
+            if exists and posixpath.normpath(folder) not in (*there, *new):
+                new.append(posixpath.normpath(folder))
+        if not new:
             return
-        path = self.state.get("PATH").value or ""
-        for folder in folders[::-1] if "a" not in options.replace("--path", "") else folders:
-            folder = self.session.absolute(folder)
-            there = self.session.test_file("-d", folder)
-            if there is None or not is_known(path):
-                path = tidy(UNKNOWN if there is None else f"{folder}:{path}")
-            elif there and folder not in known_elements(path):
-                path = f"{path}:{folder}" if "-a" in arguments or "--append" in arguments else f"{folder}:{path}"
-        self.session.set("PATH", path, "fish_add_path")
+        changed = [*there, *new] if {"-a", "--append"} & set(options) else [*new, *there]
+        if direct:
+            self.session.set("PATH", ":".join(changed), "fish_add_path")
+        else:
+            self.user_paths(changed)
 
     def do_test(self, arguments: list[str], words: Sequence[Word]) -> None:
         if arguments[-1:] == ["]"]:
@@ -642,9 +707,9 @@ class Fish(Reader):
                 value = self.state.get(word[0].text).value
                 if value is None:
                     continue
-                if not is_known(value) and not word[0].text.endswith("PATH"):
+                if not is_known(value) and not self.is_list(word[0].text):
                     return None
-                separator = ":" if word[0].text.endswith("PATH") else " "
+                separator = ":" if self.is_list(word[0].text) else " "
                 result += value.split(separator) if is_known(value) else [value]
                 continue
             if any(p.kind == "output" for p in word):
@@ -652,17 +717,30 @@ class Fish(Reader):
                 continue
             if any(p.kind == "other" and not p.quoted for p in word):
                 return None
-            text = self.text(word)
-            if text is None or any((self.state.get(p.text).value or "") == "" for p in variables):
-                continue  # joined with an empty list: nothing
-            if any(c in p.text for p in word if p.kind == "text" and not p.quoted for c in "*?"):
-                try:
-                    result += list(self.session.host.glob(text))[:200]
-                except Unreadable:
-                    return None
-                continue
-            result.append(text)
+            found = self.products(word)
+            if found is None:
+                return None
+            result += found
         return result
+
+    def products(self, word: Word) -> list[str] | None:
+        """A word with lists in it becomes one word for each combination of their elements."""
+        combined = [""]
+        for number, piece in enumerate(word):
+            texts: list[str] = [self.text((piece,)) if number == 0 or piece.kind != "text" else piece.text]
+            if piece.kind == "variable" and not piece.quoted:
+                value = self.state.get(piece.text).value
+                separator = ":" if self.is_list(piece.text) else " "
+                texts = value.split(separator) if value else []
+                if not all(map(is_known, texts)):
+                    return None
+            combined = [a + b for a in combined for b in texts][:200]
+        if any(c in p.text for p in word if p.kind == "text" and not p.quoted for c in "*?"):
+            try:
+                return [name for pattern in combined for name in self.session.host.glob(pattern)][:200]
+            except Unreadable:
+                return None
+        return [tidy(text) for text in combined]
 
     def text(self, word: Word) -> str:
         text = ""

@@ -9,7 +9,7 @@ from dlhealth.probes.shell.values import AFTER, UNKNOWN, Truth, prepended, tidy
 
 
 class Left(Exception):
-    """The file or function is left (`return`), or the shell (`exit`, `exec`)."""
+    """The file or function is left ("return"), all start-up files ("error"), or the shell ("exit", "exec")."""
 
     def __init__(self, how: str) -> None:
         super().__init__(how)
@@ -26,6 +26,7 @@ class Reader:
         self.path = ""
         self.base = 0
         self.returned: list[list[State]] = [[]]
+        self.errors: list[State] = []
 
     @property
     def state(self) -> State:
@@ -87,6 +88,8 @@ class Reader:
                 left = leaving
                 if leaving.how == "return":
                     self.returned[-1].append(self.state)
+                elif leaving.how == "error":
+                    self.errors.append(self.state)
         if not back:
             raise left or Left("exit")
         self.session.state = back[0]

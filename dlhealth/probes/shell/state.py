@@ -14,8 +14,8 @@ WATCHED = re.compile(
 )
 """The variables that the rules are about. Values of others never leave this package."""
 
-_FILE_LIMIT = 256 << 10
-_STEPS = 20_000
+_FILE_LIMIT = 64 << 10
+_STEPS = 5_000
 _DEPTH = 12
 
 # What a session sets for itself: nothing is known of these, of any other variable that it is not set.

@@ -639,7 +639,8 @@ class _Parser:
         self.i = match.end()
         append = match[3] == "+="
         if self.at("(") and self.dialect != "sh":
-            return Assignment(match[1], append, (), self.array())
+            items = self.array()
+            return Assignment(match[1], append, (Opaque(False),), None if match[2] else items)
         word = self.word()
         return Assignment(match[1], append, (Opaque(False),) if match[2] else word, () if match[2] else None)
 
@@ -760,7 +761,9 @@ class _Parser:
             parts.append(Output(inner, quoted))
         elif match := _NAME.match(self.text, self.i):
             self.i = match.end()
-            modified = self.dialect == "zsh" and re.compile(r"\[|:[A-Za-z]").match(self.text, self.i)
+            modified = self.dialect == "zsh" and re.compile(r"\[|(:[A-Za-z&]\w*)+").match(self.text, self.i)
+            if modified:
+                self.i = modified.end()
             if modified and modified[0] == "[":
                 self.i = (self.text.find("]", self.i) + 1) or len(self.text)
             parts.append(Opaque(quoted) if modified else Param(match[0], "", (), quoted))

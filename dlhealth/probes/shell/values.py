@@ -51,7 +51,7 @@ def join(one: str, other: str) -> str:
     """A value that covers both: the elements that they begin and end with, and what is between unknown."""
     if one == other:
         return one
-    a, b = _tokens(one), _tokens(other)
+    a, b = tokens(one), tokens(other)
     shorter = min(len(a), len(b))
     front = 0
     while front < shorter and a[front] == b[front]:
@@ -61,13 +61,15 @@ def join(one: str, other: str) -> str:
         back += 1
     head, tail = a[:front], a[len(a) - back :]
     if tail:
-        return _text([*head, BEFORE, *tail])
-    return _text([*head, AFTER]) if head else UNKNOWN
+        return text_of([*head, BEFORE, *tail])
+    return text_of([*head, AFTER]) if head else UNKNOWN
 
 
-def _tokens(value: str) -> list[str]:
+def tokens(value: str) -> list[str]:
+    """The elements, where BEFORE and AFTER are elements of their own; `text_of` is the way back."""
     return value.replace(BEFORE, BEFORE + ":").replace(AFTER, ":" + AFTER).split(":")
 
 
-def _text(tokens: list[str]) -> str:
-    return tidy(":".join(tokens).replace(BEFORE + ":", BEFORE).replace(":" + AFTER, AFTER))
+def text_of(elements: list[str]) -> str:
+    """The value of `tokens`."""
+    return tidy(":".join(elements).replace(BEFORE + ":", BEFORE).replace(":" + AFTER, AFTER))

@@ -1,0 +1,147 @@
+"""Why a GPU is not the driver's: kept for a virtual machine, or gone from the bus."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dlhealth.host import Host, Unreadable
+from dlhealth.probes.gpu import Gpu, Gpus
+from dlhealth.probes.journal import Journal
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.nvml import GPU_IS_LOST, Nvml
+
+_LISTS = ("/etc/initramfs-tools/modules", "/etc/modules", "/etc/modules-load.d/*.conf", "/etc/default/grub",
+          "/etc/default/grub.d/*.cfg", "/etc/kernel/cmdline", "/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf",
+          "/etc/initramfs-tools/scripts/init-top/*", "/etc/initramfs-tools/scripts/init-premount/*",
+          "/etc/udev/rules.d/*.rules", "/etc/rc.local")  # fmt: skip
+"""Where guides for passing a GPU to a virtual machine put its ids or its address."""
+_MACHINES = ("/etc/libvirt/qemu/*.xml", "/etc/pve/qemu-server/*.conf", "/etc/pve/nodes/*/qemu-server/*.conf")
+
+
+class Claim(NamedTuple):
+    """A line that keeps a GPU for virtual machines: `source` is "path:LINE"."""
+
+    source: str
+    text: str
+
+
+class Passthrough(NamedTuple):
+    """By address of a GPU that a stub for virtual machines holds: the lines that have it do so, and the definition of a
+    virtual machine that uses it ("" for none)."""
+
+    claims: dict[str, tuple[Claim, ...]]
+    machines: dict[str, str]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def probe(cls, host: Host, gpus: Gpus, kernel: Kernel) -> "Passthrough":
+        claims, machines = {}, {}
+        problems: list[str] = []
+        for gpu in gpus.gpus:
+            if gpu.passed_through:
+                claims[gpu.address] = tuple(_claims(host, gpu, kernel.cmdline, problems))
+                machines[gpu.address] = _machine(host, gpu.address, problems)
+        return cls(claims, machines, tuple(dict.fromkeys(problems)))
+
+
+def _claims(host: Host, gpu: Gpu, cmdline: str, problems: list[str]) -> Iterator[Claim]:
+    wanted = (f"10de:{gpu.device}", gpu.address)
+    words = [w for w in cmdline.split() if any(x in w.lower() for x in wanted)]
+    if words:
+        yield Claim("/proc/cmdline", " ".join(words))
+    for pattern in _LISTS:
+        for path in host.glob(pattern):
+            for number, line in enumerate(_text(host, path, problems).splitlines(), 1):
+                if not line.lstrip().startswith("#") and any(x in line.lower() for x in wanted):
+                    yield Claim(f"{path}:{number}", line.strip()[:200])
+
+
+def _machine(host: Host, address: str, problems: list[str]) -> str:
+    domain, bus, rest = address.split(":")
+    slot, _, function = rest.partition(".")
+    # As libvirt and as Proxmox write an address.
+    element = re.compile(rf"domain=.0x{domain}. bus=.0x{bus}. slot=.0x{slot}. function=.0x{function}")
+    line = re.compile(rf"^hostpci\d+:\s*(?:{domain}:)?{bus}:{slot}(?:\.{function})?\b", re.MULTILINE)
+    for pattern in _MACHINES:
+        for path in host.glob(pattern):
+            text = _text(host, path, problems)
+            if element.search(text) or line.search(text):
+                return path
+    return ""
+
+
+def _text(host: Host, path: str, problems: list[str]) -> str:
+    try:
+        return host.text(path) or ""
+    except Unreadable as problem:
+        problems.append(str(problem))
+        return ""
+
+
+class FallenGpu(NamedTuple):
+    """A GPU of which the kernel log says that it fell off the bus (Xid 79). `gone` is what is seen now: True that it does
+    not answer, False that it does, None that this can't be told; `how` says by what."""
+
+    address: str
+    text: str
+    source: str
+    gone: bool | None
+    how: str
+
+
+class FallenGpus(NamedTuple):
+    """Those of the newest boot in the log."""
+
+    gpus: tuple[FallenGpu, ...]
+
+    @classmethod
+    def probe(cls, host: Host, journal: Journal, modules: KernelModules, nvml: Nvml | None) -> "FallenGpus":
+        found: dict[str, FallenGpu] = {}
+        for line in journal.kernel("fallen off the bus|Xid", last_boot=True):
+            address = fallen_address(line.text)
+            if address and address not in found:
+                gone, how = _answers(host, address, modules, nvml)
+                found[address] = FallenGpu(address, line.text.strip()[:300], line.source, gone, how)
+        return cls(tuple(found.values()))
+
+
+_FALLEN = re.compile(
+    r"NVRM: (?:Xid \(PCI:(?P<xid>[0-9a-f:.]{7,16})\): 79,|GPU (?P<gpu>[0-9a-f:.]{7,16}): GPU has fallen off the bus)",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def fallen_address(text: str) -> str:
+    """The PCI address of which a line of the kernel log says that the GPU there fell off the bus; "" for another line."""
+    found = _FALLEN.search(text)
+    address = (found["xid"] or found["gpu"] or "").lower() if found else ""
+    if address.count(":") == 1:
+        address = f"0000:{address}"
+    return address if "." in address or not address else f"{address}.0"
+
+
+def _answers(host: Host, address: str, modules: KernelModules, nvml: Nvml | None) -> tuple[bool | None, str]:
+    if modules.loaded is None:
+        return None, "this machine does not run now"
+    if nvml:
+        listed = next((g for g in nvml.gpus if g.pci == address), None)
+        if nvml.outcome == "hung":
+            return True, f"NVML does not come back from {nvml.call}"
+        if GPU_IS_LOST in (nvml.code, listed.code if listed else None):
+            return True, "NVML: GPU is lost"
+        if nvml.outcome == "ok" and listed and listed.code is None:
+            return False, "NVML answers for it"
+    folder = f"/sys/bus/pci/devices/{address}"
+    try:
+        if host.exists("/sys/bus/pci/devices") and not host.exists(folder):
+            return True, "it is not on the bus any more"
+        head = host.head(f"{folder}/config", 4)
+    except Unreadable as problem:
+        return None, str(problem)
+    if not head:
+        # Nothing speaks against the log, and a GPU that fell off does not come back without a restart.
+        return True, "the driver has given it up"
+    if head == b"\xff\xff\xff\xff":
+        return True, "its PCI configuration reads ff everywhere"
+    return None, "its PCI configuration can be read again"

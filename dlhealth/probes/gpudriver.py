@@ -1,0 +1,383 @@
+"""Which driver is in place, now and after the next start, and which GPUs it does not support."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dlhealth.data import load
+from dlhealth.host import Host, Unreadable
+from dlhealth.model import Evidence, Severity
+from dlhealth.probes import Options, Unavailable
+from dlhealth.probes.compat import branch_of
+from dlhealth.probes.gpu import Gpu, Gpus, make_gpu
+from dlhealth.probes.journal import Journal, Line
+from dlhealth.probes.kernel import Kernel, in_container
+from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.nvml import Nvml
+from dlhealth.probes.packages import DriverPackages
+
+_HEAD = r"(?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}) \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?installed in this system "
+_REFUSALS = tuple(
+    (kind, re.compile(pattern, re.ASCII | re.IGNORECASE))
+    for kind, pattern in (
+        # What nvidia.ko prints when it probes a device (nv.c, osinit.c); the version stood elsewhere before branch 390.
+        ("no-gsp", _HEAD + r"is not supported by open nvidia\.ko"),
+        ("needs-open", _HEAD + r"requires use of the NVIDIA open kernel modules"),
+        (
+            "too-old",
+            _HEAD + r"is not supported by the (?:NVIDIA )?(?P<version>\d[\d.]+) (?:NVIDIA )?(?:Linux )?driver release",
+        ),
+        (
+            "legacy",
+            r"The NVIDIA (?P<name>[^:]{1,80}?) GPU installed in this system is supported through the NVIDIA "
+            r"(?P<branch>\d{2,3})\.[\dx.]{1,9} Legacy drivers(?:.{0,150}?The (?P<version>\d[\d.]+) NVIDIA driver will)?",
+        ),
+    )
+)
+_AFTER_580 = 580
+"""The branch that a rule has in its name."""
+
+
+class Refusal(NamedTuple):
+    """The driver said in the kernel log that it won't drive a GPU. `kind` is no-gsp, needs-open, too-old or legacy;
+    `branch` the one that supports it, `version` that of the driver; empty or None where it was not said."""
+
+    kind: str
+    address: str
+    device: str
+    name: str
+    branch: int | None
+    version: str
+    text: str
+    source: str
+
+
+def read_refusals(lines: list[Line]) -> Iterator[Refusal]:
+    """Each refusal once. The driver prints one in several lines, each of which begins with "NVRM:"; a journal keeps them
+    as one message, rsyslog as many."""
+    starts: list[int] = []
+    owners: list[Line] = []
+    text = ""
+    for line in lines:
+        for part in line.text.replace("#012", "\n").split("\n"):
+            found = re.search(r"NVRM:?\s*(.*)", part)
+            if found:
+                starts.append(len(text))
+                owners.append(line)
+                text += f"{' '.join(found[1].split())} "
+    seen = set()
+    for kind, pattern in _REFUSALS:
+        for match in pattern.finditer(text):
+            groups = match.groupdict()
+            branch = groups.get("branch")
+            refusal = Refusal(
+                kind,
+                (groups.get("address") or "").lower(),
+                (groups.get("device") or "").lower(),
+                groups.get("name") or "",
+                int(branch) if branch else None,
+                (groups.get("version") or "").rstrip("."),
+                f"NVRM: {match[0].strip()}",
+                next((o.source for s, o in zip(reversed(starts), reversed(owners), strict=True) if s <= match.start())),
+            )
+            if refusal not in seen:
+                seen.add(refusal)
+                yield refusal
+
+
+class DriverInPlace(NamedTuple):
+    """One driver. `open` is the flavour of its kernel module (None: not known), `source` where the version stands;
+    `loaded` that the running kernel has it."""
+
+    version: str
+    branch: int
+    open: bool | None
+    source: str
+    loaded: bool
+
+    @property
+    def flavour(self) -> str:
+        return {None: "", True: ", open kernel module", False: ", closed kernel module"}[self.open]
+
+
+class Drivers(NamedTuple):
+    """`now` is the loaded one, `later` the one that the next start has. `system` is like "debian 12"; `packages` are the
+    names of the driver's packages, none where it came another way; `repository` says that they are NVIDIA's own."""
+
+    now: DriverInPlace | None
+    later: DriverInPlace | None
+    system: str
+    packages: tuple[str, ...]
+    repository: bool
+
+    @property
+    def judged(self) -> tuple[DriverInPlace, ...]:
+        """The loaded one first; the other too where it is another one."""
+        both = [d for d in (self.now, self.later) if d]
+        same = len(both) == 2 and both[0].version == both[1].version and both[1].open in (both[0].open, None)
+        return tuple(both[:1] if same else both)
+
+    def offer(self, lowest: int, highest: int | None, *, open_flavour: bool, near: int) -> tuple[int, str, str] | None:
+        """A package of the distribution that installs a driver of these branches: branch, name, newest kernel that its
+        changelog names. The branch `near`, or else the newest. None where none is known, or where the driver did not
+        come from the distribution: two sources don't mix."""
+        if not self.packages or self.repository:
+            return None
+        key = "open" if open_flavour else "closed"
+        server = any("-server" in name for name in self.packages)
+        rows = [
+            row
+            for row in load("driver_branches")["packages"]
+            if row["system"] == self.system
+            and row[key]
+            and lowest <= row["branch"]
+            and (highest is None or row["branch"] <= highest)
+            # The same name means another version of it, which the distribution does not have.
+            and row[key] not in self.packages
+        ]
+        rows.sort(key=lambda row: (row["branch"] == near, row["branch"], ("-server" in row[key]) == server))
+        if not rows:
+            return None
+        return rows[-1]["branch"], rows[-1][key], rows[-1]["kernel"] or ""
+
+    @classmethod
+    def probe(
+        cls, host: Host, options: Options, kernel: Kernel, modules: KernelModules, packages: DriverPackages | None
+    ) -> "Drivers":
+        if in_container(host):
+            raise Unavailable("in a container the driver is that of the host")
+        now = None
+        if modules.loaded_version and kernel.running and not options.next_boot:
+            now = _loaded(modules, kernel)
+        later = _installed(modules, kernel, packages)
+        if now is None and later is None:
+            raise Unavailable("there is no NVIDIA driver here")
+        members = packages.members if packages else ()
+        repository = any(m.family == "nvidia-repo" for m in members)
+        return cls(now, later, _system(host), tuple(m.package.name for m in members), repository)
+
+
+def _loaded(modules: KernelModules, kernel: Kernel) -> DriverInPlace | None:
+    version = modules.loaded_version or ""
+    is_open, disk = modules.loaded_open, modules.on_disk(kernel.running)
+    if is_open is None and disk and disk.version == version:
+        is_open = disk.open
+    branch = branch_of(version)
+    return DriverInPlace(version, branch, is_open, "/proc/driver/nvidia/version", True) if branch else None
+
+
+def _installed(modules: KernelModules, kernel: Kernel, packages: DriverPackages | None) -> DriverInPlace | None:
+    releases = (kernel.next_boot, kernel.target)
+    disk = next((f for r in releases if r and (f := modules.on_disk(r)) and f.version), None)
+    if disk and (branch := branch_of(disk.version)):
+        return DriverInPlace(disk.version, branch, disk.open, disk.path, False)
+    if packages and packages.version and (branch := branch_of(packages.version)):
+        # Debian's two flavours may be installed side by side: then an alternative decides.
+        flavours = {m.open for m in packages.role("module", "prebuilt")}
+        is_open = flavours.pop() if len(flavours) == 1 else None
+        return DriverInPlace(packages.version, branch, is_open, "/var/lib/dpkg/status", False)
+    return None
+
+
+def _system(host: Host) -> str:
+    """ "ubuntu 24.04", also for a distribution that is made from it."""
+    values = {}
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            text = host.text(path)
+        except Unreadable:
+            text = None
+        if text is not None:
+            values = dict(line.partition("=")[::2] for line in text.replace('"', "").splitlines())
+            break
+    names = load("driver_branches")["codenames"]
+    base = names.get(values.get("UBUNTU_CODENAME") or values.get("VERSION_CODENAME", ""))
+    return base or f"{values.get('ID', '')} {values.get('VERSION_ID', '')}".strip()
+
+
+class Misfit(NamedTuple):
+    """A driver that does not support a GPU. `kind` is:
+
+    legacy      the driver is newer than the last branch for the GPU, 470 or older
+    dropped     the same, and that branch is 580
+    too-old     the driver is older than the GPU
+    no-gsp      the open kernel module, on a GPU that only the closed one supports
+    needs-open  the closed kernel module, on a GPU that only the open one supports
+
+    `branch` is the last (legacy, dropped) or the first (too-old) that supports it. `later` says that only the next
+    start brings this driver, `cured` that the next start brings one that fits; `others` are GPUs that this driver does
+    serve.
+    """
+
+    kind: str
+    gpu: Gpu
+    driver: DriverInPlace
+    branch: int | None
+    said: Refusal | None
+    later: bool
+    cured: bool
+    others: tuple[Gpu, ...]
+
+    @property
+    def subject(self) -> str:
+        return f"gpu:{self.gpu.address}" if self.gpu.address else "host"
+
+    @property
+    def severity(self) -> Severity:
+        """An error where no GPU works; an old card that draws the screen beside one that computes is worth knowing."""
+        if self.others and self.kind == "legacy":
+            return Severity.NOTE
+        return Severity.WARNING if self.later or self.others else Severity.ERROR
+
+    @property
+    def who(self) -> str:
+        """The GPU, for a sentence."""
+        about = f" ({self.gpu.architecture})" if self.gpu.architecture else ""
+        return f"the {self.gpu.name}{about}" + (f" at {self.gpu.address}" if self.gpu.address else "")
+
+    @property
+    def when(self) -> str:
+        return "From the next start on, " if self.later else ""
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        found = [Evidence(self.driver.source, f"{self.driver.version}{self.driver.flavour}")]
+        if self.gpu.device and self.gpu.address:
+            found.append(Evidence(f"PCI device {self.gpu.address}", f"10de:{self.gpu.device} {self.gpu.name}"))
+        if self.said:
+            found.append(Evidence(self.said.source, self.said.text))
+        found += [Evidence(f"PCI device {g.address}", f"10de:{g.device} {g.name}, supported") for g in self.others]
+        return tuple(found)
+
+
+class Doubt(NamedTuple):
+    """A GPU of which it is not known whether the driver supports it; `flavour` where only its kernel module is in doubt."""
+
+    gpu: Gpu
+    reason: str
+    flavour: bool
+
+
+class DriverFit(NamedTuple):
+    """Every GPU that the driver does not support, at most once each."""
+
+    misfits: tuple[Misfit, ...]
+    doubts: tuple[Doubt, ...]
+
+    def of(self, *kinds: str) -> Iterator[Misfit]:
+        return (m for m in self.misfits if m.kind in kinds)
+
+    def unserved(self) -> frozenset[str]:
+        """Addresses of the GPUs that the driver does not drive, whatever happens."""
+        return frozenset(m.gpu.address for m in self.misfits if not m.later)
+
+    @classmethod
+    def probe(
+        cls, host: Host, drivers: Drivers, gpus: Gpus | None, journal: Journal | None, nvml: Nvml | None
+    ) -> "DriverFit":
+        # Only these lines are of the driver; the newest boot, as an older driver may have been there before.
+        lines = list(journal.kernel("NVRM", last_boot=True)) if journal else []
+        refusals = tuple(read_refusals(lines))
+        if gpus is None:
+            candidates = tuple(_named(r) for r in refusals)
+            if not candidates:
+                raise Unavailable("there is no PCI bus to look at, and the kernel log names no GPU")
+        else:
+            candidates = tuple(g for g in gpus.gpus if not g.passed_through)
+        # What NVML lists without complaint works, whatever a table says.
+        working = {g.pci for g in nvml.gpus if g.code is None} if nvml and nvml.outcome == "ok" else set()
+        misfits, doubts = [], []
+        for gpu in dict.fromkeys(candidates):
+            judged = [_judge(gpu, d, refusals, working, candidates) for d in drivers.judged]
+            bad = next((i for i, (kind, *_) in enumerate(judged) if kind not in ("", "?")), None)
+            if bad is not None:
+                kind, branch, said, _ = judged[bad]
+                driver = drivers.judged[bad]
+                others = tuple(
+                    g
+                    for g in candidates
+                    if g != gpu and _judge(g, driver, refusals, working, candidates)[0] == "" and g.known
+                )
+                cured = bad == 0 and len(judged) > 1 and judged[1][0] == ""
+                misfits.append(Misfit(kind, gpu, driver, branch, said, bad > 0, cured, others))
+            elif judged and judged[0][0] == "?":
+                said = judged[0][2]
+                flavour = gpu.known and (said is None or said.kind in ("no-gsp", "needs-open"))
+                doubts.append(Doubt(gpu, judged[0][3], flavour))
+        return cls(tuple(misfits), tuple(doubts))
+
+
+_Verdict = tuple[str, int | None, Refusal | None, str]
+
+
+def _judge(
+    gpu: Gpu, driver: DriverInPlace, refusals: tuple[Refusal, ...], working: set[str], gpus: tuple[Gpu, ...]
+) -> _Verdict:
+    """(kind, branch, what the driver said, reason of a doubt): kind "" where it fits, "?" where that is not known."""
+    if driver.loaded and gpu.address in working:
+        return "", None, None, ""
+    said = next((r for r in refusals if _about(r, gpu, gpus) and r.version in ("", driver.version)), None)
+    if gpu.last_branch is not None and driver.branch > gpu.last_branch:
+        return "dropped" if gpu.last_branch == _AFTER_580 else "legacy", gpu.last_branch, said, ""
+    if gpu.first_branch is not None and driver.branch < gpu.first_branch:
+        return "too-old", _needed(gpu), said, ""
+    if driver.open and gpu.supports_open is False:
+        return "no-gsp", gpu.last_branch, said, ""
+    if driver.open is False and gpu.needs_open:
+        return "needs-open", gpu.first_branch, said, ""
+    if said:
+        return _as_said(gpu, driver, said)
+    if not gpu.known:
+        # A driver that does not support a device leaves it alone.
+        if driver.loaded and gpu.driver == "nvidia":
+            return "", None, None, ""
+        return "?", None, None, f"{gpu.name} is in no list of this version of dlhealth"
+    if driver.open is None and (gpu.needs_open or gpu.supports_open is False):
+        return "?", None, None, f"{driver.source} does not tell whether the kernel module is the open one"
+    return "", None, None, ""
+
+
+def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
+    """What to make of a refusal that the table does not foresee."""
+    if said.kind == "legacy" and not gpu.known:
+        return "dropped" if said.branch and said.branch >= _AFTER_580 else "legacy", said.branch, said, ""
+    if said.kind == "too-old" and (not gpu.known or (gpu.listed is not None and driver.branch < gpu.listed)):
+        return "too-old", _needed(gpu), said, ""
+    if said.kind in ("no-gsp", "needs-open") and not gpu.known:
+        return said.kind, None, said, ""
+    if said.kind == "needs-open" and not driver.open:
+        return said.kind, gpu.first_branch, said, ""
+    # A virtual machine, a wrong firmware setting or a device that does not wake up give the same message.
+    return (
+        "?",
+        None,
+        said,
+        f"the kernel log says: {said.text}; but this model is supported, so the cause is another one",
+    )
+
+
+def _needed(gpu: Gpu) -> int | None:
+    """A branch that is known to support it, as far as one is known."""
+    newest_list = max(row["branch"] for row in load("driver_branches")["packages"])
+    return gpu.listed if gpu.listed and gpu.listed < newest_list else gpu.first_branch
+
+
+def _about(said: Refusal, gpu: Gpu, gpus: tuple[Gpu, ...]) -> bool:
+    if said.address:
+        return said.address == gpu.address
+    if said.device:
+        return said.device == gpu.device
+    if said.name and _plain(said.name) == _plain(gpu.name):
+        return True
+    return len(gpus) == 1 and gpu.driver != "nvidia"
+
+
+def _plain(name: str) -> str:
+    return name.replace("NVIDIA ", "").strip().lower()
+
+
+def _named(said: Refusal) -> Gpu:
+    """The GPU that a line of the log is about, where there is no bus to look at."""
+    if said.device:
+        return make_gpu(said.address, said.device)
+    return Gpu("", "", said.name or "NVIDIA GPU", "", "", "", True, None, None, False, None)
