@@ -47,7 +47,7 @@ from dlhealth.probes.cudnn import (
 from dlhealth.probes.cudnn import (
     package_names as cudnn_package_names,
 )
-from dlhealth.probes.devices import DeviceNodes, Node
+from dlhealth.probes.devices import DeviceNodes, Maker, Node
 from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
 from dlhealth.probes.dkms import Dkms, DkmsModule, ModuleBuild, lowest_driver_for_kernel
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
@@ -63,6 +63,7 @@ from dlhealth.probes.frameworks import (
     torch_wheel,
 )
 from dlhealth.probes.gpu import Gpu, Gpus
+from dlhealth.probes.gpuclaims import Claim, FallenGpu, FallenGpus, Passthrough
 from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.initramfs import Initramfs
@@ -97,6 +98,7 @@ __all__ = [
     "ByHand",
     "ChangeMode",
     "ChangeOwner",
+    "Claim",
     "Compiler",
     "Compilers",
     "Complaint",
@@ -134,6 +136,8 @@ __all__ = [
     "EditFile",
     "Environments",
     "Evidence",
+    "FallenGpu",
+    "FallenGpus",
     "FileSystem",
     "Finding",
     "GlxAlternative",
@@ -160,6 +164,7 @@ __all__ = [
     "Loop",
     "Machine",
     "MakeLink",
+    "Maker",
     "Misfit",
     "ModprobeConfig",
     "ModprobeLine",
@@ -173,6 +178,7 @@ __all__ = [
     "PackageLocks",
     "PackageOrigins",
     "Packages",
+    "Passthrough",
     "PipInstall",
     "Plan",
     "Problem",

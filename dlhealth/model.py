@@ -7,7 +7,9 @@ they are immutable, they print, and defining one costs a tenth of what a datacla
 import re
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from dlhealth.lean import NamedTuple
 
 
 class Severity(str, Enum):

@@ -40,9 +40,10 @@ from dlhealth.api import (
     UserPaths,
     without_element,
 )
+from dlhealth.lean import regex
 
-_CONDA = re.compile(r"/(\w*conda\d*|miniforge\d*|mambaforge|micromamba|envs)/", re.IGNORECASE)
-_SYSTEM = re.compile(
+_CONDA = regex(r"/(\w*conda\d*|miniforge\d*|mambaforge|micromamba|envs)/", re.IGNORECASE)
+_SYSTEM = regex(
     r"lib(ssl|crypto|curl|tinfow?|ncursesw?|readline|tcl8\.\d|sqlite3|z|glib-2\.0|gio-2\.0|dbus-1|ffi|lzma|expat|"
     r"gssapi_krb5|krb5|xml2|X11|xcb|systemd)\.so(\.\d+)*"
 )

@@ -18,7 +18,6 @@ By hand
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dlhealth.api import (
     ByHand,
@@ -43,6 +42,7 @@ from dlhealth.api import (
     version_key,
     without_element,
 )
+from dlhealth.lean import NamedTuple
 
 
 class LdLibraryPathOldCudnnShadowsTorch(Rule):

@@ -3,15 +3,19 @@
 What you see
     NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.
     ERROR: Unable to load the kernel module 'nvidia.ko' (.run installer)
+    lspci -nnk: Kernel driver in use: nouveau
 Why
     The kernel brings its own driver, nouveau, which takes the GPU at the start unless it is told not to. No file in
     modprobe.d tells it: a partial installation, or a .run installer that was not allowed to.
+    Without an NVIDIA driver, and for a GPU that the installed one does not support, nouveau is right where it is. A
+    nouveau module that is loaded but holds no GPU does no harm.
 Repair
-    Blacklist nouveau, rebuild the initramfs, and restart. Only where the NVIDIA module for that kernel is there.
+    Blacklist nouveau, rebuild the initramfs, and restart. Only where the NVIDIA module for the kernel that comes up
+    then is there.
 What the repair risks
     If the NVIDIA module can't load after all, the screen has no accelerated display until the blacklist is undone.
 By hand
-    printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/blacklist-nouveau.conf
+    printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/dlhealth-nouveau.conf
     update-initramfs -u -k all; reboot
 """
 
@@ -19,6 +23,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     ByHand,
+    DriverFit,
     DriverPackages,
     Evidence,
     Finding,
@@ -35,12 +40,13 @@ from dlhealth.api import (
     Scenario,
     Severity,
     Stage,
+    Unknown,
     UpdateInitramfs,
     WriteFile,
 )
 
-PATH = "/etc/modprobe.d/blacklist-nouveau.conf"
-TEXT = "blacklist nouveau\noptions nouveau modeset=0\n"
+PATH = "/etc/modprobe.d/dlhealth-nouveau.conf"
+TEXT = "# nouveau takes the GPU before the NVIDIA driver can.\nblacklist nouveau\noptions nouveau modeset=0\n"
 
 
 class NouveauBoundInsteadOfNvidia(Rule):
@@ -57,43 +63,51 @@ class NouveauBoundInsteadOfNvidia(Rule):
         gpus: Gpus,
         kernel: Kernel,
         modules: KernelModules,
-        config: ModprobeConfig,
+        config: ModprobeConfig | None,
         packages: DriverPackages | None,
-    ) -> Iterator[Finding]:
+        fit: DriverFit | None,
+    ) -> Iterator[Finding | Unknown]:
+        for problem in gpus.problems:
+            yield Unknown(problem)
+        if gpus.container:
+            yield Unknown("in a container, which driver holds a GPU is the host's affair")
+            return
         if not modules.files and not (packages and packages.version):
             return  # nobody wants the NVIDIA driver: nouveau is right
-        lines = config.blacklists("nouveau")
-        disk = modules.on_disk(kernel.running)
+        lines = config.blacklists("nouveau") if config else ()
+        unserved = fit.unserved() if fit else frozenset()
+        lacking = [r for r in dict.fromkeys((kernel.target, kernel.next_boot)) if r and not modules.on_disk(r)]
         for gpu in gpus.gpus:
-            if gpu.driver != "nouveau":
+            if gpu.driver != "nouveau" or gpu.address in unserved:
                 continue
+            disk = modules.on_disk(kernel.target)
             yield self.finding(
                 f"gpu:{gpu.address}",
                 f"nouveau holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver can't use it",
                 Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", "nouveau"),
-                Evidence(
-                    "/etc/modprobe.d",
-                    f"{lines[0].source}: blacklist nouveau" if lines else "nothing blacklists nouveau",
-                ),
-                Evidence(
-                    f"/lib/modules/{kernel.running}",
-                    f"{disk.path} {disk.version}" if disk else "no NVIDIA module for this kernel",
-                ),
-                module="yes" if disk else "",
+                Evidence(lines[0].source, "blacklist nouveau")
+                if lines
+                else Evidence("/etc/modprobe.d", "nothing blacklists nouveau"),
+                Evidence(disk.path, disk.version)
+                if disk
+                else Evidence(f"/lib/modules/{kernel.target}", "no NVIDIA module for this kernel"),
+                lacking=" ".join(lacking) if kernel.target else "any kernel",
                 blacklisted="yes" if lines else "",
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        if not finding.detail["module"]:
+        if lacking := finding.detail["lacking"]:
             yield Plan(
-                "First get the NVIDIA module built for this kernel: without it, nouveau is all that draws the screen",
+                "First get the NVIDIA module built: without it, nouveau is all that draws the screen",
                 Risk.MEDIUM,
-                (ByHand("build or install the NVIDIA module for this kernel, then run dlhealth doctor again"),),
+                (ByHand(f"build or install the NVIDIA module for {lacking}, then run dlhealth doctor again"),),
             )
             return
         write = () if finding.detail["blacklisted"] else (WriteFile(PATH, TEXT),)
         yield Plan(
-            "Blacklist nouveau, rebuild the initramfs and restart",
+            "Blacklist nouveau, rebuild the initramfs and restart"
+            if write
+            else "Rebuild the initramfs with the blacklist that is there, and restart",
             Risk.MEDIUM,
             (*write, UpdateInitramfs("all"), Reboot()),
             reboot=True,
@@ -109,10 +123,19 @@ class NouveauBoundInsteadOfNvidia(Rule):
         )
         # A module alone is no driver: its libraries are missing too.
         yield Scenario("a module without a blacklist", runfile, finds=gpu, alone=False)
-        ubuntu = Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(loaded=False)
+        unlisted = "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"
         yield Scenario(
             "packages whose blacklist was removed",
-            ubuntu.remove("/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"),
+            Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(loaded=False).remove(unlisted),
+            finds=gpu,
+        )
+        event = "/sys/bus/pci/devices/0000:01:00.0/uevent"
+        yield Scenario(
+            "a copy of /sys that has no links",
+            Machine.ubuntu2404()
+            .ubuntu_driver(loaded=False)
+            .remove(unlisted)
+            .file(event, "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:1B06\nPCI_SUBSYS_ID=1043:85E4\n"),
             finds=gpu,
         )
         yield Scenario(
@@ -121,10 +144,25 @@ class NouveauBoundInsteadOfNvidia(Rule):
             finds=gpu,
             causes=("dkms-module-missing-for-running-kernel",),
         )
+        yield Scenario(
+            "an initramfs without the blacklist is the cause",
+            Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(loaded=False).initramfs("6.8.0-50-generic", {}),
+            finds=gpu,
+            causes=("initramfs-stale-nouveau-blacklist",),
+        )
         yield Scenario("no NVIDIA driver wanted", Machine.debian12().gpu(driver="nouveau"))
+        yield Scenario(
+            "a Kepler that the driver does not support",
+            Machine.debian12().gpu("1286", "0000:02:00.0", driver="nouveau").gpu().debian_driver(),
+        )
         yield Scenario("nvidia holds it", Machine.debian12_gpu())
         yield Scenario(
             "nouveau is loaded but holds nothing",
             Machine.debian12_gpu().append("/proc/modules", "nouveau 2400256 0 - Live 0x0\n"),
         )
         yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)
+        yield Scenario(
+            "a container, where the bus is the host's",
+            Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(kernels=(), loaded=False).file("/.dockerenv"),
+            unknown=True,
+        )

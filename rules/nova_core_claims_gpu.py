@@ -5,14 +5,15 @@ What you see
     NVRM: No NVIDIA devices probed.
 Why
     Some kernels from 7.0 on are built with nova_core, which takes Turing and newer GPUs. A blacklist that names nouveau
-    alone does not stop it.
+    alone does not stop it. Packaged drivers were taught to blacklist it; a .run file was not.
+    Without an NVIDIA driver it is right where it is.
 Repair
     Blacklist nova_core and nova_drm beside nouveau, rebuild the initramfs, restart. Only where the NVIDIA module for
-    that kernel is there.
+    the kernel that comes up then is there.
 What the repair risks
     If the NVIDIA module can't load after all, the screen has no accelerated display until the blacklist is undone.
 By hand
-    printf 'blacklist nova_core\\nblacklist nova_drm\\n' > /etc/modprobe.d/blacklist-nova.conf
+    printf 'blacklist nova_core\\nblacklist nova_drm\\nblacklist nouveau\\n' > /etc/modprobe.d/dlhealth-nova.conf
     update-initramfs -u -k all; reboot
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     ByHand,
+    DriverFit,
     DriverPackages,
     Evidence,
     Finding,
@@ -28,6 +30,7 @@ from dlhealth.api import (
     KernelModules,
     Layer,
     Machine,
+    ModprobeConfig,
     Plan,
     Reboot,
     Risk,
@@ -35,13 +38,15 @@ from dlhealth.api import (
     Scenario,
     Severity,
     Stage,
+    Unknown,
     UpdateInitramfs,
     WriteFile,
 )
 
-PATH = "/etc/modprobe.d/blacklist-nova.conf"
-TEXT = "blacklist nova_core\nblacklist nova_drm\n"
-NAMES = ("novacore", "nova_core", "nova-core")
+PATH = "/etc/modprobe.d/dlhealth-nova.conf"
+MODULES = ("nova_core", "nova_drm", "nouveau")
+# The driver calls itself NovaCore; its module is nova_core.
+NAMES = ("novacore", "nova_core", "nova-core", "nova")
 
 
 class NovaCoreClaimsGpu(Rule):
@@ -54,36 +59,53 @@ class NovaCoreClaimsGpu(Rule):
     explains = ("login-loop-glx-broken-driver-mismatch", "nvidia-module-not-loaded", "uvm-device-node-missing")
 
     def detect(
-        self, gpus: Gpus, kernel: Kernel, modules: KernelModules, packages: DriverPackages | None
-    ) -> Iterator[Finding]:
+        self,
+        gpus: Gpus,
+        kernel: Kernel,
+        modules: KernelModules,
+        config: ModprobeConfig | None,
+        packages: DriverPackages | None,
+        fit: DriverFit | None,
+    ) -> Iterator[Finding | Unknown]:
+        for problem in gpus.problems:
+            yield Unknown(problem)
+        if gpus.container:
+            yield Unknown("in a container, which driver holds a GPU is the host's affair")
+            return
         if not modules.files and not (packages and packages.version):
             return
-        disk = modules.on_disk(kernel.running)
+        missing = [m for m in MODULES if not (config and config.blacklists(m))]
+        unserved = fit.unserved() if fit else frozenset()
+        lacking = [r for r in dict.fromkeys((kernel.target, kernel.next_boot)) if r and not modules.on_disk(r)]
         for gpu in gpus.gpus:
-            if gpu.driver.lower() in NAMES:
-                yield self.finding(
-                    f"gpu:{gpu.address}",
-                    f"{gpu.driver} holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver can't use it",
-                    Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", gpu.driver),
-                    Evidence(
-                        f"/lib/modules/{kernel.running}",
-                        f"{disk.path} {disk.version}" if disk else "no NVIDIA module for this kernel",
-                    ),
-                    module="yes" if disk else "",
-                )
+            if gpu.driver.lower() not in NAMES or gpu.address in unserved:
+                continue
+            disk = modules.on_disk(kernel.target)
+            yield self.finding(
+                f"gpu:{gpu.address}",
+                f"{gpu.driver} holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver can't use it",
+                Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", gpu.driver),
+                Evidence("/etc/modprobe.d", f"not blacklisted: {', '.join(missing) or 'none'}"),
+                Evidence(disk.path, disk.version)
+                if disk
+                else Evidence(f"/lib/modules/{kernel.target}", "no NVIDIA module for this kernel"),
+                lacking=" ".join(lacking) if kernel.target else "any kernel",
+                missing=" ".join(missing),
+            )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        if not finding.detail["module"]:
+        if lacking := finding.detail["lacking"]:
             yield Plan(
-                "First get the NVIDIA module built for this kernel",
+                "First get the NVIDIA module built",
                 Risk.MEDIUM,
-                (ByHand("build or install the NVIDIA module for this kernel, then run dlhealth doctor again"),),
+                (ByHand(f"build or install the NVIDIA module for {lacking}, then run dlhealth doctor again"),),
             )
             return
+        text = "".join(f"blacklist {m}\n" for m in finding.detail["missing"].split())
         yield Plan(
             "Blacklist nova_core, rebuild the initramfs and restart",
             Risk.MEDIUM,
-            (WriteFile(PATH, TEXT), UpdateInitramfs("all"), Reboot()),
+            (*((WriteFile(PATH, text),) if text else ()), UpdateInitramfs("all"), Reboot()),
             reboot=True,
         )
 
@@ -94,11 +116,21 @@ class NovaCoreClaimsGpu(Rule):
             "on Ubuntu, by its driver name",
             Machine.ubuntu2404().gpu("2684", driver="NovaCore").ubuntu_driver(loaded=False),
             finds=gpu,
+            alone=False,  # Ubuntu's file blacklists nouveau, which is not in this initramfs
         )
         yield Scenario(
             "by its module name",
             Machine.debian12().gpu("2684", driver="nova_core").debian_driver(loaded=False),
             finds=gpu,
+            alone=False,  # the same
+        )
+        yield Scenario(
+            "no module for this kernel is worth a step of its own",
+            Machine.debian12()
+            .gpu("2684", driver="NovaCore")
+            .nvidia_module("6.1.0-49-amd64", "535.183.01", name="nvidia.ko", place="kernel/drivers/video"),
+            finds=gpu,
+            alone=False,  # nothing but a module is installed
         )
         yield Scenario("no NVIDIA driver wanted", Machine.debian12().gpu("2684", driver="NovaCore"))
         yield Scenario("nvidia holds it", Machine.debian12_gpu())

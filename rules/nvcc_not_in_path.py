@@ -19,10 +19,12 @@ import posixpath
 from collections.abc import Iterator
 
 from dlhealth.api import (
+    CudaDriver,
     CudaToolkits,
     Environments,
     Evidence,
     Finding,
+    Gpus,
     Layer,
     Machine,
     Plan,
@@ -46,7 +48,12 @@ class NvccNotInPath(Rule):
     severity = Severity.WARNING
 
     def detect(
-        self, toolkits: CudaToolkits, environments: Environments, paths: UserPaths
+        self,
+        toolkits: CudaToolkits,
+        environments: Environments,
+        paths: UserPaths,
+        gpus: Gpus | None,
+        driver: CudaDriver | None,
     ) -> Iterator[Finding | Unknown]:
         installed = [t for t in toolkits.toolkits if t.nvcc and not t.distribution]
         # The distribution's own nvcc is in /usr/bin.
@@ -70,6 +77,8 @@ class NvccNotInPath(Rule):
                 Evidence(toolkit.nvcc, f"CUDA {toolkit.release or toolkit.version}"),
                 *(Evidence(f"PATH of {user}", environments.value(user, "PATH") or "not set") for user in without),
                 about=[f"user:{user}" for user in without],
+                # Without a GPU and a driver nobody is known to work with it here.
+                severity=Severity.WARNING if (gpus and gpus.gpus) or (driver and driver.versions) else Severity.NOTE,
             )
 
     def remedies(self, finding: Finding, toolkits: CudaToolkits, environments: Environments) -> Iterator[Plan]:

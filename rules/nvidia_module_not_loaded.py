@@ -5,6 +5,7 @@ What you see
 Why
     Something kept it from loading at the start: a signature that Secure Boot rejects, another driver that holds the
     GPU, a blacklist, a GPU that it does not support. Or it was unloaded, or installed since the start.
+    A GPU that prime-select switched off, or that a virtual machine has, is not looked at.
 Repair
     Load it.
 What the repair risks
@@ -16,9 +17,12 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
+    ByHand,
+    DriverFit,
     Evidence,
     Finding,
     Gpus,
+    Journal,
     Kernel,
     KernelModules,
     Layer,
@@ -26,12 +30,19 @@ from dlhealth.api import (
     Machine,
     ModprobeConfig,
     Plan,
+    Reboot,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
+    Unknown,
 )
+
+# prime-select's own files say that the GPU is off because somebody chose so.
+CHOSEN = ("prime", "blacklist-nvidia.conf")
+# What the kernel says of a module that it did not take, or that found nothing to drive.
+SAID = r"\bnvidia: (?:disagrees|Unknown symbol|version magic)|NVRM: (?:No NVIDIA|None of the NVIDIA|API mismatch)|nvidia.*probe.* failed with error"
 
 
 class NvidiaModuleNotLoaded(Rule):
@@ -42,44 +53,116 @@ class NvidiaModuleNotLoaded(Rule):
     severity = Severity.ERROR
     explains = ("login-loop-glx-broken-driver-mismatch", "uvm-device-node-missing")
 
-    def detect(self, gpus: Gpus, kernel: Kernel, modules: KernelModules, config: ModprobeConfig) -> Iterator[Finding]:
-        disk = modules.on_disk(kernel.running)
-        if modules.loaded is None or "nvidia" in modules.loaded or modules.loaded_version or disk is None:
+    def detect(
+        self,
+        gpus: Gpus,
+        kernel: Kernel,
+        modules: KernelModules,
+        config: ModprobeConfig | None,
+        fit: DriverFit | None,
+        journal: Journal | None,
+    ) -> Iterator[Finding | Unknown]:
+        if modules.loaded is None:
+            yield Unknown("which modules are loaded only a running machine can tell")
             return
-        # Switched off on purpose (prime-select), or held for a virtual machine: other rules, or none.
-        chosen = [li for li in config.blacklists("nvidia") if "prime" in li.source or "blacklist-nvidia" in li.source]
-        free = [g for g in gpus.gpus if g.driver != "vfio-pci"]
+        disk = modules.on_disk(kernel.running)
+        if "nvidia" in modules.loaded or modules.loaded_version or disk is None:
+            return
+        blacklists = config.blacklists("nvidia") if config else ()
+        chosen = [li for li in blacklists if any(c in li.source for c in CHOSEN)]
+        free = [g for g in gpus.gpus if not g.passed_through]
         if not free or chosen:
             return
+        # A GPU that the driver ignores is no reason to load it; where all are, that is the cause.
+        unserved = fit.unserved() if fit else frozenset()
+        wanting = [g for g in free if g.address not in unserved] or free
+        disabled = [
+            li
+            for li in (config.lines if config else ())
+            if li.directive == "install"
+            and li.module == "nvidia"
+            and li.arguments.split()[:1] in (["/bin/false"], ["/bin/true"])
+        ]
+        word = next((w for w in kernel.cmdline.split() if w.startswith("module_blacklist=") and "nvidia" in w), "")
+        said = next(journal.kernel(SAID, last_boot=True), None) if journal else None
         yield self.finding(
             f"kernel:{kernel.running}",
-            f"The NVIDIA module {disk.version} is installed for kernel {kernel.running} but not loaded, so nothing can use the {free[0].name}",
+            f"The NVIDIA module {disk.version} is installed for kernel {kernel.running} but not loaded, so nothing can use the {wanting[0].name}",
             Evidence("/proc/modules", "no nvidia module"),
             Evidence(disk.path, disk.version),
-            Evidence(f"/sys/bus/pci/devices/{free[0].address}", f"driver: {free[0].driver or 'none'}"),
+            *(Evidence(f"/sys/bus/pci/devices/{g.address}/driver", g.driver or "none") for g in wanting[:4]),
+            *(Evidence(li.source, f"blacklist {li.module}") for li in blacklists[:2]),
+            *(Evidence(li.source, f"install {li.module} {li.arguments}") for li in disabled[:1]),
+            *([Evidence("/proc/cmdline", word)] if word else []),
+            *([Evidence(said.source, said.text.strip()[:200])] if said else []),
+            about=[f"gpu:{g.address}" for g in wanting],
+            disabled=disabled[0].source if disabled else f"the kernel's command line ({word})" if word else "",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
+        if where := finding.detail["disabled"]:
+            yield Plan(
+                "Let the module load again",
+                Risk.LOW,
+                (
+                    ByHand(f"{where} keeps the module from loading: take that away if nobody wants it any more"),
+                    Reboot(),
+                ),
+                reboot=True,
+            )
+            return
         yield Plan("Load the module", Risk.LOW, (LoadModules(("nvidia",)),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
+        debian, ubuntu = "kernel:6.1.0-50-amd64", "kernel:6.8.0-50-generic"
+        yield Scenario("unloaded by hand", Machine.debian12().gpu(driver="").debian_driver(loaded=False), finds=debian)
         yield Scenario(
-            "unloaded by hand",
-            Machine.debian12().gpu(driver="").debian_driver(loaded=False),
-            finds="kernel:6.1.0-50-amd64",
+            "installed as false",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(loaded=False)
+            .file("/etc/modprobe.d/off.conf", "install nvidia /bin/false\n"),
+            finds=ubuntu,
         )
         yield Scenario(
             "Secure Boot keeps it out",
             Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False).secure_boot(),
-            finds="kernel:6.8.0-50-generic",
+            finds=ubuntu,
             causes=("secure-boot-unsigned-module",),
+        )
+        yield Scenario(
+            "the GPU is too old for it",
+            Machine.debian12().gpu("1286", driver="").debian_driver(loaded=False),
+            finds=debian,
+            causes=("legacy-gpu-needs-470-390-340",),
+        )
+        yield Scenario(
+            "nouveau holds the GPU",
+            Machine.debian12()
+            .gpu(driver="nouveau")
+            .debian_driver(loaded=False)
+            .remove("/etc/modprobe.d/nvidia-blacklists-nouveau.conf"),
+            finds=debian,
+            causes=("nouveau-bound-instead-of-nvidia",),
+        )
+        yield Scenario(
+            "a blacklist that Bumblebee left",
+            Machine.debian12()
+            .gpu(driver="")
+            .debian_driver(loaded=False)
+            .file("/etc/modprobe.d/bumblebee.conf", "blacklist nvidia\n"),
+            finds=debian,
+            causes=("bumblebee-leftover-blacklists-nvidia",),
+        )
+        yield Scenario(
+            "an old card that is ignored anyway is not why",
+            Machine.debian12().gpu("1286", "0000:02:00.0", driver="").gpu(driver="").debian_driver(loaded=False),
+            finds=debian,
         )
         yield Scenario("loaded", Machine.debian12_gpu())
         yield Scenario(
-            "held for a virtual machine",
-            Machine.debian12().gpu(driver="vfio-pci").debian_driver(loaded=False),
-            alone=False,
+            "held for a virtual machine", Machine.debian12().gpu(driver="vfio-pci").debian_driver(loaded=False)
         )
         yield Scenario(
             "switched off by prime-select",

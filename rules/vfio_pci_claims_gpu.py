@@ -6,6 +6,7 @@ What you see
 Why
     Somebody set the machine up to hand the GPU to a virtual machine: its PCI ids stand in modprobe.d, on the kernel's
     command line or in the initramfs. What is left of that keeps the GPU from this system.
+    On a hypervisor that is on purpose; then this is only worth knowing.
 Repair
     If no virtual machine needs the GPU any more: take the ids away, rebuild the initramfs, restart.
 What the repair risks
@@ -18,20 +19,23 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     ByHand,
+    CudaToolkits,
     DriverPackages,
     Evidence,
     Finding,
     Gpus,
-    Kernel,
+    KernelModules,
     Layer,
     Machine,
-    ModprobeConfig,
+    Passthrough,
     Plan,
+    PythonEnvironments,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
+    Unknown,
 )
 
 
@@ -42,32 +46,43 @@ class VfioPciClaimsGpu(Rule):
     stage = Stage.INITRAMFS
     severity = Severity.WARNING
     risk = Risk.MEDIUM
-    explains = ("nvidia-module-not-loaded", "uvm-device-node-missing", "login-loop-glx-broken-driver-mismatch")
+    explains = ("login-loop-glx-broken-driver-mismatch", "nvidia-module-not-loaded", "uvm-device-node-missing")
 
     def detect(
-        self, gpus: Gpus, kernel: Kernel, config: ModprobeConfig, packages: DriverPackages | None
-    ) -> Iterator[Finding]:
-        others = [g for g in gpus.gpus if g.driver != "vfio-pci"]
-        wanted = bool(packages and packages.version)
+        self,
+        gpus: Gpus,
+        stubs: Passthrough,
+        modules: KernelModules | None,
+        packages: DriverPackages | None,
+        toolkits: CudaToolkits | None,
+        environments: PythonEnvironments | None,
+    ) -> Iterator[Finding | Unknown]:
+        for problem in (*gpus.problems, *stubs.problems):
+            yield Unknown(problem)
+        others = [g for g in gpus.gpus if not g.passed_through]
+        driver = bool(packages and packages.version) or bool(modules and modules.files)
+        wants = [Evidence(t.path, f"CUDA toolkit {t.version}") for t in (toolkits.toolkits if toolkits else ())]
+        wants += [
+            Evidence(e.path, f"torch {e.torch.version} built for CUDA {e.torch.cuda}")
+            for e in (environments.environments if environments else ())
+            if e.torch and e.torch.cuda
+        ]
         for gpu in gpus.gpus:
-            if gpu.driver != "vfio-pci":
+            if not gpu.passed_through:
                 continue
-            where = [
-                Evidence(o.source, f"{o.directive} {o.module} {o.arguments}")
-                for o in config.options("vfio-pci")
-                if gpu.device in o.arguments.lower()
-            ]
-            if f"10de:{gpu.device}" in kernel.cmdline.lower():
-                words = [w for w in kernel.cmdline.split() if "vfio" in w]
-                where.append(Evidence("/proc/cmdline", " ".join(words)))
+            where = stubs.claims.get(gpu.address, ())
+            severity = Severity.WARNING if driver or wants else Severity.NOTE
+            if driver and wants and not others and not stubs.machines:
+                severity = Severity.ERROR
             yield self.finding(
                 f"gpu:{gpu.address}",
-                f"vfio-pci holds the {gpu.name} at {gpu.address}: it is kept for a virtual machine, and CUDA can't use it",
-                Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", "vfio-pci"),
-                *where,
-                # A hypervisor does this on purpose; with an NVIDIA driver and no other GPU it makes no sense.
-                severity=Severity.ERROR if wanted and not others else Severity.WARNING if wanted else Severity.NOTE,
-                where=where[0].source if where else "the initramfs or a script",
+                f"{gpu.driver} holds the {gpu.name} at {gpu.address}: it is kept for a virtual machine, and this system can't use it",
+                Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", gpu.driver),
+                *(Evidence(c.source, c.text) for c in where),
+                *(Evidence(path, "defines a virtual machine") for path in stubs.machines[:2]),
+                *wants[:2],
+                severity=severity,
+                where=", ".join(c.source for c in where) or "the initramfs, or the script that binds it",
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
@@ -75,7 +90,7 @@ class VfioPciClaimsGpu(Rule):
             "Give the GPU back to this system, if no virtual machine needs it",
             Risk.MEDIUM,
             (
-                ByHand(f"take the GPU's PCI id out of {finding.detail['where']}"),
+                ByHand(f"take the GPU's PCI id or address out of {finding.detail['where']}"),
                 ByHand("update-initramfs -u -k all (and update-grub where the command line was changed), then restart"),
             ),
             reboot=True,
@@ -95,9 +110,24 @@ class VfioPciClaimsGpu(Rule):
             Machine.ubuntu2404()
             .gpu(driver="vfio-pci")
             .ubuntu_driver(loaded=False)
-            .file("/proc/cmdline", "BOOT_IMAGE=/vmlinuz ro vfio-pci.ids=10de:1b06\n"),
+            .file("/proc/cmdline", "BOOT_IMAGE=/vmlinuz ro vfio-pci.ids=10de:1b06\n")
+            .file("/etc/default/grub", 'GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT="quiet vfio-pci.ids=10de:1b06"\n'),
             finds=gpu,
+        )
+        yield Scenario(
+            "in the initramfs, and CUDA is wanted",
+            Machine.debian12()
+            .gpu(driver="vfio-pci")
+            .debian_driver(loaded=False)
+            .cuda_toolkit()
+            .file("/etc/initramfs-tools/modules", "# modules\nvfio_pci ids=10de:1b06\n"),
+            finds=gpu,
+            alone=False,  # the toolkit brings rules of its own
         )
         yield Scenario("a hypervisor, without the driver", Machine.debian12().gpu(driver="vfio-pci"), finds=gpu)
         yield Scenario("nvidia holds it", Machine.debian12_gpu())
+        yield Scenario(
+            "the audio function alone",
+            Machine.debian12_gpu().gpu("10ef", "0000:01:00.1", driver="vfio-pci", klass="0x040300"),
+        )
         yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)

@@ -1,6 +1,8 @@
 """Changes of files, links, owners and modes. Each says what the state of its path becomes."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from dlhealth.lean import NamedTuple
 
 if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
     from dlhealth.actions.base import Target

@@ -1,7 +1,8 @@
 """Changes of the set of installed packages, always as one apt transaction that was simulated and downloaded before."""
 
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from dlhealth.lean import NamedTuple, regex
 
 if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
     from dlhealth.actions.base import Observed, Target
@@ -11,7 +12,7 @@ POOL = "/var/lib/dlhealth/debs"
 
 _SECONDS = 3600.0
 _APT = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold")
-_SIMULATED = re.compile(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?")
+_SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?")
 
 
 class AptInstall(NamedTuple):

@@ -1,6 +1,8 @@
 """Changes of kernel modules, boot images, alternatives, units; and what only a person can do."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from dlhealth.lean import NamedTuple
 
 if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
     from dlhealth.actions.base import Observed, Target

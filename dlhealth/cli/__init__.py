@@ -1,6 +1,5 @@
 """The command line: one file per command, loaded when it is used."""
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -47,9 +46,7 @@ def commands() -> None:
 
 
 def main() -> NoReturn:
-    """What the `dlhealth` program runs."""
-    # A short life with many small objects: looking for cycles among them costs a tenth of it and finds nothing.
-    gc.set_threshold(100_000)
+    """Run the command line that this process was started with."""
     status = run(sys.argv[1:])
     if status == Status.PIPE_CLOSED:
         os._exit(status)  # without Python's last flush of standard output, which would complain

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -13,6 +13,7 @@ from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.locate import NotAMachine, host_at
+from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options, Unavailable
 

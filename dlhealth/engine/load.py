@@ -1,15 +1,15 @@
 """Finds the rules: the built-in ones, those of installed packages, and the administrator's."""
 
 import os
-import pkgutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
-from typing import NamedTuple
 
 from dlhealth.engine.rule import Rule
+from dlhealth.lean import NamedTuple
 from dlhealth.model import Failed
 
 RULES_FOLDER = "/etc/dlhealth/rules.d"
@@ -59,11 +59,29 @@ def rules_of(module: ModuleType) -> Iterator[Rule]:
 
 def _builtin(failed: list[Failed]) -> Iterator[ModuleType]:
     package = import_module("dlhealth_rules")
-    for entry in pkgutil.iter_modules(package.__path__):
+    for name in sorted(n.removesuffix(".py") for n in os.listdir(package.__path__[0]) if n.endswith(".py")):
+        if name == "__init__":
+            continue
         try:
-            yield import_module(f"dlhealth_rules.{entry.name}")
+            yield _imported(f"dlhealth_rules.{name}", f"{package.__path__[0]}/{name}.py")
         except Exception as error:
-            failed.append(Failed(entry.name.replace("_", "-"), f"not loaded: {error}"))
+            failed.append(Failed(name.replace("_", "-"), f"not loaded: {error}"))
+
+
+def _imported(name: str, path: str) -> ModuleType:
+    """A module whose place is known; searching all of sys.path for it costs as much as running it."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} can't be imported")
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _packaged(failed: list[Failed]) -> Iterator[ModuleType]:

@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from dlhealth.actions import EditFile, Reboot, RefreshLoaderCache, UpdateInitramfs, action_to_json, step_of
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule, plans
+from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk
 from dlhealth.probes import Unavailable
 

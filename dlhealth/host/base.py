@@ -3,9 +3,10 @@
 import posixpath
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from dlhealth.host.elf import Elf
+from dlhealth.lean import NamedTuple
 
 READ_LIMIT = 4 << 20
 """Bytes. No configuration file is larger; a probe that expects more says so."""

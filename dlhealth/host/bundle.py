@@ -14,11 +14,12 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from dlhealth.host.base import Host, Output, Space, Stat, T, Unreadable
 from dlhealth.host.elf import Elf
 from dlhealth.host.locate import NotAMachine
+from dlhealth.lean import NamedTuple
 
 SCHEMA = 1
 _INDEX = "index.json"

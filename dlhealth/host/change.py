@@ -10,9 +10,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from dlhealth.host.path import Root
+from dlhealth.lean import NamedTuple
 
 SIZE_LIMIT = 64 << 20
 """Bytes of a file that is kept for an undo; larger ones are never edited, only moved."""

@@ -18,12 +18,13 @@ _CHUNK = 1 << 20
 def decompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
     """The content behind a compressed stream, by its first bytes. Raises ValueError for a kind that is not known."""
     if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=file)
+        unzipped: IO[bytes] = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
+        return unzipped
     if magic.startswith(b"\xfd7zXZ\0"):
         return lzma.LZMAFile(file)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         try:
-            from compression import zstd  # Python 3.14
+            from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
         except ImportError:
             from backports import zstd
         opened: IO[bytes] = zstd.ZstdFile(file)

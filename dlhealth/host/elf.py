@@ -5,7 +5,9 @@ this reader with it. Standard library only (rescue core); zstd-compressed module
 """
 
 import struct
-from typing import IO, NamedTuple
+from typing import IO
+
+from dlhealth.lean import NamedTuple
 
 _SHT_STRTAB, _SHT_DYNAMIC = 3, 6
 _DT_NEEDED, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 14, 15, 29

@@ -2,10 +2,10 @@
 
 import posixpath
 import re
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packages import Packages
 

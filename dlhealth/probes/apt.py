@@ -5,10 +5,10 @@ import re
 import zlib
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packages import DriverPackages
 

@@ -2,9 +2,9 @@
 
 import re
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 
 GRUB = "/boot/grub/grub.cfg"
 GRUB_ENVIRONMENT = "/boot/grub/grubenv"
@@ -94,14 +94,14 @@ def _default(host: Host, menu: str) -> tuple[str, str]:
     return wanted, source
 
 
-_TOKEN = re.compile(
+_TOKEN = regex(
     r"""^\s*(?:
         (?P<kind>menuentry|submenu)\s+(?:'(?P<single>(?:[^']|'\\'')*)'|"(?P<double>[^"]*)"|(?P<bare>\S+))(?P<rest>.*)
         |(?P<linux>linux(?:16|efi)?)\s+(?P<image>\S+)
     )""",
     re.VERBOSE,
 )
-_ID = re.compile(r"(?:\$\{?menuentry_id_option\}?|--id)\s+['\"]?([^\s'\"{]+)")
+_ID = regex(r"(?:\$\{?menuentry_id_option\}?|--id)\s+['\"]?([^\s'\"{]+)")
 
 
 def parse_menu(text: str) -> list[_Entry]:

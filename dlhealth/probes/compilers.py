@@ -3,16 +3,16 @@
 import posixpath
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.compat import version_key
 from dlhealth.probes.cuda import CudaToolkits, Toolkit
 from dlhealth.probes.packages import Packages
 
-_NAME = re.compile(r"(?:[a-z0-9_]+-linux-[a-z0-9]+-)?(gcc|g\+\+|clang|clang\+\+)-(\d+(?:\.\d+)?)", re.ASCII)
-_LIMIT = re.compile(
+_NAME = regex(r"(?:[a-z0-9_]+-linux-[a-z0-9]+-)?(gcc|g\+\+|clang|clang\+\+)-(\d+(?:\.\d+)?)", re.ASCII)
+_LIMIT = regex(
     r"^\s*#\s*if\s+__GNUC__\s*>\s*(\d+)(?:\s*\|\|\s*\(\s*__GNUC__\s*==\s*(\d+)\s*&&\s*__GNUC_MINOR__\s*>\s*(\d+)\s*\))?",
     re.MULTILINE | re.ASCII,
 )

@@ -4,9 +4,9 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.compat import lowest_driver, version_key
 from dlhealth.probes.environment import Environments
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names, plain_assignment
@@ -364,12 +364,12 @@ class LibcudaChoice(NamedTuple):
         common = [c for e in cached for c in _libcuda(host, e.path, "/etc/ld.so.cache", "", stubs, problems)]
         in_cache = {c.real for c in common}
         visited = set()
-        for d in loader.directories:
-            if d.real and d.real not in visited:
-                visited.add(d.real)
+        for place in loader.directories:
+            if place.real and place.real not in visited:
+                visited.add(place.real)
                 # With a merged /usr, /lib is only another name.
-                folder = d.real if d.path.startswith("/lib") else d.path
-                more = _libcudas(host, folder, d.names, d.source or d.path, "", stubs, problems)
+                folder = place.real if place.path.startswith("/lib") else place.path
+                more = _libcudas(host, folder, place.names, place.source or place.path, "", stubs, problems)
                 common += [c for c in more if c.real not in in_cache]
         return cls(tuple(common), tuple(personal), tuple(dict.fromkeys(problems)))
 

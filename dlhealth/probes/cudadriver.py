@@ -1,7 +1,6 @@
 """The driver version that a CUDA program meets."""
 
-from typing import NamedTuple
-
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.compat import runs_cuda
 from dlhealth.probes.driver import DriverLibraries

@@ -3,10 +3,10 @@
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.compat import version_key
 from dlhealth.probes.cuda import CudaToolkits
 from dlhealth.probes.frameworks import TensorFlowLibraries, tensorflow_needs
@@ -14,14 +14,12 @@ from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.packages import Package, Packages
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments
 
-_NAME = re.compile(r"(libcudnn(?:_[a-z0-9_]+)?)\.so(?:\.(\d+(?:\.\d+)*))?", re.ASCII)
-_PACKAGE = re.compile(
+_NAME = regex(r"(libcudnn(?:_[a-z0-9_]+)?)\.so(?:\.(\d+(?:\.\d+)*))?", re.ASCII)
+_PACKAGE = regex(
     r"(?:libcudnn(?P<major>\d+)(?P<dev>-dev|-headers|-static|-samples)?(?:-cuda-(?P<cuda>\d+))?|nvidia-cudnn)", re.ASCII
 )
-_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"](cudnn[A-Za-z0-9_]*\.h)[>"]', re.MULTILINE | re.ASCII)
-_MACRO = re.compile(
-    r"^[ \t]*#[ \t]*define[ \t]+CUDNN_(MAJOR|MINOR|PATCHLEVEL)[ \t]+(\d{1,4})\b", re.MULTILINE | re.ASCII
-)
+_INCLUDE = regex(r'^[ \t]*#[ \t]*include[ \t]*[<"](cudnn[A-Za-z0-9_]*\.h)[>"]', re.MULTILINE | re.ASCII)
+_MACRO = regex(r"^[ \t]*#[ \t]*define[ \t]+CUDNN_(MAJOR|MINOR|PATCHLEVEL)[ \t]+(\d{1,4})\b", re.MULTILINE | re.ASCII)
 _TREES = ("/usr/local/cuda", "/usr/local/cuda-*", "/opt/cuda", "/opt/cuda-*", "/usr/local/cudnn*", "/opt/cudnn*")
 _SYSTEM = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _SYSTEM_INCLUDES = (
@@ -587,10 +585,10 @@ class CudaPermissions(NamedTuple):
         return cls(tuple(found), tuple(problems))
 
 
-_NOTHING = re.compile(r"(?!)")
-_PROGRAM = re.compile(r"nvcc|ptxas|cudafe\+\+|fatbinary|nvlink")
-_CUDNN_FILE = re.compile(r"libcudnn.*|cudnn.*\.h")
-_CUDA_FILE = re.compile(r"lib(?:cu|nv)[A-Za-z0-9_]*\.so.*|cudnn.*\.h|cu(?:da|blas)[a-z_]*\.h")
+_NOTHING = regex(r"(?!)")
+_PROGRAM = regex(r"nvcc|ptxas|cudafe\+\+|fatbinary|nvlink")
+_CUDNN_FILE = regex(r"libcudnn.*|cudnn.*\.h")
+_CUDA_FILE = regex(r"lib(?:cu|nv)[A-Za-z0-9_]*\.so.*|cudnn.*\.h|cu(?:da|blas)[a-z_]*\.h")
 
 
 def _restricted(host: Host, folder: str, wanted: re.Pattern[str]) -> Iterator[Restricted]:

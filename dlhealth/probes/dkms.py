@@ -1,34 +1,34 @@
 """What DKMS knows of NVIDIA's modules: versions, for which kernels they are built, and why a build failed."""
 
 import re
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.compat import branch_of, version_key
 
 TREE = "/var/lib/dkms"
-_MODULE = re.compile(r"^nvidia(-current|-tesla(-\d+)?|-legacy-\d+xx|-srv)?(-open)?$")
+_MODULE = regex(r"^nvidia(-current|-tesla(-\d+)?|-legacy-\d+xx|-srv)?(-open)?$")
 _LOG_LIMIT = 32 << 20
 
 # In the order in which they are looked for: the first that is found in the log is the cause of all that follows it.
 _CAUSES = (
-    ("disk-full", re.compile(r"No space left on device|Disk quota exceeded")),
+    ("disk-full", regex(r"No space left on device|Disk quota exceeded")),
     (
         "headers",
-        re.compile(r"\*\*\* (?:/lib/modules/\S+/build: No such file or directory|No rule to make target 'modules')"),
+        regex(r"\*\*\* (?:/lib/modules/\S+/build: No such file or directory|No rule to make target 'modules')"),
     ),
-    ("headers", re.compile(r"Unable to find the kernel source tree|kernel headers for kernel \S+ cannot be found")),
+    ("headers", regex(r"Unable to find the kernel source tree|kernel headers for kernel \S+ cannot be found")),
     (
         "compiler",
-        re.compile(
+        regex(
             r"Failed CC (?:sanity|version) check|unrecognized command[- ]line option"
             r"|(?:gcc\S*|cc): (?:[Cc]ommand )?not found|plugin .* is incompatible"
         ),
     ),
-    ("gpl-symbol", re.compile(r"GPL-incompatible module \S+ uses GPL-only symbol")),
+    ("gpl-symbol", regex(r"GPL-incompatible module \S+ uses GPL-only symbol")),
     # A note in the real logs: the bare word "error" stands in every line of compiler flags.
-    ("kernel-too-new", re.compile(r"(?:^|\s)(?:fatal )?error: (?!error writing)|#error ")),
+    ("kernel-too-new", regex(r"(?:^|\s)(?:fatal )?error: (?!error writing)|#error ")),
 )
 
 

@@ -3,9 +3,9 @@
 import posixpath
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.kernel import in_container
 from dlhealth.probes.loader import LoaderConfig
@@ -15,15 +15,15 @@ _TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "powerpc64le-linux-gnu")
 _FOLDERS_64 = (*(f"/usr/lib/{t}" for t in _TRIPLETS), *(f"/lib/{t}" for t in _TRIPLETS), "/usr/lib64", "/lib64",
                "/usr/lib", "/lib")  # fmt: skip
 _FOLDERS_32 = ("/usr/lib/i386-linux-gnu", "/lib/i386-linux-gnu", "/usr/lib32", "/lib32")
-_NAME = re.compile(
+_NAME = regex(
     r"(?:libcuda|libcudadebugger|libnvidia-[a-z0-9-]+|libnvcuvid|libnvoptix"
     r"|lib(?:GLX|EGL|GLESv1_CM|GLESv2|GL|OpenGL|vdpau)(?P<nvidia>_nvidia)?)\.so\.(?P<number>\d+(?:\.\d+)*)",
     re.ASCII,
 )
-_OTHERS = re.compile(r"libnvidia-(?:container|egl-|gtk|wayland-client|nscq|sandbox|vaapi)")
+_OTHERS = regex(r"libnvidia-(?:container|egl-|gtk|wayland-client|nscq|sandbox|vaapi)")
 """Named like the driver's, but of other packages with versions of their own."""
-_VERSION = re.compile(r"\.so\.(\d{2,4}\.\d+(?:\.\d+)?)$", re.ASCII)
-_NOT_THE_DRIVER = re.compile(r"/stubs(/|$)|/compat(/|$)|^/usr/local/cuda|^/opt/|^/home/|^/usr/lib/wsl")
+_VERSION = regex(r"\.so\.(\d{2,4}\.\d+(?:\.\d+)?)$", re.ASCII)
+_NOT_THE_DRIVER = regex(r"/stubs(/|$)|/compat(/|$)|^/usr/local/cuda|^/opt/|^/home/|^/usr/lib/wsl")
 _LIBRARIES_LIMIT = 1000
 
 

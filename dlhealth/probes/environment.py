@@ -19,9 +19,9 @@ interactive  a terminal in that session: the shell's files for interactive shell
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.shell import plain
 from dlhealth.probes.shell.evaluate import Shell
 from dlhealth.probes.shell.malformed import LISTS, corrected

@@ -1,8 +1,7 @@
 """Owner and mode of the folders that every session needs."""
 
-from typing import NamedTuple
-
 from dlhealth.host import Host, Stat, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 
 PATHS = ("/tmp", "/tmp/.X11-unix", "/tmp/.ICE-unix")

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from dlhealth.data import load
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.compat import max_cuda, runs_cuda, version_key
 from dlhealth.probes.loader import LoaderConfig, UserPaths
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments

@@ -1,10 +1,10 @@
 """The NVIDIA GPUs that the PCI bus shows, and what is known of each model."""
 
 import re
-from typing import NamedTuple
 
 from dlhealth.data import lookup_gpu
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.kernel import in_container
 

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.kernel import Kernel
@@ -27,21 +27,19 @@ class Claim(NamedTuple):
 
 
 class Passthrough(NamedTuple):
-    """By address of a GPU that a stub for virtual machines holds: the lines that have it do so, and the definition of a
-    virtual machine that uses it ("" for none)."""
+    """By address of a GPU that a stub for virtual machines holds: the lines that have it do so. `machines` are files
+    that define virtual machines; they hold passwords, so only their names are read."""
 
     claims: dict[str, tuple[Claim, ...]]
-    machines: dict[str, str]
+    machines: tuple[str, ...]
     problems: tuple[str, ...]
 
     @classmethod
     def probe(cls, host: Host, gpus: Gpus, kernel: Kernel) -> "Passthrough":
-        claims, machines = {}, {}
+        held = [g for g in gpus.gpus if g.passed_through]
         problems: list[str] = []
-        for gpu in gpus.gpus:
-            if gpu.passed_through:
-                claims[gpu.address] = tuple(_claims(host, gpu, kernel.cmdline, problems))
-                machines[gpu.address] = _machine(host, gpu.address, problems)
+        claims = {g.address: tuple(_claims(host, g, kernel.cmdline, problems)) for g in held}
+        machines = tuple(path for pattern in _MACHINES for path in host.glob(pattern)) if held else ()
         return cls(claims, machines, tuple(dict.fromkeys(problems)))
 
 
@@ -55,20 +53,6 @@ def _claims(host: Host, gpu: Gpu, cmdline: str, problems: list[str]) -> Iterator
             for number, line in enumerate(_text(host, path, problems).splitlines(), 1):
                 if not line.lstrip().startswith("#") and any(x in line.lower() for x in wanted):
                     yield Claim(f"{path}:{number}", line.strip()[:200])
-
-
-def _machine(host: Host, address: str, problems: list[str]) -> str:
-    domain, bus, rest = address.split(":")
-    slot, _, function = rest.partition(".")
-    # As libvirt and as Proxmox write an address.
-    element = re.compile(rf"domain=.0x{domain}. bus=.0x{bus}. slot=.0x{slot}. function=.0x{function}")
-    line = re.compile(rf"^hostpci\d+:\s*(?:{domain}:)?{bus}:{slot}(?:\.{function})?\b", re.MULTILINE)
-    for pattern in _MACHINES:
-        for path in host.glob(pattern):
-            text = _text(host, path, problems)
-            if element.search(text) or line.search(text):
-                return path
-    return ""
 
 
 def _text(host: Host, path: str, problems: list[str]) -> str:
@@ -106,7 +90,7 @@ class FallenGpus(NamedTuple):
         return cls(tuple(found.values()))
 
 
-_FALLEN = re.compile(
+_FALLEN = regex(
     r"NVRM: (?:Xid \(PCI:(?P<xid>[0-9a-f:.]{7,16})\): 79,|GPU (?P<gpu>[0-9a-f:.]{7,16}): GPU has fallen off the bus)",
     re.ASCII | re.IGNORECASE,
 )

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.compat import branch_of
@@ -18,7 +18,7 @@ from dlhealth.probes.packages import DriverPackages
 
 _HEAD = r"(?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}) \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?installed in this system "
 _REFUSALS = tuple(
-    (kind, re.compile(pattern, re.ASCII | re.IGNORECASE))
+    (kind, regex(pattern, re.ASCII | re.IGNORECASE))
     for kind, pattern in (
         # What nvidia.ko prints when it probes a device (nv.c, osinit.c); the version stood elsewhere before branch 390.
         ("no-gsp", _HEAD + r"is not supported by open nvidia\.ko"),

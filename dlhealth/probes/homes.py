@@ -1,10 +1,9 @@
 """The files in people's homes that a session must be able to write, and what may keep it from starting."""
 
 import posixpath
-import re
-from typing import NamedTuple
 
 from dlhealth.host import Host, Space, Stat, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.users import Account, Users, may_read
 
 NEEDED = (
@@ -38,8 +37,8 @@ _REMOTE = (
     "fuse.glusterfs",
 )
 _LOCKED = "Access-Your-Private-Data.desktop"  # what ecryptfs shows in a home that is not unlocked
-_SETTING = re.compile(r"^\s*(Wants|Requires|BindsTo|PartOf|Requisite|Upholds|WantedBy|RequiredBy|UpheldBy)\s*=\s*(.*)$")
-_SESSION_TARGET = re.compile(r"(?:graphical-session(?:-pre)?|[\w-]+-session(?:@[^.\s]*)?)\.target")
+_SETTING = regex(r"^\s*(Wants|Requires|BindsTo|PartOf|Requisite|Upholds|WantedBy|RequiredBy|UpheldBy)\s*=\s*(.*)$")
+_SESSION_TARGET = regex(r"(?:graphical-session(?:-pre)?|[\w-]+-session(?:@[^.\s]*)?)\.target")
 _STARTS = ("Wants", "Requires", "BindsTo", "Upholds")
 
 

@@ -1,8 +1,7 @@
 """The initramfs of a kernel: what it makes of modules before the root file system is there."""
 
-from typing import NamedTuple
-
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import FOLDERS, KernelModules, ModprobeConfig

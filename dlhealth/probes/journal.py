@@ -5,9 +5,10 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 
 JOURNAL_FOLDERS = ("/var/log/journal", "/run/log/journal")
@@ -62,16 +63,16 @@ IDENTIFIERS = (
 """Beside the kernel, whose lines are wanted. What a service manager or a cron daemon says of itself is ten times as
 much, and nothing of it is about a session."""
 
-_WANTED = re.compile(r" kernel: |pam_unix\(|logind|[dx]m[]\[:3 -]|gnome-s|Shell|kwin|plasma|greet|Xorg|slim")
+_WANTED = regex(r" kernel: |pam_unix\(|logind|[dx]m[]\[:3 -]|gnome-s|Shell|kwin|plasma|greet|Xorg|slim")
 """Found in every line that may be wanted: the lines of other programs are not parsed."""
-_TRADITIONAL = re.compile(
+_TRADITIONAL = regex(
     r"([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) \S+ (\S+?)(?:\[(\d{1,10})\])?:(?: (.*))?", re.DOTALL
 )
-_ISO = re.compile(
+_ISO = regex(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(Z|([+-])(\d\d):?(\d\d)) \S+ (\S+?)(?:\[(\d{1,10})\])?:(?: (.*))?",
     re.DOTALL,
 )
-_UPTIME = re.compile(r"\[\s*(\d{1,10}\.\d+)\] ?(?:kernel: )?(.*)", re.DOTALL)
+_UPTIME = regex(r"\[\s*(\d{1,10}\.\d+)\] ?(?:kernel: )?(.*)", re.DOTALL)
 _MONTHS = {
     m: n for n, m in enumerate(("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1)
 }
@@ -111,7 +112,7 @@ class Journal(NamedTuple):
 
     def matching(self, pattern: str, identifiers: tuple[str, ...] = (), *, last_boot: bool = False) -> Iterator[Line]:
         """Lines of these identifiers (of all, where none is given) that match a regular expression."""
-        wanted = re.compile(pattern)
+        wanted = regex(pattern)
         for line in self.lines:
             if identifiers and line.identifier not in identifiers:
                 continue

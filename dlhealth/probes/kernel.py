@@ -1,9 +1,9 @@
 """The kernels of the machine: which one runs, which one comes next, and what is installed of each."""
 
 import re
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.model import Severity
 from dlhealth.probes import Options
 from dlhealth.probes.boot import next_boot

@@ -4,9 +4,9 @@ import posixpath
 import re
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.environment import Environments
 from dlhealth.probes.users import may_read
 
@@ -21,7 +21,7 @@ _OLD_HEADER, _OLD_ENTRY = 16, struct.Struct("<iII")
 _NEW_HEADER, _NEW_ENTRY = 48, struct.Struct("<iIIIQ")
 # glibc's sysdeps/generic/ldconfig.h: the second byte of the flags names the ABI; these are the ones of 64 bits.
 _ABIS_64 = frozenset((0x01, 0x02, 0x03, 0x04, 0x05, 0x07, 0x0A, 0x0E, 0x0F, 0x10, 0x11, 0x12))
-_LIBRARY = re.compile(r"\.so(?:\.|$)")
+_LIBRARY = regex(r"\.so(?:\.|$)")
 
 
 class LoaderDirectory(NamedTuple):
@@ -274,8 +274,8 @@ class UserPaths(NamedTuple):
         return cls(users, tuple(found.values()), tuple(unclear))
 
 
-_ASSIGNMENT = re.compile(r"""\s*(?:export\s+)?(\w+)=(["']?)([^"'\s;#&|`()<>]*)\2\s*""", re.ASCII)
-_ONLY_ITSELF = re.compile(r"\$\{?(\w+)(?:\}|:\+:\$\{?\1\}?\})?|", re.ASCII)
+_ASSIGNMENT = regex(r"""\s*(?:export\s+)?(\w+)=(["']?)([^"'\s;#&|`()<>]*)\2\s*""", re.ASCII)
+_ONLY_ITSELF = regex(r"\$\{?(\w+)(?:\}|:\+:\$\{?\1\}?\})?|", re.ASCII)
 
 
 def plain_assignment(host: Host, source: str, variable: str) -> str:

@@ -1,16 +1,14 @@
 """NVIDIA's kernel modules: loaded, and on the disk for each kernel; and what modprobe is told about modules."""
 
-import re
-from typing import NamedTuple
-
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.kernel import Kernel, in_container
 
-_NAME = re.compile(
+_NAME = regex(
     r"^nvidia(?:-current|-tesla(?:-\d+)?|-legacy-\d+xx|-srv)?(-uvm|-drm|-modeset|-peermem)?\.ko(?:\.xz|\.zst|\.gz)?$"
 )
 FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/lib/modprobe.d")
-_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)")
+_VERSION = regex(r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)")
 
 
 class ModuleFile(NamedTuple):

@@ -8,9 +8,10 @@ import json
 import posixpath
 import re
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from dlhealth.host import Host, Output
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.modules import KernelModules
 

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 
 STATUS = "/var/lib/dpkg/status"
@@ -17,24 +17,24 @@ STATUS_LIMIT = 64 << 20
 
 _LIST_LIMIT = 8 << 20
 _LISTS_LIMIT = 400
-_GPU = re.compile(
+_GPU = regex(
     rb"nvidia-|libnvidia|libcuda|libcudnn|cudnn|cuda|libnvcuvid|libnvoptix|lib(?:egl|gl|gles|glx)\d?-nvidia"
     rb"|xserver-xorg-video-nvidia|libxnvctrl|firmware-nvidia|linux-(?:modules|objects|signatures)-nvidia"
 )
-_RELEVANT = re.compile(
+_RELEVANT = regex(
     _GPU.pattern + rb"|linux-(?:image|headers|modules|generic|signed|kbuild)|xserver-xorg|libgl|libegl1|glx-|update-glx"
     rb"|gcc|g\+\+|cpp|clang|python3|libpython3|bumblebee|primus|dkms|initramfs-tools|dracut|mokutil|shim|grub|apt|dpkg"
 )
-_FLAVOURED = re.compile(
+_FLAVOURED = regex(
     r"(?P<base>.*nvidia)-(?P<flavour>tesla(?:-(?P<tesla>\d{3}))?|legacy-(?P<legacy>\d{2,3})xx)(?P<rest>|-[a-z].*|-?\d+)",
     re.ASCII,
 )
-_BRANCHED = re.compile(
+_BRANCHED = regex(
     r"(?P<base>[a-z0-9-]+?)-(?P<branch>\d{3})(?P<server>-server|)(?:-open|-updates)?(?P<rest>|-.+)", re.ASCII
 )
-_BULKY = re.compile(r"nsight|documentation|-doc$|-samples$|visual-tools|sanitizer")
-_FIELD = re.compile(rb"^([A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
-_NAME = re.compile(rb"^Package:[ \t]*(\S+)", re.MULTILINE)
+_BULKY = regex(r"nsight|documentation|-doc$|-samples$|visual-tools|sanitizer")
+_FIELD = regex(rb"^([A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
+_NAME = regex(rb"^Package:[ \t]*(\S+)", re.MULTILINE)
 _INSTALLED = b"\nStatus: install ok installed\n"
 
 

@@ -4,9 +4,9 @@ import ast
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Options
 from dlhealth.probes.users import Account, Users, may_read
 
@@ -20,7 +20,7 @@ _UNVISITED = frozenset(
 _CONDA_NAMES = ("anaconda3", "anaconda2", "anaconda", "miniconda3", "miniconda", "miniforge3", "mambaforge", "conda")
 _SYSTEM_FOLDERS = ("/", "/bin", "/dev", "/etc", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "autofs", "ceph")
-_CUDA_LIBRARY = re.compile(r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|cudnn)\.so\.[0-9.]+")
+_CUDA_LIBRARY = regex(r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|cudnn)\.so\.[0-9.]+")
 _TEXT_LIMIT = 256 << 10
 
 

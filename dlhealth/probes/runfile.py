@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.packages import Packages
 
 _PROGRAMS = ("/usr/bin/nvidia-uninstall", "/usr/bin/nvidia-installer")

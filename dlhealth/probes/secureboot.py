@@ -1,9 +1,9 @@
 """Secure Boot: whether the firmware asks for signed modules, and whose signatures count."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 
 _VARIABLES = "/sys/firmware/efi/efivars"

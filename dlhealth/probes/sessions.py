@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.homes import HomeFiles
 from dlhealth.probes.journal import Journal, Line
@@ -24,10 +24,10 @@ LONGEST = 300
 X_LOG = 256 << 10
 """Bytes of an X server's log; it starts anew with each server."""
 
-_PAM = re.compile(r"pam_unix\(([^:()]+):session\): session (opened|closed) for user ([^\s(]+)")
-_UPTIME = re.compile(r"^\[ *[\d.]+\] *")
-_NEW = re.compile(r"New session '?(\w+)'? of user '?([^\s']+?)'?(?: with class '([\w-]+)' and type '(\w+)')?\.$")
-_GONE = re.compile(r"(?:Session (\w+) logged out\.|Removed session (\w+)\.)")
+_PAM = regex(r"pam_unix\(([^:()]+):session\): session (opened|closed) for user ([^\s(]+)")
+_UPTIME = regex(r"^\[ *[\d.]+\] *")
+_NEW = regex(r"New session '?(\w+)'? of user '?([^\s']+?)'?(?: with class '([\w-]+)' and type '(\w+)')?\.$")
+_GONE = regex(r"(?:Session (\w+) logged out\.|Removed session (\w+)\.)")
 _MANAGERS = (
     "gdm",
     "lightdm",
@@ -241,7 +241,7 @@ class SessionLogs(NamedTuple):
 
     def matching(self, pattern: str) -> tuple[Complaint, ...]:
         """Lines that match a regular expression; each text of a file once."""
-        wanted = re.compile(pattern)
+        wanted = regex(pattern)
         return tuple(dict.fromkeys(c for c in self.complaints if wanted.search(c.text)))
 
     @classmethod

@@ -1,9 +1,9 @@
 """Space on the file systems that a driver, a kernel or a login needs, and what lies in /boot."""
 
 import re
-from typing import NamedTuple
 
 from dlhealth.host import Host, Space, Unreadable
+from dlhealth.lean import NamedTuple
 
 PATHS = ("/", "/boot", "/usr", "/home", "/root", "/tmp", "/var", "/var/tmp", "/var/lib/dpkg", "/run")
 

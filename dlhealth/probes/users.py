@@ -1,9 +1,9 @@
 """The people of this machine, and what each of them may read."""
 
 import posixpath
-from typing import NamedTuple
 
 from dlhealth.host import Host, Stat, Unreadable
+from dlhealth.lean import NamedTuple
 from dlhealth.probes import Options, Unavailable
 
 _NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from dlhealth.lean import regex
 from dlhealth.report.redact_shell import Shell, hide, is_secret_name, is_wanted_name
 
 Question = tuple[str, ...]
@@ -33,34 +34,32 @@ _NO_SECRETS = (
     "/var/lib/dpkg/",
 )
 _CERTIFICATES = (".pub", ".der", ".crt", ".cer")
-_SECRETS_AFTER_ALL = re.compile(r"/proc/(?:cmdline$|.*/environ$|.*/cmdline$)|.*/environment\.d/|.*/direct_url\.json$")
-_SHELL = re.compile(
+_SECRETS_AFTER_ALL = regex(r"/proc/(?:cmdline$|.*/environ$|.*/cmdline$)|.*/environment\.d/|.*/direct_url\.json$")
+_SHELL = regex(
     r"/etc/(?:profile|bash|zsh|zprofile|zlogin|fish/|csh|X11/Xsession|X11/xinit/|skel/|default/)"
     r"|.*/(?:environment\.d|profile\.d|plasma-workspace/env)/"
     r"|.*/\.(?:profile|login|logout|bash|zsh|zprofile|zlogin|tcsh|csh|ksh|kshrc|xinitrc|xsession|xprofile|env|alias|conda)[^/]*$"
     r"|.*\.(?:sh|bash|zsh|fish|csh|tcsh|env|rc)$"
 )
-_NOT_SHELL = re.compile(r".*/\.xsession-errors|.*\.(?:json|txt|cfg|toml|ya?ml|py|log|desktop|service)$")
-_VARIABLES = re.compile(
-    r"/etc/(?:environment|locale\.conf|default/locale|security/pam_env\.conf)$|.*/\.pam_environment$"
-)
+_NOT_SHELL = regex(r".*/\.xsession-errors|.*\.(?:json|txt|cfg|toml|ya?ml|py|log|desktop|service)$")
+_VARIABLES = regex(r"/etc/(?:environment|locale\.conf|default/locale|security/pam_env\.conf)$|.*/\.pam_environment$")
 
-_URL_USER = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{1,20}://)([^/\s@'\"]+)(?=@)")
-_URL_TOKEN = re.compile(r"(/t/)([^/\s'\"]+)(?=/)")
-_BEARER = re.compile(r"(?i)(\bauthorization\s*[:=]\s*(?:[a-z]+\s+)?|\bbearer\s+)([^\s'\"]+)")
-_SETTING_LINE = re.compile(r"(setting ([A-Za-z_]\w*)=)(.*)")
+_URL_USER = regex(r"(\b[A-Za-z][A-Za-z0-9+.-]{1,20}://)([^/\s@'\"]+)(?=@)")
+_URL_TOKEN = regex(r"(/t/)([^/\s'\"]+)(?=/)")
+_BEARER = regex(r"(?i)(\bauthorization\s*[:=]\s*(?:[a-z]+\s+)?|\bbearer\s+)([^\s'\"]+)")
+_SETTING_LINE = regex(r"(setting ([A-Za-z_]\w*)=)(.*)")
 _VALUE = r"(\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?|[^\s,;&}\]]+)"
-_NAMED = re.compile(rf"(?<![\w-])((?:[\w.-]{{0,80}}[\w.])?)([\"']?\s?=\s?){_VALUE}")
-_LABELLED = re.compile(rf"(?<![\w-])(?!gdm)([A-Za-z][\w-]{{2,40}})([\"']?\s*:\s+){_VALUE}")
-_OPTION = re.compile(rf"(?<!\S)(--?[A-Za-z][\w-]*)(\s+){_VALUE}")
-_COMMAND = re.compile(r"(COMMAND=(\S+) )(.*)")
+_NAMED = regex(rf"(?<![\w-])((?:[\w.-]{{0,80}}[\w.])?)([\"']?\s?=\s?){_VALUE}")
+_LABELLED = regex(rf"(?<![\w-])(?!gdm)([A-Za-z][\w-]{{2,40}})([\"']?\s*:\s+){_VALUE}")
+_OPTION = regex(rf"(?<!\S)(--?[A-Za-z][\w-]*)(\s+){_VALUE}")
+_COMMAND = regex(r"(COMMAND=(\S+) )(.*)")
 _SYSTEM_COMMANDS = ("apt", "apt-get", "aptitude", "dpkg", "dkms", "modprobe", "rmmod", "systemctl", "update-initramfs")
-_TOKEN = re.compile(
+_TOKEN = regex(
     r"\b(?:AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk-|hf_|nvapi-|pypi-|npm_|eyJ)[A-Za-z0-9_.=-]{8,}"
     r"|(?<![A-Za-z0-9+/=_-])(?=[A-Za-z0-9+/]*[0-9])(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+]{24,}[A-Za-z0-9+/]*=*"
     r"|\$(?:2[aby]|[156y])\$\S{10,}|grub\.pbkdf2\S+"
 )
-_PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END|\Z)", re.DOTALL)
+_PRIVATE_KEY = regex(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END|\Z)", re.DOTALL)
 _LOG_NAMES = frozenset(("TTY", "PWD", "USER", "COMMAND", "UUID", "PARTUUID", "LABEL", "BOOT_IMAGE", "root", "initrd"))
 
 

@@ -6,11 +6,12 @@ bundle, never a secret.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+
+from dlhealth.lean import NamedTuple, regex
 
 _DEEPEST = 30
 
-_WANTED = re.compile(
+_WANTED = regex(
     r"(?:PATH|path|fpath|manpath|ld_library_path|LD_[A-Z_]+|LIBRARY_PATH|(?:C|CPLUS|C_INCLUDE|CPLUS_INCLUDE|MAN|PKG_CONFIG|PYTHON|CMAKE_PREFIX)_?PATH"
     r"|PYTHON[A-Z]+|VIRTUAL_ENV|CONDA_[A-Z_0-9]+|MAMBA_[A-Z_]+|PYENV_[A-Z]+"
     r"|CUDA\w*|CUDNN\w*|NVCC\w*|NVIDIA_\w+|NV_\w+|__GL\w*|__NV\w*|__EGL\w*|__GLX\w*|VK_\w+|GBM_BACKEND|TF_\w+|TORCH_\w+|XLA_\w+|JAX_\w+"
@@ -18,7 +19,7 @@ _WANTED = re.compile(
     r"|XDG_[A-Z_]+|DESKTOP_SESSION|GDMSESSION|GDK_BACKEND|GRUB_\w+|BASH|BASH_ENV|BASH_VERSION|ZSH_VERSION|ENV|PS1|ZDOTDIR|TMPDIR|IFS|SHLVL|PWD"
     r"|-|prompt|shell|home|user)"
 )
-_SECRET = re.compile(
+_SECRET = regex(
     r"(?i)passw|passphrase|pwd$|(?:^|[_.-])(?:pass|pw)(?:$|[_.-])|secret|token|credential|cookie|private|api[_-]?key|access[_-]?key"
     r"|luks.key|(?:^|[_.-])key$|(?:^|[_.-])auth(?:$|[_.-])|auth_?token|signature|set_credential|session_?id"
 )
@@ -79,22 +80,22 @@ _SET_WORDS = frozenset(
 
 _FILE_TESTS = frozenset(["-a", "-d", "-e", "-f", "-h", "-L", "-r", "-s", "-w", "-x"])
 
-_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\[[^]\n]*\])?\+?=", re.ASCII)
-_REFERENCE = re.compile(r"\$[?#]?\{?[?#!]?([A-Za-z_]\w*)", re.ASCII)
-_HIDDEN = re.compile(r"\$[?#]?\{?[?#!]?([A-Za-z_]\w*)|(\$[0-9@*#?$!-])|\\\n|[^\W_]|[^\x00-\x7f]", re.ASCII)
-_COMMAND = re.compile(r"[a-z_][a-z_.+-]*(?:[0-9][a-z_.+-]*){0,4}", re.ASCII)
-_FLAG = re.compile(r"[-+][A-Za-z]{1,3}|--[a-z][a-z-]*", re.ASCII)
-_PLACE = re.compile(
+_NAME = regex(r"[A-Za-z_]\w*", re.ASCII)
+_ASSIGNMENT = regex(r"([A-Za-z_]\w*)(\[[^]\n]*\])?\+?=", re.ASCII)
+_REFERENCE = regex(r"\$[?#]?\{?[?#!]?([A-Za-z_]\w*)", re.ASCII)
+_HIDDEN = regex(r"\$[?#]?\{?[?#!]?([A-Za-z_]\w*)|(\$[0-9@*#?$!-])|\\\n|[^\W_]|[^\x00-\x7f]", re.ASCII)
+_COMMAND = regex(r"[a-z_][a-z_.+-]*(?:[0-9][a-z_.+-]*){0,4}", re.ASCII)
+_FLAG = regex(r"[-+][A-Za-z]{1,3}|--[a-z][a-z-]*", re.ASCII)
+_PLACE = regex(
     r"(?:/(?:bin|boot|dev|etc|home|lib\w{0,3}|media|mnt|opt|proc|root|run|sbin|snap|srv|sys|tmp|usr|var)(?=/|$)|~(?=/|$)|~\w+/"
     r"|\$\{?[A-Za-z_]\w*\}?(?=[/:]|$)|\.\.?/)[\w./+~@%,:{}$*?\[\]-]*",
     re.ASCII,
 )
-_CONDA_MARK = re.compile(r"# (?:>>>|<<<) (?:conda|mamba) initialize (?:>>>|<<<)\s*")
-_BLANKS = re.compile(r"(?:[ \t\r\f\v]|\\\r?\n)+")
-_ANY_BLANKS = re.compile(r"\s+")
-_OPERATOR = re.compile(r"<<<|<<-?|;;&|;;|;&|&&|\|\||&>>?|>>|>&|<&|>\||[;&|<>()]")
-_PLAIN = re.compile(r"[^\s;&|<>()'\"\\$`]+")
+_CONDA_MARK = regex(r"# (?:>>>|<<<) (?:conda|mamba) initialize (?:>>>|<<<)\s*")
+_BLANKS = regex(r"(?:[ \t\r\f\v]|\\\r?\n)+")
+_ANY_BLANKS = regex(r"\s+")
+_OPERATOR = regex(r"<<<|<<-?|;;&|;;|;&|&&|\|\||&>>?|>>|>&|<&|>\||[;&|<>()]")
+_PLAIN = regex(r"[^\s;&|<>()'\"\\$`]+")
 
 
 def hide(text: str) -> str:
@@ -552,7 +553,7 @@ def _word_end(text: str, i: int, dialect: str, depth: int, until: str = "") -> i
             end = text.find("`", i + 1)
             i = len(text) if end < 0 else end + 1
         elif text.startswith("$'", i) and dialect == "sh":
-            match = re.compile(r"\$'(?:[^'\\]|\\.)*'?", re.DOTALL).match(text, i)
+            match = regex(r"\$'(?:[^'\\]|\\.)*'?", re.DOTALL).match(text, i)
             i = match.end() if match else i + 2
         elif text.startswith(("$(", "${"), i):
             i = _nested_end(text, i, dialect, depth)
@@ -575,7 +576,7 @@ def _nested_end(text: str, i: int, dialect: str, depth: int) -> int:
 
 def _quoted_end(text: str, i: int, dialect: str) -> int:
     pattern = {"fish": r"'(?:[^'\\]|\\.)*'?", "csh": r"'[^'\n]*'?"}.get(dialect, r"'[^']*'?")
-    match = re.compile(pattern, re.DOTALL).match(text, i)
+    match = regex(pattern, re.DOTALL).match(text, i)
     return match.end() if match else i + 1
 
 

@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from dlhealth.lean import NamedTuple
 
 _WIDEST = 100
 """Columns. Longer lines are hard to read."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dlhealth.engine.diagnose import compatible
 from dlhealth.engine.rule import Rule
+from dlhealth.lean import regex
 from dlhealth.model import Diagnosed, Diagnosis, Layer, Severity, Skipped
 from dlhealth.report.style import Style
 
@@ -26,7 +27,7 @@ _FLOWS = 90
 """Columns. A longer line of a rule's documentation was broken by its width, and goes on in the next."""
 LITERAL = ("By hand",)
 """Sections that hold commands: their lines stay as they are."""
-_PATH_FIRST = re.compile(r"(/\S+): (.+)", re.DOTALL)
+_PATH_FIRST = regex(r"(/\S+): (.+)", re.DOTALL)
 
 
 def render(diagnosis: Diagnosis, style: Style) -> str:

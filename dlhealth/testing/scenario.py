@@ -1,7 +1,6 @@
 """One example of a rule at work."""
 
-from typing import NamedTuple
-
+from dlhealth.lean import NamedTuple
 from dlhealth.testing.machine import Machine
 
 

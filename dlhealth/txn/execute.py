@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from dlhealth.actions import action_from_json, action_to_json, step_of
 from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.host.change import NotChangeable
+from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Record, Store, read_json

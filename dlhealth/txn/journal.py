@@ -3,7 +3,9 @@
 import json
 import os
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
+
+from dlhealth.lean import NamedTuple
 
 
 class Event(NamedTuple):

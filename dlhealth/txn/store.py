@@ -9,14 +9,15 @@
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
+
+from dlhealth.lean import NamedTuple, regex
 
 FOLDER = "/var/lib/dlhealth/txn"
-_ENDED = re.compile(r"(\d+)-([0-9a-f]+)-([a-z-]+)")
+_ENDED = regex(r"(\d+)-([0-9a-f]+)-([a-z-]+)")
 
 
 class Busy(Exception):

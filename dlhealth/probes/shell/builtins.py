@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dlhealth.lean import regex
 from dlhealth.probes.shell.conditions import test
 from dlhealth.probes.shell.effects import helpers, programs
 from dlhealth.probes.shell.state import Unsure
@@ -18,7 +19,7 @@ NORMAL, RETURN, BREAK, CONTINUE, EXIT, ABORT = "", "return", "break", "continue"
 """How a command leaves: ABORT is back to the prompt of a shell on a terminal."""
 
 DECLARATIONS = ("export", "readonly", "declare", "typeset", "local")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _test(shell: "Shell", arguments: list[str], node: Simple) -> str:

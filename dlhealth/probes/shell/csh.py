@@ -3,10 +3,10 @@
 import posixpath
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.shell import patterns
 from dlhealth.probes.shell.malformed import LISTS
 from dlhealth.probes.shell.reader import Left, Reader
@@ -35,10 +35,10 @@ class Undefined(Exception):
     """csh stops at a variable that is not set."""
 
 
-_WORD = re.compile(
-    r"""(?:'(?:[^'\n]|\\\n)*'|"(?:[^"\n\\]|\\.)*"|`[^`\n]*`|\\.|\$\{[^}\n]*\}|[^\s;&|<>()'"`\\])+""", re.DOTALL
+_WORD = regex(
+    r"""(?:'(?:[^'\n]|\\\n)*'|"(?:[^"\n\\]|\\.)*"|`[^`\n]*`|\\.|\$\{[^}\n]{0,200}\}|[^\s;&|<>()'"`\\])+""", re.DOTALL
 )
-_OPERATOR = re.compile(r"&&|\|\||>>&?!?|>&?!?|<<|\|&|[();&|<]")
+_OPERATOR = regex(r"&&|\|\||>>&?!?|>&?!?|<<|\|&|[();&|<]")
 
 
 def _lines(text: str) -> Iterator[Line]:
@@ -382,9 +382,7 @@ class Csh(Reader):
                 result += UNKNOWN
                 i = len(word) if end < 0 else end + 1
             elif char == "$":
-                match = re.compile(r"\$(\??)(#?)(?:\{(\??)(\w+)([^}]*)\}|(\w+)((?::[a-z]+)|\[[^\]]*\])?)").match(
-                    word, i
-                )
+                match = regex(r"\$(\??)(#?)(?:\{(\??)(\w+)([^}]*)\}|(\w+)((?::[a-z]+)|\[[^\]]*\])?)").match(word, i)
                 if not match:
                     result += UNKNOWN
                     i += 1
@@ -394,7 +392,7 @@ class Csh(Reader):
                 asked, modified = match[1] or match[3], match[2] or match[5] or match[7]
                 result += UNKNOWN if modified else self.variable(name, bool(asked))
             elif char == "~" and i == 0:
-                match = re.compile(r"~(?=/|$)").match(word)
+                match = regex(r"~(?=/|$)").match(word)
                 result += self.session.account.home if match else UNKNOWN
                 i += 1
             else:

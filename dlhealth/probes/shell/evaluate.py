@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dlhealth.host import Unreadable
+from dlhealth.lean import regex
 from dlhealth.probes.shell import patterns
 from dlhealth.probes.shell.builtins import (
     ABORT,
@@ -60,8 +61,8 @@ from dlhealth.probes.shell.values import (
     tidy,
 )
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DECLARED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
+_NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
+_DECLARED = regex(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
 _ITEMS = 200
 
 

@@ -7,10 +7,10 @@ blanks for others.
 import posixpath
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from dlhealth.data import load
 from dlhealth.host import Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.shell import patterns
 from dlhealth.probes.shell.reader import Left, Reader
 from dlhealth.probes.shell.state import WATCHED, Session, Unsure, Variable
@@ -203,7 +203,7 @@ class _Parser:
                 else:
                     self.i += 1
                     raise Unsure("a job in the background")
-            redirection = re.compile(r"[0-9]*(>>?\??&?|<&?)[ \t]*").match(self.text, self.i)
+            redirection = regex(r"[0-9]*(>>?\??&?|<&?)[ \t]*").match(self.text, self.i)
             if redirection:
                 self.i = redirection.end()
                 self.word()
@@ -223,7 +223,7 @@ class _Parser:
             elif char in " \t\n;&|<>)":
                 break
             elif char == "'":
-                match = re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL).match(self.text, self.i)
+                match = regex(r"'((?:[^'\\]|\\.)*)'", re.DOTALL).match(self.text, self.i)
                 if not match:
                     raise Unsure("a quote ' is left open")
                 self.skip(match.end())
@@ -241,7 +241,7 @@ class _Parser:
             elif char == "$":
                 self.variable(pieces, False)
             else:
-                match = re.compile(r"[^" + re.escape(_SPECIAL) + "]+").match(self.text, self.i)
+                match = regex(r"[^" + re.escape(_SPECIAL) + "]+").match(self.text, self.i)
                 self.skip(match.end() if match else self.i + 1)
                 text = match[0] if match else char
                 pieces.append(Piece("other" if "{" in text else "text", text, False))
@@ -255,7 +255,7 @@ class _Parser:
         self.i += 1
         pieces.append(Piece("text", "", True))
         while True:
-            match = re.compile(r"[^\"\\$]+").match(self.text, self.i)
+            match = regex(r"[^\"\\$]+").match(self.text, self.i)
             if match:
                 pieces.append(Piece("text", match[0], True))
                 self.skip(match.end())
@@ -277,7 +277,7 @@ class _Parser:
                 self.skip(self.i + 2)
 
     def variable(self, pieces: list[Piece], quoted: bool) -> None:
-        match = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?").match(self.text, self.i)
+        match = regex(r"\$([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?").match(self.text, self.i)
         if not match:
             raise Unsure("a $ that is not followed")
         self.i = match.end()

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.shell.values import elements, is_known
 
 LISTS = ("PATH", "LD_LIBRARY_PATH")

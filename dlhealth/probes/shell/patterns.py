@@ -1,11 +1,11 @@
 """Shell patterns: `*`, `?` and bracket expressions."""
 
 import re
-from typing import NamedTuple
 
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.shell.values import Truth, is_known
 
-_LONGEST = 4096
+_LONGEST = 1500
 """Characters. A longer text is not matched: no PATH is so long, and the time would grow with its square."""
 
 
@@ -112,7 +112,8 @@ def matches(pattern: Pattern | None, text: str) -> Truth:
 
 def strip(text: str, pattern: Pattern | None, operator: str) -> str | None:
     """What `${name#pattern}` and its like (`##`, `%`, `%%`) leave; None where it can't be told."""
-    if pattern is None or len(text) > _LONGEST or not is_known(text):
+    stars = pattern.count("*") if pattern else 0
+    if pattern is None or len(text) > _LONGEST or not is_known(text) or (stars > 2 and len(text) > 300):
         return None
     cuts = range(len(text) + 1)
     if operator in ("##", "%"):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import regex
 from dlhealth.probes.shell.malformed import LISTS, Problem
 from dlhealth.probes.shell.state import Session, Unsure
 from dlhealth.probes.shell.values import AFTER, BEFORE, UNKNOWN, is_known, join, tidy
@@ -169,13 +170,16 @@ def environment_d(session: Session) -> None:
         except (Unsure, Unreadable) as problem:
             session.forget(str(problem))
             continue
-        for number, name, value in _systemd_lines(text or ""):
-            # Debian links /etc/environment here.
-            session.source = f"{real or path}:{number}"
-            session.set(name, _systemd_expand(session, value), "environment.d", exported=True)
+        try:
+            for number, name, value in _systemd_lines(text or ""):
+                # Debian links /etc/environment here.
+                session.source = f"{real or path}:{number}"
+                session.set(name, _systemd_expand(session, value), "environment.d", exported=True)
+        except Unsure as problem:
+            session.forget(str(problem))
 
 
-_SYSTEMD_LINE = re.compile(
+_SYSTEMD_LINE = regex(
     r"[ \t]*(?:[#;][^\n]*|([^\n=]*)=[ \t]*((?:\"(?:[^\"\\]|\\.)*(?:\"|$)|'[^']*(?:'|$)|\\.|[^\n\"'\\])*)|[^\n]*)(?:\n|$)",
     re.DOTALL,
 )

@@ -1,25 +1,27 @@
 """What every reader of start-up files shares: the variables at one moment, and the trace of how they came to be."""
 
 import posixpath
-import re
-from typing import NamedTuple
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.shell.malformed import LISTS, Problem, problems
 from dlhealth.probes.shell.values import UNKNOWN, Truth, elements, is_known, join
 from dlhealth.probes.users import Account, may_read
 
-WATCHED = re.compile(
+WATCHED = regex(
     r"PATH|LD_(LIBRARY_PATH|PRELOAD)|(LIBRARY|C(PLUS_INCLUDE)?_?|PYTHON)PATH|(CUDA|CUDNN|NVCC|NVIDIA|TF|XLA)_\w+|CUDAHOSTCXX"
 )
 """The variables that the rules are about. Values of others never leave this package."""
 
 _FILE_LIMIT = 64 << 10
 _STEPS = 5_000
-_DEPTH = 12
+_DEPTH = 10
+_SETTINGS = 300
+_LONGEST = 4096
+"""Characters of a value. What is longer is not followed."""
 
 # What a session sets for itself: nothing is known of these, of any other variable that it is not set.
-_SESSION = re.compile(
+_SESSION = regex(
     r"XDG_.*|DBUS_.*|LANG|LANGUAGE|LC_.*|DISPLAY|WAYLAND_DISPLAY|XAUTHORITY|DESKTOP_.*|GDM.*|GNOME_.*|KDE_.*|PLASMA_.*"
     r"|SHLVL|TERM|TERM_.*|COLORTERM|VTE_.*|KONSOLE_.*|WINDOWID|SSH_.*|TMUX.*|STY|LS_COLORS|COLUMNS|LINES|HOSTNAME|HOST|PPID"
     r"|HOSTTYPE|MACHTYPE|RANDOM|SECONDS|PIPESTATUS|MAIL|INVOCATION_ID|JOURNAL_STREAM|MANAGERPID|SYSTEMD_.*|WSL.*|NAME"
@@ -176,11 +178,16 @@ class Session:
         self, name: str, value: str, how: str, exported: Truth = False, origin: frozenset[str] | None = None
     ) -> None:
         """Give a variable a value; whether it is exported stays as it was unless `exported` is True."""
+        if len(value) > _LONGEST:
+            value = UNKNOWN
+            self.trace.doubts[f"{self.source}: {name} has more than {_LONGEST} characters"] = None
         before = self.state.get(name)
         reasons = (exported, before.exported, self.state.options.get("allexport", False))
         kept = True if True in reasons else None if None in reasons else False
         self.state.variables[name] = Variable(value, kept, origin)
         if WATCHED.fullmatch(name):
+            if len(self.trace.settings) > _SETTINGS:
+                raise Unsure(f"more than {_SETTINGS} lines that set variables")
             self.trace.settings.append(Setting(name, value, self.source, how))
             if name in LISTS:
                 self.look(name, before.value or "", value)

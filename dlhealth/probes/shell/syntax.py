@@ -6,7 +6,8 @@ What is not understood is a problem that is not `certain`; a certain one is an e
 import bisect
 import re
 from functools import cache
-from typing import NamedTuple
+
+from dlhealth.lean import NamedTuple
 
 _DEEPEST = 40
 """Levels of nesting. A start-up file has about five."""

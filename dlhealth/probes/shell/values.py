@@ -5,11 +5,11 @@ UNKNOWN for any text, BEFORE for text that is empty or ends in a colon, AFTER fo
 So "\\1/usr/bin:/bin" is a PATH that certainly ends in these two folders.
 """
 
-import re
+from dlhealth.lean import regex
 
 UNKNOWN, BEFORE, AFTER = "\0", "\1", "\2"
-_UNKNOWN_PARTS = re.compile("[\0\1\2]")
-_REPEATED = re.compile("([\0\1\2])\\1+")
+_UNKNOWN_PARTS = regex("[\0\1\2]")
+_REPEATED = regex("([\0\1\2])\\1+")
 
 Truth = bool | None
 """True, False, or None where it can't be told."""

@@ -1,0 +1,347 @@
+"""What logins give: PAM's files, the files of each shell and display manager, malformed lines, and hostile ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dlhealth.host.root import RootHost
+from dlhealth.probes import Options
+from dlhealth.probes.environment import Environments, LoginEnvironment, excerpt
+from dlhealth.probes.shell.malformed import corrected
+from dlhealth.probes.users import Users
+from dlhealth.testing import Machine
+
+STANDARD = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
+Probe = Callable[[Machine], Environments]
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Probe:
+    def run(machine: Machine) -> Environments:
+        host = RootHost(str(machine.build(tmp_path)))
+        return Environments.probe(host, Users.probe(host, Options()))
+
+    return run
+
+
+def login(environments: Environments, kind: str = "interactive", user: str = "alice") -> LoginEnvironment:
+    found = environments.get(user, kind)
+    assert found
+    return found
+
+
+def ubuntu() -> Machine:
+    """/etc/profile leaves PATH alone there."""
+    return (
+        Machine.ubuntu2404()
+        .file("/etc/profile", "for i in /etc/profile.d/*.sh; do . $i; done\n")
+        .file("/etc/profile.d/a.sh", "")
+    )
+
+
+def test_as_installed(probe: Probe) -> None:
+    environments = probe(Machine.debian12())
+    for kind in ("console", "graphical", "interactive"):
+        assert login(environments, kind).values == {"PATH": STANDARD}
+        assert not login(environments, kind).problems
+        assert not login(environments, kind).doubts
+    assert environments.value("alice", "PATH", "pam") == "/usr/local/bin:/usr/bin:/bin"
+
+
+def test_each_element_has_its_line(probe: Probe) -> None:
+    machine = (
+        Machine.debian12().cuda_toolkit().append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/l\nPATH=$PATH:/x\n")
+    )
+    environments = probe(machine)
+    assert environments.elements("alice", "LD_LIBRARY_PATH") == [("/l", "/home/alice/.bashrc:15")]
+    sources = dict(environments.elements("alice", "PATH"))
+    assert sources["/usr/local/cuda/bin"] == "/etc/profile.d/cuda.sh:1"
+    assert sources["/x"] == "/home/alice/.bashrc:16"
+    assert environments.value("alice", "LD_LIBRARY_PATH", "graphical") == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ('PATH="/a:/b"', "/a:/b"), ("PATH='/a'", "/a"), ("export PATH=/a", "/a"), ("  PATH=/a", "/a"), ("PATH=/a # comment", "/a "),
+        ('PATH="/a', "/a"), ('PATH=/a"', '/a"'), ('PATH="/a":"/b"', '/a":"/b'), ("PATH=$PATH:/a", "$PATH:/a"), ("PATH=/a\\\n/b", "/a/b"),
+        ("PATH =/a", "/usr/local/bin:/usr/bin:/bin"), ("PATH=/a\r", "/a\r"), ('PATH="/a"\r', '/a"\r'), ("PATH = /a", "/usr/local/bin:/usr/bin:/bin"),
+        ("PATH=\"/a\" ", '/a" '), ("=x\nPATH=/a", "/a"), ("A-B=c\nPATH=/a", "/a"), ("PATH=/a\nPATH=/b", "/b"), ("PATH=", ""),
+    ],
+)  # fmt: skip
+def test_pam_env_reads_etc_environment(probe: Probe, line: str, value: str) -> None:
+    """As _parse_env_file of linux-pam 1.5.2."""
+    assert probe(ubuntu().file("/etc/environment", f"LANG=C\n{line}\n")).value("alice", "PATH", "pam") == value
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("PATH DEFAULT=/a", "/a"), ("PATH DEFAULT=/a OVERRIDE=/b", "/b"), ('PATH DEFAULT="/a b"', "/a b"), ("PATH DEFAULT=@{HOME}/bin:${PATH}", "/home/alice/bin:/usr/local/bin:/usr/bin:/bin"),
+        ("PATH DEFAULT=/a:$PATH", "/a:$PATH"), ("PATH=/a", "/usr/local/bin:/usr/bin:/bin"), (r"PATH DEFAULT=\$HOME", "$HOME"), ("PATH OVERRIDE=${NOTHING} DEFAULT=/d", "/d"),
+    ],
+)  # fmt: skip
+def test_pam_env_conf(probe: Probe, line: str, value: str) -> None:
+    assert probe(ubuntu().file("/etc/security/pam_env.conf", f"# x\n{line}\n")).value("alice", "PATH", "pam") == value
+
+
+def test_pam_services_decide(probe: Probe) -> None:
+    machine = (
+        ubuntu()
+        .file("/etc/X11/default-display-manager", "/usr/sbin/lightdm\n")
+        .file("/etc/pam.d/lightdm", "auth include common\nsession required pam_env.so readenv=0 user_readenv=1\n")
+        .file("/etc/pam.d/login", "session required pam_env.so envfile=/etc/other\n")
+        .file("/etc/environment", "PATH=/not-read\n")
+        .file("/etc/other", "PATH=/other:/usr/bin\n")
+        .file("/home/alice/.pam_environment", "PATH DEFAULT=/own:/usr/bin\n", uid=1000)
+    )
+    environments = probe(machine)
+    assert environments.value("alice", "PATH", "pam") == "/own:/usr/bin"
+    assert environments.value("alice", "PATH", "console") == "/other:/usr/bin"
+
+
+def test_a_service_without_pam_env(probe: Probe) -> None:
+    machine = ubuntu().file("/etc/pam.d/login", "session required pam_unix.so\n").file("/etc/environment", "PATH=/x\n")
+    assert probe(machine).value("alice", "PATH", "console") == "/usr/local/bin:/usr/bin:/bin"
+
+
+def test_login_defs(probe: Probe) -> None:
+    machine = ubuntu().append("/etc/login.defs", "ENV_PATH\tPATH=/own/bin:/usr/bin\n")
+    assert probe(machine).elements("alice", "PATH", "console")[0] == ("/own/bin", "/etc/login.defs:3")
+
+
+@pytest.mark.parametrize(
+    ("manager", "files"),
+    [
+        ("gdm3", ["/etc/profile", "/home/alice/.profile", "/home/alice/.xprofile", "/home/alice/.xsessionrc"]),
+        ("sddm", ["/etc/profile", "/home/alice/.profile", "/home/alice/.bashrc", "/home/alice/.xprofile", "/home/alice/.xsessionrc"]),
+        ("lightdm", ["/etc/profile", "/home/alice/.profile", "/home/alice/.xprofile", "/home/alice/.xsessionrc"]),
+    ],
+)  # fmt: skip
+def test_files_of_display_managers(probe: Probe, manager: str, files: list[str]) -> None:
+    machine = (
+        Machine.debian12().file("/etc/X11/default-display-manager", f"/usr/sbin/{manager}\n").file("/etc/gdm3/Xsession")
+    )
+    for name in (".xprofile", ".xsessionrc"):
+        machine.file(f"/home/alice/{name}", "", uid=1000)
+    environments = probe(machine)
+    assert environments.display_manager == manager
+    assert login(environments, "graphical").files == tuple(files)
+
+
+def test_debians_lightdm_reads_no_profile(probe: Probe) -> None:
+    machine = (
+        Machine.debian12()
+        .link("/etc/systemd/system/display-manager.service", "/lib/systemd/system/lightdm.service")
+        .file("/usr/share/lightdm/lightdm.conf.d/01_debian.conf", "[Seat:*]\n# x\nsession-wrapper=/etc/X11/Xsession\n")
+        .append("/home/alice/.profile", "exit\n")
+    )
+    environments = probe(machine)
+    assert login(environments, "graphical").ending is None
+    ending = login(environments, "console").ending
+    assert ending
+    assert (ending.source, ending.how) == ("/home/alice/.profile:13", "exit")
+
+
+def test_a_server_has_no_graphical_login(probe: Probe) -> None:
+    assert probe(Machine.debian12().file("/usr/lib/systemd/systemd", "")).get("alice", "graphical") is None
+
+
+def test_gdm_takes_path_from_systemd(probe: Probe) -> None:
+    machine = (
+        ubuntu()
+        .file("/etc/X11/default-display-manager", "/usr/sbin/gdm3\n")
+        .file("/etc/gdm3/Xsession")
+        .file("/etc/environment.d/50-cuda.conf", 'PATH="/c:$PATH"\nCUDA_HOME=/usr/local/cuda\n')
+        .file("/home/alice/.config/environment.d/50-cuda.conf", "PATH=/own:${PATH}${NOTHING:+:/x}\n", uid=1000)
+    )
+    graphical = login(probe(machine), "graphical")
+    assert ("/own", "/home/alice/.config/environment.d/50-cuda.conf:1") in graphical.lists["PATH"]
+    assert "CUDA_HOME" not in graphical.values, "the person's file hides the system's of the same name"
+
+
+def test_zsh_fish_and_tcsh(probe: Probe) -> None:
+    machine = (
+        Machine.debian12()
+        .user("zoe", 1001, "/bin/zsh").file("/home/zoe/.zshrc", "path=(/z $path)\n", uid=1001)
+        .user("fay", 1002, "/usr/bin/fish").file("/home/fay/.config/fish/config.fish", "set -gx PATH /f $PATH\n", uid=1002)
+        .user("tom", 1003, "/bin/tcsh").file("/home/tom/.cshrc", "set path = (/t $path)\n", uid=1003)
+        .user("kay", 1004, "/bin/ksh93")
+    )  # fmt: skip
+    environments = probe(machine)
+    for user, folder in (("zoe", "/z"), ("fay", "/f"), ("tom", "/t")):
+        assert environments.elements(user, "PATH")[0][0] == folder
+    assert environments.value("kay", "PATH") is None
+    assert login(environments, "console", "kay").doubts == ("the files of /bin/ksh93 are not followed",)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "correction"),
+    [
+        (r"export PATH=/c\${PATH:+:${PATH}}", "literal-expansion", "export PATH=/c${PATH:+:${PATH}}"),
+        ("export PATH='/c:$PATH'", "literal-expansion", 'export PATH="/c:$PATH"'),
+        ("export PATH=/c${PATH:+:${PATH}}}", "unbalanced-braces", "export PATH=/c${PATH:+:${PATH}}"),
+        ("export PATH=/c${PATH:+:${PATH}", "unbalanced-braces", "export PATH=/c${PATH:+:${PATH}}"),
+        ("export PATH = /c:$PATH", "space-around-equals", "export PATH=/c:$PATH"),
+        ("export PATH= /c:$PATH", "space-around-equals", "export PATH=/c:$PATH"),
+        ("PATH =/c:$PATH", "space-around-equals", "PATH=/c:$PATH"),
+        ('export PATH=/c:$PATH"', "open-quote", "export PATH=/c:$PATH"),
+        ('export PATH="/c:$PATH', "open-quote", 'export PATH="/c:$PATH"'),
+        ("export PATH=/c::$PATH", "empty-element", "export PATH=/c${PATH:+:$PATH}"),
+        ("export PATH=$PATH:/c:", "empty-element", "export PATH=${PATH:+$PATH:}/c"),
+        ("export PATH=/c:$PATH\r", "carriage-return", "export PATH=/c:$PATH"),
+        ("export PATH=/c:PATH:$PATH", "missing-dollar", "export PATH=/c:$PATH:$PATH"),
+        ('export PATH="/c: $PATH:/d"', "space", 'export PATH="/c:$PATH:/d"'),
+        ("export PATH=PATH=/c:$PATH", "nested-assignment", ""),
+    ],
+)  # fmt: skip
+def test_malformed_lines(probe: Probe, line: str, kind: str, correction: str) -> None:
+    problems = login(probe(Machine.debian12().append("/home/alice/.bashrc", f"{line}\n"))).problems
+    assert [(p.source, p.variable, p.kind, p.correction) for p in problems] == [
+        ("/home/alice/.bashrc:15", "PATH", kind, correction)
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export PATH=/c${PATH:+:${PATH}}", 'PATH="/c:$PATH"  # don\'t', "PATH=~/bin:$PATH", r"PATH=/a\ b:$PATH", "export PATH",
+        "MANPATH='$x'", "alias x='PATH = y'", "echo 'export PATH = x' > /dev/null", "if false; then PATH = 1; fi", "PATH=$PATH:.",
+    ],
+)  # fmt: skip
+def test_sound_lines(probe: Probe, line: str) -> None:
+    assert not login(probe(Machine.debian12().append("/home/alice/.bashrc", f"{line}\n"))).problems
+
+
+def test_a_corrected_line_is_not_malformed(probe: Probe) -> None:
+    wrong = r"export PATH=/c\${PATH:+:${PATH}}"
+    machine = Machine.debian12().append("/home/alice/.bashrc", corrected(wrong, "PATH", "literal-expansion") + "\n")
+    environments = probe(machine)
+    assert not login(environments).problems
+    assert environments.elements("alice", "PATH")[0][0] == "/c"
+
+
+def test_what_is_not_known_is_not_guessed(probe: Probe) -> None:
+    machine = Machine.debian12().append(
+        "/home/alice/.bashrc", 'if some-program; then PATH=/maybe:$PATH; fi\nX=$(other)\neval "$X"\n'
+    )
+    interactive = login(probe(machine))
+    assert interactive.values["PATH"] is None
+    assert interactive.doubts
+    machine = Machine.debian12().append("/home/alice/.bashrc", "if some-program; then PATH=/maybe:$PATH; fi\n")
+
+
+def test_condas_block(probe: Probe, tmp_path: Path) -> None:
+    block = """\
+__conda_setup="$('/opt/conda/bin/conda' 'shell.bash' 'hook' 2> /dev/null)"
+if [ $? -eq 0 ]; then
+    eval "$__conda_setup"
+else
+    if [ -f "/opt/conda/etc/profile.d/conda.sh" ]; then
+        . "/opt/conda/etc/profile.d/conda.sh"
+    else
+        export PATH="/opt/conda/bin:$PATH"
+    fi
+fi
+unset __conda_setup
+"""
+    interactive = login(probe(Machine.debian12().append("/home/alice/.bashrc", block)))
+    assert interactive.values["PATH"] is None
+    assert "/usr/bin" in dict(interactive.lists["PATH"])
+    assert "LD_LIBRARY_PATH" not in interactive.values
+
+
+def test_nobody_reads_in_anothers_name(probe: Probe) -> None:
+    machine = (
+        Machine.debian12()
+        .file("/root/secret", "export PATH=/leaked\n", 0o600)
+        .append("/home/alice/.bashrc", ". /root/secret\n")
+    )
+    interactive = login(probe(machine))
+    assert interactive.values["PATH"] == STANDARD
+    assert "/root/secret" not in interactive.files
+
+
+def test_values_of_others_stay_out(probe: Probe) -> None:
+    machine = Machine.debian12().append(
+        "/home/alice/.bashrc", "export API_TOKEN=hunter2 PATH='/x:$PATH'; PASSWORD=hunter2\n"
+    )
+    environments = probe(machine)
+    assert "hunter2" not in repr(environments)
+    assert login(environments).problems[0].line == ""
+
+
+def test_excerpt() -> None:
+    line = "[ -d /x ] && export TOKEN=abc PATH=/x:$PATH && curl -H key"
+    assert excerpt(line, "PATH") == "PATH=/x:$PATH"
+    assert excerpt("PATH=/x SECRET='a b' cmd", "PATH") == "PATH=/x SECRET=… cmd"
+
+
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        ("exit 0\n", "exit"), ("a=(1 2)\n", "syntax"), ("function f() { :; }\n", "syntax"), (". /gone/setup.sh\n", "missing"),
+        ("exec zsh\n", "exec"), ("export A = b\n", "error"), ("x=${HOME//a/b}\n", "error"), ("set -e\nfalse\n", "set -e"),
+        ("if [ -d /usr ]; then\n  exit\nfi\n", "exit"), (". /home/alice/.other\n", "exit"),
+    ],
+)  # fmt: skip
+def test_a_session_that_ends(probe: Probe, text: str, how: str) -> None:
+    machine = Machine.debian12().file("/home/alice/.other", "exit\n", uid=1000).append("/home/alice/.profile", text)
+    ending = login(probe(machine), "graphical").ending
+    assert ending
+    assert ending.how == how
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "return\na=(1 2)\n".replace("a=(1 2)", "b"), "[ -f /gone ] && . /gone\n", "missing-command\n", "[[ -d / ]]\n", "(exit 1)\n",
+        "some-program || exit 1\n", "[ -t 0 ] && exec zsh\n", "command . /gone\n", "f() { exit; }\n", "set -e\nset +e\nfalse\n",
+    ],
+)  # fmt: skip
+def test_a_session_that_goes_on(probe: Probe, text: str) -> None:
+    assert login(probe(Machine.debian12().append("/home/alice/.profile", text)), "graphical").ending is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ". ~/.bashrc\n" * 3,
+        "f() { f; f; }\nf\n",
+        "PATH=$PATH:/x\n" * 4000,
+        "PATH=$PATH:$PATH\n" * 100,
+        "x\n" * 100_000,
+        "${" * 9000,
+    ],
+)
+def test_hostile_files_are_bounded(probe: Probe, text: str) -> None:
+    interactive = login(probe(Machine.debian12().file("/home/alice/.bashrc", text, uid=1000)))
+    assert interactive.doubts or interactive.problems or interactive.values == {"PATH": STANDARD}
+
+
+FILES = ("/etc/environment", "/etc/security/pam_env.conf", "/etc/profile.d/x.sh", "/home/alice/.bashrc", "/home/fay/.config/fish/config.fish",
+         "/home/tom/.cshrc", "/home/zoe/.zshrc", "/home/alice/.config/environment.d/x.conf", "/home/fay/.config/fish/fish_variables", "/etc/login.defs")  # fmt: skip
+SOUP = st.lists(
+    st.sampled_from(["PATH", "=", "/x", ":", "$PATH", "${", "}", '"', "'", "`", "\\", "\n", " ", "(", ")", "if", "then", "fi", "end", "set", "setenv", "export",
+                     "-gx", "[", "]", "[[", "<<", "E", ";", "&&", "|", "eval", ".", "source", "~", "*", "$(", "\r", "\0", "\1", "case", "in", "esac", "for", "é"]),
+    max_size=60,
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(path=st.sampled_from(FILES), text=SOUP)
+def test_nothing_raises(tmp_path_factory: pytest.TempPathFactory, path: str, text: str) -> None:
+    machine = (
+        Machine.debian12()
+        .user("zoe", 1001, "/bin/zsh")
+        .user("fay", 1002, "/usr/bin/fish")
+        .user("tom", 1003, "/bin/tcsh")
+    )
+    machine.file("/etc/X11/default-display-manager", "/usr/sbin/gdm3\n").file(path, text)
+    host = RootHost(str(machine.build(tmp_path_factory.mktemp("m"))))
+    for found in Environments.probe(host, Users.probe(host, Options())).logins:
+        for value in found.values.values():
+            assert value is None or not set(value) & set("\0\1\2")

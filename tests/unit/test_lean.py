@@ -1,0 +1,65 @@
+"""Our NamedTuple is typing's in all that the project uses; a pattern is re's."""
+
+import pickle
+import re
+
+import pytest
+
+from dlhealth.lean import NamedTuple, regex
+
+
+class Point(NamedTuple):
+    """A place."""
+
+    x: int
+    y: int = 2
+    names: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return self.x + self.y
+
+    @classmethod
+    def origin(cls) -> "Point":
+        return cls(0, 0)
+
+
+def test_it_is_a_tuple_with_names() -> None:
+    point = Point(1, names=("a",))
+    assert point == (1, 2, ("a",))
+    assert (point.x, point.y, point.names, point.total) == (1, 2, ("a",), 3)
+    assert tuple(point) == (1, 2, ("a",))
+    assert hash(point) == hash((1, 2, ("a",)))
+    assert repr(point) == "Point(x=1, y=2, names=('a',))"
+    assert Point.origin() < point
+    assert Point._fields == ("x", "y", "names")
+    assert Point.__doc__ == "A place."
+
+
+def test_it_is_replaced_and_never_changed() -> None:
+    point = Point(1)
+    assert point._replace(y=5) == (1, 5, ())
+    assert point._asdict() == {"x": 1, "y": 2, "names": ()}
+    assert Point._make([3, 4, ()]) == Point(3, 4)
+    assert pickle.loads(pickle.dumps(point)) == point
+    with pytest.raises(AttributeError):
+        point.x = 3  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        point.z = 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("arguments", [((), {}), ((1, 2, (), 4), {}), ((1,), {"z": 1}), ((1,), {"x": 1})])
+def test_wrong_arguments(arguments: tuple[tuple[object, ...], dict[str, object]]) -> None:
+    with pytest.raises(TypeError, match="Point takes x, y, names"):
+        Point(*arguments[0], **arguments[1])  # type: ignore[arg-type]
+
+
+def test_a_pattern_is_compiled_when_it_is_used() -> None:
+    word = regex(r"(\w+)=", re.IGNORECASE)
+    found = word.match("A=1")
+    assert found is not None
+    assert found[1] == "A"
+    assert word.pattern == r"(\w+)="
+    assert regex(rb"\d+").findall(b"1 22") == [b"1", b"22"]
+    with pytest.raises(re.error):
+        regex("(").search("x")
