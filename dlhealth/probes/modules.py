@@ -5,7 +5,7 @@ from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.kernel import Kernel, in_container
 
 _NAME = regex(
-    r"^nvidia(?:-current|-tesla(?:-\d+)?|-legacy-\d+xx|-srv)?(-uvm|-drm|-modeset|-peermem)?\.ko(?:\.xz|\.zst|\.gz)?$"
+    r"^nvidia(?:-current(?:-open)?|-tesla(?:-\d+)?|-legacy-\d+xx|-srv)?(-uvm|-drm|-modeset|-peermem)?\.ko(?:\.xz|\.zst|\.gz)?$"
 )
 FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/lib/modprobe.d")
 _VERSION = regex(r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)")
