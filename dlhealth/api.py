@@ -57,13 +57,14 @@ from dlhealth.probes.frameworks import (
     TensorFlowLibraries,
     TensorFlowNeeds,
     Wheel,
+    WheelCoverage,
     fitting_wheel,
     known_wheel,
     tensorflow_needs,
     torch_wheel,
 )
 from dlhealth.probes.gpu import Gpu, Gpus
-from dlhealth.probes.gpuclaims import Claim, FallenGpu, FallenGpus, Passthrough
+from dlhealth.probes.gpuclaims import Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
 from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.initramfs import Initramfs
@@ -218,7 +219,9 @@ __all__ = [
     "UserPaths",
     "UserUnit",
     "Users",
+    "Usurpers",
     "Wheel",
+    "WheelCoverage",
     "WriteFile",
     "XorgGlx",
     "authority_fault",

@@ -21,13 +21,8 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     ByHand,
-    DriverFit,
-    DriverPackages,
     Evidence,
     Finding,
-    Gpus,
-    Kernel,
-    KernelModules,
     Layer,
     Machine,
     ModprobeConfig,
@@ -40,6 +35,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     UpdateInitramfs,
+    Usurpers,
     WriteFile,
 )
 
@@ -58,38 +54,17 @@ class NovaCoreClaimsGpu(Rule):
     risk = Risk.MEDIUM
     explains = ("login-loop-glx-broken-driver-mismatch", "nvidia-module-not-loaded", "uvm-device-node-missing")
 
-    def detect(
-        self,
-        gpus: Gpus,
-        kernel: Kernel,
-        modules: KernelModules,
-        config: ModprobeConfig | None,
-        packages: DriverPackages | None,
-        fit: DriverFit | None,
-    ) -> Iterator[Finding | Unknown]:
-        for problem in gpus.problems:
-            yield Unknown(problem)
-        if gpus.container:
-            yield Unknown("in a container, which driver holds a GPU is the host's affair")
-            return
-        if not modules.files and not (packages and packages.version):
-            return
+    def detect(self, usurpers: Usurpers, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
+        yield from usurpers.doubts
         missing = [m for m in MODULES if not (config and config.blacklists(m))]
-        unserved = fit.unserved() if fit else frozenset()
-        lacking = [r for r in dict.fromkeys((kernel.target, kernel.next_boot)) if r and not modules.on_disk(r)]
-        for gpu in gpus.gpus:
-            if gpu.driver.lower() not in NAMES or gpu.address in unserved:
-                continue
-            disk = modules.on_disk(kernel.target)
+        for gpu in usurpers.held_by(*NAMES):
             yield self.finding(
                 f"gpu:{gpu.address}",
                 f"{gpu.driver} holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver can't use it",
                 Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", gpu.driver),
                 Evidence("/etc/modprobe.d", f"not blacklisted: {', '.join(missing) or 'none'}"),
-                Evidence(disk.path, disk.version)
-                if disk
-                else Evidence(f"/lib/modules/{kernel.target}", "no NVIDIA module for this kernel"),
-                lacking=" ".join(lacking) if kernel.target else "any kernel",
+                usurpers.module,
+                lacking=usurpers.lacking,
                 missing=" ".join(missing),
             )
 

@@ -33,8 +33,8 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    WheelCoverage,
     fitting_wheel,
-    known_wheel,
     replace_torch,
     version_key,
 )
@@ -47,27 +47,11 @@ class TorchNoKernelImageNewGpu(Rule):
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
 
-    def detect(self, environments: PythonEnvironments, gpus: Gpus) -> Iterator[Finding | Unknown]:
-        usable = [gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci"]
-        for problem in environments.problems if usable else ():
-            yield Unknown(problem)
-        for environment in environments.environments if usable else ():
-            torch, wheel = environment.torch, known_wheel(environment)
-            if torch is None or torch.backend not in ("cuda", ""):
-                continue
-            if wheel is None:
-                yield Unknown(
-                    f"{environment.path}: for which GPUs PyTorch {torch.version} was built is not known",
-                    environment.subject,
-                )
-                continue
-            yield from (
-                Unknown(f"the compute capability of GPU {gpu.address} is not known")
-                for gpu in usable
-                if not gpu.capability
-            )
+    def detect(self, coverage: WheelCoverage) -> Iterator[Finding | Unknown]:
+        yield from coverage.doubts
+        for environment, torch, wheel in coverage.wheels:
             oldest = version_key(wheel.oldest())
-            known = [gpu for gpu in usable if gpu.capability]
+            known = [gpu for gpu in coverage.gpus if gpu.capability]
             newer = [g for g in known if not wheel.runs_on(g.capability) and version_key(g.capability) > oldest]
             if newer:
                 gpu = newer[0]
@@ -79,7 +63,7 @@ class TorchNoKernelImageNewGpu(Rule):
                     Evidence(f"PyTorch {wheel.version} for CUDA {wheel.cuda}", f"{wheel.targets} ({wheel.source})"),
                     *(Evidence(f"GPU {g.address}", f"{g.name}, compute capability {g.capability}") for g in newer),
                     # With another GPU that works, PyTorch is of use all the same.
-                    severity=Severity.ERROR if len(newer) == len(usable) else Severity.WARNING,
+                    severity=Severity.ERROR if len(newer) == len(coverage.gpus) else Severity.WARNING,
                     about=(*environment.about, *(f"gpu:{g.address}" for g in newer)),
                     site=environment.site,
                 )

@@ -36,8 +36,8 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    WheelCoverage,
     fitting_wheel,
-    known_wheel,
     replace_torch,
     version_key,
 )
@@ -50,27 +50,11 @@ class TorchNoKernelImageOldGpu(Rule):
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
 
-    def detect(self, environments: PythonEnvironments, gpus: Gpus) -> Iterator[Finding | Unknown]:
-        usable = [gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci"]
-        for problem in environments.problems if usable else ():
-            yield Unknown(problem)
-        for environment in environments.environments if usable else ():
-            torch, wheel = environment.torch, known_wheel(environment)
-            if torch is None or torch.backend not in ("cuda", ""):
-                continue
-            if wheel is None:
-                yield Unknown(
-                    f"{environment.path}: for which GPUs PyTorch {torch.version} was built is not known",
-                    environment.subject,
-                )
-                continue
-            yield from (
-                Unknown(f"the compute capability of GPU {gpu.address} is not known")
-                for gpu in usable
-                if not gpu.capability
-            )
+    def detect(self, coverage: WheelCoverage) -> Iterator[Finding | Unknown]:
+        yield from coverage.doubts
+        for environment, torch, wheel in coverage.wheels:
             oldest = version_key(wheel.oldest())
-            older = [g for g in usable if g.capability and version_key(g.capability) < oldest]
+            older = [g for g in coverage.gpus if g.capability and version_key(g.capability) < oldest]
             if older:
                 gpu = older[0]
                 yield self.finding(
@@ -81,7 +65,7 @@ class TorchNoKernelImageOldGpu(Rule):
                     Evidence(f"PyTorch {wheel.version} for CUDA {wheel.cuda}", f"{wheel.targets} ({wheel.source})"),
                     *(Evidence(f"GPU {g.address}", f"{g.name}, compute capability {g.capability}") for g in older),
                     # An old card that only drives the screen, beside the one that computes, is no fault.
-                    severity=Severity.ERROR if len(older) == len(usable) else Severity.NOTE,
+                    severity=Severity.ERROR if len(older) == len(coverage.gpus) else Severity.NOTE,
                     about=(*environment.about, *(f"gpu:{g.address}" for g in older)),
                     site=environment.site,
                 )

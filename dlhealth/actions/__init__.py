@@ -49,30 +49,6 @@ __all__ = [
     "WriteFile",
 ]
 
-_CLASSES = (
-    AptInstall,
-    AptRemove,
-    AptUnhold,
-    ByHand,
-    ChangeMode,
-    ChangeOwner,
-    DkmsBuild,
-    DkmsRemove,
-    DpkgConfigure,
-    EditFile,
-    LoadModules,
-    MakeLink,
-    MoveAside,
-    PipInstall,
-    Reboot,
-    RefreshLoaderCache,
-    ReloadModules,
-    RestartUnit,
-    SetAlternative,
-    UpdateInitramfs,
-    WriteFile,
-)
-
 
 def action_to_json(action: Action) -> dict[str, Any]:
     """As a plan is kept and compared."""
@@ -82,7 +58,7 @@ def action_to_json(action: Action) -> dict[str, Any]:
 def action_from_json(record: dict[str, Any]) -> Action:
     """The same action again. Raises KeyError for a kind that this version does not know."""
     fields = dict(record)
-    made = {c.__name__: c for c in _CLASSES}["".join(w.title() for w in fields.pop("kind").split("-"))]
+    made = {name: globals()[name] for name in __all__}["".join(w.title() for w in fields.pop("kind").split("-"))]
     return made(**{k: _tuples(v) for k, v in fields.items()})
 
 

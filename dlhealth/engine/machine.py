@@ -9,6 +9,7 @@ from dlhealth.probes.driver import DriverLibraries
 from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.system import os_release
 
 
 def describe_machine(facts: Facts) -> dict[str, Any]:
@@ -62,15 +63,5 @@ def _first_line(host: Host, path: str) -> str:
 
 def _system(host: Host) -> str:
     """ "debian 12", "ubuntu 24.04", "debian trixie" where it has no number yet."""
-    values = {}
-    for path in ("/etc/os-release", "/usr/lib/os-release"):
-        try:
-            text = host.text(path)
-        except Unreadable:
-            text = None
-        if text is not None:
-            for line in text.splitlines():
-                name, _, value = line.partition("=")
-                values[name.strip()] = value.strip().strip("\"'")
-            break
+    values = os_release(host)
     return f"{values.get('ID', '')} {values.get('VERSION_ID') or values.get('VERSION_CODENAME', '')}".strip()

@@ -31,7 +31,9 @@ def _openat2() -> Callable[[int, bytes, int], tuple[int, int]]:
 
 
 class Root:
-    """A folder that is somebody's `/`."""
+    """A folder that is somebody's `/`. Its descriptor is closed with the last reference to it."""
+
+    fd = -1
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -40,7 +42,12 @@ class Root:
         self._has_openat2 = not self._is_top
 
     def close(self) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def open(self, path: str, flags: int) -> int:
         """A descriptor of `path` inside the root. Raises OSError as open(2) does, ValueError for a NUL byte."""

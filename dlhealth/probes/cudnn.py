@@ -78,11 +78,6 @@ class CudnnFolder(NamedTuple):
     toolkit: str
     includes: tuple[str, ...]
 
-    @property
-    def searched(self) -> bool:
-        """Whether some program's loader looks here."""
-        return bool(self.sources or self.users)
-
     def get(self, name: str) -> CudnnLibrary | None:
         """By its name."""
         return next((x for x in self.libraries if x.name == name), None)

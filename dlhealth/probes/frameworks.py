@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 from dlhealth.data import load
 from dlhealth.lean import NamedTuple
+from dlhealth.model import Unknown
 from dlhealth.probes.compat import max_cuda, runs_cuda, version_key
+from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.loader import LoaderConfig, UserPaths
-from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, Torch
 
 
 class Wheel(NamedTuple):
@@ -82,6 +84,38 @@ def known_wheel(environment: PythonEnvironment) -> Wheel | None:
         # Its own list does not tell whether there is PTX as well: as if there were, so that nothing is claimed wrongly.
         return Wheel(torch.version, torch.cuda, f"{torch.targets}+PTX", f"{environment.site}/torch/cuda/__init__.py")
     return wheel
+
+
+class WheelCoverage(NamedTuple):
+    """The wheels of PyTorch that meet the GPUs of this machine. `gpus` are those that programs may use; `doubts` what
+    is not known, each with its subject."""
+
+    gpus: tuple[Gpu, ...]
+    wheels: tuple[tuple[PythonEnvironment, Torch, Wheel], ...]
+    doubts: tuple[Unknown, ...]
+
+    @classmethod
+    def probe(cls, environments: PythonEnvironments, gpus: Gpus) -> "WheelCoverage":
+        usable = tuple(gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci")
+        if not usable:
+            return cls((), (), ())
+        doubts = [Unknown(problem) for problem in environments.problems]
+        wheels = []
+        for environment in environments.environments:
+            torch, wheel = environment.torch, known_wheel(environment)
+            if torch is None or torch.backend not in ("cuda", ""):
+                continue
+            if wheel is None:
+                reason = f"{environment.path}: for which GPUs PyTorch {torch.version} was built is not known"
+                doubts.append(Unknown(reason, environment.subject))
+                continue
+            doubts += [
+                Unknown(f"the compute capability of GPU {gpu.address} is not known")
+                for gpu in usable
+                if not gpu.capability
+            ]
+            wheels.append((environment, torch, wheel))
+        return cls(usable, tuple(wheels), tuple(doubts))
 
 
 def fitting_wheel(version: str, drivers: Iterable[str], capabilities: Iterable[str]) -> Wheel | None:

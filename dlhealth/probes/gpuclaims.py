@@ -5,11 +5,14 @@ from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
+from dlhealth.model import Evidence, Unknown
 from dlhealth.probes.gpu import Gpu, Gpus
+from dlhealth.probes.gpudriver import DriverFit
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.nvml import GPU_IS_LOST, Nvml
+from dlhealth.probes.packages import DriverPackages
 
 _LISTS = ("/etc/initramfs-tools/modules", "/etc/modules", "/etc/modules-load.d/*.conf", "/etc/default/grub",
           "/etc/default/grub.d/*.cfg", "/etc/kernel/cmdline", "/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf",
@@ -24,6 +27,47 @@ class Claim(NamedTuple):
 
     source: str
     text: str
+
+
+class Usurpers(NamedTuple):
+    """The GPUs that the installed NVIDIA driver could drive, whoever holds them now; none where nobody wants that
+    driver. `lacking` are the kernels, of those that matter, without its module; `module` shows what the kernel to judge
+    has; `doubts` is what can't be told."""
+
+    gpus: tuple[Gpu, ...]
+    lacking: str
+    module: Evidence
+    doubts: tuple[Unknown, ...]
+
+    def held_by(self, *drivers: str) -> tuple[Gpu, ...]:
+        """Those that one of these kernel drivers holds; names in lower case."""
+        return tuple(g for g in self.gpus if g.driver.lower() in drivers)
+
+    @classmethod
+    def probe(
+        cls,
+        gpus: Gpus,
+        kernel: Kernel,
+        modules: KernelModules,
+        packages: DriverPackages | None,
+        fit: DriverFit | None,
+    ) -> "Usurpers":
+        doubts = [Unknown(problem) for problem in gpus.problems]
+        wanted = bool(modules.files or (packages and packages.version))
+        if gpus.container:
+            doubts.append(Unknown("in a container, which driver holds a GPU is the host's affair"))
+        unserved = fit.unserved() if fit else frozenset()
+        able = (g for g in gpus.gpus if g.address not in unserved)
+        lacking = [r for r in dict.fromkeys((kernel.target, kernel.next_boot)) if r and not modules.on_disk(r)]
+        disk = modules.on_disk(kernel.target)
+        return cls(
+            tuple(able) if wanted and not gpus.container else (),
+            " ".join(lacking) if kernel.target else "any kernel",
+            Evidence(disk.path, disk.version)
+            if disk
+            else Evidence(f"/lib/modules/{kernel.target}", "no NVIDIA module for this kernel"),
+            tuple(doubts),
+        )
 
 
 class Passthrough(NamedTuple):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.data import load
-from dlhealth.host import Host, Unreadable
+from dlhealth.host import Host
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
@@ -15,6 +15,7 @@ from dlhealth.probes.kernel import Kernel, in_container
 from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.nvml import Nvml
 from dlhealth.probes.packages import DriverPackages
+from dlhealth.probes.system import os_release
 
 _HEAD = r"(?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}) \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?installed in this system "
 _REFUSALS = tuple(
@@ -181,15 +182,7 @@ def _installed(modules: KernelModules, kernel: Kernel, packages: DriverPackages 
 
 def _system(host: Host) -> str:
     """ "ubuntu 24.04", also for a distribution that is made from it."""
-    values = {}
-    for path in ("/etc/os-release", "/usr/lib/os-release"):
-        try:
-            text = host.text(path)
-        except Unreadable:
-            text = None
-        if text is not None:
-            values = dict(line.partition("=")[::2] for line in text.replace('"', "").splitlines())
-            break
+    values = os_release(host)
     names = load("driver_branches")["codenames"]
     base = names.get(values.get("UBUNTU_CODENAME") or values.get("VERSION_CODENAME", ""))
     return base or f"{values.get('ID', '')} {values.get('VERSION_ID', '')}".strip()

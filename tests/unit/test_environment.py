@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dlhealth.host.root import RootHost
@@ -326,13 +326,16 @@ FILES = ("/etc/environment", "/etc/security/pam_env.conf", "/etc/profile.d/x.sh"
          "/home/tom/.cshrc", "/home/zoe/.zshrc", "/home/alice/.config/environment.d/x.conf", "/home/fay/.config/fish/fish_variables", "/etc/login.defs")  # fmt: skip
 SOUP = st.lists(
     st.sampled_from(["PATH", "=", "/x", ":", "$PATH", "${", "}", '"', "'", "`", "\\", "\n", " ", "(", ")", "if", "then", "fi", "end", "set", "setenv", "export",
-                     "-gx", "[", "]", "[[", "<<", "E", ";", "&&", "|", "eval", ".", "source", "~", "*", "$(", "\r", "\0", "\1", "case", "in", "esac", "for", "é"]),
+                     "-gx", "[", "]", "[[", "<<", "E", ";", "&&", "|", "eval", ".", "source", "~", "*", "$(", "\r", "\0", "\1", "case", "in", "esac", "for", "é",
+                     "||", "&", "@", "switch", "breaksw", "endsw", "default:", "foreach", "endif", "else", "while", "function", "not", "and", "begin"]),
     max_size=60,
 ).map("".join)  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(path=st.sampled_from(FILES), text=SOUP)
+@example(path="/home/tom/.cshrc", text="&&")
+@example(path="/home/tom/.cshrc", text="a ||")
 def test_nothing_raises(tmp_path_factory: pytest.TempPathFactory, path: str, text: str) -> None:
     machine = (
         Machine.debian12()

@@ -226,6 +226,8 @@ class Csh(Reader):
         if operator:
             middle = words.index(operator)
             second = words[middle + 1 :]
+            if not middle or not second:
+                raise Unsure("a command that is missing beside && or ||")
             self.line(words[:middle])
             self.fork(None, (lambda: self.line(second), lambda: None))
             return
