@@ -49,7 +49,7 @@ from dlhealth.probes.cudnn import (
 )
 from dlhealth.probes.devices import DeviceNodes, Maker, Node
 from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
-from dlhealth.probes.dkms import Dkms, DkmsModule, ModuleBuild, lowest_driver_for_kernel
+from dlhealth.probes.dkms import Dkms, DkmsModule, ModuleBuild, lowest_driver_for_kernel, measured_failure
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
 from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
@@ -76,7 +76,7 @@ from dlhealth.probes.nvml import Nvml, NvmlGpu
 from dlhealth.probes.packages import DriverPackage, DriverPackages, Package, Packages, classify
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, Runfile
-from dlhealth.probes.secureboot import SecureBoot, signer_serial
+from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage
 from dlhealth.probes.users import Account, Users
@@ -161,6 +161,7 @@ __all__ = [
     "LoadModules",
     "LoaderConfig",
     "LoaderDirectory",
+    "LocalKey",
     "LoginEnvironment",
     "Loop",
     "Machine",
@@ -204,6 +205,7 @@ __all__ = [
     "Severity",
     "SharedFolder",
     "SharedFolders",
+    "Signer",
     "Space",
     "Stage",
     "Storage",
@@ -235,11 +237,12 @@ __all__ = [
     "lowest_driver_for_kernel",
     "max_cuda",
     "may_write",
+    "measured_failure",
     "parse_busid",
     "parse_copied_busid",
     "replace_torch",
     "runs_cuda",
-    "signer_serial",
+    "signer_of",
     "tensorflow_needs",
     "torch_wheel",
     "version_key",

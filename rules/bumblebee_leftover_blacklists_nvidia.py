@@ -34,6 +34,7 @@ from dlhealth.api import (
     Scenario,
     Severity,
     Stage,
+    Unknown,
     UpdateInitramfs,
 )
 
@@ -51,7 +52,8 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
 
     def detect(
         self, config: ModprobeConfig, modules: KernelModules, gpus: Gpus | None, packages: Packages | None
-    ) -> Iterator[Finding]:
+    ) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in config.problems)
         lines = [li for li in config.blacklists("nvidia") if not any(c in li.source for c in CHOSEN)]
         if not lines or not modules.files or (gpus is not None and not gpus.gpus):
             return

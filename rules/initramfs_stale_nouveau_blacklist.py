@@ -5,6 +5,7 @@ What you see
 Why
     The initramfs carries its own copy of modprobe.d. It was not rebuilt after the blacklist was written (or /boot was
     full), so nouveau takes the GPU before the real configuration is read.
+    A machine that is started without that image (by a boot loader that has a copy of its own) is not judged by it.
 Repair
     Rebuild the initramfs and restart.
 What the repair risks
@@ -20,6 +21,7 @@ from dlhealth.api import (
     Finding,
     Gpus,
     Initramfs,
+    Kernel,
     KernelModules,
     Layer,
     Machine,
@@ -42,27 +44,45 @@ class InitramfsStaleNouveauBlacklist(Rule):
     layer = Layer.KERNEL_MODULE
     stage = Stage.INITRAMFS
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch", "nouveau-bound-instead-of-nvidia", "nvidia-module-not-loaded")
+    explains = (
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
+        "stale-xorg-conf-nvidia",
+        "uvm-device-node-missing",
+    )
 
     def detect(
-        self, gpus: Gpus, config: ModprobeConfig, image: Initramfs, modules: KernelModules
+        self, gpus: Gpus | None, config: ModprobeConfig, image: Initramfs, modules: KernelModules, kernel: Kernel
     ) -> Iterator[Finding | Unknown]:
-        lines = config.blacklists("nouveau")
-        bound = [g for g in gpus.gpus if g.driver == "nouveau"]
-        if not bound or not lines or modules.on_disk(image.kernel) is None:
+        lines = (*config.blacklists("nouveau"), *config.disables("nouveau"))
+        if not lines or modules.on_disk(image.kernel) is None:
             return
+        running = image.kernel == kernel.running
+        bound = [g for g in gpus.gpus if g.driver == "nouveau"] if gpus else []
+        if running and (not bound or _told_on_the_command_line(kernel.cmdline)):
+            return
+        newer = [li for li in lines if li.source.rpartition(":")[0] in image.newer_config]
         if image.content is None:
-            yield Unknown(image.problem or f"{image.path} was not unpacked")
+            # An image that is older than the blacklist can't have it. Otherwise it would have to be unpacked.
+            if not running or not newer or not image.path:
+                if running or image.problem:
+                    yield Unknown(image.problem or f"{image.path} was not unpacked")
+                return
+            shows = image.problem or "not unpacked"
+        elif image.blacklists("nouveau") or not (running or image.holds("nouveau")):
             return
-        if image.blacklists("nouveau"):
-            return
+        else:
+            shows = "no modprobe.d file inside blacklists nouveau"
         yield self.finding(
             f"kernel:{image.kernel}",
             f"{image.path} does not know that nouveau is blacklisted, so nouveau takes the GPU at each start",
-            Evidence(lines[0].source, "blacklist nouveau"),
-            Evidence(image.path, "no modprobe.d file inside blacklists nouveau"),
-            Evidence(f"/sys/bus/pci/devices/{bound[0].address}/driver", "nouveau"),
+            Evidence((newer or lines)[0].source, f"{(newer or lines)[0].directive} nouveau"),
+            Evidence(image.path, shows),
+            *[Evidence(f"/sys/bus/pci/devices/{g.address}/driver", "nouveau") for g in bound[:1]],
             *[Evidence(path, "written after the initramfs") for path in image.newer_config[:3]],
+            about=[f"gpu:{g.address}" for g in bound],
             kernel=image.kernel,
         )
 
@@ -82,6 +102,52 @@ class InitramfsStaleNouveauBlacklist(Rule):
             ubuntu.initramfs("6.8.0-50-generic", {"etc/modprobe.d/x.conf": "blacklist pcspkr\n# blacklist nouveau\n"}),
             finds="kernel:6.8.0-50-generic",
         )
+        blacklist = "/etc/modprobe.d/blacklist-nouveau.conf"
+        disk = (
+            Machine()
+            .os_release("ubuntu", "22.04")
+            .kernel("6.8.0-50-generic", running=False)
+            .ubuntu_driver(loaded=False)
+            .file(blacklist, "blacklist nouveau\noptions nouveau modeset=0\n")
+        )
+        driver = "usr/lib/modules/6.8.0-50-generic/kernel/drivers/gpu/drm/nouveau/nouveau.ko"
+        yield Scenario(
+            "a disk, whose image is older than the blacklist and holds nouveau",
+            disk.initramfs("6.8.0-50-generic", {driver: ""}, mtime=1.7e9),
+            finds="kernel:6.8.0-50-generic",
+        )
+        yield Scenario(
+            "an image that can't be unpacked, but is older than the blacklist",
+            Machine.ubuntu2404()
+            .gpu(driver="nouveau")
+            .ubuntu_driver(loaded=False)
+            .file("/boot/initrd.img-6.8.0-50-generic", b"\x02\x21\x4c\x18" + bytes(100), mtime=1.7e9),
+            finds="kernel:6.8.0-50-generic",
+        )
+        yield Scenario(
+            "an old image on a running machine, where nvidia holds the GPU",
+            Machine.ubuntu2404_gpu().initramfs("6.8.0-50-generic", {}, mtime=1.7e9),
+        )
+        yield Scenario(
+            "Debian's files inside are links",
+            Machine.debian12().gpu(driver="nouveau").debian_driver(loaded=False).initramfs(
+                "6.1.0-50-amd64",
+                {
+                    "etc/modprobe.d/nvidia-blacklists-nouveau.conf@": "../nvidia/current/nvidia-blacklists-nouveau.conf",
+                    "etc/nvidia/current/nvidia-blacklists-nouveau.conf": "blacklist nouveau\n",
+                },
+            ),
+            alone=False,
+        )  # fmt: skip
+        yield Scenario(
+            "started with another image",
+            Machine.debian12()
+            .gpu(driver="nouveau")
+            .debian_driver(loaded=False)
+            .initramfs("6.1.0-50-amd64", {})
+            .file("/proc/cmdline", "initrd=\\abc\\6.1.0-50-amd64\\initrd.img-6.1.0-50-amd64 root=/dev/sda2 ro\n"),
+            unknown=True,
+        )
         yield Scenario(
             "the initramfs knows it",
             Machine.debian12()
@@ -99,3 +165,9 @@ class InitramfsStaleNouveauBlacklist(Rule):
             .file("/boot/initrd.img-6.1.0-50-amd64", b"LZ4?" * 100),
             unknown=True,
         )
+
+
+def _told_on_the_command_line(cmdline: str) -> bool:
+    """Whether the kernel's command line names nouveau to modprobe, which counts in the initramfs as well."""
+    words = (word.partition("=") for word in cmdline.split())
+    return any("blacklist" in name and "nouveau" in value.split(",") for name, _, value in words)

@@ -3,9 +3,13 @@
 What you see
     Error! Bad return status for module build on kernel: 6.17.9 (x86_64)
     nvidia-dkms-390 post-installation script subprocess returned error exit status 10
+    In make.log: error: implicit declaration of function 'follow_pfn'
 Why
     The kernel's inner interfaces change with every release. A driver knows those of kernels before it; on a newer one
-    its build ends with C errors, and that kernel has no driver.
+    its build ends with C errors, and that kernel has no driver. What tells it is the log of a build that failed, or
+    that this very version of the package was seen to fail on such a kernel.
+    Distributions change old drivers so that they can be built for newer kernels: a low version alone proves nothing.
+    "dkms apport: kernel package is not supported" is only about reporting.
 Repair
     A newer driver of a branch that still supports the GPU; or staying on the last kernel that works.
 What the repair risks
@@ -20,12 +24,15 @@ from collections.abc import Iterator
 from dlhealth.api import (
     ByHand,
     Dkms,
+    DkmsModule,
     Evidence,
     Finding,
     Kernel,
     KernelModules,
     Layer,
     Machine,
+    Package,
+    Packages,
     Plan,
     Risk,
     Rule,
@@ -34,6 +41,7 @@ from dlhealth.api import (
     Stage,
     branch_of,
     lowest_driver_for_kernel,
+    measured_failure,
 )
 
 
@@ -44,34 +52,44 @@ class KernelTooNewForDriverBranch(Rule):
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = ("dkms-module-missing-for-running-kernel", "half-configured-driver-packages")
+    explains = (
+        "dkms-module-missing-for-running-kernel",
+        "driver-library-version-mismatch-after-upgrade",
+        "half-configured-driver-packages",
+        "login-loop-glx-broken-driver-mismatch",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
+    )
 
-    def detect(self, kernel: Kernel, modules: KernelModules, dkms: Dkms) -> Iterator[Finding]:
+    def detect(
+        self, kernel: Kernel, modules: KernelModules, dkms: Dkms, packages: Packages | None
+    ) -> Iterator[Finding]:
         for release, severity in kernel.to_judge():
+            if modules.on_disk(release):
+                continue
+            headers = any(k.headers for k in kernel.installed if k.release == release)
             for module in dkms.modules:
                 build = module.build(release)
-                if build is None or build.cause not in ("kernel-too-new", "gpl-symbol") or modules.on_disk(release):
+                failed = build is not None and build.cause in ("kernel-too-new", "gpl-symbol")
+                package = _package(packages, module)
+                seen = measured_failure(module.name, package.version, release) if package and headers else None
+                if not failed and (build is not None or not seen):
                     continue
                 needed = lowest_driver_for_kernel(release, module.version)
+                why = f"{build.error}" if build else "it was never built, and is known to fail on such a kernel"
+                branch = f"branch {branch_of(module.version)}: {needed} or newer for this kernel"
                 yield self.finding(
                     f"kernel:{release}",
-                    f"Driver {module.version} does not build for kernel {release}: {build.error}",
-                    Evidence(build.log, build.error),
-                    *(
-                        [
-                            Evidence(
-                                "kernel_needs.json",
-                                f"branch {branch_of(module.version)}: {needed} or newer for this kernel",
-                            )
-                        ]
-                        if needed
-                        else []
-                    ),
+                    f"Driver {module.version} does not build for kernel {release}: {why}",
+                    *([Evidence(build.log, build.error)] if build else []),
+                    *([Evidence(f"{package.name} {package.version}", f"failed on {seen}")] if package and seen else []),
+                    *([Evidence("kernel_needs.json", branch)] if needed else []),
                     severity=severity,
                     release=release,
                     version=module.version,
                     needed=needed or "",
                 )
+                break
 
     def remedies(self, finding: Finding, kernel: Kernel, modules: KernelModules) -> Iterator[Plan]:
         release, needed = finding.detail["release"], finding.detail["needed"]
@@ -116,6 +134,24 @@ class KernelTooNewForDriverBranch(Rule):
             ),
             finds="kernel:6.8.0-50-generic",
         )
+        sid = "7.2.13+deb14-amd64"
+        yield Scenario(
+            "a package that is known to fail, not built yet for the next kernel",
+            Machine.debian12()
+            .kernel(sid, running=False, compiler="gcc-16 (Debian 16.1.0-2) 16.1.0")
+            .gpu()
+            .debian_driver(),
+            finds=f"kernel:{sid}",
+        )
+        yield Scenario(
+            "another revision of that package, of which nothing is known",
+            Machine.debian12()
+            .kernel(sid, running=False)
+            .gpu()
+            .debian_driver()
+            .package("nvidia-kernel-dkms", "535.261.03-2", source="nvidia-graphics-drivers"),
+            alone=False,
+        )
         yield Scenario("built", Machine.debian12_gpu())
         yield Scenario(
             "the compiler, not the kernel",
@@ -132,3 +168,9 @@ class KernelTooNewForDriverBranch(Rule):
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
+
+
+def _package(packages: Packages | None, module: DkmsModule) -> Package | None:
+    """The package that a module's source is of."""
+    builders = packages.installed("nvidia*dkms*") if packages else ()
+    return next((p for p in builders if p.upstream == module.version), None)

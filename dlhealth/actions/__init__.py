@@ -58,7 +58,8 @@ def action_to_json(action: Action) -> dict[str, Any]:
 def action_from_json(record: dict[str, Any]) -> Action:
     """The same action again. Raises KeyError for a kind that this version does not know."""
     fields = dict(record)
-    made = {name: globals()[name] for name in __all__}["".join(w.title() for w in fields.pop("kind").split("-"))]
+    name = "".join(word.title() for word in fields.pop("kind").split("-"))
+    made: type[Action] = {name: globals()[name] for name in __all__}[name]
     return made(**{k: _tuples(v) for k, v in fields.items()})
 
 

@@ -13,6 +13,7 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -152,11 +153,16 @@ def _keep(question: Question, content: bytes, contents: dict[str, bytes]) -> str
 def read_bundle(path: str) -> BundleHost:
     """Open a bundle. Raises NotAMachine when it is none, or a broken or hostile one; OSError when it can't be read."""
     try:
-        members = dict(_members(path))
-        index = json.loads(members[_INDEX])
+        contents = _members(path)
+        name, read = next(contents, ("", bytes))
+        if name != _INDEX:
+            raise ValueError(f"it does not begin with {_INDEX}")
+        index = json.loads(read())
         if index["dlhealth-bundle"] != SCHEMA:
             raise ValueError(f"it has version {index['dlhealth-bundle']!r}, this dlhealth reads version {SCHEMA}")
         live = _checked(index["live"], bool)
+        wanted = set(_named(index["answers"]))
+        members = {name: read() for name, read in contents if name in wanted}
         seen = dict(_decoded(q, a, members) for q, a in index["answers"])
     except OSError as error:
         if error.errno is not None:
@@ -178,6 +184,13 @@ def read_bundle(path: str) -> BundleHost:
     return BundleHost(path, live, seen)
 
 
+def _named(answers: Any) -> Iterator[str]:
+    """The members that answers are made of; others are not kept in memory."""
+    for _, answer in answers:
+        if isinstance(answer, dict):
+            yield from (answer["member"],) if "member" in answer else answer.get("members", ())
+
+
 class _Bounded(io.RawIOBase):
     """A stream that ends with an error where a bundle can't go on: a few kilobytes may unpack to terabytes."""
 
@@ -196,7 +209,8 @@ class _Bounded(io.RawIOBase):
         return content
 
 
-def _members(path: str) -> Iterator[tuple[str, bytes]]:
+def _members(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The name of each member, and how to read it before the next is asked for."""
     names: set[str] = set()
     with (
         gzip.open(path, "rb") as packed,
@@ -207,12 +221,16 @@ def _members(path: str) -> Iterator[tuple[str, bytes]]:
                 raise ValueError(f"{member.name!r} is not a plain file")
             if member.size > _MEMBER_LIMIT or member.name in names or len(names) >= _COUNT_LIMIT:
                 raise ValueError(f"{member.name!r} is too large, there twice, or one too many")
-            file = archive.extractfile(member)
-            content = file.read() if file else b""
-            if len(content) != member.size:
-                raise ValueError("it is cut off")
             names.add(member.name)
-            yield member.name, content
+            yield member.name, partial(_content, archive, member)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    content = file.read() if file else b""
+    if len(content) != member.size:
+        raise ValueError("it is cut off")
+    return content
 
 
 def _decoded(question: Any, answer: Any, members: dict[str, bytes]) -> tuple[Question, Any]:

@@ -1,64 +1,171 @@
-"""Streams of compressed files, and kernel modules that are stored compressed (.ko.xz, .ko.zst, .ko.gz)."""
+"""Streams of compressed files, and kernel modules that are read as a stream (.ko.xz, .ko.zst, .ko.gz).
 
+Nothing is unpacked to a file or kept whole: /tmp may be full, or lie in memory, and the driver's main module has a
+hundred megabytes.
+"""
+
+import bz2
 import gzip
 import io
 import lzma
-import tempfile
+import re
+import struct
+import sys
 import zlib
-from typing import IO
+from typing import IO, Protocol
 
-from dlhealth.host.elf import Elf, NotElf, read_elf
+from dlhealth.host.elf import Elf, NotElf, appended_signature
 
 _LIMIT = 1 << 30
 """Bytes. No module is that large once it is unpacked."""
 
 _CHUNK = 1 << 20
+_SECTION = 1 << 16
+"""Bytes. The .modinfo section of a module of NVIDIA has two thousand."""
+_TAIL = (1 << 16) + 64
+"""Bytes. A signature and its trailer are shorter."""
+
+_TRIES = 16
+"""How often one of these may stand in a megabyte of something else."""
+_ANCHORS = (b"vermagic=", b"\0version=", b"\0license=")
+_ENTRY = re.compile(rb"([a-z][a-z0-9_.]{0,63})=([^\0]*)\Z")
 
 
-def decompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
-    """The content behind a compressed stream, by its first bytes. Raises ValueError for a kind that is not known."""
-    if magic.startswith(b"\x1f\x8b"):
-        unzipped: IO[bytes] = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
-        return unzipped
-    if magic.startswith(b"\xfd7zXZ\0"):
-        return lzma.LZMAFile(file)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+class Readable(Protocol):
+    """What can be read from its beginning to its end, in blocks."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class Damaged(ValueError):
+    """A compressed stream that is cut off, damaged, or of a kind that can't be read here."""
+
+
+class Stream(io.RawIOBase):
+    """What a compressed stream holds. Whatever is wrong with it is said as Damaged."""
+
+    def __init__(self, packed: Readable) -> None:
+        self._packed = packed
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
         try:
-            from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
-        except ImportError:
-            from backports import zstd
-        opened: IO[bytes] = zstd.ZstdFile(file)
-        return opened
-    raise ValueError(f"compressed in a way that is not known here (first bytes {magic[:4].hex()})")
-
-
-def read_module(file: IO[bytes], path: str) -> Elf:
-    """What a compressed module says of itself. Raises NotElf.
-
-    A module's section table is at its end, so all of it must be unpacked; to a temporary file, because the driver's
-    main module has a hundred megabytes.
-    """
-    with tempfile.TemporaryFile() as plain:
-        size = 0
-        try:
-            stream = decompressed(file, _peek(file))
-            while chunk := stream.read(_CHUNK):
-                size += len(chunk)
-                if size > _LIMIT:
-                    raise NotElf("too large once it is unpacked")
-                plain.write(chunk)
+            return self._packed.read(size)
         except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-            if isinstance(error, NotElf):
-                raise
-            raise NotElf(f"can't be unpacked: {error}") from error
-        except Exception as error:  # zstd's own error class, which is only there when it was imported
+            raise Damaged(f"damaged: {str(error).lower()}") from error
+        except Exception as error:
+            # zstd's own error class, which is only there when its library was loaded.
             if type(error).__name__ != "ZstdError":
                 raise
-            raise NotElf(f"can't be unpacked: {error}") from error
-        return read_elf(plain, size)
+            raise Damaged(f"damaged: {str(error).lower()}") from error
 
 
-def _peek(file: IO[bytes]) -> bytes:
+def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
+    """The content behind a compressed stream, by its first six bytes. Raises Damaged for a kind that is not known."""
+    if magic.startswith(b"\x1f\x8b"):
+        return Stream(gzip.GzipFile(fileobj=file))
+    if magic.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+        return Stream(lzma.LZMAFile(file))
+    if magic.startswith(b"BZh"):
+        return Stream(bz2.BZ2File(file))
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        try:
+            if sys.version_info >= (3, 14):
+                from compression import zstd
+            else:
+                from backports import zstd
+        except ImportError as error:
+            raise Damaged("compressed with zstd, which this Python can't read (backports.zstd is missing)") from error
+        return Stream(zstd.ZstdFile(file))
+    if magic.startswith((b"\x02\x21\x4c\x18", b"\x04\x22\x4d\x18")):
+        raise Damaged("compressed with lz4, which can't be read here")
+    raise Damaged(f"compressed in a way that is not known here (first bytes {magic[:4].hex()})")
+
+
+def read_module(file: IO[bytes]) -> Elf:
+    """What a compressed module says of itself. Raises NotElf."""
     magic = file.read(6)
     file.seek(-len(magic), io.SEEK_CUR)
-    return magic
+    try:
+        return scan_module(decompressed(file, magic))
+    except Damaged as error:
+        raise NotElf(f"can't be unpacked: {error}") from error
+
+
+def scan_module(stream: Readable) -> Elf:
+    """What a module says of itself, read once from its beginning to its end. Raises NotElf, and what the stream raises.
+
+    The table of an ELF file's sections is at its end, behind what it describes. So .modinfo is recognised by what it
+    is: a run of NUL-terminated "key=value" that has a vermagic.
+    """
+    size, window, tail, modinfo = 0, b"", b"", b""
+    head = b""
+    while chunk := stream.read(_CHUNK):
+        size += len(chunk)
+        if size > _LIMIT:
+            raise NotElf("too large once it is unpacked")
+        if len(head) < 64:
+            head = (head + chunk)[:64]
+        tail = (tail + chunk)[-_TAIL:]
+        if b"vermagic=" not in modinfo:
+            window += chunk
+            modinfo = _find(window, modinfo, last=False)
+            window = window[-2 * _SECTION :]
+    if b"vermagic=" not in modinfo:
+        modinfo = _find(window, modinfo, last=True)
+    if head[:4] != b"\x7fELF" or len(head) < 64 or head[4] not in (1, 2) or head[5] not in (1, 2):
+        raise NotElf("not an ELF file")
+    machine = struct.unpack_from("<>"[head[5] - 1] + "H", head, 18)[0]
+    info = _parse(modinfo)
+    signature = appended_signature(io.BytesIO(tail), len(tail)) if info else ""
+    return Elf((32, 64)[head[4] - 1], machine, "", (), "", tuple(info.items()), signature, size)
+
+
+def _find(window: bytes, known: bytes, *, last: bool) -> bytes:
+    """The run of entries in a window that most looks like .modinfo; `known` is the best so far. Before the `last`
+    window, one that may go on behind the end is left for the next."""
+    end = len(window) if last else len(window) - _SECTION
+    for anchor in _ANCHORS:
+        place = -1
+        for _ in range(_TRIES):
+            place = window.find(anchor, place + 1)
+            if not 0 <= place < end:
+                break
+            at = place + anchor.startswith(b"\0")
+            start = max(0, at - _SECTION)
+            run = _run(window[start : at + _SECTION], at - start)
+            if b"vermagic=" in run:
+                return run
+            if run.count(b"=") > known.count(b"="):
+                known = run
+    return known
+
+
+def _run(region: bytes, anchor: int) -> bytes:
+    """The entry at a place, and those beside it as far as they have the form of entries."""
+    entries = region.split(b"\0")
+    own = region.count(b"\0", 0, anchor)
+    # The section's first entry follows whatever stands before the section.
+    if not _ENTRY.match(entries[own]):
+        entries[own] = entries[own][anchor - region.rfind(b"\0", 0, anchor) - 1 :]
+        entries[:own] = []
+        own = 0
+    first, last = own, own + 1
+    while first > 0 and (not entries[first - 1] or _ENTRY.match(entries[first - 1])):
+        first -= 1
+    glued = _ENTRY.search(entries[first - 1]) if first else None
+    while last < len(entries) and (not entries[last] or _ENTRY.match(entries[last])):
+        last += 1
+    return b"\0".join([*([glued[0]] if glued else []), *entries[first:last]])
+
+
+def _parse(modinfo: bytes) -> dict[str, str]:
+    """Keys and values; those of a repeated key are joined by newlines."""
+    info: dict[str, str] = {}
+    for entry in modinfo.split(b"\0"):
+        if match := _ENTRY.match(entry):
+            key, value = match[1].decode(), match[2].decode(errors="replace")
+            info[key] = f"{info[key]}\n{value}" if key in info else value
+    return info

@@ -98,11 +98,12 @@ def _read(file: IO[bytes], size: int) -> Elf:
                 if equals:
                     name, value = key.decode(errors="replace"), value_bytes.decode(errors="replace")
                     modinfo[name] = f"{modinfo[name]}\n{value}" if name in modinfo else value
-    signature = _signature(file, size) if modinfo else ""
+    signature = appended_signature(file, size) if modinfo else ""
     return Elf(bits, machine, soname, tuple(needed), runpath, tuple(modinfo.items()), signature, size)
 
 
-def _signature(file: IO[bytes], size: int) -> str:
+def appended_signature(file: IO[bytes], size: int) -> str:
+    """The PKCS#7 message that a kernel module ends with, in hexadecimal digits; empty where there is none."""
     # struct module_signature (include/linux/module_signature.h): 8 bytes of kinds and lengths, then a be32 length.
     trailer = len(_SIGNATURE_MAGIC) + 12
     if size < trailer:

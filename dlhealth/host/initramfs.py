@@ -1,107 +1,158 @@
 """What lies in an initramfs image: cpio archives in a row, the last one compressed."""
 
-import lzma
-import zlib
+import io
+import posixpath
 from typing import IO
 
-from dlhealth.host.compressed import decompressed
-from dlhealth.host.elf import NotElf, read_elf
+from dlhealth.host.compressed import Damaged, Readable, decompressed, scan_module
+from dlhealth.host.elf import NotElf
 
 _HEADER = 110  # cpio "newc": a magic number and 13 fields of 8 hexadecimal digits
-_KEPT_TEXT = 256 << 10
+_MAGICS = (b"070701", b"070702")
 _ENTRIES_LIMIT = 200_000
+_SIZE_LIMIT = 4 << 30
+"""Bytes, unpacked. The largest real ones have half a gigabyte of firmware."""
+_NAME_LIMIT = 4096
+_TEXT_LIMIT, _TEXTS_LIMIT = 256 << 10, 8 << 20
+"""Bytes of one configuration file, and of all together, that are kept."""
+_BLOCK = 1 << 20
+_LINKS = 8
+"""How many links may lead to one another."""
+
 _CONFIGURATION = ("etc/modprobe.d/", "lib/modprobe.d/", "usr/lib/modprobe.d/", "run/modprobe.d/")
 _MODULES = ("nvidia", "nouveau", "nova", "vfio")
 
 
 def read_initramfs(file: IO[bytes]) -> dict[str, str]:
-    """Of each NVIDIA-related kernel module its version (empty where it has none), and of each modprobe.d file its
-    text, by name without a leading slash. Raises ValueError when the image can't be read."""
-    found: dict[str, str] = {}
-    try:
-        _archives(file, found)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"not a sound initramfs: {error}") from error
-    except ValueError:
-        raise
-    except Exception as error:  # zstd's own error class, which is only there when it was imported
-        if type(error).__name__ != "ZstdError":
-            raise
-        raise ValueError(f"not a sound initramfs: {error}") from error
-    return found
-
-
-def _archives(file: IO[bytes], found: dict[str, str]) -> None:
-    """Uncompressed archives first (microcode), zeros between them, then the compressed rest."""
+    """Of each kernel module that has to do with an NVIDIA GPU its version (empty where it has none), and of each
+    modprobe.d file its text, by name without a leading slash. Raises ValueError when the image can't be read."""
+    image = _Image()
     while True:
         start = file.tell()
         magic = file.read(6)
         if not magic.strip(b"\0"):
             if not magic:
-                return
+                return image.found()
             _skip_zeros(file)
             continue
         file.seek(start)
-        if magic in (b"070701", b"070702"):
-            _archive(file, found)
-        else:
-            _archive(decompressed(file, magic), found)
-            return
+        if magic not in _MAGICS:  # the uncompressed ones (microcode, firmware) come first
+            image.read(decompressed(file, magic))
+            return image.found()
+        image.read(file)
 
 
 def _skip_zeros(file: IO[bytes]) -> None:
-    while block := file.read(512):
+    while block := file.read(_BLOCK):
         stripped = block.lstrip(b"\0")
         if stripped:
-            file.seek(-len(stripped), 1)
+            file.seek(-len(stripped), io.SEEK_CUR)
             return
 
 
-def _archive(stream: IO[bytes], found: dict[str, str]) -> None:
-    for _ in range(_ENTRIES_LIMIT):
-        header = stream.read(_HEADER)
-        if len(header) < _HEADER or header[:6] not in (b"070701", b"070702"):
-            raise ValueError("not a sound initramfs: an entry without its header")
-        mode, size, name_size = (int(header[6 + 8 * i : 14 + 8 * i], 16) for i in (1, 6, 11))
-        name = stream.read(name_size + (-(_HEADER + name_size) % 4))[: name_size - 1].decode(errors="surrogateescape")
-        if name == "TRAILER!!!":
-            return
-        _entry(stream, name, mode, size, found)
-    raise ValueError("not a sound initramfs: more entries than any has")
+class _Image:
+    """What was seen so far in the archives of one image."""
+
+    def __init__(self) -> None:
+        self._modules: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
+        self._links: dict[str, str] = {}
+        self._kept = self._seen = 0
+
+    def found(self) -> dict[str, str]:
+        """Modules and configuration. Debian's files in modprobe.d are links into etc/nvidia."""
+        configuration = {name: text for name in (*self._texts, *self._links) if (text := self._text(name)) is not None}
+        return {**self._modules, **{n: t for n, t in configuration.items() if n.startswith(_CONFIGURATION)}}
+
+    def _text(self, name: str) -> str | None:
+        for _ in range(_LINKS):
+            if name not in self._links:
+                break
+            target = posixpath.join("/", posixpath.dirname(name), self._links[name])
+            name = posixpath.normpath(target).lstrip("/")
+        return self._texts.get(name)
+
+    def read(self, stream: Readable) -> None:
+        """One archive, to its end."""
+        for _ in range(_ENTRIES_LIMIT):
+            header = _exactly(stream, _HEADER)
+            if header[:6] not in _MAGICS:
+                raise Damaged("damaged: an entry without its header")
+            if not header.isalnum():  # int() takes signs and blanks, too
+                raise Damaged("damaged: an entry with a strange header")
+            mode, size, name_size = (int(header[6 + 8 * i : 14 + 8 * i], 16) for i in (1, 6, 11))
+            self._seen += size
+            if name_size > _NAME_LIMIT or self._seen > _SIZE_LIMIT:
+                raise Damaged("damaged: an entry of an unlikely size")
+            raw = _exactly(stream, name_size + (-(_HEADER + name_size) % 4))[: max(0, name_size - 1)]
+            if raw == b"TRAILER!!!":
+                return
+            part = _Part(stream, size)
+            self._entry(part, raw.decode(errors="surrogateescape"), mode)
+            part.skip()
+            _exactly(stream, -size % 4)
+        raise Damaged("damaged: more entries than any image has")
+
+    def _entry(self, part: "_Part", name: str, mode: int) -> None:
+        name = name.removeprefix("./").removeprefix("/")
+        link, regular = mode & 0o170000 == 0o120000, mode & 0o170000 == 0o100000
+        base = posixpath.basename(name)
+        small = part.left <= _TEXT_LIMIT and self._kept + part.left <= _TEXTS_LIMIT
+        if base.endswith(".conf") and small and (name.startswith(_CONFIGURATION) or name.startswith("etc/")):
+            self._kept += part.left
+            text = part.read().decode(errors="surrogateescape")
+            if link:
+                self._links[name] = text
+            elif regular:
+                self._texts[name] = text
+        elif regular and ".ko" in base and base.startswith(_MODULES):
+            self._modules[name] = _version(part, base)
 
 
-def _entry(stream: IO[bytes], name: str, mode: int, size: int, found: dict[str, str]) -> None:
-    name = name.removeprefix("./").removeprefix("/")
-    regular = mode & 0o170000 == 0o100000
-    if regular and name.startswith(_CONFIGURATION) and size <= _KEPT_TEXT:
-        found[name] = stream.read(size).decode(errors="surrogateescape")
-        stream.read(-size % 4)
-        return
-    base = name.rpartition("/")[2]
-    if regular and ".ko" in base and base.startswith(_MODULES):
-        found[name] = _module_version(stream, size) if base.endswith(".ko") else _skip(stream, size)
-        stream.read(-size % 4)
-        return
-    _skip(stream, size + (-size % 4))
+def _version(part: "_Part", base: str) -> str:
+    """The version of a module, also of one that is compressed inside the image."""
+    try:
+        if base.endswith(".ko"):
+            return scan_module(part).info("version")
+        packed = io.BufferedReader(part, _BLOCK)
+        return scan_module(decompressed(packed, packed.peek(6)[:6])).info("version")
+    except (NotElf, Damaged):
+        return ""
 
 
-def _module_version(stream: IO[bytes], size: int) -> str:
-    import tempfile
+class _Part(io.RawIOBase):
+    """The content of one entry. Cut off by the end of the archive, it is Damaged."""
 
-    with tempfile.TemporaryFile() as plain:
-        left = size
-        while left and (chunk := stream.read(min(left, 1 << 20))):
-            plain.write(chunk)
-            left -= len(chunk)
-        try:
-            return read_elf(plain, size).info("version")
-        except NotElf:
-            return ""
+    def __init__(self, stream: Readable, size: int) -> None:
+        self._stream = stream
+        self.left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self.left if size < 0 else min(size, self.left)
+        content = _exactly(self._stream, wanted)
+        self.left -= wanted
+        return content
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def skip(self) -> None:
+        """What nobody read of it."""
+        while self.left:
+            self.read(_BLOCK)
 
 
-def _skip(stream: IO[bytes], size: int) -> str:
-    while size and (chunk := stream.read(min(size, 1 << 20))):
-        size -= len(chunk)
-    if size:
-        raise ValueError("not a sound initramfs: it is cut off")
-    return ""
+def _exactly(stream: Readable, size: int) -> bytes:
+    blocks, left = [], size
+    while left:
+        block = stream.read(left)
+        if not block:
+            raise Damaged("damaged: it is cut off")
+        blocks.append(block)
+        left -= len(block)
+    return b"".join(blocks)

@@ -130,7 +130,7 @@ class RootHost(Host):
                 if path.endswith((".xz", ".zst", ".gz")):
                     from dlhealth.host.compressed import read_module
 
-                    return read_module(file, path)
+                    return read_module(file)
                 return read_elf(file, size)
             except NotElf as error:
                 raise Unreadable(path, f"not a sound ELF file ({error})") from error

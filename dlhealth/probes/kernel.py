@@ -6,21 +6,27 @@ from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Severity
 from dlhealth.probes import Options
-from dlhealth.probes.boot import next_boot
+from dlhealth.probes.boot import NO_KERNEL, next_boot, version_order
 
 
 class InstalledKernel(NamedTuple):
-    """`headers` is the real path of the tree to build modules with, empty when it is missing or broken."""
+    """`headers` is the real path of the tree to build modules with, empty when it is missing or broken; `lacking` then
+    says what is wrong with it. `compiler` is what built the kernel, as its configuration says ("" where not known);
+    `realtime` whether it is one with PREEMPT_RT."""
 
     release: str
     has_image: bool
     has_modules: bool
     headers: str
     compiler: str = ""
+    lacking: str = ""
+    realtime: bool = False
 
 
 class Kernel(NamedTuple):
-    """`target` is the kernel to judge: the next one where that was asked for or nothing runs, else the running one."""
+    """`target` is the kernel to judge: the next one where that was asked for or nothing runs, else the running one.
+    `next_boot_source` says what tells the next one, or why nothing does. `running_compiler` is /proc/version, `booted`
+    when the running kernel started (seconds since the epoch)."""
 
     running: str | None
     installed: tuple[InstalledKernel, ...]
@@ -29,10 +35,17 @@ class Kernel(NamedTuple):
     target: str | None
     running_compiler: str
     cmdline: str
+    booted: float | None = None
 
     def compiler_of(self, release: str) -> str:
-        """The compiler that built a kernel, as its configuration says; empty where that is not known."""
-        return next((k.compiler for k in self.installed if k.release == release), "")
+        """The compiler that built a kernel, as its configuration or (of the running one) the kernel itself says; empty
+        where that is not known."""
+        configured = next((k.compiler for k in self.installed if k.release == release), "")
+        if configured or release != self.running:
+            return configured
+        # "Linux version 6.1.0 (builder@host) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld ...", or "(gcc version 5.4.0 ..."
+        found = re.search(r"\(((?:[\w-]+-)?(?:gcc|clang)\b[^,#]*)", self.running_compiler)
+        return found[1].strip() if found else ""
 
     def to_judge(self) -> tuple[tuple[str, Severity], ...]:
         """Kernels that must have a driver, and how bad it is if not: the target; and, as a warning, the next one."""
@@ -48,16 +61,23 @@ class Kernel(NamedTuple):
         running = None if container else _running(host)
         releases = sorted(
             {
-                *host.listdir("/lib/modules"),
+                *(n for n in host.listdir("/lib/modules") if n[:1].isdigit()),
                 *(n.removeprefix("vmlinuz-") for n in host.listdir("/boot") if n.startswith("vmlinuz-")),
             }
         )
         installed = tuple(_installed(host, r) for r in releases)
         following, source = next_boot(host)
+        if source == NO_KERNEL and running is None and not container:
+            # A disk whose /boot is another partition, which is not here.
+            whole = [r for r in releases if host.exists(f"/lib/modules/{r}/modules.dep")]
+            following = max(whole or releases, key=version_order, default=None)
+            source = "/lib/modules: the newest kernel" if following else source
         target = following if options.next_boot or running is None else running
         version = host.text("/proc/version") or ""
         cmdline = (host.text("/proc/cmdline") or "").strip()
-        return cls(running, installed, following, source, target, version, cmdline)
+        stamp = re.search(r"^btime (\d{1,12})$", host.text("/proc/stat") or "", re.MULTILINE)
+        booted = float(stamp[1]) if stamp and running else None
+        return cls(running, installed, following, source, target, version, cmdline, booted)
 
 
 def in_container(host: Host) -> bool:
@@ -78,22 +98,47 @@ def _running(host: Host) -> str | None:
 
 
 def _installed(host: Host, release: str) -> InstalledKernel:
-    build = f"/lib/modules/{release}/build"
-    headers = (host.realpath(build) or "") if host.exists(f"{build}/Makefile") else ""
+    headers, lacking = _headers(host, release)
+    compiler, realtime = _configuration(host, release)
     return InstalledKernel(
         release,
         host.exists(f"/boot/vmlinuz-{release}"),
         host.exists(f"/lib/modules/{release}"),
         headers,
-        _compiler(host, release),
+        compiler,
+        lacking,
+        realtime,
     )
 
 
-def _compiler(host: Host, release: str) -> str:
-    """CONFIG_CC_VERSION_TEXT stands in the first lines of a kernel's configuration."""
+def _headers(host: Host, release: str) -> tuple[str, str]:
+    """The tree to build modules with, and else what is wrong with it."""
+    build = f"/lib/modules/{release}/build"
     try:
-        head = host.head(f"/boot/config-{release}", 2000) or b""
+        real = host.realpath(build)
+        if real is None:
+            target = host.readlink(build)
+            return "", f"a link to {target}, which is not there" if target else "not there"
+        makefile = host.head(f"{build}/Makefile", 4096)
+        if makefile is None:
+            return "", f"{real} has no Makefile" if real != build else "has no Makefile"
+        # Debian's tree has one line, that includes the Makefile of the headers that flavours have in common.
+        common = re.search(rb"^include (/usr/src/\S+)", makefile, re.MULTILINE)
+        if common and not host.exists(common[1].decode(errors="surrogateescape")):
+            return "", f"its Makefile includes {common[1].decode(errors='replace')}, which is not there"
+        return real, ""
     except Unreadable:
-        return ""
+        return build, ""  # something is there: not a fault that could be proved
+
+
+def _configuration(host: Host, release: str) -> tuple[str, bool]:
+    """The compiler, from the first lines of a kernel's configuration; and whether it is a realtime kernel, which only
+    one with such a name is looked at for."""
+    path = f"/boot/config-{release}"
+    try:
+        head = host.head(path, 2000) or b""
+        realtime = "rt" in release and b"\nCONFIG_PREEMPT_RT=y\n" in (host.read(path) or b"")
+    except Unreadable:
+        return "", False
     found = re.search(rb'^CONFIG_CC_VERSION_TEXT="([^"]*)"', head, re.MULTILINE)
-    return found[1].decode(errors="replace") if found else ""
+    return (found[1].decode(errors="replace") if found else ""), realtime

@@ -1,17 +1,91 @@
 """NVIDIA's kernel modules: loaded, and on the disk for each kernel; and what modprobe is told about modules."""
 
+import io
+import re
+from collections.abc import Iterator
+
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.elf import appended_signature
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.kernel import Kernel, in_container
+from dlhealth.probes.secureboot import enforcement, signer_of
 
-_NAME = regex(
-    r"^nvidia(?:-current(?:-open)?|-tesla(?:-\d+)?|-legacy-\d+xx|-srv)?(-uvm|-drm|-modeset|-peermem)?\.ko(?:\.xz|\.zst|\.gz)?$"
-)
-FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/lib/modprobe.d")
-_VERSION = regex(r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)")
+# Debian's names of the main module have its flavour in them, those of Ubuntu until 17.10 the branch (nvidia_375.ko).
+_STEM = r"nvidia(?:-current(?:-open)?|-tesla(?:-\d+)?|-legacy-\d+xx|-srv|-open|[-_]\d{3}(?:[-_]updates)?)?"
+_NAME = regex(rf"({_STEM})\.ko(?:\.xz|\.zst|\.gz)?", re.ASCII)
+_LISTED = regex(rf"^((?:[^:\s]+/)?{_STEM}\.ko(?:\.xz|\.zst|\.gz)?):", re.ASCII | re.MULTILINE)
+_BRANCH = regex(r"nvidia-\d{3}\S*", re.ASCII)
+_VERSION = regex(r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)", re.ASCII)
+_LICENSE = regex(r'MODULE_LICENSE\(\s*"([^"\n]*)"')
+_DEP_LIMIT = 16 << 20
+_TAIL = (1 << 16) + 64
+"""Bytes. A signature and its trailer are shorter."""
+
+FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
+"""modprobe.d(5); a file hides those of the same name in the folders behind it."""
+
+
+class ModprobeLine(NamedTuple):
+    """One line of modprobe.d: `source` is "path:LINE", `arguments` what follows the module's name."""
+
+    source: str
+    directive: str
+    module: str
+    arguments: str
+
+
+class ModprobeConfig(NamedTuple):
+    """`files` are those that count, `lines` what they say. `problems` are files that could not be read."""
+
+    lines: tuple[ModprobeLine, ...]
+    files: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def blacklists(self, module: str) -> tuple[ModprobeLine, ...]:
+        """The lines that keep a module from being loaded for a device, "-" and "_" being the same."""
+        return self._of("blacklist", module)
+
+    def options(self, module: str) -> tuple[ModprobeLine, ...]:
+        """The lines that give a module its options."""
+        return self._of("options", module)
+
+    def disables(self, module: str) -> tuple[ModprobeLine, ...]:
+        """The lines that keep a module from being loaded at all."""
+        installs = (li for li in self._of("install", module) if li.arguments.split()[:1] in _NOTHING)
+        aliases = (li for li in self._of("alias", module) if li.arguments.split()[:1] == ["off"])
+        return (*installs, *aliases)
+
+    def chosen(self) -> str:
+        """The file name of the module that stands for nvidia, where Debian's alternatives chose one: "nvidia-current";
+        "" where nobody chose."""
+        found = (re.match(r"modprobe -i (\S+)", li.arguments) for li in self._of("install", "nvidia"))
+        return next((m[1] for m in found if m), "")
+
+    def _of(self, directive: str, module: str) -> tuple[ModprobeLine, ...]:
+        wanted = module.replace("-", "_")
+        return tuple(li for li in self.lines if li.directive == directive and li.module.replace("-", "_") == wanted)
+
+    @classmethod
+    def probe(cls, host: Host) -> "ModprobeConfig":
+        problems: list[str] = []
+        lines: list[ModprobeLine] = []
+        files = dict(sorted(_config_files(host, problems)))
+        for path in files.values():
+            try:
+                # A link to /dev/null hides the files of its name.
+                status = host.stat(path)
+                if status is not None and status.kind != "char":
+                    lines += parse_config(host.text(path) or "", path)
+            except Unreadable as problem:
+                problems.append(str(problem))
+        return cls(tuple(lines), tuple(files.values()), tuple(problems))
 
 
 class ModuleFile(NamedTuple):
+    """A main module on the disk. `name` is what it is called when it is loaded ("nvidia"), `path` has no link in front
+    of /lib. Its own words are `version`, `license` and `vermagic`; `signature` is its PKCS#7 message in hexadecimal
+    digits ("" for none) and `signer` who made it. `problem` says why its words are not known ("" where they are)."""
+
     kernel: str
     name: str
     path: str
@@ -21,9 +95,29 @@ class ModuleFile(NamedTuple):
     signature: str
     signer: str
     open: bool
+    problem: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The name of the file: "nvidia-current" of nvidia-current.ko.xz."""
+        return self.path.rpartition("/")[2].partition(".ko")[0]
+
+    @property
+    def unsigned(self) -> bool | None:
+        """Whether it has no signature; None where a compressed one can't be unpacked."""
+        return None if self.problem and not self.path.endswith(".ko") else not self.signature
+
+    @property
+    def prebuilt(self) -> bool:
+        """Whether it is of Ubuntu's linux-modules-nvidia packages, which Canonical builds and signs."""
+        return "/kernel/nvidia-" in self.path
 
 
 class KernelModules(NamedTuple):
+    """`loaded` are the names in /proc/modules, None on a machine that does not run. `loaded_version` is that of the
+    nvidia module in the running kernel, None when there is none; `loaded_open` whether it is the open one. `files` are
+    the main modules of all kernels, for each the one first that modprobe would load."""
+
     loaded: tuple[str, ...] | None
     loaded_version: str | None
     loaded_open: bool | None
@@ -34,7 +128,7 @@ class KernelModules(NamedTuple):
         return next((f for f in self.files if f.kernel == kernel and f.name == "nvidia"), None)
 
     @classmethod
-    def probe(cls, host: Host, kernel: Kernel) -> "KernelModules":
+    def probe(cls, host: Host, kernel: Kernel, config: ModprobeConfig | None) -> "KernelModules":
         # In a container the loaded modules are those of the host, which this machine's files have no part in.
         container = in_container(host)
         listed = None if container else host.text("/proc/modules")
@@ -44,78 +138,123 @@ class KernelModules(NamedTuple):
         loaded_version = match[1] if match else None
         if loaded_version is None and not container:
             loaded_version = (host.text("/sys/module/nvidia/version") or "").strip() or None
-        files = tuple(f for k in kernel.installed for f in _files(host, k.release))
+        chosen = config.chosen() if config else ""
+        # Who signed a module only matters where signatures do; to find a signature all of a module is unpacked.
+        unsigned = enforcement(host)[0] is False
+        judged = {kernel.running, kernel.target, kernel.next_boot}
+        files = tuple(
+            _describe(host, k.release, path, quick=unsigned or k.release not in judged)
+            for k in kernel.installed
+            for path in _paths(host, k.release, chosen)
+        )
         return cls(loaded, loaded_version, "Open Kernel Module" in version if match else None, files)
 
 
-class ModprobeLine(NamedTuple):
-    source: str
-    directive: str
-    module: str
-    arguments: str
+_NOTHING = (["/bin/false"], ["/bin/true"], ["/usr/bin/false"], ["/usr/bin/true"], ["false"], ["true"], [":"])
 
 
-class ModprobeConfig(NamedTuple):
-    lines: tuple[ModprobeLine, ...]
-
-    def blacklists(self, module: str) -> tuple[ModprobeLine, ...]:
-        return tuple(
-            li
-            for li in self.lines
-            if li.directive == "blacklist" and li.module.replace("-", "_") == module.replace("-", "_")
-        )
-
-    def options(self, module: str) -> tuple[ModprobeLine, ...]:
-        return tuple(
-            li
-            for li in self.lines
-            if li.directive == "options" and li.module.replace("-", "_") == module.replace("-", "_")
-        )
-
-    @classmethod
-    def probe(cls, host: Host) -> "ModprobeConfig":
-        lines = []
-        for folder in FOLDERS:
-            for name in host.listdir(folder):
-                if name.endswith(".conf"):
-                    for number, text in enumerate((host.text(f"{folder}/{name}") or "").splitlines(), 1):
-                        words = text.split(None, 2)
-                        if len(words) > 1 and not words[0].startswith("#"):
-                            lines.append(
-                                ModprobeLine(
-                                    f"{folder}/{name}:{number}", words[0], words[1], words[2] if len(words) > 2 else ""
-                                )
-                            )
-        return cls(tuple(lines))
+def _config_files(host: Host, problems: list[str]) -> Iterator[tuple[str, str]]:
+    """Name and path of each file that counts."""
+    names, folders = set(), set()
+    for folder in FOLDERS:
+        try:
+            real = host.realpath(folder)
+            found = host.listdir(folder) if real and real not in folders else ()
+        except Unreadable as problem:
+            problems.append(str(problem))
+            continue
+        folders.add(real)
+        for name in found:
+            if name.endswith(".conf") and name not in names:
+                names.add(name)
+                yield name, f"{folder}/{name}"
 
 
-def _files(host: Host, release: str) -> list[ModuleFile]:
-    found = []
+def parse_config(text: str, path: str) -> Iterator[ModprobeLine]:
+    """The lines of a modprobe.d file. A backslash at the end continues a line; only a whole line can be a comment."""
+    number, pending = 0, ""
+    for count, line in enumerate(text.splitlines(), 1):
+        number = number if pending else count
+        pending += line
+        if pending.endswith("\\"):
+            pending = f"{pending[:-1]} "
+            continue
+        words = pending.split(None, 2)
+        pending = ""
+        if len(words) > 1 and not words[0].startswith("#"):
+            yield ModprobeLine(f"{path}:{number}", words[0], words[1], words[2] if len(words) > 2 else "")
+
+
+def is_main_module(name: str) -> bool:
+    """Whether a file name is that of NVIDIA's main module, in any of its forms."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _paths(host: Host, release: str, chosen: str) -> list[str]:
+    """The main modules of a kernel, the one first that modprobe would load."""
     base = f"/lib/modules/{release}"
+    try:
+        # All that depmod knows. Files may have come or gone since.
+        listed = _LISTED.findall(host.text(f"{base}/modules.dep", _DEP_LIMIT) or "")
+    except Unreadable:
+        listed = []
     # Ubuntu's prebuilt modules (linux-modules-nvidia-*) lie in a folder of their branch.
-    prebuilt = [f"kernel/{n}" for n in host.listdir(f"{base}/kernel") if n.startswith("nvidia-")]
+    branches = [f"kernel/{n}" for n in host.listdir(f"{base}/kernel") if _BRANCH.fullmatch(n)]
     # depmod's search order, depmod.d(5): updates before what came with the kernel.
-    for place in ("updates/dkms", "updates", "extra", *prebuilt, "kernel/drivers/video"):
-        for name in host.listdir(f"{base}/{place}"):
-            match = _NAME.match(name)
-            if match:
-                path = f"{base}/{place}/{name}"
-                try:
-                    elf = host.elf(path)
-                except Unreadable:
-                    elf = None
-                if elf:
-                    found.append(
-                        ModuleFile(
-                            release,
-                            f"nvidia{match[1] or ''}",
-                            path,
-                            elf.info("version"),
-                            elf.info("license"),
-                            elf.info("vermagic"),
-                            elf.signature,
-                            "",
-                            "GPL" in elf.info("license"),
-                        )
-                    )
-    return found
+    places = ("updates/dkms", "updates", "extra", *branches, "kernel/drivers/video", "kernel/drivers/video/nvidia")
+    paths = [path if path.startswith("/") else f"{base}/{path}" for path in listed]
+    paths += [f"{base}/{place}/{n}" for place in places for n in host.listdir(f"{base}/{place}") if _NAME.fullmatch(n)]
+    found = [p for p in dict.fromkeys(paths) if host.exists(p)]
+    return sorted(found, key=lambda p: p.rpartition("/")[2].partition(".ko")[0] != chosen) if chosen else found
+
+
+def _describe(host: Host, release: str, path: str, *, quick: bool) -> ModuleFile:
+    known = _built_by_dkms(host, release, path) if quick and not path.endswith(".ko") else None
+    if known:
+        version, text = known
+        return ModuleFile(release, "nvidia", path, version, text, "", "", "", "GPL" in text)
+    try:
+        elf = host.elf(path)
+        problem = "" if elf else "gone while it was looked at"
+    except Unreadable as error:
+        elf, problem = None, error.reason
+    if elf is None:
+        signature = _signature_at_the_end(host, path)
+        return ModuleFile(release, "nvidia", path, "", "", "", signature, signer_of(signature).name, False, problem)
+    text = elf.info("license")
+    signer = signer_of(elf.signature).name
+    words = elf.info("version"), text, elf.info("vermagic"), elf.signature, signer
+    return ModuleFile(release, "nvidia", path, *words, "GPL" in text)
+
+
+def _signature_at_the_end(host: Host, path: str) -> str:
+    """Also of a module whose beginning is damaged."""
+    try:
+        end = host.tail(path, _TAIL) or b"" if path.endswith(".ko") else b""
+    except Unreadable:
+        return ""
+    return appended_signature(io.BytesIO(end), len(end))
+
+
+def _built_by_dkms(host: Host, release: str, path: str) -> tuple[str, str] | None:
+    """Version and licence of a compressed module that DKMS put there, without the second that unpacking it takes. It is
+    the copy of the one that DKMS keeps, which is in a folder of its version, built from a source that lies there."""
+    name = path.rpartition("/")[2]
+    try:
+        size = host.stat(path)
+        for module in host.listdir("/var/lib/dkms"):
+            for link in host.listdir(f"/var/lib/dkms/{module}") if module.startswith("nvidia") else ():
+                target = (
+                    host.readlink(f"/var/lib/dkms/{module}/{link}") if link.startswith(f"kernel-{release}-") else None
+                )
+                kept = host.stat(f"/var/lib/dkms/{module}/{target}/module/{name}") if target else None
+                if target is None or kept is None or size is None or kept.size != size.size:
+                    continue
+                version = target.partition("/")[0]
+                source = f"/usr/src/{module}-{version}/nvidia"
+                for file in ("nv.c", "nv-frontend.c"):
+                    if found := _LICENSE.search(host.text(f"{source}/{file}") or ""):
+                        return version, found[1]
+    except Unreadable:
+        pass
+    return None

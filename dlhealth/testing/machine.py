@@ -308,16 +308,24 @@ class Machine:
         return self.file(f"{self._modules}/{kernel}/{place}/{name}", elf.kernel_module(info, signature))
 
     def secure_boot(
-        self, on: bool = True, *, validation: bool = True, signed_by: int | None = None, enrolled: Sequence[int] = ()
+        self,
+        on: bool = True,
+        *,
+        validation: bool = True,
+        signed_by: int | None = None,
+        enrolled: Sequence[int] = (),
+        shim_key: int | None = None,
     ) -> "Machine":
         """A firmware with Secure Boot, and certificates (by serial number) that its owner enrolled. `signed_by` signs
-        the NVIDIA modules made before with DKMS's key of that number."""
+        the NVIDIA modules made before with DKMS's key of that number; `shim_key` is the number of Ubuntu's own key."""
         variables, shim = "/sys/firmware/efi/efivars", "605dab50-e046-4300-abb6-3dd810dd8b23"
         self.file(f"{variables}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", bytes([6, 0, 0, 0, on]))
         if not validation:
             self.file(f"{variables}/MokSBStateRT-{shim}", bytes([6, 0, 0, 0, 1]))
         if enrolled:
             self.file(f"{variables}/MokListRT-{shim}", signing.mok_list(tuple(enrolled)))
+        if shim_key is not None:
+            self.file("/var/lib/shim-signed/mok/MOK.der", signing.certificate(shim_key))
         if signed_by is None:
             return self
 
@@ -327,8 +335,11 @@ class Machine:
 
         return self.file("/var/lib/dkms/mok.pub", signing.certificate(signed_by)).do(sign)
 
-    def initramfs(self, kernel: str, files: Mapping[str, str], *, nvidia: str = "") -> "Machine":
-        """An initramfs with these files (names without a leading slash), and the NVIDIA module of a version."""
+    def initramfs(
+        self, kernel: str, files: Mapping[str, str], *, nvidia: str = "", mtime: float | None = None
+    ) -> "Machine":
+        """An initramfs with these files (names without a leading slash; one that ends with "@" is a link, and its text the
+        target), and the NVIDIA module of a version."""
         content = {name: text.encode() for name, text in files.items()}
         if nvidia:
             path = f"usr/lib/modules/{kernel}/updates/dkms/nvidia.ko"
@@ -336,7 +347,8 @@ class Machine:
         import gzip
 
         microcode = _cpio({"kernel/x86/microcode/GenuineIntel.bin": b"\1" * 100})
-        return self.file(f"/boot/initrd.img-{kernel}", microcode + bytes(512) + gzip.compress(_cpio(content), 1))
+        image = microcode + bytes(512) + gzip.compress(_cpio(content), 1)
+        return self.file(f"/boot/initrd.img-{kernel}", image, mtime=mtime)
 
     def dkms(
         self, module: str, version: str, kernels: Sequence[str], files: Mapping[str, str] | None = None
@@ -866,10 +878,11 @@ def _stanza(name: str, fields: Mapping[str, str]) -> str:
 
 
 def _cpio(files: Mapping[str, bytes]) -> bytes:
-    """A "newc" archive, as the kernel unpacks it."""
+    """A "newc" archive, as the kernel unpacks it. A name that ends with "@" is a link's, whose content is its target."""
     archive = bytearray()
-    for number, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")]):
-        mode = 0o100644 if name != "TRAILER!!!" else 0
+    for number, (entry, content) in enumerate([*files.items(), ("TRAILER!!!", b"")]):
+        name = entry.removesuffix("@")
+        mode = 0 if name == "TRAILER!!!" else 0o120777 if entry.endswith("@") else 0o100644
         fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
         archive += b"070701" + b"".join(f"{f:08x}".encode() for f in fields) + name.encode() + b"\0"
         archive += bytes(-len(archive) % 4) + content

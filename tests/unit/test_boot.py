@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.host.root import RootHost
-from dlhealth.probes.boot import next_boot, parse_menu
+from dlhealth.probes.boot import next_boot, parse_menu, version_order
 from dlhealth.testing import Machine
 
 # As update-grub of Debian and Ubuntu writes it, cut to what chooses.
@@ -80,12 +80,16 @@ def chosen(described: Machine, folder: Path) -> str | None:
         ("gnulinux-advanced-abc>gnulinux-6.8.0-49-generic-advanced-abc", OLD),
         ("Advanced options for Ubuntu>Ubuntu, with Linux 6.8.0-49-generic", OLD),
         ("gnulinux-advanced-abc>2", OLD),
-        ("gnulinux-6.8.0-49-generic-advanced-abc", OLD),
+        ("Advanced options for Ubuntu>gnulinux-6.8.0-49-generic-advanced-abc", OLD),
+        # GRUB looks a name without its submenu up in the outermost menu only (get_entry_number in normal/menu.c).
+        ("gnulinux-6.8.0-49-generic-advanced-abc", NEW),
+        ("2", None),
+        ("Memory test", None),
         ("no such entry", NEW),
         ("17", NEW),
     ],
 )
-def test_grub_default(default: str, expected: str, tmp_path: Path) -> None:
+def test_grub_default(default: str, expected: str | None, tmp_path: Path) -> None:
     assert chosen(machine(default), tmp_path) == expected
 
 
@@ -95,6 +99,46 @@ def test_saved_and_once(tmp_path: Path) -> None:
     assert chosen(machine("${saved_entry}"), tmp_path / "b") == NEW
     assert chosen(machine("0", "next_entry=1>2\n"), tmp_path / "c") == OLD
     assert chosen(machine("0", "next_entry=\n"), tmp_path / "d") == NEW
+    assert chosen(machine("${saved_entry}", "saved_entry=0\nprev_saved_entry=1>2\n"), tmp_path / "e") == OLD
+
+
+def test_the_last_default_that_is_executed_counts(tmp_path: Path) -> None:
+    described = machine("${saved_entry}", "saved_entry=1>2\n")
+    assert chosen(described.append("/boot/grub/grub.cfg", "set default=toms\n"), tmp_path / "a") == TOMS
+    title = "Ubuntu, with Linux 6.8.0-49-generic"
+    corrected = f"if [ \"x$default\" = '{title}' ]; then default='Advanced options for Ubuntu>{title}'; fi;\n"
+    assert chosen(machine(title), tmp_path / "b") == NEW
+    assert chosen(machine(title).append("/boot/grub/grub.cfg", corrected), tmp_path / "c") == OLD
+
+
+def test_a_menu_without_its_header(tmp_path: Path) -> None:
+    bare = MENU[MENU.index("menuentry 'Ubuntu'") :]
+    described = Machine().file("/boot/grub/grub.cfg", bare).file("/boot/grub/grubenv", "next_entry=1>2\n")
+    assert chosen(described, tmp_path) == OLD
+
+
+def test_a_link_to_the_newest_kernel(tmp_path: Path) -> None:
+    described = (
+        Machine()
+        .file("/boot/grub/grub.cfg", "menuentry 'Linux' {\n linux /vmlinuz root=/dev/sda1\n}\n")
+        .link("/vmlinuz", f"boot/vmlinuz-{OLD}")
+        .file(f"/boot/vmlinuz-{NEW}")
+    )
+    assert chosen(described, tmp_path) == OLD
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("6.1.0-9-amd64", "6.1.0-50-amd64"),
+        ("6.12~rc6-amd64", "6.12-amd64"),
+        ("6.12.9+bpo-amd64", "6.12.22+bpo-amd64"),
+        ("6.8.0-50-generic", "6.11.0-9-generic"),
+        ("5.15.0-1.1-amd64", "5.15.0-1.10-amd64"),
+    ],
+)
+def test_kernels_are_ordered_as_debian_orders_versions(older: str, newer: str) -> None:
+    assert version_order(older) < version_order(newer)
 
 
 def test_defaults_that_grub_cfg_does_not_name(tmp_path: Path) -> None:
@@ -115,6 +159,8 @@ def test_no_boot_loader_means_the_newest(tmp_path: Path) -> None:
         described.file(f"/boot/vmlinuz-{name}")
     assert chosen(described, tmp_path / "a") == "6.1.0-50-amd64"
     assert chosen(Machine().folder("/boot"), tmp_path / "b") is None
+    described.file("/etc/default/grub", 'GRUB_DEFAULT="Advanced options for X>X, with Linux 6.1.0-49-amd64"\n')
+    assert chosen(described, tmp_path / "c") == "6.1.0-49-amd64"
 
 
 @pytest.mark.parametrize("folder", ["/boot", "/efi", "/boot/efi"])
@@ -133,6 +179,14 @@ def test_systemd_boot(folder: str, tmp_path: Path) -> None:
     assert chosen(described(f"default abc-{OLD}.conf\n"), tmp_path / "b") == OLD
     assert chosen(described("default *-49-*\n"), tmp_path / "c") == OLD
     assert chosen(described().file(variable, once), tmp_path / "d") == OLD
+    counted = described(f"default abc-{OLD}.conf\n").remove(f"{folder}/loader/entries/abc-{OLD}.conf")
+    counted.file(f"{folder}/loader/entries/abc-{OLD}+2-1.conf", f"linux /abc/{OLD}/linux\n")
+    assert chosen(counted, tmp_path / "e") == OLD
+    # GRUB's menu is there as well: what started the machine decides.
+    both = described(f"default abc-{OLD}.conf\n").file("/boot/grub/grub.cfg", MENU.replace("@DEFAULT@", "0"))
+    assert chosen(both, tmp_path / "f") == NEW
+    info = b"\6\0\0\0" + "systemd-boot 252\0".encode("utf-16-le")
+    assert chosen(both.file(variable.replace("EntryOneShot", "Info"), info), tmp_path / "g") == OLD
 
 
 def test_a_menu_that_is_no_file_makes_it_unknown(tmp_path: Path) -> None:

@@ -204,8 +204,11 @@ def test_journal_hides_in_messages_only() -> None:
 
 
 def authority(*cookies: bytes) -> bytes:
-    fields = lambda *values: b"".join(len(v).to_bytes(2, "big") + v for v in values)  # noqa: E731
-    return b"".join(b"\1\0" + fields(b"host", b"0", b"MIT-MAGIC-COOKIE-1", cookie) for cookie in cookies)
+    def counted(value: bytes) -> bytes:
+        return len(value).to_bytes(2, "big") + value
+
+    start = b"\1\0" + counted(b"host") + counted(b"0") + counted(b"MIT-MAGIC-COOKIE-1")
+    return b"".join(start + counted(cookie) for cookie in cookies)
 
 
 @pytest.mark.parametrize(
