@@ -71,6 +71,18 @@ else:
         """As typing.NamedTuple, which type checkers take it for."""
 
 
+def fits(name: str, pattern: str) -> bool:
+    """As fnmatch.fnmatchcase, without compiling the patterns that nearly all are: a beginning, one star and an end."""
+    first, star, last = pattern.partition("*")
+    if any(c in pattern for c in "?[") or "*" in last:
+        from fnmatch import fnmatchcase
+
+        return fnmatchcase(name, pattern)
+    if not star:
+        return name == pattern
+    return len(name) >= len(pattern) - 1 and name.startswith(first) and name.endswith(last)
+
+
 class _Pattern:
     """Compiles itself when it is first used."""
 

@@ -38,13 +38,14 @@ from dlhealth.api import (
     Stage,
     Unknown,
 )
+from dlhealth.lean import regex
 
 # Xid 119 and 120: the GPU's own processor (GSP) timed out, or failed.
 FAILED = (
     r"NVRM: .*(?:RmInitAdapter failed|rm_init_adapter failed|Timeout waiting for RPC)"
     r"|NVRM: Xid \([^)]*\): (?:119|120),|INFO: task (?:nvidia|irq/\d+-nvidia)\S* blocked for more than"
 )
-ADDRESS = re.compile(r"(?:GPU |PCI:)((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2})(?:\.(\d))?", re.IGNORECASE)
+ADDRESS = regex(r"(?:GPU |PCI:)((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2})(?:\.(\d))?", re.IGNORECASE)
 # What NVML answers where another fault is the reason: no permission, and versions that differ.
 OTHERS = (4, 18)
 

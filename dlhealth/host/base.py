@@ -2,11 +2,10 @@
 
 import posixpath
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from dlhealth.host.elf import Elf
-from dlhealth.lean import NamedTuple
+from dlhealth.lean import NamedTuple, fits
 
 READ_LIMIT = 4 << 20
 """Bytes. No configuration file is larger; a probe that expects more says so."""
@@ -154,7 +153,7 @@ class Host:
         for folder in folders:
             if any(c in tail for c in "*?["):
                 for name in self.listdir(folder):
-                    if fnmatchcase(name, tail) and (not name.startswith(".") or tail.startswith(".")):
+                    if fits(name, tail) and (not name.startswith(".") or tail.startswith(".")):
                         yield posixpath.join(folder, name)
             elif self.lstat(posixpath.join(folder, tail)):
                 yield posixpath.join(folder, tail)

@@ -39,14 +39,19 @@ class RootHost(Host):
         self._deadline = time.monotonic() + seconds
 
     def _lstat(self, path: str) -> Stat | None:
-        return self._describe(path, os.O_PATH | os.O_NOFOLLOW)
+        return _described(self._status(path, os.O_PATH | os.O_NOFOLLOW))
 
     def _stat(self, path: str) -> Stat | None:
-        return self._describe(path, os.O_PATH)
+        return _described(self._status(path, os.O_PATH))
 
-    def _describe(self, path: str, flags: int) -> Stat | None:
-        with self._opened(path, flags) as fd:
-            return None if fd is None else _stat_of(fd)
+    def _status(self, path: str, flags: int) -> os.stat_result | None:
+        fd = self._open(path, flags)
+        if fd is None:
+            return None
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
 
     def _realpath(self, path: str) -> str | None:
         with self._opened(path, os.O_PATH) as fd:
@@ -99,13 +104,18 @@ class RootHost(Host):
                 return None
 
     def _read(self, path: str, limit: int) -> bytes | None:
-        with self._file(path) as file:
-            if file is None:
-                return None
-            content = bytearray()
+        fd = self._open_file(path)
+        if fd is None:
+            return None
+        content = bytearray()
+        try:
             # In blocks: the files of /proc/sys refuse to be asked for megabytes at once.
-            while len(content) <= limit and (block := file.read(_BLOCK)):
+            while len(content) <= limit and (block := os.read(fd, _BLOCK)):
                 content += block
+        except OSError as error:
+            raise Unreadable(path, _reason(error)) from error
+        finally:
+            os.close(fd)
         if len(content) > limit:
             raise Unreadable(path, f"larger than {limit >> 10} KiB")
         return bytes(content)
@@ -189,44 +199,53 @@ class RootHost(Host):
             for fd in descriptors:
                 os.close(fd)
 
-    @contextmanager
-    def _opened(self, path: str, flags: int) -> Iterator[int | None]:
+    def _open(self, path: str, flags: int) -> int | None:
+        """A descriptor that the caller closes; None where there is nothing."""
         try:
-            fd = self._root.open(path, flags)
+            return self._root.open(path, flags)
         except OSError as error:
             if error.errno in _ABSENT or error.errno == errno.ELOOP:
-                yield None
-                return
+                return None
             raise Unreadable(path, _reason(error)) from error
         except ValueError as error:  # a NUL byte in a name that some file gave
             raise Unreadable(path, "not a possible file name") from error
+
+    def _open_file(self, path: str) -> int | None:
+        """As _open, for a regular file. Opening a device or a FIFO has effects, so what it is, is looked at first."""
+        before = self._status(path, os.O_PATH)
+        if before is None:
+            return None
+        if not stat.S_ISREG(before.st_mode):
+            raise Unreadable(path, f"a {_KINDS.get(stat.S_IFMT(before.st_mode), 'thing')}, not a file")
+        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        if fd is not None:
+            after = os.fstat(fd)
+            if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+                os.close(fd)
+                raise Unreadable(path, "changed while it was read")
+        return fd
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int | None]:
+        fd = self._open(path, flags)
         try:
             yield fd
         finally:
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
 
     @contextmanager
     def _file(self, path: str) -> Iterator[IO[bytes] | None]:
-        """A regular file, opened. Opening a device or a FIFO has effects, so what it is, is looked at first."""
-        with self._opened(path, os.O_PATH) as seen:
-            if seen is None:
-                yield None
-                return
-            before = os.fstat(seen)
-            if not stat.S_ISREG(before.st_mode):
-                raise Unreadable(path, f"a {_KINDS.get(stat.S_IFMT(before.st_mode), 'thing')}, not a file")
-            with self._opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
-                if fd is None:
-                    yield None
-                    return
-                after = os.fstat(fd)
-                if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
-                    raise Unreadable(path, "changed while it was read")
-                try:
-                    with open(fd, "rb", closefd=False) as file:
-                        yield file
-                except OSError as error:
-                    raise Unreadable(path, _reason(error)) from error
+        """A regular file to seek in."""
+        fd = self._open_file(path)
+        if fd is None:
+            yield None
+            return
+        try:
+            with open(fd, "rb") as file:
+                yield file
+        except OSError as error:
+            raise Unreadable(path, _reason(error)) from error
 
 
 def live_host() -> RootHost:
@@ -234,8 +253,9 @@ def live_host() -> RootHost:
     return RootHost("/", live=True)
 
 
-def _stat_of(fd: int) -> Stat:
-    s = os.fstat(fd)
+def _described(s: os.stat_result | None) -> Stat | None:
+    if s is None:
+        return None
     kind = _KINDS.get(stat.S_IFMT(s.st_mode), "file")
     return Stat(kind, stat.S_IMODE(s.st_mode), s.st_uid, s.st_gid, s.st_size, s.st_mtime, s.st_dev, s.st_rdev, s.st_ino)
 

@@ -8,13 +8,13 @@ from functools import cache
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packages import DriverPackages
 
 _LOG_LIMIT = 4 << 20
 _LISTS_LIMIT = 24 << 20
-_TOOLS = re.compile(r"apt|dpkg|unattended|packagek|aptd|synaptic|update-manager|snapd")
+_TOOLS = regex(r"apt|dpkg|unattended|packagek|aptd|synaptic|update-manager|snapd")
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
 
 
@@ -119,12 +119,12 @@ def _stanzas(text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 @cache
 def _origins() -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(r["regex"]), r["origin"]) for r in load("package_patterns")["sources"])
+    return tuple((regex(r["regex"]), r["origin"]) for r in load("package_patterns")["sources"])
 
 
 @cache
 def _suffixes() -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(r["regex"]), r["origin"]) for r in load("package_patterns")["suffixes"])
+    return tuple((regex(r["regex"]), r["origin"]) for r in load("package_patterns")["suffixes"])
 
 
 def origin_of_uri(uri: str) -> str:
@@ -283,11 +283,11 @@ class Failure(NamedTuple):
 
 
 _FAILURES = (
-    ("no-space", re.compile(r"No space left on device")),
-    ("python", re.compile(r"ModuleNotFoundError|ImportError: |No module named|/usr/bin/python3: (?:No such|bad|can't)")),
-    ("overwrite", re.compile(r"trying to overwrite ")),
-    ("dkms", re.compile(r"Error! |Bad return status for module build|Building module:? failed|bad exit status: (?:10|[1-9])")),
-    ("dpkg", re.compile(r"dpkg: error processing (?:package|archive) |subprocess returned error exit status")),
+    ("no-space", regex(r"No space left on device")),
+    ("python", regex(r"ModuleNotFoundError|ImportError: |No module named|/usr/bin/python3: (?:No such|bad|can't)")),
+    ("overwrite", regex(r"trying to overwrite ")),
+    ("dkms", regex(r"Error! |Bad return status for module build|Building module:? failed|bad exit status: (?:10|[1-9])")),
+    ("dpkg", regex(r"dpkg: error processing (?:package|archive) |subprocess returned error exit status")),
 )  # fmt: skip
 
 

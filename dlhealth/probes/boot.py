@@ -2,10 +2,9 @@
 
 import posixpath
 import re
-from fnmatch import fnmatchcase
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lean import NamedTuple, fits, regex
 
 GRUB = "/boot/grub/grub.cfg"
 GRUB_ENVIRONMENT = "/boot/grub/grubenv"
@@ -229,7 +228,7 @@ def _systemd_boot(host: Host) -> NextBoot | None:
     newest = sorted(entries, key=lambda n: version_order(entries[n]), reverse=True)
     for pattern, source in wanted:
         for name in newest:
-            if pattern and (fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(".conf"), pattern)):
+            if pattern and (fits(name, pattern) or fits(name.removesuffix(".conf"), pattern)):
                 return NextBoot(entries[name], f"{source} {pattern}")
     return NextBoot(entries[newest[0]], f"{base}/loader/entries: the newest")
 

@@ -146,15 +146,13 @@ def _persistent(host: Host) -> bool:
 
 def _journal(host: Host) -> tuple[list[Line], str]:
     """From systemd's journal: the lines and why not all of them."""
-    where: tuple[str, ...] = ()
-    if not host.live:
-        try:
-            folder = next((f for f in JOURNAL_FOLDERS if host.listdir(f)), None)
-        except Unreadable as problem:
-            return [], str(problem)
-        if folder is None:
-            return [], ""
-        where = ("--directory", f"root:{folder}")
+    try:
+        folder = next((f for f in JOURNAL_FOLDERS if host.listdir(f)), None)
+    except Unreadable as problem:
+        return [], str(problem)
+    if folder is None:
+        return [], ""
+    where = () if host.live else ("--directory", f"root:{folder}")
     output = host.run(
         "journalctl", *where, "--no-pager", "-o", "json", "-n", str(ENTRIES),
         "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_UID,_PID,_BOOT_ID",

@@ -13,7 +13,6 @@ from dlhealth.probes.secureboot import enforcement, signer_of
 # Debian's names of the main module have its flavour in them, those of Ubuntu until 17.10 the branch (nvidia_375.ko).
 _STEM = r"nvidia(?:-current(?:-open)?|-tesla(?:-\d+)?|-legacy-\d+xx|-srv|-open|[-_]\d{3}(?:[-_]updates)?)?"
 _NAME = regex(rf"({_STEM})\.ko(?:\.xz|\.zst|\.gz)?", re.ASCII)
-_LISTED = regex(rf"^((?:[^:\s]+/)?{_STEM}\.ko(?:\.xz|\.zst|\.gz)?):", re.ASCII | re.MULTILINE)
 _BRANCH = regex(r"nvidia-\d{3}\S*", re.ASCII)
 _VERSION = regex(r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)", re.ASCII)
 _LICENSE = regex(r'MODULE_LICENSE\(\s*"([^"\n]*)"')
@@ -195,7 +194,12 @@ def _paths(host: Host, release: str, chosen: str) -> list[str]:
     base = f"/lib/modules/{release}"
     try:
         # All that depmod knows. Files may have come or gone since.
-        listed = _LISTED.findall(host.text(f"{base}/modules.dep", _DEP_LIMIT) or "")
+        known = (host.text(f"{base}/modules.dep", _DEP_LIMIT) or "").splitlines()
+        listed = [
+            path
+            for line in known
+            if "nvidia" in line and _NAME.fullmatch((path := line.partition(":")[0]).rpartition("/")[2])
+        ]
     except Unreadable:
         listed = []
     # Ubuntu's prebuilt modules (linux-modules-nvidia-*) lie in a folder of their branch.

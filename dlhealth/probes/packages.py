@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lean import NamedTuple, fits, regex
 from dlhealth.probes import Unavailable
 
 STATUS = "/var/lib/dpkg/status"
@@ -17,14 +16,19 @@ STATUS_LIMIT = 64 << 20
 
 _LIST_LIMIT = 8 << 20
 _LISTS_LIMIT = 400
-_GPU = regex(
-    rb"nvidia-|libnvidia|libcuda|libcudnn|cudnn|cuda|libnvcuvid|libnvoptix|lib(?:egl|gl|gles|glx)\d?-nvidia"
-    rb"|xserver-xorg-video-nvidia|libxnvctrl|firmware-nvidia|linux-(?:modules|objects|signatures)-nvidia"
-)
-_RELEVANT = regex(
-    _GPU.pattern + rb"|linux-(?:image|headers|modules|generic|signed|kbuild)|xserver-xorg|libgl|libegl1|glx-|update-glx"
-    rb"|gcc|g\+\+|cpp|clang|python3|libpython3|bumblebee|primus|dkms|initramfs-tools|dracut|mokutil|shim|grub|apt|dpkg"
-)
+_GPU = (
+    b"nvidia-", b"libnvidia", b"libcuda", b"libcudnn", b"cudnn", b"cuda", b"libnvcuvid", b"libnvoptix", b"libxnvctrl",
+    b"libegl-nvidia", b"libegl1-nvidia", b"libgl-nvidia", b"libgl1-nvidia", b"libgles-nvidia", b"libgles1-nvidia",
+    b"libgles2-nvidia", b"libglx-nvidia", b"libglx0-nvidia", b"xserver-xorg-video-nvidia", b"firmware-nvidia",
+    b"linux-modules-nvidia", b"linux-objects-nvidia", b"linux-signatures-nvidia",
+)  # fmt: skip
+_RELEVANT = (
+    *_GPU,
+    b"linux-image", b"linux-headers", b"linux-modules", b"linux-generic", b"linux-signed", b"linux-kbuild",
+    b"xserver-xorg", b"libgl", b"libegl1", b"glx-", b"update-glx", b"gcc", b"g++", b"cpp", b"clang", b"python3",
+    b"libpython3", b"bumblebee", b"primus", b"dkms", b"initramfs-tools", b"dracut", b"mokutil", b"shim", b"grub",
+    b"apt", b"dpkg",
+)  # fmt: skip
 _FLAVOURED = regex(
     r"(?P<base>.*nvidia)-(?P<flavour>tesla(?:-(?P<tesla>\d{3}))?|legacy-(?P<legacy>\d{2,3})xx)(?P<rest>|-[a-z].*|-?\d+)",
     re.ASCII,
@@ -60,7 +64,7 @@ class Package(NamedTuple):
     @property
     def gpu(self) -> bool:
         """Whether it is of the NVIDIA driver, CUDA or cuDNN, by its name."""
-        return _GPU.match(self.name.encode(errors="surrogateescape")) is not None
+        return self.name.encode(errors="surrogateescape").startswith(_GPU)
 
     @property
     def upstream(self) -> str:
@@ -98,7 +102,7 @@ class Packages(NamedTuple):
 
     def installed(self, pattern: str = "*") -> tuple[Package, ...]:
         """Those with files on the disk (also half configured ones) whose name fits a shell pattern."""
-        return tuple(p for p in self.all() if p.unpacked and fnmatchcase(p.name, pattern))
+        return tuple(p for p in self.all() if p.unpacked and fits(p.name, pattern))
 
     @property
     def held(self) -> tuple[Package, ...]:
@@ -145,12 +149,12 @@ def _collect(content: bytes, packages: dict[tuple[str, str], Package], *, every:
         if end < 0:
             end = len(content)
         dull = content.find(_INSTALLED, start, end) >= 0 and content.startswith(b"Package: ", start)
-        if dull and not every and not _RELEVANT.match(content, start + 9):
+        if dull and not every and not content.startswith(_RELEVANT, start + 9):
             total += 1
         elif match := _NAME.search(content, start, end):
             total += 1
             package = _package(match[1].decode(errors="surrogateescape"), content[start:end])
-            if every or package.state != "installed" or package.want != "install" or _RELEVANT.match(match[1]):
+            if every or package.state != "installed" or package.want != "install" or match[1].startswith(_RELEVANT):
                 packages[package.name, package.architecture] = package
         start = end + 2
     return total

@@ -1,7 +1,6 @@
 """A diagnosis as a person reads it, on anything from a rescue console to a wide terminal."""
 
 import re
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -123,8 +122,7 @@ class _Page:
         of `first` where it holds colours."""
         following = " " * len(first) if following is None else following
         room = self._style.width - (width or len(first))
-        lines = textwrap.wrap(self._style.clean(text), max(room, 20), break_long_words=False, break_on_hyphens=False)
-        for number, line in enumerate(lines or [""]):
+        for number, line in enumerate(_wrapped(self._style.clean(text), max(room, 20))):
             self.line((first if number == 0 else following) + self._style.paint(line, code))
 
     def sign(self, signs: tuple[str, str]) -> str:
@@ -275,3 +273,15 @@ def _some(names: Iterable[str], kind: str = "") -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Lines of at most `width` columns; a word that is longer, a path perhaps, stays whole so that it can be copied."""
+    line = ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            yield line
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    yield line

@@ -7,7 +7,7 @@ import bisect
 import re
 from functools import cache
 
-from dlhealth.lean import NamedTuple
+from dlhealth.lean import NamedTuple, regex
 
 _DEEPEST = 40
 """Levels of nesting. A start-up file has about five."""
@@ -168,20 +168,20 @@ class _Stop(Exception):
         self.problem = problem
 
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLAIN = re.compile(r"[^ \t\n;&|<>()'\"\\$`]+")
-_IN_QUOTES = re.compile(r"[^\"\\$`]+")
-_IN_BRACES = re.compile(r"[^}\"'\\$`]+")
-_BLANK = re.compile(r"(?:[ \t]|\\\n)*")
+_NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN = regex(r"[^ \t\n;&|<>()'\"\\$`]+")
+_IN_QUOTES = regex(r"[^\"\\$`]+")
+_IN_BRACES = regex(r"[^}\"'\\$`]+")
+_BLANK = regex(r"(?:[ \t]|\\\n)*")
 _META = " \t\n;&|<>()"
 _CLOSING = frozenset(("then", "elif", "else", "fi", "do", "done", "esac", "}"))
 _REDIRECTION = {
-    "sh": re.compile(r"[0-9]*(<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())"),
-    "bash": re.compile(r"(?:[0-9]+|\{\w+\})?(<<<|<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())|(&>>|&>)"),
+    "sh": regex(r"[0-9]*(<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())"),
+    "bash": regex(r"(?:[0-9]+|\{\w+\})?(<<<|<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())|(&>>|&>)"),
 }
 _ASSIGNMENT = {
-    "sh": re.compile(r"([A-Za-z_][A-Za-z0-9_]*)()(=)"),
-    "bash": re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?(\+?=)"),
+    "sh": regex(r"([A-Za-z_][A-Za-z0-9_]*)()(=)"),
+    "bash": regex(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?(\+?=)"),
 }
 _DECLARATIONS = ("declare", "typeset", "export", "readonly", "local")
 
