@@ -72,15 +72,23 @@ else:
 
 
 def fits(name: str, pattern: str) -> bool:
-    """As fnmatch.fnmatchcase, without compiling the patterns that nearly all are: a beginning, one star and an end."""
-    first, star, last = pattern.partition("*")
-    if any(c in pattern for c in "?[") or "*" in last:
+    """As fnmatch.fnmatchcase, without compiling the patterns that nearly all are: those with stars only."""
+    if "?" in pattern or "[" in pattern:
         from fnmatch import fnmatchcase
 
         return fnmatchcase(name, pattern)
-    if not star:
+    first, *inner = pattern.split("*")
+    if not inner:
         return name == pattern
-    return len(name) >= len(pattern) - 1 and name.startswith(first) and name.endswith(last)
+    last, start = inner.pop(), len(first)
+    if not name.startswith(first):
+        return False
+    for part in inner:
+        found = name.find(part, start)
+        if found < 0:
+            return False
+        start = found + len(part)
+    return len(name) - len(last) >= start and name.endswith(last)
 
 
 class _Pattern:

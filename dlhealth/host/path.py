@@ -67,6 +67,16 @@ class Root:
             self._has_openat2 = False
         return self._walk(relative, flags, path)
 
+    def stat(self, path: str, *, follow: bool) -> os.stat_result:
+        """Of what is at `path`, or of what it leads to. Raises as `open` does."""
+        if self._is_top:
+            return os.stat(path.lstrip("/") or ".", dir_fd=self.fd, follow_symlinks=follow)
+        fd = self.open(path, os.O_PATH if follow else os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
     def _walk(self, relative: bytes, flags: int, path: str) -> int:
         parents = [os.dup(self.fd)]
         pending = relative.split(b"/")[::-1]

@@ -4,13 +4,15 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, TypeVar
 
 from dlhealth.host.base import Host, Output, Space, Stat, Unreadable
 from dlhealth.host.elf import Elf, NotElf, read_elf
 from dlhealth.host.path import Root
+
+T = TypeVar("T")
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -39,19 +41,13 @@ class RootHost(Host):
         self._deadline = time.monotonic() + seconds
 
     def _lstat(self, path: str) -> Stat | None:
-        return _described(self._status(path, os.O_PATH | os.O_NOFOLLOW))
+        return _described(self._status(path, follow=False))
 
     def _stat(self, path: str) -> Stat | None:
-        return _described(self._status(path, os.O_PATH))
+        return _described(self._status(path, follow=True))
 
-    def _status(self, path: str, flags: int) -> os.stat_result | None:
-        fd = self._open(path, flags)
-        if fd is None:
-            return None
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
+    def _status(self, path: str, *, follow: bool) -> os.stat_result | None:
+        return _there(path, lambda: self._root.stat(path, follow=follow))
 
     def _realpath(self, path: str) -> str | None:
         with self._opened(path, os.O_PATH) as fd:
@@ -201,18 +197,11 @@ class RootHost(Host):
 
     def _open(self, path: str, flags: int) -> int | None:
         """A descriptor that the caller closes; None where there is nothing."""
-        try:
-            return self._root.open(path, flags)
-        except OSError as error:
-            if error.errno in _ABSENT or error.errno == errno.ELOOP:
-                return None
-            raise Unreadable(path, _reason(error)) from error
-        except ValueError as error:  # a NUL byte in a name that some file gave
-            raise Unreadable(path, "not a possible file name") from error
+        return _there(path, lambda: self._root.open(path, flags))
 
     def _open_file(self, path: str) -> int | None:
         """As _open, for a regular file. Opening a device or a FIFO has effects, so what it is, is looked at first."""
-        before = self._status(path, os.O_PATH)
+        before = self._status(path, follow=True)
         if before is None:
             return None
         if not stat.S_ISREG(before.st_mode):
@@ -251,6 +240,18 @@ class RootHost(Host):
 def live_host() -> RootHost:
     """The machine that runs this."""
     return RootHost("/", live=True)
+
+
+def _there(path: str, look: Callable[[], T]) -> T | None:
+    """What a look at a path gives; None where there is nothing."""
+    try:
+        return look()
+    except OSError as error:
+        if error.errno in _ABSENT or error.errno == errno.ELOOP:
+            return None
+        raise Unreadable(path, _reason(error)) from error
+    except ValueError as error:  # a NUL byte in a name that some file gave
+        raise Unreadable(path, "not a possible file name") from error
 
 
 def _described(s: os.stat_result | None) -> Stat | None:

@@ -283,11 +283,14 @@ class Failure(NamedTuple):
 
 
 _FAILURES = (
-    ("no-space", regex(r"No space left on device")),
-    ("python", regex(r"ModuleNotFoundError|ImportError: |No module named|/usr/bin/python3: (?:No such|bad|can't)")),
-    ("overwrite", regex(r"trying to overwrite ")),
-    ("dkms", regex(r"Error! |Bad return status for module build|Building module:? failed|bad exit status: (?:10|[1-9])")),
-    ("dpkg", regex(r"dpkg: error processing (?:package|archive) |subprocess returned error exit status")),
+    ("no-space", ("No space left on device",)),
+    ("python", ("ModuleNotFoundError", "ImportError: ", "No module named",
+                *(f"/usr/bin/python3: {why}" for why in ("No such", "bad", "can't")))),
+    ("overwrite", ("trying to overwrite ",)),
+    ("dkms", ("Error! ", "Bad return status for module build", "Building module failed", "Building module: failed",
+              *(f"bad exit status: {status}" for status in range(1, 10)))),
+    ("dpkg", ("dpkg: error processing package ", "dpkg: error processing archive ",
+              "subprocess returned error exit status")),
 )  # fmt: skip
 
 
@@ -315,7 +318,7 @@ def last_failures(path: str, text: str) -> list[Failure]:
     first = text.count("\n", 0, start) + (2 if start else 1)
     failures: list[Failure] = []
     for number, line in enumerate(text[start:].lstrip("\n").splitlines(), first):
-        kind = next((kind for kind, pattern in _FAILURES if pattern.search(line)), None)
+        kind = next((kind for kind, signs in _FAILURES if any(sign in line for sign in signs)), None)
         if kind and len(failures) < 200:
             failures.append(Failure(f"{path}:{number}", line.strip()[:300], kind))
     return failures
@@ -364,14 +367,16 @@ class PackageLocks(NamedTuple):
 
 def parse_locks(text: str) -> list[tuple[int, tuple[int, int], int]]:
     """(process, device number, inode) of each held lock in /proc/locks. Lines that wait for a lock hold none."""
-    return [
-        (int(m[1]), (int(m[2], 16), int(m[3], 16)), int(m[4]))
-        for m in re.finditer(
-            r"^\d+: (?:POSIX|FLOCK|OFDLCK)\s+\w+\s+(?:WRITE|READ)\s+(-?\d{1,10}) ([0-9a-f]{2,8}):([0-9a-f]{2,8}):(\d{1,20}) ",
-            text,
-            re.MULTILINE | re.ASCII,
-        )
-    ]
+    held = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) > 5 and fields[1] in ("POSIX", "FLOCK", "OFDLCK"):
+            try:
+                major, minor, inode = fields[5].split(":")
+                held.append((int(fields[4]), (int(major, 16), int(minor, 16)), int(inode)))
+            except ValueError:
+                continue
+    return held
 
 
 def _command(host: Host, pid: int) -> str:

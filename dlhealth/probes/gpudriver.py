@@ -67,7 +67,7 @@ def read_refusals(lines: list[Line]) -> Iterator[Refusal]:
                 owners.append(line)
                 text += f"{' '.join(found[1].split())} "
     seen = set()
-    for kind, pattern in _REFUSALS:
+    for kind, pattern in _REFUSALS if text else ():
         for match in pattern.finditer(text):
             groups = match.groupdict()
             branch = groups.get("branch")

@@ -1,6 +1,5 @@
 """What the system wrote to its logs: the kernel, logins, display managers."""
 
-import calendar
 import json
 import re
 import time
@@ -251,7 +250,7 @@ def parse_log_line(text: str, path: str, written: float, *, local: bool = False)
         year, month, day, hour, minute, second = map(int, match.groups()[:6])
         if not 1 <= month <= 12 or year < 1970:
             return None
-        stamp = calendar.timegm((year, month, day, hour, minute, second)) + float(match[7] or 0)
+        stamp = _seconds((year, month, day, hour, minute, second), local=False) + float(match[7] or 0)
         if match[9]:
             offset = int(match[10]) * 3600 + int(match[11]) * 60
             stamp -= offset if match[9] == "+" else -offset
@@ -277,6 +276,8 @@ def parse_log_line(text: str, path: str, written: float, *, local: bool = False)
 def _seconds(parts: tuple[int, int, int, int, int, int], local: bool) -> float:
     if local:
         return time.mktime((*parts, 0, 0, -1))
+    import calendar  # for text logs only, which few machines still have
+
     return calendar.timegm(parts)
 
 

@@ -68,11 +68,11 @@ class Runfile(NamedTuple):
 def _version_of(host: Host, problems: list[str]) -> str:
     for path in (_LOG, _MANIFEST):
         try:
-            text = host.text(path, 32 << 20) or ""
+            text = host.text(path, 32 << 20)
         except Unreadable as problem:
             problems.append(str(problem))
             continue
-        found = installed_version(text)
+        found = installed_version(text) if text else ""
         if found:
             return found
     return ""

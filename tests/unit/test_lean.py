@@ -1,11 +1,14 @@
 """Our NamedTuple is typing's in all that the project uses; a pattern is re's."""
 
+import fnmatch
 import pickle
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lean import NamedTuple, fits, regex
 
 
 class Point(NamedTuple):
@@ -63,3 +66,13 @@ def test_a_pattern_is_compiled_when_it_is_used() -> None:
     assert regex(rb"\d+").findall(b"1 22") == [b"1", b"22"]
     with pytest.raises(re.error):
         regex("(").search("x")
+
+
+@given(st.text("ab*", max_size=8), st.text("ab*", max_size=10))
+def test_shell_patterns_mean_what_fnmatch_says(pattern: str, name: str) -> None:
+    assert fits(name, pattern) == fnmatch.fnmatchcase(name, pattern)
+
+
+@pytest.mark.parametrize(("pattern", "name"), [("lib?uda", "libcuda"), ("cuda-[0-9]*", "cuda-12"), ("[!a]*", "a")])
+def test_other_wildcards_are_understood_too(pattern: str, name: str) -> None:
+    assert fits(name, pattern) == fnmatch.fnmatchcase(name, pattern)
