@@ -63,7 +63,9 @@ class GpuDriverHung(Rule):
         version = modules.loaded_version
         if not version:
             if modules.loaded is None:
-                yield Unknown("whether a driver answers only a running machine can tell")
+                yield Unknown(
+                    "which modules are loaded can't be seen here (a disk, a container, or a kernel without modules)"
+                )
             return
         log = next(journal.kernel(FAILED, last_boot=True), None) if journal else None
         said = [Evidence(log.source, log.text.strip()[:300])] if log else []

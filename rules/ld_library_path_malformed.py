@@ -57,6 +57,13 @@ class LdLibraryPathMalformed(Rule):
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
 
+    explains = (
+        "nvcc-not-in-path",
+        "tf-cannot-dlopen-gpu-libraries",
+        "libcupti-not-on-path",
+        "cudnn-runtime-missing",
+    )
+
     def detect(
         self,
         environments: Environments,

@@ -63,7 +63,9 @@ class NvidiaModuleNotLoaded(Rule):
         journal: Journal | None,
     ) -> Iterator[Finding | Unknown]:
         if modules.loaded is None:
-            yield Unknown("which modules are loaded only a running machine can tell")
+            yield Unknown(
+                "which modules are loaded can't be seen here (a disk, a container, or a kernel without modules)"
+            )
             return
         disk = modules.on_disk(kernel.running)
         if "nvidia" in modules.loaded or modules.loaded_version or disk is None:

@@ -103,7 +103,9 @@ def _causes(number: int, findings: Sequence[Finding], rules: Mapping[str, Rule])
 
 def _explains(cause: Finding, effect: Finding, rules: Mapping[str, Rule]) -> bool:
     rule = rules.get(cause.id)
-    return rule is not None and effect.id in rule.explains and compatible(cause, effect)
+    # A note harms nothing, so nothing that harms comes from it.
+    mild = cause.severity is Severity.NOTE and effect.severity is not Severity.NOTE
+    return rule is not None and effect.id in rule.explains and not mild and compatible(cause, effect)
 
 
 def compatible(cause: Finding, effect: Finding) -> bool:

@@ -349,7 +349,7 @@ class PackageLocks(NamedTuple):
     def probe(cls, host: Host) -> "PackageLocks":
         text = host.text("/proc/locks")
         if text is None:
-            raise Unavailable("no kernel runs here (/proc is empty): nobody can hold a lock")
+            raise Unavailable("there is no /proc/locks: a disk, on which nobody holds a lock")
         holders = []
         for path in LOCKS:
             status = host.stat(path)

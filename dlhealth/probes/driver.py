@@ -173,7 +173,10 @@ class DriverUse(NamedTuple):
         listed = host.text("/proc/modules")
         version = host.text("/proc/driver/nvidia/version") or host.text("/sys/module/nvidia/version")
         if listed is None and version is None:
-            raise Unavailable("no kernel runs here (/proc is empty)")
+            reason = (
+                "in a container the driver is that of the host" if in_container(host) else "there is no /proc/modules"
+            )
+            raise Unavailable(reason)
         used = module_use(listed or "")
         order = [m for m in ("nvidia_peermem", "nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia") if m in used]
         busy = tuple(m for m in order if used[m])

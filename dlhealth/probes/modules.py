@@ -194,12 +194,8 @@ def _paths(host: Host, release: str, chosen: str) -> list[str]:
     base = f"/lib/modules/{release}"
     try:
         # All that depmod knows. Files may have come or gone since.
-        known = (host.text(f"{base}/modules.dep", _DEP_LIMIT) or "").splitlines()
-        listed = [
-            path
-            for line in known
-            if "nvidia" in line and _NAME.fullmatch((path := line.partition(":")[0]).rpartition("/")[2])
-        ]
+        known = _lines_with(b"nvidia", host.read(f"{base}/modules.dep", _DEP_LIMIT) or b"")
+        listed = [p for line in known if is_main_module((p := line.partition(":")[0]).rpartition("/")[2])]
     except Unreadable:
         listed = []
     # Ubuntu's prebuilt modules (linux-modules-nvidia-*) lie in a folder of their branch.
@@ -210,6 +206,16 @@ def _paths(host: Host, release: str, chosen: str) -> list[str]:
     paths += [f"{base}/{place}/{n}" for place in places for n in host.listdir(f"{base}/{place}") if _NAME.fullmatch(n)]
     found = [p for p in dict.fromkeys(paths) if host.exists(p)]
     return sorted(found, key=lambda p: p.rpartition("/")[2].partition(".ko")[0] != chosen) if chosen else found
+
+
+def _lines_with(word: bytes, content: bytes) -> Iterator[str]:
+    """The few of thousands of lines."""
+    at = content.find(word)
+    while at >= 0:
+        start, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
+        end = len(content) if end < 0 else end
+        yield content[start:end].decode(errors="surrogateescape")
+        at = content.find(word, end)
 
 
 def _describe(host: Host, release: str, path: str, *, quick: bool) -> ModuleFile:

@@ -37,6 +37,7 @@ def beside_reference() -> bool:
         )
         lab.run("sh", "-c", "command -v strace || (apt-get update -q && apt-get install -qy strace)")
         shutil.copy(Path(__file__).parent / "measure.py", lab.root / "opt/measure.py")
+        lab.boot()  # so that there is a journal to read
         commands = {
             "python3 -c pass": ["/opt/dlhealth/bin/python", "-c", "pass"],
             "dlhealth doctor": [command, "doctor"],

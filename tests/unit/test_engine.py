@@ -129,6 +129,16 @@ def test_consequences_are_folded_under_all_that_explains_them(facts: Facts) -> N
     assert diagnosis.worst is Severity.ERROR
 
 
+def test_a_note_explains_no_error(facts: Facts) -> None:
+    rules = [
+        make("remark", severity=Severity.NOTE, explains=("broken", "other-remark")),
+        make("broken"),
+        make("other-remark", severity=Severity.NOTE),
+    ]
+    causes = {d.finding.id: d.caused_by for d in diagnose(rules, facts).findings}
+    assert causes == {"remark": (), "broken": (), "other-remark": ("remark",)}
+
+
 def test_one_user_explains_nothing_of_another(facts: Facts) -> None:
     rules = [
         make("alice", subject="user:alice", explains=("loop",)),
