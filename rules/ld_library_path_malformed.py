@@ -90,6 +90,8 @@ class LdLibraryPathMalformed(Rule):
                     Evidence(broken.source, f"PATH={broken.value}"),
                     about=about,
                     source=broken.source,
+                    line=broken.line,
+                    correction=broken.completed,
                 )
         yield from self._misplaced(environments, paths, loader)
         yield from self._missing(environments, paths, toolkits)

@@ -156,8 +156,7 @@ def _corrected(broken: BrokenPath, environments: Environments) -> str:
         for problem in login.problems:
             if problem.source == broken.source and problem.variable == "PATH" and problem.correction:
                 return problem.correction
-    plain = re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2\s*", broken.line)
-    return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"' if plain else ""
+    return broken.completed
 
 
 def _moved(broken: BrokenPath, environments: Environments) -> Iterator[WriteFile]:

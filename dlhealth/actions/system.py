@@ -101,7 +101,8 @@ class LoadModules(NamedTuple):
         target.command("modprobe", "-a", *self.modules, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
-        for module in reversed([m for m in self.modules if not before[m]]):
+        # A disk that is looked at from another machine has none loaded.
+        for module in reversed([m for m in self.modules if target.live and not before[m]]):
             target.command("modprobe", "-r", module, timeout=_COMMAND_SECONDS)
 
 
@@ -246,7 +247,8 @@ class RestartUnit(NamedTuple):
         target.command("systemctl", "restart", self.unit, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
-        self.apply(target, before)  # so that it reads what was put back
+        if target.live:
+            self.apply(target, before)  # so that it reads what was put back
 
 
 class Reboot(NamedTuple):

@@ -11,7 +11,7 @@ import click
 
 from dlhealth import __version__
 
-COMMANDS = ("doctor", "rules", "explain", "capture")
+COMMANDS = ("doctor", "fix", "undo", "history", "show", "rules", "explain", "capture")
 
 
 class Status(IntEnum):
@@ -21,6 +21,8 @@ class Status(IntEnum):
     WARNINGS = 1
     USAGE = 2
     ERRORS = 3
+    AFTER_REBOOT = 4
+    ROLLED_BACK = 5
     INTERNAL = 70
     INTERRUPTED = 130
     PIPE_CLOSED = 141

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dlhealth.cli import Status
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
@@ -14,8 +15,15 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.locate import NotAMachine, host_at
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis
+from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable
+
+_STATUS = {
+    None: Status.HEALTHY,
+    Severity.NOTE: Status.HEALTHY,
+    Severity.WARNING: Status.WARNINGS,
+    Severity.ERROR: Status.ERRORS,
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,8 +99,8 @@ def examine(request: Request, progress: Callable[[str], None] = lambda name: Non
     return Examined(host, facts, rules, diagnose(rules, facts, failed=failed))
 
 
-def chosen_rules(loaded: Loaded, only: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules that `--only` names."""
+def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> tuple[Rule, ...]:
+    """The rules that `--only` names, or an argument that is called `hint`."""
     try:
         return tuple(select(loaded.rules, only))
     except KeyError as problem:
@@ -100,7 +108,7 @@ def chosen_rules(loaded: Loaded, only: Iterable[str]) -> tuple[Rule, ...]:
         known = known_names(loaded.rules)
         raise click.BadParameter(
             f"{name!r} is neither a rule nor a layer{similar(name, known)}; `dlhealth rules` lists them.",
-            param_hint="--only",
+            param_hint=hint,
         ) from problem
 
 
@@ -152,6 +160,11 @@ def _names_in_passwd(host: Host) -> list[str]:
         return [line.split(":")[0] for line in (host.text("/etc/passwd") or "").splitlines()]
     except Unreadable:
         return []
+
+
+def status_of(diagnosis: Diagnosis) -> Status:
+    """The exit status that a diagnosis means."""
+    return _STATUS[diagnosis.worst]
 
 
 def write(text: str) -> None:

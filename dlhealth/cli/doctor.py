@@ -2,17 +2,8 @@
 
 import click
 
-from dlhealth.cli import Status
-from dlhealth.cli.common import Request, diagnosis_options, examine, write
+from dlhealth.cli.common import Request, diagnosis_options, examine, status_of, write
 from dlhealth.cli.progress import Progress
-from dlhealth.model import Severity
-
-_STATUS = {
-    None: Status.HEALTHY,
-    Severity.NOTE: Status.HEALTHY,
-    Severity.WARNING: Status.WARNINGS,
-    Severity.ERROR: Status.ERRORS,
-}
 
 
 @click.command("doctor")
@@ -35,4 +26,4 @@ def command(
         from dlhealth.report.terminal import render
 
         write(render(diagnosis, current_style()))
-    return _STATUS[diagnosis.worst]
+    return status_of(diagnosis)

@@ -76,6 +76,12 @@ class BrokenPath(NamedTuple):
     kinds: tuple[str, ...]
     line: str
 
+    @property
+    def completed(self) -> str:
+        """The line so that it keeps what PATH was before, for sh, bash and zsh; "" where it is no plain assignment."""
+        plain = re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2\s*", self.line)
+        return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"' if plain else ""
+
 
 class LoginEnvironment(NamedTuple):
     """What one kind of login gives to a person. `kind` is "pam" (before any shell has started), "console", "graphical"

@@ -3,11 +3,17 @@
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlhealth import __version__
+from dlhealth.actions import action_to_json
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosed, Diagnosis, Plan, Severity, kind_of
+
+if TYPE_CHECKING:  # the doctor's report needs nothing of repairs
+    from dlhealth.engine.choose import Repair
+    from dlhealth.engine.repair import Told
+    from dlhealth.txn.execute import Ended
 
 SCHEMA = 1
 
@@ -16,21 +22,76 @@ VERDICTS = {None: "healthy", Severity.NOTE: "healthy", Severity.WARNING: "degrad
 
 def to_json(diagnosis: Diagnosis) -> str:
     """The report of `doctor --json`, and a newline. ASCII only, whatever the machine's files held."""
+    return dump(report(diagnosis))
+
+
+def report(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The report as an object."""
+    return {
+        "schema": SCHEMA,
+        "dlhealth": __version__,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": dict(diagnosis.machine),
+        "verdict": VERDICTS[diagnosis.worst],
+        "findings": [_finding(d) for d in diagnosis.findings],
+        "checks": {
+            "run": diagnosis.run,
+            "skipped": [s._asdict() for s in diagnosis.skipped],
+            "failed": [f._asdict() for f in diagnosis.failed],
+        },
+    }
+
+
+def repair_to_json(outcome: str, repair: "Repair", ended: "Sequence[Ended]", diagnosis: Diagnosis) -> str:
+    """The document of `fix --json`: the plan, what became of it, and the diagnosis afterwards."""
     return dump(
         {
             "schema": SCHEMA,
             "dlhealth": __version__,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "host": dict(diagnosis.machine),
-            "verdict": VERDICTS[diagnosis.worst],
-            "findings": [_finding(d) for d in diagnosis.findings],
-            "checks": {
-                "run": diagnosis.run,
-                "skipped": [s._asdict() for s in diagnosis.skipped],
-                "failed": [f._asdict() for f in diagnosis.failed],
+            "outcome": outcome,
+            "plan": {
+                "digest": repair.digest,
+                "risk": repair.risk.value,
+                "reboot": repair.reboot,
+                "network": repair.network,
+                "repairs": [
+                    {"id": c.finding.id, "subject": c.finding.subject, **(_remedy(c.plan) or {})} for c in repair.chosen
+                ],
+                "actions": [{**action_to_json(a), "summary": a.summary()} for a in repair.actions],
+                "left": [
+                    {"id": x.finding.id, "subject": x.finding.subject, "reason": x.reason, "by_hand": list(x.by_hand)}
+                    for x in repair.left
+                ],
             },
+            "transactions": [_ended(e) for e in ended],
+            "diagnosis": report(diagnosis),
         }
     )
+
+
+def undone_to_json(ended: "Ended | None") -> str:
+    """The document of `undo --json`."""
+    return dump({"schema": SCHEMA, "transaction": _ended(ended) if ended else None})
+
+
+def _ended(ended: "Ended") -> dict[str, Any]:
+    return {"id": ended.record.name, "outcome": ended.outcome, "said": list(ended.said)}
+
+
+def history_to_json(told: "Sequence[Told]") -> str:
+    """The document of `history --json` and `show --json`."""
+    return dump({"schema": SCHEMA, "transactions": [_told(t) for t in told]})
+
+
+def _told(told: "Told") -> dict[str, Any]:
+    return {
+        "id": told.record.name,
+        "time": told.time,
+        "outcome": told.record.outcome or "active",
+        "problem": told.problem,
+        "findings": [dict(f) for f in told.findings],
+        "actions": [{"kind": k, "summary": s, "outcome": o} for k, s, o in told.actions],
+    }
 
 
 def rules_to_json(rules: Sequence[Rule]) -> str:

@@ -11,8 +11,8 @@ from dlhealth.model import Diagnosed, Diagnosis, Layer, Severity, Skipped
 from dlhealth.report.style import Style
 
 _COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
-_SIGNS = {Severity.ERROR: ("✗", "[x]"), Severity.WARNING: ("▲", "[!]"), Severity.NOTE: ("●", "[i]")}  # fmt: skip
-_WELL = ("✓", "[ok]")
+SIGNS = {Severity.ERROR: ("✗", "[x]"), Severity.WARNING: ("▲", "[!]"), Severity.NOTE: ("●", "[i]")}  # fmt: skip
+WELL = ("✓", "[ok]")
 _BLANK, _TRUNK = ("   ", "   "), ("│  ", "|  ")
 _LINES = {
     "T": (("├─ ", "|- "), _TRUNK),
@@ -31,7 +31,7 @@ _PATH_FIRST = regex(r"(/\S+): (.+)", re.DOTALL)
 
 def render(diagnosis: Diagnosis, style: Style) -> str:
     """The whole report."""
-    page = _Page(style)
+    page = Page(style)
     page.verdict(diagnosis)
     effects = _effects(diagnosis.findings)
     reached: set[int] = set()
@@ -49,7 +49,7 @@ def render(diagnosis: Diagnosis, style: Style) -> str:
 
 def render_rules(rules: Sequence[Rule], style: Style) -> str:
     """Everything that can be found, by layer."""
-    page = _Page(style)
+    page = Page(style)
     for layer in Layer:
         listed = [r for r in rules if r.layer is layer]
         if listed:
@@ -65,7 +65,7 @@ def render_rules(rules: Sequence[Rule], style: Style) -> str:
 
 def render_rule(rule: Rule, rules: Sequence[Rule], style: Style) -> str:
     """One rule's documentation."""
-    page = _Page(style)
+    page = Page(style)
     page.line(style.paint(rule.id, "1"))
     page.text("", f"layer {rule.layer.value}, severity {rule.severity.value}, risk of the repair: {rule.risk.value}")
     summary, sections = sections_of(rule.documentation)
@@ -106,7 +106,9 @@ def sections_of(documentation: str) -> tuple[str, list[tuple[str, list[str]]]]:
     return " ".join(summary.split()), sections
 
 
-class _Page:
+class Page:
+    """Lines as they are printed."""
+
     def __init__(self, style: Style) -> None:
         self._style = style
         self._lines: list[str] = []
@@ -133,17 +135,17 @@ class _Page:
         name = str(machine.get("hostname") or machine.get("root") or "this machine")
         roots = [d for d in diagnosis.findings if not d.caused_by and d.finding.severity is not Severity.NOTE]
         if worst in (Severity.ERROR, Severity.WARNING):
-            sign, colour = self.sign(_SIGNS[worst]), _COLOURS[worst]
+            sign, colour = self.sign(SIGNS[worst]), _COLOURS[worst]
             state = "broken" if worst is Severity.ERROR else "degraded"
             others = sum(bool(d.caused_by) for d in diagnosis.findings)
-            explained = f" with {_count(others, 'consequence')}" if others else ""
-            said = f"{name} is {state}: {_count(len(roots), 'root cause')}{explained}"
+            explained = f" with {count(others, 'consequence')}" if others else ""
+            said = f"{name} is {state}: {count(len(roots), 'root cause')}{explained}"
         elif diagnosis.run:
-            sign, colour = self.sign(_WELL), "32"
+            sign, colour = self.sign(WELL), "32"
             blind = f", {len(diagnosis.skipped)} could not look everywhere" if diagnosis.skipped else ""
-            said = f"{name}: no fault found by {_count(diagnosis.run, 'check')}{blind}"
+            said = f"{name}: no fault found by {count(diagnosis.run, 'check')}{blind}"
         else:
-            sign, colour = self.sign(_SIGNS[Severity.WARNING]), "33"
+            sign, colour = self.sign(SIGNS[Severity.WARNING]), "33"
             said = f"{name}: nothing could be checked"
         self.text(f"{self._style.paint(sign, colour)} ", said, " " * (len(sign) + 1), f"1;{colour}", len(sign) + 1)
         self.text(" " * (len(sign) + 1), describe(machine))
@@ -151,7 +153,7 @@ class _Page:
     def cause(self, root: Diagnosed, tree: Sequence[tuple[str, int]], findings: Sequence[Diagnosed]) -> None:
         """A finding with all that it explains."""
         finding = root.finding
-        sign, colour = self.sign(_SIGNS[finding.severity]), _COLOURS[finding.severity]
+        sign, colour = self.sign(SIGNS[finding.severity]), _COLOURS[finding.severity]
         margin = " " * (len(sign) + 1)
         self.line()
         self.text(f"{self._style.paint(sign, colour)} ", finding.title, margin, f"1;{colour}", len(sign) + 1)
@@ -188,7 +190,7 @@ class _Page:
         if not skipped:
             return
         self.line()
-        self.line(self._style.paint(f"Not looked at, or not everywhere ({_count(len(skipped), 'check')})", "1"))
+        self.line(self._style.paint(f"Not looked at, or not everywhere ({count(len(skipped), 'check')})", "1"))
         for reason, (places, ids) in _by_reason(skipped).items():
             where = f" ({_some(places)})" if places else ""
             self.text("  ", f"{reason}{where}: {_some(ids, 'checks')}", "      ")
@@ -271,7 +273,7 @@ def _some(names: Iterable[str], kind: str = "") -> str:
     return f"{len(names)} {kind}" if kind else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
     return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
 
 

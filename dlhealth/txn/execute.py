@@ -1,11 +1,13 @@
 """Carries a plan out as one transaction, and takes one back."""
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dlhealth.actions import action_from_json, action_to_json, step_of
-from dlhealth.actions.base import CommandFailed, Target
+from dlhealth.actions.base import CommandFailed, FileStep, Target
 from dlhealth.host.change import NotChangeable
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
@@ -13,6 +15,20 @@ from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Record, Store, read_json
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class NotVerified(Exception):
+    """The repair was carried out and did not help. `failed` are the fingerprints of the findings that are still there,
+    none where it did harm instead."""
+
+    def __init__(self, problem: str, failed: Sequence[str]) -> None:
+        super().__init__(problem)
+        self.failed = tuple(failed)
+
+
+class Stopped(Exception):
+    """Somebody asked dlhealth to end."""
 
 
 class Ended(NamedTuple):
@@ -30,40 +46,45 @@ def apply(
     identity: str,
     actions: Sequence[Action],
     about: dict[str, Any],
-    verify: Callable[[], str],
+    verify: Callable[[], None],
     reboot: bool,
     progress: Callable[[str], None],
 ) -> Ended:
-    """Stage, journal, change, verify; what does not verify is taken back. `verify` answers with what is still wrong,
-    empty when all is well. With `reboot` it stays active until `confirm` is called after the next boot. Raises
-    NotChangeable or CommandFailed only before the first change."""
+    """Stage, journal, change, verify; what does not verify is taken back. `verify` raises NotVerified. With `reboot`
+    the transaction stays active until `confirm` is called after the next boot. A signal that asks to stop is heard
+    between two steps, and all is taken back. Raises NotChangeable or CommandFailed only before the first change."""
     steps = [step_of(a) for a in actions]
     for step in steps:
+        if not isinstance(step, FileStep):
+            progress(f"preparing: {step.summary()}")
         step.prepare(target)
     before = [s.observe(target) for s in steps]
     plan = {**about, "actions": [action_to_json(a) for a in actions]}
     record = store.begin(identity, plan, before)
     journal = Journal(record.folder)
     try:
-        journal.write("BEGIN", digest=about.get("digest", ""), boot=_boot_id())
-        try:
-            for number, (step, observed) in enumerate(zip(steps, before, strict=True)):
-                progress(step.summary())
-                journal.write("INTENT", n=number)
-                step.apply(target, observed)
-                journal.write("DONE", n=number, after=step.observe(target))
-            problem = verify()
-        except (OSError, NotChangeable, CommandFailed) as error:
-            problem = str(error)
-        if reboot and not problem:
-            journal.write("WAIT-REBOOT", boot=_boot_id())
-            return Ended(record, "awaiting-reboot", ())
-        return _conclude(store, target, record, journal, problem)
+        with _signals_deferred() as stopped:
+            journal.write("BEGIN", digest=about.get("digest", ""), boot=_boot_id())
+            try:
+                for number, (step, observed) in enumerate(zip(steps, before, strict=True)):
+                    progress(f"[{number + 1}/{len(steps)}] {step.summary()}")
+                    journal.write("INTENT", n=number)
+                    step.apply(target, observed)
+                    journal.write("DONE", n=number, after=step.observe(target))
+                    if stopped:
+                        raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}")
+                verify()
+            except (OSError, NotChangeable, CommandFailed, NotVerified, Stopped) as error:
+                return _take_back(store, target, record, journal, error)
+            if reboot:
+                journal.write("WAIT-REBOOT", boot=_boot_id())
+                return Ended(record, "awaiting-reboot", ())
+            return _commit(store, record, journal)
     finally:
         journal.close()
 
 
-def confirm(store: Store, target: Target, verify: Callable[[], str]) -> Ended | None:
+def confirm(store: Store, target: Target, verify: Callable[[], None]) -> Ended | None:
     """Judge a transaction that waited for a reboot, once the machine has been rebooted; None when there is none, or
     when it has not been."""
     record = store.current()
@@ -74,7 +95,12 @@ def confirm(store: Store, target: Target, verify: Callable[[], str]) -> Ended | 
         waiting = journal.find("WAIT-REBOOT")
         if waiting is None or journal.undoing or waiting.fields["boot"] == _boot_id():
             return None
-        return _conclude(store, target, record, journal, verify())
+        with _signals_deferred():
+            try:
+                verify()
+            except NotVerified as error:
+                return _take_back(store, target, record, journal, error)
+            return _commit(store, record, journal)
     finally:
         journal.close()
 
@@ -93,7 +119,8 @@ def recover(store: Store, target: Target) -> Ended | None:
         if committed and not journal.undoing:
             outcome = committed.fields["outcome"]
             return Ended(store.end(record, outcome), outcome, ())
-        return _take_back(store, target, record, journal, "it was cut off")
+        with _signals_deferred():
+            return _take_back(store, target, record, journal, Stopped("it was cut off"))
     finally:
         journal.close()
 
@@ -105,25 +132,25 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
         os.rename(record.folder, store.active)
     journal = Journal(store.active)
     try:
-        journal.write("UNDO", boot=_boot_id())
-        return _take_back(store, target, record._replace(folder=store.active), journal, "")
+        with _signals_deferred():
+            journal.write("UNDO", boot=_boot_id())
+            return _take_back(store, target, record._replace(folder=store.active), journal, None)
     finally:
         journal.close()
 
 
-def _conclude(store: Store, target: Target, record: Record, journal: Journal, problem: str) -> Ended:
-    if problem:
-        return _take_back(store, target, record, journal, problem)
+def _commit(store: Store, record: Record, journal: Journal) -> Ended:
     journal.write("VERIFIED")
     journal.write("COMMIT", outcome="applied")
     return Ended(store.end(record, "applied"), "applied", ())
 
 
-def _take_back(store: Store, target: Target, record: Record, journal: Journal, problem: str) -> Ended:
+def _take_back(store: Store, target: Target, record: Record, journal: Journal, problem: Exception | None) -> Ended:
     said = revert(journal, target, record.folder)
     outcome = "conflict" if said else "undone" if journal.undoing else "rolled-back"
-    journal.write("COMMIT", outcome=outcome, problem=problem)
-    return Ended(store.end(record, outcome), outcome, (*([problem] if problem else []), *said))
+    failed = problem.failed if isinstance(problem, NotVerified) else ()
+    journal.write("COMMIT", outcome=outcome, problem=str(problem or ""), failed=failed)
+    return Ended(store.end(record, outcome), outcome, (*([str(problem)] if problem else []), *said))
 
 
 def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
@@ -152,6 +179,18 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
             continue
         journal.write("REVERTED", n=number)
     return tuple(said)
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[list[int]]:
+    """Signals that ask to end are only noted. The programs that are running are not told: half a dpkg helps nobody."""
+    heard: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: heard.append(number)) for number in _STOPPING}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _boot_id() -> str:

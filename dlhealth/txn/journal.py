@@ -9,7 +9,7 @@ from dlhealth.lean import NamedTuple
 
 
 class Event(NamedTuple):
-    """One line. `kind`: BEGIN, INTENT, DONE, REVERTED, CONFLICT, VERIFIED, COMMIT, UNDO."""
+    """One line. `kind`: BEGIN, INTENT, DONE, REVERTED, CONFLICT, VERIFIED, WAIT-REBOOT, COMMIT, UNDO."""
 
     kind: str
     fields: dict[str, Any]
@@ -21,15 +21,8 @@ class Journal:
     def __init__(self, folder: str) -> None:
         self._path = f"{folder}/journal"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.events: list[Event] = []
-        sound = 0
         with open(self._fd, "rb", closefd=False) as file:
-            for line in file.read().splitlines(keepends=True):
-                event = _parse(line)
-                if event is None:
-                    break
-                self.events.append(event)
-                sound += len(line)
+            self.events, sound = _parse_all(file.read())
         os.ftruncate(self._fd, sound)
         os.lseek(self._fd, 0, os.SEEK_END)
         os.fsync(self._fd)
@@ -60,6 +53,28 @@ class Journal:
     def numbers(self, kind: str) -> list[int]:
         """The action numbers that events of a kind name, in the order they were written."""
         return [e.fields["n"] for e in self.events if e.kind == kind]
+
+
+def read_events(folder: str) -> list[Event]:
+    """The events of a transaction, without touching it; none where it has no journal."""
+    try:
+        with open(f"{folder}/journal", "rb") as file:
+            return _parse_all(file.read())[0]
+    except FileNotFoundError:
+        return []
+
+
+def _parse_all(content: bytes) -> tuple[list[Event], int]:
+    """The sound events, and how many bytes they take: a torn line, as a power cut leaves one, ends them."""
+    events: list[Event] = []
+    sound = 0
+    for line in content.splitlines(keepends=True):
+        event = _parse(line)
+        if event is None:
+            break
+        events.append(event)
+        sound += len(line)
+    return events, sound
 
 
 def _parse(line: bytes) -> Event | None:

@@ -17,6 +17,7 @@ from typing import Any
 from dlhealth.lean import NamedTuple, regex
 
 FOLDER = "/var/lib/dlhealth/txn"
+_PARENTS = ("/var", "/var/lib", "/var/lib/dlhealth", FOLDER)
 _ENDED = regex(r"(\d+)-([0-9a-f]+)-([a-z-]+)")
 
 
@@ -41,13 +42,18 @@ class Store:
     """The transactions of one machine. What is in it is root's alone: it holds copies of what was changed."""
 
     def __init__(self, root_folder: str) -> None:
-        self.folder = root_folder.rstrip("/") + FOLDER
+        self._root = root_folder.rstrip("/")
+        self.folder = self._root + FOLDER
         self.active = f"{self.folder}/active"
         self.history = f"{self.folder}/history"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one. Raises Busy at once when somebody else is."""
+        for part in _PARENTS:
+            if os.path.islink(self._root + part):
+                # On a disk that is not this machine's, a link could lead the store anywhere.
+                raise OSError(f"{part} of {self._root or '/'} is a link")
         os.makedirs(self.history, mode=0o700, exist_ok=True)
         fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

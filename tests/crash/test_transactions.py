@@ -14,7 +14,7 @@ from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAs
 from dlhealth.actions.base import Target
 from dlhealth.host.change import NotChangeable
 from dlhealth.model import Action
-from dlhealth.txn.execute import apply, recover, undo
+from dlhealth.txn.execute import NotVerified, apply, recover, undo
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Busy, Store
 
@@ -60,7 +60,7 @@ def snapshot(root: Path) -> dict[str, object]:
     return found
 
 
-def run(root: Path, verify: Callable[[], str] = lambda: "") -> str:
+def run(root: Path, verify: Callable[[], None] = lambda: None) -> str:
     store, target = Store(str(root)), Target(str(root), "abc")
     with store.locked():
         recover(store, target)
@@ -150,7 +150,11 @@ def test_a_torn_journal(tmp_path: Path, keep: int) -> None:
 def test_what_does_not_verify_is_taken_back(tmp_path: Path) -> None:
     make(tmp_path)
     before = snapshot(tmp_path)
-    assert run(tmp_path, lambda: "the finding is still there") == "rolled-back"
+
+    def verify() -> None:
+        raise NotVerified("the finding is still there", ["0123"])
+
+    assert run(tmp_path, verify) == "rolled-back"
     assert snapshot(tmp_path) == before
 
 
@@ -257,7 +261,7 @@ def test_a_plan_that_can_not_be_done_safely_changes_nothing(tmp_path: Path, tric
         os.mkfifo(bashrc)
     store, target = Store(str(root)), Target(str(root), "abc")
     with store.locked(), pytest.raises(NotChangeable):
-        apply(store, target, "abc", [ACTIONS[1], action], {}, lambda: "", False, lambda text: None)
+        apply(store, target, "abc", [ACTIONS[1], action], {}, lambda: None, False, lambda text: None)
     assert not (root / "etc/profile.d/cuda.sh").exists()
     assert (root / "etc/shadow").stat().st_uid == 0
     assert store.current() is None

@@ -1,0 +1,225 @@
+"""`dlhealth fix`."""
+
+import os
+import sys
+
+import click
+
+from dlhealth.actions.base import CommandFailed
+from dlhealth.cli import Status
+from dlhealth.cli.common import Examined, Request, chosen_rules, diagnosis_options, examine, status_of, write
+from dlhealth.cli.progress import Progress
+from dlhealth.engine.choose import Limits, Repair, choose
+from dlhealth.engine.load import load_rules
+from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
+from dlhealth.host.change import NotChangeable
+from dlhealth.lean import NamedTuple
+from dlhealth.model import Diagnosis, Risk
+from dlhealth.txn.execute import Ended, recover
+from dlhealth.txn.store import Busy, Store
+
+_WALKS = 5
+"""One repair may uncover what another fault had hidden; more rounds than this mean that it goes in circles."""
+
+_BY_WEIGHT = (
+    "nothing-to-do", "declined", "applied", "refused", "awaiting-reboot", "rolled-back", "conflict",
+)  # fmt: skip
+_STATUS = {
+    "awaiting-reboot": Status.AFTER_REBOOT,
+    "rolled-back": Status.ROLLED_BACK,
+    "conflict": Status.ROLLED_BACK,
+}
+
+
+@click.command("fix")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@diagnosis_options
+@click.option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option(
+    "--max-risk",
+    type=click.Choice([r.value for r in Risk]),
+    default=Risk.MEDIUM.value,
+    show_default=True,
+    help="The highest risk that a repair may have.",
+)
+@click.option("--offline", is_flag=True, help="Only what needs no network.")
+def command(
+    ids: tuple[str, ...],
+    root: str,
+    only: tuple[str, ...],
+    users: tuple[str, ...],
+    pythons: tuple[str, ...],
+    next_boot: bool,
+    as_json: bool,
+    dry_run: bool,
+    yes: bool,
+    max_risk: str,
+    offline: bool,
+) -> int:
+    """Diagnose, show the plan, ask, carry it out as one transaction, and diagnose again to prove it.
+
+    With IDs, only these findings and what explains them are repaired.
+
+    Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage, 3 an error is left, 4 repaired once
+    the machine has been rebooted, 5 the repair failed and was rolled back, 70 dlhealth itself failed.
+    """
+    request = Request(root, only, users, pythons, next_boot)
+    chosen_rules(load_rules(), ids, "ID")  # a name that is none is said before anything is done
+    if not os.path.isdir(root):
+        raise click.BadParameter(f"{root} is no folder: a bundle can be diagnosed, not repaired", param_hint="--root")
+    if os.geteuid() and not dry_run:
+        raise click.UsageError("a repair changes the machine and needs root: sudo dlhealth fix (or add --dry-run)")
+    session = _Session(request, frozenset((*ids, *only)), Risk(max_risk), offline, as_json)
+    if dry_run:
+        outcome = session.plan_only()
+    else:
+        try:
+            with session.store.locked():
+                outcome = session.repair(yes)
+        except (Busy, OSError) as problem:
+            raise click.ClickException(f"{problem}; nothing was changed") from problem
+    return session.report(outcome)
+
+
+class _Shown(NamedTuple):
+    """The last diagnosis, and the repair that was chosen from it."""
+
+    examined: Examined
+    repair: Repair
+
+
+class _Session:
+    """One run of `fix`: walks from diagnosis to proof until nothing is left that may be repaired."""
+
+    def __init__(self, request: Request, wanted: frozenset[str], highest: Risk, offline: bool, as_json: bool) -> None:
+        self._request = request
+        self._json = as_json
+        self._live = os.path.samefile(request.root, "/")
+        self._folder = "/" if self._live else request.root
+        self.store = Store(self._folder)
+        ids = {r.id for r in load_rules().rules}
+        self._limits = Limits(highest, offline, self._live, frozenset(), wanted & ids)
+        self._planned: Repair | None = None
+        self._diagnosis: Diagnosis | None = None
+        self._ended: list[Ended] = []
+        self._given_up: set[str] = set()
+
+    def plan_only(self) -> str:
+        """What would be done, without touching anything."""
+        shown = self._look(tried(self.store) if os.access(self.store.folder, os.R_OK) else frozenset())
+        self._show(shown.repair)
+        return "planned" if shown.repair.chosen else "nothing-to-do"
+
+    def repair(self, yes: bool) -> str:
+        """The outcome: nothing-to-do, applied, awaiting-reboot, rolled-back, conflict, declined or refused."""
+        if waiting := self._settle():
+            return waiting
+        outcomes = ["nothing-to-do"]
+        for _ in range(_WALKS):
+            shown = self._look(tried(self.store))
+            if not shown.repair.chosen and self._ended:
+                break
+            self._show(shown.repair)
+            if not shown.repair.chosen:
+                break
+            if not yes and not self._agreed(shown.repair):
+                outcomes.append("declined")
+                break
+            outcomes.append(self._carry_out(shown))
+            if outcomes[-1] in ("refused", "conflict", "awaiting-reboot"):
+                break
+            # Of what was taken back, only what did not help is given up where that is known; the rest is tried again.
+            failed = tried(self.store)
+            chosen = {c.finding.fingerprint for c in shown.repair.chosen}
+            if outcomes[-1] == "rolled-back":
+                self._given_up |= chosen & failed or chosen
+        return max(outcomes, key=_BY_WEIGHT.index)
+
+    def report(self, outcome: str) -> int:
+        """Print how it ended; the exit status."""
+        diagnosis = self._diagnosis or self._examine().diagnosis
+        if self._json:
+            from dlhealth.report.json import repair_to_json
+
+            write(repair_to_json(outcome, self._planned or Repair((), (), ()), self._ended, diagnosis))
+        elif outcome not in ("planned", "declined", "refused"):  # of which everything was just said
+            from dlhealth.report.repairs import render_remaining
+            from dlhealth.report.style import current_style
+
+            write(render_remaining(diagnosis, current_style()))
+        return _STATUS.get(outcome) or status_of(diagnosis)
+
+    def _settle(self) -> str:
+        """Bring an earlier transaction to its end; "awaiting-reboot" when it still waits for one."""
+        from dlhealth.actions.base import Target
+
+        current = self.store.current()
+        if current is None:
+            return ""
+        ended = recover(self.store, Target(self._folder, current.id)) or confirm_after_reboot(
+            self.store, self._folder, lambda: self._examine().diagnosis
+        )
+        if ended is None:
+            click.echo(
+                f"Transaction {current.name} waits for a reboot: systemctl reboot (or: dlhealth undo {current.name})",
+                err=True,
+            )
+            return "awaiting-reboot"
+        self._say(ended)
+        return ""
+
+    def _examine(self) -> Examined:
+        with Progress() as progress:
+            examined = examine(self._request, progress)
+        self._diagnosis = examined.diagnosis
+        return examined
+
+    def _look(self, failed: frozenset[str]) -> _Shown:
+        examined = self._examine()
+        rules = {rule.id: rule for rule in examined.rules}
+        limits = self._limits._replace(tried=failed, given_up=frozenset(self._given_up))
+        return _Shown(examined, choose(examined.diagnosis, rules, examined.facts, limits))
+
+    def _show(self, repair: Repair) -> None:
+        if self._planned is None or repair.chosen:
+            self._planned = repair
+        if not self._json:
+            from dlhealth.report.repairs import render_repair
+            from dlhealth.report.style import current_style
+
+            write(render_repair(repair, current_style()))
+
+    def _agreed(self, repair: Repair) -> bool:
+        steps = len(repair.actions)
+        try:
+            return click.confirm(f"\nCarry out {'this step' if steps == 1 else f'these {steps} steps'}?", err=True)
+        except click.Abort:  # no terminal to ask on, and no answer came
+            click.echo("\nNobody answered: nothing was changed. With --yes, dlhealth does not ask.", err=True)
+            return False
+
+    def _carry_out(self, shown: _Shown) -> str:
+        try:
+            ended = carry_out(
+                shown.repair,
+                shown.examined.diagnosis,
+                self.store,
+                self._folder,
+                lambda: self._examine().diagnosis,
+                lambda text: click.echo(f"  {text}", err=True),
+            )
+        except (NotChangeable, CommandFailed) as problem:
+            click.echo(f"dlhealth: {problem}\nNothing was changed.", err=True)
+            return "refused"
+        self._say(ended)
+        return ended.outcome
+
+    def _say(self, ended: Ended) -> None:
+        self._ended.append(ended)
+        self._diagnosis = None
+        if not self._json:
+            from dlhealth.report.repairs import render_ended
+            from dlhealth.report.style import current_style
+
+            sys.stdout.flush()
+            write(render_ended(ended, current_style()))

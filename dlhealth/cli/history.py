@@ -1,0 +1,59 @@
+"""What `dlhealth history`, `show` and `undo` have in common: the transactions of a machine."""
+
+import os
+
+import click
+
+from dlhealth.cli.common import write
+from dlhealth.engine.repair import tell
+from dlhealth.txn.store import Record, Store
+
+root_option = click.option(
+    "--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.command("history")
+@root_option
+@json_option
+def command(root: str, as_json: bool) -> None:
+    """Every transaction: when, why, and how it ended."""
+    told = [tell(record) for record in records(store_at(root))]
+    if as_json:
+        from dlhealth.report.json import history_to_json
+
+        write(history_to_json(told))
+    else:
+        from dlhealth.report.repairs import render_history
+        from dlhealth.report.style import current_style
+
+        write(render_history(told, current_style()))
+
+
+def store_at(root: str) -> Store:
+    """Raises click.UsageError where it can't be read."""
+    if not os.path.isdir(root):
+        raise click.BadParameter(f"{root} is no folder", param_hint="--root")
+    store = Store("/" if os.path.samefile(root, "/") else root)
+    try:
+        os.listdir(store.folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise click.UsageError(f"only root may see what was changed ({store.folder}): use sudo") from error
+    return store
+
+
+def records(store: Store) -> list[Record]:
+    """Every transaction, also the active one, the oldest first."""
+    current = store.current()
+    return [*store.ended(), *([current] if current else [])]
+
+
+def named(store: Store, name: str) -> Record:
+    """The transaction with a number, an id or both. Raises click.BadParameter."""
+    for record in records(store):
+        if name in (record.name, str(record.sequence), record.id):
+            return record
+    raise click.BadParameter(f"there is no transaction {name!r}; `dlhealth history` lists them", param_hint="TXN")

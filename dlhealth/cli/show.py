@@ -1,0 +1,25 @@
+"""`dlhealth show`."""
+
+import click
+
+from dlhealth.cli.common import write
+from dlhealth.cli.history import json_option, named, root_option, store_at
+from dlhealth.engine.repair import tell
+
+
+@click.command("show")
+@click.argument("name", metavar="TXN")
+@root_option
+@json_option
+def command(name: str, root: str, as_json: bool) -> None:
+    """One transaction: why, each action, and what became of it."""
+    told = tell(named(store_at(root), name))
+    if as_json:
+        from dlhealth.report.json import history_to_json
+
+        write(history_to_json([told]))
+    else:
+        from dlhealth.report.repairs import render_told
+        from dlhealth.report.style import current_style
+
+        write(render_told(told, current_style()))

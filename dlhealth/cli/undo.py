@@ -1,0 +1,90 @@
+"""`dlhealth undo`."""
+
+import os
+
+import click
+
+from dlhealth.actions.base import Target
+from dlhealth.cli import Status
+from dlhealth.cli.common import write
+from dlhealth.cli.history import json_option, named, root_option, store_at
+from dlhealth.engine.repair import tell
+from dlhealth.txn.execute import Ended, recover, undo
+from dlhealth.txn.store import Busy, Record, Store
+
+
+@click.command("undo")
+@click.argument("name", metavar="[TXN]", required=False)
+@root_option
+@json_option
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
+    """Put back what a transaction changed. [default: the last one that was applied]
+
+    What somebody changed since is left as it is, and said.
+
+    Exit status: 0 undone, or there was nothing to undo, 1 something was left as others changed it.
+    """
+    if os.geteuid():
+        raise click.UsageError("an undo changes the machine and needs root: sudo dlhealth undo")
+    store = store_at(root)
+    record = named(store, name) if name else _last(store)
+    if record and record.outcome not in ("", "applied"):
+        raise click.BadParameter(
+            f"transaction {record.name} was {record.outcome}: it left nothing to undo", param_hint="TXN"
+        )
+    if record is None:
+        _print(None, as_json)
+        return Status.HEALTHY
+    if not as_json:
+        from dlhealth.report.repairs import render_told
+        from dlhealth.report.style import current_style
+
+        write(render_told(tell(record), current_style()))
+    if not yes and not _agreed():
+        return Status.WARNINGS
+    try:
+        with store.locked():
+            ended = _take_back(store, "/" if os.path.samefile(root, "/") else root, record)
+    except (Busy, OSError) as problem:
+        raise click.ClickException(str(problem)) from problem
+    _print(ended, as_json)
+    return Status.WARNINGS if ended.outcome == "conflict" else Status.HEALTHY
+
+
+def _take_back(store: Store, folder: str, record: Record) -> Ended:
+    current = store.current()
+    # Only one may be under way; one that was cut off comes first.
+    ended = recover(store, Target(folder, current.id)) if current else None
+    if current and current.id == record.id and ended:
+        return ended
+    if current and current.id != record.id and ended is None:
+        raise Busy(f"transaction {current.name} waits for a reboot: undo it first")
+    return undo(store, Target(folder, record.id), record)
+
+
+def _last(store: Store) -> Record | None:
+    done = [r for r in store.ended() if r.outcome == "applied"]
+    return store.current() or (done[-1] if done else None)
+
+
+def _agreed() -> bool:
+    try:
+        return click.confirm("\nTake this back?", err=True)
+    except click.Abort:
+        click.echo("\nNobody answered: nothing was changed. With --yes, dlhealth does not ask.", err=True)
+        return False
+
+
+def _print(ended: Ended | None, as_json: bool) -> None:
+    if as_json:
+        from dlhealth.report.json import undone_to_json
+
+        write(undone_to_json(ended))
+    elif ended is None:
+        write("There is nothing to undo.\n")
+    else:
+        from dlhealth.report.repairs import render_ended
+        from dlhealth.report.style import current_style
+
+        write(render_ended(ended, current_style()))

@@ -1,0 +1,194 @@
+"""From a diagnosis to the one repair that will be carried out: for each root cause the mildest plan that is allowed."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from dlhealth.actions import (
+    EditFile,
+    LoadModules,
+    Reboot,
+    RefreshLoaderCache,
+    ReloadModules,
+    RestartUnit,
+    UpdateInitramfs,
+    action_to_json,
+    step_of,
+)
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.rule import Rule, plans
+from dlhealth.lean import NamedTuple
+from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk, Severity
+from dlhealth.probes import Unavailable
+
+_BY_RISK = {risk: number for number, risk in enumerate(Risk)}
+# Made from what the other actions change, so they come last, and once.
+_DERIVED = (RefreshLoaderCache, UpdateInitramfs)
+# A disk that does not run has no modules loaded and no services started.
+_ONLY_LIVE = (LoadModules, ReloadModules, Reboot, RestartUnit)
+
+
+class Limits(NamedTuple):
+    """What a repair may be: `highest` risk, whether it may use the network, whether the machine is the one that runs.
+    `tried` are fingerprints of findings whose repair did not hold before, `given_up` of those that did not now;
+    `wanted` are the rules to repair, all where it is empty. Who names a rule asks for one that was tried before again,
+    and for what is only worth a note."""
+
+    highest: Risk = Risk.MEDIUM
+    offline: bool = False
+    live: bool = True
+    tried: frozenset[str] = frozenset()
+    given_up: frozenset[str] = frozenset()
+    wanted: frozenset[str] = frozenset()
+
+
+class Chosen(NamedTuple):
+    """A finding and the plan that was chosen for it."""
+
+    finding: Finding
+    plan: Plan
+
+
+class Left(NamedTuple):
+    """A finding that will not be repaired, and why; `by_hand` is what a person can do."""
+
+    finding: Finding
+    reason: str
+    by_hand: tuple[str, ...]
+
+
+class Repair(NamedTuple):
+    """All that will be done at once, in its order. The digest is compared, the plan is never built a second time."""
+
+    chosen: tuple[Chosen, ...]
+    left: tuple[Left, ...]
+    actions: tuple[Action, ...]
+
+    @property
+    def risk(self) -> Risk:
+        return max((c.plan.risk for c in self.chosen), key=_BY_RISK.__getitem__, default=Risk.LOW)
+
+    @property
+    def reboot(self) -> bool:
+        return any(c.plan.reboot for c in self.chosen)
+
+    @property
+    def network(self) -> bool:
+        return any(c.plan.network for c in self.chosen)
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps([action_to_json(a) for a in self.actions], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits: Limits) -> Repair:
+    """What can be repaired now, in the order of repair. Plans that touch the same file in different ways don't go
+    together: the later one waits for the next walk."""
+    chosen: list[Chosen] = []
+    left: list[Left] = []
+    taken: dict[str, list[Action]] = {}
+    for finding in _to_repair(diagnosis, rules, limits.wanted):
+        try:
+            ladder = [_for_target(p, limits.live) for p in plans(rules[finding.id], finding, facts.call)]
+        except Unavailable as problem:
+            left.append(Left(finding, str(problem), ()))
+            continue
+        plan, reason = _mildest(finding, ladder, limits)
+        if plan is None:
+            left.append(Left(finding, reason, tuple(a.summary() for a in ladder[0].actions) if ladder else ()))
+        elif _agrees(plan, taken):
+            chosen.append(Chosen(finding, plan))
+            for action in plan.actions:
+                taken.setdefault(_path(action), []).append(action)
+        else:
+            left.append(Left(finding, "another repair changes the same file: run dlhealth fix again", ()))
+    return Repair(tuple(chosen), tuple(left), merge([c.plan for c in chosen]))
+
+
+def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], wanted: Collection[str]) -> list[Finding]:
+    """Root causes: those that are wanted, and those that explain what is wanted."""
+    causes = {i for d in diagnosis.findings if d.finding.id in wanted for i in d.caused_by}
+    roots = [d.finding for d in diagnosis.findings if not d.caused_by and d.finding.id in rules]
+    if wanted:
+        roots = [f for f in roots if f.id in wanted or f.id in causes]
+    else:
+        roots = [f for f in roots if f.severity is not Severity.NOTE]
+    return sorted(roots, key=lambda f: rules[f.id].stage)
+
+
+def _mildest(finding: Finding, ladder: Sequence[Plan], limits: Limits) -> tuple[Plan | None, str]:
+    """The first plan that is allowed, or why the mildest is not."""
+    if finding.fingerprint in limits.given_up:
+        return None, "its repair did not help and was taken back"
+    if finding.fingerprint in limits.tried and finding.id not in limits.wanted:
+        return None, f"the same repair did not hold before; to try it again: dlhealth fix {finding.id}"
+    reasons = [_refusal(p, limits) for p in ladder]
+    allowed = next((p for p, reason in zip(ladder, reasons, strict=True) if not reason), None)
+    return allowed, reasons[0] if reasons else "there is no repair that dlhealth could carry out"
+
+
+def _refusal(plan: Plan, limits: Limits) -> str:
+    if not plan.actions:
+        return "only the running machine can do this: start it, then run dlhealth fix there"
+    if any(not _can_be_done(a) for a in plan.actions):
+        return "a person has to do this"
+    if _BY_RISK[plan.risk] > _BY_RISK[limits.highest]:
+        return f"its risk is {plan.risk.value}: --max-risk {plan.risk.value} allows it"
+    if plan.network and limits.offline:
+        return "it needs the network"
+    return ""
+
+
+def _can_be_done(action: Action) -> bool:
+    if isinstance(action, Reboot):
+        return True
+    try:
+        step_of(action)
+    except KeyError:
+        return False
+    return True
+
+
+def _for_target(plan: Plan, live: bool) -> Plan:
+    """What is done to a machine that does not run: its next start is the reboot."""
+    if live:
+        return plan
+    actions = tuple(a for a in plan.actions if not isinstance(a, _ONLY_LIVE))
+    return plan._replace(actions=actions, reboot=False)
+
+
+def _path(action: Action) -> str:
+    return getattr(action, "path", "") if hasattr(action, "becomes") else ""
+
+
+def _agrees(plan: Plan, taken: Mapping[str, Sequence[Action]]) -> bool:
+    return all(
+        _together(action, other)
+        for action in plan.actions
+        for other in (taken.get(_path(action), ()) if _path(action) else ())
+    )
+
+
+def _together(one: Action, other: Action) -> bool:
+    if isinstance(one, EditFile) and isinstance(other, EditFile):
+        lines = {c[0]: c for c in other.changes}
+        return all(lines.get(c[0], c) == c for c in one.changes)
+    return one == other
+
+
+def merge(plans_chosen: Sequence[Plan]) -> tuple[Action, ...]:
+    """The actions of several plans as one: each once, edits of one file together, what is derived from others last.
+    A reboot is nothing that a transaction does: it waits for it."""
+    actions = [a for plan in plans_chosen for a in plan.actions if not isinstance(a, Reboot)]
+    merged = dict.fromkeys(_edits_together(actions))
+    return tuple(sorted(merged, key=lambda a: isinstance(a, _DERIVED)))
+
+
+def _edits_together(actions: Sequence[Action]) -> Iterator[Action]:
+    edits: dict[str, dict[int, tuple[int, str, str | None]]] = {}
+    for action in actions:
+        if isinstance(action, EditFile):
+            edits.setdefault(action.path, {}).update({c[0]: c for c in action.changes})
+    for action in actions:
+        yield EditFile(action.path, tuple(edits[action.path].values())) if isinstance(action, EditFile) else action

@@ -1,0 +1,136 @@
+"""Carries a repair out and proves it: the findings are gone and nothing new came, or all is taken back."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dlhealth import __version__
+from dlhealth.actions import step_of
+from dlhealth.actions.base import CommandFailed, FileStep, Target
+from dlhealth.engine.choose import Chosen, Repair
+from dlhealth.lean import NamedTuple
+from dlhealth.model import Diagnosis, Finding, Severity
+from dlhealth.txn.execute import Ended, NotVerified, apply, confirm
+from dlhealth.txn.journal import read_events
+from dlhealth.txn.store import Record, Store, read_json
+
+Look = Callable[[], Diagnosis]
+
+
+class Told(NamedTuple):
+    """What is kept of a transaction, for people and scripts. Each action is (kind, summary, what became of it: done,
+    reverted, conflict, begun or not begun)."""
+
+    record: Record
+    time: str
+    problem: str
+    findings: tuple[Mapping[str, str], ...]
+    actions: tuple[tuple[str, str, str], ...]
+
+
+def carry_out(
+    repair: Repair, before: Diagnosis, store: Store, folder: str, look: Look, progress: Callable[[str], None]
+) -> Ended:
+    """One transaction. `look` diagnoses anew. Raises NotChangeable or CommandFailed when it can't even begin; then
+    nothing was changed."""
+    identity = secrets.token_hex(4)
+    target = Target(folder, identity)
+    _check_programs(repair, target)
+    about: dict[str, Any] = {
+        "dlhealth": __version__,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "digest": repair.digest,
+        "findings": [_kept(c) for c in repair.chosen],
+        "known": sorted(_errors(before)),
+    }
+    # What only the next boot can show is judged then.
+    aims = [f for f in about["findings"] if not f["reboot"]]
+    return apply(
+        store,
+        target,
+        identity,
+        repair.actions,
+        about,
+        lambda: _prove(look(), aims, about["known"]),
+        repair.reboot,
+        progress,
+    )
+
+
+def confirm_after_reboot(store: Store, folder: str, look: Look) -> Ended | None:
+    """Judge a repair that waited for the reboot which has happened; None when there is none."""
+    record = store.current()
+    if record is None:
+        return None
+    plan = read_json(f"{record.folder}/plan.json")
+    return confirm(store, Target(folder, record.id), lambda: _prove(look(), plan["findings"], plan["known"]))
+
+
+def tried(store: Store) -> frozenset[str]:
+    """Fingerprints of findings whose repair did not hold: not tried again on the same evidence."""
+    failed: set[str] = set()
+    for record in store.ended():
+        if record.outcome == "rolled-back":
+            ends = [e for e in read_events(record.folder) if e.kind == "COMMIT"]
+            failed.update(ends[-1].fields.get("failed", ()) if ends else ())
+    return frozenset(failed)
+
+
+def tell(record: Record) -> Told:
+    """What was done, and how it ended."""
+    plan = read_json(f"{record.folder}/plan.json")
+    events = read_events(record.folder)
+    became = {e.fields["n"]: _BECAME[e.kind] for e in events if e.kind in _BECAME}
+    problem = next((e.fields["problem"] for e in reversed(events) if e.fields.get("problem")), "")
+    actions = tuple(
+        (kind, summary, became.get(number, "not begun")) for number, (kind, summary) in enumerate(_listed(plan))
+    )
+    return Told(record, plan.get("time", ""), problem, tuple(plan.get("findings", ())), actions)
+
+
+_BECAME = {"INTENT": "begun", "DONE": "done", "REVERTED": "reverted", "CONFLICT": "conflict"}
+
+
+def _listed(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    from dlhealth.actions import action_from_json
+
+    return [(a["kind"], action_from_json(a).summary()) for a in plan["actions"]]
+
+
+def _kept(chosen: Chosen) -> dict[str, Any]:
+    finding: Finding = chosen.finding
+    return {
+        "id": finding.id,
+        "subject": finding.subject,
+        "title": finding.title,
+        "fingerprint": finding.fingerprint,
+        "summary": chosen.plan.summary,
+        "reboot": chosen.plan.reboot,
+    }
+
+
+def _check_programs(repair: Repair, target: Target) -> None:
+    """Whether programs of another root run here, where the repair needs some."""
+    if target.live or all(isinstance(step_of(a), FileStep) for a in repair.actions):
+        return
+    try:
+        target.command("true", timeout=30)
+    except CommandFailed as error:
+        raise CommandFailed(
+            f"the programs of {target.folder} can't run here (another architecture, or a damaged system), and the "
+            f"repair needs them; nothing was changed ({error})"
+        ) from error
+
+
+def _prove(after: Diagnosis, aims: Sequence[Mapping[str, Any]], known: Sequence[str]) -> None:
+    found = {(d.finding.id, d.finding.subject) for d in after.findings}
+    remaining = [f for f in aims if (f["id"], f["subject"]) in found]
+    new = sorted(_errors(after) - set(known))
+    if remaining or new:
+        said = [f"{f['id']} ({f['subject']}) is still there" for f in remaining] + [f"{name} is new" for name in new]
+        raise NotVerified("; ".join(said), [f["fingerprint"] for f in remaining or aims])
+
+
+def _errors(diagnosis: Diagnosis) -> set[str]:
+    return {f"{d.finding.id} ({d.finding.subject})" for d in diagnosis.findings if d.finding.severity is Severity.ERROR}

@@ -1,0 +1,118 @@
+"""Repairs as a person reads them: what will be done, what was done, what was done before."""
+
+from collections.abc import Sequence
+
+from dlhealth.actions import EditFile, WriteFile
+from dlhealth.engine.choose import Repair
+from dlhealth.engine.repair import Told
+from dlhealth.model import Action, Diagnosis, Severity
+from dlhealth.report.style import Style
+from dlhealth.report.terminal import SIGNS, WELL, Page, count
+from dlhealth.txn.execute import Ended
+
+_ADVICE = {
+    "applied": "Proved: the rules ran again and no longer find it. To take it back: dlhealth undo {name}",
+    "awaiting-reboot": "Reboot to finish it: systemctl reboot. The next dlhealth fix after it proves the repair or takes it back.",
+    "rolled-back": "All that was changed was put back.",
+    "undone": "All that was changed was put back.",
+    "conflict": "What was changed by others since was left as it is; the rest was put back.",
+}
+_COLOURS = {"applied": "32", "undone": "32", "awaiting-reboot": "33"}
+
+
+def render_repair(repair: Repair, style: Style) -> str:
+    """The plan: each repair, each step with what changes in a file, risk, needs; and what is left to a person."""
+    page = Page(style)
+    if repair.chosen:
+        needs = [f"risk {repair.risk.value}", *["the network"] * repair.network, *["a reboot"] * repair.reboot]
+        page.line(style.paint(f"Plan: {count(len(repair.actions), 'step')} ({', needs '.join(needs)})", "1"))
+        for chosen in repair.chosen:
+            page.line()
+            page.text("  ", chosen.finding.title, "  ")
+            page.text("    ", f"{chosen.finding.id}: {chosen.plan.summary}", "      ", "2")
+        page.line()
+        for number, action in enumerate(repair.actions, 1):
+            _step(page, style, f"  {number:2}. ", action)
+        if repair.reboot:
+            page.text("      ", "then, when you choose: systemctl reboot")
+    if repair.left:
+        page.line()
+        page.line(style.paint("Not repaired by this", "1"))
+        for left in repair.left:
+            page.text("  ", left.finding.title)
+            page.text("    ", f"{left.finding.id}: {left.reason}", "      ", "2")
+            for text in left.by_hand:
+                page.text("      by hand: ", text)
+    return page.content() if repair.chosen or repair.left else ""
+
+
+def _step(page: Page, style: Style, first: str, action: Action) -> None:
+    if isinstance(action, EditFile):
+        page.text(first, f"edit {action.path}")
+        for number, old, new in action.changes:
+            page.line(style.paint(style.clean(f"        - {number}: {old}"), "31"))
+            if new is not None:
+                page.line(style.paint(style.clean(f"        + {number}: {new}"), "32"))
+    elif isinstance(action, WriteFile):
+        page.text(first, f"write {action.path}")
+        for line in action.text.splitlines():
+            page.line(style.paint(style.clean(f"        + {line}"), "32"))
+    else:
+        page.text(first, action.summary())
+
+
+def render_ended(ended: Ended, style: Style) -> str:
+    """How one transaction ended."""
+    page = Page(style)
+    well = ended.outcome in _COLOURS
+    sign = page.sign(WELL if well else SIGNS[Severity.ERROR])
+    colour = _COLOURS.get(ended.outcome, "31")
+    margin = " " * (len(sign) + 1)
+    head = f"Transaction {ended.record.name}: {ended.outcome.replace('-', ' ')}"
+    page.text(f"{style.paint(sign, colour)} ", head, margin, f"1;{colour}", len(sign) + 1)
+    for line in ended.said:
+        page.text(margin, line, f"{margin}  ")
+    page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name))
+    return page.content()
+
+
+def render_remaining(diagnosis: Diagnosis, style: Style) -> str:
+    """What is still wrong, a line each."""
+    page = Page(style)
+    bad = [d.finding for d in diagnosis.findings if not d.caused_by and d.finding.severity is not Severity.NOTE]
+    if not bad:
+        page.text("", "Nothing is left that dlhealth knows to be wrong.")
+    for finding in bad:
+        page.text("", f"Still there: {finding.id}: {finding.title}", "  ")
+    return page.content()
+
+
+def render_history(told: Sequence[Told], style: Style) -> str:
+    """A line for each transaction, the newest last."""
+    page = Page(style)
+    for one in told:
+        page.line(f"{one.record.name:14}  {one.time}  {(one.record.outcome or 'active'):15}  {_why(one)}")
+    if not told:
+        page.line("dlhealth has not changed anything on this machine.")
+    return page.content()
+
+
+def render_told(told: Told, style: Style) -> str:
+    """One transaction in full."""
+    page = Page(style)
+    page.line(style.paint(f"Transaction {told.record.name}: {told.record.outcome or 'active'}", "1"))
+    page.text("", told.time)
+    if told.problem:
+        page.text("", told.problem, "  ")
+    for finding in told.findings:
+        page.line()
+        page.text("  ", finding["title"])
+        page.text("    ", f"{finding['id']} ({finding['subject']}): {finding['summary']}", "      ", "2")
+    page.line()
+    for number, (_, summary, became) in enumerate(told.actions, 1):
+        page.text(f"  {number:2}. {became:9}  ", summary, " " * 17)
+    return page.content()
+
+
+def _why(told: Told) -> str:
+    return ", ".join(f["id"] for f in told.findings)
