@@ -1,5 +1,6 @@
 """What every action can do, and the machine it does it to."""
 
+import errno
 import hashlib
 import os
 import pwd
@@ -10,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from dlhealth.host.base import Output
-from dlhealth.host.change import State, get_state, put_state
+from dlhealth.host.change import ABSENT, NotChangeable, State, get_state, move, put_state
 from dlhealth.host.exec import run
 from dlhealth.host.path import Root
 
@@ -37,12 +38,13 @@ class Target:
     def command(self, *argv: str, timeout: float, check: bool = True) -> Output:
         """Run a program on the machine itself, inside its root when that is another one. Seconds; a change that is
         under way is given its time, so a limit is far beyond what the slowest machine needs."""
+        words = argv
         if not self.live:
             argv = ("unshare", "--mount", "--propagation=private", "sh", "-c", _ENTER, "sh", self.folder, *argv)
         output = run(argv, timeout, environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"})
         if check and output.status != 0:
             last = " / ".join((output.stderr or output.stdout).strip().splitlines()[-4:])
-            raise CommandFailed(f"{' '.join(argv[-6:])}: {output.problem or f'status {output.status}'}: {last}")
+            raise CommandFailed(f"{' '.join(words[-6:])}: {output.problem or f'status {output.status}'}: {last}")
         return output
 
     def state(self, path: str) -> State:
@@ -75,18 +77,68 @@ class Target:
                 digest.update(block)
         return digest.hexdigest()
 
+    def identity(self, path: str) -> Observed:
+        """What tells whether the thing at a path is still the same, without reading it. No link is followed."""
+        try:
+            status = self.root.stat(path, follow=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {
+            "kind": stat.S_IFMT(status.st_mode),
+            "inode": status.st_ino,
+            "size": status.st_size,
+            "mtime": status.st_mtime_ns,
+        }
+
     def keep(self, path: str) -> None:
-        """Keep a large file beside the transaction's store, on disk, unless it is kept already."""
+        """Keep a copy of a large file beside the transaction's store, on disk, unless there is one already."""
         self.make_folder(KEPT)
-        name = f"{KEPT}/{self.mark}-{path.strip('/').replace('/', '-')}"
-        if not exists(self, name):
-            self._copy(path, name)
+        if not self.identity(self._kept(path)):
+            self._copy(path, self._kept(path))
 
     def put_back(self, path: str) -> None:
         """The file that `keep` kept, in its place again; nothing where none was kept."""
-        name = f"{KEPT}/{self.mark}-{path.strip('/').replace('/', '-')}"
-        if exists(self, name):
-            self._copy(name, path)
+        if self.identity(self._kept(path)):
+            self._copy(self._kept(path), path)
+
+    def set_aside(self, path: str) -> None:
+        """Take something out of the way, to where `bring_back` finds it. A file of another file system is copied, so
+        that its own has the space."""
+        self.make_folder(KEPT)
+        try:
+            move(self.root, path, self._kept(path))
+        except OSError as error:
+            kind = self.identity(path).get("kind")
+            if error.errno != errno.EXDEV or kind == stat.S_IFDIR:
+                raise
+            if kind == stat.S_IFLNK:
+                self.put(self._kept(path), self.state(path))
+            else:
+                self.keep(path)
+            self.put(path, ABSENT)
+
+    def bring_back(self, path: str) -> None:
+        """What `set_aside` took away, in its place again; nothing where it did not."""
+        kept = self._kept(path)
+        if not self.identity(kept):
+            return
+        if self.identity(path):
+            self.put(kept, ABSENT)  # cut off while it was copied: the original never went
+            return
+        try:
+            move(self.root, kept, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            if self.identity(kept).get("kind") == stat.S_IFLNK:
+                self.put(path, self.state(kept))
+            else:
+                self._copy(kept, path)
+            self.put(kept, ABSENT)
+
+    def _kept(self, path: str) -> str:
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+        return f"{KEPT}/{self.mark}-{digest}-{path.rpartition('/')[2][-100:]}"
 
     def _copy(self, source: str, destination: str) -> None:
         at, name = os.path.split(destination)
@@ -174,32 +226,29 @@ class FileStep:
     def __init__(self, action: FileAction) -> None:
         self._action = action
 
+    @property
+    def path(self) -> str:
+        return self._action.path
+
     def summary(self) -> str:
         return self._action.summary()
 
     def prepare(self, target: Target) -> None:
-        self._action.becomes(target, target.state(self._action.path))
+        return None
 
     def observe(self, target: Target) -> Observed:
-        return target.state(self._action.path).to_json()
+        return target.state(self.path).to_json()
 
     def after(self, target: Target, before: Observed) -> Observed:
         return self._action.becomes(target, State.from_json(before)).to_json()
 
     def apply(self, target: Target, before: Observed) -> None:
-        target.put(self._action.path, self._action.becomes(target, State.from_json(before)))
+        if self.observe(target) != before:
+            raise NotChangeable(f"{self.path} was changed meanwhile")
+        target.put(self.path, self._action.becomes(target, State.from_json(before)))
 
     def revert(self, target: Target, before: Observed) -> None:
-        target.put(self._action.path, State.from_json(before))
-
-
-def exists(target: Target, path: str) -> bool:
-    """Whether a path leads to something on the machine."""
-    try:
-        os.close(target.root.open(path, os.O_PATH))
-    except OSError:
-        return False
-    return True
+        target.put(self.path, State.from_json(before))
 
 
 def module_tree(target: Target, folders: Sequence[str]) -> Observed:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from dlhealth.lean import NamedTuple
 
 if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
-    from dlhealth.actions.base import Target
+    from dlhealth.actions.base import Observed, Target
     from dlhealth.host.change import State
 
 
@@ -57,19 +57,30 @@ class WriteFile(NamedTuple):
 
 
 class MoveAside(NamedTuple):
-    """Take a file or link out of the way; it is kept where undo finds it."""
+    """Take a file, a link or a whole folder out of the way, whatever its size; it is kept where undo finds it."""
 
     path: str
 
     def summary(self) -> str:
         return f"mv {self.path} {self.path}.bak"
 
-    def becomes(self, target: "Target", state: "State") -> "State":
-        from dlhealth.host.change import ABSENT
+    def prepare(self, target: "Target") -> None:
+        return None
 
-        if state.kind == "dir":
-            raise _changed(f"{self.path} is a folder")
-        return ABSENT
+    def observe(self, target: "Target") -> "Observed":
+        return target.identity(self.path)
+
+    def after(self, target: "Target", before: "Observed") -> "Observed":
+        return {}
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        if self.observe(target) != before:
+            raise _changed(f"{self.path} was changed meanwhile")
+        if before:
+            target.set_aside(self.path)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        target.bring_back(self.path)
 
 
 class MakeLink(NamedTuple):

@@ -11,6 +11,7 @@ from dlhealth.actions import (
     RefreshLoaderCache,
     ReloadModules,
     RestartUnit,
+    SetAlternative,
     UpdateInitramfs,
     action_to_json,
     step_of,
@@ -159,7 +160,7 @@ def _for_target(plan: Plan, live: bool) -> Plan:
 
 
 def _path(action: Action) -> str:
-    return getattr(action, "path", "") if hasattr(action, "becomes") else ""
+    return "" if isinstance(action, SetAlternative) else getattr(action, "path", "")
 
 
 def _agrees(plan: Plan, taken: Mapping[str, Sequence[Action]]) -> bool:

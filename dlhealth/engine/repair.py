@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dlhealth import __version__
-from dlhealth.actions import step_of
+from dlhealth.actions import MoveAside, step_of
 from dlhealth.actions.base import CommandFailed, FileStep, Target
 from dlhealth.engine.choose import Chosen, Repair
 from dlhealth.lean import NamedTuple
@@ -104,6 +104,7 @@ def _kept(chosen: Chosen) -> dict[str, Any]:
         "id": finding.id,
         "subject": finding.subject,
         "title": finding.title,
+        "severity": finding.severity.value,
         "fingerprint": finding.fingerprint,
         "summary": chosen.plan.summary,
         "reboot": chosen.plan.reboot,
@@ -112,7 +113,7 @@ def _kept(chosen: Chosen) -> dict[str, Any]:
 
 def _check_programs(repair: Repair, target: Target) -> None:
     """Whether programs of another root run here, where the repair needs some."""
-    if target.live or all(isinstance(step_of(a), FileStep) for a in repair.actions):
+    if target.live or all(isinstance(step_of(a), FileStep | MoveAside) for a in repair.actions):
         return
     try:
         target.command("true", timeout=30)
@@ -124,8 +125,11 @@ def _check_programs(repair: Repair, target: Target) -> None:
 
 
 def _prove(after: Diagnosis, aims: Sequence[Mapping[str, Any]], known: Sequence[str]) -> None:
-    found = {(d.finding.id, d.finding.subject) for d in after.findings}
-    remaining = [f for f in aims if (f["id"], f["subject"]) in found]
+    found = {(d.finding.id, d.finding.subject): d.finding.severity for d in after.findings}
+    # Where only a remark is left of an error, it was repaired.
+    remaining = [
+        f for f in aims if found.get((f["id"], f["subject"])) in (f["severity"], Severity.ERROR, Severity.WARNING)
+    ]
     new = sorted(_errors(after) - set(known))
     if remaining or new:
         said = [f"{f['id']} ({f['subject']}) is still there" for f in remaining] + [f"{name} is new" for name in new]

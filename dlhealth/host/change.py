@@ -112,6 +112,20 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
         os.fsync(folder)
 
 
+def move(root: Root, path: str, destination: str) -> None:
+    """Rename, whatever it is; nothing is followed, and nothing that is at the destination is replaced. Raises OSError,
+    EXDEV where the two are on different file systems."""
+    with _parent(root, path) as (source, name), _parent(root, destination) as (folder, new):
+        if source is None or folder is None:
+            raise NotChangeable(f"the folder of {path if source is None else destination} is gone")
+        with suppress(FileNotFoundError):
+            os.stat(new, dir_fd=folder, follow_symlinks=False)
+            raise NotChangeable(f"{destination} is there already")
+        os.rename(name, new, src_dir_fd=source, dst_dir_fd=folder)
+        os.fsync(folder)
+        os.fsync(source)
+
+
 def _make(folder: int, name: str, state: State) -> None:
     if state.kind == "link":
         os.symlink(state.content, name, dir_fd=folder)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dlhealth.actions import action_from_json, action_to_json, step_of
-from dlhealth.actions.base import CommandFailed, FileStep, Target
-from dlhealth.host.change import NotChangeable
+from dlhealth.actions import MoveAside, action_from_json, action_to_json, step_of
+from dlhealth.actions.base import CommandFailed, FileStep, Observed, Step, Target
+from dlhealth.host.change import ABSENT, NotChangeable
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
 from dlhealth.txn.journal import Journal
@@ -58,7 +58,7 @@ def apply(
         if not isinstance(step, FileStep):
             progress(f"preparing: {step.summary()}")
         step.prepare(target)
-    before = [s.observe(target) for s in steps]
+    before = _observe(steps, target)
     plan = {**about, "actions": [action_to_json(a) for a in actions]}
     record = store.begin(identity, plan, before)
     journal = Journal(record.folder)
@@ -82,6 +82,23 @@ def apply(
             return _commit(store, record, journal)
     finally:
         journal.close()
+
+
+def _observe(steps: Sequence[Step], target: Target) -> list[Observed]:
+    """What each step will find: where an earlier one changes the same path, what that makes of it. Raises NotChangeable
+    for a file that is not as the plan saw it."""
+    expected: dict[str, Observed] = {}
+    before = []
+    for step in steps:
+        if isinstance(step, FileStep):
+            observed = expected[step.path] if step.path in expected else step.observe(target)
+            expected[step.path] = step.after(target, observed)
+        else:
+            observed = step.observe(target)
+            if isinstance(step, MoveAside):
+                expected[step.path] = ABSENT.to_json()
+        before.append(observed)
+    return before
 
 
 def confirm(store: Store, target: Target, verify: Callable[[], None]) -> Ended | None:

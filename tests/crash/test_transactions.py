@@ -1,6 +1,7 @@
 """A transaction is cut off at every step that touches the disk, and again while it recovers: the machine ends as it
 was or as planned, and no user's file is lost."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import dlhealth.txn
 from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
 from dlhealth.actions.base import Target
-from dlhealth.host.change import NotChangeable
+from dlhealth.host.change import SIZE_LIMIT, NotChangeable
 from dlhealth.model import Action
 from dlhealth.txn.execute import NotVerified, apply, recover, undo
 from dlhealth.txn.journal import Journal
@@ -294,3 +295,93 @@ def test_the_rescue_needs_only_a_python(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
     assert [line.split()[-1] for line in rescue(tmp_path, "history").stdout.splitlines()] == ["rolled-back", "undone"]
     assert rescue(tmp_path, "dance").returncode == 2
+
+
+def test_two_changes_of_one_path_build_on_each_other(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = snapshot(tmp_path)
+    actions = (
+        ChangeOwner("/home/alice/.Xauthority", "alice", "alice"),
+        ChangeMode("/home/alice/.Xauthority", 0o600),
+        MoveAside("/etc/X11/xorg.conf"),
+        WriteFile("/etc/X11/xorg.conf", "new\n"),
+    )
+    store, target = Store(str(tmp_path)), Target(str(tmp_path), "abc")
+    with store.locked():
+        ended = apply(store, target, "abc", actions, {}, lambda: None, False, lambda text: None)
+        assert ended.outcome == "applied"
+        status = (tmp_path / "home/alice/.Xauthority").stat()
+        assert (status.st_uid, status.st_mode & 0o777) == (1000, 0o600)
+        assert (tmp_path / "etc/X11/xorg.conf").read_text() == "new\n"
+        assert undo(store, target, ended.record).outcome == "undone"
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("crossing", [False, True])
+def test_whatever_is_moved_aside_comes_back(tmp_path: Path, crossing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    big = tmp_path / "usr/local/libcudnn.so.8"
+    with big.open("wb") as file:
+        file.truncate(SIZE_LIMIT + 1)
+    big.chmod(0o755)
+    (tmp_path / "usr/local/tree/deep").mkdir(parents=True)
+    (tmp_path / "usr/local/tree/deep/file").write_text("x")
+    paths = ["/usr/local/libcudnn.so.8", "/usr/local/cuda", "/etc/X11/xorg.conf"]
+    if crossing:
+
+        def other_file_system(*arguments: object) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr("dlhealth.actions.base.move", other_file_system)
+    else:
+        paths.append("/usr/local/tree")
+    before = snapshot(tmp_path)
+    store, target = Store(str(tmp_path)), Target(str(tmp_path), "abc")
+    with store.locked():
+        ended = apply(store, target, "abc", [MoveAside(p) for p in paths], {}, lambda: None, False, lambda text: None)
+        assert ended.outcome == "applied"
+        assert not any(os.path.lexists(tmp_path / p.strip("/")) for p in paths)
+        assert undo(store, target, ended.record).outcome == "undone"
+    assert snapshot(tmp_path) == before
+
+
+def test_what_took_the_place_since_is_kept(tmp_path: Path) -> None:
+    make(tmp_path)
+    store, target = Store(str(tmp_path)), Target(str(tmp_path), "abc")
+    with store.locked():
+        moved = [MoveAside("/home/alice/.Xauthority")]
+        ended = apply(store, target, "abc", moved, {}, lambda: None, False, lambda text: None)
+        (tmp_path / "home/alice/.Xauthority").write_bytes(b"the new session's")
+        assert undo(store, target, ended.record).outcome == "conflict"
+    assert (tmp_path / "home/alice/.Xauthority").read_bytes() == b"the new session's"
+
+
+def test_a_signal_is_heard_between_two_steps_and_all_is_taken_back(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = snapshot(tmp_path)
+    store, target = Store(str(tmp_path)), Target(str(tmp_path), "abc")
+
+    def progress(text: str) -> None:
+        if text.startswith("[2/"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with store.locked():
+        ended = apply(store, target, "abc", ACTIONS, {}, lambda: None, False, progress)
+    assert (ended.outcome, ended.said) == ("rolled-back", ("stopped by SIGINT",))
+    assert snapshot(tmp_path) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_file_that_changes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    make(tmp_path)
+    store, target = Store(str(tmp_path)), Target(str(tmp_path), "abc")
+
+    def progress(text: str) -> None:
+        if text.startswith("[1/"):
+            (tmp_path / "etc/X11/xorg.conf").write_text("the administrator's\n")
+
+    with store.locked():
+        edit = EditFile("/etc/X11/xorg.conf", ((1, "Section", "# Section"),))
+        ended = apply(store, target, "abc", [edit], {}, lambda: None, False, progress)
+    assert ended.outcome == "conflict"
+    assert (tmp_path / "etc/X11/xorg.conf").read_text() == "the administrator's\n"
