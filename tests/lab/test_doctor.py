@@ -10,6 +10,16 @@ from typing import Any
 
 import pytest
 
+from tests.lab.faults import (
+    Break,
+    a_kernel_without_headers,
+    a_module_that_was_never_built,
+    an_interrupted_upgrade,
+    another_python,
+    path_lost_in_environment,
+    sudo_startx,
+    tmp_without_its_mode,
+)
 from tests.lab.lab import LabMachine
 
 pytestmark = pytest.mark.lab
@@ -65,50 +75,6 @@ def test_a_bundle_gives_the_same_findings_elsewhere(fresh: Fresh, tmp_path: Any)
     status, replayed = doctor(lab.root / "root/bundle.tar.gz")
     assert status == 3
     assert replayed["findings"] == inside["findings"]
-
-
-Break = Callable[[LabMachine], None]
-
-
-def a_kernel_without_headers(lab: LabMachine) -> None:
-    lab.run(
-        "sh", "-c", "dpkg -r --force-depends $(dpkg-query -W -f '${Package}\\n' 'linux-headers-*' | grep -v common)"
-    )
-    lab.run(
-        "sh", "-c", "rm -rf /var/lib/dkms/nvidia-current/*/6.* /lib/modules/*/updates/dkms && depmod $(ls /lib/modules)"
-    )
-
-
-def a_module_that_was_never_built(lab: LabMachine) -> None:
-    lab.run("dkms", "remove", "nvidia-current/535.261.03", "--all")
-    lab.run("dkms", "add", "nvidia-current/535.261.03")
-
-
-def an_interrupted_upgrade(lab: LabMachine) -> None:
-    lab.run(
-        "sh", "-c", "cd /root && apt-get -q update && apt-get -q download nvidia-smi && dpkg --unpack nvidia-smi_*.deb"
-    )
-
-
-def tmp_without_its_mode(lab: LabMachine) -> None:
-    (lab.root / "tmp").chmod(0o755)  # from outside: a container has a /tmp of its own
-
-
-def path_lost_in_environment(lab: LabMachine) -> None:
-    lab.run("sh", "-c", "echo 'PATH=/usr/local/cuda/bin:$PATH' > /etc/environment")
-
-
-def sudo_startx(lab: LabMachine) -> None:
-    lab.run("useradd", "-m", "alice")
-    lab.run("sh", "-c", "HOME=/home/alice; touch $HOME/.Xauthority; chmod 600 $HOME/.Xauthority")
-
-
-def a_purged_half(lab: LabMachine) -> None:
-    lab.run("dpkg", "-r", "--force-depends", "libnvidia-glcore", "libglx-nvidia0")
-
-
-def another_python(lab: LabMachine) -> None:
-    lab.run("ln", "-sfn", "/opt/python3.13/bin/python3.13", "/usr/bin/python3")
 
 
 @pytest.mark.parametrize(

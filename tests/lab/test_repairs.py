@@ -1,0 +1,111 @@
+"""Repairs on real Debian machines with the real NVIDIA packages: broken as people break them, found, repaired, undone.
+
+The table at the end is docs/lab.md's.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import faults
+from tests.lab.conftest import Fresh, Table
+from tests.lab.lab import LabMachine
+from tests.lab.test_doctor import doctor, roots
+
+pytestmark = pytest.mark.lab
+
+# Logs, caches, and what apt and dkms write anew whatever they do.
+_VOLATILE = (
+    "var/lib/dlhealth", "var/log", "var/cache", "var/lib/apt", "run", "tmp", "root", "var/lib/dpkg/lock", "var/tmp",
+    "var/lib/dpkg/triggers", "etc/ld.so.cache", "var/lib/dpkg/status-old", "var/lib/dpkg/info/format",
+    "var/lib/dpkg/diversions-old", "var/lib/dpkg/statoverride-old", "var/lib/systemd/deb-systemd-helper-enabled",
+)  # fmt: skip
+
+
+def dlhealth(lab: LabMachine, *words: str) -> tuple[int, dict[str, Any]]:
+    """From outside, with this checkout: status and JSON document."""
+    command = [sys.executable, "-m", "dlhealth", words[0], "--root", str(lab.root), "--json", *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("{"), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def packages(lab: LabMachine) -> str:
+    return lab.run("dpkg-query", "-W", "-f", "${binary:Package} ${Version} ${db:Status-Abbrev}\n").stdout
+
+
+def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
+    """Names, kinds, owners, modes and sizes of all that a person would call the machine."""
+    found: dict[str, tuple[object, ...]] = {}
+    for where, folders, names in os.walk(root):
+        inside = os.path.relpath(where, root)
+        folders[:] = [f for f in folders if os.path.normpath(f"{inside}/{f}") not in _VOLATILE]
+        for name in names:
+            path = os.path.normpath(f"{inside}/{name}")
+            status = os.lstat(f"{where}/{name}")
+            if not path.startswith(_VOLATILE):
+                size = 0 if path.startswith(("boot/initrd", "lib/modules", "usr/lib/modules")) else status.st_size
+                found[path] = (status.st_mode, status.st_uid, status.st_gid, size)
+    return found
+
+
+FILES = [
+    (faults.tmp_without_its_mode, "login-loop-tmp-permissions"),
+    (faults.path_lost_in_environment, "login-loop-broken-path-environment"),
+    (faults.path_swallowed_in_bashrc, "ld-library-path-malformed"),
+    (faults.sudo_startx, "login-loop-xauthority-wrong-owner"),
+]
+PACKAGES = [
+    (faults.an_interrupted_upgrade, "half-configured-driver-packages"),
+    (faults.a_purged_half, "partial-driver-install"),
+    (faults.libraries_deleted_by_hand, "libcuda-missing-from-loader"),
+    (faults.nouveau_chosen_again, "bumblebee-leftover-blacklists-nvidia"),
+    (faults.a_module_that_was_never_built, "dkms-module-missing-for-running-kernel"),
+    (faults.a_kernel_without_headers, "kernel-headers-missing"),
+]
+
+
+@pytest.mark.parametrize(("broken", "expected"), FILES + PACKAGES, ids=lambda v: getattr(v, "__name__", None))
+def test_repair_from_outside(broken: faults.Break, expected: str, fresh: Fresh, table: Table) -> None:
+    lab = fresh("nvidia")
+    broken(lab)
+    before, installed = snapshot(lab.root), packages(lab)
+    _, report = doctor(lab.root)
+    table.row(broken.__name__, found=expected in roots(report), root=roots(report) == {expected})
+    assert expected in roots(report), report["findings"]
+    _, planned = dlhealth(lab, "fix", "--dry-run")
+    assert planned["plan"]["actions"], planned["plan"]
+    assert snapshot(lab.root) == before
+    started = time.monotonic()
+    status, fixed = dlhealth(lab, "fix", "--yes")
+    table.row(broken.__name__, repaired=status == 0, seconds=round(time.monotonic() - started, 1))
+    assert (status, fixed["outcome"]) == (0, "applied"), json.dumps(fixed, indent=1)
+    assert [t["outcome"] for t in fixed["transactions"]] == ["applied"]
+    assert dlhealth(lab, "fix", "--yes")[1]["outcome"] == "nothing-to-do"
+    status, undone = dlhealth(lab, "undo", "--yes")
+    assert (status, undone["transaction"]["outcome"]) == (0, "undone"), undone
+    assert packages(lab) == installed or broken is faults.an_interrupted_upgrade
+    after = snapshot(lab.root)
+    changed = {p: (before.get(p), after.get(p)) for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
+    table.row(broken.__name__, undone=not changed)
+    assert not changed or broken is faults.an_interrupted_upgrade, dict(sorted(changed.items())[:20])
+
+
+def test_without_the_network_nothing_is_changed(fresh: Fresh) -> None:
+    lab = fresh("nvidia")
+    faults.a_kernel_without_headers(lab)
+    lab.run(
+        "sh",
+        "-c",
+        "apt-get clean; sed -i 's,^URIs:.*,URIs: http://127.0.0.1:9/debian,; s,http[^ ]*,http://127.0.0.1:9/debian,' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null; true",
+    )
+    before, installed = snapshot(lab.root), packages(lab)
+    status, fixed = dlhealth(lab, "fix", "--yes")
+    assert (status, fixed["outcome"]) == (3, "refused"), fixed
+    assert (snapshot(lab.root), packages(lab)) == (before, installed)
