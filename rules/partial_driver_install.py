@@ -59,6 +59,7 @@ class PartialDriverInstall(Rule):
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     explains = (
+        "glx-alternatives-wrong",
         "libcuda-missing-from-loader",
         "login-loop-glx-broken-driver-mismatch",
         "nouveau-bound-instead-of-nvidia",
@@ -90,7 +91,9 @@ class PartialDriverInstall(Rule):
         module = bool(roles & {"module", "prebuilt"}) or on_disk
         compute = "compute" in roles or libraries.find("libcuda.so.1") is not None
         removed = _removed(packages, driver)
+        unmet = packages.unmet()
         lacks = [what for role, what in PARTS.items() if role in {m.role for m in removed} and role not in roles]
+        lacks += dict.fromkeys(name for _, name in unmet)
         # A metapackage that is configured vouches for the rest: dpkg saw all that it depends on.
         if not any(m.role in ("driver", "meta") and m.package.state == "installed" for m in driver.members):
             if not module and (kernel is None or kernel.installed) and (roles & {"x", "utils"} or (gpus and gpus.gpus)):
@@ -109,15 +112,17 @@ class PartialDriverInstall(Rule):
         yield self.finding(
             "host",
             f"The driver {driver.version or driver.branch or ''} is installed without {' and '.join(lacks)}",
-            *(Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in driver.members[:8]),
+            *(Evidence("/var/lib/dpkg/status", f"{p.name} depends on {name}: not installed") for p, name in unmet[:4]),
             *(Evidence("/var/lib/dpkg/status", f"{m.package.name} was removed") for m in removed[:4]),
-            *(Evidence("package list", f"without {what}") for what in lacks),
+            *(Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in driver.members[:4]),
+            *(Evidence("package list", f"without {what}") for what in lacks if what in PARTS.values()),
             severity=Severity.WARNING if minor else Severity.ERROR,
             utils="yes" if minor else "",
+            unmet=" ".join(dict.fromkeys(name for _, name in unmet)),
         )
 
     def remedies(self, finding: Finding, driver: DriverPackages) -> Iterator[Plan]:
-        names = driver.complete
+        names = tuple(finding.detail["unmet"].split()) or driver.complete
         if finding.detail["utils"]:
             names = tuple(n for n in names if "utils" in n or n.endswith("smi")) or names
         yield Plan(f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names),), network=True)
@@ -158,6 +163,19 @@ class PartialDriverInstall(Rule):
             Machine.debian12_gpu().package("xserver-xorg-video-nvidia", "535.261.03-1", status=removed),
             finds="host",
             alone=False,
+        )
+        yield Scenario(
+            "a library was removed by force",
+            Machine.debian12_gpu().package(
+                "nvidia-driver-libs", "535.261.03-1", depends="libnvidia-glcore2 (= 535.261.03-1), libgl1"
+            ),
+            finds="host",
+        )
+        yield Scenario(
+            "a dependency that another package provides",
+            Machine.debian12_gpu()
+            .package("nvidia-driver-libs", "535.261.03-1", depends="libnvidia-y--v1, libnvidia-x (= 1) | libgl1")
+            .package("libnvidia-y", "1", provides="libnvidia-y--v1 (= 1), other"),
         )
         yield Scenario("complete", Machine.ubuntu2404_gpu())
         yield Scenario(

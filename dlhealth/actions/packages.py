@@ -193,6 +193,23 @@ def _keep_package(target: "Target", name: str, version: str) -> None:
     target.command("sync", "-f", POOL, timeout=300)
 
 
+def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
+    """Install packages from files while others go: by apt, or, where apt would remove more than these because what was
+    there before had unfulfilled dependencies, by dpkg."""
+    words = ["install", "--allow-downgrades", *debs, *(f"{name}-" for name in leaving)]
+    if not debs and not leaving:
+        return
+    simulated = target.command("apt-get", "-s", "-q", *words, timeout=300, check=False)
+    removed = {m[2] for line in simulated.stdout.splitlines() if (m := _SIMULATED.match(line)) and m[1] != "Inst"}
+    if simulated.status == 0 and removed <= {n.partition(":")[0] for n in leaving} | set(leaving):
+        target.command(*_APT, *words, timeout=_SECONDS)
+        return
+    if leaving:
+        target.command("dpkg", "--force-depends", "--purge", *leaving, timeout=_SECONDS)
+    if debs:
+        target.command("dpkg", "--force-depends", "--force-confold", "--install", *debs, timeout=_SECONDS)
+
+
 def _restore(target: "Target", before: "Observed") -> None:
     """Bring the set of packages back to what it was, from the pool."""
     from dlhealth.actions.base import CommandFailed
@@ -202,7 +219,7 @@ def _restore(target: "Target", before: "Observed") -> None:
     old = {n: v.split(" ")[0] for n, v in before["packages"].items() if v.split(" ")[1][1:2] == "i"}
     new = {n: v.split(" ")[0] for n, v in now.items() if v.split(" ")[1][1:2] != "n"}
     pool = target.names(POOL)
-    words = []
+    debs = []
     for name, version in old.items():
         if new.get(name) == version and now[name].split(" ")[1][1:2] == "i":
             continue
@@ -210,10 +227,8 @@ def _restore(target: "Target", before: "Observed") -> None:
         deb = next((n for n in pool if n.startswith(start) and n.endswith(".deb")), None)
         if deb is None:
             raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
-        words.append(f"{POOL}/{deb}")
-    words += [f"{name}-" for name in new if name not in old and name not in before["packages"]]
-    if words:
-        target.command(*_APT, "install", "--allow-downgrades", *words, timeout=_SECONDS)
+        debs.append(f"{POOL}/{deb}")
+    _exchange(target, debs, [name for name in new if name not in old and name not in before["packages"]])
     automatic = [n for n in before["auto"] if n in old or f"{n}:amd64" in old]
     if automatic:
         target.command("apt-mark", "auto", *automatic, timeout=60)

@@ -55,6 +55,7 @@ class Package(NamedTuple):
     state: str
     source: str
     depends: str
+    provides: str = ""
 
     @property
     def unpacked(self) -> bool:
@@ -108,6 +109,22 @@ class Packages(NamedTuple):
     def held(self) -> tuple[Package, ...]:
         """Those that the administrator put on hold."""
         return tuple(p for p in self.all() if p.want == "hold")
+
+    def unmet(self) -> tuple[tuple[Package, str], ...]:
+        """Packages of NVIDIA whose dependency on a library of NVIDIA nothing installed fulfils, as after a removal by
+        force, with the name of the first that would. (A module may come in ways that no dependency tells.)"""
+        present = {p.name for p in self.all() if p.unpacked}
+        for package in self.all():
+            if package.unpacked:
+                present.update(_names(package.provides.replace(",", "|")))
+        return tuple(
+            (package, names[0])
+            for package in self.all()
+            if package.unpacked and package.gpu
+            for names in map(_names, package.depends.split(","))
+            if names and all(n.startswith("lib") and n.encode().startswith(_GPU) for n in names)
+            if not present.intersection(names)
+        )
 
     def owner(self, path: str) -> str | None:
         """The package that a file of the driver, CUDA or cuDNN belongs to; whether /lib is /usr/lib or not. Large
@@ -169,8 +186,13 @@ def _package(name: str, stanza: bytes) -> Package:
     source = fields.get(b"source", name).split() or [name]
     return Package(
         name, fields.get(b"architecture", ""), fields.get(b"version", ""), words[0], words[1], words[2], source[0],
-        depends,
+        depends, fields.get(b"provides", ""),
     )  # fmt: skip
+
+
+def _names(clause: str) -> list[str]:
+    """Of the alternatives of one dependency, without architectures and versions."""
+    return [word.split()[0].partition(":")[0] for word in clause.split("|") if word.strip()]
 
 
 def _native_first(by_name: dict[str, tuple[Package, ...]], host: Host) -> None:
