@@ -13,7 +13,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, Unreadable
-from dlhealth.host.locate import NotAMachine, host_at
+from dlhealth.host.locate import NotAMachine, folder_at, host_at
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable
@@ -160,6 +160,14 @@ def _names_in_passwd(host: Host) -> list[str]:
         return [line.split(":")[0] for line in (host.text("/etc/passwd") or "").splitlines()]
     except Unreadable:
         return []
+
+
+def folder_to_change(root: str) -> str:
+    """The folder that `--root` names. Raises click.BadParameter for what is no machine, or none that can be changed."""
+    try:
+        return folder_at(root)
+    except NotAMachine as problem:
+        raise click.BadParameter(str(problem), param_hint="--root") from problem
 
 
 def status_of(diagnosis: Diagnosis) -> Status:

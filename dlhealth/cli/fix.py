@@ -7,7 +7,16 @@ import click
 
 from dlhealth.actions.base import CommandFailed
 from dlhealth.cli import Status
-from dlhealth.cli.common import Examined, Request, chosen_rules, diagnosis_options, examine, status_of, write
+from dlhealth.cli.common import (
+    Examined,
+    Request,
+    chosen_rules,
+    diagnosis_options,
+    examine,
+    folder_to_change,
+    status_of,
+    write,
+)
 from dlhealth.cli.progress import Progress
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.load import load_rules
@@ -66,11 +75,10 @@ def command(
     """
     request = Request(root, only, users, pythons, next_boot)
     chosen_rules(load_rules(), ids, "ID")  # a name that is none is said before anything is done
-    if not os.path.isdir(root):
-        raise click.BadParameter(f"{root} is no folder: a bundle can be diagnosed, not repaired", param_hint="--root")
+    folder = folder_to_change(root)
     if os.geteuid() and not dry_run:
         raise click.UsageError("a repair changes the machine and needs root: sudo dlhealth fix (or add --dry-run)")
-    session = _Session(request, frozenset((*ids, *only)), Risk(max_risk), offline, as_json)
+    session = _Session(request, folder, frozenset((*ids, *only)), Risk(max_risk), offline, as_json)
     if dry_run:
         outcome = session.plan_only()
     else:
@@ -92,14 +100,15 @@ class _Shown(NamedTuple):
 class _Session:
     """One run of `fix`: walks from diagnosis to proof until nothing is left that may be repaired."""
 
-    def __init__(self, request: Request, wanted: frozenset[str], highest: Risk, offline: bool, as_json: bool) -> None:
+    def __init__(
+        self, request: Request, folder: str, wanted: frozenset[str], highest: Risk, offline: bool, as_json: bool
+    ) -> None:
         self._request = request
         self._json = as_json
-        self._live = os.path.samefile(request.root, "/")
-        self._folder = "/" if self._live else request.root
-        self.store = Store(self._folder)
+        self._folder = folder
+        self.store = Store(folder)
         ids = {r.id for r in load_rules().rules}
-        self._limits = Limits(highest, offline, self._live, frozenset(), wanted & ids)
+        self._limits = Limits(highest, offline, folder == "/", wanted=wanted & ids)
         self._planned: Repair | None = None
         self._diagnosis: Diagnosis | None = None
         self._ended: list[Ended] = []
@@ -107,7 +116,7 @@ class _Session:
 
     def plan_only(self) -> str:
         """What would be done, without touching anything."""
-        shown = self._look(tried(self.store) if os.access(self.store.folder, os.R_OK) else frozenset())
+        shown = self._look(tried(self.store) if self.store.readable else frozenset())
         self._show(shown.repair)
         return "planned" if shown.repair.chosen else "nothing-to-do"
 

@@ -1,10 +1,8 @@
 """What `dlhealth history`, `show` and `undo` have in common: the transactions of a machine."""
 
-import os
-
 import click
 
-from dlhealth.cli.common import write
+from dlhealth.cli.common import folder_to_change, write
 from dlhealth.engine.repair import tell
 from dlhealth.txn.store import Record, Store
 
@@ -33,15 +31,9 @@ def command(root: str, as_json: bool) -> None:
 
 def store_at(root: str) -> Store:
     """Raises click.UsageError where it can't be read."""
-    if not os.path.isdir(root):
-        raise click.BadParameter(f"{root} is no folder", param_hint="--root")
-    store = Store("/" if os.path.samefile(root, "/") else root)
-    try:
-        os.listdir(store.folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise click.UsageError(f"only root may see what was changed ({store.folder}): use sudo") from error
+    store = Store(folder_to_change(root))
+    if not store.readable:
+        raise click.UsageError(f"only root may see what was changed ({store.folder}): use sudo")
     return store
 
 

@@ -6,7 +6,7 @@ import click
 
 from dlhealth.actions.base import Target
 from dlhealth.cli import Status
-from dlhealth.cli.common import write
+from dlhealth.cli.common import folder_to_change, write
 from dlhealth.cli.history import json_option, named, root_option, store_at
 from dlhealth.engine.repair import tell
 from dlhealth.txn.execute import Ended, recover, undo
@@ -45,7 +45,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         return Status.WARNINGS
     try:
         with store.locked():
-            ended = _take_back(store, "/" if os.path.samefile(root, "/") else root, record)
+            ended = _take_back(store, folder_to_change(root), record)
     except (Busy, OSError) as problem:
         raise click.ClickException(str(problem)) from problem
     _print(ended, as_json)

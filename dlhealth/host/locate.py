@@ -36,3 +36,11 @@ def host_at(where: str) -> Host:
         raise NotAMachine(f"{where}: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # a NUL byte
         raise NotAMachine("not a possible file name") from error
+
+
+def folder_at(where: str) -> str:
+    """The folder of a machine that can be changed: "/" for the running one. Raises NotAMachine."""
+    host = host_at(where)
+    if not isinstance(host, RootHost):
+        raise NotAMachine(f"{where} is a bundle, which can be diagnosed, not repaired")
+    return host.name

@@ -47,6 +47,17 @@ class Store:
         self.active = f"{self.folder}/active"
         self.history = f"{self.folder}/history"
 
+    @property
+    def readable(self) -> bool:
+        """Whether this user may see what is in it; a machine on which nothing was changed yet has none."""
+        try:
+            os.listdir(self.folder)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one. Raises Busy at once when somebody else is."""

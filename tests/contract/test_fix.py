@@ -1,0 +1,177 @@
+"""`fix`, `undo`, `history` and `show` as a person and a script use them, on a machine in a folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlhealth.testing import Machine
+
+pytestmark = pytest.mark.real_programs
+SWALLOWED = "export PATH=/usr/local/cuda/bin"
+
+
+def dlhealth(*words: str, answer: str = "") -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "dlhealth", *words]
+    return subprocess.run(command, capture_output=True, text=True, input=answer, check=False, timeout=60)
+
+
+def state(root: Path) -> dict[str, tuple[object, ...]]:
+    return {
+        str(p): (p.lstat().st_mode, p.lstat().st_uid, p.lstat().st_mtime_ns, p.lstat().st_ino)
+        for p in sorted(root.rglob("*"))
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    machine = Machine.debian12_gpu().append("/home/alice/.bashrc", f"{SWALLOWED}\n")
+    machine.file("/home/alice/.Xauthority", "cookie", uid=0).build(tmp_path)
+    return tmp_path
+
+
+def bashrc(root: Path) -> str:
+    return (root / "home/alice/.bashrc").read_text().splitlines()[-1]
+
+
+def test_a_dry_run_shows_each_change_and_touches_nothing(root: Path) -> None:
+    before = state(root)
+    done = dlhealth("fix", "--root", str(root), "--dry-run")
+    assert done.returncode == 3
+    assert f"- 15: {SWALLOWED}" in done.stdout
+    assert '+ 15: export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"' in done.stdout
+    assert "mv /home/alice/.Xauthority" in done.stdout
+    assert state(root) == before
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "\n"])
+def test_without_consent_nothing_happens(root: Path, answer: str) -> None:
+    before = {p: s for p, s in state(root).items() if "/var" not in p}
+    done = dlhealth("fix", "--root", str(root), answer=answer)
+    assert done.returncode == 3
+    assert {p: s for p, s in state(root).items() if "/var" not in p} == before
+
+
+def test_it_asks_once_repairs_proves_and_takes_back(root: Path) -> None:
+    done = dlhealth("fix", "--root", str(root), answer="y\n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("[y/N]") == 1
+    assert "Nothing is left that dlhealth knows to be wrong." in done.stdout
+    assert bashrc(root) == 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'
+    assert dlhealth("doctor", "--root", str(root)).returncode == 0
+    again = dlhealth("fix", "--root", str(root), "--yes")
+    assert (again.returncode, again.stderr) == (0, "")
+    (line,) = dlhealth("history", "--root", str(root)).stdout.splitlines()
+    name = line.split()[0]
+    assert "applied" in line
+    shown = dlhealth("show", name, "--root", str(root)).stdout
+    assert "done" in shown
+    assert "login-loop-xauthority-wrong-owner" in shown
+    undone = dlhealth("undo", "--root", str(root), "--yes")
+    assert undone.returncode == 0, undone.stderr
+    assert bashrc(root) == SWALLOWED
+    assert (root / "home/alice/.Xauthority").read_text() == "cookie"
+    assert "There is nothing to undo." in dlhealth("undo", "--root", str(root), "--yes").stdout
+
+
+def test_undo_keeps_what_the_administrator_changed_since(root: Path) -> None:
+    dlhealth("fix", "--root", str(root), "--yes")
+    mine = "export PATH=$HOME/bin:$PATH\n"
+    (root / "home/alice/.bashrc").write_text(mine)
+    undone = dlhealth("undo", "1", "--root", str(root), "--yes")
+    assert undone.returncode == 1
+    assert "was changed since, and is left as it is" in undone.stdout
+    assert (root / "home/alice/.bashrc").read_text() == mine
+    assert (root / "home/alice/.Xauthority").read_text() == "cookie"
+
+
+def test_one_finding_alone(root: Path) -> None:
+    done = dlhealth("fix", "login-loop-xauthority-wrong-owner", "--root", str(root), "--yes")
+    assert done.returncode == 3
+    assert "Still there: ld-library-path-malformed" in done.stdout
+    assert bashrc(root) == SWALLOWED
+    assert not (root / "home/alice/.Xauthority").exists()
+
+
+def test_json_says_all_of_it(root: Path) -> None:
+    def document(*words: str) -> dict[str, Any]:
+        done = dlhealth(*words, "--root", str(root), "--json")
+        made: dict[str, Any] = json.loads(done.stdout)
+        assert made["schema"] == 1
+        return made
+
+    planned = document("fix", "--dry-run")
+    assert (planned["outcome"], planned["transactions"]) == ("planned", [])
+    fixed = document("fix", "--yes")
+    assert fixed["outcome"] == "applied"
+    assert fixed["plan"]["digest"] == planned["plan"]["digest"]
+    assert fixed["diagnosis"]["verdict"] == "healthy"
+    (transaction,) = document("history")["transactions"]
+    assert transaction["id"] == fixed["transactions"][0]["id"]
+    assert [a["outcome"] for a in transaction["actions"]] == ["done", "done"]
+    assert document("show", transaction["id"])["transactions"] == [transaction]
+    assert document("undo", "--yes")["transaction"]["outcome"] == "undone"
+    assert document("undo", "--yes")["transaction"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fix", "login-loop"), "neither a rule nor a layer"),
+        (("fix", "--max-risk", "extreme"), "'extreme' is not one of"),
+        (("undo", "7"), "there is no transaction '7'"),
+        (("show", "nothing"), "there is no transaction 'nothing'"),
+    ],
+)
+def test_wrong_use_is_said(root: Path, words: tuple[str, ...], said: str) -> None:
+    done = dlhealth(*words, "--root", str(root))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bundle_can_not_be_repaired(tmp_path: Path) -> None:
+    bundle = str(tmp_path / "bundle.tar.gz")
+    assert dlhealth("capture", "-o", bundle).returncode == 0
+    for words in (("fix",), ("undo",), ("history",)):
+        done = dlhealth(*words, "--root", bundle)
+        assert done.returncode == 2
+        assert "which can be diagnosed, not repaired" in done.stderr
+
+
+def test_a_disk_whose_programs_can_not_run_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
+    Machine.debian12_gpu().mark("nvidia-smi", "install ok unpacked").build(tmp_path)
+    done = dlhealth("fix", "--root", str(tmp_path), "--yes", "--json")
+    fixed = json.loads(done.stdout)
+    assert (done.returncode, fixed["outcome"]) == (3, "refused")
+    assert "can't run here" in done.stderr
+    assert fixed["transactions"] == []
+
+
+def test_a_store_behind_a_link_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (root / "var/lib/dlhealth").symlink_to(elsewhere)
+    done = dlhealth("fix", "--root", str(root), "--yes")
+    assert done.returncode == 1
+    assert "is a link; nothing was changed" in done.stderr
+    assert list(elsewhere.iterdir()) == []
+    assert bashrc(root) == SWALLOWED
+
+
+def test_without_root_nothing_is_changed_and_the_store_is_not_shown(root: Path) -> None:
+    dlhealth("fix", "login-loop-xauthority-wrong-owner", "--root", str(root), "--yes")
+    for folder in (root, *root.parents):
+        if folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    before = state(root)
+    for words in (("fix", "--yes"), ("undo", "--yes"), ("history",), ("show", "1")):
+        code = f"import os, sys; os.setgid(65534); os.setuid(65534); sys.argv = {['dlhealth', *words, '--root', str(root)]}"
+        command = [sys.executable, "-c", f"import dlhealth.cli.{words[0]}, dlhealth.engine.load as l\n"
+                   f"l.load_rules()\nimport click._textwrap, dlhealth.report.repairs\n{code}\nimport dlhealth.cli\ndlhealth.cli.main()"]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        assert "root" in done.stderr
+    assert state(root) == before

@@ -1,0 +1,223 @@
+"""From a diagnosis to a proved repair: what is chosen, what is left to a person, what is taken back, what waits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dlhealth.actions import AptInstall, ByHand, ChangeMode, EditFile, MoveAside, Reboot, UpdateInitramfs, WriteFile
+from dlhealth.actions.base import CommandFailed, Target
+from dlhealth.engine.choose import Limits, Repair, choose, merge
+from dlhealth.engine.diagnose import diagnose
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.repair import carry_out, confirm_after_reboot, tell, tried
+from dlhealth.engine.rule import Rule
+from dlhealth.host.base import Host
+from dlhealth.host.root import RootHost
+from dlhealth.model import Action, Diagnosis, Evidence, Finding, Layer, Plan, Risk, Severity, Stage
+from dlhealth.probes import Options
+from dlhealth.txn.execute import undo
+from dlhealth.txn.store import Store
+
+EDIT = EditFile("/etc/one", ((1, "bad", "good"),))
+
+
+def fault(
+    identity: str,
+    *ladder: Plan,
+    file: str = "/etc/one",
+    severity: Severity = Severity.ERROR,
+    explains: tuple[str, ...] = (),
+    stage: Stage = Stage.ENVIRONMENT,
+) -> Rule:
+    """A rule that finds "bad" in a file."""
+
+    class Fault(Rule):
+        def detect(self, host: Host) -> Iterator[Finding]:
+            if "bad" in (host.text(file) or ""):
+                yield self.finding("host", f"{file} is bad", Evidence(file, "bad"))
+
+        def remedies(self, finding: Finding) -> Iterator[Plan]:
+            yield from ladder
+
+    rule = Fault()
+    rule.id, rule.severity, rule.explains, rule.stage, rule.layer = identity, severity, explains, stage, Layer.LOGIN
+    return rule
+
+
+class Patient:
+    def __init__(self, root: Path, *rules: Rule) -> None:
+        self.rules = {rule.id: rule for rule in rules}
+        self.root = root
+        (root / "etc").mkdir()
+        for name in ("one", "two"):
+            (root / "etc" / name).write_text("bad\n")
+        self.store = Store(str(root))
+
+    def look(self) -> Diagnosis:
+        return diagnose(list(self.rules.values()), Facts(RootHost(str(self.root)), Options()))
+
+    def choose(self, limits: Limits | None = None) -> Repair:
+        return choose(self.look(), self.rules, Facts(RootHost(str(self.root)), Options()), limits or Limits())
+
+    def repair(self, limits: Limits | None = None) -> tuple[str, tuple[str, ...]]:
+        with self.store.locked():
+            ended = carry_out(
+                self.choose(limits), self.look(), self.store, str(self.root), self.look, lambda text: None
+            )
+        return ended.outcome, ended.said
+
+    def text(self, name: str = "one") -> str:
+        return (self.root / "etc" / name).read_text()
+
+
+def low(*actions: Action, **fields: bool) -> Plan:
+    return Plan("do it", Risk.LOW, actions, **fields)
+
+
+def test_the_mildest_plan_that_is_allowed_is_chosen(tmp_path: Path) -> None:
+    ladder = (
+        low(ByHand("Ask the owner")),
+        low(AptInstall(("x",)), network=True),
+        Plan("edit", Risk.MEDIUM, (EDIT,)),
+        Plan("move", Risk.HIGH, (MoveAside("/etc/one"),)),
+    )
+    patient = Patient(tmp_path, fault("one-bad", *ladder))
+    assert patient.choose().actions == (AptInstall(("x",)),)
+    assert patient.choose(Limits(offline=True)).actions == (EDIT,)
+    left = patient.choose(Limits(Risk.LOW, offline=True)).left
+    assert [(x.finding.id, x.reason, x.by_hand) for x in left] == [
+        ("one-bad", "a person has to do this", ("Ask the owner",))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "limits", "reason"),
+    [
+        (Plan("edit", Risk.HIGH, (EDIT,)), Limits(), "its risk is high: --max-risk high allows it"),
+        (low(AptInstall(("x",)), network=True), Limits(offline=True), "it needs the network"),
+        (
+            low(Reboot()),
+            Limits(live=False),
+            "only the running machine can do this: start it, then run dlhealth fix there",
+        ),
+    ],
+)
+def test_why_something_is_left(plan: Plan, limits: Limits, reason: str, tmp_path: Path) -> None:
+    repair = Patient(tmp_path, fault("one-bad", plan)).choose(limits)
+    assert [x.reason for x in repair.left] == [reason]
+    assert not repair.chosen
+    assert not repair.actions
+
+
+def test_no_remedy_is_said(tmp_path: Path) -> None:
+    repair = Patient(tmp_path, fault("one-bad")).choose()
+    assert [x.reason for x in repair.left] == ["there is no repair that dlhealth could carry out"]
+
+
+def test_a_consequence_is_never_repaired_while_its_cause_stands(tmp_path: Path) -> None:
+    two = EditFile("/etc/two", ((1, "bad", "good"),))
+    rules = fault("cause-bad", low(EDIT), explains=("effect-bad",)), fault("effect-bad", low(two), file="/etc/two")
+    patient = Patient(tmp_path, *rules)
+    assert patient.choose().actions == (EDIT,)
+    assert patient.choose(Limits(wanted=frozenset({"effect-bad"}))).actions == (EDIT,)
+
+
+def test_a_note_is_repaired_only_when_it_is_named(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("one-bad", low(EDIT), severity=Severity.NOTE))
+    assert patient.choose() == Repair((), (), ())
+    assert patient.choose(Limits(wanted=frozenset({"one-bad"}))).actions == (EDIT,)
+
+
+def test_repairs_go_in_the_order_of_their_stages(tmp_path: Path) -> None:
+    two = EditFile("/etc/two", ((1, "bad", "good"),))
+    patient = Patient(
+        tmp_path,
+        fault("late-bad", low(EDIT), stage=Stage.APPLICATIONS),
+        fault("soon-bad", low(two), file="/etc/two", stage=Stage.DISK),
+    )
+    assert patient.choose().actions == (two, EDIT)
+
+
+def test_actions_are_merged() -> None:
+    first = low(EditFile("/f", ((1, "a", "b"),)), UpdateInitramfs("6.1"), Reboot())
+    second = low(EditFile("/f", ((3, "c", None),)), WriteFile("/g", "x"), UpdateInitramfs("6.1"))
+    assert merge([first, second]) == (
+        EditFile("/f", ((1, "a", "b"), (3, "c", None))),
+        WriteFile("/g", "x"),
+        UpdateInitramfs("6.1"),
+    )
+
+
+def test_plans_that_disagree_about_a_file_go_one_after_the_other(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("a-bad", low(EDIT)), fault("b-bad", low(MoveAside("/etc/one"))))
+    repair = patient.choose()
+    assert repair.actions == (EDIT,)
+    assert [(x.finding.id, x.reason) for x in repair.left] == [
+        ("b-bad", "another repair changes the same file: run dlhealth fix again")
+    ]
+
+
+def test_what_helps_is_applied_told_and_undone(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("one-bad", low(EDIT)))
+    assert patient.repair() == ("applied", ())
+    assert patient.text() == "good\n"
+    assert patient.choose() == Repair((), (), ())
+    (record,) = patient.store.ended()
+    told = tell(record)
+    assert [(k, o) for k, _, o in told.actions] == [("edit-file", "done")]
+    assert [f["id"] for f in told.findings] == ["one-bad"]
+    assert undo(patient.store, Target(str(tmp_path), record.id), record).outcome == "undone"
+    assert patient.text() == "bad\n"
+    assert [o for _, _, o in tell(patient.store.ended()[0]).actions] == ["reverted"]
+
+
+def test_what_does_not_help_is_taken_back_and_not_tried_again(tmp_path: Path) -> None:
+    useless = low(EditFile("/etc/one", ((1, "bad", "bad indeed"),)))
+    two = EditFile("/etc/two", ((1, "bad", "good"),))
+    patient = Patient(tmp_path, fault("one-bad", useless), fault("two-bad", low(two), file="/etc/two"))
+    assert patient.repair() == ("rolled-back", ("one-bad (host) is still there",))
+    assert (patient.text("one"), patient.text("two")) == ("bad\n", "bad\n")
+    failed = tried(patient.store)
+    repair = patient.choose(Limits(tried=failed))
+    assert repair.actions == (two,)
+    assert "did not hold before" in repair.left[0].reason
+    assert patient.choose(Limits(tried=failed, wanted=frozenset({"one-bad"}))).actions == useless.actions
+    assert not patient.choose(Limits(given_up=failed, wanted=frozenset({"one-bad"}))).actions
+
+
+def test_what_breaks_something_else_is_taken_back(tmp_path: Path) -> None:
+    harm = low(EDIT, WriteFile("/etc/three", "bad\n"))
+    patient = Patient(tmp_path, fault("one-bad", harm), fault("three-bad", file="/etc/three"))
+    assert patient.repair() == ("rolled-back", ("three-bad (host) is new",))
+    assert not (tmp_path / "etc/three").exists()
+    assert len(tried(patient.store)) == 1
+
+
+def test_what_can_not_even_begin_changes_nothing(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("one-bad", low(EDIT, AptInstall(("x",)))))
+    with pytest.raises(CommandFailed, match="can't run here"):
+        patient.repair()
+    assert patient.text() == "bad\n"
+    assert patient.store.ended() == []
+    assert patient.store.current() is None
+
+
+@pytest.mark.parametrize(("helps", "outcome"), [(True, "applied"), (False, "rolled-back")])
+def test_across_a_reboot(helps: bool, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = tmp_path / "boot_id"
+    boot.write_text("first\n")
+    monkeypatch.setattr("dlhealth.txn.execute.BOOT_ID", str(boot))
+    change = EDIT if helps else ChangeMode("/etc/one", 0o600)
+    patient = Patient(tmp_path, fault("one-bad", Plan("edit", Risk.LOW, (change,), reboot=True)))
+    mode = (tmp_path / "etc/one").stat().st_mode
+    assert patient.repair() == ("awaiting-reboot", ())
+    with patient.store.locked():
+        assert confirm_after_reboot(patient.store, str(tmp_path), patient.look) is None
+        boot.write_text("second\n")
+        ended = confirm_after_reboot(patient.store, str(tmp_path), patient.look)
+    assert ended
+    assert ended.outcome == outcome
+    assert patient.text() == ("good\n" if helps else "bad\n")
+    assert (tmp_path / "etc/one").stat().st_mode == mode
+    assert confirm_after_reboot(patient.store, str(tmp_path), patient.look) is None
