@@ -65,7 +65,9 @@ class Store:
             if os.path.islink(self._root + part):
                 # On a disk that is not this machine's, a link could lead the store anywhere.
                 raise OSError(f"{part} of {self._root or '/'} is a link")
-        os.makedirs(self.history, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(self.folder), exist_ok=True)
+        for folder in (self.folder, self.history):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
         fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
