@@ -205,7 +205,7 @@ def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
         target.command(*_APT, *words, timeout=_SECONDS)
         return
     if leaving:
-        target.command("dpkg", "--force-depends", "--purge", *leaving, timeout=_SECONDS)
+        target.command("dpkg", "--force-depends", "--remove", *leaving, timeout=_SECONDS)
     if debs:
         target.command("dpkg", "--force-depends", "--force-confold", "--install", *debs, timeout=_SECONDS)
 
@@ -217,7 +217,7 @@ def _restore(target: "Target", before: "Observed") -> None:
     target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
     now = _installed(target)["packages"]
     old = {n: v.split(" ")[0] for n, v in before["packages"].items() if v.split(" ")[1][1:2] == "i"}
-    new = {n: v.split(" ")[0] for n, v in now.items() if v.split(" ")[1][1:2] != "n"}
+    new = {n: v.split(" ")[0] for n, v in now.items() if v.split(" ")[1][1:2] not in "nc"}
     pool = target.names(POOL)
     debs = []
     for name, version in old.items():
@@ -228,7 +228,10 @@ def _restore(target: "Target", before: "Observed") -> None:
         if deb is None:
             raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
         debs.append(f"{POOL}/{deb}")
-    _exchange(target, debs, [name for name in new if name not in old and name not in before["packages"]])
+    _exchange(target, debs, [name for name in new if name not in old])
+    strange = [name for name in _installed(target)["packages"] if name not in before["packages"]]
+    if strange:  # their configuration is left
+        target.command("dpkg", "--purge", *strange, timeout=_SECONDS)
     automatic = [n for n in before["auto"] if n in old or f"{n}:amd64" in old]
     if automatic:
         target.command("apt-mark", "auto", *automatic, timeout=60)
