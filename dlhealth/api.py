@@ -2,6 +2,7 @@
 
 from dlhealth.actions import (
     AptInstall,
+    AptPurgeReinstall,
     AptRemove,
     AptUnhold,
     ByHand,
@@ -91,6 +92,7 @@ __all__ = [
     "AptFailures",
     "AptHistory",
     "AptInstall",
+    "AptPurgeReinstall",
     "AptRemove",
     "AptSources",
     "AptUnhold",

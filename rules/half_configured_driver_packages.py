@@ -21,6 +21,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptFailures,
+    AptPurgeReinstall,
     DpkgConfigure,
     Evidence,
     Finding,
@@ -94,8 +95,12 @@ class HalfConfiguredDriverPackages(Rule):
             severity=Severity.ERROR if failed else Severity.WARNING,
         )
 
-    def remedies(self, finding: Finding) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, packages: Packages) -> Iterator[Plan]:
         yield Plan("Configure what is unpacked", Risk.LOW, (DpkgConfigure(),))
+        yield Plan(
+            "Purge the driver and install the same version again", Risk.HIGH,
+            (AptPurgeReinstall(packages.driver_family),), network=True,
+        )  # fmt: skip
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    AptPurgeReinstall,
     ByHand,
     CudaToolkits,
     DriverLibraries,
@@ -31,6 +32,7 @@ from dlhealth.api import (
     Layer,
     LoaderConfig,
     Machine,
+    Packages,
     Plan,
     RefreshLoaderCache,
     Risk,
@@ -110,7 +112,9 @@ class LibcudaMissingFromLoader(Rule):
             cache="",
         )
 
-    def remedies(self, finding: Finding, driver: DriverPackages | None, runfile: Runfile) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, driver: DriverPackages | None, packages: Packages | None, runfile: Runfile
+    ) -> Iterator[Plan]:
         if finding.detail["cache"]:
             yield Plan("Rebuild the loader's cache", Risk.LOW, (RefreshLoaderCache(),))
             return
@@ -126,6 +130,11 @@ class LibcudaMissingFromLoader(Rule):
                 f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names, reinstall=True), RefreshLoaderCache()),
                 network=True,
             )  # fmt: skip
+            if packages:
+                yield Plan(
+                    "Purge the driver and install the same version again", Risk.HIGH,
+                    (AptPurgeReinstall(packages.driver_family), RefreshLoaderCache()), network=True,
+                )  # fmt: skip
             return
         yield Plan(
             "Install the driver's libraries", Risk.MEDIUM,

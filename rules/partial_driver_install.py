@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    AptPurgeReinstall,
     DriverLibraries,
     DriverPackage,
     DriverPackages,
@@ -121,11 +122,15 @@ class PartialDriverInstall(Rule):
             unmet=" ".join(dict.fromkeys(name for _, name in unmet)),
         )
 
-    def remedies(self, finding: Finding, driver: DriverPackages) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
         names = tuple(finding.detail["unmet"].split()) or driver.complete
         if finding.detail["utils"]:
             names = tuple(n for n in names if "utils" in n or n.endswith("smi")) or names
         yield Plan(f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names),), network=True)
+        yield Plan(
+            "Purge the driver and install the same version again", Risk.HIGH,
+            (AptPurgeReinstall(packages.driver_family), AptInstall(names)), network=True,
+        )  # fmt: skip
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

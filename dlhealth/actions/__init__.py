@@ -7,7 +7,7 @@ command does the same by hand, that command.
 from typing import TYPE_CHECKING, Any
 
 from dlhealth.actions.files import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
-from dlhealth.actions.packages import AptInstall, AptRemove, AptUnhold, DpkgConfigure, PipInstall
+from dlhealth.actions.packages import AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure, PipInstall
 from dlhealth.actions.system import (
     ByHand,
     DkmsBuild,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AptInstall",
+    "AptPurgeReinstall",
     "AptRemove",
     "AptUnhold",
     "ByHand",

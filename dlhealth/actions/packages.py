@@ -58,13 +58,42 @@ class AptRemove(NamedTuple):
         _prepare(target, ["purge" if self.purge else "remove", *self.packages], self.packages)
 
     def observe(self, target: "Target") -> "Observed":
-        return _installed(target)
+        return _with_configuration(target, self.packages) if self.purge else _installed(target)
 
     def after(self, target: "Target", before: "Observed") -> "Observed | None":
         return None
 
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command(*_APT, "purge" if self.purge else "remove", *self.packages, timeout=_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        _restore(target, before)
+
+
+class AptPurgeReinstall(NamedTuple):
+    """Purge these packages, with their configuration, and install the same versions again: the last rung. It begins
+    only when every package that goes lies here to come back; what else apt would remove stops it."""
+
+    packages: tuple[str, ...]
+
+    def summary(self) -> str:
+        names = " ".join(self.packages)
+        return f"apt-get purge {names} && apt-get install {names}"
+
+    def prepare(self, target: "Target") -> None:
+        _prepare(target, ["purge", *self.packages], self.packages)
+
+    def observe(self, target: "Target") -> "Observed":
+        return _with_configuration(target, self.packages)
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command(*_APT, "purge", *self.packages, timeout=_SECONDS)
+        # Whole, whatever state they were in; with the configuration that they bring.
+        whole = {n: f"{v.split(' ')[0]} ii " for n, v in before["packages"].items() if v.split(" ")[1][1:2] not in "nc"}
+        _restore(target, {"packages": whole, "auto": before["auto"]})
 
     def revert(self, target: "Target", before: "Observed") -> None:
         _restore(target, before)
@@ -136,6 +165,13 @@ def _installed(target: "Target") -> "Observed":
     listed = target.command("dpkg-query", "-W", "-f", form, timeout=60).stdout
     automatic = target.command("apt-mark", "showauto", timeout=60).stdout.split()
     return {"packages": dict(line.split("\t") for line in listed.splitlines()), "auto": sorted(automatic)}
+
+
+def _with_configuration(target: "Target", names: tuple[str, ...]) -> "Observed":
+    """Also what a purge deletes besides: configuration, which an administrator may have edited."""
+    listed = target.command("dpkg-query", "-W", "-f", "${Conffiles}\n", *names, timeout=60, check=False).stdout
+    paths = [line.split()[0] for line in listed.splitlines() if line.strip()]
+    return {**_installed(target), "configuration": {p: target.state(p).to_json() for p in paths}}
 
 
 def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) -> None:
@@ -211,8 +247,9 @@ def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
 
 
 def _restore(target: "Target", before: "Observed") -> None:
-    """Bring the set of packages back to what it was, from the pool."""
+    """Bring the set of packages back to what it was, from the pool, and their configuration."""
     from dlhealth.actions.base import CommandFailed
+    from dlhealth.host.change import State
 
     target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
     now = _installed(target)["packages"]
@@ -232,6 +269,8 @@ def _restore(target: "Target", before: "Observed") -> None:
     strange = [name for name in _installed(target)["packages"] if name not in before["packages"]]
     if strange:  # their configuration is left
         target.command("dpkg", "--purge", *strange, timeout=_SECONDS)
+    for path, state in before.get("configuration", {}).items():
+        target.put(path, State.from_json(state))
     automatic = [n for n in before["auto"] if n in old or f"{n}:amd64" in old]
     if automatic:
         target.command("apt-mark", "auto", *automatic, timeout=60)

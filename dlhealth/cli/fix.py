@@ -112,7 +112,7 @@ class _Session:
         self._planned: Repair | None = None
         self._diagnosis: Diagnosis | None = None
         self._ended: list[Ended] = []
-        self._given_up: set[str] = set()
+        self._given_up: set[tuple[str, str]] = set()
 
     def plan_only(self) -> str:
         """What would be done, without touching anything."""
@@ -140,7 +140,7 @@ class _Session:
                 break
             # Of what was taken back, only what did not help is given up where that is known; the rest is tried again.
             failed = tried(self.store)
-            chosen = {c.finding.fingerprint for c in shown.repair.chosen}
+            chosen = {(c.finding.fingerprint, c.plan.summary) for c in shown.repair.chosen}
             if outcomes[-1] == "rolled-back":
                 self._given_up |= chosen & failed or chosen
         return max(outcomes, key=_BY_WEIGHT.index)
@@ -184,7 +184,7 @@ class _Session:
         self._diagnosis = examined.diagnosis
         return examined
 
-    def _look(self, failed: frozenset[str]) -> _Shown:
+    def _look(self, failed: frozenset[tuple[str, str]]) -> _Shown:
         examined = self._examine()
         rules = {rule.id: rule for rule in examined.rules}
         limits = self._limits._replace(tried=failed, given_up=frozenset(self._given_up))

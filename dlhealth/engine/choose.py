@@ -31,15 +31,15 @@ _ONLY_LIVE = (LoadModules, ReloadModules, Reboot, RestartUnit)
 
 class Limits(NamedTuple):
     """What a repair may be: `highest` risk, whether it may use the network, whether the machine is the one that runs.
-    `tried` are fingerprints of findings whose repair did not hold before, `given_up` of those that did not now;
-    `wanted` are the rules to repair, all where it is empty. Who names a rule asks for one that was tried before again,
-    and for what is only worth a note."""
+    `tried` are the repairs that did not hold before, `given_up` those that did not now, each as the fingerprint of the
+    finding and the summary of the plan: the next rung of the ladder follows. `wanted` are the rules to repair, all where
+    it is empty. Who names a rule asks for what was tried before again, and for what is only worth a note."""
 
     highest: Risk = Risk.MEDIUM
     offline: bool = False
     live: bool = True
-    tried: frozenset[str] = frozenset()
-    given_up: frozenset[str] = frozenset()
+    tried: frozenset[tuple[str, str]] = frozenset()
+    given_up: frozenset[tuple[str, str]] = frozenset()
     wanted: frozenset[str] = frozenset()
 
 
@@ -120,11 +120,7 @@ def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], wanted: Collecti
 
 def _mildest(finding: Finding, ladder: Sequence[Plan], limits: Limits) -> tuple[Plan | None, str]:
     """The first plan that is allowed, or why the mildest is not."""
-    if finding.fingerprint in limits.given_up:
-        return None, "its repair did not help and was taken back"
-    if finding.fingerprint in limits.tried and finding.id not in limits.wanted:
-        return None, f"the same repair did not hold before; to try it again: dlhealth fix {finding.id}"
-    reasons = [_refusal(p, limits) for p in ladder]
+    reasons = [_refusal(p, limits) or _failed_before(finding, p, limits) for p in ladder]
     allowed = next((p for p, reason in zip(ladder, reasons, strict=True) if not reason), None)
     return allowed, reasons[0] if reasons else "there is no repair that dlhealth could carry out"
 
@@ -138,6 +134,15 @@ def _refusal(plan: Plan, limits: Limits) -> str:
         return f"its risk is {plan.risk.value}: --max-risk {plan.risk.value} allows it"
     if plan.network and limits.offline:
         return "it needs the network"
+    return ""
+
+
+def _failed_before(finding: Finding, plan: Plan, limits: Limits) -> str:
+    tried = (finding.fingerprint, plan.summary)
+    if tried in limits.given_up:
+        return "its repair did not help and was taken back"
+    if tried in limits.tried and finding.id not in limits.wanted:
+        return f"the same repair did not hold before; to try it again: dlhealth fix {finding.id}"
     return ""
 
 

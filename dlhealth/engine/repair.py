@@ -67,14 +67,17 @@ def confirm_after_reboot(store: Store, folder: str, look: Look) -> Ended | None:
     return confirm(store, Target(folder, record.id), lambda: _prove(look(), plan["findings"], plan["known"]))
 
 
-def tried(store: Store) -> frozenset[str]:
-    """Fingerprints of findings whose repair did not hold: not tried again on the same evidence."""
-    failed: set[str] = set()
+def tried(store: Store) -> frozenset[tuple[str, str]]:
+    """Repairs that did not hold, as the fingerprint of the finding and the summary of the plan: not tried again on the
+    same evidence."""
+    found: set[tuple[str, str]] = set()
     for record in store.ended():
         if record.outcome == "rolled-back":
             ends = [e for e in read_events(record.folder) if e.kind == "COMMIT"]
-            failed.update(ends[-1].fields.get("failed", ()) if ends else ())
-    return frozenset(failed)
+            failed = ends[-1].fields.get("failed", ()) if ends else ()
+            plan = read_json(f"{record.folder}/plan.json")
+            found.update((f["fingerprint"], f["summary"]) for f in plan["findings"] if f["fingerprint"] in failed)
+    return frozenset(found)
 
 
 def tell(record: Record) -> Told:

@@ -110,6 +110,20 @@ class Packages(NamedTuple):
         """Those that the administrator put on hold."""
         return tuple(p for p in self.all() if p.want == "hold")
 
+    @property
+    def driver_family(self) -> tuple[str, ...]:
+        """Names of all packages of the driver and its companions (nvidia-settings, nvidia-persistenced, …), without
+        CUDA's and cuDNN's: what goes and comes when the driver is installed anew."""
+        return tuple(
+            sorted(
+                {
+                    p.name
+                    for p in self.all()
+                    if p.unpacked and p.gpu and not p.name.startswith(("cuda", "cudnn", "libcudnn", "nvidia-cuda"))
+                }
+            )
+        )
+
     def unmet(self) -> tuple[tuple[Package, str], ...]:
         """Packages of NVIDIA whose dependency on a library of NVIDIA nothing installed fulfils, as after a removal by
         force, with the name of the first that would. (A module may come in ways that no dependency tells.)"""

@@ -13,6 +13,18 @@ from typing import Any
 
 import pytest
 
+from dlhealth.actions.base import Target
+from dlhealth.engine.choose import Limits, choose
+from dlhealth.engine.diagnose import diagnose
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import load_rules
+from dlhealth.engine.repair import carry_out
+from dlhealth.host.root import RootHost
+from dlhealth.model import Diagnosis, Risk
+from dlhealth.probes import Options
+from dlhealth.testing import Machine
+from dlhealth.txn.execute import undo
+from dlhealth.txn.store import Store
 from tests.lab import faults
 from tests.lab.conftest import Fresh, Table
 from tests.lab.lab import LabMachine
@@ -112,3 +124,58 @@ def test_without_the_network_nothing_is_changed(fresh: Fresh) -> None:
     status, fixed = dlhealth(lab, "fix", "--yes")
     assert (status, fixed["outcome"]) == (3, "refused"), fixed
     assert (snapshot(lab.root), packages(lab)) == (before, installed)
+
+
+def test_the_last_rung_purges_and_reinstalls(fresh: Fresh, table: Table) -> None:
+    """The mild repair of a deleted library is taken for tried: what is left is purge and reinstall, and its undo."""
+    lab = fresh("nvidia")
+    faults.libraries_deleted_by_hand(lab)
+    mine = lab.root / "etc/nvidia/current/nvidia-load.conf"
+    mine.write_text(mine.read_text() + "# mine\n")
+    before, installed = snapshot(lab.root), packages(lab)
+    rules = load_rules("/nonexistent").rules
+    by_id = {rule.id: rule for rule in rules}
+
+    def look() -> tuple[Diagnosis, Facts]:
+        known = Facts(RootHost(str(lab.root)), Options())
+        return diagnose(rules, known), known
+
+    diagnosis, known = look()
+    (finding,) = [d for d in diagnosis.findings if d.finding.id == "libcuda-missing-from-loader"]
+    assert finding.remedy
+    given_up = frozenset({(finding.finding.fingerprint, finding.remedy.summary)})
+    repair = choose(diagnosis, by_id, known, Limits(Risk.HIGH, live=False, given_up=given_up))
+    assert [type(a).__name__ for a in repair.actions] == ["AptPurgeReinstall", "RefreshLoaderCache"]
+    store, started = Store(str(lab.root)), time.monotonic()
+    with store.locked():
+        ended = carry_out(repair, diagnosis, store, str(lab.root), lambda: look()[0], print)
+        assert (ended.outcome, ended.said) == ("applied", ())
+        table.row("purge and reinstall", repaired=True, seconds=round(time.monotonic() - started, 1))
+        assert doctor(lab.root)[1]["verdict"] == "healthy"
+        assert packages(lab) == installed
+        assert "# mine" not in mine.read_text()
+        assert undo(store, Target(str(lab.root), ended.record.id), ended.record).outcome == "undone"
+    assert "# mine" in mine.read_text()
+    assert packages(lab) == installed
+    table.row("purge and reinstall", undone="stays whole")
+    kept = snapshot(lab.root)
+    assert {p for p in before if p not in kept} == set()
+
+
+def test_switch_to_the_branch_that_the_gpu_needs_and_back(fresh: Fresh, table: Table) -> None:
+    lab = fresh("nvidia")
+    Machine().gpu(device="1180").build(lab.root)  # a GeForce GTX 680
+    installed = packages(lab)
+    _, report = doctor(lab.root)
+    table.row("a GPU of an old branch", found="legacy-gpu-needs-470-390-340" in roots(report))
+    started = time.monotonic()
+    status, fixed = dlhealth(lab, "fix", "legacy-gpu-needs-470-390-340", "--yes", "--max-risk", "high")
+    assert fixed["outcome"] == "applied", json.dumps(fixed, indent=1)
+    now = packages(lab)
+    assert "nvidia-tesla-470-driver" in now
+    table.row("a GPU of an old branch", repaired=status in (0, 1), seconds=round(time.monotonic() - started, 1))
+    gone = {line.split()[0] for line in installed.splitlines()} - {line.split()[0] for line in now.splitlines()}
+    assert not [name for name in gone if "nvidia" not in name and "cuda" not in name]
+    assert dlhealth(lab, "undo", "--yes")[1]["transaction"]["outcome"] == "undone"
+    assert packages(lab) == installed
+    table.row("a GPU of an old branch", undone=True)
