@@ -112,14 +112,16 @@ class Packages(NamedTuple):
 
     @property
     def driver_family(self) -> tuple[str, ...]:
-        """Names of all packages of the driver and its companions (nvidia-settings, nvidia-persistenced, …), without
-        CUDA's and cuDNN's: what goes and comes when the driver is installed anew."""
+        """Names of all packages of the driver and its companions (nvidia-settings, Debian's glx alternatives, …), without
+        CUDA's, cuDNN's and those for containers: what goes and comes when the driver is installed anew."""
         return tuple(
             sorted(
                 {
                     p.name
                     for p in self.all()
-                    if p.unpacked and p.gpu and not p.name.startswith(("cuda", "cudnn", "libcudnn", "nvidia-cuda"))
+                    if p.unpacked
+                    and (p.gpu or "nvidia" in p.name or p.name.startswith(("glx-", "update-glx")))
+                    and not re.match(r"cud(a|nn)|libcudnn|nvidia-cuda|(lib)?nvidia-container|nvidia-docker", p.name)
                 }
             )
         )
