@@ -7,7 +7,8 @@
      return CALL CODE                              that call returns that error
      hang CALL, segfault CALL, nonsense CALL       that call never returns, crashes, or fills what it gives with rubbish
 
-   Only what dlhealth calls is here. Built with: cc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 */
+   Only what dlhealth calls is here. Built with: cc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1; with
+   -DSCRIPT='"/etc/script"' it reads that file where the variable is not set. */
 
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifndef SCRIPT
+#define SCRIPT "/nonexistent"
+#endif
 #define SUCCESS 0
 #define INVALID_ARGUMENT 2
 #define LIMIT 8
@@ -37,7 +41,7 @@ static struct device devices[LIMIT];
 /* Read the script for one call: what it must return. Does not come back from "hang" and "segfault". */
 static int behave(const char *call, int *nonsense) {
   const char *path = getenv("DLHEALTH_NVML_SCRIPT");
-  FILE *file = path ? fopen(path, "r") : NULL;
+  FILE *file = fopen(path ? path : SCRIPT, "r");
   char line[256], word[80];
   int code = SUCCESS, number;
   *nonsense = 0;
