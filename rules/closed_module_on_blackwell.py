@@ -81,7 +81,7 @@ class ClosedModuleOnBlackwell(Rule):
             yield Plan(
                 f"Install the open kernel module of branch {offer[0]}",
                 Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
+                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
                 reboot=True,
                 network=True,
             )

@@ -84,7 +84,7 @@ class DriverTooOldForNewGpu(Rule):
             yield Plan(
                 f"Install branch {offer[0]} of the distribution",
                 Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
+                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
                 reboot=True,
                 network=True,
             )

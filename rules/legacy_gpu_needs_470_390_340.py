@@ -90,7 +90,7 @@ class LegacyGpuNeeds470390340(Rule):
             yield Plan(
                 f"Switch to branch {branch}, the last one for this GPU",
                 Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
+                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
                 reboot=True,
                 network=True,
             )

@@ -87,7 +87,7 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
             yield Plan(
                 f"Switch to branch {branch}, the last one for this GPU",
                 Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
+                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
                 reboot=True,
                 network=True,
             )

@@ -17,20 +17,24 @@ _SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?")
 
 class AptInstall(NamedTuple):
     """Install or upgrade packages ("name" or "name=version"); `reinstall` also when they are installed already.
-    `may_remove` is all that may go in exchange: anything else that apt would remove stops the plan."""
+    `remove` goes in exchange, and `may_remove` may: anything else that apt would remove stops the plan."""
 
     packages: tuple[str, ...]
     reinstall: bool = False
     may_remove: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        return f"apt-get install {'--reinstall ' if self.reinstall else ''}{' '.join(self.packages)}"
+        return " ".join(["apt-get install", *["--reinstall"] * self.reinstall, *self._names()])
+
+    def _names(self) -> list[str]:
+        return [*self.packages, *(f"{name}-" for name in self.remove)]
 
     def _words(self) -> list[str]:
-        return ["install", *(["--reinstall"] if self.reinstall else []), "--allow-downgrades", *self.packages]
+        return ["install", *["--reinstall"] * self.reinstall, "--allow-downgrades", *self._names()]
 
     def prepare(self, target: "Target") -> None:
-        _prepare(target, self._words(), self.may_remove)
+        _prepare(target, self._words(), (*self.may_remove, *self.remove))
 
     def observe(self, target: "Target") -> "Observed":
         return _installed(target)

@@ -118,6 +118,13 @@ class Drivers(NamedTuple):
         same = len(both) == 2 and both[0].version == both[1].version and both[1].open in (both[0].open, None)
         return tuple(both[:1] if same else both)
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The packages that have to be told to go when another branch comes: Debian's drivers are installed beside each
+        other (-common serves several), elsewhere one replaces the other."""
+        names = self.packages if self.system.startswith("debian") else ()
+        return tuple(name for name in names if not name.endswith("-common"))
+
     def offer(self, lowest: int, highest: int | None, *, open_flavour: bool, near: int) -> tuple[int, str, str] | None:
         """A package of the distribution that installs a driver of these branches: branch, name, newest kernel that its
         changelog names. The branch `near`, or else the newest. None where none is known, or where the driver did not
