@@ -1,22 +1,39 @@
 """`fix`, `undo`, `history` and `show` as a person and a script use them, on a machine in a folder."""
 
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from dlhealth.cli import run
 from dlhealth.testing import Machine
 
 pytestmark = pytest.mark.real_programs
 SWALLOWED = "export PATH=/usr/local/cuda/bin"
 
 
-def dlhealth(*words: str, answer: str = "") -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "dlhealth", *words]
-    return subprocess.run(command, capture_output=True, text=True, input=answer, check=False, timeout=60)
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def dlhealth(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def go(*words: str, answer: str = "") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        capfd.readouterr()
+        return Done(run(words), *capfd.readouterr())
+
+    return go
 
 
 def state(root: Path) -> dict[str, tuple[object, ...]]:
@@ -37,7 +54,7 @@ def bashrc(root: Path) -> str:
     return (root / "home/alice/.bashrc").read_text().splitlines()[-1]
 
 
-def test_a_dry_run_shows_each_change_and_touches_nothing(root: Path) -> None:
+def test_a_dry_run_shows_each_change_and_touches_nothing(dlhealth: Run, root: Path) -> None:
     before = state(root)
     done = dlhealth("fix", "--root", str(root), "--dry-run")
     assert done.returncode == 3
@@ -48,14 +65,14 @@ def test_a_dry_run_shows_each_change_and_touches_nothing(root: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "n\n", "\n"])
-def test_without_consent_nothing_happens(root: Path, answer: str) -> None:
+def test_without_consent_nothing_happens(dlhealth: Run, root: Path, answer: str) -> None:
     before = {p: s for p, s in state(root).items() if "/var" not in p}
     done = dlhealth("fix", "--root", str(root), answer=answer)
     assert done.returncode == 3
     assert {p: s for p, s in state(root).items() if "/var" not in p} == before
 
 
-def test_it_asks_once_repairs_proves_and_takes_back(root: Path) -> None:
+def test_it_asks_once_repairs_proves_and_takes_back(dlhealth: Run, root: Path) -> None:
     done = dlhealth("fix", "--root", str(root), answer="y\n")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("[y/N]") == 1
@@ -77,7 +94,7 @@ def test_it_asks_once_repairs_proves_and_takes_back(root: Path) -> None:
     assert "There is nothing to undo." in dlhealth("undo", "--root", str(root), "--yes").stdout
 
 
-def test_undo_keeps_what_the_administrator_changed_since(root: Path) -> None:
+def test_undo_keeps_what_the_administrator_changed_since(dlhealth: Run, root: Path) -> None:
     dlhealth("fix", "--root", str(root), "--yes")
     mine = "export PATH=$HOME/bin:$PATH\n"
     (root / "home/alice/.bashrc").write_text(mine)
@@ -88,7 +105,7 @@ def test_undo_keeps_what_the_administrator_changed_since(root: Path) -> None:
     assert (root / "home/alice/.Xauthority").read_text() == "cookie"
 
 
-def test_one_finding_alone(root: Path) -> None:
+def test_one_finding_alone(dlhealth: Run, root: Path) -> None:
     done = dlhealth("fix", "login-loop-xauthority-wrong-owner", "--root", str(root), "--yes")
     assert done.returncode == 3
     assert "Still there: ld-library-path-malformed" in done.stdout
@@ -96,7 +113,7 @@ def test_one_finding_alone(root: Path) -> None:
     assert not (root / "home/alice/.Xauthority").exists()
 
 
-def test_json_says_all_of_it(root: Path) -> None:
+def test_json_says_all_of_it(dlhealth: Run, root: Path) -> None:
     def document(*words: str) -> dict[str, Any]:
         done = dlhealth(*words, "--root", str(root), "--json")
         made: dict[str, Any] = json.loads(done.stdout)
@@ -126,14 +143,14 @@ def test_json_says_all_of_it(root: Path) -> None:
         (("show", "nothing"), "there is no transaction 'nothing'"),
     ],
 )
-def test_wrong_use_is_said(root: Path, words: tuple[str, ...], said: str) -> None:
+def test_wrong_use_is_said(dlhealth: Run, root: Path, words: tuple[str, ...], said: str) -> None:
     done = dlhealth(*words, "--root", str(root))
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_bundle_can_not_be_repaired(tmp_path: Path) -> None:
+def test_a_bundle_can_not_be_repaired(dlhealth: Run, tmp_path: Path) -> None:
     bundle = str(tmp_path / "bundle.tar.gz")
     assert dlhealth("capture", "-o", bundle).returncode == 0
     for words in (("fix",), ("undo",), ("history",)):
@@ -142,7 +159,7 @@ def test_a_bundle_can_not_be_repaired(tmp_path: Path) -> None:
         assert "which can be diagnosed, not repaired" in done.stderr
 
 
-def test_a_disk_whose_programs_can_not_run_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
+def test_a_disk_whose_programs_can_not_run_is_refused_before_anything_is_changed(dlhealth: Run, tmp_path: Path) -> None:
     Machine.debian12_gpu().mark("nvidia-smi", "install ok unpacked").build(tmp_path)
     done = dlhealth("fix", "--root", str(tmp_path), "--yes", "--json")
     fixed = json.loads(done.stdout)
@@ -151,7 +168,7 @@ def test_a_disk_whose_programs_can_not_run_is_refused_before_anything_is_changed
     assert fixed["transactions"] == []
 
 
-def test_a_store_behind_a_link_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_store_behind_a_link_is_refused(dlhealth: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (root / "var/lib/dlhealth").symlink_to(elsewhere)
     done = dlhealth("fix", "--root", str(root), "--yes")
@@ -161,7 +178,7 @@ def test_a_store_behind_a_link_is_refused(root: Path, tmp_path_factory: pytest.T
     assert bashrc(root) == SWALLOWED
 
 
-def test_without_root_nothing_is_changed_and_the_store_is_not_shown(root: Path) -> None:
+def test_without_root_nothing_is_changed_and_the_store_is_not_shown(dlhealth: Run, root: Path) -> None:
     dlhealth("fix", "login-loop-xauthority-wrong-owner", "--root", str(root), "--yes")
     for folder in (root, *root.parents):
         if folder != Path("/"):
