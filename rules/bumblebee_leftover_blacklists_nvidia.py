@@ -48,7 +48,12 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
     layer = Layer.KERNEL_MODULE
     stage = Stage.MODULE
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch", "nvidia-module-not-loaded", "nouveau-bound-instead-of-nvidia")
+    explains = (
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nvidia-module-not-loaded",
+        "nouveau-bound-instead-of-nvidia",
+    )
 
     def detect(
         self, config: ModprobeConfig, modules: KernelModules, gpus: Gpus | None, packages: Packages | None

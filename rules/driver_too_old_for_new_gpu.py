@@ -48,6 +48,7 @@ class DriverTooOldForNewGpu(Rule):
     explains = (
         "gpu-driver-hung",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
         "nvidia-module-not-loaded",
         "uvm-device-node-missing",

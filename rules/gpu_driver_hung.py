@@ -57,7 +57,7 @@ class GpuDriverHung(Rule):
     stage = Stage.REBOOT
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = ("login-loop-glx-broken-driver-mismatch",)
+    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
 
     def detect(self, modules: KernelModules, nvml: Nvml | None, journal: Journal | None) -> Iterator[Finding | Unknown]:
         version = modules.loaded_version

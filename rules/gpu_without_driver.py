@@ -50,6 +50,7 @@ class GpuWithoutDriver(Rule):
         "cuda-runtime-newer-than-driver",
         "libcuda-missing-from-loader",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "stale-xorg-conf-nvidia",
     )
 

@@ -59,6 +59,7 @@ class HalfConfiguredDriverPackages(Rule):
         "initramfs-old-nvidia-module",
         "libcuda-missing-from-loader",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
     )
 
     def detect(

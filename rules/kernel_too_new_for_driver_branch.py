@@ -57,6 +57,7 @@ class KernelTooNewForDriverBranch(Rule):
         "driver-library-version-mismatch-after-upgrade",
         "half-configured-driver-packages",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
         "nvidia-module-not-loaded",
     )

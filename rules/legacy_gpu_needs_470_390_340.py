@@ -56,6 +56,7 @@ class LegacyGpuNeeds470390340(Rule):
     explains = (
         "gpu-driver-hung",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
         "nvidia-module-not-loaded",
         "uvm-device-node-missing",

@@ -53,6 +53,7 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
     explains = (
         "gpu-driver-hung",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
         "nvidia-module-not-loaded",
         "uvm-device-node-missing",

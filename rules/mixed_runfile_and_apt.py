@@ -62,6 +62,7 @@ class MixedRunfileAndApt(Rule):
         "libcuda-missing-from-loader",
         "glx-alternatives-wrong",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
     )
 
     def detect(self, runfile: Runfile, driver: DriverPackages, libraries: DriverLibraries) -> Iterator[Finding]:

@@ -52,7 +52,12 @@ class NovaCoreClaimsGpu(Rule):
     stage = Stage.INITRAMFS
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = ("login-loop-glx-broken-driver-mismatch", "nvidia-module-not-loaded", "uvm-device-node-missing")
+    explains = (
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nvidia-module-not-loaded",
+        "uvm-device-node-missing",
+    )
 
     def detect(self, usurpers: Usurpers, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
         yield from usurpers.doubts

@@ -51,7 +51,7 @@ class NvidiaModuleNotLoaded(Rule):
     layer = Layer.KERNEL_MODULE
     stage = Stage.MODULE
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch", "uvm-device-node-missing")
+    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained", "uvm-device-node-missing")
 
     def detect(
         self,

@@ -52,6 +52,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
     explains = (
         "gpu-driver-hung",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
         "nvidia-module-not-loaded",
         "uvm-device-node-missing",

@@ -63,6 +63,7 @@ class PartialDriverInstall(Rule):
         "glx-alternatives-wrong",
         "libcuda-missing-from-loader",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
         "nvidia-module-not-loaded",
         "dkms-module-missing-for-running-kernel",

@@ -56,6 +56,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
         "partial-driver-install",
         "libcuda-missing-from-loader",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
     )
 
     def detect(

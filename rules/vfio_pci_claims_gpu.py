@@ -46,7 +46,12 @@ class VfioPciClaimsGpu(Rule):
     stage = Stage.INITRAMFS
     severity = Severity.WARNING
     risk = Risk.MEDIUM
-    explains = ("login-loop-glx-broken-driver-mismatch", "nvidia-module-not-loaded", "uvm-device-node-missing")
+    explains = (
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nvidia-module-not-loaded",
+        "uvm-device-node-missing",
+    )
 
     def detect(
         self,

@@ -44,6 +44,7 @@ class Xid79FallenOffBus(Rule):
     explains = (
         "gpu-driver-hung",
         "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
         "nvidia-module-not-loaded",
         "uvm-device-node-missing",
     )

@@ -182,3 +182,17 @@ def test_a_stub_is_not_an_old_driver(examine: Examine) -> None:
 )
 def test_healthy_machines_are_silent(machine: Machine, examine: Examine) -> None:
     assert not [d.finding for d in examine(machine).findings if d.finding.severity != "note"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "cause"),
+    [
+        (Machine.ubuntu2404_gpu().gpu("1180", driver=""), "legacy-gpu-needs-470-390-340"),
+        (Machine.ubuntu2404_gpu().gpu("2b85", driver=""), "driver-too-old-for-new-gpu"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_loop_without_a_word_of_glx_is_the_missing_drivers(machine: Machine, cause: str, examine: Examine) -> None:
+    diagnosis = examine(machine.login_loop("alice"))
+    assert cause in folded(diagnosis)["login-loop-unexplained"]
+    assert roots(diagnosis) == {cause}
