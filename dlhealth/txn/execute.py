@@ -70,7 +70,7 @@ def apply(
                     progress(f"[{number + 1}/{len(steps)}] {step.summary()}")
                     journal.write("INTENT", n=number)
                     step.apply(target, observed)
-                    journal.write("DONE", n=number, after=step.observe(target))
+                    journal.write("DONE", sync=False, n=number, after=step.observe(target))
                     if stopped:
                         raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}")
                 verify()
@@ -157,7 +157,7 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
 
 
 def _commit(store: Store, record: Record, journal: Journal) -> Ended:
-    journal.write("VERIFIED")
+    journal.write("VERIFIED", sync=False)
     journal.write("COMMIT", outcome="applied")
     return Ended(store.end(record, "applied"), "applied", ())
 
@@ -194,7 +194,7 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
             said.append(str(error))
             journal.write("CONFLICT", n=number, what=str(error))
             continue
-        journal.write("REVERTED", n=number)
+        journal.write("REVERTED", sync=False, n=number)
     return tuple(said)
 
 

@@ -23,18 +23,21 @@ class Journal:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with open(self._fd, "rb", closefd=False) as file:
             self.events, sound = _parse_all(file.read())
-        os.ftruncate(self._fd, sound)
-        os.lseek(self._fd, 0, os.SEEK_END)
-        os.fsync(self._fd)
+        if sound < os.lseek(self._fd, 0, os.SEEK_END):
+            os.ftruncate(self._fd, sound)
+            os.lseek(self._fd, 0, os.SEEK_END)
+            os.fsync(self._fd)
 
-    def write(self, kind: str, **fields: Any) -> None:
-        """Add an event; it is on disk when this returns. Raises OSError when that can't be had."""
+    def write(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
+        """Add an event. With `sync` it is on disk when this returns, with all before it; an event whose loss a recovery
+        would only pay with more work can do without. Raises OSError when that can't be had."""
         text = json.dumps({"kind": kind, **fields}, sort_keys=True)
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
         view = memoryview(line)
         while view:
             view = view[os.write(self._fd, view) :]
-        os.fsync(self._fd)
+        if sync:
+            os.fsync(self._fd)
         self.events.append(Event(kind, fields))
 
     def close(self) -> None:

@@ -88,6 +88,8 @@ class Store:
         write_json(f"{staging}/plan.json", {**plan, "id": identity, "sequence": sequence})
         for number, observed in enumerate(before):
             write_json(f"{staging}/pre/{number}.json", observed)
+        # The journal's name has to be on disk before anything that it announces is done.
+        os.close(os.open(f"{staging}/journal", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         sync_folder(f"{staging}/pre")
         sync_folder(staging)
         os.rename(staging, self.active)

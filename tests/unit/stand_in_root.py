@@ -1,0 +1,200 @@
+"""A root folder with programs that do what the real ones would to a small package database, and note how they were
+started. The door finds them in place of this machine's own."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlhealth.actions.base import Target
+from dlhealth.host import exec as door
+
+NOTE = """#!/bin/sh
+{{ printf '%s\\0' "${{0##*/}}" "$@"; printf '\\1\\n'; }} >> {log}
+{body}
+"""
+
+# What stands in for unshare, mount and chroot: the script between them is the real one.
+UNSHARE = 'shift 2; exec "$@"'
+CHROOT = (
+    'export IN_ROOT="$1"; shift; [ -x {inside}/"$1" ] || exit 127; program=$1; shift; exec {inside}/"$program" "$@"'
+)
+
+# dpkg and apt, as far as an action needs them: packages with versions and states, the automatic ones, those on hold.
+PACKAGES = """#!{python} -IS
+import json, os, sys
+name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+with open({log!r}, "a") as log:
+    log.write("".join(w + chr(0) for w in [name, *words]) + chr(1) + chr(10))
+root = os.environ["IN_ROOT"]
+with open(root + "/packages.json") as file:
+    db = json.load(file)
+packages = db["packages"]
+
+def put(deb):
+    package, version, _ = os.path.basename(deb).split("_")
+    packages[package] = version.replace("%3a", ":") + " ii "
+
+def drop(package, purge):
+    if purge or package not in packages:
+        packages.pop(package, None)
+        for path in db["conffiles"].get(package, []):
+            if os.path.lexists(root + path):
+                os.unlink(root + path)
+    else:
+        packages[package] = packages[package].split(" ")[0] + " rc "
+    db["auto"] = [a for a in db["auto"] if a != package]
+
+operands = [w for w in words if not w.startswith("-")]
+for failing in db["fails"]:
+    if failing in " ".join([name, *words]):
+        sys.exit(print("E: told to fail", file=sys.stderr) or 100)
+if name == "dpkg-query" and "${{Conffiles}}\\n" in words:
+    for package in operands[1:]:
+        print("".join(f"\\n {{path}} 0123456789abcdef" for path in db["conffiles"].get(package, [])))
+elif name == "dpkg-query":
+    for package, state in packages.items():
+        print(f"{{package}}\\t{{state}}")
+elif name == "apt-mark":
+    lists = {{"showauto": "auto", "showhold": "held", "auto": "auto", "hold": "held", "unhold": "held"}}
+    chosen = lists[words[0]]
+    if words[0].startswith("show"):
+        print(*db[chosen], sep=chr(10))
+    else:
+        db[chosen] = sorted(set(db[chosen]) - set(words[1:]) | (set() if words[0] == "unhold" else set(words[1:])))
+elif name == "dpkg":
+    if "--configure" in words:
+        packages.update({{p: s.replace("iF", "ii").replace("iU", "ii") for p, s in packages.items()}})
+    for operand in operands:
+        if "--install" in words:
+            put(operand)
+        elif "--remove" in words or "--purge" in words:
+            drop(operand, "--purge" in words)
+elif "download" in words:
+    package, version = words[-1].split("=")
+    if package in db["archive"]:
+        encoded = version.replace(":", "%3a")
+        open(f"{{package}}_{{encoded}}_amd64.deb", "w").close()
+elif "-f" in words:
+    pass
+else:
+    verb = next(w for w in words if w in ("install", "remove", "purge"))
+    leaving, coming = list(db["also_removes"]) if "-s" in words else [], []
+    for word in words[words.index(verb) + 1 :]:
+        if word.startswith("-"):
+            continue
+        if verb != "install" or word.endswith("-"):
+            leaving.append(word.removesuffix("-"))
+        else:
+            coming.append(word)
+    if "-s" in words:
+        print("Reading package lists...")
+        for word in coming:
+            package = word.partition("=")[0]
+            had = packages.get(package, "").split(" ")[0]
+            print(f"Inst {{package}}" + (f" [{{had}}]" if had else "") + " (9-1 archive:stable [amd64])")
+        for package in leaving:
+            version = packages[package].split(" ")[0]
+            print(f"{{'Purg' if verb == 'purge' else 'Remv'}} {{package}} [{{version}}]")
+    elif "--download-only" not in words:
+        for word in coming:
+            package, _, version = word.partition("=")
+            if word.endswith(".deb"):
+                put(word)
+            else:
+                packages[package] = (version or "9-1") + " ii "
+        for package in leaving:
+            drop(package, verb == "purge")
+with open(root + "/packages.json", "w") as file:
+    json.dump(db, file)
+"""
+
+
+class StandInRoot:
+    """`folder` is the root; `programs` the folder that the door looks in; `inside` what is found in the root."""
+
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.programs, self.inside = base / "root", base / "programs", base / "inside"
+        for folder in (self.folder, self.programs, self.inside):
+            folder.mkdir()
+        self._log = base / "log"
+        monkeypatch.setattr(door, "PROGRAM_FOLDERS", (str(self.programs),))
+        monkeypatch.setitem(door._ENVIRONMENT, "PATH", f"{self.programs}:/usr/bin:/bin")
+        self.outside("unshare", UNSHARE)
+        self.outside("mount")
+        self.outside("chroot", CHROOT.format(inside=shlex.quote(str(self.inside))))
+
+    @property
+    def target(self) -> Target:
+        return Target(str(self.folder), "abc")
+
+    def outside(self, name: str, body: str = "") -> None:
+        """A program of the machine that dlhealth runs on."""
+        self._write(self.programs / name, NOTE.format(log=shlex.quote(str(self._log)), body=body))
+
+    def program(self, name: str, body: str = "") -> None:
+        """A program of the root; $IN_ROOT is the root's folder."""
+        self._write(self.inside / name, NOTE.format(log=shlex.quote(str(self._log)), body=body))
+
+    def packages(self, installed: dict[str, str], **more: Any) -> None:
+        """Put the package programs there, with these packages ("name": "version ii ")."""
+        empty: dict[str, Any] = {
+            "auto": [],
+            "held": [],
+            "conffiles": {},
+            "fails": [],
+            "archive": [],
+            "also_removes": [],
+        }
+        self.database = {**empty, "packages": installed, **more}
+        for name in ("apt-get", "apt-mark", "dpkg", "dpkg-query"):
+            self._write(self.inside / name, PACKAGES.format(python=sys.executable, log=str(self._log)))
+        self.program("cp", 'exec /bin/cp -p "$IN_ROOT$2" "$IN_ROOT$3"')
+        self.program("sync")
+        # "cd" within the root, and its programs.
+        inside = shlex.quote(str(self.inside))
+        self.program(
+            "sh", f'cd "$IN_ROOT/var/lib/dlhealth/debs" && PATH={inside}:$PATH exec /bin/sh -c "${{2#*&&}}" sh "$4"'
+        )
+
+    @property
+    def database(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "packages.json").read_text())
+        return found
+
+    @database.setter
+    def database(self, content: dict[str, Any]) -> None:
+        (self.folder / "packages.json").write_text(json.dumps(content))
+
+    def change(self, **fields: Any) -> None:
+        self.database = {**self.database, **fields}
+
+    @property
+    def all_runs(self) -> list[list[str]]:
+        """The words of every program that was started, the first first."""
+        try:
+            content = self._log.read_text()
+        except FileNotFoundError:
+            return []
+        return [run.split("\0") for run in content.split("\0\1\n")[:-1]]
+
+    @property
+    def runs(self) -> list[list[str]]:
+        """Those of the root's own programs."""
+        return [run for run in self.all_runs if run[0] not in ("unshare", "mount", "chroot")]
+
+    def forget(self) -> None:
+        self._log.unlink(missing_ok=True)
+
+    def file(self, path: str, content: str = "") -> Path:
+        made = self.folder / path.strip("/")
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text(content)
+        return made
+
+    def _write(self, path: Path, text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o755)
