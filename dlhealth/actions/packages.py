@@ -96,7 +96,9 @@ class AptPurgeReinstall(NamedTuple):
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command(*_APT, "purge", *self.packages, timeout=_SECONDS)
         # Whole, whatever state they were in; with the configuration that they bring.
-        whole = {n: f"{v.split(' ')[0]} ii " for n, v in before["packages"].items() if v.split(" ")[1][1:2] not in "nc"}
+        whole = {
+            n: v if v.split(" ")[1][1:2] in "nc" else f"{v.split(' ')[0]} ii " for n, v in before["packages"].items()
+        }
         _restore(target, {"packages": whole, "auto": before["auto"]})
 
     def revert(self, target: "Target", before: "Observed") -> None:
@@ -202,13 +204,8 @@ def _keep_package(target: "Target", name: str, version: str) -> None:
     """Have the package that is about to go, as it was, for an undo."""
     from dlhealth.actions.base import CommandFailed
 
-    plain = name.split(":")[0]
-    encoded = version.replace(":", "%3a")
-
     def have(folder: str) -> str | None:
-        return next(
-            (n for n in target.names(folder) if n.startswith(f"{plain}_{encoded}_") and n.endswith(".deb")), None
-        )
+        return next((n for n in target.names(folder) if _is_file_of(n, name, version)), None)
 
     if have(POOL):
         return
@@ -231,6 +228,12 @@ def _keep_package(target: "Target", name: str, version: str) -> None:
             f"{name} {version} can't be had any more, so that nothing could bring it back: nothing was changed"
         )
     target.command("sync", "-f", POOL, timeout=300)
+
+
+def _is_file_of(file: str, name: str, version: str) -> bool:
+    """Whether a .deb is that version of a package ("libcuda1:i386" with its architecture)."""
+    plain, _, architecture = name.partition(":")
+    return file.startswith(f"{plain}_{version.replace(':', '%3a')}_") and file.endswith(f"{architecture}.deb")
 
 
 def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
@@ -264,8 +267,7 @@ def _restore(target: "Target", before: "Observed") -> None:
     for name, version in old.items():
         if new.get(name) == version and now[name].split(" ")[1][1:2] == "i":
             continue
-        start = f"{name.split(':')[0]}_{version.replace(':', '%3a')}_"
-        deb = next((n for n in pool if n.startswith(start) and n.endswith(".deb")), None)
+        deb = next((n for n in pool if _is_file_of(n, name, version)), None)
         if deb is None:
             raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
         debs.append(f"{POOL}/{deb}")
@@ -275,6 +277,7 @@ def _restore(target: "Target", before: "Observed") -> None:
         target.command("dpkg", "--purge", *strange, timeout=_SECONDS)
     for path, state in before.get("configuration", {}).items():
         target.put(path, State.from_json(state))
-    automatic = [n for n in before["auto"] if n in old or f"{n}:amd64" in old]
+    there = {n.partition(":")[0] for n in old} | set(old)
+    automatic = [n for n in before["auto"] if n in there]
     if automatic:
         target.command("apt-mark", "auto", *automatic, timeout=60)

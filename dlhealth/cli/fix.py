@@ -109,7 +109,7 @@ class _Session:
         self.store = Store(folder)
         ids = {r.id for r in load_rules().rules}
         self._limits = Limits(highest, offline, folder == "/", wanted=wanted & ids)
-        self._planned: Repair | None = None
+        self._planned = Repair((), (), ())
         self._diagnosis: Diagnosis | None = None
         self._ended: list[Ended] = []
         self._given_up: set[tuple[str, str]] = set()
@@ -151,7 +151,7 @@ class _Session:
         if self._json:
             from dlhealth.report.json import repair_to_json
 
-            write(repair_to_json(outcome, self._planned or Repair((), (), ()), self._ended, diagnosis))
+            write(repair_to_json(outcome, self._planned, self._ended, diagnosis))
         elif outcome not in ("planned", "declined", "refused"):  # of which everything was just said
             from dlhealth.report.repairs import render_remaining
             from dlhealth.report.style import current_style
@@ -191,8 +191,8 @@ class _Session:
         return _Shown(examined, choose(examined.diagnosis, rules, examined.facts, limits))
 
     def _show(self, repair: Repair) -> None:
-        if self._planned is None or repair.chosen:
-            self._planned = repair
+        before = self._planned
+        self._planned = Repair(before.chosen + repair.chosen, repair.left, before.actions + repair.actions)
         if not self._json:
             from dlhealth.report.repairs import render_repair
             from dlhealth.report.style import current_style

@@ -1,0 +1,403 @@
+"""The machine that is changed: programs inside its root, its folders and large files, its users; files and their
+steps."""
+
+import errno
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from dlhealth.actions import (
+    AptInstall,
+    ByHand,
+    ChangeMode,
+    ChangeOwner,
+    EditFile,
+    MakeLink,
+    MoveAside,
+    PipInstall,
+    Reboot,
+    WriteFile,
+    action_from_json,
+    action_to_json,
+    step_of,
+)
+from dlhealth.actions.base import KEPT, CommandFailed, FileStep, Target, module_tree
+from dlhealth.actions.python import replace_torch
+from dlhealth.host.change import NotChangeable, State
+from dlhealth.model import Action, Plan
+from tests.unit.stand_in_root import StandInRoot
+
+pytestmark = pytest.mark.real_programs  # the stand-ins
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
+    return StandInRoot(tmp_path, monkeypatch)
+
+
+def other_file_system(*arguments: object) -> None:
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def disk_failed(*arguments: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+class TestCommand:
+    """Programs run inside the root, and what they say is kept."""
+
+    def test_a_program_of_another_root_runs_inside_it_with_the_kernels_file_systems(self, root: StandInRoot) -> None:
+        root.program("ldconfig", 'echo "in $IN_ROOT"')
+        assert root.target.command("ldconfig", "-v", timeout=20).stdout == f"in {root.folder}\n"
+        unshare, *inner = root.all_runs
+        assert unshare[:3] == ["unshare", "--mount", "--propagation=private"]
+        assert inner == [
+            ["mount", "-t", "proc", "proc", f"{root.folder}/proc"],
+            ["mount", "--rbind", "/dev", f"{root.folder}/dev"],
+            ["mount", "--rbind", "/sys", f"{root.folder}/sys"],
+            ["chroot", str(root.folder), "ldconfig", "-v"],
+            ["ldconfig", "-v"],
+        ]
+
+    def test_nothing_runs_in_a_root_whose_file_systems_can_not_be_mounted(self, root: StandInRoot) -> None:
+        root.program("ldconfig")
+        root.outside("mount", "echo mount: permission denied >&2; exit 32")
+        with pytest.raises(CommandFailed, match=r"^ldconfig: status 90: mount: permission denied$"):
+            root.target.command("ldconfig", timeout=20)
+        assert root.runs == []
+
+    def test_a_program_of_the_live_machine_runs_as_it_is(self, root: StandInRoot) -> None:
+        root.outside("ldconfig", 'echo "$DEBIAN_FRONTEND $NEEDRESTART_SUSPEND"')
+        assert Target("/", "abc").command("ldconfig", timeout=20).stdout == "noninteractive 1\n"
+        assert root.all_runs == [["ldconfig"]]
+
+    def test_the_refusal_ends_with_what_the_program_said_last(self, root: StandInRoot) -> None:
+        root.program("dkms", "for n in 1 2 3 4 5; do echo error $n >&2; done; exit 7")
+        with pytest.raises(CommandFailed) as refusal:
+            root.target.command("dkms", "install", "a/1", timeout=20)
+        assert str(refusal.value) == "dkms install a/1: status 7: error 2 / error 3 / error 4 / error 5"
+
+    def test_the_refusal_names_standard_output_where_nothing_went_to_standard_error(self, root: StandInRoot) -> None:
+        root.program("dkms", "echo no such module; exit 3")
+        with pytest.raises(CommandFailed, match=r"^dkms: status 3: no such module$"):
+            root.target.command("dkms", timeout=20)
+
+    def test_a_failure_that_may_be_is_only_told(self, root: StandInRoot) -> None:
+        root.program("dkms", "exit 3")
+        assert root.target.command("dkms", timeout=20, check=False).status == 3
+
+    def test_a_program_that_is_not_there_is_named(self, root: StandInRoot) -> None:
+        with pytest.raises(CommandFailed, match=r"^modprobe nvidia: modprobe is not installed: $"):
+            Target("/", "abc").command("modprobe", "nvidia", timeout=20)
+
+    def test_a_program_that_hangs_is_named_with_its_limit(self, root: StandInRoot) -> None:
+        root.program("dkms", "exec sleep 30")
+        with pytest.raises(CommandFailed, match=r"^dkms: unshare did not answer within 0\.3 seconds: $"):
+            root.target.command("dkms", timeout=0.3)
+
+
+class TestFolders:
+    """What is looked up and kept in the root."""
+
+    def test_names_are_sorted_and_none_where_there_is_no_folder(self, root: StandInRoot) -> None:
+        for name in ("b", "a"):
+            root.file(f"/boot/{name}")
+        assert root.target.names("/boot") == ["a", "b"]
+        assert root.target.names("/nothing") == []
+        assert root.target.names("/boot/a") == []
+
+    def test_a_new_folder_is_root_s_own_and_one_that_is_there_stays(self, root: StandInRoot) -> None:
+        (root.folder / "old").mkdir(mode=0o755)
+        for path in ("/old", "/new"):
+            root.target.make_folder(path)
+        assert [(root.folder / n).stat().st_mode & 0o777 for n in ("old", "new")] == [0o755, 0o700]
+
+    def test_a_folder_below_none_is_refused(self, root: StandInRoot) -> None:
+        with pytest.raises(NotChangeable, match=r"the folder of /no/new is gone"):
+            root.target.make_folder("/no/new")
+
+    def test_identity_tells_another_file_of_the_same_name_and_nothing_from_a_file(self, root: StandInRoot) -> None:
+        made = root.file("/one", "x")
+        before = root.target.identity("/one")
+        assert before["size"] == 1
+        made.unlink()
+        assert root.target.identity("/one") == root.target.identity("/one/below") == {}
+        root.file("/one", "xy")
+        assert root.target.identity("/one") not in (before, {})
+
+    def test_identity_does_not_follow_a_link(self, root: StandInRoot) -> None:
+        (root.folder / "link").symlink_to("nowhere")
+        assert root.target.identity("/link")["size"] == len("nowhere")
+
+    def test_module_tree_names_what_lies_below_the_folders_that_are_there(self, root: StandInRoot) -> None:
+        root.file("/lib/modules/6.1/updates/dkms/nvidia.ko", "abc")
+        root.file("/lib/modules/6.1/kernel/ext4.ko")
+        found = module_tree(root.target, ["/lib/modules/6.1/updates", "/var/lib/dkms/nvidia"])
+        assert {path: size for path, (size, _) in found.items()} == {"/lib/modules/6.1/updates/dkms/nvidia.ko": 3}
+
+    def test_the_digest_tells_contents_apart(self, root: StandInRoot) -> None:
+        root.file("/a", "1" * (2 << 20))
+        root.file("/b", "1" * (2 << 20))
+        root.file("/c", "1" * (2 << 20) + "2")
+        a, b, c = (root.target.large_digest(f"/{name}") for name in "abc")
+        assert a == b != c
+
+
+class TestKept:
+    """Large files that are copied or moved for an undo."""
+
+    @pytest.fixture(autouse=True)
+    def store(self, root: StandInRoot) -> None:
+        (root.folder / "var/lib/dlhealth").mkdir(parents=True)
+
+    def kept(self, root: StandInRoot) -> list[str]:
+        return root.target.names(KEPT)
+
+    def test_what_was_kept_comes_back_with_owner_mode_and_time(self, root: StandInRoot) -> None:
+        image = root.file("/boot/initrd.img-6.1", "old")
+        image.chmod(0o640)
+        os.chown(image, 7, 8)
+        os.utime(image, ns=(10**18, 10**18))
+        root.target.keep("/boot/initrd.img-6.1")
+        image.unlink()
+        root.file("/boot/initrd.img-6.1", "new")
+        root.target.put_back("/boot/initrd.img-6.1")
+        status = image.stat()
+        assert image.read_text() == "old"
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777, status.st_mtime_ns) == (7, 8, 0o640, 10**18)
+
+    def test_the_first_copy_stays(self, root: StandInRoot) -> None:
+        root.file("/image", "old")
+        root.target.keep("/image")
+        root.file("/image", "half written")
+        root.target.keep("/image")
+        root.target.put_back("/image")
+        assert (root.folder / "image").read_text() == "old"
+
+    def test_nothing_is_put_back_where_nothing_was_kept(self, root: StandInRoot) -> None:
+        root.file("/image", "mine")
+        root.target.put_back("/image")
+        root.target.bring_back("/image")
+        assert (root.folder / "image").read_text() == "mine"
+
+    def test_a_copy_that_was_cut_off_is_begun_anew(self, root: StandInRoot) -> None:
+        root.file("/image", "whole")
+        root.target.keep("/image")
+        (name,) = self.kept(root)
+        (root.folder / "var/lib/dlhealth/kept" / name).unlink()
+        root.file(f"{KEPT}/.{name}.abc", "wh")
+        root.target.keep("/image")
+        assert self.kept(root) == [name]
+        assert (root.folder / "var/lib/dlhealth/kept" / name).read_text() == "whole"
+
+    def test_a_folder_is_not_copied_to_another_file_system(
+        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root.file("/usr/local/cuda/version.txt", "8.0")
+        monkeypatch.setattr("dlhealth.actions.base.move", other_file_system)
+        with pytest.raises(OSError, match=r"cross-device"):
+            root.target.set_aside("/usr/local/cuda")
+        assert (root.folder / "usr/local/cuda/version.txt").read_text() == "8.0"
+        assert self.kept(root) == []
+
+    def test_a_disk_that_fails_is_told(self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+        root.file("/one", "1")
+        root.target.set_aside("/one")
+        monkeypatch.setattr("dlhealth.actions.base.move", disk_failed)
+        with pytest.raises(OSError, match=r"Input/output"):
+            root.target.bring_back("/one")
+        assert len(self.kept(root)) == 1
+
+    def test_the_copy_goes_where_the_original_never_went(
+        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root.file("/one", "1")
+        root.target.keep("/one")  # and then the power went
+        root.target.bring_back("/one")
+        assert (root.folder / "one").read_text() == "1"
+        assert self.kept(root) == []
+
+
+class TestIds:
+    """Users and groups are those of the machine that is changed."""
+
+    def test_names_are_looked_up_in_the_root(self, root: StandInRoot) -> None:
+        root.file("/etc/passwd", "broken\nroot:x:0:0::/:\nalice:x:1234:1:\n")
+        root.file("/etc/group", "video:x:x:\nvideo:x:44:alice\n")
+        assert root.target.ids("alice", "video") == (1234, 44)
+
+    def test_numbers_are_taken_as_they_are(self, root: StandInRoot) -> None:
+        assert root.target.ids("7", "8") == (7, 8)
+
+    def test_unknown_names_are_refused(self, root: StandInRoot) -> None:
+        root.file("/etc/passwd", "root:x:0:0::/:\n")
+        with pytest.raises(CommandFailed, match=r"^alice is not in /etc/passwd$"):
+            root.target.ids("alice", "root")
+
+    def test_on_the_live_machine_a_directory_service_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def known(name: str) -> pwd.struct_passwd:
+            if name != "nobody-in-files":
+                raise KeyError(name)
+            return pwd.struct_passwd(("nobody-in-files", "x", 70001, 1, "", "/", ""))
+
+        monkeypatch.setattr(pwd, "getpwnam", known)
+        target = Target("/", "abc")
+        assert target.ids("nobody-in-files", "0") == (70001, 0)
+        with pytest.raises(CommandFailed, match=r"^nobody-at-all is not in /etc/passwd$"):
+            target.ids("nobody-at-all", "0")
+
+
+class TestFiles:
+    """The state that a path becomes."""
+
+    def test_what_was_changed_since_the_plan_is_not_overwritten(self, root: StandInRoot) -> None:
+        file = root.file("/etc/one", "a\nb\n")
+        step = FileStep(EditFile("/etc/one", ((2, "b", "c"),)))
+        before = step.observe(root.target)
+        file.write_text("other\nb\n")
+        with pytest.raises(NotChangeable, match=r"^/etc/one was changed meanwhile$"):
+            step.apply(root.target, before)
+        assert file.read_text() == "other\nb\n"
+
+    def test_lines_are_replaced_and_taken_out_and_come_back(self, root: StandInRoot) -> None:
+        file = root.file("/etc/one", "a\r\nb\nc\n")
+        step = FileStep(EditFile("/etc/one", ((1, "a", "A"), (3, "c", None))))
+        assert step.summary() == "/etc/one: line 1 becomes: A; take out line 3 (c)"
+        assert step.prepare(root.target) is None
+        before = step.observe(root.target)
+        step.apply(root.target, before)
+        assert file.read_bytes() == b"A\nb\n"
+        assert step.observe(root.target) == step.after(root.target, before)
+        step.revert(root.target, before)
+        assert file.read_bytes() == b"a\r\nb\nc\n"
+
+    @pytest.mark.parametrize("number", [0, 4])
+    def test_a_line_that_is_not_there_is_refused(self, root: StandInRoot, number: int) -> None:
+        root.file("/etc/one", "a\nb\n")
+        with pytest.raises(NotChangeable, match=f"^line {number} of /etc/one is not what it was$"):
+            EditFile("/etc/one", ((number, "a", "c"),)).becomes(root.target, root.target.state("/etc/one"))
+
+    @pytest.mark.parametrize(
+        ("action", "kind", "refusal"),
+        [
+            (WriteFile("/x", "a"), "link", "/x is a link, not a file"),
+            (WriteFile("/x", "a"), "dir", "/x is a dir, not a file"),
+            (MakeLink("/x", "/y"), "dir", "/x is a folder"),
+            (ChangeMode("/x", 0o600), "link", "/x is a link"),
+            (ChangeMode("/x", 0o600), "absent", "/x is gone"),
+            (ChangeOwner("/x", "0", "0"), "absent", "/x is gone"),
+        ],
+    )
+    def test_what_is_no_longer_as_planned_is_refused(
+        self, root: StandInRoot, action: Action, kind: str, refusal: str
+    ) -> None:
+        with pytest.raises(NotChangeable, match=f"^{refusal}$"):
+            action.becomes(root.target, State(kind))  # type: ignore[attr-defined]
+
+    def test_a_file_that_is_replaced_keeps_owner_and_mode(self, root: StandInRoot) -> None:
+        file = root.file("/etc/one", "a")
+        file.chmod(0o600)
+        os.chown(file, 7, 8)
+        step = FileStep(WriteFile("/etc/one", "b\nc\n", 0o644))
+        assert step.summary() == "write /etc/one: b / c"
+        step.apply(root.target, step.observe(root.target))
+        status = file.stat()
+        assert (file.read_text(), status.st_uid, status.st_gid, status.st_mode & 0o777) == ("b\nc\n", 7, 8, 0o600)
+
+    def test_what_changed_is_not_moved_aside(self, root: StandInRoot) -> None:
+        file = root.file("/etc/one", "a")
+        action = MoveAside("/etc/one")
+        before = action.observe(root.target)
+        file.write_text("longer")
+        with pytest.raises(NotChangeable, match=r"^/etc/one was changed meanwhile$"):
+            action.apply(root.target, before)
+        assert file.read_text() == "longer"
+
+    def test_what_is_already_gone_needs_no_moving(self, root: StandInRoot) -> None:
+        action = MoveAside("/etc/one")
+        action.apply(root.target, action.observe(root.target))
+        assert root.target.names(KEPT) == []
+        assert action.observe(root.target) == action.after(root.target, {})
+
+    @pytest.mark.parametrize(
+        ("action", "by_hand"),
+        [
+            (MoveAside("/a"), "mv /a /a.bak"),
+            (MakeLink("/a", "/b"), "ln -sfn /b /a"),
+            (ChangeOwner("/a", "u", "g"), "chown -h u:g /a"),
+            (ChangeMode("/tmp", 0o1777), "chmod 1777 /tmp"),
+        ],
+    )
+    def test_the_summary_is_the_command_that_does_the_same(self, action: Action, by_hand: str) -> None:
+        assert action.summary() == by_hand
+
+
+class TestRecords:
+    """Actions as a transaction keeps them."""
+
+    @pytest.mark.parametrize(
+        "action",
+        [
+            EditFile("/a", ((1, "x", None), (2, "y", "z"))),
+            AptInstall(("a", "b=1"), reinstall=True, may_remove=("c",)),
+            PipInstall("/v/bin/python", ("torch",)),
+            MoveAside("/a"),
+        ],
+    )
+    def test_an_action_is_the_same_after_it_was_kept(self, action: Action) -> None:
+        import json
+
+        assert action_from_json(json.loads(json.dumps(action_to_json(action)))) == action
+
+    def test_a_kind_of_another_version_is_no_action(self) -> None:
+        with pytest.raises(KeyError):
+            action_from_json({"kind": "format-disk"})
+
+    @pytest.mark.parametrize("action", [ByHand("x"), Reboot(), PipInstall("python", ("torch",))])
+    def test_what_only_a_person_does_has_no_step(self, action: Action) -> None:
+        with pytest.raises(KeyError):
+            step_of(action)
+
+    def test_a_file_action_is_carried_out_as_one_and_others_are_their_own_step(self) -> None:
+        assert isinstance(step_of(WriteFile("/a", "")), FileStep)
+        assert step_of(MoveAside("/a")) == MoveAside("/a")
+
+
+class TestTorch:
+    """The plan that replaces a PyTorch."""
+
+    def plan(
+        self, manager: str, wheel: tuple[str, str] | None, installed: str = "2.7.0+cpu", **packages: str
+    ) -> tuple[Plan, str]:
+        plan = replace_torch("/v", "/v/bin/python", manager, installed, packages, wheel)
+        return plan, plan.actions[0].summary()
+
+    def test_only_the_build_differs_for_the_same_release(self) -> None:
+        plan, summary = self.plan("pip", ("2.7.0", "cu126"), torchvision="0.22.0+cpu", torchaudio="2.7.0+cpu")
+        assert summary == (
+            "/v/bin/python -m pip install torch==2.7.0+cu126 torchvision==0.22.0+cu126 torchaudio==2.7.0+cu126 "
+            "--index-url https://download.pytorch.org/whl/cu126"
+        )
+        assert plan.network
+
+    def test_pip_finds_what_goes_with_another_release(self) -> None:
+        assert "torch==2.8.0+cu128 torchvision --index-url" in self.plan("pip", ("2.8.0", "cu128"), torchvision="1")[1]
+
+    @pytest.mark.parametrize(
+        ("manager", "wheel", "start"),
+        [
+            ("conda", ("2.8.0", "cu128"), "In the conda environment /v: conda remove pytorch"),
+            ("", ("2.8.0", "cu128"), "Make a virtual environment"),
+            ("pip", ("1.13.1", "cu117"), "Make a new environment with a Python of the time of PyTorch 1.13.1"),
+            ("pip", None, "No prebuilt PyTorch fits"),
+        ],
+    )
+    def test_what_pip_can_not_do_in_place_is_a_person_s(
+        self, manager: str, wheel: tuple[str, str] | None, start: str
+    ) -> None:
+        plan, summary = self.plan(manager, wheel)
+        assert isinstance(plan.actions[0], ByHand)
+        assert summary.startswith(start)
+        assert ("pip install torch==" in summary) == (wheel is not None)

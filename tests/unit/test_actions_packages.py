@@ -1,0 +1,339 @@
+"""Changes of the package set: what apt is asked for, what its simulation makes an action refuse, and that an undo
+brings back the packages, their versions, configuration and marks."""
+
+from pathlib import Path
+
+import pytest
+
+from dlhealth.actions import AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure, PipInstall
+from dlhealth.actions.base import CommandFailed
+from dlhealth.actions.packages import POOL
+from tests.unit.stand_in_root import StandInRoot
+
+pytestmark = pytest.mark.real_programs  # the stand-ins
+
+APT = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold"]
+DRIVER = {"libc6": "2.36-9 ii ", "nvidia-driver": "535.1-1 ii ", "libcuda1": "535.1-1 ii "}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
+    made = StandInRoot(tmp_path, monkeypatch)
+    (made.folder / "var/lib/dlhealth").mkdir(parents=True)
+    return made
+
+
+def in_cache(root: StandInRoot, *names: str) -> None:
+    for name in names:
+        root.file(f"/var/cache/apt/archives/{name}")
+
+
+class TestPrepare:
+    """Before anything is changed: simulate, download, and have what goes."""
+
+    def test_is_simulated_then_downloaded_then_what_goes_is_kept(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        in_cache(root, "nvidia-driver_535.1-1_amd64.deb")
+        AptInstall(("nvidia-driver=550.2-1", "nvtop"), reinstall=True).prepare(root.target)
+        words = ["install", "--reinstall", "--allow-downgrades", "nvidia-driver=550.2-1", "nvtop"]
+        assert root.runs == [
+            ["apt-get", "-s", "-q", *words],
+            [*APT, "--download-only", *words],
+            ["cp", "-p", "/var/cache/apt/archives/nvidia-driver_535.1-1_amd64.deb", POOL],
+            ["sync", "-f", POOL],
+        ]
+        assert root.target.names(POOL) == ["nvidia-driver_535.1-1_amd64.deb"]
+        assert root.database["packages"] == DRIVER
+
+    def test_a_removal_outside_the_repair_stops_it(self, root: StandInRoot) -> None:
+        root.packages({**DRIVER, "gdm3": "43 ii "}, also_removes=["gdm3"])
+        with pytest.raises(CommandFailed, match=r"^apt would also remove gdm3, which is no part of this repair$"):
+            AptInstall(("nvidia-driver",)).prepare(root.target)
+        assert len(root.runs) == 1  # nothing after the simulation
+
+    def test_a_purge_outside_the_repair_stops_it(self, root: StandInRoot) -> None:
+        root.packages({**DRIVER, "gdm3": "43 ii "}, also_removes=["gdm3"])
+        with pytest.raises(CommandFailed, match=r"would also remove gdm3"):
+            AptRemove(("libcuda1",), purge=True).prepare(root.target)
+        assert len(root.runs) == 1
+
+    @pytest.mark.parametrize("fields", [{"may_remove": ("libcuda1",)}, {"remove": ("libcuda1",)}])
+    def test_what_may_go_in_exchange_may_go(self, root: StandInRoot, fields: dict[str, tuple[str, ...]]) -> None:
+        root.packages(DRIVER, also_removes=["libcuda1"])
+        in_cache(root, "libcuda1_535.1-1_amd64.deb")
+        AptInstall(("nvtop",), **fields).prepare(root.target)
+        assert root.target.names(POOL) == ["libcuda1_535.1-1_amd64.deb"]
+
+    def test_a_package_that_is_not_in_the_cache_is_downloaded_as_it_was(self, root: StandInRoot) -> None:
+        root.packages({"libcuda1": "2:535.1-1 ii "}, archive=["libcuda1"])
+        AptRemove(("libcuda1",)).prepare(root.target)
+        assert root.target.names(POOL) == ["libcuda1_2%3a535.1-1_amd64.deb"]
+        assert ["apt-get", "-q", "download", "libcuda1=2:535.1-1"] in root.runs
+        assert not [run for run in root.runs if "--download-only" in run]  # a removal has nothing to fetch
+
+    @pytest.mark.parametrize("pool", [(), (f"{POOL}/libcuda1_535.1-1_amd64.deb",)], ids=["nothing kept", "amd64 kept"])
+    def test_the_package_of_another_architecture_is_kept_as_itself(
+        self, root: StandInRoot, pool: tuple[str, ...]
+    ) -> None:
+        root.packages({**DRIVER, "libcuda1:i386": "535.1-1 ii "})
+        in_cache(root, "libcuda1_535.1-1_amd64.deb", "libcuda1_535.1-1_i386.deb")
+        for path in pool:
+            root.file(path)
+        AptRemove(("libcuda1:i386",)).prepare(root.target)
+        assert "libcuda1_535.1-1_i386.deb" in root.target.names(POOL)
+
+    def test_what_can_not_be_had_any_more_is_not_given_away(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        with pytest.raises(CommandFailed, match=r"^libcuda1 535.1-1 can't be had any more, .* nothing was changed$"):
+            AptRemove(("libcuda1",)).prepare(root.target)
+        assert root.database["packages"] == DRIVER
+
+    def test_what_lies_in_the_pool_is_not_fetched_again(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
+        AptRemove(("libcuda1",)).prepare(root.target)
+        assert [run[0] for run in root.runs] == ["apt-get"]
+
+    def test_a_simulation_that_fails_stops_it(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, fails=["-s -q install"])
+        with pytest.raises(CommandFailed, match=r"^apt-get -s -q install .* status 100: E: told to fail$"):
+            AptInstall(("no-such",)).prepare(root.target)
+
+    def test_a_download_that_fails_stops_it(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, fails=["--download-only"])
+        with pytest.raises(CommandFailed, match=r"status 100"):
+            AptInstall(("nvtop",)).prepare(root.target)
+        assert root.target.names(POOL) == []
+
+
+class TestApplyAndRevert:
+    """What is done, and that its undo ends where it began."""
+
+    def test_an_upgrade_is_taken_back_to_the_old_version_and_what_came_with_it_goes(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, auto=["libc6", "libcuda1"])
+        in_cache(root, "libcuda1_535.1-1_amd64.deb")
+        action = AptInstall(("libcuda1=550.2-1", "nvtop"))
+        action.prepare(root.target)
+        before = action.observe(root.target)
+        assert before == {"packages": DRIVER, "auto": ["libc6", "libcuda1"]}
+        assert action.after(root.target, before) is None
+        root.forget()
+        action.apply(root.target, before)
+        assert root.runs == [
+            [*APT, "--no-download", "install", "--allow-downgrades", "libcuda1=550.2-1", "nvtop"],
+        ]
+        assert action.observe(root.target)["packages"] == {**DRIVER, "libcuda1": "550.2-1 ii ", "nvtop": "9-1 ii "}
+        root.change(auto=["libc6"])
+        root.forget()
+        action.revert(root.target, before)
+        words = ["install", "--allow-downgrades", f"{POOL}/libcuda1_535.1-1_amd64.deb", "nvtop-"]
+        assert [*APT, *words] in root.runs
+        assert ["dpkg", "--purge", "nvtop"] in root.runs
+        assert action.observe(root.target) == before
+
+    def test_a_second_revert_changes_nothing(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        action = AptInstall(("nvtop",))
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        action.revert(root.target, before)
+        root.forget()
+        action.revert(root.target, before)
+        assert [run[0] for run in root.runs] == ["dpkg", "dpkg-query", "apt-mark", "dpkg-query", "apt-mark"]
+        assert action.observe(root.target) == before
+
+    def test_in_exchange_is_one_apt_transaction(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        action = AptInstall(("nvidia-open",), reinstall=True, remove=("nvidia-driver",))
+        assert action.summary() == "apt-get install --reinstall nvidia-open nvidia-driver-"
+        action.apply(root.target, action.observe(root.target))
+        assert root.runs[-1][-5:] == ["install", "--reinstall", "--allow-downgrades", "nvidia-open", "nvidia-driver-"]
+        assert root.database["packages"]["nvidia-driver"] == "535.1-1 rc "
+
+    def test_a_removed_package_comes_back(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        in_cache(root, "libcuda1_535.1-1_amd64.deb")
+        action = AptRemove(("libcuda1",))
+        assert action.summary() == "apt-get remove libcuda1"
+        action.prepare(root.target)
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        assert root.runs[-1] == [*APT, "remove", "libcuda1"]
+        assert root.database["packages"]["libcuda1"] == "535.1-1 rc "
+        assert action.after(root.target, before) is None
+        action.revert(root.target, before)
+        assert action.observe(root.target) == before
+
+    def test_a_purged_package_comes_back_with_the_configuration_that_was_edited(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, conffiles={"libcuda1": ["/etc/cuda.conf"]})
+        in_cache(root, "libcuda1_535.1-1_amd64.deb")
+        conf = root.file("/etc/cuda.conf", "edited\n")
+        conf.chmod(0o600)
+        action = AptRemove(("libcuda1",), purge=True)
+        assert action.summary() == "apt-get purge libcuda1"
+        action.prepare(root.target)
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        assert root.runs[-1] == [*APT, "purge", "libcuda1"]
+        assert not conf.exists()
+        action.revert(root.target, before)
+        assert (conf.read_text(), conf.stat().st_mode & 0o777) == ("edited\n", 0o600)
+        assert action.observe(root.target) == before
+
+    def test_purge_and_reinstall_ends_whole_with_the_same_versions(self, root: StandInRoot) -> None:
+        broken = {**DRIVER, "libcuda1": "535.1-1 iF "}
+        root.packages(broken, conffiles={"libcuda1": ["/etc/cuda.conf"]}, auto=["libcuda1"])
+        in_cache(root, "libcuda1_535.1-1_amd64.deb", "nvidia-driver_535.1-1_amd64.deb")
+        root.file("/etc/cuda.conf", "broken")
+        action = AptPurgeReinstall(("libcuda1", "nvidia-driver"))
+        assert action.summary() == ("apt-get purge libcuda1 nvidia-driver && apt-get install libcuda1 nvidia-driver")
+        action.prepare(root.target)
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        assert root.database["packages"] == DRIVER
+        assert root.database["auto"] == ["libcuda1"]
+        assert not (root.folder / "etc/cuda.conf").exists()
+        assert action.after(root.target, before) is None
+        action.revert(root.target, before)
+        assert (root.folder / "etc/cuda.conf").read_text() == "broken"
+
+    def test_purge_and_reinstall_leaves_the_configuration_of_other_packages_alone(self, root: StandInRoot) -> None:
+        root.packages({**DRIVER, "old": "1 rc "}, conffiles={"old": ["/etc/old.conf"]})
+        in_cache(root, "libcuda1_535.1-1_amd64.deb")
+        root.file("/etc/old.conf", "an administrator's")
+        action = AptPurgeReinstall(("libcuda1",))
+        action.prepare(root.target)
+        action.apply(root.target, action.observe(root.target))
+        assert (root.folder / "etc/old.conf").exists()
+        assert root.database["packages"] == {**DRIVER, "old": "1 rc "}
+
+    def test_where_apt_would_remove_more_dpkg_brings_the_old_set_back(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        in_cache(root, "libcuda1_535.1-1_amd64.deb")
+        action = AptInstall(("libcuda1=550.2-1", "nvtop"))
+        action.prepare(root.target)
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        root.change(also_removes=["libc6"])
+        root.forget()
+        action.revert(root.target, before)
+        assert ["dpkg", "--force-depends", "--remove", "nvtop"] in root.runs
+        deb = f"{POOL}/libcuda1_535.1-1_amd64.deb"
+        assert ["dpkg", "--force-depends", "--force-confold", "--install", deb] in root.runs
+        assert action.observe(root.target) == before
+
+    @pytest.mark.parametrize("came", [True, False])
+    def test_dpkg_does_only_what_there_is_to_do(self, root: StandInRoot, came: bool) -> None:
+        """Either something came or something went."""
+        root.packages(DRIVER, fails=["-s -q install"])
+        root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
+        action = AptRemove(("libcuda1",))
+        before = action.observe(root.target)
+        packages = {**DRIVER, "nvtop": "1 ii "} if came else {n: s for n, s in DRIVER.items() if n != "libcuda1"}
+        root.change(packages=packages)
+        root.forget()
+        action.revert(root.target, before)
+        did = [run for run in root.runs if "--force-depends" in run]
+        assert len(did) == 1
+        assert ("--remove" if came else "--install") in did[0]
+        assert action.observe(root.target) == before
+
+    def test_an_old_package_that_is_nowhere_is_named(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        action = AptRemove(("libcuda1",))
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        with pytest.raises(CommandFailed, match=f"^the old package libcuda1 535.1-1 is not in {POOL}$"):
+            action.revert(root.target, before)
+
+    def test_a_half_configured_package_is_brought_back_whole(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
+        action = AptRemove(("libcuda1",))
+        before = action.observe(root.target)
+        # Cut off: unpacked again in the old version, and what configures it fails.
+        root.change(packages={**DRIVER, "libcuda1": "535.1-1 iF "}, fails=["--configure"])
+        action.revert(root.target, before)
+        assert action.observe(root.target)["packages"] == DRIVER
+
+    def test_a_package_that_was_not_whole_before_is_not_asked_back(self, root: StandInRoot) -> None:
+        root.packages({**DRIVER, "left": "1 rc "})
+        action = AptInstall(("nvtop",))
+        before = action.observe(root.target)
+        root.forget()
+        action.revert(root.target, before)
+        assert not [run for run in root.runs if "left" in " ".join(run)]
+
+    def test_the_mark_of_a_package_of_the_machines_own_architecture_is_put_back(self, root: StandInRoot) -> None:
+        root.packages({"libcuda1:amd64": "535.1-1 ii "}, auto=["libcuda1", "gone"])
+        action = AptInstall(("nvtop",))
+        before = action.observe(root.target)
+        root.forget()
+        action.revert(root.target, before)
+        assert root.runs[-1] == ["apt-mark", "auto", "libcuda1"]
+
+    def test_the_mark_is_put_back_on_another_architecture_too(self, root: StandInRoot) -> None:
+        root.packages({"libcuda1:arm64": "535.1-1 ii "}, auto=["libcuda1"])
+        action = AptInstall(("nvtop",))
+        before = action.observe(root.target)
+        root.forget()
+        action.revert(root.target, before)
+        assert root.runs[-1] == ["apt-mark", "auto", "libcuda1"]
+
+    def test_what_fails_to_install_is_told(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, fails=["--no-download"])
+        action = AptInstall(("nvtop",))
+        with pytest.raises(CommandFailed, match=r"status 100: E: told to fail$"):
+            action.apply(root.target, action.observe(root.target))
+
+
+class TestUnhold:
+    """Holds are taken off and put back."""
+
+    def test_only_what_was_held_is_held_again(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, held=["libcuda1", "other"])
+        action = AptUnhold(("libcuda1", "nvidia-driver"))
+        assert action.summary() == "apt-mark unhold libcuda1 nvidia-driver"
+        assert action.prepare(root.target) is None
+        before = action.observe(root.target)
+        assert before == {"libcuda1": True, "nvidia-driver": False}
+        action.apply(root.target, before)
+        assert root.database["held"] == ["other"]
+        assert action.observe(root.target) == action.after(root.target, before)
+        action.revert(root.target, before)
+        assert root.database["held"] == ["libcuda1", "other"]
+
+    def test_nothing_is_held_where_nothing_was(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        AptUnhold(("libcuda1",)).revert(root.target, {"libcuda1": False})
+        assert root.runs == []
+
+
+class TestConfigure:
+    """An interrupted dpkg."""
+
+    def test_is_finished_and_that_stays(self, root: StandInRoot) -> None:
+        root.packages({**DRIVER, "libcuda1": "535.1-1 iF "})
+        action = DpkgConfigure()
+        assert action.summary() == "dpkg --configure -a && apt-get -f install"
+        assert action.prepare(root.target) is None
+        before = action.observe(root.target)
+        assert before["packages"]["libcuda1"] == "535.1-1 iF "
+        root.forget()
+        action.apply(root.target, before)
+        assert root.runs == [["dpkg", "--force-confold", "--configure", "-a"], [*APT, "-f", "install"]]
+        assert action.after(root.target, before) is None
+        action.revert(root.target, before)
+        assert root.database["packages"] == DRIVER
+
+    def test_a_package_that_does_not_configure_stops_it_before_apt(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, fails=["--configure"])
+        with pytest.raises(CommandFailed, match=r"^dpkg --force-confold --configure -a: status 100"):
+            DpkgConfigure().apply(root.target, {})
+        assert len(root.runs) == 1
+
+
+def test_pip_is_only_shown() -> None:
+    action = PipInstall("/v/bin/python", ("torch==2.8.0", "--index-url", "x"))
+    assert action.summary() == "/v/bin/python -m pip install torch==2.8.0 --index-url x"
+    assert not hasattr(action, "apply")

@@ -1,0 +1,315 @@
+"""Changes of modules, boot images, alternatives and units: the program that is run, and what its undo leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from dlhealth.actions import (
+    ByHand,
+    DkmsBuild,
+    DkmsRemove,
+    LoadModules,
+    Reboot,
+    RefreshLoaderCache,
+    ReloadModules,
+    RestartUnit,
+    SetAlternative,
+    UpdateInitramfs,
+)
+from dlhealth.actions.base import CommandFailed, Step, Target
+from tests.unit.stand_in_root import StandInRoot
+
+pytestmark = pytest.mark.real_programs  # the stand-ins
+
+LIVE = "/"  # only programs are started there, and they are stand-ins
+# dkms, whose tree is $IN_ROOT/var/lib/dkms: "install|remove M/V -k K", "remove M/V --all", "add M/V".
+DKMS = """
+tree="$IN_ROOT/var/lib/dkms/$2"
+case "$1 $3" in
+"install -k") mkdir -p "$tree/$4/x86_64/module" "$IN_ROOT/lib/modules/$4/updates/dkms"
+    echo built > "$tree/$4/x86_64/module/nvidia.ko"; echo built > "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" ;;
+"remove -k") rm -r "$tree/$4" "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" || exit 4; rmdir "$tree" 2>/dev/null ;;
+"remove --all") rm -r "$tree" ;;
+"add ") mkdir -p "$tree" ;;
+*) exit 9 ;;
+esac
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
+    return StandInRoot(tmp_path, monkeypatch)
+
+
+class TestDkms:
+    """Modules that are built for kernels."""
+
+    def tree(self, root: StandInRoot) -> set[str]:
+        return {str(p.relative_to(root.folder)) for p in root.folder.rglob("*") if p.is_file()}
+
+    def test_a_build_is_taken_back_and_its_source_stays_registered(self, root: StandInRoot) -> None:
+        root.program("dkms", DKMS)
+        action = DkmsBuild("nvidia", "535.1", "6.1.0-30-amd64")
+        assert action.summary() == "dkms install nvidia/535.1 -k 6.1.0-30-amd64"
+        assert action.prepare(root.target) is None
+        before = action.observe(root.target)
+        assert before == {}
+        action.apply(root.target, before)
+        assert set(action.observe(root.target)) == {
+            "/lib/modules/6.1.0-30-amd64/updates/dkms/nvidia.ko",
+            "/var/lib/dkms/nvidia/535.1/6.1.0-30-amd64/x86_64/module/nvidia.ko",
+        }
+        assert action.after(root.target, before) is None
+        action.revert(root.target, before)
+        assert action.observe(root.target) == before
+        assert (root.folder / "var/lib/dkms/nvidia/535.1").is_dir()
+        assert root.runs == [
+            ["dkms", "install", "nvidia/535.1", "-k", "6.1.0-30-amd64"],
+            ["dkms", "remove", "nvidia/535.1", "-k", "6.1.0-30-amd64"],
+            ["dkms", "add", "nvidia/535.1"],
+        ]
+
+    def test_a_source_that_has_a_build_for_the_kernel_is_not_registered_again(self, root: StandInRoot) -> None:
+        root.program("dkms", DKMS)
+        root.file("/var/lib/dkms/nvidia/535.1/6.1/x86_64/module/nvidia.ko")
+        action = DkmsBuild("nvidia", "535.1", "6.1")
+        action.revert(root.target, action.observe(root.target))
+        assert root.runs == [["dkms", "remove", "nvidia/535.1", "-k", "6.1"]]
+
+    def test_a_build_that_fails_is_told_with_its_last_words(self, root: StandInRoot) -> None:
+        root.program("dkms", "echo 'Error! Bad return status for module build on kernel: 6.12' >&2; exit 10")
+        with pytest.raises(
+            CommandFailed, match=r"status 10: Error! Bad return status for module build on kernel: 6.12"
+        ):
+            DkmsBuild("nvidia", "535.1", "6.12").apply(root.target, {})
+
+    def test_a_build_that_left_nothing_can_be_taken_back(self, root: StandInRoot) -> None:
+        root.program("dkms", DKMS)
+        action = DkmsBuild("nvidia", "535.1", "6.1")
+        action.revert(root.target, {})  # "dkms remove" fails, and that is no harm
+        assert action.observe(root.target) == {}
+
+    def test_a_removed_version_is_built_again_for_the_kernels_that_had_it(self, root: StandInRoot) -> None:
+        root.program("dkms", DKMS)
+        for kernel in ("6.1", "6.12"):
+            root.file(f"/var/lib/dkms/nvidia/535.1/{kernel}/x86_64/module/nvidia.ko")
+        root.file("/var/lib/dkms/nvidia/535.1/6.13/x86_64/log/make.log")  # never got as far as a module
+        action = DkmsRemove("nvidia", "535.1")
+        assert action.summary() == "dkms remove nvidia/535.1 --all"
+        assert action.prepare(root.target) is None
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        assert action.observe(root.target) == action.after(root.target, before) == {}
+        root.forget()
+        action.revert(root.target, before)
+        assert root.runs == [
+            ["dkms", "add", "nvidia/535.1"],
+            ["dkms", "install", "nvidia/535.1", "-k", "6.1"],
+            ["dkms", "install", "nvidia/535.1", "-k", "6.12"],
+        ]
+        assert {p for p in before if "/module/" in p} == set(action.observe(root.target))
+
+
+class TestRunningMachine:
+    """What only the running machine can do."""
+
+    @pytest.mark.parametrize(
+        "action", [LoadModules(("nvidia",)), ReloadModules(("nvidia",)), RestartUnit("gdm.service")]
+    )
+    def test_another_root_is_refused_before_anything_is_done(self, root: StandInRoot, action: Step) -> None:
+        with pytest.raises(CommandFailed) as refusal:
+            action.prepare(root.target)
+        assert str(refusal.value) == f"only the running machine can do this: {action.summary()}"
+        assert action.prepare(Target(LIVE, "abc")) is None
+        assert root.all_runs == []
+
+    def test_modules_are_loaded_together_and_those_that_were_not_loaded_go_last_first(self, root: StandInRoot) -> None:
+        root.outside("modprobe")
+        action = LoadModules(("nvidia", "nvidia-uvm", "nvidia-modeset"))
+        assert action.summary() == "modprobe -a nvidia nvidia-uvm nvidia-modeset"
+        live = Target(LIVE, "abc")
+        action.apply(live, {})
+        action.revert(live, {"nvidia": True, "nvidia-uvm": False, "nvidia-modeset": False})
+        assert root.all_runs == [
+            ["modprobe", "-a", "nvidia", "nvidia-uvm", "nvidia-modeset"],
+            ["modprobe", "-r", "nvidia-modeset"],
+            ["modprobe", "-r", "nvidia-uvm"],
+        ]
+
+    def test_modules_of_a_disk_that_does_not_run_are_left_alone(self, root: StandInRoot) -> None:
+        root.program("modprobe")
+        root.outside("modprobe")
+        LoadModules(("nvidia",)).revert(root.target, {"nvidia": False})
+        assert root.all_runs == []
+
+    def test_a_module_with_a_hyphen_is_loaded_under_the_kernels_name_for_it(
+        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = root.file("/proc/modules", "nvidia_uvm 1 0 - Live 0x0 (OE)\nnvidia 2 1 nvidia_uvm, Live 0x0 (OE)\n")
+        # The kernel that runs the tests may have no modules at all.
+        monkeypatch.setattr("dlhealth.actions.system.open", lambda path: table.open(), raising=False)
+        action = LoadModules(("nvidia", "nvidia-uvm", "nvidia-drm"))
+        before = action.observe(root.target)
+        assert before == {"nvidia": True, "nvidia-uvm": True, "nvidia-drm": False}
+        assert action.after(root.target, before) == dict.fromkeys(action.modules, True)
+
+    def test_a_module_that_does_not_load_is_told(self, root: StandInRoot) -> None:
+        root.outside("modprobe", "echo 'modprobe: ERROR: could not insert nvidia: Key was rejected' >&2; exit 1")
+        with pytest.raises(
+            CommandFailed, match=r"status 1: modprobe: ERROR: could not insert nvidia: Key was rejected"
+        ):
+            LoadModules(("nvidia",)).apply(Target(LIVE, "abc"), {})
+
+    def test_the_last_module_is_loaded_again_after_all_went(self, root: StandInRoot) -> None:
+        root.outside("modprobe")
+        action = ReloadModules(("nvidia-uvm", "nvidia"))
+        assert action.summary() == "modprobe -r nvidia-uvm nvidia && modprobe nvidia"
+        live = Target(LIVE, "abc")
+        assert action.after(live, {}) is None
+        action.apply(live, {})
+        assert root.all_runs == [["modprobe", "-r", "nvidia-uvm", "nvidia"], ["modprobe", "nvidia"]]
+        root.forget()
+        action.revert(live, {"version": "535.1"})
+        assert root.all_runs == []
+
+    def test_a_module_in_use_is_not_loaded_over(self, root: StandInRoot) -> None:
+        root.outside("modprobe", "echo 'modprobe: FATAL: Module nvidia is in use.' >&2; exit 1")
+        with pytest.raises(CommandFailed, match=r"Module nvidia is in use\."):
+            ReloadModules(("nvidia",)).apply(Target(LIVE, "abc"), {})
+        assert len(root.all_runs) == 1
+
+    def test_the_version_of_the_loaded_module_is_what_changes(self, root: StandInRoot) -> None:
+        action = ReloadModules(("nvidia-drm",))
+        assert action.observe(root.target) == {"version": ""}
+        root.file("/sys/module/nvidia_drm/version", "535.1\n")
+        assert action.observe(root.target) == {"version": "535.1"}
+
+    def test_a_unit_is_restarted_and_again_when_its_files_were_put_back(self, root: StandInRoot) -> None:
+        root.outside("systemctl")
+        action = RestartUnit("gdm.service")
+        live = Target(LIVE, "abc")
+        assert action.observe(live) == action.after(live, {}) == {}
+        action.apply(live, {})
+        action.revert(live, {})
+        assert root.all_runs == [["systemctl", "restart", "gdm.service"]] * 2
+        action.revert(root.target, {})
+        assert len(root.all_runs) == 2
+
+
+class TestInitramfs:
+    """Boot images, which are too large to be held in a transaction."""
+
+    @pytest.fixture(autouse=True)
+    def images(self, root: StandInRoot) -> None:
+        (root.folder / "var/lib/dlhealth").mkdir(parents=True)
+        for kernel in ("6.1", "6.12"):
+            root.file(f"/boot/initrd.img-{kernel}", f"old {kernel}")
+        root.file("/boot/vmlinuz-6.1", "kernel")
+        root.program("update-initramfs", 'for i in "$IN_ROOT"/boot/initrd.img-*; do echo new > "$i"; done')
+
+    def contents(self, root: StandInRoot) -> dict[str, str]:
+        return {p.name: p.read_text() for p in sorted((root.folder / "boot").iterdir())}
+
+    def test_the_images_of_all_kernels_come_back(self, root: StandInRoot) -> None:
+        was = self.contents(root)
+        action = UpdateInitramfs("all")
+        assert action.summary() == "update-initramfs -u -k all"
+        assert action.prepare(root.target) is None
+        before = action.observe(root.target)
+        assert set(before) == {"initrd.img-6.1", "initrd.img-6.12"}
+        action.apply(root.target, before)
+        assert root.runs == [["update-initramfs", "-u", "-k", "all"]]
+        assert action.observe(root.target) != before
+        assert action.after(root.target, before) is None
+        action.revert(root.target, before)
+        assert self.contents(root) == was
+        assert action.observe(root.target) == before
+
+    def test_only_the_image_of_the_kernel_is_looked_at(self, root: StandInRoot) -> None:
+        assert set(UpdateInitramfs("6.1").observe(root.target)) == {"initrd.img-6.1"}
+
+    def test_a_half_written_image_comes_back_too(self, root: StandInRoot) -> None:
+        root.program("update-initramfs", 'echo n > "$IN_ROOT/boot/initrd.img-6.1"; echo No space left >&2; exit 1')
+        was = self.contents(root)
+        action = UpdateInitramfs("6.1")
+        before = action.observe(root.target)
+        with pytest.raises(CommandFailed, match=r"^update-initramfs -u -k 6.1: status 1: No space left$"):
+            action.apply(root.target, before)
+        action.revert(root.target, before)
+        assert self.contents(root) == was
+
+
+def test_the_loaders_cache_comes_back_byte_for_byte(root: StandInRoot) -> None:
+    cache = root.file("/etc/ld.so.cache", "old")
+    root.program("ldconfig", 'echo new > "$IN_ROOT/etc/ld.so.cache"')
+    action = RefreshLoaderCache()
+    assert action.summary() == "ldconfig"
+    assert action.prepare(root.target) is None
+    before = action.observe(root.target)
+    action.apply(root.target, before)
+    assert root.runs == [["ldconfig"]]
+    assert cache.read_text() == "new\n"
+    assert action.after(root.target, before) is None
+    action.revert(root.target, before)
+    assert cache.read_text() == "old"
+
+
+def test_a_cache_that_was_not_there_goes_again(root: StandInRoot) -> None:
+    (root.folder / "etc").mkdir()
+    root.program("ldconfig", 'echo new > "$IN_ROOT/etc/ld.so.cache"')
+    action = RefreshLoaderCache()
+    before = action.observe(root.target)
+    action.apply(root.target, before)
+    action.revert(root.target, before)
+    assert not (root.folder / "etc/ld.so.cache").exists()
+
+
+class TestAlternative:
+    """The alternatives system: the choice, and whether it is a person's."""
+
+    @pytest.fixture(autouse=True)
+    def glx(self, root: StandInRoot) -> None:
+        (root.folder / "etc/alternatives").mkdir(parents=True)
+        (root.folder / "etc/alternatives/glx").symlink_to("/usr/lib/mesa-diverted")
+        root.program(
+            "update-alternatives",
+            'status=manual; to=$3; [ "$1" = --set ] || { status=auto; to=/usr/lib/nvidia; }\n'
+            'ln -sfn "$to" "$IN_ROOT/etc/alternatives/$2"; echo $status > "$IN_ROOT/var/lib/dpkg/alternatives/$2"',
+        )
+
+    @pytest.mark.parametrize(
+        ("status", "undo"), [("manual", ["--set", "glx", "/usr/lib/mesa-diverted"]), ("auto", ["--auto", "glx"])]
+    )
+    def test_an_undo_gives_the_choice_back_to_whom_it_was(
+        self, root: StandInRoot, status: str, undo: list[str]
+    ) -> None:
+        root.file("/var/lib/dpkg/alternatives/glx", f"{status}\n/usr/lib/glx\n")
+        action = SetAlternative("glx", "/usr/lib/nvidia")
+        assert action.summary() == "update-alternatives --set glx /usr/lib/nvidia"
+        assert action.prepare(root.target) is None
+        before = action.observe(root.target)
+        assert before == {"status": status, "value": "/usr/lib/mesa-diverted"}
+        action.apply(root.target, before)
+        assert action.observe(root.target) == action.after(root.target, before)
+        action.revert(root.target, before)
+        assert root.runs == [
+            ["update-alternatives", "--set", "glx", "/usr/lib/nvidia"],
+            ["update-alternatives", *undo],
+        ]
+        assert action.observe(root.target)["status"] == status
+
+    def test_an_empty_path_leaves_the_choice_to_the_priorities(self, root: StandInRoot) -> None:
+        root.file("/var/lib/dpkg/alternatives/glx", "manual\n")
+        action = SetAlternative("glx", "")
+        assert action.summary() == "update-alternatives --auto glx"
+        before = action.observe(root.target)
+        assert action.after(root.target, before) is None
+        action.apply(root.target, before)
+        assert action.observe(root.target) == {"status": "auto", "value": "/usr/lib/nvidia"}
+        action.revert(root.target, before)
+        assert action.observe(root.target) == before
+
+
+def test_what_a_person_does_is_only_said() -> None:
+    assert ByHand("Turn Secure Boot off").summary() == "Turn Secure Boot off"
+    assert Reboot().summary() == "systemctl reboot"
