@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ class LocalFault(Rule):
 @pytest.fixture
 def folder() -> Path:
     """A folder that nobody but root can change, with all above it; the usual temporary folder is not."""
-    base = Path("/run/dlhealth-test-rules")
-    base.mkdir(mode=0o755)
+    base = Path(tempfile.mkdtemp(prefix="dlhealth-test-rules-", dir="/run"))
+    base.chmod(0o755)
     (base / "a.py").write_text(RULE)
     yield base
     for entry in base.iterdir():
