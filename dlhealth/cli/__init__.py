@@ -77,10 +77,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _apology(error: Exception) -> str:
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    # Without the module traceback: what failed may be the imports.
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    place = f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})" if frame else ""
     # Whatever the message holds, it is printed as one line without control characters.
     message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
     return (

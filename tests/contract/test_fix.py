@@ -185,9 +185,18 @@ def test_without_root_nothing_is_changed_and_the_store_is_not_shown(dlhealth: Ru
             folder.chmod(folder.stat().st_mode | 0o055)
     before = state(root)
     for words in (("fix", "--yes"), ("undo", "--yes"), ("history",), ("show", "1")):
-        code = f"import os, sys; os.setgid(65534); os.setuid(65534); sys.argv = {['dlhealth', *words, '--root', str(root)]}"
-        command = [sys.executable, "-c", f"import dlhealth.cli.{words[0]}, dlhealth.engine.load as l\n"
-                   f"l.load_rules()\nimport click._textwrap, dlhealth.report.repairs\n{code}\nimport dlhealth.cli\ndlhealth.cli.main()"]  # fmt: skip
+        # All is imported first: whoever the child becomes may not be allowed to look into this checkout.
+        code = f"""
+import os, sys
+import dlhealth.engine.load as load
+rules = load.load_rules()
+load.load_rules = lambda: rules
+import click._textwrap, dlhealth.cli.{words[0]}, dlhealth.report.repairs
+os.setgid(65534); os.setuid(65534)
+sys.argv = {["dlhealth", *words, "--root", str(root)]}
+dlhealth.cli.main()
+"""
+        command = [sys.executable, "-c", code]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stderr
         assert "root" in done.stderr
