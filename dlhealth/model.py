@@ -5,6 +5,7 @@ they are immutable, they print, and defining one costs a tenth of what a datacla
 """
 
 import re
+import time
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Protocol
@@ -160,3 +161,13 @@ class Diagnosis(NamedTuple):
         """The severity that decides verdict and exit status; None when nothing was found."""
         found = {d.finding.severity for d in self.findings}
         return next((s for s in Severity if s in found), None)
+
+    @property
+    def root_causes(self) -> tuple[Finding, ...]:
+        """What is wrong and nothing else explains. A note is only worth knowing."""
+        return tuple(d.finding for d in self.findings if not d.caused_by and d.finding.severity is not Severity.NOTE)
+
+
+def timestamp() -> str:
+    """The present time as every document writes it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -64,6 +64,19 @@ def action_from_json(record: dict[str, Any]) -> Action:
     return made(**{k: _tuples(v) for k, v in fields.items()})
 
 
+def changed_path(action: Action) -> str:
+    """The one path that dlhealth itself changes; "" where programs of the machine, or a person, do it."""
+    if not hasattr(action, "becomes") and not isinstance(action, MoveAside):
+        return ""
+    path: str = action.path  # type: ignore[attr-defined]
+    return path
+
+
+def needs_programs(action: Action) -> bool:
+    """Whether the machine's own programs have to run for it."""
+    return not changed_path(action)
+
+
 def step_of(action: Action) -> "Step":
     """What carries an action out. Raises KeyError for one that only a person can do."""
     if hasattr(action, "becomes"):

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from dlhealth.host.base import Output
-from dlhealth.host.change import ABSENT, NotChangeable, State, get_state, move, put_state
+from dlhealth.host.change import ABSENT, NotChangeable, State, attributes, get_state, move, put_state
 from dlhealth.host.exec import run
-from dlhealth.host.path import Root
+from dlhealth.host.path import Root, naming
 
 KEPT = "/var/lib/dlhealth/kept"
 """Where large files lie that an undo needs."""
@@ -78,17 +78,16 @@ class Target:
         return digest.hexdigest()
 
     def identity(self, path: str) -> Observed:
-        """What tells whether the thing at a path is still the same, without reading it. No link is followed."""
+        """What tells whether the thing at a path is still the same, without reading it: also after `set_aside` copied
+        it to another file system and `bring_back` copied it back. No link is followed."""
         try:
             status = self.root.stat(path, follow=False)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {
-            "kind": stat.S_IFMT(status.st_mode),
-            "inode": status.st_ino,
-            "size": status.st_size,
-            "mtime": status.st_mtime_ns,
-        }
+        found: Observed = {"kind": stat.S_IFMT(status.st_mode), "size": status.st_size}
+        if stat.S_ISLNK(status.st_mode):
+            return {**found, "target": os.fsdecode(self.state(path).content)}
+        return {**found, "mtime": status.st_mtime_ns}
 
     def keep(self, path: str) -> None:
         """Keep a copy of a large file beside the transaction's store, on disk, unless there is one already."""
@@ -98,8 +97,11 @@ class Target:
 
     def put_back(self, path: str) -> None:
         """The file that `keep` kept, in its place again; nothing where none was kept."""
-        if self.identity(self._kept(path)):
-            self._copy(self._kept(path), path)
+        kept = self._kept(path)
+        if self.identity(kept):
+            self._copy(kept, path)
+        else:
+            self.put(kept, ABSENT)  # what is left of a copy that was cut off
 
     def set_aside(self, path: str) -> None:
         """Take something out of the way, to where `bring_back` finds it. A file of another file system is copied, so
@@ -120,10 +122,8 @@ class Target:
     def bring_back(self, path: str) -> None:
         """What `set_aside` took away, in its place again; nothing where it did not."""
         kept = self._kept(path)
-        if not self.identity(kept):
-            return
-        if self.identity(path):
-            self.put(kept, ABSENT)  # cut off while it was copied: the original never went
+        if not self.identity(kept) or self.identity(path):
+            self.put(kept, ABSENT)  # cut off while it was copied: the original never went, or is back
             return
         try:
             move(self.root, kept, path)
@@ -145,21 +145,32 @@ class Target:
         temporary = f".{name}.{self.mark}"
         folder = self.root.open(at, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
-            out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-            with open(self.root.open(source, os.O_RDONLY), "rb") as old, open(out, "wb") as new:
-                shutil.copyfileobj(old, new, 1 << 20)
-                status = os.fstat(old.fileno())
-                os.fchown(new.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
-                new.flush()
-                os.utime(new.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-                os.fsync(new.fileno())
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-            os.fsync(folder)
+            with naming(destination):
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+                try:
+                    self._fill(source, temporary, folder)
+                    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                except BaseException:
+                    with suppress(OSError):  # half a large file, on a disk that it may have filled
+                        os.unlink(temporary, dir_fd=folder)
+                    raise
+                os.fsync(folder)
         finally:
             os.close(folder)
+
+    def _fill(self, source: str, name: str, folder: int) -> None:
+        out = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        with open(out, "wb") as new, open(self.root.open(source, os.O_RDONLY), "rb") as old:
+            shutil.copyfileobj(old, new, 1 << 20)
+            new.flush()
+            status = os.fstat(old.fileno())
+            os.fchown(out, status.st_uid, status.st_gid)
+            os.fchmod(out, stat.S_IMODE(status.st_mode))
+            for key, value in attributes(old.fileno()):
+                os.setxattr(out, key, value)
+            os.utime(out, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(out)
 
     def ids(self, user: str, group: str) -> tuple[int, int]:
         """Numbers of a user and a group by the machine's own files. Raises CommandFailed for unknown names."""

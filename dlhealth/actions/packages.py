@@ -96,10 +96,8 @@ class AptPurgeReinstall(NamedTuple):
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command(*_APT, "purge", *self.packages, timeout=_SECONDS)
         # Whole, whatever state they were in; with the configuration that they bring.
-        whole = {
-            n: v if v.split(" ")[1][1:2] in "nc" else f"{v.split(' ')[0]} ii " for n, v in before["packages"].items()
-        }
-        _restore(target, {"packages": whole, "auto": before["auto"]})
+        there = {n: f"{version} ii " for n, (version, state) in _states(before).items() if state not in "nc"}
+        _restore(target, {"packages": {**before["packages"], **there}, "auto": before["auto"]})
 
     def revert(self, target: "Target", before: "Observed") -> None:
         _restore(target, before)
@@ -171,6 +169,13 @@ def _installed(target: "Target") -> "Observed":
     listed = target.command("dpkg-query", "-W", "-f", form, timeout=60).stdout
     automatic = target.command("apt-mark", "showauto", timeout=60).stdout.split()
     return {"packages": dict(line.split("\t") for line in listed.splitlines()), "auto": sorted(automatic)}
+
+
+def _states(installed: "Observed") -> dict[str, tuple[str, str]]:
+    """Name → version and letter of the state, "i" where all is well; with "n" and "c" none of its programs are there
+    (dpkg-query(1), db:Status-Abbrev)."""
+    shown = {name: text.split(" ") for name, text in installed["packages"].items()}
+    return {name: (words[0], words[1][1:2]) for name, words in shown.items()}
 
 
 def _with_configuration(target: "Target", names: tuple[str, ...]) -> "Observed":
@@ -259,19 +264,18 @@ def _restore(target: "Target", before: "Observed") -> None:
     from dlhealth.host.change import State
 
     target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
-    now = _installed(target)["packages"]
-    old = {n: v.split(" ")[0] for n, v in before["packages"].items() if v.split(" ")[1][1:2] == "i"}
-    new = {n: v.split(" ")[0] for n, v in now.items() if v.split(" ")[1][1:2] not in "nc"}
+    now = _states(_installed(target))
+    old = {n: version for n, (version, state) in _states(before).items() if state == "i"}
     pool = target.names(POOL)
     debs = []
     for name, version in old.items():
-        if new.get(name) == version and now[name].split(" ")[1][1:2] == "i":
+        if now.get(name) == (version, "i"):
             continue
         deb = next((n for n in pool if _is_file_of(n, name, version)), None)
         if deb is None:
             raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
         debs.append(f"{POOL}/{deb}")
-    _exchange(target, debs, [name for name in new if name not in old])
+    _exchange(target, debs, [n for n, (_, state) in now.items() if state not in "nc" and n not in old])
     strange = [name for name in _installed(target)["packages"] if name not in before["packages"]]
     if strange:  # their configuration is left
         target.command("dpkg", "--purge", *strange, timeout=_SECONDS)

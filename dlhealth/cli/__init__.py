@@ -11,7 +11,20 @@ import click
 
 from dlhealth import __version__
 
-COMMANDS = ("doctor", "fix", "undo", "history", "show", "rules", "explain", "capture")
+COMMANDS = (
+    "doctor",
+    "fix",
+    "undo",
+    "history",
+    "show",
+    "rules",
+    "explain",
+    "capture",
+    "status",
+    "boot-check",
+    "daemon",
+    "service",
+)
 
 
 class Status(IntEnum):
@@ -37,7 +50,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"dlhealth.cli.{cmd_name}").command
+        command: click.Command = import_module(f"dlhealth.cli.{cmd_name.replace('-', '_')}").command
         return command
 
 
@@ -86,6 +99,6 @@ def _apology(error: Exception) -> str:
     message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
     return (
         f"dlhealth failed: {type(error).__name__}: {message}{place}\n"
-        "This is a defect of dlhealth and says nothing about this machine; nothing was changed.\n"
+        "This is a defect of dlhealth and says nothing about this machine. `dlhealth history` shows what was changed, if anything.\n"
         "Please report it with the line above. `dlhealth doctor --only LAYER` may still work for other layers."
     )

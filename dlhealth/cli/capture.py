@@ -15,6 +15,7 @@ from dlhealth.engine.load import load_rules
 from dlhealth.host import Unreadable
 from dlhealth.host.base import Host
 from dlhealth.host.root import live_host
+from dlhealth.model import timestamp
 from dlhealth.probes import Options
 
 
@@ -33,7 +34,7 @@ def command(output: str | None) -> None:
     with Progress() as progress:
         ask_everything(host, progress)
     path = output or f"dlhealth-{_hostname(host)}-{time.strftime('%Y-%m-%d')}.tar.gz"
-    about = {"dlhealth": __version__, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    about = {"dlhealth": __version__, "time": timestamp()}
     try:
         written = write_bundle(host, path, Redactor(host.seen), about)
     except FileExistsError as error:

@@ -38,10 +38,13 @@ class Request(NamedTuple):
     next_boot: bool = False
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
 def diagnosis_options(function: F) -> F:
     """The options of every command that diagnoses, and `--json`."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        json_option,
         click.option("--next-boot", is_flag=True, help="Judge the kernel that the boot loader will start next."),
         click.option(
             "--python",
@@ -168,6 +171,15 @@ def folder_to_change(root: str) -> str:
         return folder_at(root)
     except NotAMachine as problem:
         raise click.BadParameter(str(problem), param_hint="--root") from problem
+
+
+def agreed(question: str) -> bool:
+    """Ask a person. No answer is a no."""
+    try:
+        return click.confirm(f"\n{question}", err=True)
+    except click.Abort:  # no terminal to ask on, and no answer came
+        click.echo("\nNobody answered: nothing was changed. With --yes, dlhealth does not ask.", err=True)
+        return False
 
 
 def status_of(diagnosis: Diagnosis) -> Status:

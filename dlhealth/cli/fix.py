@@ -1,15 +1,15 @@
 """`dlhealth fix`."""
 
 import os
-import sys
 
 import click
 
-from dlhealth.actions.base import CommandFailed
+from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.cli import Status
 from dlhealth.cli.common import (
     Examined,
     Request,
+    agreed,
     chosen_rules,
     diagnosis_options,
     examine,
@@ -41,7 +41,7 @@ _STATUS = {
 
 
 @click.command("fix")
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("ids", metavar="[ID|LAYER]...", nargs=-1)
 @diagnosis_options
 @click.option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
@@ -68,17 +68,22 @@ def command(
 ) -> int:
     """Diagnose, show the plan, ask, carry it out as one transaction, and diagnose again to prove it.
 
-    With IDs, only these findings and what explains them are repaired.
+    With IDs or layers, only these findings and what explains them are repaired.
 
     Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage, 3 an error is left, 4 repaired once
     the machine has been rebooted, 5 the repair failed and was rolled back, 70 dlhealth itself failed.
     """
     request = Request(root, only, users, pythons, next_boot)
-    chosen_rules(load_rules(), ids, "ID")  # a name that is none is said before anything is done
+    loaded = load_rules()
+    chosen_rules(loaded, ids, "ID")  # a name that is none is said before anything is done
+    names = {*ids, *only}
+    # A layer is all of its rules: no rule at all would mean everything.
+    wanted = frozenset(r.id for r in loaded.rules if names & {r.id, r.layer.value})
     folder = folder_to_change(root)
     if os.geteuid() and not dry_run:
         raise click.UsageError("a repair changes the machine and needs root: sudo dlhealth fix (or add --dry-run)")
-    session = _Session(request, folder, frozenset((*ids, *only)), Risk(max_risk), offline, as_json)
+    limits = Limits(Risk(max_risk), offline, folder == "/", wanted=wanted)
+    session = _Session(request, Store(folder), limits, as_json)
     if dry_run:
         outcome = session.plan_only()
     else:
@@ -100,15 +105,11 @@ class _Shown(NamedTuple):
 class _Session:
     """One run of `fix`: walks from diagnosis to proof until nothing is left that may be repaired."""
 
-    def __init__(
-        self, request: Request, folder: str, wanted: frozenset[str], highest: Risk, offline: bool, as_json: bool
-    ) -> None:
+    def __init__(self, request: Request, store: Store, limits: Limits, as_json: bool) -> None:
         self._request = request
         self._json = as_json
-        self._folder = folder
-        self.store = Store(folder)
-        ids = {r.id for r in load_rules().rules}
-        self._limits = Limits(highest, offline, folder == "/", wanted=wanted & ids)
+        self.store = store
+        self._limits = limits
         self._planned = Repair((), (), ())
         self._diagnosis: Diagnosis | None = None
         self._ended: list[Ended] = []
@@ -132,17 +133,16 @@ class _Session:
             self._show(shown.repair)
             if not shown.repair.chosen:
                 break
-            if not yes and not self._agreed(shown.repair):
+            if not yes and not agreed(_question(shown.repair)):
                 outcomes.append("declined")
                 break
             outcomes.append(self._carry_out(shown))
             if outcomes[-1] in ("refused", "conflict", "awaiting-reboot"):
                 break
-            # Of what was taken back, only what did not help is given up where that is known; the rest is tried again.
-            failed = tried(self.store)
-            chosen = {(c.finding.fingerprint, c.plan.summary) for c in shown.repair.chosen}
             if outcomes[-1] == "rolled-back":
-                self._given_up |= chosen & failed or chosen
+                # Only what did not help is given up where that is known; the rest is tried again.
+                chosen = {(c.finding.fingerprint, c.plan.summary) for c in shown.repair.chosen}
+                self._given_up |= chosen & tried(self.store) or chosen
         return max(outcomes, key=_BY_WEIGHT.index)
 
     def report(self, outcome: str) -> int:
@@ -161,13 +161,11 @@ class _Session:
 
     def _settle(self) -> str:
         """Bring an earlier transaction to its end; "awaiting-reboot" when it still waits for one."""
-        from dlhealth.actions.base import Target
-
         current = self.store.current()
         if current is None:
             return ""
-        ended = recover(self.store, Target(self._folder, current.id)) or confirm_after_reboot(
-            self.store, self._folder, lambda: self._examine().diagnosis
+        ended = recover(self.store, Target(self.store.root, current.id)) or confirm_after_reboot(
+            self.store, self.store.root, lambda: self._examine().diagnosis
         )
         if ended is None:
             click.echo(
@@ -199,21 +197,13 @@ class _Session:
 
             write(render_repair(repair, current_style()))
 
-    def _agreed(self, repair: Repair) -> bool:
-        steps = len(repair.actions)
-        try:
-            return click.confirm(f"\nCarry out {'this step' if steps == 1 else f'these {steps} steps'}?", err=True)
-        except click.Abort:  # no terminal to ask on, and no answer came
-            click.echo("\nNobody answered: nothing was changed. With --yes, dlhealth does not ask.", err=True)
-            return False
-
     def _carry_out(self, shown: _Shown) -> str:
         try:
             ended = carry_out(
                 shown.repair,
                 shown.examined.diagnosis,
                 self.store,
-                self._folder,
+                self.store.root,
                 lambda: self._examine().diagnosis,
                 lambda text: click.echo(f"  {text}", err=True),
             )
@@ -230,5 +220,9 @@ class _Session:
             from dlhealth.report.repairs import render_ended
             from dlhealth.report.style import current_style
 
-            sys.stdout.flush()
             write(render_ended(ended, current_style()))
+
+
+def _question(repair: Repair) -> str:
+    steps = len(repair.actions)
+    return f"Carry out {'this step' if steps == 1 else f'these {steps} steps'}?"

@@ -2,14 +2,13 @@
 
 import click
 
-from dlhealth.cli.common import folder_to_change, write
+from dlhealth.cli.common import folder_to_change, json_option, write
 from dlhealth.engine.repair import tell
 from dlhealth.txn.store import Record, Store
 
 root_option = click.option(
     "--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]"
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @click.command("history")

@@ -2,12 +2,12 @@
 
 import click
 
-from dlhealth.cli.common import write
+from dlhealth.cli.common import json_option, write
 from dlhealth.engine.load import load_rules
 
 
 @click.command("rules")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(as_json: bool) -> None:
     """List everything that can be found, by layer."""
     loaded = load_rules()

@@ -2,8 +2,8 @@
 
 import click
 
-from dlhealth.cli.common import write
-from dlhealth.cli.history import json_option, named, root_option, store_at
+from dlhealth.cli.common import json_option, write
+from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.engine.repair import tell
 
 

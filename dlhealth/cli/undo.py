@@ -6,8 +6,8 @@ import click
 
 from dlhealth.actions.base import Target
 from dlhealth.cli import Status
-from dlhealth.cli.common import folder_to_change, write
-from dlhealth.cli.history import json_option, named, root_option, store_at
+from dlhealth.cli.common import agreed, json_option, write
+from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.engine.repair import tell
 from dlhealth.txn.execute import Ended, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
@@ -41,39 +41,31 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         from dlhealth.report.style import current_style
 
         write(render_told(tell(record), current_style()))
-    if not yes and not _agreed():
+    if not yes and not agreed("Take this back?"):
         return Status.WARNINGS
     try:
         with store.locked():
-            ended = _take_back(store, folder_to_change(root), record)
+            ended = _take_back(store, record)
     except (Busy, OSError) as problem:
         raise click.ClickException(str(problem)) from problem
     _print(ended, as_json)
     return Status.WARNINGS if ended.outcome == "conflict" else Status.HEALTHY
 
 
-def _take_back(store: Store, folder: str, record: Record) -> Ended:
+def _take_back(store: Store, record: Record) -> Ended:
     current = store.current()
     # Only one may be under way; one that was cut off comes first.
-    ended = recover(store, Target(folder, current.id)) if current else None
+    ended = recover(store, Target(store.root, current.id)) if current else None
     if current and current.id == record.id and ended:
         return ended
     if current and current.id != record.id and ended is None:
         raise Busy(f"transaction {current.name} waits for a reboot: undo it first")
-    return undo(store, Target(folder, record.id), record)
+    return undo(store, Target(store.root, record.id), record)
 
 
 def _last(store: Store) -> Record | None:
     done = [r for r in store.ended() if r.outcome == "applied"]
     return store.current() or (done[-1] if done else None)
-
-
-def _agreed() -> bool:
-    try:
-        return click.confirm("\nTake this back?", err=True)
-    except click.Abort:
-        click.echo("\nNobody answered: nothing was changed. With --yes, dlhealth does not ask.", err=True)
-        return False
 
 
 def _print(ended: Ended | None, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from dlhealth.actions import (
     EditFile,
@@ -11,15 +11,15 @@ from dlhealth.actions import (
     RefreshLoaderCache,
     ReloadModules,
     RestartUnit,
-    SetAlternative,
     UpdateInitramfs,
     action_to_json,
+    changed_path,
     step_of,
 )
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule, plans
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk, Severity
+from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk
 from dlhealth.probes import Unavailable
 
 _BY_RISK = {risk: number for number, risk in enumerate(Risk)}
@@ -33,7 +33,8 @@ class Limits(NamedTuple):
     """What a repair may be: `highest` risk, whether it may use the network, whether the machine is the one that runs.
     `tried` are the repairs that did not hold before, `given_up` those that did not now, each as the fingerprint of the
     finding and the summary of the plan: the next rung of the ladder follows. `wanted` are the rules to repair, all where
-    it is empty. Who names a rule asks for what was tried before again, and for what is only worth a note."""
+    it is empty. Who names a rule, or its layer, asks for what was tried before again, and for what is only worth a
+    note."""
 
     highest: Risk = Risk.MEDIUM
     offline: bool = False
@@ -100,8 +101,8 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
             left.append(Left(finding, reason, tuple(a.summary() for a in ladder[0].actions) if ladder else ()))
         elif _agrees(plan, taken):
             chosen.append(Chosen(finding, plan))
-            for action in plan.actions:
-                taken.setdefault(_path(action), []).append(action)
+            for action in filter(changed_path, plan.actions):
+                taken.setdefault(changed_path(action), []).append(action)
         else:
             left.append(Left(finding, "another repair changes the same file: run dlhealth fix again", ()))
     return Repair(tuple(chosen), tuple(left), merge([c.plan for c in chosen]))
@@ -109,13 +110,11 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
 
 def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], wanted: Collection[str]) -> list[Finding]:
     """Root causes: those that are wanted, and those that explain what is wanted."""
-    causes = {i for d in diagnosis.findings if d.finding.id in wanted for i in d.caused_by}
-    roots = [d.finding for d in diagnosis.findings if not d.caused_by and d.finding.id in rules]
+    roots: Iterable[Finding] = diagnosis.root_causes
     if wanted:
-        roots = [f for f in roots if f.id in wanted or f.id in causes]
-    else:
-        roots = [f for f in roots if f.severity is not Severity.NOTE]
-    return sorted(roots, key=lambda f: rules[f.id].stage)
+        meant = {*wanted, *(i for d in diagnosis.findings if d.finding.id in wanted for i in d.caused_by)}
+        roots = [d.finding for d in diagnosis.findings if not d.caused_by and d.finding.id in meant]
+    return sorted((f for f in roots if f.id in rules), key=lambda f: rules[f.id].stage)
 
 
 def _mildest(finding: Finding, ladder: Sequence[Plan], limits: Limits) -> tuple[Plan | None, str]:
@@ -164,16 +163,8 @@ def _for_target(plan: Plan, live: bool) -> Plan:
     return plan._replace(actions=actions, reboot=False)
 
 
-def _path(action: Action) -> str:
-    return "" if isinstance(action, SetAlternative) else getattr(action, "path", "")
-
-
 def _agrees(plan: Plan, taken: Mapping[str, Sequence[Action]]) -> bool:
-    return all(
-        _together(action, other)
-        for action in plan.actions
-        for other in (taken.get(_path(action), ()) if _path(action) else ())
-    )
+    return all(_together(action, other) for action in plan.actions for other in taken.get(changed_path(action), ()))
 
 
 def _together(one: Action, other: Action) -> bool:

@@ -13,6 +13,8 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import Failed
 
 RULES_FOLDER = "/etc/dlhealth/rules.d"
+LOCAL_RULES = "dlhealth_local_rules"
+"""Where the modules of rules lie that an administrator dropped in."""
 _GROUP = "dlhealth.rules"
 _SIZE_LIMIT = 256 << 10
 _REQUIRED = ("id", "title", "layer", "stage", "severity", "detect")
@@ -165,7 +167,7 @@ def _check_owner(fd: int, name: str) -> None:
 
 
 def _module(name: str, path: str, source: bytes) -> ModuleType:
-    module = ModuleType(f"dlhealth_local_rules.{name}")
+    module = ModuleType(f"{LOCAL_RULES}.{name}")
     module.__file__ = path
     # Rule.documentation looks its module up by name; nothing is importable by it.
     sys.modules[module.__name__] = module

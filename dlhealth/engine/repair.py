@@ -1,16 +1,15 @@
 """Carries a repair out and proves it: the findings are gone and nothing new came, or all is taken back."""
 
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dlhealth import __version__
-from dlhealth.actions import MoveAside, step_of
-from dlhealth.actions.base import CommandFailed, FileStep, Target
+from dlhealth.actions import action_from_json, needs_programs
+from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import Chosen, Repair
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis, Finding, Severity
+from dlhealth.model import Diagnosis, Finding, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Record, Store, read_json
@@ -39,7 +38,7 @@ def carry_out(
     _check_programs(repair, target)
     about: dict[str, Any] = {
         "dlhealth": __version__,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": timestamp(),
         "digest": repair.digest,
         "findings": [_kept(c) for c in repair.chosen],
         "known": sorted(_errors(before)),
@@ -87,18 +86,13 @@ def tell(record: Record) -> Told:
     became = {e.fields["n"]: _BECAME[e.kind] for e in events if e.kind in _BECAME}
     problem = next((e.fields["problem"] for e in reversed(events) if e.fields.get("problem")), "")
     actions = tuple(
-        (kind, summary, became.get(number, "not begun")) for number, (kind, summary) in enumerate(_listed(plan))
+        (action["kind"], action_from_json(action).summary(), became.get(number, "not begun"))
+        for number, action in enumerate(plan["actions"])
     )
     return Told(record, plan.get("time", ""), problem, tuple(plan.get("findings", ())), actions)
 
 
 _BECAME = {"INTENT": "begun", "DONE": "done", "REVERTED": "reverted", "CONFLICT": "conflict"}
-
-
-def _listed(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from dlhealth.actions import action_from_json
-
-    return [(a["kind"], action_from_json(a).summary()) for a in plan["actions"]]
 
 
 def _kept(chosen: Chosen) -> dict[str, Any]:
@@ -116,7 +110,7 @@ def _kept(chosen: Chosen) -> dict[str, Any]:
 
 def _check_programs(repair: Repair, target: Target) -> None:
     """Whether programs of another root run here, where the repair needs some."""
-    if target.live or all(isinstance(step_of(a), FileStep | MoveAside) for a in repair.actions):
+    if target.live or not any(needs_programs(a) for a in repair.actions):
         return
     try:
         target.command("true", timeout=30)

@@ -5,6 +5,7 @@ temporary file, with everything on disk before and after. Standard library only 
 """
 
 import base64
+import errno
 import hashlib
 import os
 import stat
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from dlhealth.host.path import Root
+from dlhealth.host.path import Root, naming
 from dlhealth.lean import NamedTuple
 
 SIZE_LIMIT = 64 << 20
@@ -90,8 +91,10 @@ def get_state(root: Root, path: str) -> State:
 def put_state(root: Root, path: str, state: State, mark: str) -> None:
     """Make the path be in that state. `mark` names the transaction: temporary names carry it, so that what a power
     cut leaves behind can be told from a user's files."""
-    with _parent(root, path) as (folder, name):
+    with naming(path), _parent(root, path) as (folder, name):
         if folder is None:
+            if state.kind == "absent":
+                return
             raise NotChangeable(f"the folder of {path} is gone")
         temporary = f".{name}.{mark}"
         with suppress(FileNotFoundError):
@@ -106,7 +109,7 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
                 _make(folder, temporary, state)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # what went wrong first is what is told
                     os.unlink(temporary, dir_fd=folder)
                 raise
         os.fsync(folder)
@@ -115,7 +118,7 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
 def move(root: Root, path: str, destination: str) -> None:
     """Rename, whatever it is; nothing is followed, and nothing that is at the destination is replaced. Raises OSError,
     EXDEV where the two are on different file systems."""
-    with _parent(root, path) as (source, name), _parent(root, destination) as (folder, new):
+    with naming(path), _parent(root, path) as (source, name), _parent(root, destination) as (folder, new):
         if source is None or folder is None:
             raise NotChangeable(f"the folder of {path if source is None else destination} is gone")
         with suppress(FileNotFoundError):
@@ -164,6 +167,16 @@ def _dress(fd: int, state: State) -> None:
         os.setxattr(fd, name, value)
 
 
+def attributes(fd: int) -> tuple[tuple[str, bytes], ...]:
+    """All extended attributes of an open file, sorted."""
+    try:
+        return tuple((n, os.getxattr(fd, n)) for n in sorted(os.listxattr(fd)))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise  # taken for none, a user's would be lost
+        return ()  # a file system without
+
+
 def _content(folder: int, name: str, path: str) -> bytes:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with open(fd, "rb") as file:
@@ -176,9 +189,7 @@ def _content(folder: int, name: str, path: str) -> bytes:
 def _attributes(folder: int, name: str) -> tuple[tuple[str, bytes], ...]:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return tuple((n, os.getxattr(fd, n)) for n in sorted(os.listxattr(fd)))
-    except OSError:  # a file system without extended attributes
-        return ()
+        return attributes(fd)
     finally:
         os.close(fd)
 

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from dlhealth.host.base import Output
+from dlhealth.lean import NamedTuple
 
 PROGRAM_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUTPUT_LIMIT = 8 << 20
@@ -82,3 +84,39 @@ def _collect(child: "subprocess.Popen[bytes]", name: str, deadline: float, timeo
     child.stdout.close()
     child.stderr.close()
     return Output(status, stdout, stderr, problem)
+
+
+class Started(NamedTuple):
+    """A program that runs beside its caller, who reads what it prints."""
+
+    child: "subprocess.Popen[bytes]"
+    output: int
+    """File descriptor of its standard output."""
+
+    def end(self) -> str:
+        """End it, with its whole process group, if it has not ended; what went wrong, "" where it succeeded."""
+        os.close(self.output)
+        try:
+            status = self.child.wait(0.5)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                self.child.wait(0.5)
+            return "it did not end"
+        return f"it ended with status {status}" if status else ""
+
+
+def start(argv: Sequence[str]) -> Started:
+    """Start a program without waiting for it. Raises OSError."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = subprocess.Popen(  # noqa: S603  (an absolute path and a list: no shell)
+            argv, stdin=subprocess.DEVNULL, stdout=writer, env=_ENVIRONMENT, cwd="/", start_new_session=True
+        )
+    except OSError:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return Started(child, reader)

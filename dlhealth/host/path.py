@@ -7,7 +7,8 @@ Standard library only (rescue core).
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _RESOLVE_NO_MAGICLINKS = 0x02
@@ -28,6 +29,22 @@ def _openat2() -> Callable[[int, bytes, int], tuple[int, int]]:
         return syscall(_SYS_OPENAT2, folder, relative, how, len(how)), ctypes.get_errno()
 
     return call
+
+
+def told(error: Exception) -> str:
+    """What went wrong as one line for people, without the numbers of errors."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """What fails names the path: an error of a call that took a descriptor says only that some disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 class Root:

@@ -1,14 +1,13 @@
 """The JSON documents that programs read."""
 
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlhealth import __version__
 from dlhealth.actions import action_to_json
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Diagnosed, Diagnosis, Plan, Severity, kind_of
+from dlhealth.model import Diagnosed, Diagnosis, Plan, Severity, kind_of, timestamp
 
 if TYPE_CHECKING:  # the doctor's report needs nothing of repairs
     from dlhealth.engine.choose import Repair
@@ -30,7 +29,7 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "dlhealth": __version__,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": timestamp(),
         "host": dict(diagnosis.machine),
         "verdict": VERDICTS[diagnosis.worst],
         "findings": [_finding(d) for d in diagnosis.findings],
@@ -92,6 +91,13 @@ def _told(told: "Told") -> dict[str, Any]:
         "findings": [dict(f) for f in told.findings],
         "actions": [{"kind": k, "summary": s, "outcome": o} for k, s, o in told.actions],
     }
+
+
+def status_to_json(checked: int | None, findings: Sequence[Mapping[str, str]], transaction: str) -> str:
+    """The document of `status --json`. `checked` is a time in seconds, null where the service has not looked yet."""
+    kept = ("id", "subject", "severity", "layer", "title", "boot")
+    listed = [{**{name: f[name] for name in kept}, "caused_by": f["caused_by"].split()} for f in findings]
+    return dump({"schema": SCHEMA, "checked": checked, "findings": listed, "transaction": transaction or None})
 
 
 def rules_to_json(rules: Sequence[Rule]) -> str:

@@ -79,10 +79,9 @@ def render_ended(ended: Ended, style: Style) -> str:
 def render_remaining(diagnosis: Diagnosis, style: Style) -> str:
     """What is still wrong, a line each."""
     page = Page(style)
-    bad = [d.finding for d in diagnosis.findings if not d.caused_by and d.finding.severity is not Severity.NOTE]
-    if not bad:
+    if not diagnosis.root_causes:
         page.text("", "Nothing is left that dlhealth knows to be wrong.")
-    for finding in bad:
+    for finding in diagnosis.root_causes:
         page.text("", f"Still there: {finding.id}: {finding.title}", "  ")
     return page.content()
 

@@ -133,13 +133,12 @@ class Page:
     def verdict(self, diagnosis: Diagnosis) -> None:
         machine, worst = diagnosis.machine, diagnosis.worst
         name = str(machine.get("hostname") or machine.get("root") or "this machine")
-        roots = [d for d in diagnosis.findings if not d.caused_by and d.finding.severity is not Severity.NOTE]
         if worst in (Severity.ERROR, Severity.WARNING):
             sign, colour = self.sign(SIGNS[worst]), _COLOURS[worst]
             state = "broken" if worst is Severity.ERROR else "degraded"
             others = sum(bool(d.caused_by) for d in diagnosis.findings)
             explained = f" with {count(others, 'consequence')}" if others else ""
-            said = f"{name} is {state}: {count(len(roots), 'root cause')}{explained}"
+            said = f"{name} is {state}: {count(len(diagnosis.root_causes), 'root cause')}{explained}"
         elif diagnosis.run:
             sign, colour = self.sign(WELL), "32"
             blind = f", {len(diagnosis.skipped)} could not look everywhere" if diagnosis.skipped else ""

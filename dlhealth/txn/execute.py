@@ -1,6 +1,5 @@
 """Carries a plan out as one transaction, and takes one back."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Any
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, step_of
 from dlhealth.actions.base import CommandFailed, FileStep, Observed, Step, Target
 from dlhealth.host.change import ABSENT, NotChangeable
+from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
 from dlhealth.txn.journal import Journal
@@ -109,8 +109,8 @@ def confirm(store: Store, target: Target, verify: Callable[[], None]) -> Ended |
         return None
     journal = Journal(record.folder)
     try:
-        waiting = journal.find("WAIT-REBOOT")
-        if waiting is None or journal.undoing or waiting.fields["boot"] == _boot_id():
+        waiting = journal.waiting
+        if waiting is None or waiting.fields["boot"] == _boot_id():
             return None
         with _signals_deferred():
             try:
@@ -130,14 +130,16 @@ def recover(store: Store, target: Target) -> Ended | None:
         return None
     journal = Journal(record.folder)
     try:
-        if journal.find("WAIT-REBOOT") and not journal.undoing and not journal.find("COMMIT"):
+        if journal.waiting:
             return None
         committed = journal.find("COMMIT")
         if committed and not journal.undoing:
             outcome = committed.fields["outcome"]
             return Ended(store.end(record, outcome), outcome, ())
+        failed = journal.find("FAILED")
+        problem = NotVerified(**failed.fields) if failed else Stopped("it was cut off")
         with _signals_deferred():
-            return _take_back(store, target, record, journal, Stopped("it was cut off"))
+            return _take_back(store, target, record, journal, problem)
     finally:
         journal.close()
 
@@ -146,12 +148,12 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
     """Take back a transaction that was applied, or waits for a reboot, as a transaction of its own would: journaled,
     repeatable."""
     if record.folder != store.active:
-        os.rename(record.folder, store.active)
-    journal = Journal(store.active)
+        record = store.reopen(record)
+    journal = Journal(record.folder)
     try:
         with _signals_deferred():
             journal.write("UNDO", boot=_boot_id())
-            return _take_back(store, target, record._replace(folder=store.active), journal, None)
+            return _take_back(store, target, record, journal, None)
     finally:
         journal.close()
 
@@ -163,11 +165,14 @@ def _commit(store: Store, record: Record, journal: Journal) -> Ended:
 
 
 def _take_back(store: Store, target: Target, record: Record, journal: Journal, problem: Exception | None) -> Ended:
+    failed = problem.failed if isinstance(problem, NotVerified) else ()
+    if isinstance(problem, NotVerified):
+        # From here on it waits for no reboot, and what did not help is known, also when the taking back is cut off.
+        journal.write("FAILED", problem=str(problem), failed=failed)
     said = revert(journal, target, record.folder)
     outcome = "conflict" if said else "undone" if journal.undoing else "rolled-back"
-    failed = problem.failed if isinstance(problem, NotVerified) else ()
-    journal.write("COMMIT", outcome=outcome, problem=str(problem or ""), failed=failed)
-    return Ended(store.end(record, outcome), outcome, (*([str(problem)] if problem else []), *said))
+    journal.write("COMMIT", outcome=outcome, problem=told(problem) if problem else "", failed=failed)
+    return Ended(store.end(record, outcome), outcome, (*([told(problem)] if problem else []), *said))
 
 
 def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:

@@ -5,39 +5,46 @@ import os
 import zlib
 from typing import Any
 
+from dlhealth.host.path import naming
 from dlhealth.lean import NamedTuple
 
 
 class Event(NamedTuple):
-    """One line. `kind`: BEGIN, INTENT, DONE, REVERTED, CONFLICT, VERIFIED, WAIT-REBOOT, COMMIT, UNDO."""
+    """One line. `kind`: BEGIN, INTENT, DONE, REVERTED, CONFLICT, VERIFIED, WAIT-REBOOT, FAILED, COMMIT, UNDO."""
 
     kind: str
     fields: dict[str, Any]
 
 
 class Journal:
-    """An append-only file. A torn last line, as a power cut leaves one, is cut off when it is opened."""
+    """An append-only file. A torn last line, as a power cut or a full disk leaves one, is cut off before the next is
+    written: it would hide all that follows from a recovery."""
 
     def __init__(self, folder: str) -> None:
         self._path = f"{folder}/journal"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with open(self._fd, "rb", closefd=False) as file:
-            self.events, sound = _parse_all(file.read())
-        if sound < os.lseek(self._fd, 0, os.SEEK_END):
-            os.ftruncate(self._fd, sound)
-            os.lseek(self._fd, 0, os.SEEK_END)
-            os.fsync(self._fd)
+            content = file.read()
+        self.events, self._sound = _parse_all(content)
+        self._torn = self._sound < len(content)
 
     def write(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
         """Add an event. With `sync` it is on disk when this returns, with all before it; an event whose loss a recovery
         would only pay with more work can do without. Raises OSError when that can't be had."""
         text = json.dumps({"kind": kind, **fields}, sort_keys=True)
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
-        view = memoryview(line)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        if sync:
-            os.fsync(self._fd)
+        with naming(self._path):
+            if self._torn:
+                os.ftruncate(self._fd, self._sound)
+                os.lseek(self._fd, self._sound, os.SEEK_SET)
+            self._torn = True
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            if sync:
+                os.fsync(self._fd)
+        self._torn = False
+        self._sound += len(line)
         self.events.append(Event(kind, fields))
 
     def close(self) -> None:
@@ -48,6 +55,12 @@ class Journal:
         """Whether an undo of the committed transaction was begun and has not ended."""
         kinds = [e.kind for e in self.events if e.kind in ("UNDO", "COMMIT")]
         return kinds[-1:] == ["UNDO"]
+
+    @property
+    def waiting(self) -> Event | None:
+        """The event that waits for a reboot, as long as nothing was decided since."""
+        decided = [e for e in self.events if e.kind in ("WAIT-REBOOT", "FAILED", "UNDO", "COMMIT")]
+        return decided[-1] if decided and decided[-1].kind == "WAIT-REBOOT" else None
 
     def find(self, kind: str) -> Event | None:
         """The last event of a kind."""

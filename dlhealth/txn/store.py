@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dlhealth.host.path import naming
 from dlhealth.lean import NamedTuple, regex
 
 FOLDER = "/var/lib/dlhealth/txn"
@@ -43,6 +44,7 @@ class Store:
 
     def __init__(self, root_folder: str) -> None:
         self._root = root_folder.rstrip("/")
+        self.root = self._root or "/"
         self.folder = self._root + FOLDER
         self.active = f"{self.folder}/active"
         self.history = f"{self.folder}/history"
@@ -64,7 +66,7 @@ class Store:
         for part in _PARENTS:
             if os.path.islink(self._root + part):
                 # On a disk that is not this machine's, a link could lead the store anywhere.
-                raise OSError(f"{part} of {self._root or '/'} is a link")
+                raise OSError(f"{part} of {self.root} is a link")
         os.makedirs(os.path.dirname(self.folder), exist_ok=True)
         for folder in (self.folder, self.history):
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -96,6 +98,12 @@ class Store:
         sync_folder(self.folder)
         return Record(self.active, sequence, identity, "")
 
+    def reopen(self, record: Record) -> Record:
+        """Make one that has ended the active one again, before anything of it is taken back."""
+        os.rename(record.folder, self.active)
+        sync_folder(self.folder)
+        return record._replace(folder=self.active)
+
     def end(self, record: Record, outcome: str) -> Record:
         """Make the active transaction history, by one rename."""
         ended = f"{self.history}/{record.sequence:06d}-{record.id}-{outcome}"
@@ -125,7 +133,7 @@ class Store:
 def write_json(path: str, content: Any) -> None:
     """A new file, on disk when this returns."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "w") as file:
+    with naming(path), open(fd, "w") as file:
         json.dump(content, file, sort_keys=True)
         file.flush()
         os.fsync(fd)
@@ -140,6 +148,7 @@ def sync_folder(path: str) -> None:
     """Put the names in a folder on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        with naming(path):
+            os.fsync(fd)
     finally:
         os.close(fd)

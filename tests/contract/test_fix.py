@@ -113,6 +113,44 @@ def test_one_finding_alone(dlhealth: Run, root: Path) -> None:
     assert not (root / "home/alice/.Xauthority").exists()
 
 
+@pytest.mark.parametrize("before", [(), ("--only",)], ids=["as an ID", "by --only"])
+@pytest.mark.parametrize(
+    ("layer", "repaired"),
+    [
+        ("login", ["login-loop-xauthority-wrong-owner"]),
+        ("environment", ["ld-library-path-malformed"]),
+        ("cuda", []),  # where nothing is wrong, nothing else is repaired instead
+    ],
+)
+def test_a_layer_is_all_of_its_rules_and_nothing_else(
+    dlhealth: Run, root: Path, layer: str, repaired: list[str], before: tuple[str, ...]
+) -> None:
+    fixed = json.loads(dlhealth("fix", *before, layer, "--root", str(root), "--yes", "--json").stdout)
+    assert fixed["outcome"] == ("applied" if repaired else "nothing-to-do")
+    assert [r["id"] for r in fixed["plan"]["repairs"]] == repaired
+    assert (bashrc(root) == SWALLOWED) == (layer != "environment")
+    assert (root / "home/alice/.Xauthority").exists() == (layer != "login")
+
+
+def test_a_layer_and_a_rule_of_another(dlhealth: Run, root: Path) -> None:
+    done = dlhealth("fix", "cuda", "login-loop-xauthority-wrong-owner", "--root", str(root), "--yes")
+    assert done.returncode == 3
+    assert bashrc(root) == SWALLOWED
+    assert not (root / "home/alice/.Xauthority").exists()
+
+
+def test_a_defect_after_a_repair_does_not_deny_it(dlhealth: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("dlhealth.report.repairs.render_ended", broken)
+    done = dlhealth("fix", "--root", str(root), "--yes")
+    assert done.returncode == 70
+    assert "nothing was changed" not in done.stderr
+    assert "`dlhealth history` shows what was changed" in done.stderr
+    assert "applied" in dlhealth("history", "--root", str(root)).stdout
+
+
 def test_json_says_all_of_it(dlhealth: Run, root: Path) -> None:
     def document(*words: str) -> dict[str, Any]:
         done = dlhealth(*words, "--root", str(root), "--json")

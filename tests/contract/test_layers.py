@@ -13,6 +13,7 @@ DOORS = (
     "dlhealth/host/",
     "dlhealth/actions/",  # what a repair changes, step by step
     "dlhealth/txn/",  # its own store
+    "dlhealth/service/",  # its own state, its sockets, its installation
     "dlhealth/testing/",  # makes machines
     "dlhealth/data/__init__.py",  # its own tables
     "dlhealth/engine/load.py",  # rules, which are code

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent.parent
-SOURCES = {"dlhealth": "dlhealth", "rules": "dlhealth_rules"}
+SOURCES = {"dlhealth": "dlhealth", "rules": "dlhealth_rules", "systemd": "dlhealth_systemd"}
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """What holds for the repairs of every rule: the mildest one helps, harms nothing, has nothing to do a second time, and
 gives back every byte when it is taken back."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from dlhealth.actions import MoveAside, action_from_json, action_to_json, step_of
-from dlhealth.actions.base import FileStep, Target
+from dlhealth.actions import action_from_json, action_to_json, needs_programs
+from dlhealth.actions.base import Target
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -20,23 +19,11 @@ from dlhealth.probes import Options
 from dlhealth.testing import Scenario
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
+from tests.snapshot import snapshot
 
 RULES = load_rules("/nonexistent").rules
 BY_ID = {rule.id: rule for rule in RULES}
 CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.scenarios() if s.finds]
-
-
-def snapshot(root: Path) -> dict[str, object]:
-    """All but the transactions' own store."""
-    found: dict[str, object] = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if name.startswith("var/lib/dlhealth") or name in ("var", "var/lib"):
-            continue
-        status = path.lstat()
-        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-        found[name] = (status.st_mode, status.st_uid, status.st_gid, content)
-    return found
 
 
 class Patient:
@@ -69,7 +56,7 @@ def test_repair(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     diagnosis, repair = patient.choose(frozenset({rule.id}))
     roots = {d.finding.id for d in diagnosis.findings if not d.caused_by}
     assert {c.finding.id for c in repair.chosen} | {x.finding.id for x in repair.left} <= roots
-    if not repair.chosen or not all(isinstance(step_of(a), FileStep | MoveAside) for a in repair.actions):
+    if not repair.chosen or any(needs_programs(a) for a in repair.actions):
         return  # programs of the machine are needed: the lab has them
     store = Store(str(tmp_path))
     with store.locked():

@@ -73,9 +73,10 @@ class LabMachine:
         self.run("/opt/dlhealth/bin/pip", "install", "-q", "--no-index", "--find-links", "/opt/wheels", "dlhealth")
         return "/opt/dlhealth/bin/dlhealth"
 
-    def boot(self, seconds: float = 120) -> None:
-        """Start systemd as PID 1 and wait until it has settled."""
+    def boot(self, *options: str, seconds: float = 120) -> None:
+        """Start systemd as PID 1 and wait until it has settled. `options` are those of systemd-nspawn."""
         command = ["systemd-nspawn", "-q", "-D", self.root, "-b", "--register=no", "--keep-unit", "-M", self._name]
+        command += options
         self._booted = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from dlhealth.actions import AptInstall, ByHand, ChangeMode, EditFile, MoveAside, Reboot, UpdateInitramfs, WriteFile
+from dlhealth.actions import (
+    AptInstall,
+    ByHand,
+    ChangeMode,
+    EditFile,
+    MoveAside,
+    Reboot,
+    SetAlternative,
+    UpdateInitramfs,
+    WriteFile,
+)
 from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import Limits, Repair, choose, merge
 from dlhealth.engine.diagnose import diagnose
@@ -156,6 +166,12 @@ def test_plans_that_disagree_about_a_file_go_one_after_the_other(tmp_path: Path)
     assert [(x.finding.id, x.reason) for x in repair.left] == [
         ("b-bad", "another repair changes the same file: run dlhealth fix again")
     ]
+
+
+def test_only_what_dlhealth_writes_itself_can_disagree(tmp_path: Path) -> None:
+    one, two = SetAlternative("cc", "/usr/bin/gcc-12"), SetAlternative("c++", "/usr/bin/gcc-12")
+    patient = Patient(tmp_path, fault("a-bad", low(one)), fault("b-bad", low(two)))
+    assert patient.choose().actions == (one, two)
 
 
 def test_what_helps_is_applied_told_and_undone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dlhealth.actions import EditFile, WriteFile
 from dlhealth.actions.base import Target
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, confirm
-from dlhealth.txn.journal import Journal
+from dlhealth.txn.journal import Journal, read_events
 from dlhealth.txn.store import Store
 
 ACTIONS = (EditFile("/etc/one", ((1, "bad", "good"),)), WriteFile("/etc/two", "new\n"))
@@ -192,8 +192,10 @@ def test_a_journal_whose_lines_are_sound_but_no_events_ends_there(tmp_path: Path
     (tmp_path / "journal").write_bytes(lines)
     journal = Journal(str(tmp_path))
     assert [event.kind for event in journal.events] == ["BEGIN"]
+    journal.write("INTENT", n=0)
     journal.close()
-    assert (tmp_path / "journal").read_bytes() == lines.splitlines(keepends=True)[0]
+    assert [event.kind for event in read_events(str(tmp_path))] == ["BEGIN", "INTENT"]
+    assert len((tmp_path / "journal").read_bytes().splitlines()) == 2
 
 
 def test_a_begun_transaction_whose_staging_was_cut_off_is_none(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,161 @@
+"""What may be repaired without a person: the administrator's settings, and the decision."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+from dlhealth.host import Host
+from dlhealth.lean import NamedTuple, regex
+from dlhealth.model import Plan, Risk
+
+CONFIG = "/etc/dlhealth/config.toml"
+DROP_INS = "/etc/dlhealth/config.toml.d/*.toml"
+_HOURS = regex(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_BY_RISK = {risk: number for number, risk in enumerate(Risk)}
+
+
+class BadConfig(Exception):
+    """A setting that can't be meant; the message names file, setting and what is allowed."""
+
+
+class Policy(NamedTuple):
+    """`max_risk` is the highest risk of an unattended repair, None where nothing is repaired; `max_attempts` how often
+    the same finding on the same evidence may be repaired; `reboot_hours` ("02:00-05:00") when the machine may be
+    restarted to finish a repair, "" for never; `ignore` the rules that raise no alert and no repair; `users` whose
+    logins are watched, all where it is empty; `local_rules` the rules of /etc/dlhealth/rules.d that may be trusted to
+    repair unattended."""
+
+    max_risk: Risk | None = Risk.LOW
+    max_attempts: int = 1
+    reboot_hours: str = ""
+    ignore: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    local_rules: tuple[str, ...] = ()
+
+
+NOTHING_UNATTENDED = Policy(max_risk=None)
+"""What holds where the settings can't be read: who meant to forbid something must not be ignored."""
+
+
+class Trigger(str, Enum):
+    """Why a repair is considered."""
+
+    TERMINAL = "terminal"
+    BOOT = "boot"
+    JOURNAL = "journal"
+
+
+class Verdict(str, Enum):
+    """What the policy says of a repair."""
+
+    DO = "do"
+    ASK = "ask"
+    NEVER = "never"
+
+
+class Decision(NamedTuple):
+    """A verdict and why."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+def decide(policy: Policy, trigger: Trigger, rule: str, plan: Plan, attempts: int, trusted: bool) -> Decision:
+    """Whether a plan may be carried out. `attempts` counts the earlier ones on the same evidence; a rule that is not
+    `trusted` (dropped in by an administrator) repairs nothing unattended until its id is listed."""
+    if trigger is Trigger.TERMINAL:
+        return Decision(Verdict.ASK if plan.risk is Risk.HIGH else Verdict.DO)
+    if rule in policy.ignore:
+        return Decision(Verdict.NEVER, f"{rule} is ignored ({CONFIG}: rules.ignore)")
+    if policy.max_risk is None:
+        return Decision(Verdict.ASK, f'nothing is repaired unattended ({CONFIG}: repair.max_risk = "none")')
+    if _BY_RISK[plan.risk] > _BY_RISK[policy.max_risk]:
+        return Decision(
+            Verdict.ASK, f"its risk is {plan.risk.value}; unattended only {policy.max_risk.value} is allowed"
+        )
+    if attempts >= policy.max_attempts:
+        return Decision(Verdict.NEVER, f"it was repaired {attempts} times and came back: a person has to look")
+    if not trusted and rule not in policy.local_rules:
+        return Decision(
+            Verdict.ASK, f"a rule of /etc/dlhealth/rules.d repairs only when repair.local_rules lists {rule}"
+        )
+    return Decision(Verdict.DO)
+
+
+def read_policy(host: Host) -> Policy:
+    """The administrator's settings; each drop-in, in the order of their names, replaces what it sets. Raises BadConfig,
+    and Unreadable where a file is there and can't be read."""
+    settings: dict[str, Any] = {}
+    for path in (CONFIG, *sorted(host.glob(DROP_INS))):
+        text = host.text(path)
+        if text is not None:
+            for section, values in _parsed(path, text).items():
+                settings.update(_checked(path, section, values))
+    return Policy(**settings)
+
+
+def _parsed(path: str, text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{path}: {error}") from error
+
+
+def _risk(value: Any) -> Risk | None:
+    return None if value == "none" else Risk(value)
+
+
+def _attempts(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError
+    return value
+
+
+def _hours(value: Any) -> str:
+    if not isinstance(value, str) or not (value == "" or _HOURS.fullmatch(value)):
+        raise ValueError
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ValueError
+    return tuple(value)
+
+
+class _Setting(NamedTuple):
+    field: str
+    read: Callable[[Any], Any]
+    allowed: str
+
+
+_SETTINGS: Mapping[tuple[str, str], _Setting] = {
+    ("repair", "max_risk"): _Setting("max_risk", _risk, '"none", "low", "medium" or "high"'),
+    ("repair", "max_attempts"): _Setting("max_attempts", _attempts, "a number, 0 or more"),
+    ("repair", "local_rules"): _Setting("local_rules", _names, 'a list of rule ids: ["my-rule"]'),
+    ("reboot", "hours"): _Setting("reboot_hours", _hours, '"02:00-05:00", or "" for never'),
+    ("rules", "ignore"): _Setting("ignore", _names, 'a list of rule ids: ["nvcc-not-in-path"]'),
+    ("watch", "users"): _Setting("users", _names, 'a list of user names: ["alice"]'),
+}
+
+
+def _checked(path: str, section: str, values: Any) -> Iterable[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        raise BadConfig(f"{path}: {section} stands outside of a section; known are {_known()}")
+    for name, value in values.items():
+        setting = _SETTINGS.get((section, name))
+        if setting is None:
+            raise BadConfig(f"{path}: there is no setting {section}.{name}; known are {_known()}")
+        try:
+            yield setting.field, setting.read(value)
+        except ValueError as error:
+            raise BadConfig(f"{path}: {section}.{name} = {value!r} must be {setting.allowed}") from error
+
+
+def _known() -> str:
+    return ", ".join(f"{section}.{name}" for section, name in _SETTINGS)

@@ -1,0 +1,99 @@
+"""The check at boot: finishes what waited for the reboot, looks, and repairs what the policy allows."""
+
+import json
+import os
+import time
+
+from dlhealth.actions.base import Target
+from dlhealth.engine.diagnose import diagnose, select
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import load_rules
+from dlhealth.engine.policy import Trigger, Verdict
+from dlhealth.engine.repair import confirm_after_reboot
+from dlhealth.host.root import live_host
+from dlhealth.model import Risk
+from dlhealth.probes import Options, Unavailable
+from dlhealth.probes.packages import Packages
+from dlhealth.service.alerts import Known, of_change, save
+from dlhealth.service.check import policy_of, told
+from dlhealth.service.journal import Kind, alert, send
+from dlhealth.service.notify import Manager
+from dlhealth.service.unattended import ROOT, Seen, do, look, propose
+from dlhealth.service.watch import BOOT_STATE
+from dlhealth.txn.execute import recover
+from dlhealth.txn.store import Store
+
+_REPAIR_SECONDS = 900
+"""How much longer the boot may take while something is repaired: a module that is built takes minutes."""
+_WALKS = 3
+_OF_THE_BOOT = ("packaging", "kernel-module", "driver-libraries", "login")
+
+
+def boot_check() -> Seen:
+    """Raises Busy where another dlhealth is changing the machine."""
+    store = Store(ROOT)
+    with store.locked():
+        _settle(store)
+        seen = look()
+        for _ in range(_WALKS):
+            if store.current() is not None or not _repair(seen, store):
+                break
+            seen = look()
+    found = told(seen.diagnosis, seen.policy)
+    known = Known()
+    for entry in of_change(known.update(found, ())):
+        send(entry)
+    os.makedirs(os.path.dirname(BOOT_STATE), exist_ok=True)
+    save(BOOT_STATE, json.dumps({"checked": int(time.time()), "findings": found}))
+    return seen
+
+
+def _settle(store: Store) -> None:
+    """Bring an earlier transaction to its end."""
+    current = store.current()
+    if current is None:
+        return
+    ended = recover(store, Target(ROOT, current.id)) or confirm_after_reboot(store, ROOT, lambda: look().diagnosis)
+    if ended is None:
+        return
+    what = {"applied": "holds after the restart", "rolled-back": "did not hold and was taken back"}
+    text = f"The repair {ended.record.name} {what.get(ended.outcome, ended.outcome)}"
+    kind = Kind.REPAIRED if ended.outcome == "applied" else Kind.RECOVERED
+    said = f": {'; '.join(ended.said)}" if ended.said else ""
+    send(
+        alert(
+            kind,
+            text + said,
+            severity="note" if ended.outcome == "applied" else "warning",
+            transaction=ended.record.name,
+        )
+    )
+
+
+def _repair(seen: Seen, store: Store) -> bool:
+    """Carry out the first repair that is allowed; whether one was."""
+    if seen.policy.max_risk is None:
+        return False
+    roots = [d.finding for d in seen.diagnosis.findings if not d.caused_by and d.remedy]
+    for finding in roots:
+        proposal = propose(seen, store, Trigger.BOOT, finding.id, seen.policy.max_risk or Risk.LOW)
+        if proposal.decision.verdict is Verdict.DO:
+            Manager().needs(_REPAIR_SECONDS)
+            ended = do(proposal, seen, store, send)
+            return ended is not None and ended.outcome == "applied"
+    return False
+
+
+def next_boot_problems() -> list[str]:
+    """A line for each thing that will keep the next boot from having a driver or a login screen. Nothing while packages
+    are still to be configured: apt calls dpkg several times, and half of a change is no fault."""
+    host = live_host()
+    policy, _ = policy_of(host)
+    facts = Facts(host, Options(users=policy.users, next_boot=True))
+    try:
+        if any(p.unpacked and p.state != "installed" for p in facts.get(Packages).all()):
+            return []
+    except Unavailable:
+        return []
+    diagnosis = diagnose(select(load_rules().rules, _OF_THE_BOOT), facts)
+    return [f["title"] for f in told(diagnosis, policy) if f["severity"] == "error" and not f["caused_by"]]

@@ -1,0 +1,107 @@
+"""One look at the machine, for the watcher: a process of its own, so that the watcher stays small and can't hang.
+
+Prints one line of JSON, a `Checked`.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dlhealth.engine.diagnose import diagnose, select
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import load_rules
+from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
+from dlhealth.host import Host, Unreadable
+from dlhealth.host.root import live_host
+from dlhealth.lean import NamedTuple
+from dlhealth.model import Diagnosis, Severity
+from dlhealth.probes import Options, Unavailable
+from dlhealth.probes.apt import PackageLocks
+
+
+class Checked(NamedTuple):
+    """What one look found. `judged` are the rules that could say yes or no: only of them, a finding can be gone.
+    `busy` says what is changing packages right now; then nothing else is said. `problem` is a setting that can't be
+    meant, or a rule that is broken."""
+
+    findings: tuple[dict[str, str], ...] = ()
+    judged: tuple[str, ...] = ()
+    busy: str = ""
+    problem: str = ""
+
+
+def check(host: Host, only: Sequence[str]) -> Checked:
+    """Look at what `only` names (rules and layers); at everything, and at what the next boot will find, where it is
+    empty. Then it waits for a change of packages that is under way: the half of one is no fault."""
+    policy, problem = policy_of(host)
+    now = Facts(host, Options(users=policy.users))
+    busy = "" if only else being_changed(now)
+    if busy:
+        return Checked(busy=busy)
+    loaded = load_rules()
+    rules = select(loaded.rules, only)
+    diagnosis = diagnose(rules, now)
+    findings = told(diagnosis, policy)
+    unsure = [*(s.id for s in diagnosis.skipped), *(f.id for f in diagnosis.failed)]
+    if not only:
+        coming = diagnose(rules, Facts(host, Options(users=policy.users, next_boot=True)))
+        open_now = {(f["id"], f["subject"]) for f in findings}
+        findings += [f for f in told(coming, policy, "next") if (f["id"], f["subject"]) not in open_now]
+        unsure += [*(s.id for s in coming.skipped), *(f.id for f in coming.failed)]
+    judged = {r.id for r in rules} - set(unsure)
+    for failed in (*loaded.failed, *diagnosis.failed):
+        problem = problem or f"the rule {failed.id} can't judge: {failed.error}"
+    return Checked(tuple(findings), tuple(sorted(judged)), problem=problem)
+
+
+def being_changed(facts: Facts) -> str:
+    """Who is changing packages right now, "" where nobody is or nobody can tell."""
+    try:
+        return str(facts.get(PackageLocks).busy)
+    except Unavailable:
+        return ""
+
+
+def policy_of(host: Host) -> tuple[Policy, str]:
+    """The administrator's settings; what is wrong with them, and then the most careful ones."""
+    try:
+        return read_policy(host), ""
+    except (BadConfig, Unreadable) as problem:
+        return NOTHING_UNATTENDED, f"{problem}; until that is cured, nothing is repaired unattended"
+
+
+def told(diagnosis: Diagnosis, policy: Policy, boot: str = "") -> list[dict[str, str]]:
+    """Each finding that is worth an alert, as the watcher keeps it. `boot` is "next" for what the next one will find."""
+    return [
+        {
+            "id": d.finding.id,
+            "subject": d.finding.subject,
+            "severity": d.finding.severity.value,
+            "layer": d.finding.layer.value,
+            "title": d.finding.title,
+            "boot": boot,
+            "fingerprint": d.finding.fingerprint,
+            "caused_by": " ".join(d.caused_by),
+            "files": "\n".join(file for e in d.finding.evidence if (file := file_of(e.source))),
+            "repair": d.remedy.risk.value if d.remedy else "",
+        }
+        for d in diagnosis.findings
+        if d.finding.severity is not Severity.NOTE and d.finding.id not in policy.ignore
+    ]
+
+
+def file_of(source: str) -> str:
+    """The file that evidence comes from, without the number of the line; "" where it is no file."""
+    path, _, line = source.partition(":")
+    return path if path.startswith("/") and " " not in path and (not line or line.isdigit()) else ""
+
+
+def main(only: Sequence[str]) -> None:
+    """Print what is found. ASCII only, whatever the machine's files held."""
+    checked: dict[str, Any] = check(live_host(), only)._asdict()
+    print(json.dumps(checked))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,96 @@
+"""What happens on a machine that makes another look worth while. An event is a reason to look, never evidence."""
+
+import re
+from enum import Enum
+
+from dlhealth.lean import NamedTuple, regex
+
+
+class Topic(str, Enum):
+    """What an event is about, which decides what is looked at."""
+
+    START = "start"
+    DRIVER = "driver"
+    GPU = "gpu"
+    PACKAGES = "packages"
+    KERNELS = "kernels"
+    LOGIN = "login"
+    FILES = "files"
+    REPAIR = "repair"
+
+
+LOOK_AT: dict[Topic, tuple[str, ...]] = {
+    Topic.START: (),
+    Topic.DRIVER: ("hardware", "kernel-module", "driver-libraries", "packaging"),
+    Topic.GPU: ("hardware", "kernel-module"),
+    Topic.PACKAGES: (),
+    Topic.KERNELS: (),
+    Topic.LOGIN: ("login",),
+    Topic.FILES: (),
+    Topic.REPAIR: (),
+}
+"""Rules and layers as `--only` takes them; all rules where it is empty."""
+
+
+class Event(NamedTuple):
+    """Something happened. Where `id` is given, it is worth an alert at once, before anything was looked at."""
+
+    topic: Topic
+    id: str = ""
+    subject: str = "host"
+    text: str = ""
+
+
+# Texts of NVIDIA's kernel module, of the module loader (kernel/module/) and of nouveau.
+_XID = regex(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
+_KERNEL: tuple[tuple[re.Pattern[str], Topic, str], ...] = (
+    (regex(r"NVRM: API mismatch"), Topic.DRIVER, "driver-library-version-mismatch-after-upgrade"),
+    (regex(r"NVRM: .*RmInitAdapter failed"), Topic.GPU, "gpu-without-driver"),
+    (regex(r"NVRM: .*fallen off the bus"), Topic.GPU, "xid-79-fallen-off-bus"),
+    (regex(r"NVRM: .*(?:not supported|unsupported|No NVIDIA|None of the NVIDIA)"), Topic.DRIVER, "nvidia-module-not-loaded"),
+    (regex(r"^nvidia[\w-]*: (?:version magic|disagrees about version|Unknown symbol)"), Topic.DRIVER, "nvidia-module-not-loaded"),
+    (regex(r"Loading of (?:unsigned )?module (?:nvidia|with unavailable key)"), Topic.DRIVER, "secure-boot-unsigned-module"),
+    (regex(r"^nvidia-modeset: ERROR|^\[drm:nv_drm"), Topic.DRIVER, ""),
+    (regex(r"^nouveau [0-9a-f:.]+: (?:NVIDIA|bus|fifo|gr): "), Topic.DRIVER, ""),
+    (regex(r"^nvidia: (?:loading|module verification)|^NVRM: loading"), Topic.DRIVER, ""),
+)  # fmt: skip
+_WORTH_READING = (b"NVRM", b"nvidia", b"nouveau", b"module", b"nv_drm")
+
+
+def of_kernel(record: bytes) -> Event | None:
+    """What a record of /dev/kmsg ("priority,sequence,time,flags;message") tells, None for nearly all."""
+    if not any(word in record for word in _WORTH_READING):
+        return None
+    _, _, rest = record.partition(b";")
+    text = rest.split(b"\n", 1)[0][:500].decode(errors="replace")
+    if xid := _XID.search(text):
+        return Event(
+            Topic.GPU, f"xid-{xid[2]}" if xid[2] != "79" else "xid-79-fallen-off-bus", f"gpu:{address(xid[1])}", text
+        )
+    for pattern, topic, id in _KERNEL:
+        if pattern.search(text):
+            return Event(topic, id, "host", text)
+    return None
+
+
+def address(text: str) -> str:
+    """A PCI address in full: NVIDIA's messages leave out the function, and sometimes shorten the domain."""
+    domain, _, rest = text.lower().partition(":")
+    if rest.count(":") == 0:
+        domain, rest = "0000", text.lower()
+    return f"{domain[-4:]:0>4}:{rest if '.' in rest else rest + '.0'}"
+
+
+def of_uevent(message: bytes) -> Event | None:
+    """What a message of the kernel's device events tells: an NVIDIA device that comes, goes, or gets another driver."""
+    fields = dict(part.split(b"=", 1) for part in message.split(b"\0")[1:] if b"=" in part)
+    kind, action = fields.get(b"SUBSYSTEM"), fields.get(b"ACTION")
+    if kind == b"pci" and fields.get(b"PCI_ID", b"").startswith(b"10DE:") and action in _ATTACHED_OR_NOT:
+        return Event(Topic.GPU)
+    if kind == b"module" and fields.get(b"DEVPATH") in _MODULES:
+        return Event(Topic.DRIVER)
+    return None
+
+
+_ATTACHED_OR_NOT = (b"add", b"remove", b"bind", b"unbind")
+_MODULES = (b"/module/nvidia", b"/module/nouveau", b"/module/nvidia_uvm")

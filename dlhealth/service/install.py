@@ -1,0 +1,198 @@
+"""Puts the service in place, in an environment of its own, and takes it away again.
+
+Whatever a person does to his Python, the service runs from `PREFIX`, with the system's own interpreter.
+"""
+
+import os
+import posixpath
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
+
+from dlhealth.host.exec import find_program, run
+
+PREFIX = "/usr/local/lib/dlhealth"
+PYTHON = "/usr/bin/python3"
+USER = "dlhealth"
+FILES = {
+    "dlhealth.service": "/usr/local/lib/systemd/system/dlhealth.service",
+    "dlhealth-boot.service": "/usr/local/lib/systemd/system/dlhealth-boot.service",
+    "dlhealth-recover.service": "/usr/local/lib/systemd/system/dlhealth-recover.service",
+    "dlhealth-repair.socket": "/usr/local/lib/systemd/system/dlhealth-repair.socket",
+    "dlhealth-repair@.service": "/usr/local/lib/systemd/system/dlhealth-repair@.service",
+    "90-dlhealth.preset": "/usr/local/lib/systemd/system-preset/90-dlhealth.preset",
+    "dlhealth.sysusers": "/usr/local/lib/sysusers.d/dlhealth.conf",
+    "dlhealth.tmpfiles": "/usr/local/lib/tmpfiles.d/dlhealth.conf",
+    "dlhealth.catalog": "/usr/lib/systemd/catalog/dlhealth.catalog",
+    "org.dlhealth.policy": "/usr/share/polkit-1/actions/org.dlhealth.policy",
+    "dlhealth.hook": f"{PREFIX}.hook",
+    "dlhealth.apt": "/etc/apt/apt.conf.d/90dlhealth",
+    "dlhealth.kernel": "/etc/kernel/postinst.d/zz-dlhealth",
+    "dlhealth.motd": "/etc/update-motd.d/95-dlhealth",
+}
+"""Where each file of systemd/ goes."""
+_SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
+_ENABLED = ("dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.socket", "dlhealth.service")
+_LEFT = ("/run/dlhealth", "/run/dlhealth-repair.sock", "/run/issue.d/90-dlhealth.issue")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class NotInstalled(Exception):
+    """The service could not be put in place or taken away; the message says why."""
+
+
+def install(say: Callable[[str], None]) -> None:
+    """Put the service in place, or replace one that is there, and start it where systemd runs. Raises NotInstalled."""
+    _check_python()
+    say(f"copying dlhealth to {PREFIX}")
+    _make_environment()
+    sources = _folder_of("dlhealth_systemd")
+    for name, path in FILES.items():
+        _write(f"{sources}/{name}", path, 0o755 if name in _SCRIPTS else 0o644)
+    say("making the user, and enabling the units")
+    _must("systemd-sysusers", FILES["dlhealth.sysusers"])
+    _must("systemd-tmpfiles", "--create", FILES["dlhealth.tmpfiles"])
+    run(["journalctl", "--update-catalog"], timeout=30)  # of which only the explanations depend
+    if running():
+        _must("systemctl", "daemon-reload")
+    _must("systemctl", "enable", "-q", *_ENABLED)
+    if running():
+        _must("systemctl", "restart", "dlhealth-repair.socket", "dlhealth.service")
+        say("dlhealth.service watches this machine; what it finds: dlhealth status")
+    else:
+        say("the service starts with the next boot of this machine")
+
+
+def remove(say: Callable[[str], None]) -> None:
+    """Take the service away. What was repaired stays known: /var/lib/dlhealth is left. Raises NotInstalled."""
+    there = installed_units()
+    if there:
+        _must("systemctl", "disable", "-q", *(["--now"] if running() else []), *there)
+    for path in FILES.values():
+        if os.path.lexists(path):
+            os.unlink(path)
+            say(f"removed {path}")
+    for folder in {posixpath.dirname(p) for p in FILES.values() if p.startswith("/usr/local/")}:
+        _remove_empty(folder)
+    for path in (PREFIX, *_LEFT):
+        _remove(path)
+    if running():
+        _must("systemctl", "daemon-reload")
+    run(["journalctl", "--update-catalog"], timeout=30)
+    if run(["getent", "passwd", USER], timeout=10).status == 0:
+        _must("userdel", USER)
+    say(f"removed {PREFIX}; what was repaired can still be taken back: /var/lib/dlhealth")
+
+
+def installed_units() -> list[str]:
+    """Those units that are started with the machine."""
+    return [unit for unit in _ENABLED if os.path.exists(FILES[unit])]
+
+
+def running() -> bool:
+    """Whether systemd is this machine's init (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def _check_python() -> None:
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    said = run([PYTHON, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=20)
+    if said.status != 0:
+        raise NotInstalled(
+            f"{PYTHON} does not run ({said.problem or said.stderr.strip()[-200:]}); the service needs it"
+        )
+    if said.stdout.strip() != version:
+        raise NotInstalled(
+            f"the service runs with {PYTHON}, which is Python {said.stdout.strip()}, and this is Python {version}: "
+            f"install dlhealth with {PYTHON} (python3 -m venv), and run this again from there"
+        )
+
+
+def _make_environment() -> None:
+    new, old = f"{PREFIX}.new", f"{PREFIX}.old"
+    for left in (new, old):
+        _remove(left)
+    os.makedirs(posixpath.dirname(PREFIX), exist_ok=True)
+    _must(PYTHON, "-I", "-m", "venv", "--without-pip", new)
+    library = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    for package in ("dlhealth", "dlhealth_rules", "dlhealth_systemd"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(_folder_of(package), f"{new}/{library}/{package}", ignore=ignore)
+    for needed in _needed("dlhealth"):
+        _copy_distribution(needed, f"{new}/{library}")
+    os.symlink(f"{library}/dlhealth", f"{new}/rescue")
+    _must(f"{new}/bin/python", "-I", "-m", "compileall", "-q", f"{new}/lib")
+    if os.path.exists(PREFIX):
+        os.rename(PREFIX, old)
+    os.rename(new, PREFIX)
+    _remove(old)
+
+
+def _folder_of(package: str) -> str:
+    spec = find_spec(package)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places:
+        raise NotInstalled(f"this installation of dlhealth is not complete: it has no {package}")
+    return places[0]
+
+
+def _needed(name: str) -> Iterator[Distribution]:
+    """All installed distributions that one needs, each once."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        for line in distribution(waiting.pop()).requires or ():
+            match = _NAME.match(line)
+            if match is None or "extra ==" in line or match[0] in seen:
+                continue
+            seen.add(match[0])
+            try:
+                yield distribution(match[0])
+            except PackageNotFoundError:
+                continue  # for another version of Python
+            waiting.append(match[0])
+
+
+def _copy_distribution(needed: Distribution, library: str) -> None:
+    for file in needed.files or ():
+        if ".." in file.parts or "__pycache__" in file.parts:
+            continue  # programs, which the service does not call
+        target = f"{library}/{file}"
+        os.makedirs(posixpath.dirname(target), exist_ok=True)
+        shutil.copyfile(str(file.locate()), target)
+
+
+def _write(source: str, path: str, mode: int) -> None:
+    with open(source) as file:
+        text = file.read().replace("@PREFIX@", PREFIX)
+    os.makedirs(posixpath.dirname(path), exist_ok=True)
+    new = f"{path}.dlhealth-new"
+    with open(new, "w") as file:
+        file.write(text)
+    os.chmod(new, mode)
+    os.replace(new, path)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def _remove_empty(folder: str) -> None:
+    while folder != "/usr/local/lib":
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return  # others have something there
+        folder = posixpath.dirname(folder)
+
+
+def _must(program: str, *arguments: str) -> None:
+    done = run([program, *arguments], timeout=300)
+    if done.status != 0:
+        what = done.problem or done.stderr.strip() or f"status {done.status}"
+        raise NotInstalled(f"{find_program(program) or program} {' '.join(arguments)}: {what}")

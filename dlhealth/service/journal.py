@@ -1,0 +1,78 @@
+"""Alerts in the system's journal, by its native protocol, and what `journalctl -x` explains of them.
+
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
+"""
+
+import socket
+from collections.abc import Mapping
+from enum import Enum
+
+SOCKET = "/run/systemd/journal/socket"
+LIMIT = 48 << 10
+"""Bytes of one entry: more would not fit into a datagram with the usual limits of the kernel."""
+
+_PRIORITY = {"error": "3", "warning": "4", "note": "6"}
+
+
+class Kind(str, Enum):
+    """The kinds of alerts; the values are MESSAGE_IDs, with an entry each in systemd/dlhealth.catalog. Never changed."""
+
+    DRIVER_EVENT = "d366e71109d741efa7ce1d71856ba091"
+    APPEARED = "36d11906a1d0447088306d0529c38f21"
+    GONE = "0dabdc3e1b5e412098af7681f253d409"
+    NEXT_BOOT = "47308d7c04cb4e45b458948c690f89cb"
+    REPAIRED = "9320d96a0ab64903b4d1dde3265e3972"
+    NOT_REPAIRED = "f9994504272d41eb915a783a56eb1f90"
+    AWAITING_REBOOT = "b21d1be93155499a861fa950e6263e63"
+    NOT_CHECKED = "00de2f313efc4048a667ef69dd07a0c9"
+    RECOVERED = "78fa0a12479e446daec9091e1c7a8007"
+
+
+def alert(
+    kind: Kind,
+    message: str,
+    *,
+    id: str = "",
+    subject: str = "",
+    severity: str = "note",
+    layer: str = "",
+    transaction: str = "",
+    caused_by: str = "",
+) -> bytes:
+    """An alert as the journal's socket takes it. Empty fields are left out."""
+    fields = {
+        "MESSAGE": message,
+        "MESSAGE_ID": kind.value,
+        "PRIORITY": _PRIORITY[severity],
+        "SYSLOG_IDENTIFIER": "dlhealth",
+        "DLHEALTH_ID": id,
+        "DLHEALTH_SUBJECT": subject,
+        "DLHEALTH_SEVERITY": severity,
+        "DLHEALTH_LAYER": layer,
+        "DLHEALTH_TRANSACTION": transaction,
+        "DLHEALTH_CAUSED_BY": caused_by,
+    }
+    return encode({name: value for name, value in fields.items() if value})
+
+
+def encode(fields: Mapping[str, str]) -> bytes:
+    """Fields in the native protocol. A value with a line break is sent with its length in front."""
+    parts = []
+    for name, value in fields.items():
+        data = value.encode(errors="replace")[: LIMIT // 4]
+        if b"\n" in data:
+            parts.append(name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n")
+        else:
+            parts.append(name.encode() + b"=" + data + b"\n")
+    return b"".join(parts)
+
+
+def send(entry: bytes, path: str = SOCKET) -> bool:
+    """Whether the journal took an entry. A journal that is being restarted, or is not there, does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.setblocking(False)
+        try:
+            channel.sendto(entry, path)
+        except OSError:
+            return False
+    return True

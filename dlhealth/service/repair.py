@@ -1,0 +1,196 @@
+"""Root's side of the repair socket: one request, then it ends.
+
+The request says which finding, never what to do: the plan is computed here, from this process's own look at the
+machine, and its digest is compared with the one that the asker was shown.
+"""
+
+import json
+import os
+import pwd
+import re
+import select
+import socket
+import struct
+import time
+from typing import Any
+
+from dlhealth.actions.base import Target
+from dlhealth.engine.policy import Trigger, Verdict
+from dlhealth.host.exec import run
+from dlhealth.lean import NamedTuple
+from dlhealth.model import Risk
+from dlhealth.service.journal import send
+from dlhealth.service.request import LINE_LIMIT, VERSION
+from dlhealth.service.unattended import ROOT, Proposal, do, look, propose
+from dlhealth.txn.execute import undo
+from dlhealth.txn.store import Busy, Store
+
+WATCHER = "dlhealth"
+PATIENCE = 5.0
+"""Seconds within which the whole request must have arrived."""
+_FIELDS = {"version": int, "verb": str, "finding": str, "subject": str, "digest": str}
+_VERBS = ("preview", "apply", "undo", "status")
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_DIGEST = re.compile(r"[0-9a-f]{12}|")
+
+
+class Refused(Exception):
+    """A request that is not answered; the message says why."""
+
+
+class Peer(NamedTuple):
+    """Who asks, as the kernel says."""
+
+    pid: int
+    uid: int
+
+
+class Asked(NamedTuple):
+    """A request that is well formed."""
+
+    verb: str
+    finding: str
+    digest: str
+
+
+def peer_of(channel: socket.socket) -> Peer:
+    pid, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return Peer(pid, uid)
+
+
+def receive(channel: socket.socket, patience: float = PATIENCE) -> bytes:
+    """One line. Raises Refused for one that is too long, or does not come in time."""
+    deadline = time.monotonic() + patience
+    line = b""
+    while b"\n" not in line:
+        if not select.select([channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise Refused(f"no complete request within {patience:g} seconds")
+        chunk = channel.recv(LINE_LIMIT + 1)
+        if not chunk:
+            raise Refused("the request ended before its line did")
+        line += chunk
+        if len(line) > LINE_LIMIT:
+            raise Refused(f"a request has at most {LINE_LIMIT} bytes")
+    return line
+
+
+def parse(line: bytes) -> Asked:
+    """A request. Raises Refused for anything else than the known fields with the known kinds of values."""
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise Refused("the request is no JSON") from error
+    if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
+        raise Refused(f"a request has the fields {', '.join(_FIELDS)}")
+    if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
+        raise Refused("a field of the request has the wrong type")
+    if fields["version"] != VERSION:
+        raise Refused(f"only version {VERSION} of the protocol is spoken")
+    if fields["verb"] not in _VERBS:
+        raise Refused(f"known verbs are {', '.join(_VERBS)}")
+    needs_finding = fields["verb"] in ("preview", "apply")
+    if needs_finding and not (_ID.fullmatch(fields["finding"]) and len(fields["finding"]) < 100):
+        raise Refused("the finding is no id of a rule")
+    if not _DIGEST.fullmatch(fields["digest"]) or (fields["verb"] == "apply" and not fields["digest"]):
+        raise Refused("apply needs the digest that a preview gave")
+    return Asked(fields["verb"], fields["finding"], fields["digest"])
+
+
+def serve(channel: socket.socket) -> dict[str, Any]:
+    """The answer to the one request of a connection."""
+    try:
+        peer = peer_of(channel)
+        asked = parse(receive(channel))
+        store = Store(ROOT)
+        if asked.verb == "status":
+            current = store.current()
+            return {"ok": True, "transaction": current.name if current else ""}
+        with store.locked():
+            if asked.verb == "undo":
+                return _undo(store, peer)
+            return _repair(store, peer, asked)
+    except Refused as refusal:
+        return {"ok": False, "error": str(refusal)}
+    except (Busy, OSError) as problem:
+        return {"ok": False, "error": f"{problem}; nothing was changed"}
+
+
+def _repair(store: Store, peer: Peer, asked: Asked) -> dict[str, Any]:
+    trigger = _trigger(peer)
+    if trigger is Trigger.TERMINAL and peer.uid:
+        authorize(peer, "org.dlhealth.diagnose")
+    if store.current() is not None:
+        raise Refused("an earlier repair waits for a reboot, or was cut off: dlhealth history")
+    seen = look()
+    highest = Risk.HIGH if trigger is Trigger.TERMINAL else seen.policy.max_risk or Risk.LOW
+    proposal = propose(seen, store, trigger, asked.finding, highest)
+    digest = proposal.repair.digest
+    allowed = proposal.decision.verdict is Verdict.DO or trigger is Trigger.TERMINAL
+    if asked.verb == "preview" or not proposal.repair.chosen:
+        return {"ok": True, "allowed": allowed and bool(proposal.repair.chosen), "digest": digest, **_shown(proposal)}
+    if asked.digest != digest:
+        raise Refused("the machine has changed since the preview: ask for a new one")
+    if not allowed:
+        raise Refused(proposal.decision.reason)
+    if trigger is Trigger.TERMINAL and peer.uid:
+        authorize(peer, f"org.dlhealth.repair-{proposal.repair.risk.value}")
+    ended = do(proposal, seen, store, send)
+    return {"ok": ended is not None, "outcome": ended.outcome if ended else "refused"}
+
+
+def _shown(proposal: Proposal) -> dict[str, Any]:
+    repair = proposal.repair
+    return {
+        "risk": repair.risk.value,
+        "reboot": repair.reboot,
+        "summary": "; ".join(c.plan.summary for c in repair.chosen),
+        "reason": proposal.decision.reason,
+    }
+
+
+def _undo(store: Store, peer: Peer) -> dict[str, Any]:
+    if _trigger(peer) is not Trigger.TERMINAL:
+        raise Refused("only a person takes a repair back")
+    if peer.uid:
+        authorize(peer, "org.dlhealth.undo")
+    done = [r for r in store.ended() if r.outcome == "applied"]
+    record = store.current() or (done[-1] if done else None)
+    if record is None:
+        return {"ok": True, "outcome": "nothing-to-do"}
+    return {"ok": True, "outcome": undo(store, Target(ROOT, record.id), record).outcome}
+
+
+def _trigger(peer: Peer) -> Trigger:
+    """The watcher asks by itself; all others are people."""
+    try:
+        return Trigger.JOURNAL if peer.uid == pwd.getpwnam(WATCHER).pw_uid else Trigger.TERMINAL
+    except KeyError:
+        return Trigger.TERMINAL
+
+
+def authorize(peer: Peer, action: str) -> None:
+    """Ask polkit. Raises Refused where it says no, or is not there."""
+    # The start time tells a process from a later one with the same number.
+    with open(f"/proc/{peer.pid}/stat") as file:
+        started = file.read().rpartition(")")[2].split()[19]
+    done = run(
+        ["pkcheck", "--action-id", action, "--process", f"{peer.pid},{started},{peer.uid}", "--allow-user-interaction"],
+        timeout=120,
+    )
+    if done.status != 0:
+        raise Refused(f"polkit does not allow {action}: {done.problem or done.stderr.strip() or 'not authorized'}")
+
+
+def main() -> None:
+    """What dlhealth-repair@.service runs: the connection is its standard input."""
+    channel = socket.socket(fileno=os.dup(0))
+    answer = json.dumps(serve(channel)) + "\n"
+    try:
+        channel.settimeout(PATIENCE)
+        channel.sendall(answer.encode())
+    except OSError:
+        pass  # who asked is gone; what was done is in the journal
+
+
+if __name__ == "__main__":
+    main()

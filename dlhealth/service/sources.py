@@ -1,0 +1,196 @@
+"""Where events come from: file descriptors that become readable when something happened, and at no other time."""
+
+import os
+import posixpath
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Protocol
+
+from inotify_simple import INotify, flags
+
+from dlhealth.lean import NamedTuple
+from dlhealth.service.events import Event, Topic, of_kernel, of_uevent
+
+KERNEL_LOG = "/dev/kmsg"
+SESSIONS = "/run/systemd/sessions"
+"""One file for each session, kept by logind, for whoever wants to notice them (sd_login_monitor_new(3))."""
+SHORT, TRIES, WINDOW = 10.0, 3, 600.0
+"""A login loop is so many sessions of one user, each shorter than so many seconds, within so many."""
+_BATCH = 1000
+"""Kernel records that are read before other sources get their turn."""
+_USERS = 256
+"""Users whose short sessions are remembered."""
+_FILES = 256
+
+
+class Source(Protocol):
+    """Something to wait for."""
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> Iterable[Event]:
+        """What has happened since it was last read; never waits."""
+        ...
+
+
+class KernelLog:
+    """The kernel's log, from now on. Raises OSError where it can't be opened."""
+
+    def __init__(self, path: str = KERNEL_LOG) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with suppress(OSError):  # a pipe, in which there is nothing old
+            os.lseek(self._fd, 0, os.SEEK_END)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self) -> Iterator[Event]:
+        for _ in range(_BATCH):
+            try:
+                record = os.read(self._fd, 8192)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                # Lines were overwritten before they were read: what they said can only be found by looking.
+                yield Event(Topic.DRIVER)
+                yield Event(Topic.GPU)
+                continue
+            if not record:
+                return
+            event = of_kernel(record)
+            if event:
+                yield event
+
+
+class Devices:
+    """Devices that come and go, as the kernel tells them (netlink(7), NETLINK_KOBJECT_UEVENT)."""
+
+    _KERNEL_GROUP = 1
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 15)
+        self._socket.setblocking(False)
+        self._socket.bind((0, self._KERNEL_GROUP))
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> Iterator[Event]:
+        for _ in range(_BATCH):
+            try:
+                message, sender = self._socket.recvfrom(8192)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: more came than fits
+                yield Event(Topic.GPU)
+                return
+            # Only the kernel is port 0; what a program sends is not taken for its word.
+            if sender[0] == 0 and (event := of_uevent(message)):
+                yield event
+
+
+class _Session(NamedTuple):
+    user: str
+    started: float
+
+
+class Sessions:
+    """Which graphical sessions begin and end, and whose end at once again and again."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._running: dict[str, _Session] = {}
+        self._short: dict[str, list[float]] = {}
+
+    def changed(self, name: str, gone: bool, now: float) -> Event | None:
+        """One session's file was written, or is gone."""
+        if not gone:
+            if name not in self._running and len(self._running) < _FILES:
+                user = self._graphical_user(name)
+                if user:
+                    self._running[name] = _Session(user, now)
+            return None
+        session = self._running.pop(name, None)
+        if session is None or now - session.started >= SHORT:
+            return None
+        recent = [t for t in self._short.pop(session.user, []) if now - t < WINDOW]
+        if len(self._short) >= _USERS:
+            self._short.pop(next(iter(self._short)))
+        self._short[session.user] = [*recent[1 - TRIES :], now] if TRIES > 1 else [now]
+        if len(self._short[session.user]) < TRIES:
+            return None
+        return Event(Topic.LOGIN, subject=f"user:{session.user}")
+
+    def _graphical_user(self, name: str) -> str:
+        try:
+            with open(f"{self._folder}/{name}", errors="replace") as file:
+                fields = dict(line.rstrip("\n").split("=", 1) for line in file.read(8192).splitlines() if "=" in line)
+        except OSError:
+            return ""
+        graphical = fields.get("TYPE") in ("x11", "wayland", "mir") or fields.get("DISPLAY")
+        return fields.get("USER", "") if graphical and fields.get("CLASS") == "user" else ""
+
+
+class Files:
+    """What is changed in some folders: packages, kernels, sessions, and the files that findings were about."""
+
+    _CHANGED = flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
+
+    def __init__(self, root: str = "") -> None:
+        self._root = root
+        self._inotify = INotify(nonblocking=True)
+        self._sessions = Sessions(root + SESSIONS)
+        self._session_folder = self._watch(SESSIONS, flags.MOVED_TO | flags.DELETE)
+        # dpkg replaces its status when it is done, and closes its locks when the next may begin.
+        dpkg = self._watch("/var/lib/dpkg", flags.MOVED_TO | flags.CLOSE_WRITE)
+        boot = self._watch("/boot", flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE)
+        modules = self._watch("/lib/modules", flags.CREATE | flags.MOVED_TO | flags.DELETE)
+        self._topics: tuple[tuple[int, str, Topic], ...] = (
+            (dpkg, "status", Topic.PACKAGES),
+            (dpkg, "lock", Topic.PACKAGES),
+            (boot, "vmlinuz", Topic.KERNELS),
+            (boot, "initrd", Topic.KERNELS),
+            (modules, "", Topic.KERNELS),
+        )
+        self._fixed = {self._session_folder, dpkg, boot, modules}
+        self._reported: set[tuple[int, str]] = set()
+
+    def fileno(self) -> int:
+        return int(self._inotify.fileno())
+
+    def watch(self, paths: Iterable[str]) -> None:
+        """From now on these files are watched, and no others that were given before."""
+        before = {folder for folder, _ in self._reported}
+        self._reported = set()
+        for path in sorted(paths)[:_FILES]:
+            parent, name = posixpath.split(path)
+            self._reported.add((self._watch(parent, self._CHANGED), name))
+        for folder in before - {f for f, _ in self._reported} - self._fixed:
+            with suppress(OSError):  # the folder is gone, and the watch with it
+                self._inotify.rm_watch(folder)
+
+    def read(self) -> Iterator[Event]:
+        now = time.monotonic()
+        for change in self._inotify.read(timeout=0):
+            if change.mask & flags.Q_OVERFLOW:
+                yield Event(Topic.PACKAGES)
+            elif change.wd == self._session_folder:
+                event = self._sessions.changed(change.name, bool(change.mask & flags.DELETE), now)
+                if event:
+                    yield event
+            elif topic := self._topic(change.wd, change.name):
+                yield Event(topic)
+
+    def _topic(self, folder: int, name: str) -> Topic | None:
+        for where, prefix, topic in self._topics:
+            if folder == where and name.startswith(prefix):
+                return topic
+        return Topic.FILES if (folder, name) in self._reported else None
+
+    def _watch(self, folder: str, mask: int) -> int:
+        try:
+            return int(self._inotify.add_watch(self._root + folder, mask | flags.ONLYDIR | flags.MASK_ADD))
+        except OSError:
+            return -1  # not on this machine

@@ -1,0 +1,99 @@
+"""A repair without a person at the terminal: proposed for one finding, judged by the policy, carried out, told."""
+
+from collections.abc import Callable
+
+from dlhealth.actions.base import CommandFailed
+from dlhealth.engine.choose import Limits, Repair, choose
+from dlhealth.engine.diagnose import diagnose
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import LOCAL_RULES, load_rules
+from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide
+from dlhealth.engine.repair import carry_out, tried
+from dlhealth.engine.rule import Rule
+from dlhealth.host.change import NotChangeable
+from dlhealth.host.root import live_host
+from dlhealth.lean import NamedTuple
+from dlhealth.model import Diagnosis, Risk
+from dlhealth.probes import Options
+from dlhealth.service.check import policy_of
+from dlhealth.service.journal import Kind, alert
+from dlhealth.txn.execute import Ended
+from dlhealth.txn.store import Store, read_json
+
+ROOT = "/"
+_KINDS = {"applied": Kind.REPAIRED, "awaiting-reboot": Kind.AWAITING_REBOOT}
+
+
+class Seen(NamedTuple):
+    """The machine as this process itself sees it now."""
+
+    diagnosis: Diagnosis
+    rules: dict[str, Rule]
+    facts: Facts
+    policy: Policy
+
+
+class Proposal(NamedTuple):
+    """What would be done about a finding, and whether it may be."""
+
+    repair: Repair
+    decision: Decision
+
+
+def look() -> Seen:
+    """Diagnose the running machine with all rules."""
+    host = live_host()
+    policy, _ = policy_of(host)
+    facts = Facts(host, Options(users=policy.users))
+    rules = load_rules().rules
+    return Seen(diagnose(rules, facts), {r.id: r for r in rules}, facts, policy)
+
+
+def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, highest: Risk) -> Proposal:
+    """The mildest repair of what a rule found, of which `highest` is the highest risk that may come into question."""
+    failed = tried(store)
+    offline = trigger is Trigger.BOOT  # before the network is up
+    limits = Limits(highest, offline, tried=failed, given_up=failed, wanted=frozenset({finding}))
+    repair = choose(seen.diagnosis, seen.rules, seen.facts, limits)
+    if not repair.chosen:
+        left = next((x.reason for x in repair.left), f"{finding} is not found, or another finding explains it")
+        return Proposal(repair, Decision(Verdict.NEVER, left))
+    decisions = [
+        decide(
+            seen.policy,
+            trigger,
+            c.finding.id,
+            c.plan,
+            _attempts(store, c.finding.fingerprint),
+            not type(seen.rules[c.finding.id]).__module__.startswith(LOCAL_RULES),
+        )
+        for c in repair.chosen
+    ]
+    refused = (d for d in decisions if d.verdict is not Verdict.DO)
+    return Proposal(repair, next(refused, Decision(Verdict.DO)))
+
+
+def _attempts(store: Store, fingerprint: str) -> int:
+    """How often a finding was repaired before on the same evidence, and came back."""
+    plans = (read_json(f"{record.folder}/plan.json") for record in store.ended() if record.outcome == "applied")
+    return sum(any(f["fingerprint"] == fingerprint for f in plan["findings"]) for plan in plans)
+
+
+def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], object]) -> Ended | None:
+    """Carry a proposal out and tell the journal; None where it could not even begin."""
+    first = proposal.repair.chosen[0].finding
+    about = {"id": first.id, "subject": first.subject, "layer": first.layer.value}
+    try:
+        ended = carry_out(proposal.repair, seen.diagnosis, store, ROOT, lambda: look().diagnosis, lambda text: None)
+    except (NotChangeable, CommandFailed) as problem:
+        tell(alert(Kind.NOT_REPAIRED, f"Not repaired, nothing was changed: {problem}", severity="warning", **about))
+        return None
+    what = "; ".join(c.plan.summary for c in proposal.repair.chosen)
+    text = {
+        "applied": f"Repaired: {what}. To take it back: dlhealth undo {ended.record.name}",
+        "awaiting-reboot": f"Repaired, once the machine has been restarted: {what}",
+    }.get(ended.outcome, f"Tried, did not help, and was taken back: {what} ({'; '.join(ended.said)})")
+    kind = _KINDS.get(ended.outcome, Kind.NOT_REPAIRED)
+    severity = "note" if ended.outcome == "applied" else "warning"
+    tell(alert(kind, text, severity=severity, transaction=ended.record.name, **about))
+    return ended

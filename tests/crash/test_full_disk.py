@@ -1,0 +1,451 @@
+"""The disk is full, breaks or becomes read-only at every write of a transaction: once it is good again, the next start
+leaves the machine as it was or as planned; what is told is one line."""
+
+import builtins
+import ctypes
+import errno
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import count as numbers
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+
+from dlhealth.actions import ChangeOwner, MoveAside
+from dlhealth.actions.base import CommandFailed, Target
+from dlhealth.host.change import NotChangeable
+from dlhealth.host.path import told
+from dlhealth.model import Action
+from dlhealth.txn import execute
+from dlhealth.txn.execute import Ended, NotVerified, apply, confirm, recover, undo
+from dlhealth.txn.store import Busy, Store
+from tests.crash.conftest import Count
+from tests.crash.test_transactions import ACTIONS, make
+from tests.snapshot import snapshot
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE, CLONE_NEWNS = 1, 1 << 5, 1 << 14, 1 << 18, 1 << 17
+EXT4_IOC_SHUTDOWN = 0x8004587D
+EXT4_GOING_FLAGS_NOLOGFLUSH = 2
+
+# A change of an owner is written as an edit is.
+REPAIR: Sequence[Action] = (
+    *(action for action in ACTIONS if not isinstance(action, ChangeOwner)),
+    MoveAside("/usr/local/lib/libGL.so"),
+)
+SHORT = REPAIR[:3]
+"""For disks that take long."""
+FINDING = "0123"
+
+# Every call by which something gets on a disk; besides these, opening for writing and what file objects write.
+CALLS = (
+    *("write", "fsync", "ftruncate", "truncate", "rename", "replace", "link", "symlink", "unlink", "rmdir", "mkdir"),
+    *("chmod", "chown", "fchmod", "fchown", "setxattr", "removexattr", "utime"),
+)
+# Those that take space: for a disk that stays full, it is the next of these that fails.
+TAKES_SPACE = ("open", "write", "mkdir", "symlink", "link", "rename", "setxattr")
+
+Call = Callable[[], object]
+Strike = Callable[[str, Call, Any], object]
+"""What happens in place of a write: its name, the write itself, and for data that can be written in part, a function
+that writes half of it."""
+
+
+def build(root: Path) -> None:
+    """A machine whose files have attributes, and one that is large enough to tear a line of the journal."""
+    make(root)
+    with (root / "home/alice/.bashrc").open("a") as file:
+        file.write("# of old\n" * 500)
+    (root / "usr/local/lib").mkdir()
+    (root / "usr/local/lib/libGL.so").symlink_to("libGL.so.1")
+    for path in (root / "etc/X11/xorg.conf", root / "tmp"):
+        os.setxattr(path, "user.note", b"keep me")
+
+
+class Disk(Protocol):
+    """`root` is a folder on it, and `actions` what is done there. It fails in a child, by `strike`, and is good again
+    when `mend` has been called. What was done before `settle` is on it for good."""
+
+    root: Path
+    actions: Sequence[Action]
+    calls: Sequence[str]
+
+    def strike(self, name: str, call: Call, half: Any) -> object: ...
+
+    def settle(self) -> None: ...
+
+    def mend(self) -> None: ...
+
+
+# What is done while the disk fails.
+
+
+def repair(disk: Disk, verify: Callable[[], None] = lambda: None, reboot: bool = False) -> Ended:
+    store = Store(str(disk.root))
+    with store.locked():
+        target = Target(str(disk.root), "abc")
+        recover(store, target)
+        return apply(store, target, "abc", disk.actions, {"digest": "d"}, verify, reboot, lambda text: None)
+
+
+def take_back(disk: Disk) -> Ended:
+    store = Store(str(disk.root))
+    with store.locked():
+        return undo(store, Target(str(disk.root), "abc"), store.ended()[-1])
+
+
+def start(disk: Disk) -> Ended | None:
+    """What the next start of dlhealth begins with."""
+    store = Store(str(disk.root))
+    with store.locked():
+        target = Target(str(disk.root), "abc")
+        return recover(store, target) or confirm(store, target, still_there)
+
+
+def still_there() -> None:
+    raise NotVerified("the finding is still there", [FINDING])
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def repair_that_is_killed(disk: Disk) -> None:
+    assert in_child(lambda: repair(disk, killed)) is None
+
+
+def undo_that_is_killed(disk: Disk) -> None:
+    repair(disk)
+    assert in_child(lambda: take_back(disk), at=25, strike=lambda name, call, half: killed()) is None
+
+
+def repair_that_waits(disk: Disk) -> None:
+    assert repair(disk, reboot=True).outcome == "awaiting-reboot"
+
+
+class Phase(NamedTuple):
+    """`first` is done while the disk is good, `work` when it fails."""
+
+    name: str
+    first: Callable[[Disk], object]
+    work: Callable[[Disk], Ended | None]
+
+
+PHASES = (
+    Phase("a repair", lambda disk: None, repair),
+    Phase("an undo", repair, take_back),
+    Phase("the recovery of a repair", repair_that_is_killed, start),
+    Phase("the recovery of an undo", undo_that_is_killed, start),
+    Phase("what did not help by the next boot", repair_that_waits, start),
+)
+
+
+# A child in which a write fails.
+
+
+class Said(NamedTuple):
+    """What a child reports: whether it came to the write that fails, what dlhealth told, and what it did not catch."""
+
+    reached: bool
+    lines: list[str]
+    uncaught: str
+
+
+def in_child(
+    work: Callable[[], Ended | None], at: int = -1, strike: Strike | None = None, calls: Sequence[str] = ()
+) -> Said | None:
+    """Do it in a child, with `strike` in place of its write number `at`; None when it was killed."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        send, count = os.write, numbers()
+        reached, lines, uncaught = False, [], ""
+
+        def instead(name: str, call: Call, half: Any) -> object:
+            nonlocal reached
+            if reached or (calls and name not in calls) or next(count) != at or strike is None:
+                return call()
+            reached = True
+            return strike(name, call, half)
+
+        try:
+            intercept(instead)
+            ended = work()
+            lines = list(ended.said) if ended else []
+        except (Busy, NotChangeable, CommandFailed, OSError) as error:  # as the commands do
+            lines = [told(error)]
+        except BaseException:
+            uncaught = traceback.format_exc()
+        finally:
+            send(writing, json.dumps([reached, lines, uncaught]).encode())
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return Said(*json.loads(answer)) if answer else None
+
+
+def intercept(instead: Strike) -> None:
+    """Have every write go through `instead`, for as long as this process lives."""
+    real_open, real_os_open, real_os_write = builtins.open, os.open, os.write
+
+    def intercepted(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        return lambda *args, **kwargs: instead(name, partial(call, *args, **kwargs), None)
+
+    def os_open(path: Any, flags: int, *args: Any, **kwargs: Any) -> Any:
+        call = partial(real_os_open, path, flags, *args, **kwargs)
+        return instead("open", call, None) if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else call()
+
+    def os_write(fd: int, data: Any) -> Any:
+        return instead("write", lambda: real_os_write(fd, data), lambda: real_os_write(fd, data[: len(data) // 2]))
+
+    class Raw(io.FileIO):
+        def write(self, data: Any) -> Any:
+            whole = super().write
+            return instead("write", lambda: whole(data), lambda: whole(data[: len(data) // 2]))
+
+    def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if "w" not in mode:
+            return real_open(file, mode, *args, **kwargs)
+        buffered = io.BufferedWriter(Raw(file, "w"))
+        return buffered if "b" in mode else io.TextIOWrapper(buffered)
+
+    for name in CALLS:
+        setattr(os, name, intercepted(name, getattr(os, name)))
+    os.open, os.write, builtins.open = os_open, os_write, opened
+
+
+# Disks that fail.
+
+
+class Moody:
+    """One call fails, all others don't; it has done nothing, or `half`: half of its data is written, or all is done
+    and only the answer is an error."""
+
+    actions = REPAIR
+    calls: Sequence[str] = ()
+
+    def __init__(self, root: Path, half: bool) -> None:
+        self.root = root
+        self._half = half
+
+    def strike(self, name: str, call: Call, half: Any) -> object:
+        if self._half:
+            (half or call)()
+        # As the calls do: those that take a path name it.
+        first = call.args[0] if isinstance(call, partial) else None
+        raise OSError(errno.EIO, os.strerror(errno.EIO), first if isinstance(first, str) else None)
+
+    def settle(self) -> None:
+        pass
+
+    def mend(self) -> None:
+        pass
+
+
+class Full:
+    """A small tmpfs that somebody else fills to the last byte and the last inode."""
+
+    actions = REPAIR
+    calls = TAKES_SPACE
+
+    def __init__(self, root: Path, disk: Path) -> None:
+        self.root = root
+        self._ballast = disk / "ballast"
+
+    def strike(self, name: str, call: Call, half: Any) -> object:
+        with suppress(OSError):
+            self._ballast.mkdir()
+            with open(self._ballast / "bytes", "wb", buffering=0) as file:
+                while file.write(bytes(1 << 16)):
+                    pass
+        with suppress(OSError):
+            for number in numbers():
+                (self._ballast / str(number)).touch()
+        return call()
+
+    def settle(self) -> None:
+        pass
+
+    def mend(self) -> None:
+        shutil.rmtree(self._ballast, ignore_errors=True)
+
+
+class Ext4:
+    """On a loop device. It becomes read-only as it does after an error of its own (`abort`), or each of its calls fails
+    as when the device is gone (`shutdown`); what was not on disk is lost, as in a power cut."""
+
+    actions = SHORT
+    calls: Sequence[str] = ()
+
+    def __init__(self, device: str, folder: Path, how: str) -> None:
+        self._device, self._folder, self._how = device, folder, how
+        self.root = folder / "root"
+        self._mount()
+
+    def strike(self, name: str, call: Call, half: Any) -> object:
+        if self._how == "abort":
+            mount(None, self._folder, MS_REMOUNT, "abort")
+        else:
+            fd = os.open(self._folder, os.O_RDONLY)
+            fcntl.ioctl(fd, EXT4_IOC_SHUTDOWN, struct.pack("I", EXT4_GOING_FLAGS_NOLOGFLUSH))
+            os.close(fd)
+        return call()
+
+    def settle(self) -> None:
+        fd = os.open(self._folder, os.O_RDONLY)
+        LIBC.syncfs(fd)
+        os.close(fd)
+
+    def mend(self) -> None:
+        assert LIBC.umount2(bytes(self._folder), 0) == 0
+        self._mount()
+
+    def _mount(self) -> None:
+        mount(self._device, self._folder, 0, "")
+
+
+def mount(device: str | None, folder: Path, flags: int, options: str) -> None:
+    kind = b"ext4" if device and device.startswith("/") else b"tmpfs"
+    source = device.encode() if device else None
+    if LIBC.mount(source, bytes(folder), kind, ctypes.c_ulong(flags), options.encode()):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+
+
+@contextmanager
+def tmpfs(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        mount("dlhealth-test", folder, 0, options)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    try:
+        yield folder
+    finally:
+        LIBC.umount2(bytes(folder), 0)
+
+
+@contextmanager
+def ext4(folder: Path, how: str) -> Iterator[Ext4]:
+    image, at = folder / "image", folder / "disk"
+    at.mkdir()
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "1024", "-I", "256", str(image)], check=True)
+    looped = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+    if looped.returncode:
+        pytest.skip(f"no loop device: {looped.stderr}")
+    device = looped.stdout.strip()
+    fd = os.open(device, os.O_RDONLY)
+    try:
+        # It goes when it is no longer open, also if this process is killed.
+        subprocess.run(["losetup", "--detach", device], check=True)
+        yield Ext4(device, at, how)
+    finally:
+        LIBC.umount2(bytes(at), 0)
+        os.close(fd)
+
+
+SMALL = "size=512k,nr_inodes=120"
+
+
+def disk_of(kind: str, folder: Path, stack: ExitStack) -> Disk:
+    small = stack.enter_context(tmpfs(folder, "size=8m" if kind.startswith(("EROFS", "EIO, dead")) else SMALL))
+    root = small / "root"
+    if kind == "EROFS":
+        return stack.enter_context(ext4(small, "abort"))
+    if kind == "EIO, dead":
+        return stack.enter_context(ext4(small, "shutdown"))
+    store = small
+    if "apart" in kind:
+        store = stack.enter_context(tmpfs(root / "var/lib/dlhealth", SMALL))
+    return Full(root, store) if kind.startswith("ENOSPC") else Moody(root, "half" in kind)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_mounts() -> Iterator[None]:
+    """What is mounted here is seen by nobody else, who could keep it busy, and goes with this process."""
+    here, before = os.getcwd(), os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    if LIBC.unshare(CLONE_NEWNS) or LIBC.mount(None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None):
+        pytest.skip("no file system can be mounted here")
+    yield
+    assert LIBC.setns(before, CLONE_NEWNS) == 0
+    os.close(before)
+    os.chdir(here)
+
+
+KINDS = {
+    "ENOSPC": "the disk is full (tmpfs)",
+    "ENOSPC apart": "the disk of the store is full (two tmpfs)",
+    "EROFS": "the disk becomes read-only (ext4, abort)",
+    "EIO, dead": "the disk is gone (ext4, shutdown)",
+    "EIO": "one write fails",
+    "EIO half apart": "one write fails half done, store on another disk",
+}
+CASES = [
+    pytest.param(kind, phase, id=f"{kind}: {phase.name}")
+    for kind in KINDS
+    for phase in (PHASES[:3] if kind in ("EROFS", "EIO, dead") else PHASES)  # the slow ones
+]
+
+
+def copy(source: Path, destination: Path) -> None:
+    shutil.rmtree(destination, ignore_errors=True)  # the mount of a store that is apart stays
+    subprocess.run(["cp", "-a", "-T", source, destination], check=True)
+
+
+@pytest.mark.parametrize(("kind", "phase"), CASES)
+def test_a_disk_that_fails_at_every_write(
+    kind: str, phase: Phase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Count
+) -> None:
+    boot_id = tmp_path / "boot_id"
+    monkeypatch.setattr(execute, "BOOT_ID", str(boot_id))
+    with ExitStack() as stack:
+        disk = disk_of(kind, tmp_path / "disk", stack)
+        root = disk.root
+        build(root)
+        before = snapshot(root)
+        copy(root, tmp_path / "untouched")
+        repair(disk)
+        planned = snapshot(root)
+        assert before != planned
+        copy(tmp_path / "untouched", root)
+        boot_id.write_text("first")
+        phase.first(disk)
+        boot_id.write_text("second")
+        copy(root, tmp_path / "begun")
+        for point in numbers():
+            copy(tmp_path / "begun", root)
+            disk.settle()
+            said = in_child(lambda: phase.work(disk), point, disk.strike, disk.calls)
+            assert said is not None
+            assert not said.uncaught, said.uncaught
+            for line in said.lines:
+                assert "\n" not in line
+                assert line in ("it was cut off", "the finding is still there") or (": " in line and "/" in line), line
+            if not said.reached:
+                break
+            disk.mend()
+            start(disk)
+            state = snapshot(root)
+            store = Store(str(root))
+            assert store.current() is None
+            assert state in (before, planned), f"write {point}"
+            end = "as planned" if state == planned else "as before"
+            outcomes = [record.outcome for record in store.ended()]
+            assert outcomes in ([["applied"]] if end == "as planned" else [[], ["rolled-back"], ["undone"]])
+            count(f"{KINDS[kind]} during {phase.name}", end)
+        assert point > 10
