@@ -1,5 +1,7 @@
 """All that a rule may import."""
 
+from typing import TYPE_CHECKING
+
 from dlhealth.actions import (
     AptInstall,
     AptPurgeReinstall,
@@ -27,6 +29,7 @@ from dlhealth.actions import (
 from dlhealth.actions.python import replace_torch
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Space
+from dlhealth.lean import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
 from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
@@ -81,7 +84,11 @@ from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage
 from dlhealth.probes.users import Account, Users
-from dlhealth.testing import Machine, Scenario
+
+if TYPE_CHECKING:
+    from dlhealth.testing import Machine, Scenario
+else:  # only the scenarios of rules need them, and no diagnosis runs those
+    Machine, Scenario = later("dlhealth.testing", "Machine"), later("dlhealth.testing", "Scenario")
 
 API_VERSION = 1
 

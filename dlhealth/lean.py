@@ -5,6 +5,7 @@ Standard library only (rescue core).
 
 import re
 import sys
+from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 
@@ -107,3 +108,28 @@ class _Pattern:
 def regex(text: AnyStr, flags: int = 0) -> "re.Pattern[AnyStr]":
     """As re.compile, for patterns of which a run needs only some."""
     return cast("re.Pattern[AnyStr]", _Pattern(text, flags))
+
+
+class _Later:
+    """A class that is imported when it is first used."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._place = module, name
+
+    def _class(self) -> Any:
+        module, name = self._place
+        return getattr(import_module(module), name)
+
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        return self._class()(*values, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._class(), name)
+
+    def __or__(self, other: Any) -> Any:
+        return self._class() | other  # in an annotation
+
+
+def later(module: str, name: str) -> Any:
+    """As `from module import name`, for a class that most runs do not use."""
+    return _Later(module, name)
