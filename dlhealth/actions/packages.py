@@ -209,8 +209,10 @@ def _keep_package(target: "Target", name: str, version: str) -> None:
     """Have the package that is about to go, as it was, for an undo."""
     from dlhealth.actions.base import CommandFailed
 
+    native = _native(target)
+
     def have(folder: str) -> str | None:
-        return next((n for n in target.names(folder) if _is_file_of(n, name, version)), None)
+        return next((n for n in target.names(folder) if _is_file_of(n, name, version, native)), None)
 
     if have(POOL):
         return
@@ -235,10 +237,19 @@ def _keep_package(target: "Target", name: str, version: str) -> None:
     target.command("sync", "-f", POOL, timeout=300)
 
 
-def _is_file_of(file: str, name: str, version: str) -> bool:
-    """Whether a .deb is that version of a package ("libcuda1:i386" with its architecture)."""
+def _native(target: "Target") -> str:
+    """The machine's own architecture; "" where it is the only one. dpkg keeps a list from the first foreign one on, and
+    writes its own at the head of it (dpkg_arch_save_list in lib/dpkg/arch.c)."""
+    return target.state("/var/lib/dpkg/arch").content.decode().partition("\n")[0]
+
+
+def _is_file_of(file: str, name: str, version: str, native: str) -> bool:
+    """Whether a .deb is that version of a package: of the architecture in the name ("libcuda1:i386"), or else of the
+    native one or of none."""
     plain, _, architecture = name.partition(":")
-    return file.startswith(f"{plain}_{version.replace(':', '%3a')}_") and file.endswith(f"{architecture}.deb")
+    stem, _, built = file.removesuffix(".deb").rpartition("_")
+    fits = built == architecture if architecture else built in (native or built, "all")
+    return fits and stem == f"{plain}_{version.replace(':', '%3a')}"
 
 
 def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
@@ -266,12 +277,12 @@ def _restore(target: "Target", before: "Observed") -> None:
     target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
     now = _states(_installed(target))
     old = {n: version for n, (version, state) in _states(before).items() if state == "i"}
-    pool = target.names(POOL)
+    pool, native = target.names(POOL), _native(target)
     debs = []
     for name, version in old.items():
         if now.get(name) == (version, "i"):
             continue
-        deb = next((n for n in pool if _is_file_of(n, name, version)), None)
+        deb = next((n for n in pool if _is_file_of(n, name, version, native)), None)
         if deb is None:
             raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
         debs.append(f"{POOL}/{deb}")

@@ -91,7 +91,7 @@ class LoadModules(NamedTuple):
         _needs_running(target, self.summary())
 
     def observe(self, target: "Target") -> "Observed":
-        loaded = _loaded()
+        loaded = _loaded(target)
         return {m: m.replace("-", "_") in loaded for m in self.modules}
 
     def after(self, target: "Target", before: "Observed") -> "Observed | None":
@@ -267,9 +267,10 @@ class ByHand(NamedTuple):
         return self.text
 
 
-def _loaded() -> set[str]:
-    with open("/proc/modules") as file:
-        return {line.split()[0] for line in file}
+def _loaded(target: "Target") -> set[str]:
+    """None of a disk that is looked at from another machine, and none where the kernel takes no modules."""
+    table = target.state("/proc/modules").content.decode() if target.live else ""
+    return {line.split()[0] for line in table.splitlines()}
 
 
 def _needs_running(target: "Target", what: str) -> None:

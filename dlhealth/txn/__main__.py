@@ -8,10 +8,16 @@ import sys
 
 _USAGE = "usage: python3 -I -S __main__.py recover|undo|history [ROOT]"
 
+_UNREADABLE = (
+    "dlhealth: {0} is damaged or of another version of dlhealth ({1}: {2}): its changes were not all taken back, and no "
+    "other repair can begin. Put back by hand what {0}/pre has of the files as they were, then move {0} away."
+)
+
 
 def main(arguments: list[str]) -> int:
     """The exit status: 0 done, 1 something was left as others changed it, 2 wrong usage."""
     from dlhealth.actions.base import Target
+    from dlhealth.host.path import told
     from dlhealth.txn.execute import Ended, recover, undo
     from dlhealth.txn.store import Busy, Store
 
@@ -20,12 +26,12 @@ def main(arguments: list[str]) -> int:
         return 2
     verb, root = arguments[0], arguments[1] if len(arguments) > 1 else "/"
     store = Store(root)
-    if verb == "history":
-        for record in store.ended():
-            print(f"{record.name}  {record.outcome}")
-        return 0
     ended: Ended | None
     try:
+        if verb == "history":
+            for record in store.ended():
+                print(f"{record.name}  {record.outcome}")
+            return 0
         with store.locked():
             # The mark of temporary files is the transaction's, so that those of a cut-off one are found.
             current = store.current()
@@ -41,7 +47,11 @@ def main(arguments: list[str]) -> int:
             else:
                 ended = None
     except (Busy, OSError) as error:
-        print(f"dlhealth: {error}", file=sys.stderr)
+        print(f"dlhealth: {told(error)}", file=sys.stderr)
+        return 1
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        # What is kept of a transaction is torn, or another version's: JSON of any shape, or none.
+        print(_UNREADABLE.format(store.active, type(error).__name__, error), file=sys.stderr)
         return 1
     if ended is None:
         print("dlhealth: there is nothing to do")

@@ -82,6 +82,29 @@ class TestPrepare:
         AptRemove(("libcuda1:i386",)).prepare(root.target)
         assert "libcuda1_535.1-1_i386.deb" in root.target.names(POOL)
 
+    @pytest.mark.parametrize("folder", [POOL, "/var/cache/apt/archives"], ids=["i386 kept", "i386 in the cache"])
+    def test_that_of_another_architecture_is_not_taken_for_the_machines_own(
+        self, root: StandInRoot, folder: str
+    ) -> None:
+        root.packages(DRIVER, archive=["libcuda1"])
+        root.file("/var/lib/dpkg/arch", "amd64\ni386\n")
+        root.file(f"{folder}/libcuda1_535.1-1_i386.deb")
+        AptRemove(("libcuda1",)).prepare(root.target)
+        assert "libcuda1_535.1-1_amd64.deb" in root.target.names(POOL)
+
+    def test_what_is_of_no_architecture_is_the_machines_own_too(self, root: StandInRoot) -> None:
+        root.packages({"nvidia-common": "1 ii "})
+        root.file("/var/lib/dpkg/arch", "amd64\ni386\n")
+        in_cache(root, "nvidia-common_1_all.deb")
+        AptRemove(("nvidia-common",)).prepare(root.target)
+        assert root.target.names(POOL) == ["nvidia-common_1_all.deb"]
+
+    def test_an_architecture_is_its_whole_name(self, root: StandInRoot) -> None:
+        root.packages({"libcuda1:i386": "535.1-1 ii "})
+        root.file(f"{POOL}/libcuda1_535.1-1_hurd-i386.deb")
+        with pytest.raises(CommandFailed, match=r"can't be had any more"):
+            AptRemove(("libcuda1:i386",)).prepare(root.target)
+
     def test_what_can_not_be_had_any_more_is_not_given_away(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         with pytest.raises(CommandFailed, match=r"^libcuda1 535.1-1 can't be had any more, .* nothing was changed$"):
@@ -236,6 +259,19 @@ class TestApplyAndRevert:
         did = [run for run in root.runs if "--force-depends" in run]
         assert len(did) == 1
         assert ("--remove" if came else "--install") in did[0]
+        assert action.observe(root.target) == before
+
+    def test_the_machines_own_package_comes_back_and_not_a_foreign_one(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        root.file("/var/lib/dpkg/arch", "arm64\namd64\n")
+        for architecture in ("amd64", "arm64"):
+            root.file(f"{POOL}/libcuda1_535.1-1_{architecture}.deb")
+        action = AptRemove(("libcuda1",))
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        root.forget()
+        action.revert(root.target, before)
+        assert [*APT, "install", "--allow-downgrades", f"{POOL}/libcuda1_535.1-1_arm64.deb"] in root.runs
         assert action.observe(root.target) == before
 
     def test_an_old_package_that_is_nowhere_is_named(self, root: StandInRoot) -> None:

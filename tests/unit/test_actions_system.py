@@ -36,6 +36,16 @@ esac
 """
 
 
+MODULES = "nvidia_uvm 1 0 - Live 0x0 (OE)\nnvidia 2 1 nvidia_uvm, Live 0x0 (OE)\n"
+
+
+def as_if_live(root: StandInRoot) -> Target:
+    """The kernel that runs the tests may have other modules, or none at all."""
+    target = root.target
+    target.live = True
+    return target
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
     return StandInRoot(tmp_path, monkeypatch)
@@ -142,16 +152,23 @@ class TestRunningMachine:
         LoadModules(("nvidia",)).revert(root.target, {"nvidia": False})
         assert root.all_runs == []
 
-    def test_a_module_with_a_hyphen_is_loaded_under_the_kernels_name_for_it(
-        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        table = root.file("/proc/modules", "nvidia_uvm 1 0 - Live 0x0 (OE)\nnvidia 2 1 nvidia_uvm, Live 0x0 (OE)\n")
-        # The kernel that runs the tests may have no modules at all.
-        monkeypatch.setattr("dlhealth.actions.system.open", lambda path: table.open(), raising=False)
+    def test_a_module_with_a_hyphen_is_loaded_under_the_kernels_name_for_it(self, root: StandInRoot) -> None:
+        root.file("/proc/modules", MODULES)
         action = LoadModules(("nvidia", "nvidia-uvm", "nvidia-drm"))
-        before = action.observe(root.target)
+        before = action.observe(as_if_live(root))
         assert before == {"nvidia": True, "nvidia-uvm": True, "nvidia-drm": False}
         assert action.after(root.target, before) == dict.fromkeys(action.modules, True)
+
+    def test_a_kernel_that_takes_no_modules_has_none_loaded(self, root: StandInRoot) -> None:
+        assert LoadModules(("nvidia",)).observe(as_if_live(root)) == {"nvidia": False}
+
+    def test_of_a_disk_that_does_not_run_no_module_is_loaded(self, root: StandInRoot) -> None:
+        root.file("/proc/modules", MODULES)  # that of the machine which looks at it, mounted for a chroot
+        loaded_here = [
+            line.split()[0] for line in Target(LIVE, "abc").state("/proc/modules").content.decode().splitlines()
+        ]
+        action = LoadModules(("nvidia", *loaded_here))
+        assert action.observe(root.target) == dict.fromkeys(action.modules, False)
 
     def test_a_module_that_does_not_load_is_told(self, root: StandInRoot) -> None:
         root.outside("modprobe", "echo 'modprobe: ERROR: could not insert nvidia: Key was rejected' >&2; exit 1")

@@ -210,6 +210,7 @@ def test_what_breaks_something_else_is_taken_back(tmp_path: Path) -> None:
     assert len(tried(patient.store)) == 1
 
 
+@pytest.mark.real_programs
 def test_what_can_not_even_begin_changes_nothing(tmp_path: Path) -> None:
     patient = Patient(tmp_path, fault("one-bad", low(EDIT, AptInstall(("x",)))))
     with pytest.raises(CommandFailed, match="can't run here"):

@@ -24,7 +24,7 @@ value = st.sampled_from([
     "$HOME/bin:$PATH", "~/bin:~/x", '"~/bin"', r"/i\:x", r"\$PATH:/j", '"\\${PATH}"', '"\\\\$A"', "", '""', "a\\ b",
     "$(id -u)", "`id -un`", '"$(dirname /k/l)"', "$(/bin/echo /m)", "$(echo n)", "${LD_LIBRARY_PATH}", "$#", "$1", "${1:-none}",
     '"${A%"$B"}"', "${A#*/}", '"a"\'b\'c', "$UNSET:/o", "${UNSET:-$PATH}", "/p:$A::", "x$", "$(true)", "${#A}", "${A##*[a-d]}",
-    "/q}", "${A:+:$A}/r", '"${A:+"$B"}"', "${A:-'q q'}", '"${A:-q q}"',
+    "$?", "$(id -u)$?", '"$(true)$?"', "/q}", "${A:+:$A}/r", '"${A:+"$B"}"', "${A:-'q q'}", '"${A:-q q}"',
 ])  # fmt: skip
 name = st.sampled_from(VARIABLES)
 simple = st.one_of(

@@ -226,12 +226,50 @@ def test_others_may_not_look_into_the_store(root: Path) -> None:
     assert not Store(f"{root}/etc/one").readable
 
 
-@pytest.mark.xfail(reason="only OSError and Busy are caught", raises=(ValueError, KeyError, TypeError))
-@pytest.mark.parametrize("plan", ["", "{", "[]", "{}", '{"sequence": 1, "id": "abc", "actions": [{"kind": "x"}]}'])
+@pytest.mark.parametrize("verb", ["recover", "undo"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        b"", b"{", b"\0" * 512, b"\xff\xfe", b"[]", b"{}", b"7", b'{"sequence": 1, "id": "abc"}',
+        b'{"sequence": 1, "id": "abc", "actions": []}', b'{"sequence": 1, "id": "abc", "actions": [5]}',
+        b'{"sequence": 1, "id": "abc", "actions": [{"kind": "x"}]}',
+        b'{"sequence": 1, "id": "abc", "actions": [{"kind": 1}]}',
+        b'{"sequence": 1, "id": "abc", "actions": [{"kind": "write-file", "colour": "red"}]}',
+    ],
+)  # fmt: skip
 def test_a_plan_that_can_not_be_read_is_told_in_one_line(
-    root: Path, plan: str, capsys: pytest.CaptureFixture[str]
+    root: Path, verb: str, plan: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_off(root)
-    (root / "var/lib/dlhealth/txn/active/plan.json").write_text(plan)
+    active = root / "var/lib/dlhealth/txn/active"
+    (active / "plan.json").write_bytes(plan)
+    assert main([verb, str(root)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"dlhealth: {active} is damaged or of another version of dlhealth (")
+    assert said.err.endswith(f"then move {active} away.\n")
+    assert said.err.count("\n") == 1
+    assert state(root) == ("good\n", False)
+
+
+def test_what_a_file_was_that_can_not_be_read_is_told_too(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut_off(root)
+    (root / "var/lib/dlhealth/txn/active/pre/0.json").write_text('{"kind": "fi')
     assert main(["recover", str(root)]) == 1
-    assert capsys.readouterr().err.startswith("dlhealth: ")
+    assert "/active is damaged" in capsys.readouterr().err
+
+
+def test_a_plan_in_the_history_that_can_not_be_read_is_told_too(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    applied(root)
+    (root / "var/lib/dlhealth/txn/history/000001-abc-applied/plan.json").write_text("")
+    assert main(["undo", str(root)]) == 1
+    assert "/active is damaged" in capsys.readouterr().err
+    assert state(root) == ("good\n", True)
+
+
+def test_a_history_that_can_not_be_listed_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = root / "var/lib/dlhealth/txn"
+    folder.mkdir(parents=True)
+    (folder / "history").write_text("")
+    assert main(["history", str(root)]) == 1
+    assert capsys.readouterr().err == f"dlhealth: {folder}/history: not a directory\n"

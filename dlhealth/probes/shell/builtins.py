@@ -59,6 +59,7 @@ def _unset(shell: "Shell", arguments: list[str], node: Simple) -> str:
 
 def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
     if not arguments:
+        shell.state.status = None  # an error, but not to dash
         return NORMAL
     path = arguments[0]
     words = node.words[1:]
@@ -128,6 +129,8 @@ def _eval(shell: "Shell", arguments: list[str], node: Simple) -> str:
         if script.problem and not script.problem.certain:
             raise Unsure("eval of what is not followed")
         shell.session.enter()
+        if not any(script.lines):
+            shell.state.status = True  # nothing to do is done
         try:
             # The lines of the text are not lines of the file.
             for nodes in script.lines:
@@ -172,11 +175,10 @@ def _command(shell: "Shell", arguments: list[str], node: Simple) -> str:
         return NORMAL
     if arguments[0] in DECLARATIONS:
         return shell.declare(arguments[0], node.words[2:])
-    inner = BUILTINS.get(arguments[0])
-    if inner is None:
+    if arguments[0] not in BUILTINS:
         shell.state.status = None
         return NORMAL
-    flow = inner(shell, arguments[1:], node._replace(words=node.words[1:]))
+    flow = run_builtin(shell, arguments[0], arguments[1:], node._replace(words=node.words[1:]))
     if flow == EXIT and shell.ending and shell.ending.how in ("missing", "error"):
         shell.state.status = False
         return NORMAL
@@ -348,6 +350,16 @@ BUILTINS: dict[str, _Builtin] = {
     "mapfile": _sets_names, "readarray": _sets_names, "getopts": _sets_names, "let": _sets_names,
     "printf": _sets_names, "echo": _true, "emulate": _emulate, "alias": _true, "unalias": _true, "umask": _true, "trap": _true,
 }  # fmt: skip
+_KEEPERS = ("eval", ".", "source", "return", "command", "builtin")
+
+
+def run_builtin(shell: "Shell", name: str, arguments: list[str], node: Simple) -> str:
+    """A builtin succeeds unless it says otherwise; but what some of them run or leave is still to see the `$?` before."""
+    if name not in _KEEPERS:
+        shell.state.status = True
+    return BUILTINS[name](shell, arguments, node)
+
+
 SPECIAL = (
     ":",
     ".",

@@ -318,9 +318,13 @@ class Csh(Reader):
         for word in words:
             if word in ("(", ")"):
                 continue
-            listing = re.fullmatch(r"`(?:/bin/|/usr/bin/)?ls ([^`]*)`", word)
+            listing = re.fullmatch(r"`(?:/bin/|/usr/bin/)?ls ([^`\s-][^`\s]*)`", word)
             if listing:
-                word = listing[1]
+                found = self.items((listing[1],))
+                if found is None or not all(map(self.prints_itself, found)):
+                    return None
+                items += found
+                continue
             if re.fullmatch(r"\$\{?path\}?", word):
                 value = self.state.get("PATH").value or ""
                 items += value.split(":") if is_known(value) else [value]
@@ -341,6 +345,10 @@ class Csh(Reader):
             else:
                 items.append(text)
         return items
+
+    def prints_itself(self, name: str) -> bool:
+        """Whether `ls` of it certainly prints that one word: of a folder it prints what is in it."""
+        return name.split() == [name] and self.session.test_file("-f", name) is True
 
     def unsetenv(self, words: tuple[str, ...]) -> None:
         for word in words:
@@ -394,9 +402,12 @@ class Csh(Reader):
                 asked, modified = match[1] or match[3], match[2] or match[5] or match[7]
                 result += UNKNOWN if modified else self.variable(name, bool(asked))
             elif char == "~" and i == 0:
-                match = regex(r"~(?=/|$)").match(word)
-                result += self.session.account.home if match else UNKNOWN
-                i += 1
+                match = regex(r"~([\w.-]*)(?=/|$)").match(word)
+                if not match:
+                    return UNKNOWN  # the name itself is put together of parts
+                account = self.session.account
+                result += account.home if match[1] in ("", account.name) else UNKNOWN
+                i = match.end()
             else:
                 result += char
                 i += 1

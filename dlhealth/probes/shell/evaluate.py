@@ -21,6 +21,7 @@ from dlhealth.probes.shell.builtins import (
     NORMAL,
     RETURN,
     SPECIAL,
+    run_builtin,
 )
 from dlhealth.probes.shell.conditions import Conditional
 from dlhealth.probes.shell.effects import QUIET, Effects, all_arguments, helpers, programs
@@ -92,6 +93,7 @@ class Shell:
         self.looped: list[list[State]] = []
         self.locals: list[set[str]] = []
         self.unique: set[str] = set()
+        self.substituted: list[Truth] = []
 
     @property
     def state(self) -> State:
@@ -146,6 +148,8 @@ class Shell:
         return flow
 
     def script(self, script: Script) -> str:
+        if not any(script.lines):
+            self.state.status = True  # nothing to do is done
         for nodes in script.lines:
             if flow := self.run(nodes):
                 return flow
@@ -307,8 +311,7 @@ class Shell:
 
     def branches(self, branches: Sequence[tuple[Sequence[Node], Sequence[Node]]], otherwise: Sequence[Node]) -> str:
         if not branches:
-            self.state.status = True
-            return self.run(otherwise)
+            return self.run_or_succeed(otherwise)
         condition, body = branches[0]
         if flow := self.condition(condition):
             return flow
@@ -324,7 +327,8 @@ class Shell:
         self.looped.append([])
         left: list[State] = []
         flow = NORMAL
-        self.state.status = True
+        if not items:
+            self.state.status = True
         for item in items:
             self.session.set(node.name, item, "for")
             flow = self.run(node.body)
@@ -389,14 +393,16 @@ class Shell:
             if ending != ";;":
                 raise Unsure(f"a case that goes on with {ending}")
             if True in truths:
-                return self.arm(body)
+                return self.run_or_succeed(body)
             rest = arms[number + 1 :]
-            return self.fork([lambda body=body: self.arm(body), lambda rest=rest: self.arms(subject, rest)])  # type: ignore[misc]
+            return self.fork([lambda body=body: self.run_or_succeed(body), lambda rest=rest: self.arms(subject, rest)])  # type: ignore[misc]
         self.state.status = True
         return NORMAL
 
-    def arm(self, body: Sequence[Node]) -> str:
-        self.state.status = True
+    def run_or_succeed(self, body: Sequence[Node]) -> str:
+        """Until a command of the body has ended `$?` is that of the condition; a body without commands succeeds."""
+        if not body:
+            self.state.status = True
         return self.run(body)
 
     def pipeline(self, node: Pipeline) -> str:
@@ -413,17 +419,16 @@ class Shell:
 
     def simple(self, node: Simple) -> str:
         self.at(node.line)
+        self.substituted.clear()
         if not node.words:
-            self.state.status = True
             for assignment in node.assignments:
                 self.assign(assignment)
-            return NORMAL
+            return self.without_command()
         spelled = (literal(node.words[0]) or "").lstrip("\\")
         declares = spelled in (DECLARATIONS if self.dialect != "sh" else ("export", "readonly", "local"))
         first = self.fields(node.words[:1])
         if first == [] and len(node.words) == 1:
-            self.state.status = True  # an empty expansion
-            return NORMAL
+            return self.without_command()  # an empty expansion
         if not first or not is_known(first[0]):
             raise Unsure("a command whose name is not known")
         name = first[0]
@@ -437,6 +442,11 @@ class Shell:
         if node.assignments:
             return self.with_assignments(node, name, fields, declares)
         return self.declare(name, node.words[1:]) if declares else self.command(name, fields[1:], node)
+
+    def without_command(self) -> str:
+        """A line that runs no command ends as its last command substitution did."""
+        self.state.status = self.substituted[-1] if self.substituted else True
+        return NORMAL
 
     def with_assignments(self, node: Simple, name: str, fields: list[str], declares: bool) -> str:
         """`A=b command`: bash takes A back afterwards, dash not where the command is a special builtin of POSIX."""
@@ -485,12 +495,12 @@ class Shell:
             return NORMAL
         if name in self.state.functions:
             return self.call(name, arguments)
-        builtin = BUILTINS.get(name)
-        if builtin is None or (self.dialect == "sh" and name in ("source", "shopt", "let", "mapfile", "readarray")):
+        if name not in BUILTINS or (
+            self.dialect == "sh" and name in ("source", "shopt", "let", "mapfile", "readarray")
+        ):
             self.state.status = None if self.dialect != "sh" or name != "source" else False
             return NORMAL
-        self.state.status = True
-        return builtin(self, arguments, node)
+        return run_builtin(self, name, arguments, node)
 
     def call(self, name: str, arguments: list[str]) -> str:
         body: Any = self.state.functions[name]
@@ -547,9 +557,12 @@ class Shell:
     def assign_array(self, assignment: Assignment) -> None:
         name = assignment.name
         if self.dialect != "zsh" or name not in ("path", "PATH"):
+            self.ended(None)  # the items may be what programs print
             self.session.set(name, UNKNOWN, "array")
             return
         items = self.fields(assignment.items or ())
+        if items is None:
+            self.ended(None)
         value = UNKNOWN if items is None else tidy(":".join(items))
         if assignment.append:
             value = tidy(":".join(v for v in (self.state.get("PATH").value or "", value) if v))
@@ -577,7 +590,6 @@ class Shell:
 
     def declare(self, name: str, words: Sequence[Word]) -> str:
         """export, readonly, declare, typeset, local."""
-        self.state.status = True
         options, bad = "", []
         named: list[str] = []
         for word in words:
@@ -662,6 +674,7 @@ class Shell:
                 text = UNKNOWN if part.process else self.output(part)
                 result.append((text, part.quoted, not part.quoted and self.dialect != "zsh"))
             elif isinstance(part, Opaque):
+                self.ended(None)  # there may be a command substitution in it
                 result.append((UNKNOWN, part.quoted, not part.quoted))
         return result
 
@@ -692,6 +705,7 @@ class Shell:
                 raise Leave(self.end("error", "Bad substitution (not known to sh)"))
             if part.name == "BASH_SOURCE" and self.dialect == "bash":
                 return [(self.path or UNKNOWN, part.quoted, split)]
+            self.ended(None)  # there may be a command substitution in it
             return [(UNKNOWN, part.quoted, split)]
         if part.op[0] in "#%":
             stripped = patterns.strip(plain or "", self.pattern(part.word), part.op)
@@ -758,22 +772,30 @@ class Shell:
 
     def output(self, part: Output) -> str:
         """What a command substitution prints, for the few commands whose output is known."""
-        commands = part.commands
+        text, status = self.printed(part.commands)
+        self.ended(status)
+        return text
+
+    def ended(self, status: Truth) -> None:
+        """A command substitution ended so: from then on that is `$?`, to dash only when the line is done."""
+        self.substituted.append(status)
+        if self.dialect != "sh":
+            self.state.status = status
+
+    def printed(self, commands: Sequence[Node] | None) -> tuple[str, Truth]:
+        """Output and status."""
         if commands is None or len(commands) != 1 or not isinstance(commands[0], Simple) or commands[0].assignments:
-            self.state.status = None
-            return UNKNOWN
+            return UNKNOWN, None
         before = self.state.copy()
         fields = self.fields(commands[0].words)
         self.session.state = before
-        self.state.status = None
         if not fields or not all(map(is_known, fields)) or fields[0] in self.state.functions:
-            return UNKNOWN
+            return UNKNOWN, None
         path = self.state.get("PATH").value or ""
         if "/" not in fields[0] and fields[0] != "echo" and not {"/usr/bin", "/bin"} & set(known_elements(path)):
             if self.session.find(fields[0]) == "":
-                self.state.status = False  # not found: it prints nothing
-                return ""
-            return UNKNOWN
+                return "", False  # not found: it prints nothing
+            return UNKNOWN, None
         account = self.session.account
         name, arguments = posixpath.basename(fields[0]), fields[1:]
         fixed = {
@@ -790,9 +812,8 @@ class Shell:
             elif name == "echo" and "\\" not in arguments[0]:
                 known = arguments[0].rstrip("\n")
         if known is None:
-            return UNKNOWN
-        self.state.status = True
-        return known
+            return UNKNOWN, None
+        return known, True
 
     def fields(self, words: Sequence[Word]) -> list[str] | None:
         """The words after expansion, splitting and globbing; None where their number can't be told."""

@@ -589,14 +589,20 @@ class Fish(Reader):
 
     def do_export(self, arguments: list[str], words: Sequence[Word]) -> None:
         """fish's own function, for lines that were written for bash."""
-        for argument in arguments:
+        for argument in [a for word in words for a in self.definitions(word)]:
             name, equals, value = argument.partition("=")
-            if equals and not is_known(name):
+            if not is_known(name):
                 raise Unsure("export of what is not known")
             if equals:
                 self.session.set(name, value, "export", exported=True)
             elif self.state.get(name).value is not None:
                 self.session.export(name)
+
+    def definitions(self, word: Word) -> list[str]:
+        """The arguments that a word makes. Of `AA=(program)`, which may make several or none, only the name is known."""
+        if any(p.kind == "output" for p in word):
+            return [self.text(word).partition("=")[0] + "=" + UNKNOWN]
+        return self.fields((word,)) or []
 
     def do_fish_add_path(self, arguments: list[str], words: Sequence[Word]) -> None:
         """Puts folders that exist into fish_user_paths or, with -P, into PATH, unless they are there already."""

@@ -139,6 +139,7 @@ class State:
     def forget(self) -> None:
         """Nothing is known any more but who and where one is."""
         self.lost = True
+        self.status = None
         for name, variable in self.variables.items():
             if name not in ("HOME", "USER", "LOGNAME", "SHELL", "UID", "EUID"):
                 exported = True if name == "PATH" and variable.exported else None
