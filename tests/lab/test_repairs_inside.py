@@ -32,6 +32,9 @@ def test_repair_and_undo_under_systemd(fresh: Fresh) -> None:
     done = lab.run(command, "fix", "--yes", "--json", check=False)
     fixed = json.loads(done.stdout)
     assert (done.returncode, fixed["outcome"]) == (0, "applied"), fixed
+    # Debian's ~/.profile reads ~/.bashrc, so that its line is one of those that lose the login its PATH.
+    repaired = {r["id"] for r in fixed["plan"]["repairs"]}
+    assert repaired == {"login-loop-broken-path-environment", "login-loop-xauthority-wrong-owner"}
     found = path_in(lab, "bash")
     assert "/usr/bin" in found
     assert "/usr/local/cuda/bin" in found
