@@ -168,6 +168,10 @@ class Diagnosis(NamedTuple):
         return tuple(d.finding for d in self.findings if not d.caused_by and d.finding.severity is not Severity.NOTE)
 
 
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+"""Of UTC, in every document; what is later sorts later."""
+
+
 def timestamp() -> str:
-    """The present time as every document writes it, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    """The present time."""
+    return time.strftime(TIME_FORMAT, time.gmtime())

@@ -19,6 +19,9 @@ from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
 from dlhealth.testing import Machine
 
+# Here, and not in a conftest.py of its own: the process that prints what workers of pytest-xdist found loads no other.
+pytest_plugins = ("tests.crash.table",)
+
 # How long one example takes says more of the machine that runs the tests than of the code.
 settings.register_profile("dlhealth", deadline=None)
 settings.load_profile("dlhealth")

@@ -20,12 +20,12 @@ def command(coming: bool) -> int:
     if os.geteuid():
         raise click.UsageError("the check at boot repairs, and needs root; as a plain user: dlhealth doctor")
     from dlhealth.service.boot import boot_check
-    from dlhealth.txn.store import Busy
+    from dlhealth.txn.store import Busy, Store
 
     try:
         return status_of(boot_check().diagnosis)
     except (Busy, OSError) as problem:
-        raise click.ClickException(f"{problem}; nothing was changed") from problem
+        raise click.ClickException(Store("/").explain(problem)) from problem
 
 
 def _next() -> int:

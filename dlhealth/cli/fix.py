@@ -91,7 +91,7 @@ def command(
             with session.store.locked():
                 outcome = session.repair(yes)
         except (Busy, OSError) as problem:
-            raise click.ClickException(f"{problem}; nothing was changed") from problem
+            raise click.ClickException(session.store.explain(problem)) from problem
     return session.report(outcome)
 
 

@@ -47,7 +47,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         with store.locked():
             ended = _take_back(store, record)
     except (Busy, OSError) as problem:
-        raise click.ClickException(str(problem)) from problem
+        raise click.ClickException(store.explain(problem)) from problem
     _print(ended, as_json)
     return Status.WARNINGS if ended.outcome == "conflict" else Status.HEALTHY
 

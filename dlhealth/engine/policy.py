@@ -75,12 +75,23 @@ def decide(policy: Policy, trigger: Trigger, rule: str, plan: Plan, attempts: in
             Verdict.ASK, f"its risk is {plan.risk.value}; unattended only {policy.max_risk.value} is allowed"
         )
     if attempts >= policy.max_attempts:
-        return Decision(Verdict.NEVER, f"it was repaired {attempts} times and came back: a person has to look")
+        allowed = f"{policy.max_attempts} allowed ({CONFIG}: repair.max_attempts)"
+        return Decision(Verdict.NEVER, f"repaired {attempts} times before, {allowed}: a person has to look")
     if not trusted and rule not in policy.local_rules:
         return Decision(
             Verdict.ASK, f"a rule of /etc/dlhealth/rules.d repairs only when repair.local_rules lists {rule}"
         )
     return Decision(Verdict.DO)
+
+
+def restart_at(hours: str, minute: int) -> str:
+    """When the machine may be restarted, as shutdown(8) takes it: in a minute where it is now within `hours`
+    ("02:00-05:00", which may reach over midnight), otherwise at their beginning. `minute` counts from midnight."""
+    found = _HOURS.fullmatch(hours)
+    assert found  # noqa: S101  (read_policy checks it)
+    begin, end = (int(found[n]) * 60 + int(found[n + 1]) for n in (1, 3))
+    within = begin <= minute < end if begin <= end else minute >= begin or minute < end
+    return "+1" if within else hours.partition("-")[0]
 
 
 def read_policy(host: Host) -> Policy:

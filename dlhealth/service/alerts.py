@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dlhealth.lean import NamedTuple
@@ -11,6 +11,9 @@ from dlhealth.service.journal import Kind, alert
 
 Found = Mapping[str, str]
 """A finding as `check.told` gives it."""
+_FIELDS = frozenset(
+    ("id", "subject", "severity", "layer", "title", "boot", "fingerprint", "caused_by", "files", "repair")
+)
 _REPEAT = 600.0
 """Seconds within which the same event of the driver is not told again."""
 _KINDS = 64
@@ -34,12 +37,12 @@ class Known:
     def findings(self) -> tuple[Found, ...]:
         return tuple(self._open.values())
 
-    def update(self, findings: Iterable[Found], judged: Iterable[str]) -> Change:
-        """What a look found, of the rules that it could judge. A finding that gets worse has appeared; one whose text
-        changes has not."""
+    def update(self, findings: Iterable[Found], judged: Iterable[str], boots: Collection[str] = ("", "next")) -> Change:
+        """What a look found, of the rules that it could judge, on the boots that it looked at. A finding that gets
+        worse has appeared; one whose text changes has not."""
         found = {_key(f): f for f in findings}
         sure = set(judged)
-        gone = [f for key, f in self._open.items() if key not in found and f["id"] in sure]
+        gone = [f for key, f in self._open.items() if key not in found and f["id"] in sure and f["boot"] in boots]
         appeared = [f for key, f in found.items() if self._severity(key) not in (f["severity"], "error")]
         for finding in gone:
             del self._open[_key(finding)]
@@ -128,16 +131,35 @@ def save(path: str, content: str) -> None:
     """Replace a file of this process's own folder in one step."""
     new = f"{path}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with open(fd, "w") as file:
+    with open(fd, "w", encoding="utf-8") as file:
         file.write(content)
     os.replace(new, path)
 
 
 def load(path: str) -> dict[str, Any]:
-    """What was saved; empty where nothing was, or nothing that can be read."""
+    """What was saved; empty where nothing was, or nothing that can be read: another version may have written it."""
     try:
-        with open(path) as file:
-            found = json.load(file)
+        with open(path, "rb") as file:
+            return understood(file.read())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def understood(text: bytes | bytearray, **kinds: type) -> dict[str, Any]:
+    """A JSON object that has findings, and what else is named, of these kinds. Raises ValueError for anything else."""
+    try:
+        said: dict[str, Any] = json.loads(text)
+        sound = all(_sound(f) for f in said["findings"]) and all(isinstance(said[n], k) for n, k in kinds.items())
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise ValueError("what it said can't be read")
+    return said
+
+
+def _sound(finding: Found) -> bool:
+    return (
+        finding.keys() >= _FIELDS
+        and all(isinstance(v, str) for v in finding.values())
+        and finding["severity"] in ("error", "warning")
+    )

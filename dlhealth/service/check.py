@@ -82,7 +82,7 @@ def told(diagnosis: Diagnosis, policy: Policy, boot: str = "") -> list[dict[str,
             "title": d.finding.title,
             "boot": boot,
             "fingerprint": d.finding.fingerprint,
-            "caused_by": " ".join(d.caused_by),
+            "caused_by": " ".join(c for c in d.caused_by if c not in policy.ignore),
             "files": "\n".join(file for e in d.finding.evidence if (file := file_of(e.source))),
             "repair": d.remedy.risk.value if d.remedy else "",
         }

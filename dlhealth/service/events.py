@@ -41,17 +41,21 @@ class Event(NamedTuple):
     text: str = ""
 
 
-# Texts of NVIDIA's kernel module, of the module loader (kernel/module/) and of nouveau.
-_XID = regex(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
+# Texts of NVIDIA's kernel module, of the module loader (kernel/module/) and of nouveau. They stand at the start of a
+# line: further on, a line may hold what a program of anybody is called. A rule is named where the line leaves no doubt.
+_PCI = r"((?:[0-9a-fA-F]{1,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)"
+_XID = regex(rf"^NVRM: Xid \(PCI:{_PCI}\): (\d+)")
+_GPU = regex(rf"GPU (?:at )?(?:PCI:)?{_PCI}\b")
 _KERNEL: tuple[tuple[re.Pattern[str], Topic, str], ...] = (
-    (regex(r"NVRM: API mismatch"), Topic.DRIVER, "driver-library-version-mismatch-after-upgrade"),
-    (regex(r"NVRM: .*RmInitAdapter failed"), Topic.GPU, "gpu-without-driver"),
-    (regex(r"NVRM: .*fallen off the bus"), Topic.GPU, "xid-79-fallen-off-bus"),
-    (regex(r"NVRM: .*(?:not supported|unsupported|No NVIDIA|None of the NVIDIA)"), Topic.DRIVER, "nvidia-module-not-loaded"),
+    (regex(r"^NVRM: API mismatch"), Topic.DRIVER, "driver-library-version-mismatch-after-upgrade"),
+    (regex(r"^NVRM: .*RmInitAdapter failed"), Topic.GPU, "gpu-driver-hung"),
+    (regex(r"^NVRM: .*fallen off the bus"), Topic.GPU, "xid-79-fallen-off-bus"),
+    (regex(r"^NVRM: .*(?:in this system is not supported|No NVIDIA|None of the NVIDIA)"), Topic.DRIVER, "nvidia-module-not-loaded"),
     (regex(r"^nvidia[\w-]*: (?:version magic|disagrees about version|Unknown symbol)"), Topic.DRIVER, "nvidia-module-not-loaded"),
-    (regex(r"Loading of (?:unsigned )?module (?:nvidia|with unavailable key)"), Topic.DRIVER, "secure-boot-unsigned-module"),
+    (regex(r"^nvidia[\w-]*: loading of .*module.* is rejected"), Topic.DRIVER, "secure-boot-unsigned-module"),
+    (regex(r"^Loading of .*module.* is rejected|^Lockdown: .*: unsigned module loading"), Topic.DRIVER, ""),
     (regex(r"^nvidia-modeset: ERROR|^\[drm:nv_drm"), Topic.DRIVER, ""),
-    (regex(r"^nouveau [0-9a-f:.]+: (?:NVIDIA|bus|fifo|gr): "), Topic.DRIVER, ""),
+    (regex(r"^nouveau [0-9a-f:.]+: (?:NVIDIA |(?:bus|fifo|gr): )"), Topic.DRIVER, ""),
     (regex(r"^nvidia: (?:loading|module verification)|^NVRM: loading"), Topic.DRIVER, ""),
 )  # fmt: skip
 _WORTH_READING = (b"NVRM", b"nvidia", b"nouveau", b"module", b"nv_drm")
@@ -62,23 +66,23 @@ def of_kernel(record: bytes) -> Event | None:
     if not any(word in record for word in _WORTH_READING):
         return None
     _, _, rest = record.partition(b";")
-    text = rest.split(b"\n", 1)[0][:500].decode(errors="replace")
+    # Where one message has several lines, the kernel writes their ends as "\x0a".
+    text = " ".join(rest.split(b"\n", 1)[0][:500].decode(errors="replace").replace("\\x0aNVRM:", " ").split())
     if xid := _XID.search(text):
         return Event(
             Topic.GPU, f"xid-{xid[2]}" if xid[2] != "79" else "xid-79-fallen-off-bus", f"gpu:{address(xid[1])}", text
         )
     for pattern, topic, id in _KERNEL:
         if pattern.search(text):
-            return Event(topic, id, "host", text)
+            gpu = _GPU.search(text) if topic is Topic.GPU else None
+            return Event(topic, id, f"gpu:{address(gpu[1])}" if gpu else "host", text)
     return None
 
 
 def address(text: str) -> str:
     """A PCI address in full: NVIDIA's messages leave out the function, and sometimes shorten the domain."""
-    domain, _, rest = text.lower().partition(":")
-    if rest.count(":") == 0:
-        domain, rest = "0000", text.lower()
-    return f"{domain[-4:]:0>4}:{rest if '.' in rest else rest + '.0'}"
+    domain, _, rest = (text if text.count(":") == 2 else f"0:{text}").lower().partition(":")
+    return f"{int(domain, 16):04x}:{rest if '.' in rest else rest + '.0'}"
 
 
 def of_uevent(message: bytes) -> Event | None:

@@ -59,7 +59,7 @@ def encode(fields: Mapping[str, str]) -> bytes:
     """Fields in the native protocol. A value with a line break is sent with its length in front."""
     parts = []
     for name, value in fields.items():
-        data = value.encode(errors="replace")[: LIMIT // 4]
+        data = value.encode(errors="replace")[: LIMIT // 4].decode(errors="ignore").encode()
         if b"\n" in data:
             parts.append(name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n")
         else:

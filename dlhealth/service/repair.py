@@ -21,13 +21,15 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import Risk
 from dlhealth.service.journal import send
 from dlhealth.service.request import LINE_LIMIT, VERSION
-from dlhealth.service.unattended import ROOT, Proposal, do, look, propose
+from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Busy, Store
 
 WATCHER = "dlhealth"
 PATIENCE = 5.0
 """Seconds within which the whole request must have arrived."""
+_UNREAD = 1 << 20
+"""Bytes of a request that is too long that are read to be forgotten."""
 _FIELDS = {"version": int, "verb": str, "finding": str, "subject": str, "digest": str}
 _VERBS = ("preview", "apply", "undo", "status")
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -78,7 +80,7 @@ def parse(line: bytes) -> Asked:
     """A request. Raises Refused for anything else than the known fields with the known kinds of values."""
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused("the request is no JSON") from error
     if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
         raise Refused(f"a request has the fields {', '.join(_FIELDS)}")
@@ -101,41 +103,56 @@ def serve(channel: socket.socket) -> dict[str, Any]:
     try:
         peer = peer_of(channel)
         asked = parse(receive(channel))
+        trigger = _trigger(peer)
         store = Store(ROOT)
         if asked.verb == "status":
             current = store.current()
             return {"ok": True, "transaction": current.name if current else ""}
-        with store.locked():
-            if asked.verb == "undo":
-                return _undo(store, peer)
-            return _repair(store, peer, asked)
+        if asked.verb == "undo":
+            return _undo(store, peer, trigger)
+        _allow(peer, trigger, "org.dlhealth.diagnose")
+        if asked.verb == "preview":
+            return _preview(store, trigger, asked.finding)
+        return _apply(store, peer, trigger, asked)
     except Refused as refusal:
         return {"ok": False, "error": str(refusal)}
     except (Busy, OSError) as problem:
-        return {"ok": False, "error": f"{problem}; nothing was changed"}
+        return {"ok": False, "error": Store(ROOT).explain(problem)}
 
 
-def _repair(store: Store, peer: Peer, asked: Asked) -> dict[str, Any]:
-    trigger = _trigger(peer)
-    if trigger is Trigger.TERMINAL and peer.uid:
-        authorize(peer, "org.dlhealth.diagnose")
+def _preview(store: Store, trigger: Trigger, finding: str) -> dict[str, Any]:
+    _, proposal = _proposed(store, trigger, finding)
+    allowed = bool(proposal.repair.chosen) and _may(proposal, trigger)
+    return {"ok": True, "allowed": allowed, "digest": proposal.repair.digest, **_shown(proposal)}
+
+
+def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str, Any]:
+    _, proposal = _proposed(store, trigger, asked.finding)
+    # Before the lock is taken: a person may take long to answer, or not be one at all.
+    _allow(peer, trigger, f"org.dlhealth.repair-{proposal.repair.risk.value}")
+    with store.locked():
+        seen, proposal = _proposed(store, trigger, asked.finding)
+        if not proposal.repair.chosen:
+            raise Refused(proposal.decision.reason)
+        if asked.digest != proposal.repair.digest:
+            raise Refused("the machine has changed since the preview: ask for a new one")
+        if not _may(proposal, trigger):
+            raise Refused(proposal.decision.reason)
+        ended = do(proposal, seen, store, send)
+    return {"ok": ended is not None, "outcome": ended.outcome if ended else "refused"}
+
+
+def _proposed(store: Store, trigger: Trigger, finding: str) -> tuple[Seen, Proposal]:
     if store.current() is not None:
         raise Refused("an earlier repair waits for a reboot, or was cut off: dlhealth history")
     seen = look()
     highest = Risk.HIGH if trigger is Trigger.TERMINAL else seen.policy.max_risk or Risk.LOW
-    proposal = propose(seen, store, trigger, asked.finding, highest)
-    digest = proposal.repair.digest
-    allowed = proposal.decision.verdict is Verdict.DO or trigger is Trigger.TERMINAL
-    if asked.verb == "preview" or not proposal.repair.chosen:
-        return {"ok": True, "allowed": allowed and bool(proposal.repair.chosen), "digest": digest, **_shown(proposal)}
-    if asked.digest != digest:
-        raise Refused("the machine has changed since the preview: ask for a new one")
-    if not allowed:
-        raise Refused(proposal.decision.reason)
-    if trigger is Trigger.TERMINAL and peer.uid:
-        authorize(peer, f"org.dlhealth.repair-{proposal.repair.risk.value}")
-    ended = do(proposal, seen, store, send)
-    return {"ok": ended is not None, "outcome": ended.outcome if ended else "refused"}
+    return seen, propose(seen, store, trigger, finding, highest)
+
+
+def _may(proposal: Proposal, trigger: Trigger) -> bool:
+    """The policy is for what happens unattended; a person was asked by polkit."""
+    return trigger is Trigger.TERMINAL or proposal.decision.verdict is Verdict.DO
 
 
 def _shown(proposal: Proposal) -> dict[str, Any]:
@@ -148,16 +165,22 @@ def _shown(proposal: Proposal) -> dict[str, Any]:
     }
 
 
-def _undo(store: Store, peer: Peer) -> dict[str, Any]:
-    if _trigger(peer) is not Trigger.TERMINAL:
+def _undo(store: Store, peer: Peer, trigger: Trigger) -> dict[str, Any]:
+    if trigger is not Trigger.TERMINAL:
         raise Refused("only a person takes a repair back")
-    if peer.uid:
-        authorize(peer, "org.dlhealth.undo")
-    done = [r for r in store.ended() if r.outcome == "applied"]
-    record = store.current() or (done[-1] if done else None)
-    if record is None:
-        return {"ok": True, "outcome": "nothing-to-do"}
-    return {"ok": True, "outcome": undo(store, Target(ROOT, record.id), record).outcome}
+    _allow(peer, trigger, "org.dlhealth.undo")
+    with store.locked():
+        done = [r for r in store.ended() if r.outcome == "applied"]
+        record = store.current() or (done[-1] if done else None)
+        if record is None:
+            return {"ok": True, "outcome": "nothing-to-do"}
+        return {"ok": True, "outcome": undo(store, Target(ROOT, record.id), record).outcome}
+
+
+def _allow(peer: Peer, trigger: Trigger, action: str) -> None:
+    """Raises Refused for a person who is not root and whom polkit does not let."""
+    if trigger is Trigger.TERMINAL and peer.uid:
+        authorize(peer, action)
 
 
 def _trigger(peer: Peer) -> Trigger:
@@ -188,6 +211,11 @@ def main() -> None:
     try:
         channel.settimeout(PATIENCE)
         channel.sendall(answer.encode())
+        # A connection that is closed with something unread is reset, and the answer lost with it.
+        channel.shutdown(socket.SHUT_WR)
+        for _ in range(_UNREAD // LINE_LIMIT):
+            if not channel.recv(LINE_LIMIT):
+                break
     except OSError:
         pass  # who asked is gone; what was done is in the journal
 

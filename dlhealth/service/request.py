@@ -1,6 +1,6 @@
 """What is asked of the process that repairs: one line of JSON each way, over a socket that only says what it wants.
 
-{"version": 1, "verb": "preview", "finding": ID, "subject": SUBJECT}                 → the plan's digest, and whether it is allowed
+{"version": 1, "verb": "preview", "finding": ID, "subject": SUBJECT, "digest": ""}     → the plan's digest, and whether it is allowed
 {"version": 1, "verb": "apply", "finding": ID, "subject": SUBJECT, "digest": DIGEST} → how it ended
 """
 

@@ -166,7 +166,11 @@ class Files:
         self._reported = set()
         for path in sorted(paths)[:_FILES]:
             parent, name = posixpath.split(path)
-            self._reported.add((self._watch(parent, self._CHANGED), name))
+            # A device is not written to by closing it, and /dev/null is closed all the time.
+            mask = self._CHANGED & ~flags.CLOSE_WRITE if parent == "/dev" else self._CHANGED
+            self._reported.add((self._watch(parent, mask), name))
+            # Of a folder on which something is mounted, the folder above hears nothing: /tmp is often one.
+            self._reported.add((self._watch(path, flags.ATTRIB), ""))
         for folder in before - {f for f, _ in self._reported} - self._fixed:
             with suppress(OSError):  # the folder is gone, and the watch with it
                 self._inotify.rm_watch(folder)

@@ -1,26 +1,29 @@
 """A repair without a person at the terminal: proposed for one finding, judged by the policy, carried out, told."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 
 from dlhealth.actions.base import CommandFailed
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import LOCAL_RULES, load_rules
-from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide
+from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide, restart_at
 from dlhealth.engine.repair import carry_out, tried
 from dlhealth.engine.rule import Rule
 from dlhealth.host.change import NotChangeable
+from dlhealth.host.exec import run
 from dlhealth.host.root import live_host
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis, Risk
+from dlhealth.model import TIME_FORMAT, Diagnosis, Risk
 from dlhealth.probes import Options
-from dlhealth.service.check import policy_of
+from dlhealth.service.check import being_changed, policy_of
 from dlhealth.service.journal import Kind, alert
 from dlhealth.txn.execute import Ended
 from dlhealth.txn.store import Store, read_json
 
 ROOT = "/"
+_DAY = 86400
 _KINDS = {"applied": Kind.REPAIRED, "awaiting-reboot": Kind.AWAITING_REBOOT}
 
 
@@ -58,13 +61,15 @@ def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, highest: R
     if not repair.chosen:
         left = next((x.reason for x in repair.left), f"{finding} is not found, or another finding explains it")
         return Proposal(repair, Decision(Verdict.NEVER, left))
+    if trigger is not Trigger.TERMINAL and (busy := being_changed(seen.facts)):
+        return Proposal(repair, Decision(Verdict.NEVER, busy))
     decisions = [
         decide(
             seen.policy,
             trigger,
             c.finding.id,
             c.plan,
-            _attempts(store, c.finding.fingerprint),
+            _attempts(store, c.finding.fingerprint, failed),
             not type(seen.rules[c.finding.id]).__module__.startswith(LOCAL_RULES),
         )
         for c in repair.chosen
@@ -73,10 +78,17 @@ def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, highest: R
     return Proposal(repair, next(refused, Decision(Verdict.DO)))
 
 
-def _attempts(store: Store, fingerprint: str) -> int:
-    """How often a finding was repaired before on the same evidence, and came back."""
-    plans = (read_json(f"{record.folder}/plan.json") for record in store.ended() if record.outcome == "applied")
-    return sum(any(f["fingerprint"] == fingerprint for f in plan["findings"]) for plan in plans)
+def _attempts(store: Store, fingerprint: str, failed: Collection[tuple[str, str]]) -> int:
+    """How often a finding was repaired on the same evidence within a day, and at any time before where a person took it
+    back, or the machine may have died of it. What was tried and did not help is left to the ladder."""
+    yesterday = time.strftime(TIME_FORMAT, time.gmtime(time.time() - _DAY))
+    count = 0
+    for record in store.ended():
+        plan = read_json(f"{record.folder}/plan.json")
+        pairs = {(f["fingerprint"], f["summary"]) for f in plan["findings"]} - set(failed)
+        if record.outcome != "applied" or plan["time"] >= yesterday:
+            count += any(own == fingerprint for own, _ in pairs)
+    return count
 
 
 def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], object]) -> Ended | None:
@@ -96,4 +108,11 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
     kind = _KINDS.get(ended.outcome, Kind.NOT_REPAIRED)
     severity = "note" if ended.outcome == "applied" else "warning"
     tell(alert(kind, text, severity=severity, transaction=ended.record.name, **about))
+    if ended.outcome == "awaiting-reboot" and seen.policy.reboot_hours:
+        now = time.localtime()
+        moment = restart_at(seen.policy.reboot_hours, now.tm_hour * 60 + now.tm_min)
+        run(
+            ["shutdown", "-r", moment, "dlhealth ends a repair with this restart; to cancel it: shutdown -c"],
+            timeout=10,
+        )
     return ended

@@ -9,12 +9,13 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import Any
 
 from dlhealth.host.exec import Started, start
 from dlhealth.lean import NamedTuple
-from dlhealth.service.alerts import Known, Repeats, load, of_change, save, sign
+from dlhealth.service.alerts import Known, Repeats, load, of_change, save, sign, understood
 from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.journal import Kind, alert, send
 from dlhealth.service.notify import Manager
@@ -81,6 +82,9 @@ class Watcher:
         signal.signal(signal.SIGINT, self._stop)
         self._selector.register(waker, selectors.EVENT_READ, None)
         self._happened(Event(Topic.START))
+        # What the check at boot found stands above the prompts, which wait for this.
+        with suppress(OSError):
+            save(f"{self._folder}/issue", sign(self._known.findings))
         self._manager.ready()
         while not self._stopping:
             self._turn(self._manager.alive())
@@ -129,7 +133,12 @@ class Watcher:
             del self._due[topic]
         names = [self._concerned(t) for t in topics]
         only = () if not all(names) else tuple(dict.fromkeys(n for some in names for n in some))
-        started = start([sys.executable, "-I", "-m", "dlhealth.service.check", *only])
+        try:
+            started = start([sys.executable, "-I", "-m", "dlhealth.service.check", *only])
+        except OSError as error:
+            self._complain(f"a check could not be started: {error.strerror}")
+            self._due.update(dict.fromkeys(topics, now + _LONGEST_PAUSE))
+            return
         self._look = _Look(started, topics, only, now, bytearray())
         self._selector.register(started.output, selectors.EVENT_READ, self._look)
 
@@ -149,11 +158,12 @@ class Watcher:
     def _end_look(self, look: _Look, problem: str) -> None:
         self._selector.unregister(look.started.output)
         self._look = None
-        problem = look.started.end() or problem
+        ended = look.started.end()
+        problem = problem or ended
         try:
-            checked = json.loads(look.output) if not problem else {}
-        except ValueError:
-            checked, problem = {}, "what it said can't be read"
+            checked = {} if problem else understood(look.output, judged=list, busy=str, problem=str)
+        except ValueError as error:
+            checked, problem = {}, str(error)
         now = time.monotonic()
         if problem:
             self._complain(f"a check could not be made: {problem}")
@@ -162,31 +172,30 @@ class Watcher:
             self._due.update(dict.fromkeys(look.topics, now + _LONGEST_PAUSE))
             self._pause.update(dict.fromkeys(look.topics, (now + _BUSY_PAUSE, _BUSY_PAUSE)))
             return
-        changed = bool(checked) and self._update(checked)
+        changed = bool(checked) and self._update(checked, ("",) if look.only else ("", "next"))
         self._rest(look, now, changed)
 
     def _rest(self, look: _Look, now: float, changed: bool) -> None:
         took = (now - look.since) * _SHARE
         for topic in look.topics:
-            _, before = self._pause.get(topic, (0.0, 0.0))
-            pause = min(_LONGEST_PAUSE, took if changed else max(took, before * 2))
+            earliest, before = self._pause.get(topic, (0.0, 0.0))
             # Who looked long after the last event is not made to wait because of it.
-            quiet = now - self._pause.get(topic, (0.0, 0.0))[0] > _LONGEST_PAUSE
-            self._pause[topic] = (now + (took if quiet else pause), took if quiet else pause)
+            quiet = now - earliest > _LONGEST_PAUSE
+            pause = min(_LONGEST_PAUSE, took if changed or quiet else max(took, before * 2))
+            self._pause[topic] = (now + pause, pause)
             if topic in self._due:
-                self._due[topic] = max(self._due[topic], self._pause[topic][0])
+                self._due[topic] = max(self._due[topic], now + pause)
 
-    def _update(self, checked: dict[str, Any]) -> bool:
-        self._complain(checked["problem"])
-        change = self._known.update(checked["findings"], checked["judged"])
+    def _update(self, checked: dict[str, Any], boots: Collection[str]) -> bool:
+        change = self._known.update(checked["findings"], checked["judged"], boots)
         for entry in of_change(change):
             self._say(entry)
         gone = {(f["id"], f["subject"]) for f in change.gone}
         self._to_repair = [f for f in self._to_repair if (f["id"], f["subject"]) not in gone]
-        self._to_repair += [dict(f) for f in change.appeared if f["repair"] and not f["caused_by"]]
+        self._to_repair += [dict(f) for f in change.appeared if f["repair"] and not f["caused_by"] and not f["boot"]]
         self._ask_for_repair()
         self._files.watch({p for f in self._known.findings for p in f["files"].split("\n") if p})
-        self._write_state()
+        self._complain(checked["problem"] or self._write_state())
         return bool(change.appeared or change.gone)
 
     def _complain(self, problem: str) -> None:
@@ -195,11 +204,16 @@ class Watcher:
             self._say(alert(Kind.NOT_CHECKED, problem, severity="warning"))
         self._problem = problem
 
-    def _write_state(self) -> None:
+    def _write_state(self) -> str:
+        """What kept it from being written: a full /run must not end the watcher, who would tell all anew."""
         findings = self._known.findings
         state = {"checked": int(time.time()), "findings": findings}
-        save(f"{self._folder}/state.json", json.dumps(state))
-        save(f"{self._folder}/issue", sign(findings))
+        try:
+            save(f"{self._folder}/state.json", json.dumps(state))
+            save(f"{self._folder}/issue", sign(findings))
+        except OSError as error:
+            return f"what was found can't be written to {self._folder}: {error.strerror}"
+        return ""
 
     # Repairing: one request after the other.
 

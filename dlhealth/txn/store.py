@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dlhealth.host.path import naming
+from dlhealth.host.path import naming, told
 from dlhealth.lean import NamedTuple, regex
 
 FOLDER = "/var/lib/dlhealth/txn"
@@ -119,6 +119,14 @@ class Store:
         except FileNotFoundError:
             return None
         return Record(self.active, plan["sequence"], plan["id"], "")
+
+    def explain(self, problem: Exception) -> str:
+        """What went wrong, and what that leaves."""
+        if isinstance(problem, Busy):
+            return f"{problem}; nothing was changed"
+        if os.path.lexists(self.active):
+            return f"{told(problem)}; what was begun is taken back when dlhealth fix runs again, or at the next boot"
+        return f"{told(problem)}; nothing is left half done"
 
     def ended(self) -> list[Record]:
         """All transactions that have ended, the oldest first."""

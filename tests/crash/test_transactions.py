@@ -18,7 +18,7 @@ from dlhealth.model import Action
 from dlhealth.txn.execute import NotVerified, apply, recover, undo
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Busy, Store
-from tests.crash.conftest import Count
+from tests.crash.table import Count
 from tests.snapshot import snapshot
 
 ACTIONS: Sequence[Action] = (
@@ -107,7 +107,9 @@ def test_every_crash_point_and_every_crash_of_the_recovery(tmp_path: Path, count
             break
         again = 0
         while cut_off(lambda root=root: recovered(root), again):
-            again += 4  # every fourth call of a recovery, which begins anew each time
+            again += (
+                15  # every fifteenth call of a recovery, which begins anew each time; test_full_disk has all of one
+            )
         outcome = recovered(root)
         state = snapshot(root)
         assert state in (before, planned), f"crash point {point}"

@@ -1,5 +1,6 @@
 """Real Debian machines for the tests: base roots, a fresh copy of one for each case, and systemd in it."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
+TURN = Path("/run/lock/dlhealth-lab")
 CACHE = Path(os.environ.get("DLHEALTH_LAB", "/var/cache/dlhealth-lab"))
 
 
@@ -75,6 +77,9 @@ class LabMachine:
 
     def boot(self, *options: str, seconds: float = 120) -> None:
         """Start systemd as PID 1 and wait until it has settled. `options` are those of systemd-nspawn."""
+        # Machines that are started with --keep-unit share their control groups: two at once would be in each other's way.
+        self._turn = os.open(TURN, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
         command = ["systemd-nspawn", "-q", "-D", self.root, "-b", "--register=no", "--keep-unit", "-M", self._name]
         command += options
         self._booted = subprocess.Popen(
@@ -93,13 +98,14 @@ class LabMachine:
 
     def power_off(self) -> None:
         if self._booted:
-            subprocess.run(["kill", "-s", "SIGRTMIN+4", str(self._leader())], check=False)
             try:
+                subprocess.run(["kill", "-s", "SIGRTMIN+4", str(self._leader())], check=False)
                 self._booted.wait(60)
-            except subprocess.TimeoutExpired:
+            except (ProcessLookupError, subprocess.TimeoutExpired):
                 self._booted.kill()
                 self._booted.wait()
             self._booted = None
+            os.close(self._turn)
 
     def _leader(self) -> int:
         """The container's PID 1: the only child of nspawn that is an init."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -48,8 +49,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "teardown":  # the reports before may share its properties
         for name, value in report.user_properties:
             if name == _PROPERTY:
-                kind, end, points = value  # type: ignore[misc]
-                TABLE.add(kind, end, points)
+                TABLE.add(*cast("list[Any]", value))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

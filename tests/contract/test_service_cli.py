@@ -1,0 +1,220 @@
+"""The commands of the service: what they print of its state, and to whom they say no."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dlhealth.cli import run, status
+from dlhealth.service.alerts import save
+from dlhealth.txn.store import Store
+
+PROJECT = Path(__file__).parents[2]
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+class Cli:
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self._capfd = capfd
+
+    def __call__(self, *words: str) -> Done:
+        self._capfd.readouterr()
+        return Done(run(words), *self._capfd.readouterr())
+
+    def knows(self, *findings: dict[str, str], name: str = "watch/state.json") -> None:
+        (self.folder / "watch").mkdir(exist_ok=True)
+        save(str(self.folder / name), json.dumps({"checked": 1_700_000_000, "findings": findings}))
+
+
+@pytest.fixture
+def dlhealth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    (tmp_path / "root").mkdir()
+    monkeypatch.setattr(status, "FOLDER", f"{tmp_path}/watch")
+    monkeypatch.setattr(status, "BOOT_STATE", f"{tmp_path}/boot.json")
+    monkeypatch.setattr(status, "Store", lambda folder: Store(f"{tmp_path}/root"))
+    monkeypatch.setenv("TZ", "UTC")
+    return Cli(tmp_path, capfd)
+
+
+def finding(id: str, severity: str = "error", **more: str) -> dict[str, str]:
+    return {
+        "id": id,
+        "subject": "host",
+        "severity": severity,
+        "layer": "login",
+        "title": f"{id} is wrong",
+        "boot": "",
+        "fingerprint": "0123",
+        "caused_by": "",
+        "files": "/etc/secret",
+        "repair": "low",
+        **more,
+    }
+
+
+def test_without_a_service_status_says_so(dlhealth: Cli) -> None:
+    done = dlhealth("status")
+    assert (done.status, done.err) == (0, "")
+    assert "has not looked" in done.out
+    assert "dlhealth service status" in done.out
+    assert json.loads(dlhealth("status", "--json").out) == {
+        "schema": 1,
+        "checked": None,
+        "findings": [],
+        "transaction": None,
+    }
+
+
+def test_nothing_is_open(dlhealth: Cli) -> None:
+    dlhealth.knows()
+    done = dlhealth("status")
+    assert (done.status, done.err) == (0, "")
+    assert "Last check: 2023-11-14 22:13:20" in done.out
+    assert "Nothing is open." in done.out
+    assert "fix" not in done.out
+
+
+def test_what_is_open_with_what_it_explains(dlhealth: Cli) -> None:
+    dlhealth.knows(
+        finding("cause"), finding("effect", caused_by="cause"), finding("coming", "warning", boot="next", caused_by="")
+    )
+    done = dlhealth("status")
+    assert done.status == 3
+    assert done.out.splitlines()[1:] == [
+        "error: cause is wrong  [cause]",
+        "  explains: effect is wrong",
+        "warning: at the next boot: coming is wrong  [coming]",
+        "To repair: sudo dlhealth fix",
+    ]
+
+
+def test_only_warnings(dlhealth: Cli) -> None:
+    dlhealth.knows(finding("a", "warning"))
+    assert dlhealth("status").status == 1
+    assert dlhealth("status", "--json").status == 1
+
+
+def test_as_one_document(dlhealth: Cli) -> None:
+    dlhealth.knows(finding("cause", title="f\udcffle"), finding("effect", caused_by="cause other", boot="next"))
+    done = dlhealth("status", "--json")
+    assert done.status == 3
+    document: dict[str, Any] = json.loads(done.out)
+    assert document["checked"] == 1_700_000_000
+    common = {"subject": "host", "severity": "error", "layer": "login"}
+    assert document["findings"] == [
+        {"id": "cause", **common, "title": "f?le", "boot": "", "caused_by": []},
+        {"id": "effect", **common, "title": "effect is wrong", "boot": "next", "caused_by": ["cause", "other"]},
+    ]
+
+
+def test_before_the_first_look_what_the_check_at_boot_found(dlhealth: Cli) -> None:
+    dlhealth.knows(finding("early"), name="boot.json")
+    assert "[early]" in dlhealth("status").out
+    dlhealth.knows(finding("late"))
+    done = dlhealth("status")
+    assert "[late]" in done.out
+    assert "[early]" not in done.out
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "[]", '{"findings": [{"id": "a"}], "checked": 1}'])
+def test_a_state_that_cannot_be_read_is_none(dlhealth: Cli, content: str) -> None:
+    (dlhealth.folder / "watch").mkdir()
+    (dlhealth.folder / "watch/state.json").write_text(content)
+    done = dlhealth("status")
+    assert (done.status, done.err) == (0, "")
+    assert "has not looked" in done.out
+
+
+def test_a_repair_that_waits(dlhealth: Cli) -> None:
+    dlhealth.knows(finding("a"))
+    store = Store(f"{dlhealth.folder}/root")
+    with store.locked():
+        record = store.begin("abcd", {"actions": []}, [])
+    assert (
+        f"Repair {record.name} is under way, or waits for a restart: dlhealth show {record.name}"
+        in dlhealth("status").out
+    )
+    assert json.loads(dlhealth("status", "--json").out)["transaction"] == record.name
+
+
+# Who may.
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["boot-check"], "needs root"),
+        (["service", "install"], "needs root"),
+        (["service", "remove"], "needs root"),
+    ],
+)
+def test_a_plain_user_is_told_that_it_needs_root(
+    dlhealth: Cli, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = dlhealth(*words)
+    assert (done.status, done.out) == (2, "")
+    assert said in done.err
+
+
+@as_root
+@pytest.mark.parametrize("words", [["boot-check"], ["service", "install"], ["service", "remove"]])
+def test_another_user_as_the_kernel_knows_him(words: list[str], tmp_path: Path) -> None:
+    """Forked from this process: the checkout may be root's alone."""
+    child = os.fork()
+    if not child:
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            os._exit(run(words))
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+
+
+def test_wrong_usage(dlhealth: Cli) -> None:
+    for words in (["status", "x"], ["boot-check", "--now"], ["service", "start"], ["daemon", "x"]):
+        assert dlhealth(*words).status == 2, words
+
+
+@pytest.mark.parametrize("words", [["service"], ["service", "install"], ["status"], ["daemon"], ["boot-check"]])
+def test_each_explains_itself(dlhealth: Cli, words: list[str]) -> None:
+    done = dlhealth(*words, "--help")
+    assert done.status == 0
+    assert len(done.out.splitlines()) > 3
+
+
+def test_without_units_service_status_says_how_to_get_them(dlhealth: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlhealth.service import install
+
+    monkeypatch.setattr(install, "FILES", {name: f"{dlhealth.folder}{path}" for name, path in install.FILES.items()})
+    done = dlhealth("service", "status")
+    assert done.status == 1
+    assert "sudo dlhealth service install" in done.out
+
+
+def test_the_watcher_stays_small() -> None:
+    """It imports none of what a look needs: rules, probes, the engine."""
+    code = (
+        "import sys; import dlhealth.service.watch;"
+        " print(*(m for m in sys.modules if m.startswith(('dlhealth.', 'dlhealth_rules', 'structlog', 'rich'))))"
+    )
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "dlhealth.service.watch" in loaded
+    heavy = ("dlhealth.engine", "dlhealth.probes", "dlhealth.actions", "dlhealth_rules", "structlog", "rich")
+    assert not [m for m in loaded if m.startswith(heavy)]

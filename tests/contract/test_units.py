@@ -1,0 +1,327 @@
+"""What is installed into the system: units that systemd accepts, scripts that a shell accepts, nothing forgotten."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dlhealth.service import journal, request
+from dlhealth.service.install import _ENABLED, _SCRIPTS, FILES, PREFIX
+from dlhealth.service.repair import WATCHER
+from dlhealth.service.watch import FOLDER
+
+SYSTEMD = Path(__file__).parents[2] / "systemd"
+UNITS = sorted(n for n in FILES if n.endswith((".service", ".socket")))
+analyze = shutil.which("systemd-analyze")
+needs_systemd = pytest.mark.skipif(analyze is None, reason="systemd-analyze is not installed")
+
+
+class Unit(dict[str, dict[str, list[str]]]):
+    """Sections with settings; a setting may be given several times."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        section: dict[str, list[str]] = {}
+        for line in (SYSTEMD / name).read_text().splitlines():
+            if line.startswith("["):
+                section = self.setdefault(line.strip("[]"), {})
+            elif line and not line.startswith("#"):
+                key, equals, value = line.partition("=")
+                assert equals, line
+                section.setdefault(key, []).append(value)
+
+    def words(self, section: str, key: str) -> list[str]:
+        return [word for value in self[section].get(key, []) for word in value.split()]
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The units as installed, in an environment whose program exists."""
+    (tmp_path / "prefix/bin").mkdir(parents=True)
+    (tmp_path / "prefix/bin/python").symlink_to("/bin/true")
+    for name in UNITS:
+        (tmp_path / name).write_text((SYSTEMD / name).read_text().replace("@PREFIX@", f"{tmp_path}/prefix"))
+    return tmp_path
+
+
+def verify(folder: Path) -> tuple[int, str]:
+    words = [str(analyze), "verify", "--man=no", "--recursive-errors=no", *(str(folder / name) for name in UNITS)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, "\n".join(
+        line for line in done.stderr.splitlines() if str(folder) in line or "dlhealth" in line
+    )
+
+
+@needs_systemd
+def test_systemd_accepts_every_unit(installed: Path) -> None:
+    assert verify(installed) == (0, "")
+
+
+@needs_systemd
+def test_systemd_would_have_complained(installed: Path) -> None:
+    unit = installed / "dlhealth.service"
+    unit.write_text(unit.read_text().replace("ProtectClock=", "ProtektClock="))
+    assert "ProtektClock" in verify(installed)[1]
+    (installed / "prefix/bin/python").unlink()
+    assert verify(installed)[0] != 0
+
+
+@needs_systemd
+def test_the_watcher_is_locked_in(installed: Path) -> None:
+    words = [
+        str(analyze),
+        "security",
+        "--offline=yes",
+        "--json=short",
+        "--threshold=20",
+        str(installed / "dlhealth.service"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    exposed = [e for e in json.loads(done.stdout) if not e["set"] and float(e["exposure"] or 0) >= 0.2]
+    assert done.returncode == 0, exposed
+
+
+# What the units say to each other.
+
+
+def test_a_repair_that_was_cut_off_is_ended_by_the_systems_own_python_before_all_else() -> None:
+    unit = Unit("dlhealth-recover.service")
+    (start,) = unit["Service"]["ExecStart"]
+    assert start.startswith("-/usr/bin/python3 -I -S @PREFIX@/rescue/txn/__main__.py recover"), "it may fail the boot"
+    assert {"dlhealth-boot.service", "display-manager.service"} <= set(unit.words("Unit", "Before"))
+    assert unit["Unit"]["ConditionPathExists"] == ["/var/lib/dlhealth/txn/active"]
+    assert int(unit["Service"]["TimeoutStartSec"][0]) <= 600
+
+
+def test_the_check_at_boot_comes_before_the_login_screen_and_does_not_keep_it_waiting() -> None:
+    unit = Unit("dlhealth-boot.service")
+    assert "display-manager.service" in unit.words("Unit", "Before")
+    assert {"dlhealth-recover.service", "local-fs.target"} <= set(unit.words("Unit", "After"))
+    assert unit["Service"]["Type"] == ["oneshot"]
+    assert int(unit["Service"]["TimeoutStartSec"][0]) <= 30
+    assert unit.words("Service", "SuccessExitStatus") == ["1", "3"]
+    # Nothing may need it: a check that fails must not take the login screen along.
+    others = [Unit(name) for name in UNITS]
+    needed = [w for u in others for kind in ("Requires", "BindsTo", "Requisite") for w in u.words("Unit", kind)]
+    assert not [n for n in needed if n.startswith("dlhealth")]
+
+
+@pytest.mark.parametrize("name", ["dlhealth-recover.service", "dlhealth-boot.service"])
+def test_units_of_the_early_boot_end_with_the_machine(name: str) -> None:
+    unit = Unit(name)
+    assert unit["Unit"]["DefaultDependencies"] == ["no"]
+    assert "shutdown.target" in unit.words("Unit", "Conflicts")
+    assert "shutdown.target" in unit.words("Unit", "Before")
+    assert not set(unit.words("Unit", "After")) & {"multi-user.target", "graphical.target", "network-online.target"}
+
+
+def test_the_check_at_boot_may_ask_for_more_time() -> None:
+    assert Unit("dlhealth-boot.service")["Service"].get("NotifyAccess") in (["main"], ["all"])
+
+
+def test_nobody_can_have_the_repair_socket_closed_by_asking_often() -> None:
+    socket = Unit("dlhealth-repair.socket")["Socket"]
+    assert socket["SocketMode"] == ["0660"] or socket["TriggerLimitIntervalSec"] == ["0"]
+
+
+def test_the_watcher_is_nobody_special_and_says_that_it_lives() -> None:
+    service = Unit("dlhealth.service")["Service"]
+    assert service["User"] == [WATCHER]
+    assert service["Type"] == ["notify"]
+    assert int(service["WatchdogSec"][0]) >= 30  # a journal line a minute costs nobody battery
+    assert service["Restart"] == ["always"]
+    assert service["NoNewPrivileges"] == ["yes"]
+    assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == ["CAP_DAC_READ_SEARCH CAP_SYSLOG"]
+    assert f"/run/{service['RuntimeDirectory'][0]}" == FOLDER
+    assert service["SupplementaryGroups"] == ["systemd-journal"]
+    users = (SYSTEMD / "dlhealth.sysusers").read_text()
+    assert re.search(rf"^u\s+{WATCHER}\s", users, re.MULTILINE)
+
+
+def test_each_connection_is_one_process() -> None:
+    socket, service = Unit("dlhealth-repair.socket"), Unit("dlhealth-repair@.service")
+    assert socket["Socket"]["ListenStream"] == [request.SOCKET]
+    assert socket["Socket"]["Accept"] == ["yes"]
+    assert service["Service"]["StandardInput"] == ["socket"]
+    assert service["Service"]["ExecStart"] == ["@PREFIX@/bin/python -I -m dlhealth.service.repair"]
+    assert "User" not in service["Service"]
+
+
+def test_no_program_of_a_unit_sees_the_environment_or_the_users_packages() -> None:
+    for name in UNITS:
+        for start in Unit(name).get("Service", {}).get("ExecStart", []):
+            assert re.match(r"-?(@PREFIX@/bin/python|/usr/bin/python3) -I ", start), name
+
+
+def test_the_journal_and_the_sign_are_where_the_system_looks() -> None:
+    assert journal.SOCKET == "/run/systemd/journal/socket"
+    assert f"{FOLDER}/issue" in (SYSTEMD / "dlhealth.motd").read_text()
+    tmpfiles = (SYSTEMD / "dlhealth.tmpfiles").read_text()
+    assert re.search(rf"^L\+\s+/run/issue\.d/\S+\.issue\s.*\s{FOLDER}/issue$", tmpfiles, re.MULTILINE)
+
+
+# What is put where.
+
+
+def test_every_file_is_installed_and_every_installed_file_is_there() -> None:
+    assert sorted(p.name for p in SYSTEMD.iterdir() if p.is_file()) == sorted(FILES)
+    assert set(_SCRIPTS) < set(FILES)
+    assert set(_ENABLED) < set(FILES)
+    assert len(set(FILES.values())) == len(FILES)
+
+
+def test_what_starts_with_the_machine_says_so() -> None:
+    preset = re.findall(r"^enable (\S+)$", (SYSTEMD / "90-dlhealth.preset").read_text(), re.MULTILINE)
+    assert sorted(preset) == sorted(_ENABLED)
+    for name in UNITS:
+        assert ("Install" in Unit(name)) is (name in _ENABLED), name
+
+
+def test_polkits_actions_are_those_that_are_asked_for() -> None:
+    from xml.etree import ElementTree
+
+    text = (SYSTEMD / "org.dlhealth.policy").read_text()
+    actions = {a.attrib["id"]: a for a in ElementTree.fromstring(text).iter("action")}
+    assert set(actions) == {
+        f"org.dlhealth.{name}" for name in ("diagnose", "repair-low", "repair-medium", "repair-high", "undo")
+    }
+    for id, action in actions.items():
+        for who in ("allow_any", "allow_inactive", "allow_active"):
+            allowed = action.findtext(f"defaults/{who}")
+            # Nobody changes the machine without a password; only who sits at it may look without one.
+            assert allowed in ("auth_admin", "auth_admin_keep") or (id, who) == (
+                "org.dlhealth.diagnose",
+                "allow_active",
+            )
+
+
+# Scripts that others call.
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
+@pytest.mark.parametrize("name", _SCRIPTS)
+def test_a_shell_accepts_every_script(shell: str, name: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    assert (SYSTEMD / name).read_text().startswith("#!/bin/sh\n")
+    done = subprocess.run([shell, "-n", SYSTEMD / name], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def hooks(tmp_path: Path) -> Path:
+    """The scripts with another prefix, and another note of when it was looked."""
+    for name in (*_SCRIPTS, "dlhealth.apt"):
+        text = (SYSTEMD / name).read_text().replace("@PREFIX@", f"{tmp_path}/dlhealth")
+        text = text.replace("/run/dlhealth", f"{tmp_path}/run")
+        target = tmp_path / ("dlhealth.hook" if name == "dlhealth.hook" else name)
+        target.write_text(re.sub(r"(?<= )(/(?:boot|etc|lib|var|usr)/?[\w./*-]*)(?= )", rf"{tmp_path}/root\1", text))
+        target.chmod(0o755)
+    (tmp_path / "run").mkdir()
+    for folder in ("boot", "etc/modprobe.d", "lib/modules/6.1/updates", "var/lib/dkms", "usr/src"):
+        (tmp_path / "root" / folder).mkdir(parents=True)
+    return tmp_path
+
+
+def install_program(hooks: Path, script: str) -> None:
+    (hooks / "dlhealth/bin").mkdir(parents=True)
+    (hooks / "dlhealth/bin/python").write_text(f'#!/bin/sh\necho "$*" >> {hooks}/calls\n{script}\n')
+    (hooks / "dlhealth/bin/python").chmod(0o755)
+
+
+def calls(hooks: Path) -> list[str]:
+    return (hooks / "calls").read_text().splitlines() if (hooks / "calls").exists() else []
+
+
+def call(hooks: Path, name: str, **environment: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [hooks / name], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", _SCRIPTS)
+def test_without_dlhealth_a_script_says_nothing_and_succeeds(hooks: Path, name: str) -> None:
+    assert call(hooks, name) == (0, "", "")
+    if name != "dlhealth.hook":
+        (hooks / "dlhealth.hook").unlink()
+        assert call(hooks, name) == (0, "", "")
+
+
+@pytest.mark.parametrize("script", ["exit 3", "exit 70", "kill -9 $$", "exit 0"])
+def test_whatever_the_check_says_who_called_goes_on(hooks: Path, script: str) -> None:
+    install_program(hooks, script)
+    assert call(hooks, "dlhealth.kernel", DPKG_MAINTSCRIPT_PACKAGE="")[0] == 0
+    assert calls(hooks) == ["-I -m dlhealth boot-check --next"]
+
+
+def test_a_kernel_of_a_package_is_looked_at_when_all_is_done(hooks: Path) -> None:
+    install_program(hooks, "exit 3")
+    assert call(hooks, "dlhealth.kernel", DPKG_MAINTSCRIPT_PACKAGE="linux-image-6.1") == (0, "", "")
+    assert calls(hooks) == []
+
+
+def test_apt_runs_the_hook_and_never_fails(hooks: Path) -> None:
+    install_program(hooks, "exit 3")
+    text = (hooks / "dlhealth.apt").read_text()
+    (command,) = re.findall(r'^DPkg::Post-Invoke \{ "([^"]+)"; \};$', text, re.MULTILINE)
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+    assert len(calls(hooks)) == 1
+    (hooks / "dlhealth.hook").unlink()
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+
+
+def test_the_hook_looks_only_when_something_has_changed(hooks: Path) -> None:
+    install_program(hooks, "exit 0")
+    note = hooks / "run/boot.json"
+    note.write_text("{}")
+    long_ago = 1_600_000_000
+    for path in sorted((hooks / "root").rglob("*"), reverse=True):
+        os.utime(path, (long_ago, long_ago))
+    assert call(hooks, "dlhealth.hook") == (0, "", "")
+    assert calls(hooks) == []
+    os.utime(note, (long_ago + 10, long_ago + 10))
+    (hooks / "root/lib/modules/6.1/updates/dkms").mkdir()
+    assert call(hooks, "dlhealth.hook") == (0, "", "")
+    assert len(calls(hooks)) == 1
+    assert note.stat().st_mtime > long_ago + 10
+    assert call(hooks, "dlhealth.hook") == (0, "", "")
+    assert len(calls(hooks)) == 1, "the same change twice"
+
+
+def test_the_hook_sees_a_file_whose_time_is_that_of_its_package(hooks: Path) -> None:
+    install_program(hooks, "exit 0")
+    library = hooks / "root/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.570.86"
+    library.parent.mkdir(parents=True)
+    for path in sorted((hooks / "root").rglob("*"), reverse=True):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    (hooks / "run/boot.json").write_text("{}")
+    os.utime(hooks / "run/boot.json", (os.stat(hooks / "root/boot").st_ctime + 0.01,) * 2)
+    time.sleep(0.05)
+    library.write_text("new")
+    os.utime(library, (1_600_000_000, 1_600_000_000))
+    os.utime(library.parent, (1_600_000_000, 1_600_000_000))
+    call(hooks, "dlhealth.hook")
+    assert len(calls(hooks)) == 1
+
+
+def test_the_sign_is_shown_after_a_login_too(hooks: Path) -> None:
+    (hooks / "run/watch").mkdir()
+    (hooks / "run/watch/issue").write_text("dlhealth: this machine has a problem.\n")
+    assert call(hooks, "dlhealth.motd") == (0, "dlhealth: this machine has a problem.\n", "")
+
+
+def test_the_prefix_is_nowhere_else() -> None:
+    for name in FILES:
+        assert PREFIX not in (SYSTEMD / name).read_text(), name
+
+
+def test_files_of_others_formats() -> None:
+    for name in ("dlhealth.sysusers", "dlhealth.tmpfiles"):
+        for line in (SYSTEMD / name).read_text().splitlines():
+            assert line.startswith("#") or re.match(r"^[a-zA-Z]\+? +\S+ ", line), line

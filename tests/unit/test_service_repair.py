@@ -1,0 +1,569 @@
+"""Root's side of the repair socket: what it refuses, whom it believes, and what it does on a machine in a folder."""
+
+import functools
+import json
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlhealth.actions import EditFile
+from dlhealth.engine.load import Loaded
+from dlhealth.engine.policy import Trigger
+from dlhealth.engine.rule import Rule
+from dlhealth.host import exec as door
+from dlhealth.host.base import Host
+from dlhealth.host.root import RootHost
+from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage
+from dlhealth.service import boot, repair, unattended
+from dlhealth.service.journal import Kind, send
+from dlhealth.service.repair import Asked, Refused, parse, receive, serve
+from dlhealth.service.request import LINE_LIMIT, ask
+from dlhealth.txn.store import Store
+
+pytestmark = pytest.mark.real_programs
+SYSTEM_PYTHON = "/usr/bin/python3"
+SOUND = {"version": 1, "verb": "apply", "finding": "bad-line", "subject": "host", "digest": "0123456789ab"}
+
+
+def line(**fields: Any) -> bytes:
+    return json.dumps({**SOUND, **fields}).encode() + b"\n"
+
+
+# What is a request.
+
+
+def test_a_request() -> None:
+    assert parse(line()) == Asked("apply", "bad-line", "0123456789ab")
+    assert parse(line(verb="preview", digest="")) == Asked("preview", "bad-line", "")
+    assert parse(line(verb="undo", finding="", digest="")).verb == "undo"
+    assert parse(line(verb="status", finding="", digest="")).verb == "status"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "said"),
+    [
+        (b"\n", "no JSON"),
+        (b"{\n", "no JSON"),
+        (b"\xff\xfe\n", "no JSON"),
+        (b"[" * 4000 + b"\n", "no JSON"),
+        (b'{"a":' * 800 + b"\n", "no JSON"),
+        (b'{"version": ' + b"9" * 4000 + b"}\n", "has the fields"),
+        (line() + line(), "no JSON"),
+        (b"[]\n", "has the fields"),
+        (b"null\n", "has the fields"),
+        (line(command="rm"), "has the fields"),
+        (json.dumps({k: v for k, v in SOUND.items() if k != "digest"}).encode(), "has the fields"),
+        (line(version="1"), "wrong type"),
+        (line(version=True), "wrong type"),
+        (line(version=1.0), "wrong type"),
+        (line(finding=["bad-line"]), "wrong type"),
+        (line(subject=None), "wrong type"),
+        (line(digest=0), "wrong type"),
+        (line(version=2), "version 1"),
+        (line(verb="remove"), "known verbs"),
+        (line(verb="APPLY"), "known verbs"),
+        (line(finding=""), "no id of a rule"),
+        (line(finding="../../etc/passwd"), "no id of a rule"),
+        (line(finding="bad-line\n"), "no id of a rule"),
+        (line(finding="a" * 100), "no id of a rule"),
+        (line(finding="Bad-Line"), "no id of a rule"),
+        (line(digest=""), "digest"),
+        (line(digest="0123456789AB"), "digest"),
+        (line(digest="0123456789ab\n"), "digest"),
+        (line(digest="0123456789abc"), "digest"),
+        (line(verb="preview", digest="x"), "digest"),
+    ],
+)
+def test_what_is_no_request(request_line: bytes, said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        parse(request_line)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+near = st.fixed_dictionaries({name: st.just(value) | json_values for name, value in SOUND.items()})
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()) | near.map(lambda v: line(**v)))
+def test_nothing_that_is_sent_is_an_exception(content: bytes) -> None:
+    try:
+        asked = parse(content)
+    except Refused:
+        return
+    assert asked.verb in ("preview", "apply", "undo", "status")
+    assert len(asked.digest) in (0, 12)
+
+
+# How it is received.
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def test_a_request_may_come_in_pieces() -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+
+        def send_slowly() -> None:
+            for byte in line():
+                theirs.send(bytes([byte]))
+                time.sleep(0.001)
+
+        thread = threading.Thread(target=send_slowly)
+        thread.start()
+        assert receive(ours, 5) == line()
+        thread.join()
+
+
+def test_a_request_of_the_greatest_length() -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        theirs.send(b" " * (LINE_LIMIT - 1) + b"\n")
+        assert len(receive(ours, 1)) == LINE_LIMIT
+
+
+@pytest.mark.parametrize("content", [b"x" * (LINE_LIMIT + 1), b"x" * LINE_LIMIT + b"\n", b"x" * 100_000])
+def test_a_longer_one_is_refused_without_reading_on(content: bytes) -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        theirs.send(content)
+        with pytest.raises(Refused, match="at most 4096 bytes"):
+            receive(ours, 1)
+
+
+def test_who_sends_slowly_is_not_waited_for() -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        done = threading.Event()
+
+        def drip() -> None:
+            while not done.wait(0.02):
+                theirs.send(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(Refused, match=r"within 0\.2 seconds"):
+            receive(ours, 0.2)
+        assert time.monotonic() - started < 1
+        done.set()
+        thread.join()
+
+
+def test_who_leaves_is_not_waited_for() -> None:
+    ours, theirs = pair()
+    with ours:
+        theirs.send(b'{"version"')
+        theirs.close()
+        with pytest.raises(Refused, match="ended before its line did"):
+            receive(ours, 5)
+
+
+# A machine in a folder, with one rule.
+
+
+class BadLine(Rule):
+    """Finds bad words in a file; the plan takes the first of them away."""
+
+    id = "bad-line"
+    title = "A bad line"
+    layer = Layer.ENVIRONMENT
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+    risk = Risk.LOW
+
+    def detect(self, host: Host) -> Iterator[Finding]:
+        lines = (host.text("/etc/one") or "").splitlines()
+        bad = [n for n, text in enumerate(lines) if text.startswith("bad")]
+        if bad:
+            evidence = Evidence(f"/etc/one:{bad[0] + 1}", lines[bad[0]])
+            yield self.finding("host", "There is a bad line", evidence, line=str(bad[0] + 1), old=lines[bad[0]])
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        change = (int(finding.detail["line"]), finding.detail["old"], "good")
+        yield Plan("make it good", self.risk, (EditFile("/etc/one", (change,)),))
+
+
+class Machine:
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = base / "root"
+        (self.root / "etc/dlhealth").mkdir(parents=True)
+        self.one = self.root / "etc/one"
+        self.one.write_text("bad\n")
+        self.rule = BadLine()
+        self.store = Store(str(self.root))
+        self.journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.journal.bind(str(base / "journal"))
+        self.journal.setblocking(False)
+        tell = functools.partial(send, path=str(base / "journal"))
+        for module in (repair, unattended, boot):
+            monkeypatch.setattr(module, "ROOT", str(self.root))
+        for module in (repair, boot):
+            monkeypatch.setattr(module, "send", tell)
+        monkeypatch.setattr(boot, "BOOT_STATE", str(base / "boot.json"))
+        monkeypatch.setattr(unattended, "live_host", lambda: RootHost(str(self.root)))
+        monkeypatch.setattr(unattended, "load_rules", lambda: Loaded((self.rule,), ()))
+        monkeypatch.setattr(repair, "WATCHER", "nobody")
+        # polkit: notes what it was asked, and whether the store was locked meanwhile.
+        self.polkit = base / "polkit"
+        self.polkit.mkdir()
+        programs = base / "programs"
+        programs.mkdir()
+        script = programs / "pkcheck"
+        script.write_text(
+            f'#!/bin/sh\ncd {self.polkit}\necho "$*" >> asked\n'
+            f"flock -n {self.store.folder}/lock true 2>/dev/null && echo free >> lock || echo taken >> lock\n"
+            "case $2 in $(cat allows)) exit 0;; esac\necho Not authorized. >&2; exit 1\n"
+        )
+        script.chmod(0o755)
+        self.allows("nothing")
+        monkeypatch.setattr(door, "PROGRAM_FOLDERS", (str(programs),))
+
+    def allows(self, pattern: str) -> None:
+        (self.polkit / "allows").write_text(pattern)
+
+    def asked_polkit(self) -> list[str]:
+        try:
+            return [words.split()[1] for words in (self.polkit / "asked").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def settings(self, text: str) -> None:
+        (self.root / "etc/dlhealth/config.toml").write_text(text)
+
+    def ask(self, verb: str, digest: str = "", finding: str = "bad-line") -> dict[str, Any]:
+        """As root."""
+        ours, theirs = pair()
+        with ours, theirs:
+            theirs.send(line(verb=verb, digest=digest, finding=finding))
+            return serve(ours)
+
+    def ask_as(self, user: str, verb: str, digest: str = "") -> dict[str, Any]:
+        """By a process of another user, as the kernel itself says."""
+        name = f"dlhealth-test-{os.getpid()}-{time.monotonic_ns()}"
+        code = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(chr(0) + sys.argv[1]);"
+            " s.sendall(sys.argv[2].encode()); sys.stdin.read()"
+        )
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("\0" + name)
+            listener.listen(1)
+            words = [SYSTEM_PYTHON, "-I", "-S", "-c", code, name, line(verb=verb, digest=digest).decode()]
+            # It lives while it is asked for: polkit is told of the process.
+            with subprocess.Popen(words, user=user, stdin=subprocess.PIPE, cwd="/") as client:
+                channel, _ = listener.accept()
+                with channel:
+                    answer = serve(channel)
+                assert client.stdin
+                client.stdin.close()
+        return answer
+
+    def told(self) -> list[str]:
+        kinds: list[str] = []
+        while True:
+            try:
+                entry = self.journal.recv(1 << 18)
+            except BlockingIOError:
+                return kinds
+            kinds.append(next(k.name for k in Kind if k.value.encode() in entry))
+
+    def outcomes(self) -> list[str]:
+        return [r.outcome for r in self.store.ended()]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine(tmp_path, monkeypatch)
+    yield made
+    made.journal.close()
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
+WATCHER, PERSON = "nobody", "daemon"
+
+
+def test_root_is_shown_a_repair_has_it_done_and_takes_it_back(machine: Machine) -> None:
+    shown = machine.ask("preview")
+    assert shown["ok"]
+    assert shown["allowed"]
+    assert (shown["risk"], shown["reboot"], shown["summary"]) == ("low", False, "make it good")
+    assert machine.one.read_text() == "bad\n"
+    assert machine.outcomes() == []
+    assert machine.ask("apply", shown["digest"]) == {"ok": True, "outcome": "applied"}
+    assert machine.one.read_text() == "good\n"
+    assert machine.told() == ["REPAIRED"]
+    assert machine.ask("undo") == {"ok": True, "outcome": "undone"}
+    assert machine.one.read_text() == "bad\n"
+    assert machine.ask("undo") == {"ok": True, "outcome": "nothing-to-do"}
+    assert machine.asked_polkit() == []
+
+
+def test_another_plan_than_the_one_that_was_shown_is_not_carried_out(machine: Machine) -> None:
+    digest = machine.ask("preview")["digest"]
+    forged = f"{int(digest, 16) ^ 1:012x}"
+    assert "machine has changed" in machine.ask("apply", forged)["error"]
+    machine.one.write_text("fine\nbad\n")
+    answer = machine.ask("apply", digest)
+    assert not answer["ok"]
+    assert "machine has changed since the preview" in answer["error"]
+    assert machine.one.read_text() == "fine\nbad\n"
+    assert machine.outcomes() == []
+
+
+def test_a_request_that_comes_twice_is_carried_out_once(machine: Machine) -> None:
+    digest = machine.ask("preview")["digest"]
+    assert machine.ask("apply", digest)["outcome"] == "applied"
+    again = machine.ask("apply", digest)
+    assert not again.get("allowed")
+    assert "outcome" not in again
+    assert machine.outcomes() == ["applied"]
+
+
+def test_what_is_not_found_is_not_repaired(machine: Machine) -> None:
+    shown = machine.ask("preview", finding="another-rule")
+    assert not shown["allowed"]
+    assert "another-rule is not found" in shown["reason"]
+
+
+def test_status_needs_no_lock_and_changes_nothing(machine: Machine) -> None:
+    with machine.store.locked():
+        assert machine.ask("status") == {"ok": True, "transaction": ""}
+
+
+@pytest.mark.parametrize("verb", ["apply", "undo"])
+def test_while_another_changes_the_machine_nothing_is_done(machine: Machine, verb: str) -> None:
+    with machine.store.locked():
+        answer = machine.ask(verb, "0123456789ab")
+    assert answer == {"ok": False, "error": "another dlhealth is changing this machine; nothing was changed"}
+
+
+def test_what_waits_for_a_reboot_comes_first(machine: Machine) -> None:
+    with machine.store.locked():
+        record = machine.store.begin("abcd", {"actions": [], "findings": []}, [])
+    assert machine.ask("status") == {"ok": True, "transaction": record.name}
+    assert "waits for a reboot, or was cut off" in machine.ask("preview")["error"]
+
+
+def test_what_is_refused_is_answered(machine: Machine) -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        theirs.send(b"garbage\n")
+        assert serve(ours) == {"ok": False, "error": "the request is no JSON"}
+
+
+@as_root
+def test_the_watcher_may_what_the_policy_allows_and_polkit_is_not_asked(machine: Machine) -> None:
+    shown = machine.ask_as(WATCHER, "preview")
+    assert shown["allowed"]
+    assert machine.ask_as(WATCHER, "apply", shown["digest"]) == {"ok": True, "outcome": "applied"}
+    assert machine.asked_polkit() == []
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("settings", "risk", "reason"),
+    [
+        ('[repair]\nmax_risk = "none"', Risk.LOW, "nothing is repaired unattended"),
+        ("[repair]\nmax_attempts = 0", Risk.LOW, "0 allowed"),
+        ('[rules]\nignore = ["bad-line"]', Risk.LOW, "is ignored"),
+        ("[oops]\nx = 1", Risk.LOW, "nothing is repaired unattended"),
+        ("", Risk.MEDIUM, "its risk is medium"),
+        ('[repair]\nmax_risk = "medium"', Risk.HIGH, "its risk is high"),
+    ],
+)
+def test_the_watcher_may_no_more_than_that(machine: Machine, settings: str, risk: Risk, reason: str) -> None:
+    machine.settings(settings)
+    machine.rule.risk = risk
+    shown = machine.ask_as(WATCHER, "preview")
+    assert not shown["allowed"]
+    assert reason in shown["reason"]
+    # A watcher that was taken over knows the digest all the same.
+    digest = machine.ask("preview")["digest"]
+    answer = machine.ask_as(WATCHER, "apply", digest)
+    assert "outcome" not in answer
+    assert machine.one.read_text() == "bad\n"
+
+
+@as_root
+def test_the_watcher_takes_nothing_back(machine: Machine) -> None:
+    machine.ask("apply", machine.ask("preview")["digest"])
+    assert machine.ask_as(WATCHER, "undo") == {"ok": False, "error": "only a person takes a repair back"}
+    assert machine.one.read_text() == "good\n"
+
+
+@as_root
+def test_what_a_person_took_back_is_not_done_again_unattended(machine: Machine) -> None:
+    shown = machine.ask_as(WATCHER, "preview")
+    machine.ask_as(WATCHER, "apply", shown["digest"])
+    machine.ask("undo")
+    assert machine.one.read_text() == "bad\n"
+    again = machine.ask_as(WATCHER, "preview")
+    assert not again["allowed"]
+    assert "repaired 1 times before" in again["reason"]
+    assert machine.ask("preview")["allowed"], "but a person may"
+    machine.one.write_text("bad in another way\n")
+    assert machine.ask_as(WATCHER, "preview")["allowed"], "the evidence is another"
+
+
+@as_root
+def test_what_the_machine_may_have_died_of_is_not_done_again_unattended(machine: Machine) -> None:
+    with machine.store.locked():
+        fingerprint = unattended.look().diagnosis.findings[0].finding.fingerprint
+        about = {"id": "bad-line", "fingerprint": fingerprint, "summary": "make it good"}
+        record = machine.store.begin("abcd", {"actions": [], "findings": [about]}, [])
+        (Path(record.folder) / "journal").write_text("")
+        machine.store.end(record, "rolled-back")
+    assert "repaired 1 times before" in machine.ask_as(WATCHER, "preview")["reason"]
+    machine.settings("[repair]\nmax_attempts = 2")
+    assert machine.ask_as(WATCHER, "preview")["allowed"]
+
+
+@as_root
+def test_while_packages_are_changed_only_a_person_repairs(machine: Machine) -> None:
+    for path in ("proc", "var/lib/dpkg"):
+        (machine.root / path).mkdir(parents=True, exist_ok=True)
+    lock = machine.root / "var/lib/dpkg/lock"
+    lock.write_text("")
+    status = lock.stat()
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    (machine.root / "proc/locks").write_text(f"1: POSIX  ADVISORY  WRITE 4711 {device} 0 EOF\n")
+    shown = machine.ask_as(WATCHER, "preview")
+    assert not shown["allowed"]
+    assert "packages are being changed" in shown["reason"]
+    assert machine.ask("preview")["allowed"]
+
+
+@as_root
+def test_a_person_is_asked_for_by_polkit_for_each_thing(machine: Machine) -> None:
+    assert "polkit does not allow org.dlhealth.diagnose: Not authorized." in machine.ask_as(PERSON, "preview")["error"]
+    machine.allows("org.dlhealth.diagnose")
+    shown = machine.ask_as(PERSON, "preview")
+    assert shown["allowed"]
+    assert "polkit does not allow org.dlhealth.repair-low" in machine.ask_as(PERSON, "apply", shown["digest"])["error"]
+    assert machine.one.read_text() == "bad\n"
+    machine.allows("org.dlhealth.*")
+    assert machine.ask_as(PERSON, "apply", shown["digest"]) == {"ok": True, "outcome": "applied"}
+    machine.allows("org.dlhealth.[dr]*")
+    assert "polkit does not allow org.dlhealth.undo" in machine.ask_as(PERSON, "undo")["error"]
+    assert machine.one.read_text() == "good\n"
+    policy = (Path(__file__).parents[2] / "systemd/org.dlhealth.policy").read_text()
+    assert all(f'<action id="{action}">' in policy for action in set(machine.asked_polkit()))
+    words = (machine.polkit / "asked").read_text().splitlines()[0].split()
+    pid, started, uid = words[words.index("--process") + 1].split(",")
+    assert uid == str(pwd.getpwnam(PERSON).pw_uid)
+    assert int(pid) != os.getpid()
+    assert int(started) > 0
+
+
+@as_root
+@pytest.mark.parametrize("risk", [Risk.MEDIUM, Risk.HIGH])
+def test_a_greater_risk_needs_a_greater_right(machine: Machine, risk: Risk) -> None:
+    machine.rule.risk = risk
+    machine.allows("org.dlhealth.[d]*")
+    shown = machine.ask_as(PERSON, "preview")
+    assert f"org.dlhealth.repair-{risk.value}" in machine.ask_as(PERSON, "apply", shown["digest"])["error"]
+
+
+@as_root
+@pytest.mark.parametrize("verb", ["preview", "undo"])
+def test_who_has_no_right_yet_locks_nobody_out(machine: Machine, verb: str) -> None:
+    """A person may take two minutes to answer polkit."""
+    with machine.store.locked():
+        pass
+    machine.ask_as(PERSON, verb)
+    assert (machine.polkit / "lock").read_text() == "free\n"
+
+
+@as_root
+def test_without_polkit_no_other_user_may_anything(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "PROGRAM_FOLDERS", ("/nonexistent",))
+    assert "pkcheck is not installed" in machine.ask_as(PERSON, "preview")["error"]
+
+
+def test_without_the_services_user_nobody_is_the_watcher(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "WATCHER", "no-such-user-here")
+    assert repair._trigger(repair.Peer(1, 65534)) is Trigger.TERMINAL
+
+
+def test_one_connection_as_systemd_hands_it_over() -> None:
+    """Standard input is the connection; a refused request touches nothing of this machine."""
+    ours, theirs = pair()
+    with theirs:
+        with ours:
+            words = [sys.executable, "-m", "dlhealth.service.repair"]
+            process = subprocess.Popen(words, stdin=ours.fileno(), cwd=Path(__file__).parents[2])
+        theirs.sendall(line(verb="preview", finding="no such thing"))
+        with theirs.makefile("rb") as answers:
+            assert json.loads(answers.readline()) == {"ok": False, "error": "the finding is no id of a rule"}
+    assert process.wait(5) == 0, "who asked has left"
+
+
+# The asker's side.
+
+
+def test_what_the_watcher_sends_is_what_root_understands(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    assert ask("preview", "bad-line", "host", path=path) is None
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        request = ask("apply", "bad-line", "file:/etc/größe", "0123456789ab", path)
+        assert request
+        channel, _ = listener.accept()
+        assert parse(receive(channel, 1)) == Asked("apply", "bad-line", "0123456789ab")
+        channel.send(b'{"ok": ')
+        assert not request.receive()
+        channel.send(b"true}\n")
+        assert not request.receive()
+        channel.close()
+        assert request.receive()
+        assert request.answer() == {"ok": True}
+        request.channel.close()
+
+
+# The check at boot.
+
+
+def test_the_check_at_boot_repairs_what_it_may_and_says_so(machine: Machine, tmp_path: Path) -> None:
+    seen = boot.boot_check()
+    assert machine.one.read_text() == "good\n"
+    assert seen.diagnosis.findings == ()
+    assert machine.told() == ["REPAIRED"]
+    assert json.loads((tmp_path / "boot.json").read_text())["findings"] == []
+
+
+def test_the_check_at_boot_does_nothing_twice(machine: Machine, tmp_path: Path) -> None:
+    boot.boot_check()
+    machine.ask("undo")
+    assert machine.one.read_text() == "bad\n"
+    assert len(boot.boot_check().diagnosis.findings) == 1
+    assert machine.one.read_text() == "bad\n"
+    assert machine.told() == ["REPAIRED", "APPEARED"]
+    assert [f["id"] for f in json.loads((tmp_path / "boot.json").read_text())["findings"]] == ["bad-line"]
+
+
+def test_the_check_at_boot_takes_back_what_was_cut_off(machine: Machine) -> None:
+    with machine.store.locked():
+        record = machine.store.begin("abcd", {"actions": [], "findings": [], "known": []}, [])
+        (Path(record.folder) / "journal").write_text("")
+    machine.settings('[repair]\nmax_risk = "none"')
+    boot.boot_check()
+    assert machine.outcomes() == ["rolled-back"]
+    assert machine.told() == ["RECOVERED", "APPEARED"]
+    assert machine.one.read_text() == "bad\n"
