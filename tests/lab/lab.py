@@ -82,10 +82,11 @@ class LabMachine:
         fcntl.flock(self._turn, fcntl.LOCK_EX)
         command = ["systemd-nspawn", "-q", "-D", self.root, "-b", "--register=no", "--keep-unit", "-M", self._name]
         command += options
-        self._booted = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        console = self.root.parent / "console"
+        with console.open("wb") as output:
+            self._booted = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + seconds
+        state = "not started"
         while time.monotonic() < deadline:
             time.sleep(1)
             try:
@@ -94,7 +95,7 @@ class LabMachine:
                 continue
             if state in ("running", "degraded"):
                 return
-        raise AssertionError("the machine did not come up")
+        raise AssertionError(f"the machine did not come up ({state}):\n{console.read_text(errors='replace')[-2000:]}")
 
     def power_off(self) -> None:
         if self._booted:
