@@ -256,3 +256,50 @@ def test_fingerprint_ignores_the_order_of_evidence_and_the_title() -> None:
     assert first.fingerprint == first._replace(evidence=(two, one), title="at night").fingerprint
     assert first.fingerprint != first._replace(subject="user:bob").fingerprint
     assert first.fingerprint != first._replace(evidence=(one,)).fingerprint
+
+
+def test_a_rule_that_says_unknown_several_times_is_skipped_with_each_reason_once(facts: Facts) -> None:
+    def looks() -> Iterator[Finding | Unknown]:
+        yield from (Unknown("no kernel log"), Unknown("no journal"), Unknown("no kernel log"))
+
+    diagnosis = diagnose([failing("half-blind", looks)], facts)
+    assert [(s.id, s.reason) for s in diagnosis.skipped] == [("half-blind", "no kernel log; no journal")]
+    assert diagnosis.run == 1
+
+
+def test_what_a_rule_says_in_further_subjects_counts() -> None:
+    alice = Finding("a", "host", Severity.ERROR, Layer.LOGIN, "", (), about=("user:alice",))
+    bob = Finding("b", "host", Severity.ERROR, Layer.LOGIN, "", (), about=("user:bob",))
+    both = Finding("c", "host", Severity.ERROR, Layer.LOGIN, "", (), about=("user:alice", "user:bob"))
+    assert not compatible(alice, bob)
+    assert compatible(alice, both)
+    assert compatible(both, bob)
+    for kind in ("gpu", "python", "kernel"):
+        one, other = (alice._replace(about=(f"{kind}:{name}",)) for name in "xy")
+        assert not compatible(one, other), kind
+    one, other = (alice._replace(about=(f"file:{name}",)) for name in "xy")
+    assert compatible(one, other)
+
+
+def test_a_remedy_that_crashes_is_a_defect_of_its_rule(facts: Facts) -> None:
+    class Broken(Rule):
+        id, layer, stage, severity = "broken", Layer.LOGIN, Stage.ENVIRONMENT, Severity.ERROR
+
+        def detect(self) -> Iterator[Finding]:
+            yield self.finding("host", "it is bad")
+
+        def remedies(self, finding: Finding) -> Iterator[Plan]:
+            raise ValueError("no such thing")
+            yield
+
+    diagnosis = diagnose([Broken()], facts)
+    assert [(f.id, f.error) for f in diagnosis.failed] == [("broken", "remedies: ValueError: no such thing")]
+    assert diagnosis.findings[0].remedy is None
+
+
+def test_the_documentation_of_a_rule_is_that_of_its_file() -> None:
+    class Documented(Rule):
+        pass
+
+    assert Documented().documentation == (__doc__ or "").strip()
+    assert (Documented.risk, Documented.explains) == (Risk.LOW, ())
