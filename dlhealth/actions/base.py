@@ -34,6 +34,8 @@ class Target:
         self.live = folder == "/"
         self.mark = mark
         self.root = Root(folder)
+        self.wanted: dict[int, dict[str, int]] = {}
+        """Bytes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""
 
     def command(self, *argv: str, timeout: float, check: bool = True) -> Output:
         """Run a program on the machine itself, inside its root when that is another one. Seconds; a change that is
@@ -94,6 +96,34 @@ class Target:
         self.make_folder(KEPT)
         if not self.identity(self._kept(path)):
             self._copy(path, self._kept(path))
+
+    def share(self, path: str, folder: str) -> None:
+        """Have a file, under the same name, in another folder too: for files that are only ever replaced, never written
+        to. They share their bytes where one file system has both."""
+        at, name = os.path.split(path)
+        source = self.root.open(at, os.O_RDONLY | os.O_DIRECTORY)
+        into = self.root.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.link(name, name, src_dir_fd=source, dst_dir_fd=into, follow_symlinks=False)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                raise
+            self._copy(path, f"{folder}/{name}")
+        finally:
+            os.close(source)
+            os.close(into)
+
+    def settle(self, path: str) -> None:
+        """Have a file and its name on disk when this returns."""
+        for each in (path, os.path.dirname(path)):
+            fd = self.root.open(each, os.O_RDONLY)
+            try:
+                with naming(each):
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def put_back(self, path: str) -> None:
         """The file that `keep` kept, in its place again; nothing where none was kept."""

@@ -4,15 +4,23 @@ from typing import TYPE_CHECKING
 
 from dlhealth.lean import NamedTuple, regex
 
-if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    # The doctor only shows actions; what carries them out is not loaded for that.
     from dlhealth.actions.base import Observed, Target
 
 POOL = "/var/lib/dlhealth/debs"
 """Where the packages lie that an undo needs."""
 
+ARCHIVES = "/var/cache/apt/archives"
+
 _SECONDS = 3600.0
-_APT = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold")
-_SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?")
+_APT = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold")
+"""The lock was free when the plan began (`need_dpkg`): who came between is given a minute."""
+_APT_BACK = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold")
+"""What brings a machine back that was changed already waits longer before it gives up."""
+_SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?(?: \((\S+))?")
 
 
 class AptInstall(NamedTuple):
@@ -86,6 +94,7 @@ class AptPurgeReinstall(NamedTuple):
 
     def prepare(self, target: "Target") -> None:
         _prepare(target, ["purge", *self.packages], self.packages)
+        _need_room_to_configure(target, self.packages)
 
     def observe(self, target: "Target") -> "Observed":
         return _with_configuration(target, self.packages)
@@ -112,7 +121,9 @@ class AptUnhold(NamedTuple):
         return f"apt-mark unhold {' '.join(self.packages)}"
 
     def prepare(self, target: "Target") -> None:
-        return None
+        from dlhealth.actions.room import need_dpkg
+
+        need_dpkg(target)
 
     def observe(self, target: "Target") -> "Observed":
         held = target.command("apt-mark", "showhold", timeout=60).stdout.split()
@@ -137,7 +148,10 @@ class DpkgConfigure(NamedTuple):
         return "dpkg --configure -a && apt-get -f install"
 
     def prepare(self, target: "Target") -> None:
-        return None
+        from dlhealth.actions.room import need_dpkg
+
+        need_dpkg(target)
+        _need_room_to_configure(target, [n for n, (_, state) in _states(_installed(target)).items() if state != "i"])
 
     def observe(self, target: "Target") -> "Observed":
         return _installed(target)
@@ -167,8 +181,31 @@ class PipInstall(NamedTuple):
 def _installed(target: "Target") -> "Observed":
     form = "${binary:Package}\\t${Version} ${db:Status-Abbrev}\\n"
     listed = target.command("dpkg-query", "-W", "-f", form, timeout=60).stdout
-    automatic = target.command("apt-mark", "showauto", timeout=60).stdout.split()
-    return {"packages": dict(line.split("\t") for line in listed.splitlines()), "auto": sorted(automatic)}
+    return {"packages": dict(line.split("\t") for line in listed.splitlines()), "auto": sorted(_automatic(target))}
+
+
+def _automatic(target: "Target") -> list[str]:
+    """As "apt-mark showauto" names them. It builds apt's cache anew for that, a second and forty megabytes on the disk
+    whenever dpkg has changed something; it is asked only where its file is not in its usual place."""
+    states = target.state("/var/lib/apt/extended_states")
+    if states.kind != "file":
+        return target.command("apt-mark", "showauto", timeout=60).stdout.split()
+    native = _native(target)
+    return [_name(r, native) for r in _records(states.content.decode()) if r.get("Auto-Installed") == "1"]
+
+
+def _records(text: str) -> list[dict[str, str]]:
+    """The first lines of the fields of each paragraph, as dpkg and apt write them."""
+    paragraphs = (p.splitlines() for p in text.split("\n\n"))
+    fields = ([line.partition(": ") for line in lines if line[:1] not in (" ", "\t")] for lines in paragraphs)
+    return [{key: value.strip() for key, _, value in each} for each in fields if each]
+
+
+def _name(record: dict[str, str], native: str) -> str:
+    """As apt names a package: with its architecture where that is a foreign one."""
+    architecture = record.get("Architecture", "")
+    plain = record.get("Package", "")
+    return f"{plain}:{architecture}" if native and architecture not in ("", "all", native) else plain
 
 
 def _states(installed: "Observed") -> dict[str, tuple[str, str]]:
@@ -187,22 +224,82 @@ def _with_configuration(target: "Target", names: tuple[str, ...]) -> "Observed":
 
 def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) -> None:
     from dlhealth.actions.base import CommandFailed
+    from dlhealth.actions.room import need_dpkg
 
+    need_dpkg(target)
     simulated = target.command("apt-get", "-s", "-q", *words, timeout=300).stdout
     leaving: dict[str, str] = {}
+    coming: dict[str, str] = {}
     for line in simulated.splitlines():
         found = _SIMULATED.match(line)
         if found is None:
             continue
-        what, name, version = found.groups()
+        what, name, version, new = found.groups()
         if what != "Inst" and name not in may_remove:
             raise CommandFailed(f"apt would also remove {name}, which is no part of this repair")
         if version:
             leaving[name] = version
-    if words[0] == "install":
-        target.command(*_APT, "--download-only", *words, timeout=_SECONDS)
+        if what == "Inst":
+            coming[name] = new or ""
+    _need_room_for_initramfs(target, [*coming, *leaving])
+    if coming:
+        known = _known(target, [*coming.items(), *leaving.items()])
+        _need_room_to_unpack(target, known, coming, leaving)
+        _need_room_to_configure(target, list(coming))
+        if not _are_here(target, known, coming):
+            target.command(*_APT, "--download-only", *words, timeout=_SECONDS)
     for name, version in leaving.items():
         _keep_package(target, name, version)
+
+
+_Known = dict[tuple[str, str], dict[str, str]]
+"""What apt knows of packages, by name and version."""
+
+
+def _known(target: "Target", asked: "Iterable[tuple[str, str]]") -> _Known:
+    words = sorted({f"{name}={version}" for name, version in asked})
+    shown = target.command("apt-cache", "show", *words, timeout=300, check=False).stdout
+    native = _native(target)
+    return {(_name(r, native), r.get("Version", "")): r for r in _records(shown)}
+
+
+def _need_room_to_unpack(target: "Target", known: _Known, coming: dict[str, str], leaving: dict[str, str]) -> None:
+    """Installed-Size counts KiB (deb-substvars(5)); a package that apt no longer knows counts nothing."""
+    from dlhealth.actions.room import need_room
+
+    new, old = ([int(known.get(i, {}).get("Installed-Size") or 0) << 10 for i in s.items()] for s in (coming, leaving))
+    # dpkg unpacks a package whole before the files of the old one go.
+    need_room(target, "/usr", max(0, sum(new) - sum(old)) + max(new), f"unpacking {' '.join(sorted(coming))}")
+
+
+def _need_room_to_configure(target: "Target", names: "Sequence[str]") -> None:
+    """For what packages do when they are configured: kernels and sources of modules start DKMS."""
+    from dlhealth.actions.room import need_room_to_build
+
+    if any(name.endswith("-dkms") or name.startswith(("linux-image-", "linux-headers-")) for name in names):
+        need_room_to_build(target)
+    _need_room_for_initramfs(target, names)
+
+
+def _need_room_for_initramfs(target: "Target", names: "Sequence[str]") -> None:
+    """Kernels, and also the libraries of the driver, by way of the alternatives that choose it, rebuild it when they
+    come and when they go."""
+    from dlhealth.actions.room import need_room_for_images
+
+    if any(part in name for name in names for part in ("nvidia", "libcuda", "-dkms", "linux-image-", "initramfs-")):
+        need_room_for_images(target, "all")
+
+
+def _are_here(target: "Target", known: _Known, coming: dict[str, str]) -> bool:
+    """Whether all archives lie here in their full size, by which apt too tells whether it has to fetch them: asking it
+    takes a second."""
+    here, native = target.names(ARCHIVES), _native(target)
+    for item in coming.items():
+        size = known.get(item, {}).get("Size")
+        file = next((n for n in here if _is_file_of(n, *item, native)), "")
+        if not file or str(target.identity(f"{ARCHIVES}/{file}").get("size")) != size:
+            return False
+    return True
 
 
 def _keep_package(target: "Target", name: str, version: str) -> None:
@@ -217,24 +314,20 @@ def _keep_package(target: "Target", name: str, version: str) -> None:
     if have(POOL):
         return
     target.make_folder(POOL)
-    cached = have("/var/cache/apt/archives")
-    if cached:
-        target.command("cp", "-p", f"/var/cache/apt/archives/{cached}", POOL, timeout=300)
+    said = ""
+    if cached := have(ARCHIVES):
+        target.share(f"{ARCHIVES}/{cached}", POOL)
     else:
-        target.command(
-            "sh",
-            "-c",
-            f'cd {POOL} && exec apt-get -q download "$1"',
-            "sh",
-            f"{name}={version}",
-            timeout=_SECONDS,
-            check=False,
-        )
-    if not have(POOL):
+        script = f'cd {POOL} && exec apt-get -q download "$1"'
+        fetched = target.command("sh", "-c", script, "sh", f"{name}={version}", timeout=_SECONDS, check=False)
+        said = (fetched.stderr.strip().splitlines() or [""])[-1]
+    kept = have(POOL)
+    if kept is None:
         raise CommandFailed(
-            f"{name} {version} can't be had any more, so that nothing could bring it back: nothing was changed"
+            f"{name} {version} can't be had any more{said and f' ({said})'}, so that nothing could bring it back: "
+            f"nothing was changed"
         )
-    target.command("sync", "-f", POOL, timeout=300)
+    target.settle(f"{POOL}/{kept}")
 
 
 def _native(target: "Target") -> str:
@@ -261,7 +354,7 @@ def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
     simulated = target.command("apt-get", "-s", "-q", *words, timeout=300, check=False)
     removed = {m[2] for line in simulated.stdout.splitlines() if (m := _SIMULATED.match(line)) and m[1] != "Inst"}
     if simulated.status == 0 and removed <= {n.partition(":")[0] for n in leaving} | set(leaving):
-        target.command(*_APT, *words, timeout=_SECONDS)
+        target.command(*_APT_BACK, *words, timeout=_SECONDS)
         return
     if leaving:
         target.command("dpkg", "--force-depends", "--remove", *leaving, timeout=_SECONDS)

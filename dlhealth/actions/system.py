@@ -24,7 +24,9 @@ class DkmsBuild(NamedTuple):
         return f"dkms install {self.module}/{self.version} -k {self.kernel}"
 
     def prepare(self, target: "Target") -> None:
-        return None
+        from dlhealth.actions.room import need_room_to_build
+
+        need_room_to_build(target)
 
     def observe(self, target: "Target") -> "Observed":
         from dlhealth.actions.base import module_tree
@@ -144,10 +146,17 @@ class UpdateInitramfs(NamedTuple):
         return f"update-initramfs -u -k {self.kernel}"
 
     def prepare(self, target: "Target") -> None:
-        return None
+        from dlhealth.actions.base import KEPT
+        from dlhealth.actions.room import images, need_room, need_room_for_images
+
+        need_room_for_images(target, self.kernel)
+        kept = sum(images(target, self.kernel).values())
+        need_room(target, KEPT, kept, f"copies for an undo of {self.summary()}")
 
     def observe(self, target: "Target") -> "Observed":
-        return {name: target.large_digest(f"/boot/{name}") for name in self._images(target)}
+        from dlhealth.actions.room import images
+
+        return {name: target.large_digest(f"/boot/{name}") for name in images(target, self.kernel)}
 
     def after(self, target: "Target", before: "Observed") -> "Observed | None":
         return None
@@ -160,12 +169,6 @@ class UpdateInitramfs(NamedTuple):
     def revert(self, target: "Target", before: "Observed") -> None:
         for name in before:
             target.put_back(f"/boot/{name}")
-
-    def _images(self, target: "Target") -> list[str]:
-        names = target.names("/boot")
-        return [
-            n for n in names if n.startswith("initrd.img-") and self.kernel in ("all", n.removeprefix("initrd.img-"))
-        ]
 
 
 class RefreshLoaderCache(NamedTuple):

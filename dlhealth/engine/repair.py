@@ -2,12 +2,14 @@
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from dlhealth import __version__
 from dlhealth.actions import action_from_json, needs_programs
 from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import Chosen, Repair
+from dlhealth.host.exec import held
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Finding, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotVerified, apply, confirm
@@ -54,7 +56,17 @@ def carry_out(
         lambda: _prove(look(), aims, about["known"]),
         repair.reboot,
         progress,
+        # Nobody switches the machine off, or sends it to sleep, until it is done.
+        lambda: held(_INHIBIT, _INHIBIT_SECONDS) if target.live else nullcontext(),
     )
+
+
+_INHIBIT = (
+    "systemd-inhibit", "--what=shutdown:sleep", "--mode=block", "--who=dlhealth",
+    "--why=A repair of this machine is under way", "cat",
+)  # fmt: skip
+_INHIBIT_SECONDS = 5.0
+"""logind answers at once; where nobody answers, the repair goes on without."""
 
 
 def confirm_after_reboot(store: Store, folder: str, look: Look) -> Ended | None:

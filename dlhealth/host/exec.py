@@ -4,8 +4,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from dlhealth.host.base import Output
 from dlhealth.lean import NamedTuple
@@ -54,13 +54,19 @@ def run(
 
 
 def _spawn(
-    argv: list[str], stdout: int, stderr: int | None, pass_fds: Sequence[int], environment: Mapping[str, str]
+    argv: list[str],
+    stdout: int,
+    stderr: int | None,
+    pass_fds: Sequence[int],
+    environment: Mapping[str, str],
+    stdin: int | None = None,
 ) -> int:
-    """The process number. Not by way of the module subprocess, whose import costs a twentieth of a diagnosis."""
+    """The process number. Without `stdin` there is nothing to read; without `stderr` it complains where dlhealth does.
+    Not by way of the module subprocess, whose import costs a twentieth of a diagnosis."""
     for fd in pass_fds:
         os.set_inheritable(fd, True)
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
         (os.POSIX_SPAWN_DUP2, stdout, 1),
     ]
     if stderr is not None:
@@ -147,3 +153,42 @@ def start(argv: Sequence[str]) -> Started:
         raise
     finally:
         os.close(writer)
+
+
+@contextmanager
+def held(argv: Sequence[str], timeout: float) -> Iterator[bool]:
+    """Keep a program running that ends with its standard input: when the block is left, and when this process ends,
+    however that comes about. It echoes what it reads, as cat does; the block begins when it has, with True, or with
+    False where it does not within `timeout` seconds, or is not installed: that is no error."""
+    program = find_program(argv[0])
+    if program is None:
+        yield False
+        return
+    # Closed in every other program that is started: one that outlives this process must not keep it alive.
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        # What it complains about is nobody's: it goes where its echo goes when that is no longer read.
+        child = _spawn([program, *argv[1:]], writer, writer, (), {}, theirs)
+    except OSError:
+        child = 0
+    os.close(theirs)
+    os.close(writer)
+    try:
+        yield child > 0 and _echoes(ours, reader, timeout)
+    finally:
+        os.close(ours)
+        if child:
+            Started(child, reader).end()
+        else:
+            os.close(reader)
+
+
+_WORD = b"held\n"
+
+
+def _echoes(writer: int, reader: int, timeout: float) -> bool:
+    with suppress(BrokenPipeError):
+        os.write(writer, _WORD)
+    ready, _, _ = select.select([reader], [], [], timeout)
+    return bool(ready) and os.read(reader, len(_WORD)) == _WORD

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, step_of
@@ -49,9 +49,11 @@ def apply(
     verify: Callable[[], None],
     reboot: bool,
     progress: Callable[[str], None],
+    hold: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Ended:
     """Stage, journal, change, verify; what does not verify is taken back. `verify` raises NotVerified. With `reboot`
-    the transaction stays active until `confirm` is called after the next boot. A signal that asks to stop is heard
+    the transaction stays active until `confirm` is called after the next boot. `hold` is held from the first change to
+    the last; staging, which may take as long as its downloads, can be cut off. A signal that asks to stop is heard
     between two steps, and all is taken back. Raises NotChangeable or CommandFailed only before the first change."""
     steps = [step_of(a) for a in actions]
     for step in steps:
@@ -63,7 +65,7 @@ def apply(
     record = store.begin(identity, plan, before)
     journal = Journal(record.folder)
     try:
-        with _signals_deferred() as stopped:
+        with hold(), _signals_deferred() as stopped:
             journal.write("BEGIN", digest=about.get("digest", ""), boot=_boot_id())
             try:
                 for number, (step, observed) in enumerate(zip(steps, before, strict=True)):

@@ -220,6 +220,38 @@ class TestKept:
         assert self.kept(root) == []
 
 
+class TestShared:
+    """A file that two folders have."""
+
+    @pytest.fixture
+    def one(self, root: StandInRoot) -> Path:
+        (root.folder / "pool").mkdir()
+        return root.file("/cache/one.deb", "deb")
+
+    def test_it_is_the_same_file_and_twice_is_once(self, root: StandInRoot, one: Path) -> None:
+        for _ in range(2):
+            root.target.share("/cache/one.deb", "/pool")
+        root.target.settle("/pool/one.deb")
+        assert (root.folder / "pool/one.deb").samefile(one)
+
+    def test_on_another_file_system_it_is_a_copy(
+        self, root: StandInRoot, one: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "link", lambda *names, **folders: other_file_system())
+        one.chmod(0o640)
+        root.target.share("/cache/one.deb", "/pool")
+        copy = root.folder / "pool/one.deb"
+        assert not copy.samefile(one)
+        assert (copy.read_text(), copy.stat().st_mode & 0o777) == ("deb", 0o640)
+        assert root.target.names("/pool") == ["one.deb"]
+
+    def test_a_disk_that_fails_is_told(self, root: StandInRoot, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "link", lambda *names, **folders: disk_failed())
+        with pytest.raises(OSError, match="Input/output error"):
+            root.target.share("/cache/one.deb", "/pool")
+        assert root.target.names("/pool") == []
+
+
 class TestIds:
     """Users and groups are those of the machine that is changed."""
 

@@ -12,7 +12,11 @@ from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 
-APT = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold"]
+APT = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold"]
+BACK = [word.replace("=60", "=600") for word in APT]
+NVTOP = (
+    "Package: nvtop\\nArchitecture: amd64\\nVersion: 9-1\\nInstalled-Size: 100\\nDescription: a\\n b: c\\nSize: 3\\n"
+)
 DRIVER = {"libc6": "2.36-9 ii ", "nvidia-driver": "535.1-1 ii ", "libcuda1": "535.1-1 ii "}
 
 
@@ -39,8 +43,6 @@ class TestPrepare:
         assert root.runs == [
             ["apt-get", "-s", "-q", *words],
             [*APT, "--download-only", *words],
-            ["cp", "-p", "/var/cache/apt/archives/nvidia-driver_535.1-1_amd64.deb", POOL],
-            ["sync", "-f", POOL],
         ]
         assert root.target.names(POOL) == ["nvidia-driver_535.1-1_amd64.deb"]
         assert root.database["packages"] == DRIVER
@@ -111,6 +113,33 @@ class TestPrepare:
             AptRemove(("libcuda1",)).prepare(root.target)
         assert root.database["packages"] == DRIVER
 
+    def test_why_it_can_not_be_had_is_told(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, fails=["download"])
+        with pytest.raises(CommandFailed, match=r"can't be had any more \(E: told to fail\), so that"):
+            AptRemove(("libcuda1",)).prepare(root.target)
+
+    def test_what_is_kept_outlives_the_cache_and_takes_no_room_of_its_own(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        cached = root.file("/var/cache/apt/archives/libcuda1_535.1-1_amd64.deb", "deb")
+        AptRemove(("libcuda1",)).prepare(root.target)
+        kept = root.folder / POOL.strip("/") / cached.name
+        assert kept.samefile(cached)
+        cached.unlink()
+        assert kept.read_text() == "deb"
+
+    @pytest.mark.parametrize(("bytes_here", "fetched"), [(3, False), (2, True), (None, True)])
+    def test_archives_that_are_here_whole_are_not_asked_for_again(
+        self, root: StandInRoot, bytes_here: int | None, fetched: bool
+    ) -> None:
+        root.packages({**DRIVER, "nvtop": "9-1 ii "})
+        root.program("apt-cache", f"printf '{NVTOP}'")
+        if bytes_here is not None:
+            root.file("/var/cache/apt/archives/nvtop_9-1_amd64.deb", "d" * bytes_here)
+        root.file(f"{POOL}/nvtop_9-1_amd64.deb")
+        AptInstall(("nvtop",), reinstall=True).prepare(root.target)
+        assert ["apt-cache", "show", "nvtop=9-1"] in root.runs
+        assert bool([run for run in root.runs if "--download-only" in run]) is fetched
+
     def test_what_lies_in_the_pool_is_not_fetched_again(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
@@ -150,7 +179,7 @@ class TestApplyAndRevert:
         root.forget()
         action.revert(root.target, before)
         words = ["install", "--allow-downgrades", f"{POOL}/libcuda1_535.1-1_amd64.deb", "nvtop-"]
-        assert [*APT, *words] in root.runs
+        assert [*BACK, *words] in root.runs
         assert ["dpkg", "--purge", "nvtop"] in root.runs
         assert action.observe(root.target) == before
 
@@ -271,7 +300,7 @@ class TestApplyAndRevert:
         action.apply(root.target, before)
         root.forget()
         action.revert(root.target, before)
-        assert [*APT, "install", "--allow-downgrades", f"{POOL}/libcuda1_535.1-1_arm64.deb"] in root.runs
+        assert [*BACK, "install", "--allow-downgrades", f"{POOL}/libcuda1_535.1-1_arm64.deb"] in root.runs
         assert action.observe(root.target) == before
 
     def test_an_old_package_that_is_nowhere_is_named(self, root: StandInRoot) -> None:
@@ -315,6 +344,15 @@ class TestApplyAndRevert:
         root.forget()
         action.revert(root.target, before)
         assert root.runs[-1] == ["apt-mark", "auto", "libcuda1"]
+
+    def test_the_marks_are_read_where_apt_keeps_them(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, auto=["not asked"])
+        root.file("/var/lib/dpkg/arch", "amd64\ni386\n")
+        states = [("libc6", "amd64", 1), ("libc6", "i386", 1), ("libcuda1", "amd64", 0)]
+        text = "\n".join(f"Package: {n}\nArchitecture: {a}\nAuto-Installed: {auto}\n" for n, a, auto in states)
+        root.file("/var/lib/apt/extended_states", text)
+        assert AptInstall(("nvtop",)).observe(root.target)["auto"] == ["libc6", "libc6:i386"]
+        assert [run[0] for run in root.runs] == ["dpkg-query"]
 
     def test_what_fails_to_install_is_told(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["--no-download"])

@@ -1,10 +1,15 @@
 """Programs are bounded, whatever they do. Real programs; the guard of the other tests is off here."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from dlhealth.host.exec import OUTPUT_LIMIT, find_program, run
+from dlhealth.host.exec import OUTPUT_LIMIT, find_program, held, run
 
 pytestmark = pytest.mark.real_programs
 
@@ -47,3 +52,72 @@ def test_absent_program() -> None:
     assert run(["no-such-program"], 1).problem == "no-such-program is not installed"
     assert find_program("/no/such") is None
     assert find_program("sh") in ("/usr/bin/sh", "/bin/sh")
+
+
+class TestHeld:
+    """A program that runs as long as something is under way."""
+
+    def ended(self, pid: int) -> bool:
+        """Nobody waits for a child of a process that was killed: it may be left as a zombie."""
+        for _ in range(100):
+            try:
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                    return True
+            except (FileNotFoundError, ProcessLookupError):
+                return True
+            time.sleep(0.05)
+        return False
+
+    def test_it_runs_when_the_block_begins_and_has_ended_when_it_is_left(self, tmp_path: Path) -> None:
+        noted = tmp_path / "pid"
+        with held(["sh", "-c", f"echo $$ > {noted}; exec cat"], 20) as runs:
+            assert runs
+            pid = int(noted.read_text())
+            assert os.path.exists(f"/proc/{pid}")
+        assert not os.path.exists(f"/proc/{pid}")
+
+    def test_it_ends_with_an_exception_too(self, tmp_path: Path) -> None:
+        noted = tmp_path / "pid"
+        with pytest.raises(KeyError), held(["sh", "-c", f"echo $$ > {noted}; exec cat"], 20):
+            raise KeyError
+        assert not os.path.exists(f"/proc/{int(noted.read_text())}")
+
+    @pytest.mark.parametrize(
+        "argv", [["no-such-program"], ["sh", "-c", "echo Failed to inhibit >&2; exit 1"], ["true"], ["sleep", "60"]]
+    )
+    def test_what_does_not_run_is_no_error(self, argv: list[str]) -> None:
+        started, open_before = time.monotonic(), os.listdir("/proc/self/fd")
+        with held(argv, 0.3) as runs:
+            assert not runs
+        assert time.monotonic() - started < 5
+        assert len(os.listdir("/proc/self/fd")) == len(open_before)
+
+    def test_what_can_not_be_started_is_no_error(self, tmp_path: Path) -> None:
+        broken = tmp_path / "broken"
+        broken.write_text("no program")
+        broken.chmod(0o755)
+        open_before = os.listdir("/proc/self/fd")
+        with held([str(broken)], 5) as runs:
+            assert not runs
+        assert len(os.listdir("/proc/self/fd")) == len(open_before)
+
+    def test_it_ends_when_its_starter_is_killed_though_another_program_lives_on(self, tmp_path: Path) -> None:
+        noted, other = tmp_path / "pid", tmp_path / "other"
+        script = (
+            "from dlhealth.host.exec import held, start\n"
+            f"with held(['sh', '-c', 'echo $$ > {noted}; exec cat'], 20) as runs:\n"
+            f"    start(['/bin/sh', '-c', 'echo $$ > {other}.new; mv {other}.new {other}; exec sleep 60'])\n"
+            "    print(runs, flush=True)\n"
+            "    input()\n"
+        )
+        command = [sys.executable, "-c", script]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as starter:
+            assert starter.stdout
+            assert starter.stdout.readline() == b"True\n"
+            while not other.exists():
+                time.sleep(0.05)
+            starter.kill()
+        try:
+            assert self.ended(int(noted.read_text()))
+        finally:
+            os.kill(int(other.read_text()), signal.SIGKILL)

@@ -1,7 +1,10 @@
 """From a diagnosis to a proved repair: what is chosen, what is left to a person, what is taken back, what waits."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -25,7 +28,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
 from dlhealth.model import Action, Diagnosis, Evidence, Finding, Layer, Plan, Risk, Severity, Stage
-from dlhealth.probes import Options
+from dlhealth.probes import Options, Unavailable
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
 
@@ -220,6 +223,54 @@ def test_what_can_not_even_begin_changes_nothing(tmp_path: Path) -> None:
     assert patient.store.current() is None
 
 
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """When the machine is kept from being switched off, as a repair meets it."""
+    heard: list[str] = []
+
+    @contextmanager
+    def noted(argv: Sequence[str], timeout: float) -> Iterator[bool]:
+        assert argv[:3] == ("systemd-inhibit", "--what=shutdown:sleep", "--mode=block")
+        assert argv[-1] == "cat"
+        heard.append("held")
+        yield False  # as where there is no logind
+        heard.append("let go")
+
+    monkeypatch.setattr("dlhealth.engine.repair.held", noted)
+    return heard
+
+
+def carried_out(patient: Patient, events: list[str]) -> None:
+    with patient.store.locked():
+        carry_out(patient.choose(), patient.look(), patient.store, str(patient.root), patient.look, events.append)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_the_running_machine_stays_up_from_the_first_step_to_the_proof(
+    helps: bool, tmp_path: Path, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Live(Target):
+        def __init__(self, folder: str, mark: str) -> None:
+            super().__init__(folder, mark)
+            self.live = True
+
+    monkeypatch.setattr("dlhealth.engine.repair.Target", Live)
+    patient = Patient(tmp_path, fault("one-bad", low(MoveAside("/etc/one" if helps else "/etc/two"))))
+    look = patient.look
+    monkeypatch.setattr(patient, "look", lambda: (events.append("looked"), look())[1])
+    carried_out(patient, events)
+    prepared, kept, stepped, proved, let_go = events[-5:]
+    assert prepared.startswith("preparing: ")
+    assert stepped.startswith("[1/1] ")
+    assert (kept, proved, let_go) == ("held", "looked", "let go")
+    assert [r.outcome for r in patient.store.ended()] == ["applied" if helps else "rolled-back"]
+
+
+def test_another_root_may_be_switched_off(tmp_path: Path, events: list[str]) -> None:
+    carried_out(Patient(tmp_path, fault("one-bad", low(EDIT))), events)
+    assert "held" not in events
+
+
 @pytest.mark.parametrize(("helps", "outcome"), [(True, "applied"), (False, "rolled-back")])
 def test_across_a_reboot(helps: bool, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     boot = tmp_path / "boot_id"
@@ -238,3 +289,47 @@ def test_across_a_reboot(helps: bool, outcome: str, tmp_path: Path, monkeypatch:
     assert patient.text() == ("good\n" if helps else "bad\n")
     assert (tmp_path / "etc/one").stat().st_mode == mode
     assert confirm_after_reboot(patient.store, str(tmp_path), patient.look) is None
+
+
+def test_a_remedy_that_can_not_be_known_does_not_keep_others_from_being_repaired(tmp_path: Path) -> None:
+    class Gone(NamedTuple):
+        @classmethod
+        def probe(cls, host: Host) -> "Gone":
+            raise Unavailable("nobody can tell")
+
+    blind = fault("a-blind", low(EDIT), stage=Stage.DISK)
+    type(blind).remedies = lambda self, finding, gone: iter(())  # type: ignore[assignment]
+    type(blind).remedies.__annotations__.update(finding=Finding, gone=Gone)
+    repair = Patient(tmp_path, blind, fault("b-two", low(WriteFile("/etc/two", "good\n")), file="/etc/two")).choose()
+    assert [c.finding.id for c in repair.chosen] == ["b-two"]
+    assert [(x.finding.id, x.reason) for x in repair.left] == [("a-blind", "nobody can tell")]
+
+
+def test_what_needs_a_reboot_needs_none_on_a_disk_that_does_not_run(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("one-bad", low(EDIT, Reboot(), reboot=True)))
+    live, disk = patient.choose(), patient.choose(Limits(live=False))
+    assert (live.reboot, disk.reboot) == (True, False)
+    assert live.actions == disk.actions == (EDIT,)
+    assert [c.plan.actions for c in disk.chosen] == [(EDIT,)]
+
+
+def test_the_digest_is_that_of_what_will_be_done(tmp_path: Path) -> None:
+    plan = Patient(tmp_path, fault("one-bad", low(EDIT))).choose()
+    same = Repair(plan.chosen, (), (EditFile("/etc/one", ((1, "bad", "good"),)),))
+    other = Repair(plan.chosen, (), (EditFile("/etc/one", ((1, "bad", "better"),)),))
+    assert plan.digest == same.digest != other.digest
+    assert re.fullmatch("[0-9a-f]{12}", plan.digest)
+    assert (plan.risk, plan.network, Repair((), (), ()).risk) == (Risk.LOW, False, Risk.LOW)
+
+
+def test_what_was_tried_is_left_with_the_way_to_try_it_again(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("one-bad", low(EDIT)))
+    (found,) = patient.look().findings
+    before = frozenset({(found.finding.fingerprint, "do it")})
+    assert [x.reason for x in patient.choose(Limits(tried=before)).left] == [
+        "the same repair did not hold before; to try it again: dlhealth fix one-bad"
+    ]
+    assert patient.choose(Limits(tried=before, wanted=frozenset({"one-bad"}))).actions == (EDIT,)
+    assert [x.reason for x in patient.choose(Limits(given_up=before, wanted=frozenset({"one-bad"}))).left] == [
+        "its repair did not help and was taken back"
+    ]

@@ -1,0 +1,117 @@
+"""What has to be there before the first change: nobody else at work on the packages, and room on the disks. A repair
+that stops half way may leave the machine without a driver, which is worse than most of what is repaired."""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlhealth.actions.base import Target
+
+# What stands above dpkg, as apt does, holds the first for all it does; dpkg holds the second while it works.
+_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
+
+_SPARE = 16 << 20
+"""What a disk must have left beside: for dpkg's own files, logs, and what blocks round up."""
+
+# Building driver 535.261 filled at most 480 MiB of /var/lib/dkms (sources, objects, modules with what debugs them) and
+# then 73 MiB of /lib/modules, looked at all through a "dkms install" on Debian 12. Half as much again, as drivers
+# grow.
+_BUILD = {"/var/lib/dkms": 720 << 20, "/lib/modules": 110 << 20}
+
+_IMAGE = "initrd.img-"
+
+
+def need_dpkg(target: "Target") -> None:
+    """Raises CommandFailed while another program changes packages: apt would wait for it in silence, dpkg fail half way
+    through the plan."""
+    from dlhealth.actions.base import CommandFailed
+
+    for path in _LOCKS:
+        holder = _holder(target, path)
+        if holder:
+            raise CommandFailed(
+                f"{holder} is changing packages (it holds {path}): wait until it has ended, then try again"
+            )
+
+
+def need_room(target: "Target", path: str, size: int, what: str) -> None:
+    """Count on free bytes where `path` is, beside what the other steps of the plan count on there. Raises CommandFailed
+    where they are not free. The same `what` again is the same room."""
+    from dlhealth.actions.base import CommandFailed
+
+    fd = _open_folder(target, path)
+    try:
+        disk, status = os.fstat(fd).st_dev, os.fstatvfs(fd)
+    finally:
+        os.close(fd)
+    wanted = target.wanted.setdefault(disk, {})
+    wanted[f"{what} in {path}"] = max(size, wanted.get(f"{what} in {path}", 0))
+    free = status.f_bfree * status.f_frsize  # also what is reserved for root, who does all this
+    needed = sum(wanted.values()) + _SPARE
+    if free < needed:
+        hint = "apt-get autoremove --purge takes old kernels away" if path == "/boot" else "apt-get clean may help"
+        raise CommandFailed(
+            f"{path} has {free >> 20} MiB free, and {' and '.join(sorted(wanted))} may take {-(-needed >> 20)} MiB: "
+            f"make room there first ({hint})"
+        )
+
+
+def need_room_to_build(target: "Target") -> None:
+    """For a DKMS build of the driver."""
+    for path, size in _BUILD.items():
+        need_room(target, path, size, "a DKMS build")
+
+
+def images(target: "Target", kernel: str) -> dict[str, int]:
+    """Bytes of the initramfs of one kernel, or of each with "all", by name."""
+    names = [n for n in target.names("/boot") if n.startswith(_IMAGE) and kernel in ("all", n.removeprefix(_IMAGE))]
+    return {name: target.root.stat(f"/boot/{name}", follow=True).st_size for name in names}
+
+
+def need_room_for_images(target: "Target", kernel: str) -> None:
+    """For the new initramfs of one kernel, or of each with "all", one after the other: it is written whole beside the
+    old one (mkinitramfs -o …new). A quarter more, as it may get modules that the old one had not."""
+    largest = max(images(target, kernel).values(), default=0)
+    if largest:
+        need_room(target, "/boot", largest + largest // 4, "a new initramfs")
+
+
+def _open_folder(target: "Target", path: str) -> int:
+    """The folder, or the nearest one above it that is there: it will be made on that disk."""
+    while path != "/":
+        try:
+            return target.root.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            path = os.path.dirname(path)
+    return target.root.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _holder(target: "Target", path: str) -> str:
+    """The program that holds a lock as dpkg and apt do, "" where nobody does. Only asked: taking it, if only for a
+    moment, could make another one fail."""
+    import fcntl
+    from struct import pack, unpack
+
+    layout = "hhqqi"  # struct flock, fcntl(2)
+    try:
+        fd = target.root.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        answer = fcntl.fcntl(fd, fcntl.F_GETLK, pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(fd)
+    kind, _, _, _, pid = unpack(layout, answer)
+    if kind == fcntl.F_UNLCK:
+        return ""
+    return f"{_name(pid)} (process {pid})" if pid > 0 else "another program"  # of another container, it has no number
+
+
+def _name(pid: int) -> str:
+    from dlhealth.host.change import NotChangeable, get_state
+    from dlhealth.host.path import Root
+
+    try:  # of the machine that dlhealth runs on, whichever root it changes
+        return get_state(Root("/"), f"/proc/{pid}/comm").content.decode(errors="replace").strip() or "a program"
+    except (OSError, NotChangeable):
+        return "a program"

@@ -1,0 +1,266 @@
+"""Before the first change: nobody else at work on the packages, and room on every disk that the plan will fill."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dlhealth.actions import (
+    AptInstall,
+    AptPurgeReinstall,
+    AptRemove,
+    AptUnhold,
+    DkmsBuild,
+    DpkgConfigure,
+    UpdateInitramfs,
+)
+from dlhealth.actions.base import CommandFailed, Step
+from dlhealth.actions.packages import POOL
+from tests.unit.stand_in_root import StandInRoot
+
+pytestmark = pytest.mark.real_programs  # the stand-ins
+
+DRIVER = {"nvidia-kernel-dkms": "535.1-1 ii ", "libcuda1": "535.1-1 ii "}
+OF_PACKAGES: list[Step] = [
+    AptInstall(("libcuda1",)),
+    AptRemove(("libcuda1",)),
+    AptRemove(("libcuda1",), purge=True),
+    AptPurgeReinstall(("libcuda1",)),
+    AptUnhold(("libcuda1",)),
+    DpkgConfigure(),
+]
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "r+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+Free = Callable[..., None]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
+    made = StandInRoot(tmp_path, monkeypatch)
+    made.packages(DRIVER)
+    for folder in (POOL, "/boot", "/usr", "/lib/modules", "/var/lib/dkms", "/var/cache/apt/archives"):
+        (made.folder / folder.strip("/")).mkdir(parents=True, exist_ok=True)
+    for name in DRIVER:
+        made.file(f"{POOL}/{name}_535.1-1_amd64.deb")
+    return made
+
+
+@pytest.fixture
+def free(root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> Free:
+    """Say how many MiB are free in folders; each that is named is a disk of its own."""
+
+    real = os.fstat
+
+    def say(**folders: int) -> None:
+        by_path = {str(root.folder / name.replace("_", "/")): mib for name, mib in folders.items()}
+
+        def statvfs(fd: int) -> object:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            return SimpleNamespace(f_frsize=4096, f_bfree=by_path.get(path, 1 << 20) * 256, f_bavail=0)
+
+        def fstat(fd: int) -> object:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            return SimpleNamespace(st_dev=path) if path in by_path else real(fd)
+
+        monkeypatch.setattr(os, "fstatvfs", statvfs)
+        monkeypatch.setattr(os, "fstat", fstat)
+
+    return say
+
+
+def image(root: StandInRoot, kernel: str, mib: int) -> None:
+    """A sparse one."""
+    with root.file(f"/boot/initrd.img-{kernel}").open("r+b") as file:
+        file.truncate(mib << 20)
+
+
+class TestLock:
+    """dpkg's lock, and apt's."""
+
+    @pytest.mark.parametrize("name", ["lock", "lock-frontend"])
+    @pytest.mark.parametrize("action", OF_PACKAGES, ids=lambda a: a.summary())
+    def test_nothing_is_begun_while_another_program_changes_packages(
+        self, root: StandInRoot, name: str, action: Step
+    ) -> None:
+        lock = root.file(f"/var/lib/dpkg/{name}")
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"held\n"
+            comm = Path(f"/proc/{other.pid}/comm").read_text().strip()
+            with pytest.raises(CommandFailed) as refusal:
+                action.prepare(root.target)
+            assert str(refusal.value) == (
+                f"{comm} (process {other.pid}) is changing packages (it holds /var/lib/dpkg/{name}): wait until it has "
+                f"ended, then try again"
+            )
+            assert root.runs == []
+            assert other.stdin
+            other.stdin.close()
+            other.wait()
+        action.prepare(root.target)
+
+    def test_a_lock_that_is_only_there_is_free_and_is_not_taken(self, root: StandInRoot) -> None:
+        lock = root.file("/var/lib/dpkg/lock")
+        AptUnhold(("libcuda1",)).prepare(root.target)
+        script = f"import fcntl; fcntl.lockf(open({str(lock)!r}, 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+    def test_a_holder_that_can_not_be_seen_holds_it_too(
+        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of another container: the kernel gives no number."""
+        root.file("/var/lib/dpkg/lock")
+        real = fcntl.fcntl
+
+        def answer(fd: int, command: int, argument: bytes) -> bytes:
+            from struct import pack
+
+            return pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0) if command == fcntl.F_GETLK else real(fd, command, argument)
+
+        monkeypatch.setattr(fcntl, "fcntl", answer)
+        with pytest.raises(CommandFailed, match=r"^another program is changing packages"):
+            AptUnhold(("libcuda1",)).prepare(root.target)
+
+
+class TestBoot:
+    """A new initramfs is written beside the old one."""
+
+    def test_without_room_for_a_second_one_none_is_rebuilt(self, root: StandInRoot, free: Free) -> None:
+        image(root, "6.1", 40)
+        image(root, "6.12", 80)
+        free(boot=100)
+        UpdateInitramfs("6.1").prepare(root.target)
+        with pytest.raises(CommandFailed) as refusal:
+            UpdateInitramfs("all").prepare(root.target)
+        assert str(refusal.value) == (
+            "/boot has 100 MiB free, and a new initramfs in /boot may take 116 MiB: make room there first "
+            "(apt-get autoremove --purge takes old kernels away)"
+        )
+        assert root.all_runs == []
+
+    def test_one_after_the_other_takes_the_room_of_the_largest(self, root: StandInRoot, free: Free) -> None:
+        image(root, "6.1", 40)
+        image(root, "6.12", 40)
+        free(boot=70)
+        target = root.target
+        for action in (UpdateInitramfs("6.1"), UpdateInitramfs("6.12"), UpdateInitramfs("6.12")):
+            action.prepare(target)
+
+    def test_the_copies_for_an_undo_need_room_too(self, root: StandInRoot, free: Free) -> None:
+        image(root, "6.1", 40)
+        (root.folder / "var/lib/dlhealth/kept").mkdir()
+        free(var_lib_dlhealth_kept=50)
+        with pytest.raises(CommandFailed, match=r"^/var/lib/dlhealth/kept has 50 MiB free, .* may take 56 MiB"):
+            UpdateInitramfs("all").prepare(root.target)
+
+    @pytest.mark.parametrize(
+        "action", [AptInstall(("libcuda1",)), AptRemove(("nvidia-kernel-dkms",)), AptPurgeReinstall(("libcuda1",))]
+    )
+    def test_packages_of_the_driver_rebuild_it_too(self, root: StandInRoot, free: Free, action: Step) -> None:
+        image(root, "6.1", 40)
+        free(boot=40)
+        with pytest.raises(CommandFailed, match=r"^/boot has 40 MiB free"):
+            action.prepare(root.target)
+        assert root.database["packages"] == DRIVER
+
+    def test_other_packages_do_not(self, root: StandInRoot, free: Free) -> None:
+        image(root, "6.1", 40)
+        free(boot=0)
+        AptInstall(("nvtop",)).prepare(root.target)
+
+
+class TestBuild:
+    """What DKMS fills."""
+
+    @pytest.mark.parametrize("folder", ["var_lib_dkms", "lib_modules"])
+    @pytest.mark.parametrize(
+        "action",
+        [
+            DkmsBuild("nvidia", "535.1", "6.1"),
+            AptInstall(("nvidia-kernel-dkms",)),
+            AptInstall(("linux-headers-amd64",)),
+            AptPurgeReinstall(("nvidia-kernel-dkms",)),
+        ],
+        ids=lambda a: a.summary() if isinstance(a, tuple) else a,
+    )
+    def test_without_room_none_is_begun(self, root: StandInRoot, free: Free, action: Step, folder: str) -> None:
+        free(**{folder: 100})
+        with pytest.raises(CommandFailed, match=rf"^/{folder.replace('_', '/')} has 100 MiB free, and a DKMS build in"):
+            action.prepare(root.target)
+        assert not [run for run in root.runs if run[0] == "dkms" or "--download-only" in run]
+
+    def test_an_interrupted_dpkg_builds_what_it_configures(self, root: StandInRoot, free: Free) -> None:
+        free(var_lib_dkms=100)
+        DpkgConfigure().prepare(root.target)
+        root.change(packages={**DRIVER, "nvidia-kernel-dkms": "535.1-1 iU "})
+        with pytest.raises(CommandFailed, match=r"a DKMS build"):
+            DpkgConfigure().prepare(root.target)
+
+    def test_a_folder_that_is_not_there_yet_will_be_on_the_disk_of_the_one_above(
+        self, root: StandInRoot, free: Free
+    ) -> None:
+        (root.folder / "var/lib/dkms").rmdir()
+        free(var_lib=100)
+        with pytest.raises(CommandFailed, match=r"^/var/lib/dkms has 100 MiB free"):
+            DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+
+
+class TestUnpack:
+    """What is in the packages."""
+
+    def shown(self, root: StandInRoot, *sizes: tuple[str, str, int]) -> None:
+        text = "\\n".join(f"Package: {n}\\nVersion: {v}\\nInstalled-Size: {mib << 10}\\n" for n, v, mib in sizes)
+        root.program("apt-cache", f"printf '{text}'")
+
+    def test_what_comes_needs_room(self, root: StandInRoot, free: Free) -> None:
+        self.shown(root, ("cuda", "9-1", 300), ("nvtop", "9-1", 100))
+        action = AptInstall(("cuda", "nvtop"))
+        free(usr=716)
+        action.prepare(root.target)
+        free(usr=715)
+        root.forget()
+        with pytest.raises(
+            CommandFailed, match=r"^/usr has 715 MiB free, and unpacking cuda nvtop in /usr may take 716 MiB"
+        ):
+            action.prepare(root.target)
+        assert [run[0] for run in root.runs] == ["apt-get", "apt-cache"]  # nothing was fetched
+
+    def test_what_goes_makes_room_but_not_before_the_new_one_is_there(self, root: StandInRoot, free: Free) -> None:
+        self.shown(root, ("libcuda1", "9-1", 110), ("libcuda1", "535.1-1", 100))
+        free(usr=136)
+        AptInstall(("libcuda1",)).prepare(root.target)
+        free(usr=135)
+        with pytest.raises(CommandFailed, match=r"unpacking libcuda1"):
+            AptInstall(("libcuda1",)).prepare(root.target)
+
+    def test_what_apt_does_not_tell_is_not_guessed(self, root: StandInRoot, free: Free) -> None:
+        free(usr=20)
+        AptInstall(("nvtop",)).prepare(root.target)
+
+
+def test_what_the_steps_of_a_plan_need_of_one_disk_is_added_up(root: StandInRoot, free: Free) -> None:
+    image(root, "6.1", 40)
+    for folder in ("lib/modules", "var/lib/dkms"):
+        (root.folder / folder).rmdir()
+    shutil.rmtree(root.folder / "var/lib/dlhealth")
+    free(lib=1000, var_lib=720 + 16)
+    target = root.target
+    DkmsBuild("nvidia", "535.1", "6.1").prepare(target)
+    DkmsBuild("nvidia", "535.1", "6.1").prepare(target)
+    with pytest.raises(CommandFailed) as refusal:
+        UpdateInitramfs("all").prepare(target)
+    assert "a DKMS build in /var/lib/dkms and copies for an undo of" in str(refusal.value)
