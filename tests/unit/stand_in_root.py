@@ -152,8 +152,6 @@ class StandInRoot:
         self.database = {**empty, "packages": installed, **more}
         for name in ("apt-get", "apt-mark", "dpkg", "dpkg-query"):
             self._write(self.inside / name, PACKAGES.format(python=sys.executable, log=str(self._log)))
-        self.program("cp", 'exec /bin/cp -p "$IN_ROOT$2" "$IN_ROOT$3"')
-        self.program("sync")
         # "cd" within the root, and its programs.
         inside = shlex.quote(str(self.inside))
         self.program(
