@@ -316,7 +316,7 @@ def test_what_took_the_place_since_is_kept(tmp_path: Path, count: Count) -> None
 
 def test_a_signal_is_heard_between_two_steps_and_all_is_taken_back(tmp_path: Path) -> None:
     make(tmp_path)
-    before = snapshot(tmp_path)
+    before, handler = snapshot(tmp_path), signal.getsignal(signal.SIGINT)
     store, target = Store(str(tmp_path)), Target(str(tmp_path), "abc")
 
     def progress(text: str) -> None:
@@ -327,7 +327,7 @@ def test_a_signal_is_heard_between_two_steps_and_all_is_taken_back(tmp_path: Pat
         ended = apply(store, target, "abc", ACTIONS, {}, lambda: None, False, progress)
     assert (ended.outcome, ended.said) == ("rolled-back", ("stopped by SIGINT",))
     assert snapshot(tmp_path) == before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_file_that_changes_meanwhile_is_not_overwritten(tmp_path: Path, count: Count) -> None:

@@ -42,7 +42,7 @@ watch.Watcher([log], Files(given["base"] + "/root"), given["base"] + "/state", t
 XID = "NVRM: Xid (PCI:0000:%02x:00): %d, pid=1"
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 5.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (answer := what()):
         assert time.monotonic() < deadline, "it did not happen"
