@@ -32,15 +32,14 @@ else:
             for number, field in enumerate(fields):
                 namespace[field] = property(itemgetter(number))
             namespace |= {"__slots__": (), "_fields": fields, "_field_defaults": defaults, "__match_args__": fields}
-            namespace |= {
-                n: v
-                for n, v in vars(_Record).items()
-                if n not in namespace and n not in ("__module__", "__doc__", "__dict__")
-            }
-            return type(name, (tuple,), namespace)
+            return type(name, (_Record,), namespace)
 
-    class _Record:
+    class _Record(tuple):
         """The methods of every record."""
+
+        __slots__ = ()
+        _fields: tuple[str, ...]
+        _field_defaults: dict[str, Any]
 
         def __new__(cls, *values: Any, **named: Any) -> Any:
             fields = cls._fields

@@ -5,7 +5,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 from dlhealth.engine.rule import Rule
@@ -74,12 +74,10 @@ def _imported(name: str, path: str) -> ModuleType:
     """A module whose place is known; searching all of sys.path for it costs as much as running it."""
     if name in sys.modules:
         return sys.modules[name]
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} can't be imported")
-    module = sys.modules[name] = module_from_spec(spec)
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = path
     try:
-        spec.loader.exec_module(module)
+        SourceFileLoader(name, path).exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
