@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
-from dlhealth.testing import Machine
+from dlhealth.testing import Machine, logs
 
 # Here, and not in a conftest.py of its own: the process that prints what workers of pytest-xdist found loads no other.
 pytest_plugins = ("tests.crash.table",)
@@ -25,6 +25,8 @@ pytest_plugins = ("tests.crash.table",)
 # How long one example takes says more of the machine that runs the tests than of the code.
 settings.register_profile("dlhealth", deadline=None)
 settings.load_profile("dlhealth")
+
+WriteJournal = Callable[[Path, Sequence[Sequence[logs.Entry]]], None]
 
 # What a diagnosis of a folder may start: a reader of foreign journals, nothing else.
 ALLOWED_PROGRAMS = ("journalctl",)
@@ -83,3 +85,11 @@ def examine(tmp_path: Path, rules: tuple[Rule, ...]) -> Callable[..., Diagnosis]
 def program(*argv: str) -> str:
     """What a real program prints."""
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def write_journal() -> WriteJournal:
+    """Makes a real journal below a root."""
+    if not os.path.exists(logs.JOURNAL_REMOTE):
+        pytest.skip("needs systemd-journal-remote")
+    return logs.write_journal

@@ -13,6 +13,7 @@ BEGIN = 1795158000.0
 """When the machines of tests were started: 2026-11-20 07:00 UTC."""
 
 BOOT = "0123456789abcdef0123456789abcdef"
+JOURNAL_REMOTE = "/lib/systemd/systemd-journal-remote"
 
 _SERVICES = {"lightdm": "lightdm", "gdm": "gdm-password", "sddm": "sddm"}
 _IDENTIFIERS = {"lightdm": "lightdm", "gdm": "gdm-password]", "sddm": "sddm-helper"}
@@ -95,7 +96,7 @@ def write_journal(root: "Path", boots: Sequence[Sequence[Entry]]) -> None:
     exported = root / "export"
     exported.write_bytes(b"".join(block for _, block in sorted(blocks)))
     subprocess.run(
-        ["/lib/systemd/systemd-journal-remote", "-o", str(folder / "system.journal"), str(exported)],
+        [JOURNAL_REMOTE, "-o", str(folder / "system.journal"), str(exported)],
         check=True,
         capture_output=True,
     )

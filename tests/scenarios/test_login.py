@@ -14,6 +14,7 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
 from dlhealth.testing import Machine, logs
+from tests.conftest import WriteJournal
 
 LOOP = "login-loop-unexplained"
 FULL = "login-loop-disk-full"
@@ -88,10 +89,12 @@ def test_a_driver_that_was_upgraded_explains_gnomes_loop(examine: Callable[..., 
     assert {name for (name, _), by in found.items() if not by} == {mismatch}
 
 
-def test_a_real_journal_is_judged_as_text_is(tmp_path: Path, rules: tuple[Rule, ...]) -> None:
+def test_a_real_journal_is_judged_as_text_is(
+    tmp_path: Path, rules: tuple[Rule, ...], write_journal: WriteJournal
+) -> None:
     Machine.debian12().build(tmp_path)
     tries = [e for n in range(4) for e in logs.session("alice", 100 + 60 * n, 2, "gdm", n + 1)]
-    logs.write_journal(tmp_path, [[logs.Entry(0, "kernel", "Linux version 6.1.0")], tries])
+    write_journal(tmp_path, [[logs.Entry(0, "kernel", "Linux version 6.1.0")], tries])
     found = diagnose(rules, Facts(RootHost(str(tmp_path)), Options()))
     assert [d.finding.subject for d in found.findings if d.finding.id == LOOP] == ["user:alice"]
 

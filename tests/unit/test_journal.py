@@ -19,6 +19,7 @@ from dlhealth.probes.journal import (
     parse_log_line,
 )
 from dlhealth.testing import Machine, logs
+from tests.conftest import WriteJournal
 
 NOV_23 = 1795417200.0  # 2026-11-23 07:00:00 UTC
 XID = "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
@@ -34,8 +35,8 @@ def line(text: str) -> Line:
     return parsed
 
 
-def test_a_real_journal_of_two_boots(tmp_path: Path) -> None:
-    logs.write_journal(
+def test_a_real_journal_of_two_boots(tmp_path: Path, write_journal: WriteJournal) -> None:
+    write_journal(
         tmp_path,
         [
             [logs.Entry(0, "kernel", "Linux version 6.1.0"), logs.Entry(50, "kernel", XID)],
@@ -62,9 +63,11 @@ def test_a_journal_that_is_damaged_does_not_hide_the_text_logs(tmp_path: Path) -
     assert [x.text for x in journal(tmp_path).kernel("Xid")] == [XID]
 
 
-def test_a_volatile_journal_begins_with_this_boot_and_the_text_logs_have_what_was_before(tmp_path: Path) -> None:
+def test_a_volatile_journal_begins_with_this_boot_and_the_text_logs_have_what_was_before(
+    tmp_path: Path, write_journal: WriteJournal
+) -> None:
     Machine().says("kernel", XID, -86400.0).build(tmp_path)
-    logs.write_journal(tmp_path, [[logs.Entry(0, "kernel", "Linux version 6.1.0")]])
+    write_journal(tmp_path, [[logs.Entry(0, "kernel", "Linux version 6.1.0")]])
     (tmp_path / "run/log").mkdir(parents=True)
     shutil.move(tmp_path / "var/log/journal", tmp_path / "run/log/journal")
     found = journal(tmp_path)

@@ -132,7 +132,10 @@ def test_devices_listens_to_the_kernel_and_to_nobody_else() -> None:
 
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15) as forger:
         message = b"add@/module/nvidia\0ACTION=add\0DEVPATH=/module/nvidia\0SUBSYSTEM=module\0"
-        forger.sendto(message, (devices._socket.getsockname()[0], 0))
+        try:
+            forger.sendto(message, (devices._socket.getsockname()[0], 0))
+        except PermissionError:
+            pytest.skip("nobody may forge device events here")
     assert readable(devices, 2), "it did not arrive, so this proves nothing"
     assert list(devices.read()) == []
 
