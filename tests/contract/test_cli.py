@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 import pytest
+from pytest_mock import MockerFixture
 
 from dlhealth.cli import COMMANDS, Status, commands, common, run
 from dlhealth.cli.progress import in_words
@@ -254,11 +255,8 @@ def test_a_defect_is_one_clear_message(
     assert "Traceback" not in captured.err
 
 
-def test_an_interrupt_is_quiet(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("dlhealth.report.terminal.render", interrupted)
+def test_an_interrupt_is_quiet(root: Path, mocker: MockerFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    mocker.patch("dlhealth.report.terminal.render", side_effect=KeyboardInterrupt)
     assert run(["doctor", "--root", str(root)]) == Status.INTERRUPTED
     assert capsys.readouterr() == ("", "")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pytest_mock import MockerFixture
 
 from dlhealth.cli import run
 from dlhealth.testing import Machine
@@ -139,11 +140,8 @@ def test_a_layer_and_a_rule_of_another(dlhealth: Run, root: Path) -> None:
     assert not (root / "home/alice/.Xauthority").exists()
 
 
-def test_a_defect_after_a_repair_does_not_deny_it(dlhealth: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: object) -> None:
-        raise KeyError("a defect")
-
-    monkeypatch.setattr("dlhealth.report.repairs.render_ended", broken)
+def test_a_defect_after_a_repair_does_not_deny_it(dlhealth: Run, root: Path, mocker: MockerFixture) -> None:
+    mocker.patch("dlhealth.report.repairs.render_ended", side_effect=KeyError("a defect"))
     done = dlhealth("fix", "--root", str(root), "--yes")
     assert done.returncode == 70
     assert "nothing was changed" not in done.stderr

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 import dlhealth.txn
 from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
@@ -275,7 +276,7 @@ def test_two_changes_of_one_path_build_on_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crossing", [False, True])
-def test_whatever_is_moved_aside_comes_back(tmp_path: Path, crossing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_is_moved_aside_comes_back(tmp_path: Path, crossing: bool, mocker: MockerFixture) -> None:
     make(tmp_path)
     big = tmp_path / "usr/local/libcudnn.so.8"
     with big.open("wb") as file:
@@ -285,11 +286,7 @@ def test_whatever_is_moved_aside_comes_back(tmp_path: Path, crossing: bool, monk
     (tmp_path / "usr/local/tree/deep/file").write_text("x")
     paths = ["/usr/local/libcudnn.so.8", "/usr/local/cuda", "/etc/X11/xorg.conf"]
     if crossing:
-
-        def other_file_system(*arguments: object) -> None:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-        monkeypatch.setattr("dlhealth.actions.base.move", other_file_system)
+        mocker.patch("dlhealth.actions.base.move", side_effect=OSError(errno.EXDEV, "Invalid cross-device link"))
     else:
         paths.append("/usr/local/tree")
     before = snapshot(tmp_path)

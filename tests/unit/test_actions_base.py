@@ -7,6 +7,7 @@ import pwd
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 from dlhealth.actions import (
     AptInstall,
@@ -37,12 +38,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
     return StandInRoot(tmp_path, monkeypatch)
 
 
-def other_file_system(*arguments: object) -> None:
-    raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-
-def disk_failed(*arguments: object) -> None:
-    raise OSError(errno.EIO, "Input/output error")
+OTHER_FILE_SYSTEM = OSError(errno.EXDEV, "Invalid cross-device link")
+DISK_FAILED = OSError(errno.EIO, "Input/output error")
 
 
 class TestCommand:
@@ -192,20 +189,18 @@ class TestKept:
         assert self.kept(root) == [name]
         assert (root.folder / "var/lib/dlhealth/kept" / name).read_text() == "whole"
 
-    def test_a_folder_is_not_copied_to_another_file_system(
-        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_folder_is_not_copied_to_another_file_system(self, root: StandInRoot, mocker: MockerFixture) -> None:
         root.file("/usr/local/cuda/version.txt", "8.0")
-        monkeypatch.setattr("dlhealth.actions.base.move", other_file_system)
+        mocker.patch("dlhealth.actions.base.move", side_effect=OTHER_FILE_SYSTEM)
         with pytest.raises(OSError, match=r"cross-device"):
             root.target.set_aside("/usr/local/cuda")
         assert (root.folder / "usr/local/cuda/version.txt").read_text() == "8.0"
         assert self.kept(root) == []
 
-    def test_a_disk_that_fails_is_told(self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disk_that_fails_is_told(self, root: StandInRoot, mocker: MockerFixture) -> None:
         root.file("/one", "1")
         root.target.set_aside("/one")
-        monkeypatch.setattr("dlhealth.actions.base.move", disk_failed)
+        mocker.patch("dlhealth.actions.base.move", side_effect=DISK_FAILED)
         with pytest.raises(OSError, match=r"Input/output"):
             root.target.bring_back("/one")
         assert len(self.kept(root)) == 1
@@ -234,10 +229,8 @@ class TestShared:
         root.target.settle("/pool/one.deb")
         assert (root.folder / "pool/one.deb").samefile(one)
 
-    def test_on_another_file_system_it_is_a_copy(
-        self, root: StandInRoot, one: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(os, "link", lambda *names, **folders: other_file_system())
+    def test_on_another_file_system_it_is_a_copy(self, root: StandInRoot, one: Path, mocker: MockerFixture) -> None:
+        mocker.patch("os.link", side_effect=OTHER_FILE_SYSTEM)
         one.chmod(0o640)
         root.target.share("/cache/one.deb", "/pool")
         copy = root.folder / "pool/one.deb"
@@ -245,8 +238,8 @@ class TestShared:
         assert (copy.read_text(), copy.stat().st_mode & 0o777) == ("deb", 0o640)
         assert root.target.names("/pool") == ["one.deb"]
 
-    def test_a_disk_that_fails_is_told(self, root: StandInRoot, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "link", lambda *names, **folders: disk_failed())
+    def test_a_disk_that_fails_is_told(self, root: StandInRoot, one: Path, mocker: MockerFixture) -> None:
+        mocker.patch("os.link", side_effect=DISK_FAILED)
         with pytest.raises(OSError, match="Input/output error"):
             root.target.share("/cache/one.deb", "/pool")
         assert root.target.names("/pool") == []

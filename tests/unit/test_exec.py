@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dlhealth.host.exec import OUTPUT_LIMIT, find_program, held, run
@@ -61,9 +62,9 @@ class TestHeld:
         """Nobody waits for a child of a process that was killed: it may be left as a zombie."""
         for _ in range(100):
             try:
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
                     return True
-            except (FileNotFoundError, ProcessLookupError):
+            except psutil.NoSuchProcess:
                 return True
             time.sleep(0.05)
         return False
@@ -73,33 +74,33 @@ class TestHeld:
         with held(["sh", "-c", f"echo $$ > {noted}; exec cat"], 20) as runs:
             assert runs
             pid = int(noted.read_text())
-            assert os.path.exists(f"/proc/{pid}")
-        assert not os.path.exists(f"/proc/{pid}")
+            assert psutil.pid_exists(pid)
+        assert not psutil.pid_exists(pid)
 
     def test_it_ends_with_an_exception_too(self, tmp_path: Path) -> None:
         noted = tmp_path / "pid"
         with pytest.raises(KeyError), held(["sh", "-c", f"echo $$ > {noted}; exec cat"], 20):
             raise KeyError
-        assert not os.path.exists(f"/proc/{int(noted.read_text())}")
+        assert not psutil.pid_exists(int(noted.read_text()))
 
     @pytest.mark.parametrize(
         "argv", [["no-such-program"], ["sh", "-c", "echo Failed to inhibit >&2; exit 1"], ["true"], ["sleep", "60"]]
     )
     def test_what_does_not_run_is_no_error(self, argv: list[str]) -> None:
-        started, open_before = time.monotonic(), os.listdir("/proc/self/fd")
+        started, open_before = time.monotonic(), psutil.Process().num_fds()
         with held(argv, 0.3) as runs:
             assert not runs
         assert time.monotonic() - started < 5
-        assert len(os.listdir("/proc/self/fd")) == len(open_before)
+        assert psutil.Process().num_fds() == open_before
 
     def test_what_can_not_be_started_is_no_error(self, tmp_path: Path) -> None:
         broken = tmp_path / "broken"
         broken.write_text("no program")
         broken.chmod(0o755)
-        open_before = os.listdir("/proc/self/fd")
+        open_before = psutil.Process().num_fds()
         with held([str(broken)], 5) as runs:
             assert not runs
-        assert len(os.listdir("/proc/self/fd")) == len(open_before)
+        assert psutil.Process().num_fds() == open_before
 
     def test_it_ends_when_its_starter_is_killed_though_another_program_lives_on(self, tmp_path: Path) -> None:
         noted, other = tmp_path / "pid", tmp_path / "other"
