@@ -179,7 +179,7 @@ def test_compatible_subjects(one: str, other: str, expected: bool) -> None:
 
 def test_order_is_roots_then_severity_then_stage_then_name(facts: Facts) -> None:
     rules = [
-        make("late", stage=Stage.ENVIRONMENT, explains=("effect",)),
+        make("a-later", stage=Stage.ENVIRONMENT, explains=("effect",)),
         make("b-early", stage=Stage.DISK),
         make("a-early", stage=Stage.DISK),
         make("warning", severity=Severity.WARNING, stage=Stage.DISK),
@@ -188,7 +188,7 @@ def test_order_is_roots_then_severity_then_stage_then_name(facts: Facts) -> None
     assert [d.finding.id for d in diagnose(rules, facts).findings] == [
         "a-early",
         "b-early",
-        "late",
+        "a-later",
         "warning",
         "effect",
     ]

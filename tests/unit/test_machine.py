@@ -35,6 +35,10 @@ def test_a_machine_with_a_gpu(tmp_path: Path) -> None:
     }
 
 
+def test_the_toolkits_of_a_machine(tmp_path: Path) -> None:
+    assert described(Machine.debian12_gpu().cuda_toolkit("12.2"), tmp_path)["cuda"] == ["12.2"]
+
+
 def test_a_machine_without_one(tmp_path: Path) -> None:
     told = described(Machine.debian12(), tmp_path)
     nothing = {"loaded": None, "on_disk": None, "libraries": None}

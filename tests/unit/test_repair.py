@@ -171,6 +171,30 @@ def test_plans_that_disagree_about_a_file_go_one_after_the_other(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "together"),
+    [
+        (((2, "bad", "better"),), True),
+        (((1, "bad", "good"), (2, "bad", None)), True),
+        (((1, "bad", "better"),), False),
+        (((2, "bad", "good"), (1, "bad", None)), False),
+    ],
+)
+def test_edits_of_one_file_go_together_unless_they_make_different_things_of_a_line(
+    changes: tuple[tuple[int, str, str | None], ...], together: bool, tmp_path: Path
+) -> None:
+    patient = Patient(
+        tmp_path, fault("a-bad", low(EDIT)), fault("b-bad", low(EditFile("/etc/one", changes), network=True))
+    )
+    (tmp_path / "etc/one").write_text("bad\nbad\n")
+    repair = patient.choose()
+    assert [c.finding.id for c in repair.chosen] == ["a-bad", "b-bad"][: 1 + together]
+    assert repair.actions == (
+        (EditFile("/etc/one", tuple(dict.fromkeys((*EDIT.changes, *changes)))),) if together else (EDIT,)
+    )
+    assert repair.network == together
+
+
 def test_only_what_dlhealth_writes_itself_can_disagree(tmp_path: Path) -> None:
     one, two = SetAlternative("cc", "/usr/bin/gcc-12"), SetAlternative("c++", "/usr/bin/gcc-12")
     patient = Patient(tmp_path, fault("a-bad", low(one)), fault("b-bad", low(two)))
