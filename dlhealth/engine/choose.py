@@ -93,12 +93,17 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     for finding in _to_repair(diagnosis, rules, limits.wanted):
         try:
             ladder = [_for_target(p, limits.live) for p in plans(rules[finding.id], finding, facts.call)]
+            plan, reason = _mildest(finding, ladder, limits)
+            by_hand = tuple(a.summary() for a in ladder[0].actions) if ladder else ()
         except Unavailable as problem:
             left.append(Left(finding, str(problem), ()))
             continue
-        plan, reason = _mildest(finding, ladder, limits)
+        except Exception as error:  # a rule's defect must not keep what the others found from being repaired
+            reason = f"the rule {finding.id} has a defect: remedies: {type(error).__name__}: {error}"
+            left.append(Left(finding, reason, ()))
+            continue
         if plan is None:
-            left.append(Left(finding, reason, tuple(a.summary() for a in ladder[0].actions) if ladder else ()))
+            left.append(Left(finding, reason, by_hand))
         elif _agrees(plan, taken):
             chosen.append(Chosen(finding, plan))
             for action in filter(changed_path, plan.actions):

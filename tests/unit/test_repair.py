@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -102,6 +102,29 @@ def test_the_mildest_plan_that_is_allowed_is_chosen(tmp_path: Path) -> None:
     assert [(x.finding.id, x.reason, x.by_hand) for x in left] == [
         ("one-bad", "a person has to do this", ("Ask the owner",))
     ]
+
+
+@pytest.mark.parametrize(
+    ("ladder", "defect"),
+    [
+        (None, "TypeError"),
+        ([None], "AttributeError: 'NoneType' object has no attribute 'actions'"),
+        ([low(cast(Action, "rm"))], "AttributeError: 'str' object has no attribute 'summary'"),
+    ],
+)
+def test_a_rule_that_cannot_say_how_is_named_and_the_others_are_repaired(
+    tmp_path: Path, ladder: Any, defect: str
+) -> None:
+    broken = fault("broken")
+    broken.remedies = lambda finding: ladder
+    patient = Patient(tmp_path, broken, fault("one-bad", low(EDIT)))
+    repair = patient.choose()
+    assert [c.finding.id for c in repair.chosen] == ["one-bad"]
+    (left,) = repair.left
+    assert left.finding.id == "broken"
+    assert left.reason.startswith("the rule broken has a defect: remedies: ")
+    assert defect in left.reason
+    assert patient.repair() == ("applied", ())
 
 
 @pytest.mark.parametrize(
@@ -307,7 +330,10 @@ def test_across_a_reboot(helps: bool, outcome: str, tmp_path: Path, monkeypatch:
     with patient.store.locked():
         assert confirm_after_reboot(patient.store, str(tmp_path), patient.look) is None
         boot.write_text("second\n")
-        ended = confirm_after_reboot(patient.store, str(tmp_path), patient.look)
+        if helps:
+            assert confirm_after_reboot(patient.store, str(tmp_path), patient.look, lambda: False) is None
+            assert patient.store.current(), "what is not sure yet goes on waiting"
+        ended = confirm_after_reboot(patient.store, str(tmp_path), patient.look, lambda: helps)
     assert ended
     assert ended.outcome == outcome
     assert patient.text() == ("good\n" if helps else "bad\n")
