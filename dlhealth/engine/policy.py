@@ -51,6 +51,7 @@ class Verdict(str, Enum):
 
     DO = "do"
     ASK = "ask"
+    LATER = "later"
     NEVER = "never"
 
 

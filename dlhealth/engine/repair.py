@@ -69,13 +69,16 @@ _INHIBIT_SECONDS = 5.0
 """logind answers at once; where nobody answers, the repair goes on without."""
 
 
-def confirm_after_reboot(store: Store, folder: str, look: Look) -> Ended | None:
-    """Judge a repair that waited for the reboot which has happened; None when there is none."""
+def confirm_after_reboot(
+    store: Store, folder: str, look: Look, sure: Callable[[], bool] = lambda: True
+) -> Ended | None:
+    """Judge a repair that waited for the reboot which has happened; None when there is none, or when it seems to have
+    helped and that is not `sure` yet."""
     record = store.current()
     if record is None:
         return None
     plan = read_json(f"{record.folder}/plan.json")
-    return confirm(store, Target(folder, record.id), lambda: _prove(look(), plan["findings"], plan["known"]))
+    return confirm(store, Target(folder, record.id), lambda: _prove(look(), plan["findings"], plan["known"]), sure)
 
 
 def tried(store: Store) -> frozenset[tuple[str, str]]:

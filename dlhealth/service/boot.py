@@ -4,23 +4,20 @@ import json
 import os
 import time
 
-from dlhealth.actions.base import Target
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.policy import Trigger, Verdict
-from dlhealth.engine.repair import confirm_after_reboot
 from dlhealth.host.root import live_host
 from dlhealth.model import Risk
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.packages import Packages
 from dlhealth.service.alerts import Known, of_change, save
 from dlhealth.service.check import policy_of, told
-from dlhealth.service.journal import Kind, alert, send
+from dlhealth.service.journal import send
 from dlhealth.service.notify import Manager
-from dlhealth.service.unattended import ROOT, Seen, do, look, propose
+from dlhealth.service.unattended import ROOT, Seen, do, look, propose, settle
 from dlhealth.service.watch import BOOT_STATE
-from dlhealth.txn.execute import recover
 from dlhealth.txn.store import Store
 
 _REPAIR_SECONDS = 900
@@ -33,7 +30,7 @@ def boot_check() -> Seen:
     """Raises Busy where another dlhealth is changing the machine."""
     store = Store(ROOT)
     with store.locked():
-        _settle(store)
+        settle(store, send, lambda seen: False)
         seen = look()
         for _ in range(_WALKS):
             if store.current() is not None or not _repair(seen, store):
@@ -46,28 +43,6 @@ def boot_check() -> Seen:
     os.makedirs(os.path.dirname(BOOT_STATE), exist_ok=True)
     save(BOOT_STATE, json.dumps({"checked": int(time.time()), "findings": found}))
     return seen
-
-
-def _settle(store: Store) -> None:
-    """Bring an earlier transaction to its end."""
-    current = store.current()
-    if current is None:
-        return
-    ended = recover(store, Target(ROOT, current.id)) or confirm_after_reboot(store, ROOT, lambda: look().diagnosis)
-    if ended is None:
-        return
-    what = {"applied": "holds after the restart", "rolled-back": "did not hold and was taken back"}
-    text = f"The repair {ended.record.name} {what.get(ended.outcome, ended.outcome)}"
-    kind = Kind.REPAIRED if ended.outcome == "applied" else Kind.RECOVERED
-    said = f": {'; '.join(ended.said)}" if ended.said else ""
-    send(
-        alert(
-            kind,
-            text + said,
-            severity="note" if ended.outcome == "applied" else "warning",
-            transaction=ended.record.name,
-        )
-    )
 
 
 def _repair(seen: Seen, store: Store) -> bool:

@@ -5,7 +5,8 @@ Prints one line of JSON, a `Checked`.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dlhealth.engine.diagnose import diagnose, select
@@ -31,14 +32,15 @@ class Checked(NamedTuple):
     problem: str = ""
 
 
-def check(host: Host, only: Sequence[str]) -> Checked:
+def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
     """Look at what `only` names (rules and layers); at everything, and at what the next boot will find, where it is
-    empty. Then it waits for a change of packages that is under way: the half of one is no fault."""
+    empty. The half of a change of packages is no fault: nothing is said while one is under way, also where it began
+    during the look. `machine` opens the machine anew: a host remembers what it has seen."""
+    host = machine()
+    if busy := being_changed(host):
+        return Checked(busy=busy)
     policy, problem = policy_of(host)
     now = Facts(host, Options(users=policy.users))
-    busy = "" if only else being_changed(now)
-    if busy:
-        return Checked(busy=busy)
     loaded = load_rules()
     rules = select(loaded.rules, only)
     diagnosis = diagnose(rules, now)
@@ -52,15 +54,22 @@ def check(host: Host, only: Sequence[str]) -> Checked:
     judged = {r.id for r in rules} - set(unsure)
     for failed in (*loaded.failed, *diagnosis.failed):
         problem = problem or f"the rule {failed.id} can't judge: {failed.error}"
+    if busy := being_changed(machine()):
+        return Checked(busy=busy)
     return Checked(tuple(findings), tuple(sorted(judged)), problem=problem)
 
 
-def being_changed(facts: Facts) -> str:
-    """Who is changing packages right now, "" where nobody is or nobody can tell."""
-    try:
-        return str(facts.get(PackageLocks).busy)
-    except Unavailable:
-        return ""
+def being_changed(host: Host) -> str:
+    """Who is changing packages or building modules right now, "" where nobody is or nobody can tell."""
+    with suppress(Unavailable):
+        if busy := str(Facts(host, Options()).get(PackageLocks).busy):
+            return busy
+    # dkms holds no lock. By itself it runs at boot, for a kernel that came without its headers.
+    for path in host.glob("/proc/[0-9]*/comm"):
+        with suppress(Unreadable):
+            if host.text(path) == "dkms\n":
+                return f"dkms (process {path.split('/')[2]}) is at work: modules are being built"
+    return ""
 
 
 def policy_of(host: Host) -> tuple[Policy, str]:
@@ -99,7 +108,7 @@ def file_of(source: str) -> str:
 
 def main(only: Sequence[str]) -> None:
     """Print what is found. ASCII only, whatever the machine's files held."""
-    checked: dict[str, Any] = check(live_host(), only)._asdict()
+    checked: dict[str, Any] = check(live_host, only)._asdict()
     print(json.dumps(checked))
 
 

@@ -18,12 +18,15 @@ from dlhealth.actions.base import Target
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.exec import run
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Risk
+from dlhealth.model import Layer, Risk
+from dlhealth.probes import Unavailable
+from dlhealth.probes.journal import Journal
+from dlhealth.probes.sessions import Sessions
 from dlhealth.service.journal import send
 from dlhealth.service.request import LINE_LIMIT, VERSION
-from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose
+from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle
 from dlhealth.txn.execute import undo
-from dlhealth.txn.store import Busy, Store
+from dlhealth.txn.store import Busy, Record, Store, read_json
 
 WATCHER = "dlhealth"
 PATIENCE = 5.0
@@ -31,7 +34,7 @@ PATIENCE = 5.0
 _UNREAD = 1 << 20
 """Bytes of a request that is too long that are read to be forgotten."""
 _FIELDS = {"version": int, "verb": str, "finding": str, "subject": str, "digest": str}
-_VERBS = ("preview", "apply", "undo", "status")
+_VERBS = ("preview", "apply", "confirm", "undo", "status")
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DIGEST = re.compile(r"[0-9a-f]{12}|")
 
@@ -111,6 +114,8 @@ def serve(channel: socket.socket) -> dict[str, Any]:
         if asked.verb == "undo":
             return _undo(store, peer, trigger)
         _allow(peer, trigger, "org.dlhealth.diagnose")
+        if asked.verb == "confirm":
+            return _confirm(store)
         if asked.verb == "preview":
             return _preview(store, trigger, asked.finding)
         return _apply(store, peer, trigger, asked)
@@ -123,7 +128,8 @@ def serve(channel: socket.socket) -> dict[str, Any]:
 def _preview(store: Store, trigger: Trigger, finding: str) -> dict[str, Any]:
     _, proposal = _proposed(store, trigger, finding)
     allowed = bool(proposal.repair.chosen) and _may(proposal, trigger)
-    return {"ok": True, "allowed": allowed, "digest": proposal.repair.digest, **_shown(proposal)}
+    later = trigger is not Trigger.TERMINAL and proposal.decision.verdict is Verdict.LATER
+    return {"ok": True, "allowed": allowed, "later": later, "digest": proposal.repair.digest, **_shown(proposal)}
 
 
 def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str, Any]:
@@ -163,6 +169,31 @@ def _shown(proposal: Proposal) -> dict[str, Any]:
         "summary": "; ".join(c.plan.summary for c in repair.chosen),
         "reason": proposal.decision.reason,
     }
+
+
+def _confirm(store: Store) -> dict[str, Any]:
+    """Judge what waited for a restart, as far as that can be judged by now."""
+    with store.locked():
+        waiting = store.current()
+        ended = settle(store, send, lambda seen: waiting is not None and _login_seen(waiting, seen))
+    return {"ok": True, "outcome": ended.outcome if ended else "nothing-to-do"}
+
+
+def _login_seen(waiting: Record, seen: Seen) -> bool:
+    """Whether, since the machine was started, each person stayed in a session whose login was repaired. Where it was
+    everybody's, one is enough; other repairs have no need of one."""
+    findings = read_json(f"{waiting.folder}/plan.json")["findings"]
+    ours = [f for f in findings if f["id"] in seen.rules and seen.rules[f["id"]].layer is Layer.LOGIN]
+    if not ours:
+        return True
+    try:
+        boots, sessions = seen.facts.get(Journal).boots, seen.facts.get(Sessions)
+    except Unavailable:
+        return False
+    here = sessions._replace(sessions=tuple(s for s in sessions.sessions if s.boot == boots[-1]))
+    stayed = {user for user in here.users() if here.got_in(user)}
+    people = {f["subject"].removeprefix("user:") for f in ours if f["subject"].startswith("user:")}
+    return bool(stayed) and people <= stayed
 
 
 def _undo(store: Store, peer: Peer, trigger: Trigger) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 {"version": 1, "verb": "preview", "finding": ID, "subject": SUBJECT, "digest": ""}     → the plan's digest, and whether it is allowed
 {"version": 1, "verb": "apply", "finding": ID, "subject": SUBJECT, "digest": DIGEST} → how it ended
+{"version": 1, "verb": "confirm", "finding": "", "subject": "", "digest": ""}        → whether what waited for a restart holds
 """
 
 import json

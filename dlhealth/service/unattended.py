@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Collection
+from functools import cache
 
-from dlhealth.actions.base import CommandFailed
+from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import LOCAL_RULES, load_rules
 from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide, restart_at
-from dlhealth.engine.repair import carry_out, tried
+from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.engine.rule import Rule
 from dlhealth.host.change import NotChangeable
 from dlhealth.host.exec import run
@@ -19,7 +20,7 @@ from dlhealth.model import TIME_FORMAT, Diagnosis, Risk
 from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
 from dlhealth.service.journal import Kind, alert
-from dlhealth.txn.execute import Ended
+from dlhealth.txn.execute import Ended, recover
 from dlhealth.txn.store import Store, read_json
 
 ROOT = "/"
@@ -61,8 +62,8 @@ def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, highest: R
     if not repair.chosen:
         left = next((x.reason for x in repair.left), f"{finding} is not found, or another finding explains it")
         return Proposal(repair, Decision(Verdict.NEVER, left))
-    if trigger is not Trigger.TERMINAL and (busy := being_changed(seen.facts)):
-        return Proposal(repair, Decision(Verdict.NEVER, busy))
+    if trigger is not Trigger.TERMINAL and (busy := being_changed(live_host())):
+        return Proposal(repair, Decision(Verdict.LATER, busy))
     decisions = [
         decide(
             seen.policy,
@@ -89,6 +90,31 @@ def _attempts(store: Store, fingerprint: str, failed: Collection[tuple[str, str]
         if record.outcome != "applied" or plan["time"] >= yesterday:
             count += any(own == fingerprint for own, _ in pairs)
     return count
+
+
+def settle(store: Store, tell: Callable[[bytes], object], sure: Callable[[Seen], bool]) -> Ended | None:
+    """Bring an earlier transaction to its end: take back what was cut off, or did not hold after the restart, and let
+    stand what did, once that is sure."""
+    current = store.current()
+    if current is None:
+        return None
+    now = cache(look)
+    ended = recover(store, Target(ROOT, current.id)) or confirm_after_reboot(
+        store, ROOT, lambda: now().diagnosis, lambda: sure(now())
+    )
+    if ended is None:
+        return None
+    what = {"applied": "holds after the restart", "rolled-back": "did not hold and was taken back"}
+    said = f": {'; '.join(ended.said)}" if ended.said else ""
+    tell(
+        alert(
+            Kind.REPAIRED if ended.outcome == "applied" else Kind.RECOVERED,
+            f"The repair {ended.record.name} {what.get(ended.outcome, ended.outcome)}{said}",
+            severity="note" if ended.outcome == "applied" else "warning",
+            transaction=ended.record.name,
+        )
+    )
+    return ended
 
 
 def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], object]) -> Ended | None:

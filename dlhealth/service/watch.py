@@ -9,7 +9,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -25,15 +25,22 @@ from dlhealth.service.sources import Devices, Files, KernelLog, Source
 FOLDER = "/run/dlhealth/watch"
 BOOT_STATE = "/run/dlhealth/boot.json"
 """What the check at boot found, so that it is not told a second time."""
+WAITING = "/var/lib/dlhealth/txn/active"
+"""Is there while a repair waits for a restart (`Store.active`, whose module is no small one)."""
 
 _SETTLE = {Topic.PACKAGES: 2.0, Topic.KERNELS: 2.0, Topic.FILES: 0.5}
 """Seconds after which a change of files is looked at: a package is a hundred of them."""
 _SHARE = 4.0
 """After a look, none of the same topic for so many times as long as it took: a fifth of one processor at most."""
 _LONGEST_PAUSE = 30.0
+_BLIND, _WANTED = 3600.0, 86400.0
+"""The longest that is waited for the next try of a look that fails, and of a repair that can't be had."""
 _BUSY_PAUSE = 5.0
 """Seconds between two looks at whether packages are still being changed: an upgrade touches its files all the time."""
 _LOOK_LIMIT = 60.0
+_SHOWS_IF_IT_HELD = {Topic.START, Topic.REPAIR}
+"""After these, a repair that waited for a restart can be judged."""
+_NOTHING = "nothing-to-do"
 _OUTPUT_LIMIT = 4 << 20
 _UNSENT = 256
 """Entries that wait for a journal that is being restarted."""
@@ -47,6 +54,21 @@ class _Look(NamedTuple):
     only: tuple[str, ...]
     since: float
     output: bytearray
+
+
+class _Patience:
+    """How long to wait for the next try of what fails: each time twice as long."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._last = 0.0
+
+    def next(self) -> float:
+        self._last = min(self._longest, self._last * 2 or _LONGEST_PAUSE)
+        return self._last
+
+    def reset(self) -> None:
+        self._last = 0.0
 
 
 class Watcher:
@@ -68,8 +90,13 @@ class Watcher:
         self._due: dict[Topic, float] = {}
         self._pause: dict[Topic, tuple[float, float]] = {}
         self._look: _Look | None = None
+        self._look_again = _Patience(_BLIND)
+        self._busy_since = 0.0
         self._asked: Request | None = None
-        self._to_repair: list[dict[str, str]] = []
+        self._handled: set[tuple[str, str]] = set()
+        self._refused: set[tuple[str, str]] = set()
+        self._ask_again = _Patience(_WANTED)
+        self._confirm = False
         self._unsent: list[bytes] = []
         self._problem = ""
         self._stopping = False
@@ -137,7 +164,7 @@ class Watcher:
             started = start([sys.executable, "-I", "-m", "dlhealth.service.check", *only])
         except OSError as error:
             self._complain(f"a check could not be started: {error.strerror}")
-            self._due.update(dict.fromkeys(topics, now + _LONGEST_PAUSE))
+            self._try_again(topics, self._look_again)
             return
         self._look = _Look(started, topics, only, now, bytearray())
         self._selector.register(started.output, selectors.EVENT_READ, self._look)
@@ -167,12 +194,16 @@ class Watcher:
         now = time.monotonic()
         if problem:
             self._complain(f"a check could not be made: {problem}")
+            self._try_again(look.topics, self._look_again)
         elif checked["busy"]:
             # dpkg's lock, when it is closed, is the event that ends this wait; other programs may hold theirs longer.
             self._due.update(dict.fromkeys(look.topics, now + _LONGEST_PAUSE))
             self._pause.update(dict.fromkeys(look.topics, (now + _BUSY_PAUSE, _BUSY_PAUSE)))
+            self._busy_since = self._busy_since or now
+            if now - self._busy_since > _BLIND:
+                self._complain(f"a check waits for the end of this: {checked['busy']}")
             return
-        changed = bool(checked) and self._update(checked, ("",) if look.only else ("", "next"))
+        changed = bool(checked) and self._update(checked, look)
         self._rest(look, now, changed)
 
     def _rest(self, look: _Look, now: float, changed: bool) -> None:
@@ -186,14 +217,25 @@ class Watcher:
             if topic in self._due:
                 self._due[topic] = max(self._due[topic], now + pause)
 
-    def _update(self, checked: dict[str, Any], boots: Collection[str]) -> bool:
-        change = self._known.update(checked["findings"], checked["judged"], boots)
+    def _try_again(self, topics: Iterable[Topic], patience: _Patience) -> None:
+        moment = time.monotonic() + patience.next()
+        for topic in topics:
+            self._due[topic] = min(moment, self._due.get(topic, moment))
+
+    def _update(self, checked: dict[str, Any], look: _Look) -> bool:
+        self._look_again.reset()
+        self._busy_since = 0.0
+        change = self._known.update(checked["findings"], checked["judged"], ("",) if look.only else ("", "next"))
         for entry in of_change(change):
             self._say(entry)
-        gone = {(f["id"], f["subject"]) for f in change.gone}
-        self._to_repair = [f for f in self._to_repair if (f["id"], f["subject"]) not in gone]
-        self._to_repair += [dict(f) for f in change.appeared if f["repair"] and not f["caused_by"] and not f["boot"]]
-        self._ask_for_repair()
+        self._handled -= {(f["id"], f["subject"]) for f in (*change.appeared, *change.gone)}
+        if Topic.REPAIR in look.topics:
+            self._handled -= self._refused
+            self._refused.clear()
+        if change.appeared:
+            self._ask_again.reset()
+        self._confirm = bool(_SHOWS_IF_IT_HELD.intersection(look.topics)) and os.path.exists(WAITING)
+        self._ask()
         self._files.watch({p for f in self._known.findings for p in f["files"].split("\n") if p})
         self._complain(checked["problem"] or self._write_state())
         return bool(change.appeared or change.gone)
@@ -217,13 +259,27 @@ class Watcher:
 
     # Repairing: one request after the other.
 
-    def _ask_for_repair(self) -> None:
-        if self._asked or not self._to_repair:
+    def _ask(self) -> None:
+        """For the next thing that is wanted of root."""
+        if self._asked:
             return
-        finding = self._to_repair.pop(0)
-        self._asked = ask("preview", finding["id"], finding["subject"])
+        if self._confirm:
+            self._confirm = False
+            self._send("confirm")
+            return
+        wanted = (f for f in self._known.findings if f["repair"] and not f["caused_by"] and not f["boot"])
+        keys = ((f["id"], f["subject"]) for f in wanted)
+        key = next((k for k in keys if k not in self._handled), None)
+        if key:
+            self._handled.add(key)
+            self._send("preview", *key)
+
+    def _send(self, verb: str, finding: str = "", subject: str = "", digest: str = "") -> None:
+        self._asked = ask(verb, finding, subject, digest)
         if self._asked:
             self._selector.register(self._asked.channel, selectors.EVENT_READ, self._asked)
+        else:
+            self._not_now(finding, subject)
 
     def _answered(self, request: Request) -> None:
         if not request.receive():
@@ -232,14 +288,20 @@ class Watcher:
         request.channel.close()
         self._asked = None
         answer = request.answer()
-        if request.verb == "preview" and answer.get("allowed"):
-            self._asked = ask("apply", request.finding, request.subject, str(answer.get("digest", "")))
-            if self._asked:
-                self._selector.register(self._asked.channel, selectors.EVENT_READ, self._asked)
-        elif request.verb == "apply":
-            self._happened(Event(Topic.REPAIR))
-        if not self._asked:
-            self._ask_for_repair()
+        if answer.get("ok") is not True or answer.get("later"):
+            self._not_now(request.finding, request.subject)
+        elif request.verb == "preview" and answer.get("allowed"):
+            self._send("apply", request.finding, request.subject, str(answer.get("digest", "")))
+        else:
+            self._ask_again.reset()
+            if answer.get("outcome", _NOTHING) != _NOTHING:
+                self._happened(Event(Topic.REPAIR))
+        self._ask()
+
+    def _not_now(self, finding: str, subject: str) -> None:
+        """What is refused for now is asked for again after another look; a plain no stands until something changes."""
+        self._refused.add((finding, subject))
+        self._try_again([Topic.REPAIR], self._ask_again)
 
     # Telling.
 

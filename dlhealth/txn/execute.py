@@ -103,9 +103,11 @@ def _observe(steps: Sequence[Step], target: Target) -> list[Observed]:
     return before
 
 
-def confirm(store: Store, target: Target, verify: Callable[[], None]) -> Ended | None:
+def confirm(
+    store: Store, target: Target, verify: Callable[[], None], sure: Callable[[], bool] = lambda: True
+) -> Ended | None:
     """Judge a transaction that waited for a reboot, once the machine has been rebooted; None when there is none, or
-    when it has not been."""
+    when it has not been. One that helped, as far as can be seen, goes on waiting until that is `sure`."""
     record = store.current()
     if record is None:
         return None
@@ -119,7 +121,7 @@ def confirm(store: Store, target: Target, verify: Callable[[], None]) -> Ended |
                 verify()
             except NotVerified as error:
                 return _take_back(store, target, record, journal, error)
-            return _commit(store, record, journal)
+            return _commit(store, record, journal) if sure() else None
     finally:
         journal.close()
 

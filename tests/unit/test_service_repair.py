@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlhealth import testing as described
 from dlhealth.actions import EditFile
 from dlhealth.engine.load import Loaded
 from dlhealth.engine.policy import Trigger
@@ -187,17 +188,19 @@ class BadLine(Rule):
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     risk = Risk.LOW
+    reboot = False
+    subject = "host"
 
     def detect(self, host: Host) -> Iterator[Finding]:
         lines = (host.text("/etc/one") or "").splitlines()
         bad = [n for n, text in enumerate(lines) if text.startswith("bad")]
         if bad:
             evidence = Evidence(f"/etc/one:{bad[0] + 1}", lines[bad[0]])
-            yield self.finding("host", "There is a bad line", evidence, line=str(bad[0] + 1), old=lines[bad[0]])
+            yield self.finding(self.subject, "There is a bad line", evidence, line=str(bad[0] + 1), old=lines[bad[0]])
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         change = (int(finding.detail["line"]), finding.detail["old"], "good")
-        yield Plan("make it good", self.risk, (EditFile("/etc/one", (change,)),))
+        yield Plan("make it good", self.risk, (EditFile("/etc/one", (change,)),), self.reboot)
 
 
 class Machine:
@@ -436,17 +439,14 @@ def test_what_the_machine_may_have_died_of_is_not_done_again_unattended(machine:
 
 @as_root
 def test_while_packages_are_changed_only_a_person_repairs(machine: Machine) -> None:
-    for path in ("proc", "var/lib/dpkg"):
-        (machine.root / path).mkdir(parents=True, exist_ok=True)
-    lock = machine.root / "var/lib/dpkg/lock"
-    lock.write_text("")
-    status = lock.stat()
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    (machine.root / "proc/locks").write_text(f"1: POSIX  ADVISORY  WRITE 4711 {device} 0 EOF\n")
+    described.Machine().locked("/var/lib/dpkg/lock", 4711, "apt").build(machine.root)
     shown = machine.ask_as(WATCHER, "preview")
     assert not shown["allowed"]
+    assert shown["later"]
     assert "packages are being changed" in shown["reason"]
-    assert machine.ask("preview")["allowed"]
+    shown = machine.ask("preview")
+    assert shown["allowed"]
+    assert not shown["later"]
 
 
 @as_root
@@ -512,6 +512,84 @@ def test_one_connection_as_systemd_hands_it_over() -> None:
         with theirs.makefile("rb") as answers:
             assert json.loads(answers.readline()) == {"ok": False, "error": "the finding is no id of a rule"}
     assert process.wait(5) == 0, "who asked has left"
+
+
+# What waited for a restart.
+
+
+def wait_for_restart(machine: Machine, monkeypatch: pytest.MonkeyPatch, layer: Layer, subject: str = "host") -> None:
+    """The repair is done, and the machine was started again."""
+    boot_id = machine.root / "boot_id"
+    boot_id.write_text("first\n")
+    monkeypatch.setattr("dlhealth.txn.execute.BOOT_ID", str(boot_id))
+    machine.rule.layer, machine.rule.reboot, machine.rule.subject = layer, True, subject
+    assert machine.ask("apply", machine.ask("preview")["digest"])["outcome"] == "awaiting-reboot"
+    assert machine.ask("confirm") == {"ok": True, "outcome": "nothing-to-do"}, "it has not been restarted"
+    assert machine.told() == ["AWAITING_REBOOT"]
+    boot_id.write_text("second\n")
+
+
+def test_the_check_at_boot_does_not_say_that_a_repair_holds(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has tried to log in, and the driver may not have been asked anything yet."""
+    wait_for_restart(machine, monkeypatch, Layer.KERNEL_MODULE)
+    boot.boot_check()
+    assert machine.store.current()
+    assert machine.told() == []
+    assert machine.ask("confirm") == {"ok": True, "outcome": "applied"}
+    assert machine.told() == ["REPAIRED"]
+    assert machine.outcomes() == ["applied"]
+    assert machine.ask("confirm") == {"ok": True, "outcome": "nothing-to-do"}
+
+
+def test_what_did_not_hold_is_taken_back_by_the_check_at_boot(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_restart(machine, monkeypatch, Layer.LOGIN)
+    machine.one.write_text("good\nbad\n")
+    machine.settings('[repair]\nmax_risk = "none"')
+    boot.boot_check()
+    assert machine.outcomes() == ["conflict"], "a person has changed the file since"
+    assert machine.told() == ["RECOVERED", "APPEARED"]
+
+
+def session(user: str, seconds: float | None, begin: float = 100.0) -> described.Machine:
+    return described.Machine().user(user).login(user, begin=begin, seconds=seconds)
+
+
+@as_root
+@pytest.mark.parametrize("subject", ["host", "user:alice"])
+def test_that_a_login_is_repaired_is_only_sure_when_somebody_stays(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, subject: str
+) -> None:
+    before = described.Machine().says("kernel", "Linux version 6.1.0-50-amd64", seconds=1).user()
+    before.login(seconds=900.0).says("kernel", "Linux version 6.1.0-50-amd64", seconds=2000).build(machine.root)
+    wait_for_restart(machine, monkeypatch, Layer.LOGIN, subject)
+    boot.boot_check()
+    nothing_yet = {"ok": True, "outcome": "nothing-to-do"}
+    assert machine.ask_as(WATCHER, "confirm") == nothing_yet, "she was in before the restart"
+    session("alice", 3.0, 2100).build(machine.root)
+    assert machine.ask_as(WATCHER, "confirm") == nothing_yet, "the session ended at once"
+    session("bob", 50.0, 2200).build(machine.root)
+    another = machine.ask_as(WATCHER, "confirm")
+    if subject == "host":
+        assert another["outcome"] == "applied"
+        return
+    assert another == nothing_yet, "it was not the one whose login was repaired"
+    session("alice", 50.0, 2300).build(machine.root)
+    assert machine.ask_as(WATCHER, "confirm") == {"ok": True, "outcome": "applied"}
+    assert machine.told() == ["REPAIRED"]
+
+
+@as_root
+def test_a_login_of_which_nothing_is_known_is_not_sure(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_restart(machine, monkeypatch, Layer.LOGIN)
+    assert machine.ask_as(WATCHER, "confirm") == {"ok": True, "outcome": "nothing-to-do"}
+    assert machine.store.current()
+
+
+@as_root
+def test_another_person_needs_a_right_to_have_it_judged(machine: Machine) -> None:
+    assert "polkit does not allow org.dlhealth.diagnose" in machine.ask_as(PERSON, "confirm")["error"]
 
 
 # The asker's side.

@@ -1,6 +1,7 @@
 """The watcher as systemd runs it: a process of its own with real sockets, a real inotify and a packet pipe in place of
 the kernel's log. Only the program that looks is another: a script that says what the test wants."""
 
+import itertools
 import json
 import os
 import shlex
@@ -16,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from dlhealth.service import watch
 from dlhealth.service.events import LOOK_AT, Topic
 from dlhealth.service.journal import Kind
+from dlhealth.txn.store import Store
 
 PROJECT = Path(__file__).parents[2]
 RUN = """
@@ -32,6 +35,8 @@ watch._LOOK_LIMIT = 1.0
 watch._BUSY_PAUSE = 0.3
 watch._LONGEST_PAUSE = given["longest_pause"]
 watch._SHARE = given["share"]
+watch._BLIND = given["blind"]
+watch.WAITING = given["base"] + "/active"
 watch.BOOT_STATE = given["base"] + "/boot.json"
 watch.ask = functools.partial(watch.ask, path=given["base"] + "/repair")
 sys.executable = given["base"] + "/python"
@@ -113,9 +118,11 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
         self._kernel = -1
 
-    def start(self, *, share: float = 0.0, longest_pause: float = 30.0, watchdog: str = "") -> None:
+    def start(
+        self, *, share: float = 0.0, longest_pause: float = 30.0, watchdog: str = "", blind: float = 3600.0
+    ) -> None:
         reader, self._kernel = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
-        given = {"base": str(self.base), "log": reader, "share": share, "longest_pause": longest_pause}
+        given = {"base": str(self.base), "log": reader, "share": share, "longest_pause": longest_pause, "blind": blind}
         environment = {"NOTIFY_SOCKET": str(self.base / "notify"), "PYTHONPATH": str(PROJECT)}
         if watchdog:
             environment["WATCHDOG_USEC"] = watchdog
@@ -329,6 +336,41 @@ def test_a_look_that_cannot_be_started_is_made_later(service: Service) -> None:
     wait_for(lambda: service.journal.of(Kind.APPEARED))
 
 
+def test_a_look_that_fails_is_made_again_without_an_event_and_ever_more_rarely(service: Service) -> None:
+    service.does("exit 3")
+    service.start(longest_pause=0.05)
+    moments = []
+    for number in range(1, 6):
+        service.looked(number)
+        moments.append(time.monotonic())
+    pauses = [later - sooner for sooner, later in itertools.pairwise(moments)]
+    assert pauses[-1] > 0.35
+    assert pauses[-1] > 2 * pauses[0]
+    service.finds(finding())
+    wait_for(lambda: service.journal.of(Kind.APPEARED))
+    assert len(service.journal.of(Kind.NOT_CHECKED)) == 1
+    looks = len(service.looks)
+    time.sleep(0.5)
+    assert len(service.looks) == looks, "it goes on although the look was made"
+    service.does("exit 3")
+    service.packages()
+    service.looked(looks + 1)
+    started = time.monotonic()
+    service.looked(looks + 2)
+    assert time.monotonic() - started < 0.35, "the next failure has its first pause again"
+
+
+def test_a_look_at_a_part_that_fails_is_made_again_at_that_part(service: Service) -> None:
+    service.start(longest_pause=0.05)
+    service.looked(1)
+    service.does("exit 3")
+    service.kernel(XID % (1, 31))
+    service.looked(2)
+    service.finds(finding())
+    wait_for(lambda: service.journal.of(Kind.APPEARED))
+    assert service.looks == ["", *[" ".join(LOOK_AT[Topic.GPU])] * (len(service.looks) - 1)]
+
+
 def test_what_keeps_a_look_from_judging_is_told_once(service: Service) -> None:
     service.finds(problem="config.toml: repair.max_risk can't be meant")
     service.start()
@@ -359,6 +401,19 @@ def test_who_keeps_packages_locked_without_dpkg_is_waited_for_too(service: Servi
     service.finds(busy="packagekitd (process 7) is at work")
     service.start(longest_pause=0.4)
     service.looked(1)
+    service.finds(finding())
+    wait_for(lambda: service.journal.of(Kind.APPEARED))
+
+
+def test_who_never_stops_to_change_packages_is_named(service: Service) -> None:
+    service.finds(busy="dpkg (process 7) asks a question that nobody sees")
+    service.start(longest_pause=0.1, blind=0.3)
+    wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
+    looks = len(service.looks)
+    assert looks >= 3
+    service.looked(looks + 2)
+    (message,) = service.journal.of(Kind.NOT_CHECKED)
+    assert "dpkg (process 7) asks a question" in message
     service.finds(finding())
     wait_for(lambda: service.journal.of(Kind.APPEARED))
 
@@ -535,6 +590,103 @@ def test_it_asks_only_for_what_can_be_repaired_now(service: Service) -> None:
     service.looked(2)
     time.sleep(0.1)
     assert len(repairer.asked) == 1, "it asked again for what had not changed"
+
+
+PREVIEW, APPLIED = '{"ok": true, "allowed": true, "digest": "0123456789ab"}\n', '{"ok": true, "outcome": "applied"}\n'
+
+
+@pytest.mark.parametrize(
+    "refusals",
+    [
+        ['{"ok": true, "allowed": false, "later": true, "reason": "apt is at work"}\n'],
+        ['{"ok": false, "error": "another dlhealth is changing this machine; nothing was changed"}\n'],
+        [PREVIEW, '{"ok": false, "error": "the machine has changed since the preview"}\n'],
+        [PREVIEW, '{"ok": false, "outcome": "refused"}\n'],
+        [""],
+    ],
+)
+def test_a_repair_that_is_refused_for_now_is_asked_for_again(service: Service, refusals: list[str]) -> None:
+    repairer = Repairer(service.base / "repair", *refusals, PREVIEW, APPLIED)
+    service.finds(finding(repair="low"))
+    service.start(longest_pause=0.2)
+    wait_for(lambda: len(repairer.asked) == len(refusals) + 2)
+    assert [r["verb"] for r in repairer.asked[-2:]] == ["preview", "apply"]
+    service.looked(3)  # at the start, before it asked again, and after the repair
+    time.sleep(0.7)
+    assert len(repairer.asked) == len(refusals) + 2, "it goes on asking for what was done"
+    assert len(service.looks) == 3
+
+
+def test_a_repair_that_is_forbidden_is_not_asked_for_again_until_it_appears_anew(service: Service) -> None:
+    forbidden = '{"ok": true, "allowed": false, "later": false}\n'
+    repairer = Repairer(service.base / "repair", forbidden, forbidden)
+    service.finds(finding(repair="low"))
+    service.start(longest_pause=0.1)
+    service.looked(1)
+    for number in range(2, 5):
+        service.packages()
+        service.looked(number)
+    time.sleep(0.5)
+    assert len(service.looks) == 4
+    assert len(repairer.asked) == 1
+    service.finds()
+    service.packages()
+    wait_for(lambda: service.journal.of(Kind.GONE))
+    service.finds(finding(repair="low"))
+    service.packages()
+    wait_for(lambda: len(repairer.asked) == 2)
+
+
+def test_a_repairer_that_comes_later_is_asked_then(service: Service) -> None:
+    service.finds(finding(repair="low"), finding("b", repair="low"))
+    service.start(longest_pause=0.3)
+    wait_for(service.saved)
+    repairer = Repairer(service.base / "repair", *[PREVIEW, APPLIED] * 2)
+    wait_for(lambda: len(repairer.asked) == 4)
+    assert [r["finding"] for r in repairer.asked] == ["a", "a", "b", "b"]
+
+
+def test_a_consequence_is_asked_for_when_it_has_become_a_cause(service: Service) -> None:
+    repairer = Repairer(service.base / "repair", *[PREVIEW, APPLIED] * 2)
+    service.finds(finding("a"), finding("b", caused_by="a"))
+    service.start()
+    service.looked(1)
+    service.finds(finding("b", repair="low"))
+    service.packages()
+    wait_for(lambda: len(repairer.asked) == 2)
+    assert repairer.asked[0]["finding"] == "b"
+
+
+def test_what_the_check_at_boot_could_not_repair_is_asked_for(service: Service) -> None:
+    """Before the network was up, for one."""
+    (service.base / "boot.json").write_text(json.dumps({"checked": 1, "findings": [finding(repair="low")]}))
+    service.finds(finding(repair="low"))
+    repairer = Repairer(service.base / "repair", PREVIEW, APPLIED)
+    service.start()
+    wait_for(lambda: len(repairer.asked) == 2)
+
+
+def test_what_waits_for_a_restart_is_judged_after_the_start_and_before_anything_else_is_repaired(
+    service: Service,
+) -> None:
+    """Root says whether it held; whether there is something to judge is seen without asking."""
+    (service.base / "active").mkdir()
+    later = '{"ok": false, "error": "an earlier repair waits for a reboot"}\n'
+    repairer = Repairer(
+        service.base / "repair", '{"ok": true, "outcome": "nothing-to-do"}\n', later,
+        '{"ok": true, "outcome": "applied"}\n', PREVIEW, APPLIED,
+    )  # fmt: skip
+    service.finds(finding(repair="low"))
+    service.start(longest_pause=0.2)
+    wait_for(lambda: len(repairer.asked) >= 3)
+    (service.base / "active").rmdir()
+    wait_for(lambda: len(repairer.asked) == 5)
+    assert [r["verb"] for r in repairer.asked] == ["confirm", "preview", "confirm", "preview", "apply"]
+    assert repairer.asked[0] == {"version": 1, "verb": "confirm", "finding": "", "subject": "", "digest": ""}
+
+
+def test_where_a_repair_waits() -> None:
+    assert Store("/").active == watch.WAITING
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""One look of the watcher: what it says of a machine, and when it says nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dlhealth.engine.load import Loaded
+from dlhealth.engine.rule import Rule
+from dlhealth.host.base import Host
+from dlhealth.host.root import RootHost
+from dlhealth.model import Evidence, Failed, Finding, Layer, Plan, Severity, Stage
+from dlhealth.probes import Options
+from dlhealth.service import check as module
+from dlhealth.service.check import Checked, being_changed, check
+from dlhealth.testing import Machine
+
+
+class BadFile(Rule):
+    id = "bad-file"
+    title = "A bad file"
+    layer = Layer.LOGIN
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+
+    def detect(self, host: Host) -> Iterator[Finding]:
+        if host.exists("/etc/bad"):
+            yield self.finding("host", "It is bad", Evidence("/etc/bad", "is there"))
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        yield from ()
+
+
+class WhileItLooks(Rule):
+    """Something happens to the machine during the look."""
+
+    id = "while-it-looks"
+    title = "Never found"
+    layer = Layer.LOGIN
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+
+    def __init__(self, root: Path, happens: Machine) -> None:
+        self._root, self._happens = root, happens
+
+    def detect(self, host: Host) -> Iterator[Finding]:
+        self._happens.build(self._root)
+        yield from ()
+
+
+class Crashing(Rule):
+    id = "crashing"
+    title = "Never found"
+    layer = Layer.LOGIN
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+
+    def detect(self, options: Options) -> Iterator[Finding]:
+        raise KeyError("missing")
+
+
+APT = Machine().locked("/var/lib/dpkg/lock-frontend", 4711, "apt-get")
+DKMS = Machine().file("/proc/4712/comm", "dkms\n")
+
+
+def looked(
+    machine: Machine, root: Path, monkeypatch: pytest.MonkeyPatch, *rules: Rule, only: tuple[str, ...] = ()
+) -> Checked:
+    machine.file("/etc/bad").build(root)
+    monkeypatch.setattr(module, "load_rules", lambda: Loaded((BadFile(), *rules), ()))
+    return check(lambda: RootHost(str(root)), only)
+
+
+@pytest.mark.parametrize("only", [(), ("bad-file",), ("login",)])
+@pytest.mark.parametrize(("at_work", "said"), [(APT, "apt-get (process 4711)"), (DKMS, "dkms (process 4712)")])
+def test_while_packages_are_changed_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: tuple[str, ...], at_work: Machine, said: str
+) -> None:
+    assert looked(Machine(), tmp_path, monkeypatch, only=only).findings
+    checked = looked(at_work, tmp_path, monkeypatch, only=only)
+    assert said in checked.busy
+    assert checked == Checked(busy=checked.busy)
+
+
+@pytest.mark.parametrize("only", [(), ("login",)])
+@pytest.mark.parametrize("at_work", [APT, DKMS])
+def test_a_change_that_begins_during_the_look_is_waited_for_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: tuple[str, ...], at_work: Machine
+) -> None:
+    checked = looked(Machine(), tmp_path, monkeypatch, WhileItLooks(tmp_path, at_work), only=only)
+    assert checked.busy
+    assert checked == Checked(busy=checked.busy)
+
+
+def test_what_is_at_work_with_something_else_is_not_waited_for(tmp_path: Path) -> None:
+    others = (
+        Machine()
+        .file("/proc/1/comm", "systemd\n")
+        .file("/proc/2/comm", "dkms-helper\n")
+        .file("/proc/self/comm", "dkms\n")
+    )
+    assert being_changed(RootHost(str(others.build(tmp_path)))) == ""
+
+
+def test_a_rule_that_raises_is_named_and_judges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = looked(Machine(), tmp_path, monkeypatch, Crashing())
+    assert [f["id"] for f in checked.findings] == ["bad-file"]
+    assert checked.judged == ("bad-file",)
+    assert "crashing can't judge: KeyError: 'missing'" in checked.problem
+
+
+def test_a_rule_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load_rules", lambda: Loaded((BadFile(),), (Failed("mine", "SyntaxError"),)))
+    checked = check(lambda: RootHost(str(Machine().file("/etc/bad").build(tmp_path))), ())
+    assert [f["id"] for f in checked.findings] == ["bad-file"]
+    assert "mine can't judge: SyntaxError" in checked.problem
