@@ -7,6 +7,7 @@ import re
 import sys
 from importlib import import_module
 from operator import itemgetter
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 if TYPE_CHECKING:
@@ -132,3 +133,18 @@ class _Later:
 def later(module: str, name: str) -> Any:
     """As `from module import name`, for a class that most runs do not use."""
     return _Later(module, name)
+
+
+def postpone(name: str) -> None:
+    """Have a module of the standard library be imported not by `import`, but when something of it is first used."""
+    if name in sys.modules:
+        return
+
+    def load(attribute: str) -> Any:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return getattr(import_module(name), attribute)
+
+    stand_in = ModuleType(name)
+    stand_in.__getattr__ = load  # type: ignore[method-assign]
+    sys.modules[name] = stand_in

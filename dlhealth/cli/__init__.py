@@ -2,10 +2,11 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -54,10 +55,47 @@ class Commands(click.Group):
         return command
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="dlhealth")
+class Option(click.Option):
+    """One whose help is a line as it stands: click's own tidies and translates that of every option at every start."""
+
+    def __init__(self, names: Sequence[str], *, help: str, **settings: Any) -> None:
+        super().__init__(names, **settings)
+        self.help = help
+
+
+option = partial(click.option, cls=Option)
+
+
+def _tells(*names: str, help: str, text: Callable[[click.Context], str]) -> Option:
+    """An option that prints something and ends the program."""
+
+    def tell(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            click.echo(text(context))
+            context.exit()
+
+    return Option(names, help=help, is_flag=True, expose_value=False, is_eager=True, callback=tell)
+
+
+def subcommand(name: str, cls: type[click.Command] = click.Command) -> Callable[[Callable[..., Any]], click.Command]:
+    """As click.command."""
+
+    def made(function: Callable[..., Any]) -> click.Command:
+        command = click.command(name, cls, add_help_option=False)(function)
+        command.params.append(_tells("-h", "--help", help="Show this message and exit.", text=click.Context.get_help))
+        return command
+
+    return made
+
+
+@subcommand("dlhealth", Commands)
 def commands() -> None:
     """Find the root cause when a Linux machine with an NVIDIA GPU breaks."""
+
+
+commands.params.insert(
+    0, _tells("--version", help="Show the version and exit.", text=lambda _: f"dlhealth, version {__version__}")
+)
 
 
 def main() -> NoReturn:

@@ -4,12 +4,12 @@ import os
 
 import click
 
-from dlhealth.cli import Status
+from dlhealth.cli import Status, option, subcommand
 from dlhealth.cli.common import status_of
 
 
-@click.command("boot-check")
-@click.option("--next", "coming", is_flag=True, help="Say in a line each what the next boot will lack; change nothing.")
+@subcommand("boot-check")
+@option("--next", "coming", is_flag=True, help="Say in a line each what the next boot will lack; change nothing.")
 def command(coming: bool) -> int:
     """Finish what waited for a restart, look, and repair what the policy allows. dlhealth-boot.service runs it.
 

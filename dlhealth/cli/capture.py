@@ -7,6 +7,7 @@ import time
 import click
 
 from dlhealth import __version__
+from dlhealth.cli import option, subcommand
 from dlhealth.cli.common import write
 from dlhealth.cli.progress import Progress
 from dlhealth.engine.diagnose import diagnose
@@ -19,8 +20,8 @@ from dlhealth.model import timestamp
 from dlhealth.probes import Options
 
 
-@click.command("capture")
-@click.option("-o", "--output", metavar="FILE", help="Where to write it. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
+@subcommand("capture")
+@option("-o", "--output", metavar="FILE", help="Where to write it. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
 def command(output: str | None) -> None:
     """Write all that a diagnosis reads on this machine into one archive.
 

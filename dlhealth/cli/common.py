@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dlhealth.cli import Status
+from dlhealth.cli import Status, option
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
@@ -38,42 +38,42 @@ class Request(NamedTuple):
     next_boot: bool = False
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 def diagnosis_options(function: F) -> F:
     """The options of every command that diagnoses, and `--json`."""
-    for option in (
+    for add in (
         json_option,
-        click.option("--next-boot", is_flag=True, help="Judge the kernel that the boot loader will start next."),
-        click.option(
+        option("--next-boot", is_flag=True, help="Judge the kernel that the boot loader will start next."),
+        option(
             "--python",
             "pythons",
             multiple=True,
             metavar="EXE",
             help="Look at this Python environment (repeatable). [default: those in homes, /opt and conda's list]",
         ),
-        click.option(
+        option(
             "--user",
             "users",
             multiple=True,
             metavar="NAME",
             help="Look at this user's login (repeatable). [default: all human users]",
         ),
-        click.option(
+        option(
             "--only",
             multiple=True,
             metavar="ID|LAYER",
             help="Just these rules, and those that could explain what they find (repeatable).",
         ),
-        click.option(
+        option(
             "--root",
             default="/",
             metavar="DIR|BUNDLE",
             help="The machine to diagnose lies here: a mounted disk, a container's tree, or a bundle. [default: /]",
         ),
     ):
-        function = option(function)
+        function = add(function)
     return function
 
 

@@ -1,9 +1,9 @@
 """`dlhealth daemon`."""
 
-import click
+from dlhealth.cli import subcommand
 
 
-@click.command("daemon")
+@subcommand("daemon")
 def command() -> None:
     """Watch this machine and tell the journal what breaks. dlhealth.service runs it."""
     from dlhealth.service.watch import main

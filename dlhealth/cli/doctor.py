@@ -1,12 +1,11 @@
 """`dlhealth doctor`."""
 
-import click
-
+from dlhealth.cli import subcommand
 from dlhealth.cli.common import Request, diagnosis_options, examine, status_of, write
 from dlhealth.cli.progress import Progress
 
 
-@click.command("doctor")
+@subcommand("doctor")
 @diagnosis_options
 def command(
     root: str, only: tuple[str, ...], users: tuple[str, ...], pythons: tuple[str, ...], next_boot: bool, as_json: bool

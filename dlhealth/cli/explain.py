@@ -2,11 +2,12 @@
 
 import click
 
+from dlhealth.cli import subcommand
 from dlhealth.cli.common import similar, write
 from dlhealth.engine.load import load_rules
 
 
-@click.command("explain")
+@subcommand("explain")
 @click.argument("name", metavar="ID")
 def command(name: str) -> None:
     """What a finding means, why it happens, how it is repaired, and what that risks."""

@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.actions.base import CommandFailed, Target
-from dlhealth.cli import Status
+from dlhealth.cli import Status, option, subcommand
 from dlhealth.cli.common import (
     Examined,
     Request,
@@ -40,19 +40,19 @@ _STATUS = {
 }
 
 
-@click.command("fix")
+@subcommand("fix")
 @click.argument("ids", metavar="[ID|LAYER]...", nargs=-1)
 @diagnosis_options
-@click.option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option(
+@option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")
+@option("--yes", is_flag=True, help="Don't ask.")
+@option(
     "--max-risk",
     type=click.Choice([r.value for r in Risk]),
     default=Risk.MEDIUM.value,
     show_default=True,
     help="The highest risk that a repair may have.",
 )
-@click.option("--offline", is_flag=True, help="Only what needs no network.")
+@option("--offline", is_flag=True, help="Only what needs no network.")
 def command(
     ids: tuple[str, ...],
     root: str,

@@ -2,16 +2,15 @@
 
 import click
 
+from dlhealth.cli import option, subcommand
 from dlhealth.cli.common import folder_to_change, json_option, write
 from dlhealth.engine.repair import tell
 from dlhealth.txn.store import Record, Store
 
-root_option = click.option(
-    "--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]"
-)
+root_option = option("--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]")
 
 
-@click.command("history")
+@subcommand("history")
 @root_option
 @json_option
 def command(root: str, as_json: bool) -> None:

@@ -2,11 +2,12 @@
 
 import click
 
+from dlhealth.cli import subcommand
 from dlhealth.cli.common import json_option, write
 from dlhealth.engine.load import load_rules
 
 
-@click.command("rules")
+@subcommand("rules")
 @json_option
 def command(as_json: bool) -> None:
     """List everything that can be found, by layer."""

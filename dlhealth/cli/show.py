@@ -2,12 +2,13 @@
 
 import click
 
+from dlhealth.cli import subcommand
 from dlhealth.cli.common import json_option, write
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.engine.repair import tell
 
 
-@click.command("show")
+@subcommand("show")
 @click.argument("name", metavar="TXN")
 @root_option
 @json_option

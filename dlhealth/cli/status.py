@@ -2,16 +2,14 @@
 
 import time
 
-import click
-
-from dlhealth.cli import Status
+from dlhealth.cli import Status, subcommand
 from dlhealth.cli.common import json_option, write
 from dlhealth.service.alerts import load
 from dlhealth.service.watch import BOOT_STATE, FOLDER
 from dlhealth.txn.store import Store
 
 
-@click.command("status")
+@subcommand("status")
 @json_option
 def command(as_json: bool) -> int:
     """What the service knows now: the last check, open findings, and a repair that is under way.

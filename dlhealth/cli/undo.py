@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.actions.base import Target
-from dlhealth.cli import Status
+from dlhealth.cli import Status, option, subcommand
 from dlhealth.cli.common import agreed, json_option, write
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.engine.repair import tell
@@ -13,11 +13,11 @@ from dlhealth.txn.execute import Ended, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 
 
-@click.command("undo")
+@subcommand("undo")
 @click.argument("name", metavar="[TXN]", required=False)
 @root_option
 @json_option
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@option("--yes", is_flag=True, help="Don't ask.")
 def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     """Put back what a transaction changed. [default: the last one that was applied]
 

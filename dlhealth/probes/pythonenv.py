@@ -1,6 +1,5 @@
 """The Python environments of a machine, and the deep learning frameworks in them; without running any of them."""
 
-import ast
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -436,8 +435,12 @@ def parse_torch_targets(text: str, cuda: str) -> str:
     """What torch/cuda/__init__.py, which is not run, says of the wheels of its version: a table from CUDA to compute
     capabilities, since 2.11 by processor."""
     match = re.search(r"^PYTORCH_RELEASES_CODE_CC\b[^=\n]*= (\{[^=]{1,8000}?\n\})$", text, re.MULTILINE)
+    if not match:
+        return ""
+    from ast import literal_eval  # few machines have the file
+
     try:
-        table = ast.literal_eval(match[1]) if match else {}
+        table = literal_eval(match[1])
         codes = table.get(cuda, ())
         codes = codes.get("x86_64", ()) if isinstance(codes, dict) else codes
         return " ".join(f"{code // 10}.{code % 10}" for code in sorted(codes))

@@ -3,6 +3,8 @@
 import fnmatch
 import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -76,3 +78,26 @@ def test_shell_patterns_mean_what_fnmatch_says(pattern: str, name: str) -> None:
 @pytest.mark.parametrize(("pattern", "name"), [("lib?uda", "libcuda"), ("cuda-[0-9]*", "cuda-12"), ("[!a]*", "a")])
 def test_other_wildcards_are_understood_too(pattern: str, name: str) -> None:
     assert fits(name, pattern) == fnmatch.fnmatchcase(name, pattern)
+
+
+def test_a_postponed_module_is_imported_when_it_is_used() -> None:
+    code = """
+from dlhealth.lean import postpone
+import sys
+sys.modules.pop("colorsys", None)
+postpone("colorsys")
+import colorsys
+assert not vars(colorsys).get("__file__")
+assert colorsys.rgb_to_hsv(1, 1, 1) == (0, 0, 1)
+assert sys.modules["colorsys"].__file__
+from colorsys import hsv_to_rgb
+assert hsv_to_rgb is colorsys.hsv_to_rgb
+postpone("colorsys")
+assert sys.modules["colorsys"].__file__
+try:
+    colorsys.nothing
+except AttributeError:
+    print("good")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "good\n"
