@@ -26,7 +26,7 @@ _BY_RISK = {risk: number for number, risk in enumerate(Risk)}
 # Made from what the other actions change, so they come last, and once.
 _DERIVED = (RefreshLoaderCache, UpdateInitramfs)
 # A disk that does not run has no modules loaded and no services started.
-_ONLY_LIVE = (LoadModules, ReloadModules, Reboot, RestartUnit)
+ONLY_LIVE = (LoadModules, ReloadModules, Reboot, RestartUnit)
 
 
 class Limits(NamedTuple):
@@ -164,7 +164,7 @@ def _for_target(plan: Plan, live: bool) -> Plan:
     """What is done to a machine that does not run: its next start is the reboot."""
     if live:
         return plan
-    actions = tuple(a for a in plan.actions if not isinstance(a, _ONLY_LIVE))
+    actions = tuple(a for a in plan.actions if not isinstance(a, ONLY_LIVE))
     return plan._replace(actions=actions, reboot=False)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from dlhealth import __version__
 from dlhealth.actions import action_from_json, needs_programs
 from dlhealth.actions.base import CommandFailed, Target
-from dlhealth.engine.choose import Chosen, Repair
+from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis, Finding, Severity, timestamp
+from dlhealth.model import Diagnosed, Diagnosis, Finding, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Record, Store, read_json
@@ -142,11 +142,24 @@ def _prove(after: Diagnosis, aims: Sequence[Mapping[str, Any]], known: Sequence[
     remaining = [
         f for f in aims if found.get((f["id"], f["subject"])) in (f["severity"], Severity.ERROR, Severity.WARNING)
     ]
-    new = sorted(_errors(after) - set(known))
+    new = sorted(_errors(after) - _until_started_anew(after) - set(known))
     if remaining or new:
         said = [f"{f['id']} ({f['subject']}) is still there" for f in remaining] + [f"{name} is new" for name in new]
         raise NotVerified("; ".join(said), [f["fingerprint"] for f in remaining or aims])
 
 
 def _errors(diagnosis: Diagnosis) -> set[str]:
-    return {f"{d.finding.id} ({d.finding.subject})" for d in diagnosis.findings if d.finding.severity is Severity.ERROR}
+    return {_name(d) for d in diagnosis.findings if d.finding.severity is Severity.ERROR}
+
+
+def _until_started_anew(diagnosis: Diagnosis) -> set[str]:
+    """What a new driver brings along on a machine that still runs the old one, and what comes of that: it is no harm,
+    because it goes when the modules are loaded anew, or at the next start."""
+    roots = {
+        d.finding.id for d in diagnosis.findings if d.remedy and all(isinstance(a, ONLY_LIVE) for a in d.remedy.actions)
+    }
+    return {_name(d) for d in diagnosis.findings if {d.finding.id, *d.caused_by} & roots}
+
+
+def _name(diagnosed: Diagnosed) -> str:
+    return f"{diagnosed.finding.id} ({diagnosed.finding.subject})"

@@ -13,22 +13,26 @@ from dlhealth.actions import (
     ByHand,
     ChangeMode,
     EditFile,
+    LoadModules,
     MoveAside,
     Reboot,
+    ReloadModules,
     SetAlternative,
     UpdateInitramfs,
     WriteFile,
 )
 from dlhealth.actions.base import CommandFailed, Target
-from dlhealth.engine.choose import Limits, Repair, choose, merge
+from dlhealth.engine.choose import Chosen, Limits, Repair, choose, merge
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tell, tried
 from dlhealth.engine.rule import Rule
 from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
 from dlhealth.model import Action, Diagnosis, Evidence, Finding, Layer, Plan, Risk, Severity, Stage
 from dlhealth.probes import Options, Unavailable
+from dlhealth.testing import Machine
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
 
@@ -258,6 +262,43 @@ def test_what_breaks_something_else_is_taken_back(tmp_path: Path) -> None:
     assert patient.repair() == ("rolled-back", ("three-bad (host) is new",))
     assert not (tmp_path / "etc/three").exists()
     assert len(tried(patient.store)) == 1
+
+
+@pytest.mark.parametrize("live_step", [Reboot(), LoadModules(("nvidia",)), ReloadModules(("nvidia",))])
+def test_what_goes_when_the_modules_are_loaded_anew_is_no_harm(live_step: Action, tmp_path: Path) -> None:
+    """As when a driver of another version is installed beside the one that runs."""
+    switch = Plan(
+        "switch", Risk.HIGH, (EDIT, WriteFile("/etc/three", "bad\n"), WriteFile("/etc/four", "bad\n")), reboot=True
+    )
+    pending = fault("pending", low(live_step), file="/etc/three", explains=("follows-from-it",))
+    patient = Patient(tmp_path, fault("one-bad", switch), pending, fault("follows-from-it", file="/etc/four"))
+    assert patient.repair(Limits(Risk.HIGH)) == ("awaiting-reboot", ())
+
+
+@pytest.mark.parametrize(
+    ("machine", "old"),
+    [
+        (Machine.ubuntu2404().gpu().ubuntu_driver("580.95.05", loaded=False), "590.48.01"),
+        (Machine.debian12().gpu().debian_driver("535.309.01", loaded=False), "535.261.03"),
+    ],
+)
+def test_a_new_driver_beside_the_old_one_that_runs_is_kept(machine: Machine, old: str, tmp_path: Path) -> None:
+    """The real rules, on the machine as a repair leaves it before its reboot."""
+    machine.loaded_driver(old).build(tmp_path)
+    rules = load_rules("/nonexistent").rules
+
+    def look() -> Diagnosis:
+        return diagnose(rules, Facts(RootHost(str(tmp_path)), Options()))
+
+    assert "driver-library-version-mismatch-after-upgrade" in {f.id for f in look().root_causes}
+    done = Chosen(
+        Finding("old-driver", "host", Severity.ERROR, Layer.PACKAGING, "", ()), Plan("", Risk.HIGH, (), reboot=True)
+    )
+    store = Store(str(tmp_path))
+    with store.locked():
+        nothing_wrong_before = Diagnosis((), 0, (), (), {})
+        ended = carry_out(Repair((done,), (), ()), nothing_wrong_before, store, str(tmp_path), look, lambda text: None)
+    assert (ended.outcome, ended.said) == ("awaiting-reboot", ())
 
 
 @pytest.mark.real_programs
