@@ -112,6 +112,9 @@ class Host:
     def _run(self, program: str, arguments: tuple[str, ...], timeout: float) -> Output:
         raise NotImplementedError
 
+    def _now(self) -> float | None:
+        raise NotImplementedError
+
     # What probes ask.
     def lstat(self, path: str) -> Stat | None:
         """Of the path itself, without following a link at its end."""
@@ -196,6 +199,11 @@ class Host:
         """What a program of *this* machine says; `timeout` in seconds. In an argument, a leading `root:` stands for
         the root folder (`--directory=root:/var/log/journal` is written as "--directory", "root:/var/log/journal")."""
         return self._ask(("run", program, *arguments), lambda: self._run(program, arguments, timeout))
+
+    def now(self) -> float | None:
+        """What its clock said when it was asked first, in seconds since the epoch; None of a machine that does not
+        run."""
+        return self._ask(("now", ""), self._now)
 
     def _ask(self, question: tuple[str, ...], answer: Callable[[], T]) -> T:
         if question in self.seen:

@@ -47,6 +47,7 @@ _ANSWERS: dict[str, Any] = {
     "sha256": str | None,
     "space": Space | None,
     "run": Output,
+    "now": float | None,
 }
 
 

@@ -195,6 +195,9 @@ class RootHost(Host):
             for fd in descriptors:
                 os.close(fd)
 
+    def _now(self) -> float | None:
+        return time.time() if self.live else None
+
     def _open(self, path: str, flags: int) -> int | None:
         """A descriptor that the caller closes; None where there is nothing."""
         return _there(path, lambda: self._root.open(path, flags))

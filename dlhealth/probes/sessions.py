@@ -1,5 +1,6 @@
 """Graphical logins: how long they lasted, and what their programs complained of."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 
@@ -64,6 +65,10 @@ class Session(NamedTuple):
     ended: float | None
     source: str
 
+    def lasted(self) -> float:
+        """In seconds. A session without an end is never short: it goes on, or what ended it ended the log too."""
+        return math.inf if self.ended is None else self.ended - self.started
+
 
 class Loop(NamedTuple):
     """A person whom the greeter got back at once, several times, and who did not get in afterwards."""
@@ -77,11 +82,10 @@ class Loop(NamedTuple):
 
 
 class Sessions(NamedTuple):
-    """All graphical sessions in the logs, oldest first."""
+    """All graphical sessions in the logs, oldest first, without those that have only just begun: such a one may end at
+    once like those before."""
 
     sessions: tuple[Session, ...]
-    ends: dict[str, float]
-    """When the last line of each boot was written."""
 
     def users(self) -> tuple[str, ...]:
         """Who logged in graphically in the last boot in which anybody did."""
@@ -100,7 +104,7 @@ class Sessions(NamedTuple):
         for session in own:
             if session.boot != own[-1].boot:
                 continue
-            seconds = self._lasted(session)
+            seconds = session.lasted()
             streak = [*streak, (session, seconds)] if seconds < SHORT else []
         tries = zip(streak, streak[TRIES - 1 :], strict=False)
         if not any(last[0].started - first[0].started <= WINDOW for first, last in tries):
@@ -117,20 +121,17 @@ class Sessions(NamedTuple):
     def got_in(self, user: str) -> bool:
         """Whether the last thing that is known of a person is a session that lasted."""
         own = [s for s in self.sessions if s.user == user]
-        return bool(own) and self._lasted(own[-1]) >= SHORT
-
-    def _lasted(self, session: Session) -> float:
-        """In seconds. A session without an end is as long as the log, and never short: it may go on."""
-        if session.ended is None:
-            return max(SHORT, self.ends[session.boot] - session.started)
-        return session.ended - session.started
+        return bool(own) and own[-1].lasted() >= SHORT
 
     @classmethod
-    def probe(cls, journal: Journal) -> "Sessions":
+    def probe(cls, host: Host, journal: Journal) -> "Sessions":
         sessions = find_sessions(journal.lines)
         if not sessions and journal.problem:
             raise Unavailable(f"no login is seen: {journal.problem}")
-        return cls(tuple(sessions), {line.boot: line.time for line in journal.lines})
+        now = host.now()
+        if now is not None:
+            sessions = [s for s in sessions if s.ended is not None or not 0 <= now - s.started < SHORT]
+        return cls(tuple(sessions))
 
 
 class _Open:

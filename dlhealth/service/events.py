@@ -15,6 +15,7 @@ class Topic(str, Enum):
     PACKAGES = "packages"
     KERNELS = "kernels"
     LOGIN = "login"
+    LOGGED_IN = "logged-in"
     FILES = "files"
     REPAIR = "repair"
 
@@ -26,6 +27,7 @@ LOOK_AT: dict[Topic, tuple[str, ...]] = {
     Topic.PACKAGES: (),
     Topic.KERNELS: (),
     Topic.LOGIN: ("login",),
+    Topic.LOGGED_IN: ("login",),
     Topic.FILES: (),
     Topic.REPAIR: (),
 }

@@ -108,9 +108,10 @@ class Sessions:
         """One session's file was written, or is gone."""
         if not gone:
             if name not in self._running and len(self._running) < _FILES:
-                user = self._graphical_user(name)
-                if user:
-                    self._running[name] = _Session(user, now)
+                session = self._graphical(name, now)
+                if session:
+                    self._running[name] = session
+                    return Event(Topic.LOGGED_IN, subject=f"user:{session.user}")
             return None
         session = self._running.pop(name, None)
         if session is None or now - session.started >= SHORT:
@@ -123,14 +124,18 @@ class Sessions:
             return None
         return Event(Topic.LOGIN, subject=f"user:{session.user}")
 
-    def _graphical_user(self, name: str) -> str:
+    def _graphical(self, name: str, now: float) -> _Session | None:
         try:
             with open(f"{self._folder}/{name}", errors="replace") as file:
                 fields = dict(line.rstrip("\n").split("=", 1) for line in file.read(8192).splitlines() if "=" in line)
         except OSError:
-            return ""
+            return None
         graphical = fields.get("TYPE") in ("x11", "wayland", "mir") or fields.get("DISPLAY")
-        return fields.get("USER", "") if graphical and fields.get("CLASS") == "user" else ""
+        if not graphical or fields.get("CLASS") != "user" or not fields.get("USER"):
+            return None
+        # One that was there before this is first seen when it is about to end.
+        began = fields.get("MONOTONIC", "")
+        return _Session(fields["USER"], int(began) / 1e6 if began.isdecimal() else now)
 
 
 class Files:

@@ -20,7 +20,7 @@ from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.journal import Kind, alert, send
 from dlhealth.service.notify import Manager
 from dlhealth.service.request import Request, ask
-from dlhealth.service.sources import Devices, Files, KernelLog, Source
+from dlhealth.service.sources import SHORT, Devices, Files, KernelLog, Source
 
 FOLDER = "/run/dlhealth/watch"
 BOOT_STATE = "/run/dlhealth/boot.json"
@@ -28,8 +28,9 @@ BOOT_STATE = "/run/dlhealth/boot.json"
 WAITING = "/var/lib/dlhealth/txn/active"
 """Is there while a repair waits for a restart (`Store.active`, whose module is no small one)."""
 
-_SETTLE = {Topic.PACKAGES: 2.0, Topic.KERNELS: 2.0, Topic.FILES: 0.5}
-"""Seconds after which a change of files is looked at: a package is a hundred of them."""
+_SETTLE = {Topic.PACKAGES: 2.0, Topic.KERNELS: 2.0, Topic.FILES: 0.5, Topic.LOGGED_IN: SHORT + 1.0}
+"""Seconds after which an event is looked at: a package is a hundred changes of files, and who has logged in is out of a
+login loop when he stays."""
 _SHARE = 4.0
 """After a look, none of the same topic for so many times as long as it took: a fifth of one processor at most."""
 _LONGEST_PAUSE = 30.0
@@ -38,7 +39,7 @@ _BLIND, _WANTED = 3600.0, 86400.0
 _BUSY_PAUSE = 5.0
 """Seconds between two looks at whether packages are still being changed: an upgrade touches its files all the time."""
 _LOOK_LIMIT = 60.0
-_SHOWS_IF_IT_HELD = {Topic.START, Topic.REPAIR}
+_SHOWS_IF_IT_HELD = {Topic.START, Topic.LOGGED_IN, Topic.REPAIR}
 """After these, a repair that waited for a restart can be judged."""
 _NOTHING = "nothing-to-do"
 _OUTPUT_LIMIT = 4 << 20
@@ -143,7 +144,9 @@ class Watcher:
             self._say(entry)
         earliest, _ = self._pause.get(event.topic, (0.0, 0.0))
         moment = max(now + _SETTLE.get(event.topic, 0.0), earliest)
-        self._due[event.topic] = min(moment, self._due.get(event.topic, moment))
+        # Of several logins, it is the last one that may stay.
+        first_or_last = max if event.topic is Topic.LOGGED_IN else min
+        self._due[event.topic] = first_or_last(moment, self._due.get(event.topic, moment))
 
     # Looking.
 

@@ -60,12 +60,14 @@ QUESTIONS: tuple[Callable[[Host], Any], ...] = (
     lambda h: h.sha256("/etc/hostname"),
     lambda h: h.initramfs("/etc/hostname"),
     lambda h: h.space("/"),
+    lambda h: h.now(),
     lambda h: list(h.glob("/etc/*")),
     lambda h: h.run("journalctl", "--directory", "root:/nothing", timeout=1),
 )
 
 
-def test_answers_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("live", [False, True])
+def test_answers_are_the_same(live: bool, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (
@@ -75,13 +77,14 @@ def test_answers_are_the_same(tmp_path: Path) -> None:
         .fifo("/etc/fifo")
         .build(root)
     )
-    host = RootHost(str(root))
+    host = RootHost(str(root), live=live)
     answers = [ask(host, question) for question in QUESTIONS]
     bundle = tmp_path / "b.tar.gz"
     write_bundle(host, str(bundle), unmasked, {"dlhealth": "1"})
     again = read_bundle(str(bundle))
     assert [ask(again, question) for question in QUESTIONS] == answers
-    assert again.live is host.live
+    assert again.live is live
+    assert (again.now() is not None) is live
 
 
 def test_every_question_can_be_kept() -> None:

@@ -330,7 +330,22 @@ def logins(root: Path, files: Files, times: int, **fields: str) -> list[Event]:
         found += events(files)
         end(root, f"c{number}")
         found += events(files)
-    return found
+    return [e for e in found if e.topic is not Topic.LOGGED_IN]
+
+
+def test_who_logs_in_may_have_got_out_of_a_loop(root: Path, files: Files) -> None:
+    session(root, "c1")
+    assert events(files) == [Event(Topic.LOGGED_IN, subject="user:alice")]
+    session(root, "c1", ACTIVE="0")
+    session(root, "c2", TYPE="tty")
+    session(root, "c3", CLASS="greeter", USER="lightdm")
+    assert events(files) == []
+
+
+def test_a_long_session_that_is_first_seen_when_it_ends_is_not_short(root: Path, files: Files) -> None:
+    for began, loop in (("1000000", 0), (str(int(time.monotonic() * 1e6)), 1), ("x", 1)):
+        found = logins(root, files, TRIES, MONOTONIC=began, USER=f"user{began}")
+        assert len(found) == loop
 
 
 @pytest.mark.parametrize("kind", ["x11", "wayland"])
@@ -387,7 +402,7 @@ def play(root: Path, lengths: list[float], gap: float) -> list[Event]:
         found.append(sessions.changed(f"c{number}", False, now))
         found.append(sessions.changed(f"c{number}", True, now + length))
         now += length + gap
-    return [e for e in found if e]
+    return [e for e in found if e and e.topic is not Topic.LOGGED_IN]
 
 
 def test_long_sessions_are_none(root: Path) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from dlhealth.service import watch
-from dlhealth.service.events import LOOK_AT, Topic
+from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.journal import Kind
+from dlhealth.service.notify import Manager
+from dlhealth.service.sources import SHORT, Files
 from dlhealth.txn.store import Store
 
 PROJECT = Path(__file__).parents[2]
@@ -173,6 +175,11 @@ class Service:
     def packages(self) -> None:
         (self.root / "var/lib/dpkg/new").write_text("x")
         (self.root / "var/lib/dpkg/new").rename(self.root / "var/lib/dpkg/status")
+
+    def logs_in(self) -> None:
+        new = self.root / "run/systemd/new"
+        new.write_text("UID=1000\nUSER=alice\nTYPE=x11\nCLASS=user\n")
+        new.rename(self.root / "run/systemd/sessions/2")
 
     def saved(self) -> dict[str, Any]:
         try:
@@ -685,6 +692,19 @@ def test_what_waits_for_a_restart_is_judged_after_the_start_and_before_anything_
     assert repairer.asked[0] == {"version": 1, "verb": "confirm", "finding": "", "subject": "", "digest": ""}
 
 
+def test_what_was_repaired_of_a_login_is_judged_when_somebody_has_got_in(service: Service) -> None:
+    (service.base / "active").mkdir()
+    repairer = Repairer(
+        service.base / "repair", '{"ok": true, "outcome": "nothing-to-do"}\n', '{"ok": true, "outcome": "applied"}\n'
+    )
+    service.start()
+    wait_for(lambda: repairer.asked)
+    service.logs_in()
+    wait_for(lambda: len(repairer.asked) == 2)
+    assert repairer.asked[1]["verb"] == "confirm"
+    assert service.looks[:2] == ["", " ".join(LOOK_AT[Topic.LOGGED_IN])]
+
+
 def test_where_a_repair_waits() -> None:
     assert Store("/").active == watch.WAITING
 
@@ -710,3 +730,15 @@ def test_without_a_repairer_it_watches_all_the_same(service: Service) -> None:
     service.finds()
     service.packages()
     wait_for(lambda: len(service.journal.of(Kind.GONE)) == 2)
+
+
+def test_of_several_logins_the_last_one_is_looked_at_when_it_may_have_lasted(tmp_path: Path) -> None:
+    watcher = watch.Watcher([], Files(str(tmp_path)), str(tmp_path), lambda entry: True, Manager())
+    moments = []
+    for _ in range(2):
+        for topic in (Topic.LOGIN, Topic.LOGGED_IN):
+            watcher._happened(Event(topic))
+        moments.append(dict(watcher._due))
+    before, after = moments
+    assert after[Topic.LOGIN] == before[Topic.LOGIN]
+    assert after[Topic.LOGGED_IN] > before[Topic.LOGGED_IN] > before[Topic.LOGIN] + SHORT

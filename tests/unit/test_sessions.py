@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlhealth.host.bundle import BundleHost
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
 from dlhealth.probes.homes import HomeFiles
@@ -46,11 +47,13 @@ def lines(text: str) -> list[Line]:
     return list(number_boots(p for p in parsed if p))
 
 
+def read(*entries: logs.Entry) -> list[Line]:
+    in_order = sorted(entries, key=lambda e: e.seconds)
+    return [Line(e.seconds, "1", e.identifier, e.uid, e.text, "x", e.pid) for e in in_order]
+
+
 def sessions(*entries: logs.Entry) -> Sessions:
-    found = [
-        Line(e.seconds, "1", e.identifier, e.uid, e.text, "x", e.pid) for e in sorted(entries, key=lambda e: e.seconds)
-    ]
-    return Sessions(tuple(find_sessions(found)), {"1": found[-1].time})
+    return Sessions(tuple(find_sessions(read(*entries))))
 
 
 def test_lightdm() -> None:
@@ -96,6 +99,19 @@ def test_whoever_got_in_afterwards_is_in_no_loop() -> None:
     assert sessions(*logs.session("alice", 40, None, number=9), *tries).loop("alice"), "before does not count"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "looping"), [(3, True), (9.9, True), (10, False), (3600, False), (-3600, False), (None, False)]
+)
+def test_a_session_that_has_just_begun_does_not_end_a_loop(seconds: float | None, looping: bool) -> None:
+    """A clock that was set back, and a machine that does not run, don't tell: then it counts as one that lasts."""
+    tries = [e for n in range(3) for e in logs.session("alice", 100 + 60 * n, 2, number=n + 1)]
+    entries = read(*tries, *logs.session("alice", 400, None, number=9))
+    host = BundleHost("a running machine", True, {("now", ""): None if seconds is None else 400 + seconds})
+    found = Sessions.probe(host, Journal(tuple(entries), ("1",), ""))
+    assert bool(found.loop("alice")) is looping
+    assert found.got_in("alice") is not looping
+
+
 def test_people_are_judged_apart() -> None:
     tries = [e for n in range(3) for e in logs.session("alice", 100 + 60 * n, 2, number=n + 1)]
     both = sessions(*tries, *logs.session("bob", 300, None, number=9, uid=1001))
@@ -118,7 +134,7 @@ def test_a_loop_of_an_earlier_boot_is_over_when_the_last_login_was_good() -> Non
     )
     for extra, looping in (("", True), (again, False)):
         found = lines(text + extra)
-        assert bool(Sessions(tuple(find_sessions(found)), {x.boot: x.time for x in found}).loops()) is looping
+        assert bool(Sessions(tuple(find_sessions(found))).loops()) is looping
 
 
 def test_other_services_open_no_graphical_session() -> None:
@@ -172,6 +188,6 @@ WORDS = st.sampled_from(
 @given(st.lists(st.tuples(WORDS | st.text(), st.floats(0, 1e9), st.integers(0, 3))))
 def test_any_log_gives_sessions_that_end_after_they_began(entries: list[tuple[str, float, int]]) -> None:
     found = [Line(t, "1", "x", None, text, "x", pid) for text, t, pid in sorted(entries, key=lambda e: e[1])]
-    result = Sessions(tuple(find_sessions(found)), {"1": found[-1].time if found else 0.0})
+    result = Sessions(tuple(find_sessions(found)))
     assert all(s.ended is None or s.ended >= s.started for s in result.sessions)
     assert all(loop.tries >= 3 and loop.longest < 10 for loop in result.loops())
