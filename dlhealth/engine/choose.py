@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dlhealth.actions import (
     EditFile,
@@ -33,8 +33,8 @@ class Limits(NamedTuple):
     """What a repair may be: `highest` risk, whether it may use the network, whether the machine is the one that runs.
     `tried` are the repairs that did not hold before, `given_up` those that did not now, each as the fingerprint of the
     finding and the summary of the plan: the next rung of the ladder follows. `wanted` are the rules to repair, all where
-    it is empty. Who names a rule, or its layer, asks for what was tried before again, and for what is only worth a
-    note."""
+    it is empty; `subject` is what they must have found it on, anything where it is empty. Who names a rule, or its layer,
+    asks for what was tried before again, and for what is only worth a note."""
 
     highest: Risk = Risk.MEDIUM
     offline: bool = False
@@ -42,6 +42,7 @@ class Limits(NamedTuple):
     tried: frozenset[tuple[str, str]] = frozenset()
     given_up: frozenset[tuple[str, str]] = frozenset()
     wanted: frozenset[str] = frozenset()
+    subject: str = ""
 
 
 class Chosen(NamedTuple):
@@ -90,7 +91,7 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     chosen: list[Chosen] = []
     left: list[Left] = []
     taken: dict[str, list[Action]] = {}
-    for finding in _to_repair(diagnosis, rules, limits.wanted):
+    for finding in _to_repair(diagnosis, rules, limits):
         try:
             ladder = [_for_target(p, limits.live) for p in plans(rules[finding.id], finding, facts.call)]
             plan, reason = _mildest(finding, ladder, limits)
@@ -113,12 +114,14 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     return Repair(tuple(chosen), tuple(left), merge([c.plan for c in chosen]))
 
 
-def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], wanted: Collection[str]) -> list[Finding]:
+def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], limits: Limits) -> list[Finding]:
     """Root causes: those that are wanted, and those that explain what is wanted."""
     roots: Iterable[Finding] = diagnosis.root_causes
-    if wanted:
-        meant = {*wanted, *(i for d in diagnosis.findings if d.finding.id in wanted for i in d.caused_by)}
-        roots = [d.finding for d in diagnosis.findings if not d.caused_by and d.finding.id in meant]
+    if limits.wanted:
+        wanted = [d for d in diagnosis.findings if d.finding.id in limits.wanted]
+        meant = [d for d in wanted if limits.subject in ("", d.finding.subject)]
+        causes = {i for d in meant for i in d.caused_by}
+        roots = [d.finding for d in diagnosis.findings if not d.caused_by and (d in meant or d.finding.id in causes)]
     return sorted((f for f in roots if f.id in rules), key=lambda f: rules[f.id].stage)
 
 

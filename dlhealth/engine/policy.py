@@ -52,6 +52,7 @@ class Verdict(str, Enum):
     DO = "do"
     ASK = "ask"
     LATER = "later"
+    ENOUGH = "enough"
     NEVER = "never"
 
 
@@ -77,7 +78,8 @@ def decide(policy: Policy, trigger: Trigger, rule: str, plan: Plan, attempts: in
         )
     if attempts >= policy.max_attempts:
         allowed = f"{policy.max_attempts} allowed ({CONFIG}: repair.max_attempts)"
-        return Decision(Verdict.NEVER, f"repaired {attempts} times before, {allowed}: a person has to look")
+        verdict = Verdict.ENOUGH if attempts else Verdict.NEVER
+        return Decision(verdict, f"repaired {attempts} times before, {allowed}: a person has to look")
     if not trusted and rule not in policy.local_rules:
         return Decision(
             Verdict.ASK, f"a rule of /etc/dlhealth/rules.d repairs only when repair.local_rules lists {rule}"

@@ -16,7 +16,7 @@ from dlhealth.service.alerts import Known, of_change, save
 from dlhealth.service.check import policy_of, told
 from dlhealth.service.journal import send
 from dlhealth.service.notify import Manager
-from dlhealth.service.unattended import ROOT, Seen, do, look, propose, settle
+from dlhealth.service.unattended import ROOT, Seen, do, look, propose, settle, stop
 from dlhealth.service.watch import BOOT_STATE
 from dlhealth.txn.store import Store
 
@@ -50,12 +50,18 @@ def _repair(seen: Seen, store: Store) -> bool:
     if seen.policy.max_risk is None:
         return False
     roots = [d.finding for d in seen.diagnosis.findings if not d.caused_by and d.remedy]
+    enough = []
     for finding in roots:
-        proposal = propose(seen, store, Trigger.BOOT, finding.id, seen.policy.max_risk or Risk.LOW)
+        highest = seen.policy.max_risk or Risk.LOW
+        proposal = propose(seen, store, Trigger.BOOT, finding.id, finding.subject, highest)
         if proposal.decision.verdict is Verdict.DO:
             Manager().needs(_REPAIR_SECONDS)
             ended = do(proposal, seen, store, send)
             return ended is not None and ended.outcome == "applied"
+        if proposal.decision.verdict is Verdict.ENOUGH:
+            enough.append(proposal)
+    for proposal in enough:
+        stop(proposal, send)
     return False
 
 

@@ -24,7 +24,7 @@ from dlhealth.probes.journal import Journal
 from dlhealth.probes.sessions import Sessions
 from dlhealth.service.journal import send
 from dlhealth.service.request import LINE_LIMIT, VERSION
-from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle
+from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle, stop
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Busy, Record, Store, read_json
 
@@ -55,6 +55,7 @@ class Asked(NamedTuple):
 
     verb: str
     finding: str
+    subject: str
     digest: str
 
 
@@ -98,7 +99,7 @@ def parse(line: bytes) -> Asked:
         raise Refused("the finding is no id of a rule")
     if not _DIGEST.fullmatch(fields["digest"]) or (fields["verb"] == "apply" and not fields["digest"]):
         raise Refused("apply needs the digest that a preview gave")
-    return Asked(fields["verb"], fields["finding"], fields["digest"])
+    return Asked(*(fields[name] for name in Asked._fields))
 
 
 def serve(channel: socket.socket) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def serve(channel: socket.socket) -> dict[str, Any]:
         if asked.verb == "confirm":
             return _confirm(store)
         if asked.verb == "preview":
-            return _preview(store, trigger, asked.finding)
+            return _preview(store, trigger, asked)
         return _apply(store, peer, trigger, asked)
     except Refused as refusal:
         return {"ok": False, "error": str(refusal)}
@@ -125,19 +126,21 @@ def serve(channel: socket.socket) -> dict[str, Any]:
         return {"ok": False, "error": Store(ROOT).explain(problem)}
 
 
-def _preview(store: Store, trigger: Trigger, finding: str) -> dict[str, Any]:
-    _, proposal = _proposed(store, trigger, finding)
+def _preview(store: Store, trigger: Trigger, asked: Asked) -> dict[str, Any]:
+    _, proposal = _proposed(store, trigger, asked)
     allowed = bool(proposal.repair.chosen) and _may(proposal, trigger)
     later = trigger is not Trigger.TERMINAL and proposal.decision.verdict is Verdict.LATER
+    if trigger is not Trigger.TERMINAL and proposal.decision.verdict is Verdict.ENOUGH:
+        stop(proposal, send)
     return {"ok": True, "allowed": allowed, "later": later, "digest": proposal.repair.digest, **_shown(proposal)}
 
 
 def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str, Any]:
-    _, proposal = _proposed(store, trigger, asked.finding)
+    _, proposal = _proposed(store, trigger, asked)
     # Before the lock is taken: a person may take long to answer, or not be one at all.
     _allow(peer, trigger, f"org.dlhealth.repair-{proposal.repair.risk.value}")
     with store.locked():
-        seen, proposal = _proposed(store, trigger, asked.finding)
+        seen, proposal = _proposed(store, trigger, asked)
         if not proposal.repair.chosen:
             raise Refused(proposal.decision.reason)
         if asked.digest != proposal.repair.digest:
@@ -148,12 +151,12 @@ def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str
     return {"ok": ended is not None, "outcome": ended.outcome if ended else "refused"}
 
 
-def _proposed(store: Store, trigger: Trigger, finding: str) -> tuple[Seen, Proposal]:
+def _proposed(store: Store, trigger: Trigger, asked: Asked) -> tuple[Seen, Proposal]:
     if store.current() is not None:
         raise Refused("an earlier repair waits for a reboot, or was cut off: dlhealth history")
     seen = look()
     highest = Risk.HIGH if trigger is Trigger.TERMINAL else seen.policy.max_risk or Risk.LOW
-    return seen, propose(seen, store, trigger, finding, highest)
+    return seen, propose(seen, store, trigger, asked.finding, asked.subject, highest)
 
 
 def _may(proposal: Proposal, trigger: Trigger) -> bool:

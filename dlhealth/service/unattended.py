@@ -53,11 +53,12 @@ def look() -> Seen:
     return Seen(diagnose(rules, facts), {r.id: r for r in rules}, facts, policy)
 
 
-def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, highest: Risk) -> Proposal:
-    """The mildest repair of what a rule found, of which `highest` is the highest risk that may come into question."""
+def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: str, highest: Risk) -> Proposal:
+    """The mildest repair of what a rule found on a subject, of which `highest` is the highest risk that may come into
+    question."""
     failed = tried(store)
     offline = trigger is Trigger.BOOT  # before the network is up
-    limits = Limits(highest, offline, tried=failed, given_up=failed, wanted=frozenset({finding}))
+    limits = Limits(highest, offline, tried=failed, given_up=failed, wanted=frozenset({finding}), subject=subject)
     repair = choose(seen.diagnosis, seen.rules, seen.facts, limits)
     if not repair.chosen:
         left = next((x.reason for x in repair.left), f"{finding} is not found, or another finding explains it")
@@ -119,8 +120,7 @@ def settle(store: Store, tell: Callable[[bytes], object], sure: Callable[[Seen],
 
 def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], object]) -> Ended | None:
     """Carry a proposal out and tell the journal; None where it could not even begin."""
-    first = proposal.repair.chosen[0].finding
-    about = {"id": first.id, "subject": first.subject, "layer": first.layer.value}
+    about = _about(proposal)
     try:
         ended = carry_out(proposal.repair, seen.diagnosis, store, ROOT, lambda: look().diagnosis, lambda text: None)
     except (NotChangeable, CommandFailed) as problem:
@@ -142,3 +142,15 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
             timeout=10,
         )
     return ended
+
+
+def stop(proposal: Proposal, tell: Callable[[bytes], object]) -> None:
+    """Say that what was repaired and broke again is left to a person: it would go on for ever."""
+    title = proposal.repair.chosen[0].finding.title
+    text = f"Not repaired again: {title} ({proposal.decision.reason})"
+    tell(alert(Kind.NOT_REPAIRED, text, severity="warning", **_about(proposal)))
+
+
+def _about(proposal: Proposal) -> dict[str, str]:
+    finding = proposal.repair.chosen[0].finding
+    return {"id": finding.id, "subject": finding.subject, "layer": finding.layer.value}

@@ -80,6 +80,7 @@ class LabMachine:
         # Machines that are started with --keep-unit share their control groups: two at once would be in each other's way.
         self._turn = os.open(TURN, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._turn, fcntl.LOCK_EX)
+        self._options = options
         command = ["systemd-nspawn", "-q", "-D", self.root, "-b", "--register=no", "--keep-unit", "-M", self._name]
         command += options
         console = self.root.parent / "console"
@@ -96,6 +97,15 @@ class LabMachine:
             if state in ("running", "degraded"):
                 return
         raise AssertionError(f"the machine did not come up ({state}):\n{console.read_text(errors='replace')[-2000:]}")
+
+    def restart(self) -> None:
+        """As a person does. nspawn ends with a status of its own, so that whoever started it starts it again."""
+        assert self._booted
+        self.run("systemctl", "reboot", "--no-block")
+        assert self._booted.wait(60) == 133
+        self._booted = None
+        os.close(self._turn)
+        self.boot(*self._options)
 
     def power_off(self) -> None:
         if self._booted:

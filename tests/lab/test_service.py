@@ -13,7 +13,7 @@ pytestmark = pytest.mark.lab
 
 APPEARED, GONE = "36d11906a1d0447088306d0529c38f21", "0dabdc3e1b5e412098af7681f253d409"
 DRIVER_EVENT, REPAIRED = "d366e71109d741efa7ce1d71856ba091", "9320d96a0ab64903b4d1dde3265e3972"
-NOT_CHECKED = "00de2f313efc4048a667ef69dd07a0c9"
+NOT_CHECKED, NOT_REPAIRED = "00de2f313efc4048a667ef69dd07a0c9", "f9994504272d41eb915a783a56eb1f90"
 COMMAND = "/opt/dlhealth/bin/dlhealth"
 CONFIG = "/etc/dlhealth/config.toml"
 ASK = (
@@ -191,6 +191,30 @@ def test_the_check_at_boot(lab: LabMachine) -> None:
     lab.run("systemctl", "restart", "dlhealth-boot.service")
     assert lab.run("find", "/home/alice", "-name", ".Xauthority", "-user", "root").stdout == ""
     lab.run("systemctl", "start", "dlhealth.service")
+
+
+def test_a_restart(lab: LabMachine) -> None:
+    """What is broken is repaired before anybody can log in, and the service is there again. What was repaired today and
+    broke again is left alone, and that is said."""
+    lab.run("systemctl", "stop", "dlhealth.service")
+    lab.run("install", "-o", "root", "-m", "600", "/dev/null", "/home/alice/.Xauthority")  # as sudo startx does
+    lab.run("sh", "-c", "useradd -m bob; install -o root -m 600 /dev/null /home/bob/.Xauthority")
+    before = lab.run("cat", "/proc/sys/kernel/random/boot_id").stdout
+    lab.restart()
+    boot = lab.run("cat", "/proc/sys/kernel/random/boot_id").stdout
+    assert boot != before
+
+    def told(kind: str) -> list[str]:
+        return [a["DLHEALTH_SUBJECT"] for a in alerts(lab, kind) if a["_BOOT_ID"] == boot.strip().replace("-", "")]
+
+    assert told(REPAIRED) == ["file:/home/bob/.Xauthority"]
+    assert told(NOT_REPAIRED) == ["file:/home/alice/.Xauthority"]
+    assert lab.run("find", "/home", "-name", ".Xauthority", "-user", "root").stdout == "/home/alice/.Xauthority\n"
+    assert "dlhealth-boot.service" in lab.run("systemctl", "show", "-P", "After", "display-manager.service").stdout
+    units = ("dlhealth.service", "dlhealth-repair.socket")
+    assert lab.run("systemctl", "is-active", *units).stdout.split() == ["active", "active"]
+    lab.run("rm", "/home/alice/.Xauthority")
+    within(10, lambda: lab.run(COMMAND, "status").stdout.splitlines()[-1] == "Nothing is open.")
 
 
 def test_the_look_in_its_sandbox_sees_what_root_sees(lab: LabMachine) -> None:

@@ -138,7 +138,7 @@ def test_a_person_at_the_terminal_may_all_and_is_asked_before_a_high_risk(risk: 
         (Policy(None), Risk.LOW, 0, True, Verdict.ASK, 'repair.max_risk = "none"'),
         (Policy(), Risk.MEDIUM, 0, True, Verdict.ASK, "its risk is medium; unattended only low"),
         (Policy(Risk.MEDIUM), Risk.HIGH, 0, True, Verdict.ASK, "its risk is high; unattended only medium"),
-        (Policy(), Risk.LOW, 1, True, Verdict.NEVER, "repaired 1 times before, 1 allowed"),
+        (Policy(), Risk.LOW, 1, True, Verdict.ENOUGH, "repaired 1 times before, 1 allowed"),
         (Policy(max_attempts=2), Risk.LOW, 1, True, Verdict.DO, ""),
         (Policy(max_attempts=0), Risk.LOW, 0, True, Verdict.NEVER, "0 allowed"),
         (Policy(), Risk.LOW, 0, False, Verdict.ASK, "repair.local_rules lists rule"),

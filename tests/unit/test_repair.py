@@ -169,6 +169,28 @@ def test_a_note_is_repaired_only_when_it_is_named(tmp_path: Path) -> None:
     assert patient.choose(Limits(wanted=frozenset({"one-bad"}))).actions == (EDIT,)
 
 
+def test_of_what_a_rule_found_twice_one_subject_can_be_meant(tmp_path: Path) -> None:
+    class Both(Rule):
+        def detect(self, host: Host) -> Iterator[Finding]:
+            for name in ("one", "two"):
+                yield self.finding(f"file:{name}", f"{name} is bad", Evidence(f"/etc/{name}", "bad"))
+
+        def remedies(self, finding: Finding) -> Iterator[Plan]:
+            yield low(EditFile(finding.evidence[0].source, ((1, "bad", "good"),)))
+
+    cause, both = fault("cause-bad", low(UpdateInitramfs("6.1")), explains=("effect-bad",)), Both()
+    both.id, both.severity, both.stage, both.layer = "both-bad", Severity.ERROR, Stage.ENVIRONMENT, Layer.LOGIN
+    patient = Patient(tmp_path, cause, fault("effect-bad"), both)
+    for wanted, subject, expected in (
+        ("both-bad", "file:two", [EditFile("/etc/two", EDIT.changes)]),
+        ("both-bad", "", [EDIT, EditFile("/etc/two", EDIT.changes)]),
+        ("both-bad", "file:three", []),
+        ("effect-bad", "host", [UpdateInitramfs("6.1")]),
+        ("effect-bad", "file:one", []),
+    ):
+        assert list(patient.choose(Limits(wanted=frozenset({wanted}), subject=subject)).actions) == expected
+
+
 def test_repairs_go_in_the_order_of_their_stages(tmp_path: Path) -> None:
     two = EditFile("/etc/two", ((1, "bad", "good"),))
     patient = Patient(

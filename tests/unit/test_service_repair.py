@@ -45,8 +45,8 @@ def line(**fields: Any) -> bytes:
 
 
 def test_a_request() -> None:
-    assert parse(line()) == Asked("apply", "bad-line", "0123456789ab")
-    assert parse(line(verb="preview", digest="")) == Asked("preview", "bad-line", "")
+    assert parse(line()) == Asked("apply", "bad-line", "host", "0123456789ab")
+    assert parse(line(verb="preview", digest="")) == Asked("preview", "bad-line", "host", "")
     assert parse(line(verb="undo", finding="", digest="")).verb == "undo"
     assert parse(line(verb="status", finding="", digest="")).verb == "status"
 
@@ -254,7 +254,7 @@ class Machine:
         """As root."""
         ours, theirs = pair()
         with ours, theirs:
-            theirs.send(line(verb=verb, digest=digest, finding=finding))
+            theirs.send(line(verb=verb, digest=digest, finding=finding, subject=self.rule.subject))
             return serve(ours)
 
     def ask_as(self, user: str, verb: str, digest: str = "") -> dict[str, Any]:
@@ -267,7 +267,15 @@ class Machine:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("\0" + name)
             listener.listen(1)
-            words = [SYSTEM_PYTHON, "-I", "-S", "-c", code, name, line(verb=verb, digest=digest).decode()]
+            words = [
+                SYSTEM_PYTHON,
+                "-I",
+                "-S",
+                "-c",
+                code,
+                name,
+                line(verb=verb, digest=digest, subject=self.rule.subject).decode(),
+            ]
             # It lives while it is asked for: polkit is told of the process.
             with subprocess.Popen(words, user=user, stdin=subprocess.PIPE, cwd="/") as client:
                 channel, _ = listener.accept()
@@ -416,10 +424,13 @@ def test_what_a_person_took_back_is_not_done_again_unattended(machine: Machine) 
     machine.ask_as(WATCHER, "apply", shown["digest"])
     machine.ask("undo")
     assert machine.one.read_text() == "bad\n"
+    machine.told()
     again = machine.ask_as(WATCHER, "preview")
     assert not again["allowed"]
     assert "repaired 1 times before" in again["reason"]
+    assert machine.told() == ["NOT_REPAIRED"]
     assert machine.ask("preview")["allowed"], "but a person may"
+    assert machine.told() == []
     machine.one.write_text("bad in another way\n")
     assert machine.ask_as(WATCHER, "preview")["allowed"], "the evidence is another"
 
@@ -604,7 +615,7 @@ def test_what_the_watcher_sends_is_what_root_understands(tmp_path: Path) -> None
         request = ask("apply", "bad-line", "file:/etc/größe", "0123456789ab", path)
         assert request
         channel, _ = listener.accept()
-        assert parse(receive(channel, 1)) == Asked("apply", "bad-line", "0123456789ab")
+        assert parse(receive(channel, 1)) == Asked("apply", "bad-line", "file:/etc/größe", "0123456789ab")
         channel.send(b'{"ok": ')
         assert not request.receive()
         channel.send(b"true}\n")
@@ -626,13 +637,13 @@ def test_the_check_at_boot_repairs_what_it_may_and_says_so(machine: Machine, tmp
     assert json.loads((tmp_path / "boot.json").read_text())["findings"] == []
 
 
-def test_the_check_at_boot_does_nothing_twice(machine: Machine, tmp_path: Path) -> None:
+def test_the_check_at_boot_does_nothing_twice_and_says_so(machine: Machine, tmp_path: Path) -> None:
     boot.boot_check()
     machine.ask("undo")
     assert machine.one.read_text() == "bad\n"
     assert len(boot.boot_check().diagnosis.findings) == 1
     assert machine.one.read_text() == "bad\n"
-    assert machine.told() == ["REPAIRED", "APPEARED"]
+    assert machine.told() == ["REPAIRED", "NOT_REPAIRED", "APPEARED"]
     assert [f["id"] for f in json.loads((tmp_path / "boot.json").read_text())["findings"]] == ["bad-line"]
 
 
