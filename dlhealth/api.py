@@ -70,6 +70,7 @@ from dlhealth.probes.frameworks import (
 from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.gpuclaims import Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
 from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
+from dlhealth.probes.greeter import DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.initramfs import Initramfs
 from dlhealth.probes.journal import Journal, Line
@@ -127,6 +128,7 @@ __all__ = [
     "CudnnPackage",
     "DeviceNodes",
     "DisplayDevice",
+    "DisplayManager",
     "DisplaySetup",
     "Dkms",
     "DkmsBuild",
@@ -172,6 +174,7 @@ __all__ = [
     "LoaderDirectory",
     "LocalKey",
     "LoginEnvironment",
+    "LoginScreen",
     "Loop",
     "Machine",
     "MakeLink",

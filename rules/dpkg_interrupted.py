@@ -55,6 +55,7 @@ class DpkgInterrupted(Rule):
         "initramfs-old-nvidia-module",
         "libcuda-missing-from-loader",
         "login-loop-unexplained",
+        "display-manager-not-started",
     )
 
     def detect(self, packages: Packages, locks: PackageLocks | None) -> Iterator[Finding | Unknown]:

@@ -15,20 +15,23 @@ LOADER_VARIABLES = "/sys/firmware/efi/efivars/Loader{}-4a67b082-0a4c-41cf-b6c7-4
 
 
 class NextBoot(NamedTuple):
-    """`release` is None where it can't be told; `source` says what told it, or why nothing could."""
+    """`release` is None where it can't be told; `source` says what told it, or why nothing could. `arguments` is what
+    the boot loader gives the kernel, as far as that is known."""
 
     release: str | None
     source: str
+    arguments: str = ""
 
 
 class _Entry(NamedTuple):
     """One menu entry: its titles and ids from the outermost submenu inwards, its place in each, and its kernel (empty
-    for anything that is no Linux of this machine)."""
+    for anything that is no Linux of this machine) with what it is given."""
 
     titles: tuple[str, ...]
     ids: tuple[str, ...]
     places: tuple[int, ...]
     release: str
+    arguments: str
 
 
 def next_boot(host: Host) -> NextBoot:
@@ -80,15 +83,15 @@ def _grub(host: Host) -> NextBoot | None:
     once = environment.get("next_entry", "")
     if once and ("next_entry" in menu or not _SET_DEFAULT.search(menu)):
         wanted, source = once, f"{GRUB_ENVIRONMENT}: next_entry={once}"
-    chosen = _choose(entries, _corrections(menu).get(wanted, wanted))
-    if chosen is None:
-        # What is no entry of the menu counts as the first one.
-        chosen, source = _choose(entries, "0"), f"{source} ({wanted} is no entry, so GRUB starts the first)"
+    wanted = _corrections(menu).get(wanted, wanted)
+    chosen, exact = _choose(entries, wanted)
     if chosen is None:
         return NextBoot(None, f"{GRUB}: no entry")
+    if not exact:
+        source = f"{source} ({wanted} is no entry, so GRUB starts the first)"
     if not chosen.release:
         return NextBoot(None, f"{source}: {chosen.titles[-1]} starts no Linux of this machine")
-    return NextBoot(chosen.release, source)
+    return NextBoot(chosen.release, source, chosen.arguments)
 
 
 _SET_DEFAULT = regex(r"""^\s*set default=(?:"([^"\n]*)"|'([^'\n]*)'|([^\s;]+))""", re.MULTILINE)
@@ -127,7 +130,7 @@ def _configured(host: Host) -> tuple[str, str]:
 _TOKEN = regex(
     r"""^\s*(?:
         (?P<kind>menuentry|submenu)\s+(?:'(?P<single>(?:[^']|'\\'')*)'|"(?P<double>[^"]*)"|(?P<bare>\S+))(?P<rest>.*)
-        |(?P<linux>linux(?:16|efi)?)\s+(?P<image>\S+)
+        |(?P<linux>linux(?:16|efi)?)\s+(?P<image>\S+)(?P<arguments>.*)
     )""",
     re.VERBOSE,
 )
@@ -155,10 +158,10 @@ def parse_menu(text: str) -> list[_Entry]:
             if m["kind"] == "menuentry":
                 menus = [s for s in stack if s[0] != "block"]
                 titles, identities = tuple(s[1] for s in menus), tuple(s[2] for s in menus)
-                entries.append(_Entry(titles, identities, tuple(s[3] for s in menus), ""))
+                entries.append(_Entry(titles, identities, tuple(s[3] for s in menus), "", ""))
         elif m and m["linux"]:
             if entries and any(s[0] == "menuentry" for s in stack):
-                entries[-1] = entries[-1]._replace(release=m["image"].strip("'\""))
+                entries[-1] = entries[-1]._replace(release=m["image"].strip("'\""), arguments=m["arguments"].strip())
         elif line.strip().endswith("{"):
             stack.append(("block", "", "", 0, [0]))
         ends = line.strip() == "}" or (m and m["kind"] and line.rstrip().endswith("}"))
@@ -181,25 +184,41 @@ def parse_environment(text: str) -> dict[str, str]:
     return {name: value for name, equals, value in lines if equals}
 
 
-def _choose(entries: list[_Entry], wanted: str) -> _Entry | None:
-    """By number, title or id, each part after `>` one submenu further in (`>>` is a `>` of a title). A submenu itself
-    means its first entry."""
-    parts = [p.replace(">>", ">") for p in re.split(r"(?<!>)>(?!>)", wanted) if p]
-    for entry in entries:
-        names = zip(parts, entry.titles, entry.ids, entry.places, strict=False)
-        if len(parts) <= len(entry.places) and all(
-            part in (title, identity) or (part.isascii() and part.isdigit() and int(part[:9]) == place)
-            for part, title, identity, place in names
-        ):
-            return entry
-    return None
+_PART = regex(r"((?:[^>]|>>)*)>?(.*)", re.DOTALL)
+_NUMBER = regex(r"\s*(?:0x([0-9a-f]{1,8})|(0[0-7]{1,9})|(\d{1,9}))", re.IGNORECASE)
+
+
+def _choose(entries: list[_Entry], wanted: str) -> tuple[_Entry | None, bool]:
+    """The entry, and whether it is the one that was meant: by number, title or id, each part after `>` one submenu further
+    in (`>>` is a `>` of a title). What is none of a menu, or is not said, means the first of that menu. So does GRUB in
+    get_entry_number and grub_menu_execute_entry (grub-core/normal/menu.c)."""
+    exact, depth = True, 0
+    while entries:
+        part = _PART.match(wanted)
+        name, wanted = (part[1].replace(">>", ">"), part[2]) if part else ("", "")
+        within = [e for e in entries if _is_named(e, depth, name)]
+        exact = exact and (bool(within) or (not name and depth > 0))
+        place = (within or entries)[0].places[depth]
+        entries = [e for e in entries if e.places[depth] == place]
+        depth += 1
+        if len(entries[0].places) == depth:
+            return entries[0], exact
+    return None, False
+
+
+def _is_named(entry: _Entry, depth: int, name: str) -> bool:
+    # A name that begins with a number is that number, whatever follows: strtoul() stops there.
+    if number := _NUMBER.match(name):
+        bases = zip(number.groups(), (16, 8, 10), strict=True)
+        return entry.places[depth] == next(int(text, base) for text, base in bases if text)
+    return bool(name) and name in (entry.titles[depth], entry.ids[depth])
 
 
 # systemd-boot.
 
 
 _IMAGE = regex(r"vmlinuz-([^/\s]+)$|/([^/\s]+)/(?:linux|vmlinuz)$")
-_COUNTER = regex(r"\+\d+(?:-\d+)?\.conf$")
+_COUNTER = regex(r"\+(\d{1,9})(?:-\d+)?\.conf$")
 
 
 def _systemd_boot(host: Host) -> NextBoot | None:
@@ -207,30 +226,50 @@ def _systemd_boot(host: Host) -> NextBoot | None:
     # Where both are installed, the one that started the machine says so.
     if base is None or (host.exists(GRUB) and not _variable(host, "Info").startswith("systemd-boot")):
         return None
-    entries = {}
-    for name in host.listdir(f"{base}/loader/entries"):
-        if name.endswith(".conf"):
-            fields = _fields(host.text(f"{base}/loader/entries/{name}") or "")
-            image = _IMAGE.search(fields.get("linux", ""))
-            if release := fields.get("version") or (image and (image[1] or image[2])):
-                # The counter of boot attempts ("+3-1") is no part of an entry's name.
-                entries[_COUNTER.sub(".conf", name)] = release
+    entries = [e for name in host.listdir(f"{base}/loader/entries") if (e := _listed(host, base, name))]
     if not entries:
         return None
+    # Where the kernels have a partition of their own (XBOOTLDR), the settings are on the other.
+    settings = next((p for f in ESP if host.exists(p := f"{f}/loader/loader.conf")), f"{base}/loader/loader.conf")
+    default, saved = _fields(host.text(settings) or "").get("default", ""), ""
+    if default == "@saved":
+        default, saved = _variable(host, "EntryLastBooted"), " @saved"
     wanted = [
         (_variable(host, "EntryOneShot"), "the one-shot entry of the firmware"),
         (_variable(host, "EntryDefault"), "the default entry of the firmware"),
-        (
-            _fields(host.text(f"{base}/loader/loader.conf") or "").get("default", ""),
-            f"{base}/loader/loader.conf: default",
-        ),
+        (default, f"{settings}: default{saved}"),
     ]
-    newest = sorted(entries, key=lambda n: version_order(entries[n]), reverse=True)
+    entries.sort(key=lambda e: version_order(e.release), reverse=True)
+    entries.sort(key=lambda e: e.bad)
     for pattern, source in wanted:
-        for name in newest:
-            if pattern and (fits(name, pattern) or fits(name.removesuffix(".conf"), pattern)):
-                return NextBoot(entries[name], f"{source} {pattern}")
-    return NextBoot(entries[newest[0]], f"{base}/loader/entries: the newest")
+        for entry in entries:
+            if pattern and (fits(entry.name, low := pattern.lower()) or fits(entry.name.removesuffix(".conf"), low)):
+                return NextBoot(entry.release, f"{source} {pattern}", entry.arguments)
+    return NextBoot(entries[0].release, f"{base}/loader/entries: the newest", entries[0].arguments)
+
+
+class _Listed(NamedTuple):
+    """One entry of the Boot Loader Specification; `bad` when all attempts to start it have failed."""
+
+    name: str
+    release: str
+    arguments: str
+    bad: bool
+
+
+def _listed(host: Host, base: str, name: str) -> _Listed | None:
+    if not name.endswith(".conf"):
+        return None
+    fields = _fields(host.text(f"{base}/loader/entries/{name}") or "")
+    path = fields.get("linux", "")
+    image = _IMAGE.search(path)
+    release = fields.get("version") or (image and (image[1] or image[2]))
+    if not release or not host.exists(posixpath.join(base, path.lstrip("/"))):
+        return None  # no Linux, or its image is gone: systemd-boot leaves it out
+    # The counter of boot attempts ("+3-1") is no part of an entry's name, and no name has capitals.
+    counter = _COUNTER.search(name)
+    bad = counter is not None and int(counter[1]) == 0
+    return _Listed(_COUNTER.sub(".conf", name).lower(), release, fields.get("options", ""), bad)
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -66,7 +66,7 @@ class Kernel(NamedTuple):
             }
         )
         installed = tuple(_installed(host, r) for r in releases)
-        following, source = next_boot(host)
+        following, source, _ = next_boot(host)
         if source == NO_KERNEL and running is None and not container:
             # A disk whose /boot is another partition, which is not here.
             whole = [r for r in releases if host.exists(f"/lib/modules/{r}/modules.dep")]

@@ -49,6 +49,20 @@ menuentry 'Memory test' {
 menuentry "Tom's kernel" --id toms {
 \tlinux\t/boot/vmlinuz-7.2.13 root=/dev/sda1
 }
+submenu 'Older kernels' {
+\tmenuentry 'The old one' {
+\t\tlinux\t/boot/vmlinuz-6.8.0-49-generic root=UUID=abc ro
+\t}
+\tmenuentry 'A > B' {
+\t\tlinux\t/boot/vmlinuz-7.2.13 root=/dev/sda1
+\t}
+}
+menuentry '9.1 by hand' {
+\tlinux\t/boot/vmlinuz-7.2.13 root=/dev/sda1
+}
+menuentry 'A > B' {
+\tlinux\t/boot/vmlinuz-7.2.13 root=/dev/sda1
+}
 """
 NEW, OLD, TOMS = "6.8.0-50-generic", "6.8.0-49-generic", "7.2.13"
 
@@ -87,6 +101,22 @@ def chosen(described: Machine, folder: Path) -> str | None:
         ("Memory test", None),
         ("no such entry", NEW),
         ("17", NEW),
+        ("", NEW),
+        # A submenu in which the rest of the default finds nothing starts its own first entry.
+        ("4>no such entry", OLD),
+        ("4>9", OLD),
+        ("4", OLD),
+        ("Older kernels>1", TOMS),
+        # strtoul() skips spaces, knows hexadecimal and octal numbers, and stops at what is no digit.
+        ("1 > 2", OLD),
+        ("0x1>02", OLD),
+        ("9.1 by hand", NEW),
+        ("1st of all>2", OLD),
+        ("-1", NEW),
+        ("9.1 by hand>>old", NEW),
+        ("A >> B", TOMS),
+        # The first part is no entry, and the first entry is no submenu in which the rest could count.
+        ("no such entry>2", NEW),
     ],
 )
 def test_grub_default(default: str, expected: str | None, tmp_path: Path) -> None:
@@ -169,6 +199,8 @@ def test_systemd_boot(folder: str, tmp_path: Path) -> None:
         return (
             Machine()
             .file(f"{folder}/loader/loader.conf", f"timeout 3\n{default}")
+            .file(f"{folder}/abc/{OLD}/linux")
+            .file(f"{folder}/abc/{NEW}/linux")
             .file(f"{folder}/loader/entries/abc-{OLD}.conf", f"title Debian\nversion {OLD}\nlinux /abc/{OLD}/linux\n")
             .file(f"{folder}/loader/entries/abc-{NEW}.conf", f"title Debian\nversion {NEW}\nlinux /abc/{NEW}/linux\n")
         )
@@ -187,6 +219,62 @@ def test_systemd_boot(folder: str, tmp_path: Path) -> None:
     assert chosen(both, tmp_path / "f") == NEW
     info = b"\6\0\0\0" + "systemd-boot 252\0".encode("utf-16-le")
     assert chosen(both.file(variable.replace("EntryOneShot", "Info"), info), tmp_path / "g") == OLD
+
+
+LOADER = "/sys/firmware/efi/efivars/Loader{}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+
+
+def variable(text: str) -> bytes:
+    return b"\7\0\0\0" + f"{text}\0".encode("utf-16-le")
+
+
+def listed(*names: str, settings: str = "") -> Machine:
+    """Entries of systemd-boot, each named after its kernel."""
+    described = Machine().file("/efi/loader/loader.conf", settings)
+    for name in names:
+        release = name.partition("+")[0]
+        described.file(f"/boot/loader/entries/{name}.conf", f"linux /{release}/linux\noptions root=/dev/sda1 quiet\n")
+        described.file(f"/boot/{release}/linux")
+    return described
+
+
+@pytest.mark.parametrize(
+    ("described", "expected"),
+    [
+        (listed(OLD, NEW, settings=f"default {OLD}*\n"), OLD),
+        (listed(OLD, NEW, settings="default no-such*\n"), NEW),
+        (listed(OLD, f"{NEW}+0-3"), OLD),
+        (listed(OLD, f"{NEW}+1-2"), NEW),
+        (listed(f"{OLD}+0-3", f"{NEW}+0-3"), NEW),
+        (listed(OLD, NEW).remove(f"/boot/{NEW}/linux"), OLD),
+        (
+            listed(OLD, NEW, settings="default @saved\n").file(
+                LOADER.format("EntryLastBooted"), variable(f"{OLD}.conf")
+            ),
+            OLD,
+        ),
+        (listed(OLD, NEW, settings="default @saved\n"), NEW),
+        (
+            listed(OLD, NEW, settings=f"default {NEW}*\n").file(LOADER.format("EntryDefault"), variable(f"{OLD}.conf")),
+            OLD,
+        ),
+        (listed(OLD, NEW).file(LOADER.format("EntryDefault"), variable(f"{OLD}.CONF".upper())), OLD),
+        (
+            listed(OLD, NEW)
+            .file(LOADER.format("EntryDefault"), variable(f"{NEW}.conf"))
+            .file(LOADER.format("EntryOneShot"), variable(f"{OLD}.conf")),
+            OLD,
+        ),
+        (listed(OLD, NEW).file(LOADER.format("EntryOneShot"), variable("gone.conf")), NEW),
+    ],
+)
+def test_what_systemd_boot_chooses(described: Machine, expected: str, tmp_path: Path) -> None:
+    found = next_boot(RootHost(str(described.build(tmp_path))))
+    assert (found.release, found.arguments) == (expected, "root=/dev/sda1 quiet")
+
+
+def test_what_the_kernel_is_given(tmp_path: Path) -> None:
+    assert next_boot(RootHost(str(machine("1>1").build(tmp_path)))).arguments == "root=UUID=abc ro recovery"
 
 
 def test_a_menu_that_is_no_file_makes_it_unknown(tmp_path: Path) -> None:
