@@ -60,3 +60,9 @@ def test_an_empty_root_and_one_that_says_its_name_elsewhere(tmp_path: Path) -> N
     )
     told = described(unnumbered, tmp_path / "b")
     assert (told["hostname"], told["os"], told["kernel"]) == ("rescue", "debian forky", "6.12.1")
+
+
+def test_a_container_shows_the_kernel_that_it_runs_on(tmp_path: Path) -> None:
+    container = Machine().file("/.dockerenv").file("/proc/sys/kernel/osrelease", "6.12.1\n").fifo("/etc/hostname")
+    told = described(container, tmp_path)
+    assert (told["kernel"], told["hostname"]) == ("6.12.1", None)

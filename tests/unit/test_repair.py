@@ -1,6 +1,8 @@
 """From a diagnosis to a proved repair: what is chosen, what is left to a person, what is taken back, what waits."""
 
+import calendar
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from dlhealth import __version__
 from dlhealth.actions import (
     AptInstall,
     ByHand,
@@ -20,21 +23,23 @@ from dlhealth.actions import (
     SetAlternative,
     UpdateInitramfs,
     WriteFile,
+    action_to_json,
 )
 from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import Chosen, Limits, Repair, choose, merge
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
-from dlhealth.engine.repair import carry_out, confirm_after_reboot, tell, tried
+from dlhealth.engine.repair import Told, carry_out, confirm_after_reboot, tell, tried
 from dlhealth.engine.rule import Rule
 from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
-from dlhealth.model import Action, Diagnosis, Evidence, Finding, Layer, Plan, Risk, Severity, Stage
+from dlhealth.model import TIME_FORMAT, Action, Diagnosis, Evidence, Finding, Layer, Plan, Risk, Severity, Stage
 from dlhealth.probes import Options, Unavailable
 from dlhealth.testing import Machine
 from dlhealth.txn.execute import undo
-from dlhealth.txn.store import Store
+from dlhealth.txn.journal import Journal
+from dlhealth.txn.store import Store, read_json
 
 EDIT = EditFile("/etc/one", ((1, "bad", "good"),))
 
@@ -262,6 +267,46 @@ def test_what_helps_is_applied_told_and_undone(tmp_path: Path) -> None:
     assert undo(patient.store, Target(str(tmp_path), record.id), record).outcome == "undone"
     assert patient.text() == "bad\n"
     assert [o for _, _, o in tell(patient.store.ended()[0]).actions] == ["reverted"]
+
+
+def test_what_is_told_of_a_repair_in_each_state_of_its_actions(tmp_path: Path) -> None:
+    patient = Patient(tmp_path)
+    actions = [action_to_json(EditFile(f"/etc/{n}", ((1, "bad", "good"),))) for n in range(5)]
+    plan = {"actions": actions, "time": "2026-11-20T07:00:00Z", "findings": [{"id": "one-bad"}]}
+    with patient.store.locked():
+        record = patient.store.begin("abcd", plan, [])
+    assert tell(record) == Told(record, plan["time"], "", ({"id": "one-bad"},), tell(record).actions)
+    journal = Journal(record.folder)
+    for number, kinds in enumerate((("DONE",), ("DONE", "REVERTED"), ("CONFLICT",), ())):
+        journal.write("INTENT", n=number)
+        for kind in kinds:
+            journal.write(kind, n=number, **({"problem": "a first one"} if kind == "DONE" else {}))
+    journal.write("FAILED", problem="the disk is full")
+    journal.write("COMMIT")
+    journal.close()
+    told = tell(record)
+    assert told.problem == "the disk is full"
+    assert told.actions[0][:2] == ("edit-file", "/etc/0: line 1 becomes: good")
+    assert [became for _, _, became in told.actions] == ["done", "reverted", "conflict", "begun", "not begun"]
+
+
+def test_what_is_kept_of_a_repair(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("one-bad", low(EDIT)))
+    digest = patient.choose().digest
+    patient.repair()
+    (record,) = patient.store.ended()
+    plan = read_json(f"{record.folder}/plan.json")
+    assert (plan["dlhealth"], plan["digest"]) == (__version__, digest)
+    assert abs(calendar.timegm(time.strptime(plan["time"], TIME_FORMAT)) - time.time()) < 60
+    (finding,) = plan["findings"]
+    assert {k: finding[k] for k in ("id", "subject", "title", "severity", "summary", "reboot")} == {
+        "id": "one-bad",
+        "subject": "host",
+        "title": "/etc/one is bad",
+        "severity": "error",
+        "summary": "do it",
+        "reboot": False,
+    }
 
 
 def test_what_does_not_help_is_taken_back_and_not_tried_again(tmp_path: Path) -> None:
