@@ -6,12 +6,12 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, Protocol
 
 from dlhealth.host.base import Output
-from dlhealth.host.change import ABSENT, NotChangeable, State, attributes, get_state, move, put_state
+from dlhealth.host.change import ABSENT, NotChangeable, State, attributes, get_state, move, parent, put_state
 from dlhealth.host.exec import run
 from dlhealth.host.path import Root, naming
 
@@ -171,27 +171,24 @@ class Target:
         return f"{KEPT}/{self.mark}-{digest}-{path.rpartition('/')[2][-100:]}"
 
     def _copy(self, source: str, destination: str) -> None:
-        at, name = os.path.split(destination)
-        temporary = f".{name}.{self.mark}"
-        folder = self.root.open(at, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with naming(destination):
-                with suppress(FileNotFoundError):
+        with naming(destination), parent(self.root, destination) as (folder, name):
+            if folder is None:
+                raise NotChangeable(f"the folder of {destination} is gone")
+            temporary = f".{name}.{self.mark}"
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            try:
+                self._fill(source, temporary, folder)
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):  # half a large file, on a disk that it may have filled
                     os.unlink(temporary, dir_fd=folder)
-                try:
-                    self._fill(source, temporary, folder)
-                    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-                except BaseException:
-                    with suppress(OSError):  # half a large file, on a disk that it may have filled
-                        os.unlink(temporary, dir_fd=folder)
-                    raise
-                os.fsync(folder)
-        finally:
-            os.close(folder)
+                raise
+            os.fsync(folder)
 
     def _fill(self, source: str, name: str, folder: int) -> None:
         out = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        with open(out, "wb") as new, open(self.root.open(source, os.O_RDONLY), "rb") as old:
+        with open(out, "wb") as new, self._read(source) as old:
             shutil.copyfileobj(old, new, 1 << 20)
             new.flush()
             status = os.fstat(old.fileno())
@@ -201,6 +198,18 @@ class Target:
                 os.setxattr(out, key, value)
             os.utime(out, ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(out)
+
+    @contextmanager
+    def _read(self, path: str) -> Iterator[BinaryIO]:
+        """A file, to which no link of a user leads."""
+        with parent(self.root, path) as (folder, name):
+            if folder is None:
+                raise NotChangeable(f"the folder of {path} is gone")
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise NotChangeable(f"{path} was changed meanwhile")
+            yield file
 
     def ids(self, user: str, group: str) -> tuple[int, int]:
         """Numbers of a user and a group by the machine's own files. Raises CommandFailed for unknown names."""

@@ -65,7 +65,7 @@ ABSENT = State("absent")
 
 def get_state(root: Root, path: str) -> State:
     """What is at the path now. The path's last component is never followed when it is a link."""
-    with _parent(root, path) as (folder, name):
+    with parent(root, path) as (folder, name):
         if folder is None:
             return ABSENT
         try:
@@ -78,20 +78,24 @@ def get_state(root: Root, path: str) -> State:
             if stat.S_ISLNK(status.st_mode):
                 return State("link", os.fsencode(os.readlink("", dir_fd=fd)), 0, *owner)
             if stat.S_ISDIR(status.st_mode):
-                return State("dir", b"", mode, *owner, _attributes(folder, name))
+                return State("dir", b"", mode, *owner, _attributes(folder, name, path, status))
             if not stat.S_ISREG(status.st_mode):
                 raise NotChangeable(f"{path} is a device, a FIFO or a socket")
             if status.st_size > SIZE_LIMIT:
                 raise NotChangeable(f"{path} is larger than {SIZE_LIMIT >> 20} MiB")
         finally:
             os.close(fd)
-        return State("file", _content(folder, name, path), mode, *owner, _attributes(folder, name))
+        with open(_opened(folder, name, path, status), "rb") as file:
+            if os.fstat(file.fileno()).st_nlink > 1:
+                # A second name may be a user's way to get a system file changed, and a rename would part the two.
+                raise NotChangeable(f"{path} has a second name (hard link)")
+            return State("file", file.read(SIZE_LIMIT + 1), mode, *owner, attributes(file.fileno()))
 
 
 def put_state(root: Root, path: str, state: State, mark: str) -> None:
     """Make the path be in that state. `mark` names the transaction: temporary names carry it, so that what a power
     cut leaves behind can be told from a user's files."""
-    with naming(path), _parent(root, path) as (folder, name):
+    with naming(path), parent(root, path) as (folder, name):
         if folder is None:
             if state.kind == "absent":
                 return
@@ -118,7 +122,7 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
 def move(root: Root, path: str, destination: str) -> None:
     """Rename, whatever it is; nothing is followed, and nothing that is at the destination is replaced. Raises OSError,
     EXDEV where the two are on different file systems."""
-    with naming(path), _parent(root, path) as (source, name), _parent(root, destination) as (folder, new):
+    with naming(path), parent(root, path) as (source, name), parent(root, destination) as (folder, new):
         if source is None or folder is None:
             raise NotChangeable(f"the folder of {path if source is None else destination} is gone")
         with suppress(FileNotFoundError):
@@ -177,17 +181,18 @@ def attributes(fd: int) -> tuple[tuple[str, bytes], ...]:
         return ()  # a file system without
 
 
-def _content(folder: int, name: str, path: str) -> bytes:
+def _opened(folder: int, name: str, path: str, status: os.stat_result) -> int:
+    """To read what was looked at, and not what somebody has put in its place since: the owner of one file with the
+    content of another is a file that is given away."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with open(fd, "rb") as file:
-        if os.fstat(fd).st_nlink > 1:
-            # A second name may be a user's way to get a system file changed, and a rename would part the two.
-            raise NotChangeable(f"{path} has a second name (hard link)")
-        return file.read(SIZE_LIMIT + 1)
+    if not os.path.samestat(os.fstat(fd), status):
+        os.close(fd)
+        raise NotChangeable(f"{path} was changed meanwhile")
+    return fd
 
 
-def _attributes(folder: int, name: str) -> tuple[tuple[str, bytes], ...]:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+def _attributes(folder: int, name: str, path: str, status: os.stat_result) -> tuple[tuple[str, bytes], ...]:
+    fd = _opened(folder, name, path, status)
     try:
         return attributes(fd)
     finally:
@@ -195,17 +200,19 @@ def _attributes(folder: int, name: str) -> tuple[tuple[str, bytes], ...]:
 
 
 @contextmanager
-def _parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
+def parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
     """A descriptor of the folder, None when it does not exist. A link in the way is followed only where root alone
-    could have made it: below the first folder that belongs to a user, none is."""
+    could have made it: below the first folder that belongs to a user, none is. Who owns a folder can also put another in
+    the place of one of root's in it."""
     parts = [p for p in path.split("/") if p]
     if not parts or ".." in parts:
         raise NotChangeable(f"{path} is not a path that can be changed")
     fd = root.open("/", os.O_PATH | os.O_DIRECTORY)
-    walked = ""
+    walked, others = "", False
     try:
         for part in parts[:-1]:
             owner = os.fstat(fd)
+            others = others or owner.st_uid != 0 or bool(owner.st_mode & 0o002)
             walked += f"/{part}"
             try:
                 below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
@@ -214,7 +221,7 @@ def _parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
                 return
             if stat.S_ISLNK(os.fstat(below).st_mode):
                 os.close(below)
-                if owner.st_uid != 0 or owner.st_mode & 0o022:
+                if others or owner.st_mode & 0o020:
                     raise NotChangeable(f"{walked} is a link that a user may have made")
                 below = root.open(walked, os.O_PATH | os.O_DIRECTORY)
             os.close(fd)
