@@ -154,13 +154,18 @@ class DpkgConfigure(NamedTuple):
         _need_room_to_configure(target, [n for n, (_, state) in _states(_installed(target)).items() if state != "i"])
 
     def observe(self, target: "Target") -> "Observed":
-        return _installed(target)
+        return {}
 
     def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
+        return {}
 
     def apply(self, target: "Target", before: "Observed") -> None:
-        target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS)
+        words = ("dpkg", "--force-confold", "--configure", "-a")
+        if any(text.endswith("R") for text in _installed(target)["packages"].values()):
+            # Over what has to be reinstalled dpkg stumbles here, and apt too; its journal it has taken in all the same.
+            target.command(*words, timeout=_SECONDS, check=False)
+            return
+        target.command(*words, timeout=_SECONDS)
         target.command(*_APT, "-f", "install", timeout=_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
@@ -348,7 +353,8 @@ def _is_file_of(file: str, name: str, version: str, native: str) -> bool:
 def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
     """Install packages from files while others go: by apt, or, where apt would remove more than these because what was
     there before had unfulfilled dependencies, by dpkg."""
-    words = ["install", "--allow-downgrades", *debs, *(f"{name}-" for name in leaving)]
+    # Without --reinstall apt leaves a package alone that has this version already, though dpkg has half of its files.
+    words = ["install", "--reinstall", "--allow-downgrades", *debs, *(f"{name}-" for name in leaving)]
     if not debs and not leaving:
         return
     simulated = target.command("apt-get", "-s", "-q", *words, timeout=300, check=False)
@@ -368,8 +374,8 @@ def _restore(target: "Target", before: "Observed") -> None:
     from dlhealth.host.change import State
 
     target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
-    now = _states(_installed(target))
-    old = {n: version for n, (version, state) in _states(before).items() if state == "i"}
+    now, then = _states(_installed(target)), _states(before)
+    old = {n: version for n, (version, state) in then.items() if state == "i"}
     pool, native = target.names(POOL), _native(target)
     debs = []
     for name, version in old.items():
@@ -379,7 +385,9 @@ def _restore(target: "Target", before: "Observed") -> None:
         if deb is None:
             raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
         debs.append(f"{POOL}/{deb}")
-    _exchange(target, debs, [n for n, (_, state) in now.items() if state not in "nc" and n not in old])
+    # What was there half, and is whole now, stays: libc6 waits for triggers whenever dpkg is cut off.
+    there_too = {n for n, (_, state) in then.items() if state not in "nc"}
+    _exchange(target, debs, [n for n, (_, state) in now.items() if state not in "nc" and n not in there_too])
     strange = [name for name in _installed(target)["packages"] if name not in before["packages"]]
     if strange:  # their configuration is left
         target.command("dpkg", "--purge", *strange, timeout=_SECONDS)

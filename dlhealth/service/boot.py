@@ -21,7 +21,7 @@ from dlhealth.service.watch import BOOT_STATE
 from dlhealth.txn.store import Store
 
 _REPAIR_SECONDS = 900
-"""How much longer the boot may take while something is repaired: a module that is built takes minutes."""
+"""How much longer the boot may take while something is repaired, or taken back: a module that is built takes minutes."""
 _WALKS = 3
 _OF_THE_BOOT = ("packaging", "kernel-module", "driver-libraries", "login")
 
@@ -30,6 +30,8 @@ def boot_check() -> Seen:
     """Raises Busy where another dlhealth is changing the machine."""
     store = Store(ROOT)
     with store.locked():
+        if store.current() is not None:
+            Manager().needs(_REPAIR_SECONDS)
         settle(store, send, lambda seen: False)
         seen = look()
         for _ in range(_WALKS):

@@ -95,7 +95,13 @@ def test_a_repair_that_was_cut_off_is_ended_by_the_systems_own_python_before_all
     assert start.startswith("-/usr/bin/python3 -I -S @PREFIX@/rescue/txn/__main__.py recover"), "it may fail the boot"
     assert {"dlhealth-boot.service", "display-manager.service"} <= set(unit.words("Unit", "Before"))
     assert unit["Unit"]["ConditionPathExists"] == ["/var/lib/dlhealth/txn/active"]
-    assert int(unit["Service"]["TimeoutStartSec"][0]) <= 600
+    assert int(unit["Unit"]["JobRunningTimeoutSec"][0]) <= 600, "it may hold up the boot"
+    assert unit["Service"]["TimeoutStartSec"] == ["infinity"], "it may be killed in the middle of dpkg"
+
+
+@pytest.mark.parametrize("name", ["dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair@.service"])
+def test_who_stops_a_repair_does_not_kill_its_dpkg(name: str) -> None:
+    assert Unit(name)["Service"]["KillMode"] == ["mixed"]
 
 
 def test_the_check_at_boot_comes_before_the_login_screen_and_does_not_keep_it_waiting() -> None:

@@ -24,6 +24,18 @@ def an_interrupted_upgrade(lab: LabMachine) -> None:
     )
 
 
+def dpkg_cut_off_while_it_unpacks(lab: LabMachine) -> None:
+    """By a power cut: the package is not complete, and the last entry of dpkg's journal did not reach the disk."""
+    script = """
+    apt-get -q update && : > /var/log/dpkg.log
+    apt-get -qy install --reinstall libnvidia-glcore &
+    until grep -q 'status half-installed libnvidia-glcore' /var/log/dpkg.log; do :; done
+    kill -9 $(pidof dpkg); wait
+    rm "$(ls /var/lib/dpkg/updates/[0-9]* | tail -1)"
+    """
+    lab.run("sh", "-c", script)
+
+
 def tmp_without_its_mode(lab: LabMachine) -> None:
     (lab.root / "tmp").chmod(0o755)  # from outside: a container has a /tmp of its own
 

@@ -45,7 +45,7 @@ class LabMachine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._name = f"dlhealth-{root.parent.name}"
+        self._name = f"dlhealth-{root.parent.name}".replace("_", "-")  # which no machine's name has
         self._booted: subprocess.Popen[bytes] | None = None
 
     def run(

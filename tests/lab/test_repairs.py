@@ -68,7 +68,7 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 # A half-configured package and a file that was deleted from one are no state to go back to: the undo leaves what is whole.
-_FORWARD = (faults.an_interrupted_upgrade, faults.libraries_deleted_by_hand)
+_FORWARD = (faults.an_interrupted_upgrade, faults.dpkg_cut_off_while_it_unpacks, faults.libraries_deleted_by_hand)
 
 FILES = [
     (faults.tmp_without_its_mode, "login-loop-tmp-permissions"),
@@ -78,6 +78,7 @@ FILES = [
 ]
 PACKAGES = [
     (faults.an_interrupted_upgrade, "half-configured-driver-packages"),
+    (faults.dpkg_cut_off_while_it_unpacks, "dpkg-interrupted"),
     (faults.a_purged_half, "partial-driver-install"),
     (faults.libraries_deleted_by_hand, "libcuda-missing-from-loader"),
     (faults.nouveau_chosen_again, "bumblebee-leftover-blacklists-nvidia"),

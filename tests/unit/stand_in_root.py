@@ -103,7 +103,10 @@ else:
         for word in coming:
             package, _, version = word.partition("=")
             if word.endswith(".deb"):
-                put(word)
+                # One of the version that is there, whatever its state, is put there again only with --reinstall.
+                package, version, _ = os.path.basename(word).split("_")
+                if "--reinstall" in words or packages.get(package, "").split(" ")[0] != version.replace("%3a", ":"):
+                    put(word)
             else:
                 packages[package] = (version or "9-1") + " ii "
         for package in leaving:

@@ -656,3 +656,21 @@ def test_the_check_at_boot_takes_back_what_was_cut_off(machine: Machine) -> None
     assert machine.outcomes() == ["rolled-back"]
     assert machine.told() == ["RECOVERED", "APPEARED"]
     assert machine.one.read_text() == "bad\n"
+
+
+def test_the_check_at_boot_is_given_time_where_something_is_taken_back(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.settings('[repair]\nmax_risk = "none"')
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        boot.boot_check()
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+        with machine.store.locked():
+            record = machine.store.begin("abcd", {"actions": [], "findings": [], "known": []}, [])
+            (Path(record.folder) / "journal").write_text("")
+        boot.boot_check()
+        assert manager.recv(100) == b"EXTEND_TIMEOUT_USEC=900000000"
