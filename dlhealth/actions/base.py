@@ -115,6 +115,10 @@ class Target:
             os.close(source)
             os.close(into)
 
+    def settle_all(self) -> None:
+        """Have on disk what programs have written: dpkg waits for that, dkms and others do not."""
+        self.command("sync", "-f", "/", "/usr", "/var", "/boot", timeout=600, check=False)
+
     def settle(self, path: str) -> None:
         """Have a file and its name on disk when this returns."""
         for each in (path, os.path.dirname(path)):

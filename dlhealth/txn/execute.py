@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from dlhealth.actions import MoveAside, action_from_json, action_to_json, step_of
+from dlhealth.actions import MoveAside, action_from_json, action_to_json, needs_programs, step_of
 from dlhealth.actions.base import CommandFailed, FileStep, Observed, Step, Target
 from dlhealth.host.change import ABSENT, NotChangeable
 from dlhealth.host.path import told
@@ -76,6 +76,8 @@ def apply(
                     if stopped:
                         raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}")
                 verify()
+                if any(needs_programs(a) for a in actions):
+                    target.settle_all()
             except (OSError, NotChangeable, CommandFailed, NotVerified, Stopped) as error:
                 return _take_back(store, target, record, journal, error)
             if reboot:
@@ -204,6 +206,8 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
             journal.write("CONFLICT", n=number, what=str(error))
             continue
         journal.write("REVERTED", sync=False, n=number)
+    if any(needs_programs(a) for a in actions):
+        target.settle_all()
     return tuple(said)
 
 
