@@ -14,7 +14,7 @@ from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.packages import Packages
 from dlhealth.service.alerts import Known, of_change, save
 from dlhealth.service.check import policy_of, told
-from dlhealth.service.journal import send
+from dlhealth.service.journal import Kind, alert, send
 from dlhealth.service.notify import Manager
 from dlhealth.service.unattended import ROOT, Seen, do, look, propose, settle, stop
 from dlhealth.service.watch import BOOT_STATE
@@ -29,21 +29,31 @@ _OF_THE_BOOT = ("packaging", "kernel-module", "driver-libraries", "login")
 def boot_check() -> Seen:
     """Raises Busy where another dlhealth is changing the machine."""
     store = Store(ROOT)
-    with store.locked():
-        if store.current() is not None:
-            Manager().needs(_REPAIR_SECONDS)
-        settle(store, send, lambda seen: False)
+    try:
+        with store.locked():
+            seen = _settled_and_repaired(store)
+    except OSError as problem:
+        # A /var that is full or can't be written: nothing is repaired, but what is wrong is said all the same.
+        send(alert(Kind.NOT_REPAIRED, store.explain(problem), severity="warning"))
         seen = look()
-        for _ in range(_WALKS):
-            if store.current() is not None or not _repair(seen, store):
-                break
-            seen = look()
     found = told(seen.diagnosis, seen.policy)
     known = Known()
     for entry in of_change(known.update(found, ())):
         send(entry)
     os.makedirs(os.path.dirname(BOOT_STATE), exist_ok=True)
     save(BOOT_STATE, json.dumps({"checked": int(time.time()), "findings": found}))
+    return seen
+
+
+def _settled_and_repaired(store: Store) -> Seen:
+    if store.current() is not None:
+        Manager().needs(_REPAIR_SECONDS)
+    settle(store, send, lambda seen: False)
+    seen = look()
+    for _ in range(_WALKS):
+        if store.current() is not None or not _repair(seen, store):
+            break
+        seen = look()
     return seen
 
 

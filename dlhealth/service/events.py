@@ -22,8 +22,8 @@ class Topic(str, Enum):
 
 LOOK_AT: dict[Topic, tuple[str, ...]] = {
     Topic.START: (),
-    Topic.DRIVER: ("hardware", "kernel-module", "driver-libraries", "packaging"),
-    Topic.GPU: ("hardware", "kernel-module"),
+    Topic.DRIVER: ("hardware", "kernel-module", "driver-libraries", "packaging", "runtime"),
+    Topic.GPU: ("hardware", "kernel-module", "runtime"),
     Topic.PACKAGES: (),
     Topic.KERNELS: (),
     Topic.LOGIN: ("login",),

@@ -73,7 +73,7 @@ class _Patience:
 
 
 class Watcher:
-    """Everything that is known between two events. All times are of the monotonic clock."""
+    """Everything that is known between two events. No time is that of the wall clock, which people and NTP set."""
 
     def __init__(
         self, sources: Iterable[Source], files: Files, folder: str, tell: Callable[[bytes], bool], manager: Manager
@@ -140,7 +140,8 @@ class Watcher:
 
     def _happened(self, event: Event) -> None:
         now = time.monotonic()
-        if event.id and (entry := self._repeats.entry(event, now)):
+        # What was told before the machine slept is worth telling again; all that is waited for waits while it sleeps.
+        if event.id and (entry := self._repeats.entry(event, time.clock_gettime(time.CLOCK_BOOTTIME))):
             self._say(entry)
         earliest, _ = self._pause.get(event.topic, (0.0, 0.0))
         moment = max(now + _SETTLE.get(event.topic, 0.0), earliest)

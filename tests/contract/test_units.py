@@ -229,7 +229,15 @@ def hooks(tmp_path: Path) -> Path:
         target.write_text(re.sub(r"(?<= )(/(?:boot|etc|lib|var|usr)/?[\w./*-]*)(?= )", rf"{tmp_path}/root\1", text))
         target.chmod(0o755)
     (tmp_path / "run").mkdir()
-    for folder in ("boot", "etc/modprobe.d", "lib/modules/6.1/updates", "var/lib/dkms", "usr/src"):
+    for folder in (
+        "boot",
+        "etc/modprobe.d",
+        "lib/modules/6.1/updates",
+        "var/lib/dkms",
+        "usr/src",
+        "etc/systemd/system",
+        "etc/X11",
+    ):
         (tmp_path / "root" / folder).mkdir(parents=True)
     return tmp_path
 
@@ -285,10 +293,11 @@ def test_apt_runs_the_hook_and_never_fails(hooks: Path) -> None:
 def test_the_hook_looks_only_when_something_has_changed(hooks: Path) -> None:
     install_program(hooks, "exit 0")
     note = hooks / "run/boot.json"
-    note.write_text("{}")
     long_ago = 1_600_000_000
     for path in sorted((hooks / "root").rglob("*"), reverse=True):
         os.utime(path, (long_ago, long_ago))
+    time.sleep(0.05)
+    note.write_text("{}")
     assert call(hooks, "dlhealth.hook") == (0, "", "")
     assert calls(hooks) == []
     os.utime(note, (long_ago + 10, long_ago + 10))
@@ -298,6 +307,34 @@ def test_the_hook_looks_only_when_something_has_changed(hooks: Path) -> None:
     assert note.stat().st_mtime > long_ago + 10
     assert call(hooks, "dlhealth.hook") == (0, "", "")
     assert len(calls(hooks)) == 1, "the same change twice"
+
+
+@pytest.mark.parametrize("days", [1, 400])
+def test_the_hook_looks_also_when_the_clock_was_set_back(hooks: Path, days: int) -> None:
+    install_program(hooks, "exit 0")
+    note = hooks / "run/boot.json"
+    note.write_text("{}")
+    os.utime(note, (time.time() + days * 86400,) * 2)
+    (hooks / "root/lib/modules/6.1/updates/dkms").mkdir()
+    call(hooks, "dlhealth.hook")
+    assert len(calls(hooks)) == 1
+    assert note.stat().st_mtime <= time.time()
+    call(hooks, "dlhealth.hook")
+    assert len(calls(hooks)) == 1
+
+
+@pytest.mark.parametrize("link", ["etc/systemd/system/display-manager.service", "etc/X11/default-display-manager"])
+def test_the_hook_sees_that_the_display_manager_is_another_or_gone(hooks: Path, link: str) -> None:
+    install_program(hooks, "exit 0")
+    (hooks / "root" / link).symlink_to("/lib/systemd/system/gdm3.service")
+    time.sleep(0.05)
+    (hooks / "run/boot.json").write_text("{}")
+    call(hooks, "dlhealth.hook")
+    assert len(calls(hooks)) == 0
+    time.sleep(0.05)
+    (hooks / "root" / link).unlink()
+    call(hooks, "dlhealth.hook")
+    assert len(calls(hooks)) == 1
 
 
 def test_the_hook_sees_a_file_whose_time_is_that_of_its_package(hooks: Path) -> None:

@@ -226,6 +226,12 @@ def test_every_topic_says_what_is_looked_at_by_names_that_exist(rules: tuple[Rul
     assert {n for looked in LOOK_AT.values() for n in looked} <= set(known_names(rules))
 
 
+def test_an_event_that_names_a_rule_has_it_looked_at(rules: tuple[Rule, ...]) -> None:
+    layers = {r.id: r.layer.value for r in rules}
+    for _, topic, id in events._KERNEL:
+        assert not id or LOOK_AT[topic] == () or {id, layers[id]} & set(LOOK_AT[topic]), id
+
+
 def test_every_event_that_is_told_names_a_rule(rules: tuple[Rule, ...]) -> None:
     known = {r.id for r in rules}
     named = {id for _, _, id in events._KERNEL if id}

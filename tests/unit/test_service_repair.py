@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from dlhealth.service.journal import Kind, send
 from dlhealth.service.repair import Asked, Refused, parse, receive, serve
 from dlhealth.service.request import LINE_LIMIT, ask
 from dlhealth.txn.store import Store
+from tests.crash.test_full_disk import tmpfs
 
 pytestmark = pytest.mark.real_programs
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -645,6 +647,38 @@ def test_the_check_at_boot_does_nothing_twice_and_says_so(machine: Machine, tmp_
     assert machine.one.read_text() == "bad\n"
     assert machine.told() == ["REPAIRED", "NOT_REPAIRED", "APPEARED"]
     assert [f["id"] for f in json.loads((tmp_path / "boot.json").read_text())["findings"]] == ["bad-line"]
+
+
+@as_root
+@pytest.mark.parametrize("before", ["never repaired", "repaired before"])
+def test_the_check_at_boot_with_a_full_var_says_what_is_wrong(machine: Machine, tmp_path: Path, before: str) -> None:
+    with tmpfs(machine.root / "var", "size=64k"):
+        if before == "repaired before":
+            with machine.store.locked():
+                pass
+        with suppress(OSError), (machine.root / "var/filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert [d.finding.id for d in boot.boot_check().diagnosis.findings] == ["bad-line"]
+        assert machine.one.read_text() == "bad\n"
+        assert machine.told() == ["NOT_REPAIRED", "APPEARED"]
+        assert [f["id"] for f in json.loads((tmp_path / "boot.json").read_text())["findings"]] == ["bad-line"]
+        (machine.root / "var/filler").unlink()
+        boot.boot_check()
+        assert machine.one.read_text() == "good\n"
+
+
+@pytest.mark.parametrize("jump", [-86400, -400 * 86400])
+def test_a_clock_that_was_set_back_does_not_repair_twice(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    boot.boot_check()
+    machine.one.write_text("bad\n")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump)
+    boot.boot_check()
+    assert machine.one.read_text() == "bad\n"
+    assert machine.outcomes() == ["applied"]
 
 
 def test_the_check_at_boot_takes_back_what_was_cut_off(machine: Machine) -> None:

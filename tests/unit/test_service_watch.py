@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,20 @@ from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.journal import Kind
 from dlhealth.service.notify import Manager
 from dlhealth.service.sources import SHORT, Files
+from dlhealth.testing import Machine
 from dlhealth.txn.store import Store
+from tests.crash.test_full_disk import tmpfs
 
 PROJECT = Path(__file__).parents[2]
 RUN = """
-import functools, json, sys
+import functools, json, socket, sys
 from dlhealth.service import watch
 from dlhealth.service.journal import send
 from dlhealth.service.notify import Manager
-from dlhealth.service.sources import Files, KernelLog
+from dlhealth.service.sources import Devices, Files, KernelLog
 given = json.loads(sys.argv[1])
 watch._SETTLE = {}
-watch._LOOK_LIMIT = 1.0
+watch._LOOK_LIMIT = given["look_limit"]
 watch._BUSY_PAUSE = 0.3
 watch._LONGEST_PAUSE = given["longest_pause"]
 watch._SHARE = given["share"]
@@ -44,8 +48,12 @@ watch.ask = functools.partial(watch.ask, path=given["base"] + "/repair")
 sys.executable = given["base"] + "/python"
 tell = functools.partial(send, path=given["base"] + "/journal")
 log = KernelLog(f"/proc/self/fd/{given['log']}")
-watch.Watcher([log], Files(given["base"] + "/root"), given["base"] + "/state", tell, Manager()).run()
+# Only the kernel is port 0; the first byte of an abstract address is 0 too.
+devices = Devices()
+devices._socket = socket.socket(fileno=given["devices"])
+watch.Watcher([log, devices], Files(given["base"] + "/root"), given["base"] + "/state", tell, Manager()).run()
 """
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 XID = "NVRM: Xid (PCI:0000:%02x:00): %d, pid=1"
 
 
@@ -119,17 +127,29 @@ class Service:
         self.finds()
         self.process: subprocess.Popen[bytes] | None = None
         self._kernel = -1
+        self._devices, self._devices_read = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._devices_read.setblocking(False)
+        self._devices.bind(f"\0dlhealth-test-{os.getpid()}-{time.monotonic_ns()}")
 
     def start(
-        self, *, share: float = 0.0, longest_pause: float = 30.0, watchdog: str = "", blind: float = 3600.0
+        self,
+        *,
+        share: float = 0.0,
+        longest_pause: float = 30.0,
+        watchdog: str = "",
+        blind: float = 3600.0,
+        look_limit: float = 1.0,
+        **environment: str,
     ) -> None:
         reader, self._kernel = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
-        given = {"base": str(self.base), "log": reader, "share": share, "longest_pause": longest_pause, "blind": blind}
-        environment = {"NOTIFY_SOCKET": str(self.base / "notify"), "PYTHONPATH": str(PROJECT)}
+        devices = self._devices_read.fileno()
+        given = {"base": str(self.base), "log": reader, "devices": devices}
+        given |= {"share": share, "longest_pause": longest_pause, "blind": blind, "look_limit": look_limit}
+        environment |= {"NOTIFY_SOCKET": str(self.base / "notify"), "PYTHONPATH": str(PROJECT)}
         if watchdog:
             environment["WATCHDOG_USEC"] = watchdog
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, json.dumps(given)], env=environment, pass_fds=[reader]
+            [sys.executable, "-c", RUN, json.dumps(given)], env=environment, pass_fds=[reader, devices]
         )
         os.close(reader)
         wait_for(lambda: {"READY": "1"} in self.manager.entries)
@@ -171,6 +191,24 @@ class Service:
 
     def kernel(self, text: str) -> None:
         os.write(self._kernel, f"4,1,1,-;{text}\n".encode())
+
+    def device(self, action: str) -> None:
+        fields = (f"{action}@/devices/pci0000:00/0000:01:00.0", f"ACTION={action}", "SUBSYSTEM=pci", "PCI_ID=10DE:1B06")
+        self._devices.send("\0".join(fields).encode())
+
+    def session_begins(self, name: str, user: str) -> None:
+        file = self.root / "run/systemd/sessions" / name
+        file.with_name(".new").write_text(f"USER={user}\nTYPE=x11\nCLASS=user\n")
+        file.with_name(".new").rename(file)
+
+    def session_ends(self, name: str) -> None:
+        (self.root / "run/systemd/sessions" / name).unlink()
+
+    def memory(self) -> int:
+        """The watcher's own, in KiB: what would be free again without it, and its share of what others have too."""
+        assert self.process
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        return int(text.split("\nPss:")[1].split()[0])
 
     def packages(self) -> None:
         (self.root / "var/lib/dpkg/new").write_text("x")
@@ -742,3 +780,289 @@ def test_of_several_logins_the_last_one_is_looked_at_when_it_may_have_lasted(tmp
     before, after = moments
     assert after[Topic.LOGIN] == before[Topic.LOGIN]
     assert after[Topic.LOGGED_IN] > before[Topic.LOGGED_IN] > before[Topic.LOGIN] + SHORT
+
+
+# It lives for years.
+
+
+def one_round(service: Service, number: int) -> None:
+    """An event of each kind, about something else each time; findings come and go."""
+    for line in (
+        XID % (number % 256, number % 150),
+        "NVRM: API mismatch: the client has the version 570.86",
+        f"usb 1-1: new device number {number}, module nothing",
+        f"NVRM: GPU at PCI:0000:{number % 256:02x}:00: GPU-{number:08x}",
+    ):
+        service.kernel(line)
+    service.device("remove" if number % 2 else "add")
+    service.session_begins(f"c{number}", f"user{number // 3 % 300}")
+    if number:
+        service.session_ends(f"c{number - 1}")
+    (service.root / f"lib/modules/6.1.{number}").mkdir()
+    (service.root / f"boot/vmlinuz-6.1.{number}").write_text("x")
+    (service.root / "etc/environment").write_text(str(number))
+    service.packages()
+    if number % 10 == 0:
+        files = f"/etc/environment\n/etc/{number}"
+        people = [finding("a", subject=f"user:user{n}", files=files, title=f"{number} " + "x" * 200) for n in range(5)]
+        service.finds(*people, finding("b", title="y" * number)) if number % 20 else service.finds()
+
+
+def test_its_memory_after_a_days_events_is_that_of_the_start(service: Service) -> None:
+    service.start()
+    service.looked(1)
+    for number in range(100):
+        one_round(service, number)
+        time.sleep(0.002)
+    service.looked(10)
+    before = service.memory()
+    for number in range(100, 1100):
+        one_round(service, number)
+        if number == 500:
+            service.journal.close()
+        if number == 600:
+            service.journal.open()
+        time.sleep(0.002)
+    service.looked(len(service.looks) + 1)
+    after = service.memory()
+    assert service.lives()
+    assert len(service.looks) > 30
+    assert after <= 1.1 * before, f"{before} KiB, then {after} KiB"
+
+
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+/* Two numbers in a file: how far the wall clock was set, and how long the machine has slept, in seconds. */
+static long off(int which) {
+  long given[2] = {0, 0};
+  FILE *file = fopen(getenv("DLHEALTH_CLOCK"), "r");
+  if (file) { if (fscanf(file, "%ld %ld", &given[0], &given[1]) != 2) given[0] = given[1] = 0; fclose(file); }
+  return given[which];
+}
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+  int status = real(clock, now);
+  if (clock == CLOCK_REALTIME) now->tv_sec += off(0);
+  if (clock == CLOCK_BOOTTIME) now->tv_sec += off(1);
+  return status;
+}
+"""
+DAY = 86400
+
+
+class Clock:
+    """A library in front of the C library, which every program of the test has loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        compiler = shutil.which("cc") or pytest.skip("needs a C compiler")
+        (folder / "clock.c").write_text(CLOCK)
+        library = folder / "clock.so"
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "clock.c", "-ldl"], check=True)
+        self._file = folder / "clock"
+        self.environment = {"LD_PRELOAD": str(library), "DLHEALTH_CLOCK": str(self._file)}
+        self.set()
+
+    def set(self, wall: int = 0, slept: int = 0) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{wall} {slept}")
+        new.rename(self._file)
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    return Clock(tmp_path)
+
+
+def test_the_clock_of_these_tests(clock: Clock) -> None:
+    clock.set(wall=-DAY, slept=2 * DAY)
+    words = [
+        sys.executable,
+        "-c",
+        "import time; print(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic())",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=clock.environment)
+    wall, boot, monotonic = map(float, done.stdout.split())
+    assert abs(wall - time.time() + DAY) < 60
+    assert abs(boot - time.clock_gettime(time.CLOCK_BOOTTIME) - 2 * DAY) < 60
+    assert abs(monotonic - time.monotonic()) < 60
+
+
+@pytest.mark.parametrize("jump", [-DAY, DAY, -400 * DAY, 400 * DAY])
+def test_a_wall_clock_that_is_set_repeats_no_alert_loses_none_and_breaks_no_pause(
+    service: Service, clock: Clock, jump: int
+) -> None:
+    service.does("sleep 0.1\n" + (service.base / "behaviour").read_text())
+    service.start(share=4.0, watchdog="400000", **clock.environment)
+    service.kernel(XID % (1, 31))
+    service.finds(finding())
+    service.packages()
+    wait_for(lambda: service.journal.of(Kind.APPEARED))
+    clock.set(wall=jump)
+    before = service.manager.entries.count({"WATCHDOG": "1"})
+    service.kernel(XID % (1, 31))
+    service.kernel(XID % (2, 31))
+    service.packages()
+    wait_for(lambda: len(service.journal.of(Kind.DRIVER_EVENT)) == 2)
+    clock.set()
+    service.kernel(XID % (1, 31))
+    service.finds(finding(), finding("b"))
+    service.packages()
+    wait_for(lambda: len(service.journal.of(Kind.APPEARED)) == 2)
+    assert service.journal.of(Kind.APPEARED) == ["a is wrong", "b is wrong"]
+    assert service.journal.of(Kind.DRIVER_EVENT) == [XID % (1, 31), XID % (2, 31)]
+    time.sleep(0.5)
+    started, looks = time.monotonic(), len(service.looks)
+    clock.set(wall=jump)
+    while time.monotonic() < started + 1.5:
+        service.packages()
+        time.sleep(0.01)
+    assert 1 <= len(service.looks) - looks <= 5, "without a pause they would be 15"
+    assert service.manager.entries.count({"WATCHDOG": "1"}) >= before + 4
+
+
+def test_a_login_loop_while_the_wall_clock_is_set(service: Service, clock: Clock) -> None:
+    service.start(**clock.environment)
+    service.looked(1)
+    for number, jump in enumerate((0, DAY, -DAY)):
+        clock.set(wall=jump)
+        service.session_begins(f"c{number}", "alice")
+        time.sleep(0.2)
+        service.session_ends(f"c{number}")
+    wait_for(lambda: "login" in service.looks)
+
+
+def test_a_machine_that_slept(service: Service, clock: Clock) -> None:
+    """The look that was under way goes on, and what happened before is worth telling again."""
+    service.does("sleep 0.4\n" + (service.base / "behaviour").read_text())
+    service.start(watchdog="400000", **clock.environment)
+    wait_for(lambda: len(service.looks) == 1)
+    service.kernel(XID % (1, 79))
+    wait_for(lambda: service.journal.of(Kind.DRIVER_EVENT))
+    clock.set(wall=8 * 3600, slept=8 * 3600)
+    service.kernel(XID % (1, 79))
+    service.looked(2)
+    assert service.journal.of(Kind.DRIVER_EVENT) == [XID % (1, 79)] * 2
+    assert service.journal.of(Kind.NOT_CHECKED) == []
+
+
+@as_root
+def test_a_full_disk_below_its_state(service: Service) -> None:
+    with tmpfs(service.state, "size=64k"):
+        filler = service.state / "filler"
+        service.start()
+        service.looked(1)
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        service.finds(finding())
+        service.packages()
+        wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
+        assert "no space left on device" in service.journal.of(Kind.NOT_CHECKED)[0].lower()
+        service.finds(finding(), finding("b"))
+        service.packages()
+        wait_for(lambda: len(service.journal.of(Kind.APPEARED)) == 2)
+        assert len(service.journal.of(Kind.NOT_CHECKED)) == 1
+        filler.unlink()
+        service.packages()
+        wait_for(lambda: [f["id"] for f in service.saved().get("findings", ())] == ["a", "b"])
+        wait_for(lambda: "b is wrong" in (service.state / "issue").read_text())
+        assert service.stop() == 0
+
+
+LOOK = """
+import json, os, sys
+from dlhealth.engine.load import Loaded, load_rules
+from dlhealth.host.exec import run
+from dlhealth.host.root import RootHost
+from dlhealth.service import check as module
+
+class Running(RootHost):
+    def _run(self, program, arguments, timeout):
+        return run([program, *arguments], timeout, environment=json.loads(os.environ["DLHEALTH_NVML"]))
+
+loaded = load_rules("/nonexistent")
+wanted = [r for r in loaded.rules if r.id == "gpu-driver-hung"]
+module.load_rules = lambda: Loaded((*wanted, *module_of_tests()), ())
+module.live_host = lambda: Running(os.environ["DLHEALTH_ROOT"], live=True)
+module.main(())
+"""
+
+
+@pytest.fixture(scope="module")
+def nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the stand-in for the library that asks the driver."""
+    compiler = shutil.which("cc") or pytest.skip("needs a C compiler")
+    folder = tmp_path_factory.mktemp("nvml")
+    source = PROJECT / "tests/lab/nvml/stand_in.c"
+    name = "libnvidia-ml.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", folder / name, source], check=True)
+    return folder
+
+
+RAISES = """
+from dlhealth.api import Evidence, Layer, Rule, Severity, Stage
+class Raising(Rule):
+    id = "raising"
+    title = "Never found"
+    layer, stage, severity = Layer.RUNTIME, Stage.REBOOT, Severity.ERROR
+    def detect(self):
+        raise ZeroDivisionError("the rule's own")
+def module_of_tests():
+    return [Raising()] if os.environ.get("DLHEALTH_RAISES") else []
+"""
+
+
+def looks_for_real(service: Service, nvml: Path, script: str, raises: str = "") -> None:
+    """The whole look, with the real child that asks NVML, at a machine whose driver is loaded."""
+    machine = Machine.debian12_gpu().file("/proc/driver/nvidia/gpus/0000:01:00.0/information")
+    machine.file("/dev/nvidiactl").file("/dev/nvidia0").build(service.base / "machine")
+    (service.base / "script").write_text(script)
+    (service.base / "look.py").write_text(LOOK.replace("module.main(())", "") + RAISES + "module.main(())\n")
+    for_nvml = json.dumps({"LD_LIBRARY_PATH": str(nvml), "DLHEALTH_NVML_SCRIPT": str(service.base / "script")})
+    service.does(
+        f"export DLHEALTH_NVML={shlex.quote(for_nvml)} DLHEALTH_ROOT={service.base / 'machine'} DLHEALTH_RAISES={raises}\n"
+        f"PYTHONPATH={PROJECT} exec {sys.executable} {service.base / 'look.py'}\n"
+    )
+
+
+NVML_SOUND = (
+    "driver 535.261.03\nnvml 12.535.261.03\ncuda 12020\ndevice 00000000:01:00.0 6.1 NVIDIA GeForce GTX 1080 Ti\n"
+)
+
+
+def test_a_driver_that_hangs_below_it_is_named_and_the_watcher_goes_on(service: Service, nvml: Path) -> None:
+    looks_for_real(service, nvml, f"{NVML_SOUND}hang nvmlInitWithFlags\n")
+    service.start(watchdog="400000", look_limit=30.0)
+    wait_for(lambda: service.journal.of(Kind.APPEARED))
+    (message,) = service.journal.of(Kind.APPEARED)
+    assert "does not answer: nvmlInit does not come back" in message
+    # The child was given two seconds; meanwhile the manager heard ten times that all is well.
+    assert service.manager.entries.count({"WATCHDOG": "1"}) >= 6
+    looks_for_real(service, nvml, NVML_SOUND)
+    service.kernel("NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0x65:1860)")
+    wait_for(lambda: service.journal.of(Kind.GONE))
+    assert service.journal.of(Kind.NOT_CHECKED) == []
+
+
+def test_a_driver_that_answers_nonsense_is_no_finding_and_no_end(service: Service, nvml: Path) -> None:
+    looks_for_real(service, nvml, f"{NVML_SOUND}nonsense nvmlSystemGetDriverVersion\nnonsense nvmlDeviceGetName\n")
+    service.start(look_limit=30.0)
+    wait_for(service.saved)
+    assert service.saved()["findings"] == []
+    looks_for_real(service, nvml, f"{NVML_SOUND}segfault nvmlDeviceGetUUID\n")
+    service.packages()
+    service.looked(2)
+    assert service.lives()
+
+
+def test_a_rule_that_raises_is_named_and_the_others_judge(service: Service, nvml: Path) -> None:
+    looks_for_real(service, nvml, f"{NVML_SOUND}hang nvmlInitWithFlags\n", raises="yes")
+    service.start(look_limit=30.0)
+    wait_for(lambda: service.journal.of(Kind.APPEARED))
+    wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
+    assert service.journal.of(Kind.NOT_CHECKED) == ["the rule raising can't judge: ZeroDivisionError: the rule's own"]
