@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # At the end of the path: nothing that lies beside dlhealth can take the place of a standard module.
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    # At the end of the path: nothing that lies beside dlhealth can take the place of a standard module. The service comes
+    # here by way of a link.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
     sys.exit(main(sys.argv[1:]))

@@ -232,10 +232,12 @@ def test_two_at_once(tmp_path: Path) -> None:
         pass
 
 
-def rescue(root: Path, verb: str) -> "subprocess.CompletedProcess[str]":
+PACKAGE = Path(dlhealth.txn.__file__).parents[1]
+
+
+def rescue(root: Path, verb: str, package: Path = PACKAGE) -> "subprocess.CompletedProcess[str]":
     """As a person would on a machine whose dlhealth does not start: the system's Python, no site-packages."""
-    script = Path(dlhealth.txn.__file__).parent / "__main__.py"
-    command = ["/usr/bin/python3", "-I", "-S", script, verb, root]
+    command = ["/usr/bin/python3", "-I", "-S", package / "txn/__main__.py", verb, root]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": "/broken"})
 
 
@@ -253,6 +255,14 @@ def test_the_rescue_needs_only_a_python(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
     assert [line.split()[-1] for line in rescue(tmp_path, "history").stdout.splitlines()] == ["rolled-back", "undone"]
     assert rescue(tmp_path, "dance").returncode == 2
+
+
+def test_the_rescue_is_reached_by_a_link_too(tmp_path: Path) -> None:
+    """The service has one, beside which no dlhealth lies."""
+    link = tmp_path / "rescue"
+    link.symlink_to(PACKAGE)
+    done = rescue(tmp_path, "recover", link)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "dlhealth: there is nothing to do\n", "")
 
 
 def test_two_changes_of_one_path_build_on_each_other(tmp_path: Path) -> None:
