@@ -81,7 +81,7 @@ class DisplayManagerNotStarted(Rule):
         manager = screen.wanted or (screen.managers[0] if len(screen.managers) == 1 else None)
         risk = Risk.MEDIUM if finding.detail["meant"] else Risk.LOW
         if manager is None:
-            name = screen.alias or posixpath.basename(screen.named)
+            name = screen.alias or posixpath.basename(screen.named) or "lightdm"
             yield Plan(
                 "Choose a display manager", Risk.MEDIUM, (ByHand(f"apt-get install {name}; dpkg-reconfigure {name}"),)
             )
@@ -113,7 +113,7 @@ class DisplayManagerNotStarted(Rule):
             _desktop().remove(ALIAS).link(ALIAS, "/lib/systemd/system/gdm3.service"),
             finds="host",
         )
-        yield Scenario("the display manager was removed, the desktop was not", _removed(), finds="host")
+        yield Scenario("the display manager was removed, and people log in here", _removed().login(), finds="host")
         yield Scenario("its program is gone", _desktop().remove("/usr/sbin/lightdm"), finds="host")
         yield Scenario(
             "it ends because the file names another one",
@@ -136,9 +136,19 @@ class DisplayManagerNotStarted(Rule):
         yield Scenario("started under its own name", _desktop().remove(ALIAS).link(
             "/etc/systemd/system/multi-user.target.wants/lightdm.service", "/lib/systemd/system/lightdm.service"
         ))  # fmt: skip
+        yield Scenario(
+            "started by a script of its own",
+            _desktop().remove(ALIAS).link("/etc/rc5.d/S01xdm", "../init.d/xdm").file("/usr/bin/xdm"),
+        )
+        yield Scenario(
+            "a script that the chosen one left when it was removed",
+            _desktop().link("/etc/rc5.d/S01xdm", "../init.d/xdm").link(ALIAS, "/lib/systemd/system/xdm.service"),
+            finds="host",
+        )
         yield Scenario("a session on the text console", _desktop().remove(ALIAS).file(
             "/etc/systemd/system/getty@tty1.service.d/autologin.conf", "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin alice - $TERM\n"
         ))  # fmt: skip
+        yield Scenario("the only display manager was removed, and nobody logs in here", _removed())
         yield Scenario("nobody was asked which one", _desktop().remove(ALIAS).remove(NAMED))
         yield Scenario("the boot loader asks for a text console", _desktop().remove(ALIAS).file(
             "/boot/grub/grub.cfg", "menuentry 'Debian' {\n\tlinux /vmlinuz-6.1.0-50-amd64 root=/dev/sda1 ro quiet 3\n}\n"
@@ -148,10 +158,13 @@ class DisplayManagerNotStarted(Rule):
 
 def _fault(screen: LoginScreen, used: bool) -> tuple[str, Evidence, bool] | None:
     """What keeps the login screen away, what shows it, and whether somebody may have wanted it so."""
+    if not screen.managers:
+        # A server, or somebody who wants none; Debian leaves the link when the last one is removed.
+        if not used or not screen.desktops:
+            return None
+        return "there is no display manager any more", Evidence(ALIAS, "no display manager is installed"), False
     manager = screen.manager(screen.alias or "")
     if screen.alias and manager is None:
-        if not screen.managers and not screen.desktops:
-            return None
         shows = Evidence(ALIAS, f"leads to {screen.alias}.service")
         return f"display-manager.service leads to {screen.alias}, which is not installed", shows, False
     if manager and manager.mask:
@@ -169,8 +182,6 @@ def _fault(screen: LoginScreen, used: bool) -> tuple[str, Evidence, bool] | None
             shows,
             True,
         )
-    if manager is None and used and screen.desktops and not screen.managers:
-        return "there is no display manager any more", Evidence(ALIAS, "is not there"), False
     return None
 
 

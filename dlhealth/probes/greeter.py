@@ -136,7 +136,9 @@ def _otherwise(host: Host) -> str:
                     return f"{folder}/{wants}/{name}"
     for name in MANAGERS:
         native = any(host.lstat(f"{folder}/{name}.service") for folder in FOLDERS)
-        for path in () if native else host.glob(f"/etc/rc[2-5].d/S[0-9][0-9]{name}"):
+        # Of a package that was removed, the links to its script in /etc/init.d are left.
+        there = any(host.exists(f"{folder}/{name}") for folder in ("/usr/sbin", "/usr/bin"))
+        for path in () if native or not there else host.glob(f"/etc/rc[2-5].d/S[0-9][0-9]{name}"):
             return path
     for path in host.glob(f"{ETC}/getty@tty1.service.d/*.conf"):
         try:

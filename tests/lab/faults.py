@@ -40,6 +40,23 @@ def tmp_without_its_mode(lab: LabMachine) -> None:
     (lab.root / "tmp").chmod(0o755)  # from outside: a container has a /tmp of its own
 
 
+def no_login_screen(lab: LabMachine) -> None:
+    lab.run("systemctl", "disable", "lightdm.service")
+
+
+def a_masked_login_screen(lab: LabMachine) -> None:
+    """To get out of a login loop, and then forgotten."""
+    lab.run("systemctl", "mask", "lightdm.service")
+
+
+def another_login_screen_removed(lab: LabMachine) -> None:
+    """The one that was chosen; Debian's packages leave the link."""
+    lab.run("sh", "-c", "apt-get -q update && apt-get -qy --no-install-recommends install xdm")
+    lab.run("sh", "-c", "echo /usr/bin/xdm > /etc/X11/default-display-manager && dpkg-reconfigure xdm || true")
+    lab.run("ln", "-sfn", "/lib/systemd/system/xdm.service", "/etc/systemd/system/display-manager.service")
+    lab.run("apt-get", "-qy", "remove", "xdm")
+
+
 def path_lost_in_environment(lab: LabMachine) -> None:
     lab.run("sh", "-c", "echo 'PATH=/usr/local/cuda/bin:$PATH' > /etc/environment")
 

@@ -13,9 +13,12 @@ import pytest
 from tests.lab.faults import (
     Break,
     a_kernel_without_headers,
+    a_masked_login_screen,
     a_module_that_was_never_built,
     an_interrupted_upgrade,
+    another_login_screen_removed,
     another_python,
+    no_login_screen,
     path_lost_in_environment,
     sudo_startx,
     tmp_without_its_mode,
@@ -86,6 +89,9 @@ def test_a_bundle_gives_the_same_findings_elsewhere(fresh: Fresh, tmp_path: Any)
         (tmp_without_its_mode, "login-loop-tmp-permissions"),
         (path_lost_in_environment, "login-loop-broken-path-environment"),
         (sudo_startx, "login-loop-xauthority-wrong-owner"),
+        (no_login_screen, "display-manager-not-started"),
+        (a_masked_login_screen, "display-manager-not-started"),
+        (another_login_screen_removed, "display-manager-not-started"),
         (another_python, "system-python-changed-breaks-postinst"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -95,6 +101,21 @@ def test_what_people_do(broken: Break, expected: str, fresh: Fresh) -> None:
     broken(lab)
     _, report = doctor(lab.root)
     assert roots(report) == {expected}, json.dumps(report["findings"], indent=1)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "systemctl set-default multi-user.target; systemctl disable lightdm",
+        "apt-get -qy purge lightdm",
+        "systemctl disable lightdm; rm /etc/X11/default-display-manager",
+    ],
+)
+def test_a_machine_that_is_to_have_no_login_screen(command: str, fresh: Fresh) -> None:
+    lab = fresh("nvidia")
+    lab.run("sh", "-c", command)
+    status, report = doctor(lab.root, "--next-boot")
+    assert status == 0, report["findings"]
 
 
 def test_headers_explain_the_missing_module(fresh: Fresh) -> None:
