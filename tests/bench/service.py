@@ -1,10 +1,11 @@
 """What the service costs, and how soon it speaks: in a booted Debian with the NVIDIA packages. Run as root:
 
-python -m tests.bench.service
+python -m tests.bench.service [idle|boot|alerts|diagnoses|flood|growth]
 """
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ EVENTS, BATCH = 200, 50
 minutes."""
 CHANGES = 20
 FLOOD = 100_000
+WARM, ROUNDS = 200, 5000
 IDLE = 60.0
 PYTHON = "/usr/local/lib/dlhealth/bin/python"
 MODULES = "/lib/modules/*/updates/dkms"
@@ -26,14 +28,15 @@ LOOP = (
 )
 
 
-def main() -> int:
+def main(wanted: list[str]) -> int:
     """Print the tables; the exit status says whether the bounds hold."""
+    parts = (idle, boot, alerts, diagnoses, flood, growth)
     with machine("nvidia") as lab:
         command = lab.install_dlhealth()
         lab.boot("--bind=/dev/kmsg", "--capability=CAP_SYSLOG")
         lab.run(command, "service", "install")
         time.sleep(5)
-        held = [idle(lab), boot(lab), alerts(lab), diagnoses(lab), flood(lab)]
+        held = [part(lab) for part in parts if not wanted or part.__name__ in wanted]
     return 0 if all(held) else 1
 
 
@@ -136,6 +139,50 @@ def flood(lab: LabMachine) -> bool:
     return not lost and len(told) <= 64 and more < 5
 
 
+def growth(lab: LabMachine) -> bool:
+    """Memory after a day's events, or many days', beside that after a few of each kind."""
+    lab.run("systemctl", "restart", "dlhealth.service")
+    time.sleep(5)
+    pid = _pid(lab, "dlhealth.service")
+    usual = LIMIT.read_text()
+    LIMIT.write_text("on\n")
+    try:
+        _live(lab, 0, WARM)
+        before = _memory(lab, pid)
+        _live(lab, WARM, WARM + ROUNDS)
+        after = _memory(lab, pid)
+    finally:
+        LIMIT.write_text(usual)
+    same = pid == _pid(lab, "dlhealth.service")
+    print(
+        f"after {3 * ROUNDS + ROUNDS // 10} events of all kinds: {after:.2f} MiB, {before:.2f} at the start: {after / before:.3f} (bound 1.1)"
+        + ("" if same else "; it was RESTARTED")
+    )
+    return same and after <= 1.1 * before
+
+
+def _live(lab: LabMachine, first: int, last: int) -> None:
+    """Kernel lines, packages, files and logins; then until all looks are over."""
+    script = f"""
+import os, shutil, time
+log = open('/dev/kmsg', 'w', buffering=1)
+status = '/var/lib/dpkg/status'
+for n in range({first}, {last}):
+    log.write('NVRM: Xid (PCI:%04x:01:00): %d, pid=%d, name=python\\n' % (n % 64, n % 150, n))
+    if n % 10 == 0:
+        shutil.copyfile(status, status + '-bench'); os.rename(status + '-bench', status)
+    open('/etc/ld.so.conf.d/dlhealth-bench.conf', 'w').write('# %d\\n' % n)
+    session = '/run/systemd/sessions/bench%d' % n
+    open('/run/systemd/.bench', 'w').write('USER=user%d\\nTYPE=x11\\nCLASS=user\\n' % (n // 3 % 300))
+    os.rename('/run/systemd/.bench', session)
+    time.sleep(0.02)
+    os.unlink(session)
+os.unlink('/etc/ld.so.conf.d/dlhealth-bench.conf')
+"""
+    lab.run("python3", "-c", script)
+    time.sleep(45)
+
+
 def _told(what: str, delays: Sequence[float], expected: int, bound: float) -> bool:
     ordered = sorted(delays)
     if len(ordered) < expected:
@@ -191,4 +238,4 @@ def _starts(lab: LabMachine, unit: str) -> float:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))
