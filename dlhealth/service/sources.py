@@ -124,6 +124,10 @@ class Sessions:
             return None
         return Event(Topic.LOGIN, subject=f"user:{session.user}")
 
+    def missed(self) -> None:
+        """Some changes were not told: sessions that ended unseen are forgotten, or one day there is no room for more."""
+        self._running = {n: s for n, s in self._running.items() if os.path.exists(f"{self._folder}/{n}")}
+
     def _graphical(self, name: str, now: float) -> _Session | None:
         try:
             with open(f"{self._folder}/{name}", errors="replace") as file:
@@ -184,6 +188,7 @@ class Files:
         now = time.monotonic()
         for change in self._inotify.read(timeout=0):
             if change.mask & flags.Q_OVERFLOW:
+                self._sessions.missed()
                 yield Event(Topic.PACKAGES)
             elif change.wd == self._session_folder:
                 event = self._sessions.changed(change.name, bool(change.mask & flags.DELETE), now)

@@ -430,3 +430,16 @@ def test_memory_of_sessions_is_bounded(root: Path) -> None:
         sessions.changed(f"s{number}", True, 4.0)
     assert not sessions._running
     assert len(sessions._short["alice"]) <= TRIES
+
+
+def test_sessions_whose_end_was_not_told_leave_room_for_others(root: Path) -> None:
+    folder = root / "run/systemd/sessions"
+    sessions = Sessions(str(folder))
+    for number in range(300):
+        (folder / f"c{number}").write_text("USER=alice\nTYPE=x11\nCLASS=user\n")
+        sessions.changed(f"c{number}", gone=False, now=1000.0)
+        (folder / f"c{number}").unlink()
+    (folder / "one").write_text("USER=bob\nTYPE=x11\nCLASS=user\n")
+    assert sessions.changed("one", gone=False, now=1001.0) is None
+    sessions.missed()
+    assert sessions.changed("one", gone=False, now=1001.0) == Event(Topic.LOGGED_IN, subject="user:bob")
