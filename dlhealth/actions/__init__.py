@@ -16,7 +16,6 @@ from dlhealth.actions.system import (
     Reboot,
     RefreshLoaderCache,
     ReloadModules,
-    RestartUnit,
     SetAlternative,
     UpdateInitramfs,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "Reboot",
     "RefreshLoaderCache",
     "ReloadModules",
-    "RestartUnit",
     "SetAlternative",
     "UpdateInitramfs",
     "WriteFile",

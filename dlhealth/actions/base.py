@@ -26,6 +26,10 @@ class CommandFailed(Exception):
     """A program that had to succeed did not; the message ends with what it printed last."""
 
 
+class DiskFull(CommandFailed):
+    """It did not, because a disk is full: it may once there is room again."""
+
+
 class Target:
     """The machine to change. `mark` names the transaction in temporary file names."""
 
@@ -34,8 +38,8 @@ class Target:
         self.live = folder == "/"
         self.mark = mark
         self.root = Root(folder)
-        self.wanted: dict[int, dict[str, int]] = {}
-        """Bytes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""
+        self.wanted: dict[int, dict[str, tuple[int, int]]] = {}
+        """Bytes and inodes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""
 
     def command(self, *argv: str, timeout: float, check: bool = True) -> Output:
         """Run a program on the machine itself, inside its root when that is another one. Seconds; a change that is
@@ -46,7 +50,9 @@ class Target:
         output = run(argv, timeout, environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"})
         if check and output.status != 0:
             last = " / ".join((output.stderr or output.stdout).strip().splitlines()[-4:])
-            raise CommandFailed(f"{' '.join(words[-6:])}: {output.problem or f'status {output.status}'}: {last}")
+            full = os.strerror(errno.ENOSPC) in output.stderr + output.stdout
+            problem = f"{' '.join(words[-6:])}: {output.problem or f'status {output.status}'}: {last}"
+            raise DiskFull(problem) if full else CommandFailed(problem)
         return output
 
     def state(self, path: str) -> State:

@@ -270,11 +270,11 @@ def _known(target: "Target", asked: "Iterable[tuple[str, str]]") -> _Known:
 
 def _need_room_to_unpack(target: "Target", known: _Known, coming: dict[str, str], leaving: dict[str, str]) -> None:
     """Installed-Size counts KiB (deb-substvars(5)); a package that apt no longer knows counts nothing."""
-    from dlhealth.actions.room import need_room
+    from dlhealth.actions.room import need_room_to_unpack
 
     new, old = ([int(known.get(i, {}).get("Installed-Size") or 0) << 10 for i in s.items()] for s in (coming, leaving))
     # dpkg unpacks a package whole before the files of the old one go.
-    need_room(target, "/usr", max(0, sum(new) - sum(old)) + max(new), f"unpacking {' '.join(sorted(coming))}")
+    need_room_to_unpack(target, coming, max(0, sum(new) - sum(old)) + max(new))
 
 
 def _need_room_to_configure(target: "Target", names: "Sequence[str]") -> None:

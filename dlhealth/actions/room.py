@@ -5,6 +5,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from dlhealth.actions.base import Target
 
 # What stands above dpkg, as apt does, holds the first for all it does; dpkg holds the second while it works.
@@ -17,6 +19,13 @@ _SPARE = 16 << 20
 # then 73 MiB of /lib/modules, looked at all through a "dkms install" on Debian 12. Half as much again, as drivers
 # grow.
 _BUILD = {"/var/lib/dkms": 720 << 20, "/lib/modules": 110 << 20}
+
+# Inodes. The driver's sources are 455 files, each of which may get an object and what make notes of it; the largest of
+# its packages has 474, linux-headers-6.1.0-50-common 9954, linux-image-6.1.0-50-amd64 4939.
+_SPARE_FILES = 200
+_BUILD_FILES = 3000
+_PACKAGE_FILES = 500
+_KERNEL_FILES = 10_000
 
 _IMAGE = "initrd.img-"
 
@@ -34,9 +43,9 @@ def need_dpkg(target: "Target") -> None:
             )
 
 
-def need_room(target: "Target", path: str, size: int, what: str) -> None:
-    """Count on free bytes where `path` is, beside what the other steps of the plan count on there. Raises CommandFailed
-    where they are not free. The same `what` again is the same room."""
+def need_room(target: "Target", path: str, size: int, what: str, files: int = 0) -> None:
+    """Count on free bytes, and on inodes for so many files, where `path` is, beside what the other steps of the plan
+    count on there. Raises CommandFailed where they are not free. The same `what` again is the same room."""
     from dlhealth.actions.base import CommandFailed
 
     fd = _open_folder(target, path)
@@ -45,9 +54,17 @@ def need_room(target: "Target", path: str, size: int, what: str) -> None:
     finally:
         os.close(fd)
     wanted = target.wanted.setdefault(disk, {})
-    wanted[f"{what} in {path}"] = max(size, wanted.get(f"{what} in {path}", 0))
+    name = f"{what} in {path}"
+    before = wanted.get(name, (0, 0))
+    wanted[name] = max(size, before[0]), max(files, before[1])
     free = status.f_bfree * status.f_frsize  # also what is reserved for root, who does all this
-    needed = sum(wanted.values()) + _SPARE
+    needed = sum(w[0] for w in wanted.values()) + _SPARE
+    needed_files = sum(w[1] for w in wanted.values()) + _SPARE_FILES
+    if status.f_files and status.f_ffree < needed_files:  # btrfs, vfat and others have no table of inodes
+        raise CommandFailed(
+            f"{path} has inodes for {status.f_ffree} more files, and {' and '.join(sorted(wanted))} may take "
+            f"{needed_files}: make room there first (df -i; many small files fill it)"
+        )
     if free < needed:
         hint = "apt-get autoremove --purge takes old kernels away" if path == "/boot" else "apt-get clean may help"
         raise CommandFailed(
@@ -59,7 +76,14 @@ def need_room(target: "Target", path: str, size: int, what: str) -> None:
 def need_room_to_build(target: "Target") -> None:
     """For a DKMS build of the driver."""
     for path, size in _BUILD.items():
-        need_room(target, path, size, "a DKMS build")
+        need_room(target, path, size, "a DKMS build", _BUILD_FILES)
+
+
+def need_room_to_unpack(target: "Target", names: "Collection[str]", size: int) -> None:
+    """For the files of packages. How many these are, apt does not know."""
+    kernels = ("linux-headers-", "linux-image-", "linux-modules-")
+    files = sum(_KERNEL_FILES if name.startswith(kernels) else _PACKAGE_FILES for name in names)
+    need_room(target, "/usr", size, f"unpacking {' '.join(sorted(names))}", files)
 
 
 def images(target: "Target", kernel: str) -> dict[str, int]:

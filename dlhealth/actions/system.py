@@ -229,31 +229,6 @@ class SetAlternative(NamedTuple):
         target.command("update-alternatives", *words, timeout=_COMMAND_SECONDS)
 
 
-class RestartUnit(NamedTuple):
-    """Restart a systemd unit."""
-
-    unit: str
-
-    def summary(self) -> str:
-        return f"systemctl restart {self.unit}"
-
-    def prepare(self, target: "Target") -> None:
-        _needs_running(target, self.summary())
-
-    def observe(self, target: "Target") -> "Observed":
-        return {}
-
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return {}
-
-    def apply(self, target: "Target", before: "Observed") -> None:
-        target.command("systemctl", "restart", self.unit, timeout=_COMMAND_SECONDS)
-
-    def revert(self, target: "Target", before: "Observed") -> None:
-        if target.live:
-            self.apply(target, before)  # so that it reads what was put back
-
-
 class Reboot(NamedTuple):
     """Restart the machine."""
 

@@ -10,7 +10,6 @@ from dlhealth.actions import (
     Reboot,
     RefreshLoaderCache,
     ReloadModules,
-    RestartUnit,
     UpdateInitramfs,
     action_to_json,
     changed_path,
@@ -26,7 +25,7 @@ _BY_RISK = {risk: number for number, risk in enumerate(Risk)}
 # Made from what the other actions change, so they come last, and once.
 _DERIVED = (RefreshLoaderCache, UpdateInitramfs)
 # A disk that does not run has no modules loaded and no services started.
-ONLY_LIVE = (LoadModules, ReloadModules, Reboot, RestartUnit)
+ONLY_LIVE = (LoadModules, ReloadModules, Reboot)
 
 
 class Limits(NamedTuple):

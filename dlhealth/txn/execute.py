@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, needs_programs, step_of
-from dlhealth.actions.base import CommandFailed, FileStep, Observed, Step, Target
+from dlhealth.actions.base import CommandFailed, DiskFull, FileStep, Observed, Step, Target
 from dlhealth.host.change import ABSENT, NotChangeable
 from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
@@ -201,6 +201,8 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
                 step.revert(target, before)
             else:
                 raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")
+        except DiskFull as error:
+            raise OSError(str(error)) from error  # nothing is settled: the next start tries again
         except (NotChangeable, CommandFailed) as error:
             said.append(str(error))
             journal.write("CONFLICT", n=number, what=str(error))

@@ -18,10 +18,14 @@ from dlhealth.actions import (
     AptUnhold,
     DkmsBuild,
     DpkgConfigure,
+    EditFile,
+    SetAlternative,
     UpdateInitramfs,
 )
 from dlhealth.actions.base import CommandFailed, Step
 from dlhealth.actions.packages import POOL
+from dlhealth.txn.execute import apply, recover
+from dlhealth.txn.store import Store
 from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
@@ -59,16 +63,18 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
 
 @pytest.fixture
 def free(root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> Free:
-    """Say how many MiB are free in folders; each that is named is a disk of its own."""
+    """Say how many MiB, and inodes, are free in folders; each that is named is a disk of its own."""
 
     real = os.fstat
 
-    def say(**folders: int) -> None:
+    def say(inodes: int = 1 << 20, table: int = 1 << 20, **folders: int) -> None:
         by_path = {str(root.folder / name.replace("_", "/")): mib for name, mib in folders.items()}
 
         def statvfs(fd: int) -> object:
             path = os.readlink(f"/proc/self/fd/{fd}")
-            return SimpleNamespace(f_frsize=4096, f_bfree=by_path.get(path, 1 << 20) * 256, f_bavail=0)
+            free_inodes = inodes if path in by_path else 1 << 20
+            blocks = by_path.get(path, 1 << 20) * 256
+            return SimpleNamespace(f_frsize=4096, f_bfree=blocks, f_bavail=0, f_files=table, f_ffree=free_inodes)
 
         def fstat(fd: int) -> object:
             path = os.readlink(f"/proc/self/fd/{fd}")
@@ -264,3 +270,47 @@ def test_what_the_steps_of_a_plan_need_of_one_disk_is_added_up(root: StandInRoot
     with pytest.raises(CommandFailed) as refusal:
         UpdateInitramfs("all").prepare(target)
     assert "a DKMS build in /var/lib/dkms and copies for an undo of" in str(refusal.value)
+
+
+class TestInodes:
+    """A disk can be full of small files."""
+
+    def test_a_build_needs_some(self, root: StandInRoot, free: Free) -> None:
+        free(var_lib_dkms=2000, inodes=3200)
+        DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+        free(var_lib_dkms=2000, inodes=3199)
+        with pytest.raises(CommandFailed) as refusal:
+            DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+        assert str(refusal.value) == (
+            "/var/lib/dkms has inodes for 3199 more files, and a DKMS build in /var/lib/dkms may take 3200: make room "
+            "there first (df -i; many small files fill it)"
+        )
+
+    def test_the_headers_of_a_kernel_need_many(self, root: StandInRoot, free: Free) -> None:
+        free(usr=5000, inodes=700)
+        AptInstall(("nvtop",)).prepare(root.target)
+        with pytest.raises(CommandFailed, match=r"^/usr has inodes for 700 more files, and unpacking .* take 10200:"):
+            AptInstall(("linux-headers-6.1",)).prepare(root.target)
+
+    def test_a_file_system_without_a_table_of_them_has_enough(self, root: StandInRoot, free: Free) -> None:
+        free(var_lib_dkms=2000, inodes=0, table=0)
+        DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+
+
+def test_what_a_full_disk_keeps_from_being_taken_back_is_taken_back_when_there_is_room(root: StandInRoot) -> None:
+    """Not left as if somebody had changed it."""
+    kept = root.file("/etc/one", "bad\n")
+    root.program("update-alternatives", "echo 'update-alternatives: error: No space left on device' >&2; exit 2")
+    root.file("/var/lib/dpkg/alternatives/glx", "auto\n/usr/lib/glx\n")
+    store = Store(str(root.folder))
+    actions = (EditFile("/etc/one", ((1, "bad", "good"),)), SetAlternative("glx", "/usr/lib/nvidia"))
+    with store.locked():
+        with pytest.raises(OSError, match=r"^update-alternatives .*: status 2: .* No space left on device$"):
+            apply(store, root.target, "abc", actions, {}, lambda: None, False, lambda text: None)
+        assert store.current()
+        assert kept.read_text() == "good\n"
+        root.program("update-alternatives", "")
+        ended = recover(store, root.target)
+    assert ended
+    assert (ended.outcome, ended.said) == ("rolled-back", ("it was cut off",))
+    assert kept.read_text() == "bad\n"

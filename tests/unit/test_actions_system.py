@@ -12,7 +12,6 @@ from dlhealth.actions import (
     Reboot,
     RefreshLoaderCache,
     ReloadModules,
-    RestartUnit,
     SetAlternative,
     UpdateInitramfs,
 )
@@ -123,9 +122,7 @@ class TestDkms:
 class TestRunningMachine:
     """What only the running machine can do."""
 
-    @pytest.mark.parametrize(
-        "action", [LoadModules(("nvidia",)), ReloadModules(("nvidia",)), RestartUnit("gdm.service")]
-    )
+    @pytest.mark.parametrize("action", [LoadModules(("nvidia",)), ReloadModules(("nvidia",))])
     def test_another_root_is_refused_before_anything_is_done(self, root: StandInRoot, action: Step) -> None:
         with pytest.raises(CommandFailed) as refusal:
             action.prepare(root.target)
@@ -200,17 +197,6 @@ class TestRunningMachine:
         assert action.observe(root.target) == {"version": ""}
         root.file("/sys/module/nvidia_drm/version", "535.1\n")
         assert action.observe(root.target) == {"version": "535.1"}
-
-    def test_a_unit_is_restarted_and_again_when_its_files_were_put_back(self, root: StandInRoot) -> None:
-        root.outside("systemctl")
-        action = RestartUnit("gdm.service")
-        live = Target(LIVE, "abc")
-        assert action.observe(live) == action.after(live, {}) == {}
-        action.apply(live, {})
-        action.revert(live, {})
-        assert root.all_runs == [["systemctl", "restart", "gdm.service"]] * 2
-        action.revert(root.target, {})
-        assert len(root.all_runs) == 2
 
 
 class TestInitramfs:
