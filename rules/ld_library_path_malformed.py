@@ -92,6 +92,7 @@ class LdLibraryPathMalformed(Rule):
                     source=broken.source,
                     line=broken.line,
                     correction=broken.completed,
+                    advice=f"put /usr/bin and /bin back, as in {_form(broken.source, 'PATH')}",
                 )
         yield from self._misplaced(environments, paths, loader)
         yield from self._missing(environments, paths, toolkits)
@@ -116,6 +117,7 @@ class LdLibraryPathMalformed(Rule):
             source=problem.source,
             line=problem.line,
             correction=problem.correction,
+            advice=f"{problem.text}; {_as_it_should_be(problem)}",
         )
 
     def _misplaced(
@@ -137,6 +139,8 @@ class LdLibraryPathMalformed(Rule):
                     severity=Severity.WARNING,
                     about=about,
                     source=folder.source,
+                    advice=f"take {folder.path} out of PATH; programs find the libraries in it after: "
+                    f"echo {folder.path} > /etc/ld.so.conf.d/cuda-libraries.conf; ldconfig",
                 )
 
     def _missing(
@@ -156,18 +160,20 @@ class LdLibraryPathMalformed(Rule):
                     severity=Severity.NOTE,
                     about=about,
                     source=folder.source,
+                    advice=f"take {folder.path} out of LD_LIBRARY_PATH, or name the folder of a toolkit that is there",
                 )
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
         source = finding.detail["source"]
         path, _, number = source.rpartition(":")
         line, correction = finding.detail.get("line", ""), finding.detail.get("correction", "")
-        if number.isdecimal() and correction and _is_for_sh(path, correction):
+        if number.isdecimal() and correction and _is_understood(path, correction):
             yield Plan(
                 f"Correct line {number} of {path}", Risk.LOW, (EditFile(path, ((int(number), line, correction),)),)
             )
             return
-        yield Plan(f"Correct {source}", Risk.LOW, (ByHand(f"Correct {source}: {finding.title}"),))
+        text = f"edit line {number} of {path}" if number.isdecimal() else f"edit {path}"
+        yield Plan(f"Correct {source}", Risk.LOW, (ByHand(f"{text}: {finding.detail['advice']}"),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -228,6 +234,30 @@ def _usual(problem: Problem) -> bool:
     return problem.kind == "empty-element" and not _has_empty(line) and not re.search(r"cud(a|nn)|nvidia", line, re.I)
 
 
-def _is_for_sh(path: str, correction: str) -> bool:
-    """fish and csh have other expansions."""
-    return "${" not in correction or not re.search(r"\.fish$|/fish/|csh(rc|\.login)?$|\.login$|csh\.\w+$", path)
+_FISH = re.compile(r"\.fish$|/fish/")
+_CSH = re.compile(r"csh(rc|\.login)?$|\.login$|csh\.\w+$")
+
+
+def _is_understood(path: str, correction: str) -> bool:
+    """By the shell that reads the file: fish and csh have other expansions, and csh stops at a variable that is not set,
+    as LD_LIBRARY_PATH often is not."""
+    if _CSH.search(path):
+        return "${" not in correction and "$LD_LIBRARY_PATH" not in correction
+    return "${" not in correction or not _FISH.search(path)
+
+
+def _as_it_should_be(problem: Problem) -> str:
+    name = problem.variable
+    if problem.source.startswith("/etc/environment"):
+        return f"no shell reads this file, so {name}=FOLDER:FOLDER has to name every folder itself"
+    return f"as in {_form(problem.source, name)}"
+
+
+def _form(source: str, name: str) -> str:
+    """A line that puts a folder in front."""
+    path = source.rpartition(":")[0]
+    if _FISH.search(path):
+        return f"set -gx {name} FOLDER ${name}"
+    if _CSH.search(path):
+        return 'setenv PATH "FOLDER:$PATH"' if name == "PATH" else f"setenv {name} FOLDER"
+    return f"export {name}=FOLDER${{{name}:+:${{{name}}}}}"

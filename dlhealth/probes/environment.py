@@ -78,9 +78,17 @@ class BrokenPath(NamedTuple):
 
     @property
     def completed(self) -> str:
-        """The line so that it keeps what PATH was before, for sh, bash and zsh; "" where it is no plain assignment."""
-        plain = re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2\s*", self.line)
-        return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"' if plain else ""
+        """The line so that it keeps what PATH was before; "" where it is no plain assignment."""
+        if plain := re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2\s*", self.line):
+            return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"'
+        if csh := re.fullmatch(r"(\s*setenv\s+PATH\s+)([\"']?)(/[\w./:+-]+)\2\s*", self.line):
+            return f'{csh[1]}"{csh[3]}:$PATH"'
+        # zsh's and csh's array, which is PATH by another name.
+        if array := re.fullmatch(r"(\s*(?:set\s+)?path\s*=\s*\(\s*/[\w./+ -]*[\w./+-])\s*\)\s*", self.line):
+            return f"{array[1]} $path)"
+        if re.fullmatch(r"\s*set\s+(?:-[gx]+\s+|--global\s+|--export\s+)*PATH(?:\s+/[\w./+-]+)+\s*", self.line):  # fish
+            return f"{self.line.rstrip()} $PATH"
+        return ""
 
 
 class LoginEnvironment(NamedTuple):
@@ -343,7 +351,10 @@ class _Machine:
 
         session.execute()
         Csh(
-            session, tcsh=self.real(session.account.shell).endswith("tcsh"), login=login, interactive=interactive
+            session,
+            tcsh=posixpath.basename(self.real(session.account.shell) or session.account.shell) == "tcsh",
+            login=login,
+            interactive=interactive,
         ).start()
 
     def session_start(self, session: Session) -> Ending | None:
@@ -512,7 +523,8 @@ def _masked(line: str) -> str:
     """Values of all but the variables that the rules are about may be secret."""
 
     def masked(match: "re.Match[str]") -> str:
-        return match[0] if WATCHED.fullmatch(match[1]) else f"{match[1]}=…"
+        known = match[1] == "path" or WATCHED.fullmatch(match[1])  # zsh's PATH
+        return match[0] if known else f"{match[1]}=…"
 
     return re.sub(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"?|'[^']*'?|[^\s;]+)", masked, line)
 

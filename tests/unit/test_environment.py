@@ -179,6 +179,29 @@ def test_zsh_fish_and_tcsh(probe: Probe) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shell", "file", "line", "completed"),
+    [
+        ("/bin/bash", ".bashrc", "export PATH=/c/bin", 'export PATH="/c/bin${PATH:+:${PATH}}"'),
+        ("/bin/zsh", ".zshrc", "path=(/c/bin /d)", "path=(/c/bin /d $path)"),
+        ("/bin/zsh", ".zshrc", "path=( /c/bin )", "path=( /c/bin $path)"),
+        ("/bin/zsh", ".zshrc", 'path=("/c/$x")', ""),
+        ("/bin/csh", ".cshrc", "setenv PATH /c/bin", 'setenv PATH "/c/bin:$PATH"'),
+        ("/bin/csh", ".cshrc", 'setenv PATH "/c/bin:/d"', 'setenv PATH "/c/bin:/d:$PATH"'),
+        ("/bin/tcsh", ".tcshrc", "set path = (/c/bin)", "set path = (/c/bin $path)"),
+        ("/bin/tcsh", ".tcshrc", "set path=/c/bin", ""),
+        ("/usr/bin/fish", ".config/fish/config.fish", "set -gx PATH /c/bin /d", "set -gx PATH /c/bin /d $PATH"),
+        ("/usr/bin/fish", ".config/fish/config.fish", "set -Ux PATH /c/bin", ""),
+    ],
+)
+def test_a_line_that_swallows_path_is_completed_in_the_words_of_its_shell(
+    shell: str, file: str, line: str, completed: str, probe: Probe
+) -> None:
+    machine = Machine.debian12().user("sam", 1001, shell).file(f"/home/sam/{file}", f"{line}\n", uid=1001)
+    (broken,) = probe(machine).broken_paths(in_terminals=True)
+    assert (broken.source, broken.line, broken.completed) == (f"/home/sam/{file}:1", line, completed)
+
+
+@pytest.mark.parametrize(
     ("line", "kind", "correction"),
     [
         (r"export PATH=/c\${PATH:+:${PATH}}", "literal-expansion", "export PATH=/c${PATH:+:${PATH}}"),

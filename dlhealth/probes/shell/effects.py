@@ -56,13 +56,14 @@ def programs(nodes: Iterable[Node]) -> set[str]:
 
 class Effects:
     """Collects in `names` the variables that commands may set, and in `loose` those that they may also export or
-    unset. `functions` are known, `builtins` may do more than a program."""
+    unset; `shifts` is whether they take arguments away. `functions` are known, `builtins` may do more than a program."""
 
     def __init__(self, functions: Collection[str], builtins: Collection[str]) -> None:
         self.functions = functions
         self.builtins = builtins
         self.names: set[str] = set()
         self.loose: set[str] = set()
+        self.shifts = False
 
     def may_set(self, nodes: Iterable[Any]) -> bool:
         """Look at commands; False where it can't be told."""
@@ -100,6 +101,9 @@ class Effects:
             return True
         if name in helpers("prepending_command"):
             self.names.add("PATH")
+        if name == "shift":
+            self.shifts = True
+            return True
         # A function, `.`, eval, cd, exit and the like; or a program, which is harmless.
         risky = name is None or name in self.functions or name in self.builtins or name in helpers("unknown_command")
         return name in QUIET or not risky

@@ -371,8 +371,11 @@ class Shell:
     def havoc(self, nodes: Iterable[Any]) -> str:
         """Commands that run some unknown number of times: what they may set is unknown."""
         effects = Effects(self.state.functions, BUILTINS)
-        if not effects.may_set(nodes):
+        # Where there is nothing left to shift, sh ends.
+        if not effects.may_set(nodes) or (effects.shifts and self.dialect == "sh"):
             raise Unsure("a loop that is not followed")
+        if effects.shifts:
+            self.state.arguments = None
         for name in effects.names | effects.loose:
             self.session.set(name, UNKNOWN, "loop")
         for name in effects.loose:

@@ -681,7 +681,7 @@ class _Parser:
                     parts.append(Opaque(True))
                 elif isinstance(last, Text) and not last.quoted and last.text[-1:] in ("?", "*", "+", "@", "!"):
                     raise self.problem("an extended pattern is not followed here", certain=False)
-                elif self.dialect == "zsh":
+                elif self.dialect == "zsh" and not self.at("()"):  # the name of a function
                     raise self.problem("a glob qualifier is not followed here", certain=False)
                 else:
                     break
