@@ -8,7 +8,8 @@ Why
     old guide: from version 8 on cudnn.h includes half a dozen other headers, and `cp cudnn.h` leaves them behind; or
     the alternative `libcudnn`, which makes /usr/include/cudnn.h, leads nowhere.
 Repair
-    Install the package for development of the very version of the library, or copy all cudnn*.h of the same archive.
+    Install the package for development of the very version of the library; or copy all cudnn*.h of the same version, from
+    another folder of this machine (a Python environment with cuDNN's wheel has them, too), or from the archive.
 What the repair risks
     Nothing is replaced: headers are added.
 By hand
@@ -21,9 +22,11 @@ from collections.abc import Iterator
 from dlhealth.api import (
     AptInstall,
     ByHand,
+    CopyFile,
     CudaToolkits,
     Cudnn,
     CudnnFolder,
+    CudnnHeaderCopies,
     CudnnHeaders,
     CudnnPackage,
     Evidence,
@@ -40,6 +43,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     cudnn_package_names,
+    version_key,
 )
 
 
@@ -130,7 +134,9 @@ class CudnnHeadersMissingOrSplit(Rule):
                 folder="/usr/include",
             )
 
-    def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits, copies: CudnnHeaderCopies
+    ) -> Iterator[Plan]:
         folder = finding.detail["folder"]
         path = f"{folder}/cudnn.h"
         system = folder.startswith("/usr/include")
@@ -156,20 +162,24 @@ class CudnnHeadersMissingOrSplit(Rule):
             )
         libraries = [x for f in cudnn.folders if folder in f.includes for x in f.libraries]
         version = next((x.version for x in libraries if x.version), "")
+        there = {*headers.others, *(["cudnn.h"] if headers.real else [])} if headers else set()
+        same = [c for c in copies.of(version) if c.folder != folder]
+        if same and same[0].roots and not system:
+            # What a user could have written is not put where everybody compiles with it.
+            steps = tuple(CopyFile(file, f"{folder}/{name}") for name, file in same[0].files if name not in there)
+            yield Plan(f"Copy the headers of cuDNN {version} from {same[0].folder}", Risk.LOW, steps)
+        cuda = toolkits.default.major if toolkits.default else None
+        source = (
+            f"from {same[0].folder}, if you trust who put them there" if same else f"from {_to_fetch(version, cuda)}"
+        )
         yield Plan(
             f"Copy all headers of cuDNN {version}".rstrip(),
             Risk.LOW,
-            (
-                ByHand(
-                    f"From the archive of cuDNN {version} that the library came from: cp -P include/cudnn*.h {folder}/ && "
-                    f"chmod a+r {folder}/cudnn*.h"
-                ),
-            ),
+            (ByHand(f"{source}: cp -P cudnn*.h {folder}/ && chmod a+r {folder}/cudnn*.h"),),
         )
         majors = [x.major for x in libraries if x.major]
         stray = [x.path for x in libraries if not x.owner]
         if not system and majors and stray:
-            cuda = toolkits.default.major if toolkits.default else None
             lone = [path] if headers and headers.main else []
             yield Plan(
                 "Take the copied files aside and install cuDNN's packages",
@@ -224,6 +234,16 @@ class CudnnHeadersMissingOrSplit(Rule):
             cuda().cudnn_packages().link("/etc/alternatives/libcudnn", "/usr/include/x86_64-linux-gnu/cudnn_v7.h"),
             finds="file:/usr/include/cudnn.h",
         )
+        wheel = "/opt/train/lib/python3.11/site-packages/nvidia/cudnn/include"
+        yield Scenario(
+            "a wheel of the same version has them",
+            without(
+                cuda().cudnn("8.9.7").python_environment("/opt/train", ("nvidia_cudnn_cu12-8.9.7.29",), uid=0),
+                "cudnn.h",
+                *others,
+            ).cudnn("8.9.7", lib="/opt/train/lib/python3.11/site-packages/nvidia/cudnn/lib", include=wheel),
+            finds=f"file:{include}/cudnn.h",
+        )
         yield Scenario("the archive, complete", cuda().cudnn("8.9.7"))
         yield Scenario("cuDNN 7 has one header", cuda().cudnn("7.6.5"))
         yield Scenario("cuDNN 9, complete", cuda().cudnn("9.1.0"))
@@ -239,3 +259,15 @@ def _development(runtime: CudnnPackage) -> str:
     """The package for development of the same version: libcudnn8-dev, libcudnn9-dev-cuda-12."""
     stem, dash, rest = runtime.package.name.partition("-")
     return f"{stem}-dev{dash}{rest}={runtime.package.version}"
+
+
+def _to_fetch(version: str, cuda: int | None) -> str:
+    """The file that has the headers, by NVIDIA's names (8.9.7 stands for 8.9.7.29 and the like)."""
+    if version_key(version) < (8, 5):  # older ones have neither public archives of these names nor wheels
+        return f"NVIDIA's archive of cuDNN {version or 'of the version of the library'} (developer.nvidia.com/cudnn)"
+    name = f"cudnn-linux-x86_64-{version}.*_cuda{cuda or 12}-archive.tar.xz"
+    wheel = f"nvidia-cudnn-cu{cuda or 12}=={version}.*"
+    return (
+        f"{name} (developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64), or from the wheel that "
+        f"python3 -m pip download --no-deps '{wheel}' fetches (nvidia/cudnn/include in it)"
+    )

@@ -37,6 +37,7 @@ from dlhealth.api import (
     Packages,
     Plan,
     Reboot,
+    RefreshModuleIndex,
     Risk,
     Rule,
     Scenario,
@@ -131,7 +132,9 @@ class InitramfsOldNvidiaModule(Rule):
             old=old,
         )
 
-    def remedies(self, finding: Finding, dkms: Dkms | None, packages: Packages | None) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, dkms: Dkms | None, packages: Packages | None, modules: KernelModules
+    ) -> Iterator[Plan]:
         kernel, duplicate, old = (finding.detail[k] for k in ("kernel", "duplicate", "old"))
         rebuild: tuple[Action, ...] = (UpdateInitramfs(kernel), Reboot())
         if not duplicate:
@@ -140,16 +143,20 @@ class InitramfsOldNvidiaModule(Rule):
         owner = packages.owner(duplicate) if packages else None
         builder = next((m for m in dkms.modules if m.version == old), None) if dkms else None
         if owner:
-            step: Action = ByHand(f"{duplicate} belongs to the package {owner}: remove the package that is not wanted")
+            text = f"{duplicate} belongs to the package {owner}: remove the package that is not wanted"
+            steps: tuple[Action, ...] = (ByHand(text),)
             risk = Risk.HIGH
         elif builder and "/updates/" in duplicate:
-            step, risk = DkmsRemove(builder.name, builder.version), Risk.MEDIUM
+            steps, risk = (DkmsRemove(builder.name, builder.version),), Risk.MEDIUM
         else:
-            step, risk = MoveAside(duplicate), Risk.MEDIUM
+            parts = next((f.parts for f in modules.files if f.path == duplicate), ())
+            # modprobe would go on looking for it where the old index says.
+            steps = (*map(MoveAside, (duplicate, *parts)), RefreshModuleIndex(kernel))
+            risk = Risk.MEDIUM
         yield Plan(
             f"Take the second module away ({duplicate}), rebuild the initramfs of {kernel} and restart",
             risk,
-            (step, *rebuild),
+            (*steps, *rebuild),
             reboot=True,
         )
 
@@ -168,7 +175,10 @@ class InitramfsOldNvidiaModule(Rule):
         )
         yield Scenario(
             "a .run installer's module beside it",
-            upgraded().nvidia_module(kernel, old, name="nvidia.ko", place="kernel/drivers/video").initramfs(kernel, {}),
+            upgraded()
+            .nvidia_module(kernel, old, name="nvidia.ko", place="kernel/drivers/video")
+            .nvidia_module(kernel, old, name="nvidia-drm.ko", place="kernel/drivers/video")
+            .initramfs(kernel, {}),
             finds=f"kernel:{kernel}",
             alone=False,  # the second installer is a fault of its own
         )

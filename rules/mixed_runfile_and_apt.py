@@ -18,6 +18,7 @@ By hand
     update-initramfs -u -k all; restart
 """
 
+import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
@@ -26,9 +27,11 @@ from dlhealth.api import (
     ByHand,
     DkmsRemove,
     DriverLibraries,
+    DriverLibrary,
     DriverPackages,
     Evidence,
     Finding,
+    KernelModules,
     Layer,
     Machine,
     MoveAside,
@@ -36,6 +39,7 @@ from dlhealth.api import (
     Plan,
     Reboot,
     RefreshLoaderCache,
+    RefreshModuleIndex,
     Risk,
     Rule,
     Runfile,
@@ -55,6 +59,7 @@ class MixedRunfileAndApt(Rule):
     risk = Risk.HIGH
     explains = (
         "driver-library-version-mismatch-after-upgrade",
+        "initramfs-old-nvidia-module",
         "third-party-package-pulls-other-libnvidia",
         "runfile-uninstall-leftovers",
         "stale-libglx-symlink",
@@ -100,19 +105,42 @@ class MixedRunfileAndApt(Rule):
         driver: DriverPackages,
         libraries: DriverLibraries,
         packages: Packages | None,
+        modules: KernelModules,
     ) -> Iterator[Plan]:
-        steps: list[Action] = [MoveAside(p) for p in runfile.programs]
-        steps += [MoveAside(x.path) for x in libraries.libraries if libraries.records and not x.owner]
-        if runfile.manifest:
-            steps.append(MoveAside(runfile.manifest))
-        steps += [MoveAside(p) for p in runfile.blacklists]
-        steps += [
-            DkmsRemove(t.module, t.version) if t.sound else MoveAside(t.path)
+        # What the installer's list has; where there is none, what is known to be of a driver and belongs to no package.
+        stray = [
+            f for f in modules.files if packages and "/kernel/drivers/video/" in f.path and not packages.owner(f.path)
+        ]
+        moved = tuple(
+            sorted(
+                {
+                    *runfile.programs,
+                    *(f.path for f in runfile.files),
+                    *(x.path for x in libraries.libraries if libraries.records and _of_a_driver(x)),
+                    *(path for f in stray for path in (f.path, *f.parts)),
+                    *([runfile.manifest] if runfile.manifest else []),
+                    *runfile.blacklists,
+                }
+            )
+        )
+        foreign = [
+            t
             for t in runfile.trees
             if t.version not in driver.versions() and not (packages and packages.owner(f"{t.source}/dkms.conf"))
         ]
-        names = tuple(dict.fromkeys((*driver.complete, *(m.package.name for m in driver.members))))
-        install = (AptInstall(names, reinstall=True), RefreshLoaderCache(), UpdateInitramfs("all"), Reboot())
+        steps: list[Action] = [DkmsRemove(t.module, t.version) for t in foreign if t.sound]  # while its source is there
+        steps += [MoveAside(path) for path in (*moved, *(t.path for t in foreign if not t.sound))]
+        names = (*driver.complete, *(m.package.name for m in driver.members), *(f.owner for f in runfile.files))
+        kernels = dict.fromkeys(
+            found[1] for path in moved if (found := re.match(r"(?:/usr)?/lib/modules/([^/]+)/", path))
+        )
+        install: tuple[Action, ...] = (
+            AptInstall(tuple(dict.fromkeys(filter(None, names))), reinstall=True, instead_of=moved),
+            RefreshLoaderCache(),
+            *map(RefreshModuleIndex, kernels),
+            UpdateInitramfs("all"),
+            Reboot(),
+        )
         yield Plan(
             "Move the installer's files out of the way and install the driver's packages again",
             Risk.HIGH,
@@ -163,3 +191,9 @@ class MixedRunfileAndApt(Rule):
             Machine.debian12_gpu().file("/var/log/nvidia-installer.log", "installer version: 470.57.02\n"),
         )
         yield Scenario("no packages in sight", Machine().file("/usr/bin/nvidia-uninstall"), unknown=True)
+
+
+def _of_a_driver(library: DriverLibrary) -> bool:
+    """Of which no package knows, and that is nothing else: libvdpau.so.1 and libGL.so.1 are Debian's, in packages that
+    have nothing to do with NVIDIA."""
+    return not library.owner and bool(library.version or not library.real_path)

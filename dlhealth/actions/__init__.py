@@ -6,7 +6,7 @@ command does the same by hand, that command.
 
 from typing import TYPE_CHECKING, Any
 
-from dlhealth.actions.files import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
+from dlhealth.actions.files import ChangeMode, ChangeOwner, CopyFile, EditFile, MakeLink, MoveAside, WriteFile
 from dlhealth.actions.packages import AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure, PipInstall
 from dlhealth.actions.system import (
     ByHand,
@@ -15,6 +15,7 @@ from dlhealth.actions.system import (
     LoadModules,
     Reboot,
     RefreshLoaderCache,
+    RefreshModuleIndex,
     ReloadModules,
     SetAlternative,
     UpdateInitramfs,
@@ -32,6 +33,7 @@ __all__ = [
     "ByHand",
     "ChangeMode",
     "ChangeOwner",
+    "CopyFile",
     "DkmsBuild",
     "DkmsRemove",
     "DpkgConfigure",
@@ -42,6 +44,7 @@ __all__ = [
     "PipInstall",
     "Reboot",
     "RefreshLoaderCache",
+    "RefreshModuleIndex",
     "ReloadModules",
     "SetAlternative",
     "UpdateInitramfs",

@@ -56,13 +56,33 @@ class WriteFile(NamedTuple):
         return State("file", self.text.encode(), self.mode)
 
 
+class CopyFile(NamedTuple):
+    """Put a copy of one of the machine's files at a path where no file is, for everybody to read."""
+
+    source: str
+    path: str
+
+    def summary(self) -> str:
+        return f"cp {self.source} {self.path}"
+
+    def becomes(self, target: "Target", state: "State") -> "State":
+        from dlhealth.host.change import State
+
+        source = target.state(self.source)
+        if source.kind != "file":
+            raise _changed(f"{self.source} is no file any more")
+        if state.kind not in ("absent", "link"):
+            raise _changed(f"{self.path} is there already")
+        return State("file", source.content, 0o644)
+
+
 class MoveAside(NamedTuple):
     """Take a file, a link or a whole folder out of the way, whatever its size; it is kept where undo finds it."""
 
     path: str
 
     def summary(self) -> str:
-        return f"mv {self.path} {self.path}.bak"
+        return f"move {self.path} aside (kept in /var/lib/dlhealth)"
 
     def prepare(self, target: "Target") -> None:
         return None

@@ -25,12 +25,14 @@ _SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?(?: \((\S+))?")
 
 class AptInstall(NamedTuple):
     """Install or upgrade packages ("name" or "name=version"); `reinstall` also when they are installed already.
-    `remove` goes in exchange, and `may_remove` may: anything else that apt would remove stops the plan."""
+    `remove` goes in exchange, and `may_remove` may: anything else that apt would remove stops the plan. `instead_of` are
+    paths that the plan has moved aside before, and that the packages may fill again: an undo makes way there."""
 
     packages: tuple[str, ...]
     reinstall: bool = False
     may_remove: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    instead_of: tuple[str, ...] = ()
 
     def summary(self) -> str:
         return " ".join(["apt-get install", *["--reinstall"] * self.reinstall, *self._names()])
@@ -45,7 +47,8 @@ class AptInstall(NamedTuple):
         _prepare(target, self._words(), (*self.may_remove, *self.remove))
 
     def observe(self, target: "Target") -> "Observed":
-        return _installed(target)
+        files = {"files": {path: target.identity(path) for path in self.instead_of}} if self.instead_of else {}
+        return {**_installed(target), **files}
 
     def after(self, target: "Target", before: "Observed") -> "Observed | None":
         return None
@@ -54,7 +57,11 @@ class AptInstall(NamedTuple):
         target.command(*_APT, "--no-download", *self._words(), timeout=_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
+        from dlhealth.host.change import ABSENT
+
         _restore(target, before)
+        for path in self.instead_of:
+            target.put(path, ABSENT)
 
 
 class AptRemove(NamedTuple):
@@ -180,7 +187,9 @@ class PipInstall(NamedTuple):
     arguments: tuple[str, ...]
 
     def summary(self) -> str:
-        return f"{self.python} -m pip install {' '.join(self.arguments)}"
+        from shlex import join
+
+        return join((self.python, "-m", "pip", "install", *self.arguments))
 
 
 def _installed(target: "Target") -> "Observed":

@@ -1,6 +1,7 @@
 """Plans for Python environments that several rules share."""
 
 from collections.abc import Mapping
+from shlex import join
 
 from dlhealth.actions.packages import PipInstall
 from dlhealth.actions.system import ByHand
@@ -32,7 +33,7 @@ def replace_torch(
         return Plan(
             f"Install PyTorch {version} for {tag} into {path}", Risk.LOW, (PipInstall(python, arguments),), network=True
         )
-    command = f"pip install {' '.join(arguments)}"
+    command = f"pip install {join(arguments)}"
     if manager == "conda":
         text = f"In the conda environment {path}: conda remove pytorch cpuonly pytorch-cpu; then {command}"
     elif manager == "pip":

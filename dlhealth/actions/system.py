@@ -137,6 +137,42 @@ class ReloadModules(NamedTuple):
         return None
 
 
+class RefreshModuleIndex(NamedTuple):
+    """Rebuild the index by which modprobe finds the modules of one kernel."""
+
+    kernel: str
+
+    def summary(self) -> str:
+        return f"depmod -a {self.kernel}"
+
+    def prepare(self, target: "Target") -> None:
+        from dlhealth.actions.base import KEPT
+        from dlhealth.actions.room import need_room
+
+        size = sum(target.root.stat(path, follow=True).st_size for path in self._files(target))
+        need_room(target, f"/lib/modules/{self.kernel}", size, "a new index of modules")
+        need_room(target, KEPT, size, f"copies for an undo of {self.summary()}")
+
+    def observe(self, target: "Target") -> "Observed":
+        return {path: target.large_digest(path) for path in self._files(target)}
+
+    def after(self, target: "Target", before: "Observed") -> "Observed | None":
+        return None
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        for path in before:
+            target.keep(path)
+        target.command("depmod", "-a", self.kernel, timeout=_COMMAND_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        for path in before:
+            target.put_back(path)
+
+    def _files(self, target: "Target") -> list[str]:
+        folder = f"/lib/modules/{self.kernel}"
+        return [f"{folder}/{name}" for name in target.names(folder) if name.startswith("modules.")]
+
+
 class UpdateInitramfs(NamedTuple):
     """Rebuild the initramfs of one kernel, or of all with "all"."""
 

@@ -428,6 +428,51 @@ def _there(host: Host, path: str) -> bool:
         return True
 
 
+class HeaderCopy(NamedTuple):
+    """All headers of one version of cuDNN: `files` are name and path of each. `roots` is whether nobody but root could
+    have put them there."""
+
+    folder: str
+    version: str
+    files: tuple[tuple[str, str], ...]
+    roots: bool
+
+
+class CudnnHeaderCopies(NamedTuple):
+    """Complete sets of headers on the machine, also those of wheels in Python environments."""
+
+    copies: tuple[HeaderCopy, ...]
+
+    def of(self, version: str) -> tuple[HeaderCopy, ...]:
+        """Those of a version, the ones of root first."""
+        return tuple(sorted((c for c in self.copies if c.version == version), key=lambda c: not c.roots))
+
+    @classmethod
+    def probe(cls, host: Host, cudnn: Cudnn, environments: PythonEnvironments | None) -> "CudnnHeaderCopies":
+        found = list(cudnn.headers)
+        for environment in environments.environments if environments else ():
+            found += _headers(host, f"{environment.site}/nvidia/cudnn/include", None)
+        whole = [h for h in found if h.real and h.version and not h.missing and not h.problem]
+        return cls(tuple(_copy(host, h) for h in whole))
+
+
+def _copy(host: Host, headers: CudnnHeaders) -> HeaderCopy:
+    names = ("cudnn.h", *headers.others)
+    files = tuple((name, real) for name in names if (real := host.realpath(f"{headers.folder}/{name}")))
+    return HeaderCopy(headers.folder, headers.version, files, all(_only_roots(host, path) for _, path in files))
+
+
+def _only_roots(host: Host, path: str) -> bool:
+    """Whether neither the file nor a folder above it could be changed by anybody else."""
+    while True:
+        status = host.stat(path)
+        if status is None or status.uid != 0 or status.mode & 0o022:
+            return False
+        if path == "/":
+            return True
+        path = posixpath.dirname(path)
+
+
 class CudnnNeed(NamedTuple):
     """A program that opens a cuDNN of one major version which it does not bring along. `what` names it with its
     version, `source` is the file that shows the need, `shows` what is there; `bundled` are the other majors that it

@@ -83,7 +83,8 @@ class ModprobeConfig(NamedTuple):
 class ModuleFile(NamedTuple):
     """A main module on the disk. `name` is what it is called when it is loaded ("nvidia"), `path` has no link in front
     of /lib. Its own words are `version`, `license` and `vermagic`; `signature` is its PKCS#7 message in hexadecimal
-    digits ("" for none) and `signer` who made it. `problem` says why its words are not known ("" where they are)."""
+    digits ("" for none) and `signer` who made it. `problem` says why its words are not known ("" where they are);
+    `parts` are the paths of the driver's other modules beside it."""
 
     kernel: str
     name: str
@@ -95,6 +96,7 @@ class ModuleFile(NamedTuple):
     signer: str
     open: bool
     problem: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -142,7 +144,9 @@ class KernelModules(NamedTuple):
         unsigned = enforcement(host)[0] is False
         judged = {kernel.running, kernel.target, kernel.next_boot}
         files = tuple(
-            _describe(host, k.release, path, quick=unsigned or k.release not in judged)
+            _describe(host, k.release, path, quick=unsigned or k.release not in judged)._replace(
+                parts=tuple(_parts(host, path))
+            )
             for k in kernel.installed
             for path in _paths(host, k.release, chosen)
         )
@@ -206,6 +210,15 @@ def _paths(host: Host, release: str, chosen: str) -> list[str]:
     paths += [f"{base}/{place}/{n}" for place in places for n in host.listdir(f"{base}/{place}") if _NAME.fullmatch(n)]
     found = [p for p in dict.fromkeys(paths) if host.exists(p)]
     return sorted(found, key=lambda p: p.rpartition("/")[2].partition(".ko")[0] != chosen) if chosen else found
+
+
+def _parts(host: Host, path: str) -> Iterator[str]:
+    """Modesetting, unified memory and so on, which are of no use without their main module."""
+    folder, _, name = path.rpartition("/")
+    stem = name.partition(".ko")[0]
+    for other in host.listdir(folder):
+        if re.fullmatch(r"[-_](?:drm|modeset|uvm|peermem)", other.partition(".ko")[0].removeprefix(stem)):
+            yield f"{folder}/{other}"
 
 
 def _lines_with(word: bytes, content: bytes) -> Iterator[str]:

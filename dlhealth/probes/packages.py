@@ -1,7 +1,7 @@
 """dpkg's records: which packages are there, in which state, and which of NVIDIA's files belong to one."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
@@ -214,11 +214,16 @@ def _names(clause: str) -> list[str]:
 def _native_first(by_name: dict[str, tuple[Package, ...]], host: Host) -> None:
     several = [name for name, packages in by_name.items() if len(packages) > 1]
     if several:
-        native = (host.text("/var/lib/dpkg/arch") or "amd64").split()[:1] or ["amd64"]
+        native = _native(host)
         for name in several:
             by_name[name] = tuple(
-                sorted(by_name[name], key=lambda p: (not p.unpacked, p.architecture not in (native[0], "all")))
+                sorted(by_name[name], key=lambda p: (not p.unpacked, p.architecture not in (native, "all")))
             )
+
+
+def _native(host: Host) -> str:
+    """The machine's own architecture."""
+    return next(iter((host.text("/var/lib/dpkg/arch") or "").split()), "amd64")
 
 
 def _file_lists(host: Host, by_name: Mapping[str, tuple[Package, ...]]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -244,6 +249,22 @@ def _file_lists(host: Host, by_name: Mapping[str, tuple[Package, ...]]) -> tuple
                 files[diverted] = owner
                 del files[original]
     return files, tuple(unlisted)
+
+
+def owners(host: Host, paths: Sequence[str]) -> dict[str, str]:
+    """The packages that have files of these names, by path, as apt takes them. All lists of dpkg are read for it: a few
+    tenths of a second."""
+    wanted = {_usr(p): p for p in paths}
+    found: dict[str, str] = {}
+    own = _native(host)
+    for name in host.listdir(INFO):
+        if name.endswith(".list"):
+            content = host.read(f"{INFO}/{name}", _LIST_LIMIT) or b""
+            listed = {_usr(line) for line in content.decode(errors="surrogateescape").splitlines()}
+            plain, _, architecture = name.removesuffix(".list").partition(":")
+            package = plain if architecture in ("", own) else f"{plain}:{architecture}"
+            found.update({wanted[path]: package for path in wanted.keys() & listed})
+    return found
 
 
 def _diversions(host: Host) -> Iterator[tuple[str, str, str]]:

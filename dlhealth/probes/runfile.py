@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
-from dlhealth.probes.packages import Packages
+from dlhealth.lean import NamedTuple, regex
+from dlhealth.probes.packages import Packages, owners
 
 _PROGRAMS = ("/usr/bin/nvidia-uninstall", "/usr/bin/nvidia-installer")
 _LOG = "/var/log/nvidia-installer.log"
@@ -16,6 +16,19 @@ _BLACKLISTS = (
     "/lib/modprobe.d/nvidia-installer-disable-nouveau.conf",
     "/run/modprobe.d/nvidia-installer-disable-nouveau.conf",
 )
+
+
+# An entry of the installer's list: a number, and a path. 0 is a link that it made, 1 a file; what it replaced has others,
+# and further lines tell targets, checksums, modes (backup.c of NVIDIA's nvidia-installer).
+_INSTALLED = regex(r"^[01]: (/[^\n]+)$", re.MULTILINE)
+_LIST_LIMIT = 32 << 20
+
+
+class InstalledFile(NamedTuple):
+    """What the installer's list has, and is there still; `owner` is the package that has a file of this name, too."""
+
+    path: str
+    owner: str
 
 
 class DkmsTree(NamedTuple):
@@ -30,8 +43,9 @@ class DkmsTree(NamedTuple):
 
 class Runfile(NamedTuple):
     """`programs` are the installer's, which are there exactly while its driver is installed; `log` and `manifest` its
-    records ("" when absent); `version` the last driver version that the log names ("" when none); `blacklists` its
-    files that keep nouveau away; `trees` the driver's folders in DKMS. `problems` could not be looked at."""
+    records ("" when absent), `files` what the manifest lists; `version` the last driver version that the log names ("" when
+    none); `blacklists` its files that keep nouveau away; `trees` the driver's folders in DKMS. `problems` could not be
+    looked at."""
 
     programs: tuple[str, ...]
     log: str
@@ -39,6 +53,7 @@ class Runfile(NamedTuple):
     version: str
     blacklists: tuple[str, ...]
     trees: tuple[DkmsTree, ...]
+    files: tuple[InstalledFile, ...]
     problems: tuple[str, ...]
 
     @property
@@ -61,6 +76,7 @@ class Runfile(NamedTuple):
             version,
             tuple(blacklists),
             tuple(_trees(host, problems)),
+            _files(host, problems),
             tuple(problems),
         )
 
@@ -68,7 +84,7 @@ class Runfile(NamedTuple):
 def _version_of(host: Host, problems: list[str]) -> str:
     for path in (_LOG, _MANIFEST):
         try:
-            text = host.text(path, 32 << 20)
+            text = host.text(path, _LIST_LIMIT)
         except Unreadable as problem:
             problems.append(str(problem))
             continue
@@ -86,6 +102,18 @@ def installed_version(log: str) -> str:
         re.MULTILINE | re.ASCII,
     )
     return (match[1] or match[2]) if match else ""
+
+
+def _files(host: Host, problems: list[str]) -> tuple[InstalledFile, ...]:
+    try:
+        text = host.text(_MANIFEST, _LIST_LIMIT)
+    except Unreadable as problem:
+        problems.append(str(problem))
+        return ()
+    listed = dict.fromkeys(_INSTALLED.findall(text or ""))
+    there = [p for p in listed if (status := host.lstat(p)) is not None and status.kind in ("file", "link")]
+    found = owners(host, there) if there else {}
+    return tuple(InstalledFile(path, found.get(path, "")) for path in there)
 
 
 def _trees(host: Host, problems: list[str]) -> Iterator[DkmsTree]:

@@ -523,27 +523,32 @@ class Machine:
     ) -> "Machine":
         """The driver as NVIDIA's .run file installs it with --dkms: everything, in no package."""
         lib, lib32 = layouts.LIB, "/usr/lib/i386-linux-gnu"
-        manifest = [version, f"NVIDIA Accelerated Graphics Driver for Linux-x86_64 ({version})"]
+        extensions = "/usr/lib/xorg/modules/extensions"
+        files = ["/usr/bin/nvidia-installer", "/usr/bin/nvidia-smi", "/usr/bin/nvidia-modprobe"]
+        files += ["/usr/lib/xorg/modules/drivers/nvidia_drv.so", f"{extensions}/libglx.so.{version}"]
+        links = {"/usr/bin/nvidia-uninstall": "nvidia-installer", f"{extensions}/libglx.so": f"libglx.so.{version}"}
         for soname in layouts.RUNFILE_LIBRARIES:
             stem = layouts.stem(soname)
-            self.library(f"{lib}/{stem}.{version}", soname).link(f"{lib}/{soname}", f"{stem}.{version}")
+            self.library(f"{lib}/{stem}.{version}", soname)
             self.file(f"{lib32}/{stem}.{version}", elf.shared_library(soname, bits=32))
-            self.link(f"{lib32}/{soname}", f"{stem}.{version}")
-            manifest += [f"1: {lib}/{stem}.{version}", f"0: {lib}/{soname}", f"{stem}.{version}"]
+            files += [f"{place}/{stem}.{version}" for place in (lib, lib32)]
+            links |= {f"{place}/{soname}": f"{stem}.{version}" for place in (lib, lib32)}
         for name in layouts.RUNFILE_PLAIN_LIBRARIES:
             self.library(f"{lib}/{name}.so.{version}", f"{name}.so.{version}")
-            manifest.append(f"1: {lib}/{name}.so.{version}")
-        extensions = "/usr/lib/xorg/modules/extensions"
+            files.append(f"{lib}/{name}.so.{version}")
+        for path, target in links.items():
+            self.link(path, target)
+        manifest = [version, f"NVIDIA Accelerated Graphics Driver for Linux-x86_64 ({version})"]
+        manifest += [line for path in files for line in (f"1: {path}", "2903476193")]
+        manifest += [line for path, target in links.items() for line in (f"0: {path}", target)]
         (
             self.file("/usr/bin/nvidia-installer", elf.shared_library(), 0o755)
-            .link("/usr/bin/nvidia-uninstall", "nvidia-installer")
             .file("/usr/bin/nvidia-smi", elf.shared_library(), 0o755)
             .file("/usr/bin/nvidia-modprobe", elf.shared_library(), 0o4755)
             .library("/usr/lib/xorg/modules/drivers/nvidia_drv.so")
             .library(f"{extensions}/libglx.so.{version}", "libglx.so")
-            .link(f"{extensions}/libglx.so", f"libglx.so.{version}")
             .file("/var/log/nvidia-installer.log", layouts.RUNFILE_LOG.format(version=version))
-            .file("/var/lib/nvidia/log", "\n".join([*manifest, ""]))
+            .file("/var/lib/nvidia/log", "\n".join([*manifest, ""]), 0o600)
             .file("/etc/modprobe.d/nvidia-installer-disable-nouveau.conf", layouts.RUNFILE_BLACKLIST)
             .dkms("nvidia", version, kernels)
         )

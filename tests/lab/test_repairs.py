@@ -163,6 +163,48 @@ def test_the_last_rung_purges_and_reinstalls(fresh: Fresh, table: Table) -> None
     assert {p for p in before if p not in kept} == set()
 
 
+def test_what_a_run_file_left_beside_the_packages_goes(fresh: Fresh, table: Table) -> None:
+    lab = fresh("nvidia")
+    healthy, installed = snapshot(lab.root), packages(lab)
+    faults.a_run_file_over_the_packages(lab)
+    before = snapshot(lab.root)
+    _, report = doctor(lab.root)
+    table.row("a .run file over the packages", found="mixed-runfile-and-apt" in roots(report))
+    table.row("a .run file over the packages", root=roots(report) == {"mixed-runfile-and-apt"})
+    assert roots(report) == {"mixed-runfile-and-apt"}, json.dumps(report["findings"], indent=1)
+    started = time.monotonic()
+    status, fixed = dlhealth(lab, "fix", "--yes", "--max-risk", "high")
+    assert (status, fixed["outcome"]) == (0, "applied"), json.dumps(fixed, indent=1)
+    table.row("a .run file over the packages", repaired=True, seconds=round(time.monotonic() - started, 1))
+    # Module, libraries, packages and initramfs agree.
+    assert packages(lab) == installed
+    assert lab.run("dpkg", "--audit").stdout == ""
+    assert lab.run("sh", "-c", "dpkg --verify | grep -v ' c /' || true").stdout == ""
+    kernel = next((lab.root / "usr/lib/modules").iterdir()).name
+    assert lab.run("modinfo", "-k", kernel, "-F", "version", "nvidia-current").stdout.strip() == "535.261.03"
+    index = (lab.root / f"usr/lib/modules/{kernel}/modules.dep").read_text()
+    assert "drivers/video/nvidia" not in index
+    assert "nvidia-current.ko" in index
+    assert (
+        lab.run("sh", "-c", f"lsinitramfs /boot/initrd.img-{kernel} | grep drivers/video/nvidia || true").stdout == ""
+    )
+    for name in ("libcuda.so.1", "libnvidia-ml.so.1", "libGLX_nvidia.so.0"):
+        assert lab.run("readlink", "-f", f"{faults.LIB}/{name}").stdout.strip().endswith(".so.535.261.03")
+    repaired = snapshot(lab.root)
+    gone = {p for p in healthy if p not in repaired}
+    assert not gone, sorted(gone)
+    left = {p for p in repaired if p not in healthy and not p.startswith("var/lib/nvidia/")}
+    assert not left, sorted(left)
+    assert dlhealth(lab, "fix", "--yes", "--max-risk", "high")[1]["outcome"] == "nothing-to-do"
+    status, undone = dlhealth(lab, "undo", "--yes")
+    assert (status, undone["transaction"]["outcome"]) == (0, "undone"), undone
+    after = snapshot(lab.root)
+    changed = {p: (before.get(p), after.get(p)) for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
+    table.row("a .run file over the packages", undone=not changed)
+    assert not changed, dict(sorted(changed.items())[:20])
+    assert packages(lab) == installed
+
+
 def test_switch_to_the_branch_that_the_gpu_needs_and_back(fresh: Fresh, table: Table) -> None:
     lab = fresh("nvidia")
     Machine().gpu(device="1180").build(lab.root)  # a GeForce GTX 680

@@ -14,6 +14,7 @@ from dlhealth.actions import (
     ByHand,
     ChangeMode,
     ChangeOwner,
+    CopyFile,
     EditFile,
     MakeLink,
     MoveAside,
@@ -346,10 +347,39 @@ class TestFiles:
         assert root.target.names(KEPT) == []
         assert action.observe(root.target) == action.after(root.target, {})
 
+    @pytest.mark.parametrize("broken", [False, True], ids=["nothing there", "a broken link there"])
+    def test_a_copy_can_be_read_by_everybody_and_goes_again(self, root: StandInRoot, broken: bool) -> None:
+        root.file("/opt/cudnn.h", "#pragma once\n").chmod(0o600)
+        place = root.folder / "etc/cudnn.h"
+        place.parent.mkdir(exist_ok=True)
+        if broken:
+            place.symlink_to("gone.h")
+        step = FileStep(CopyFile("/opt/cudnn.h", "/etc/cudnn.h"))
+        assert step.summary() == "cp /opt/cudnn.h /etc/cudnn.h"
+        before = step.observe(root.target)
+        step.apply(root.target, before)
+        assert (place.read_text(), place.is_symlink()) == ("#pragma once\n", False)
+        assert place.stat().st_mode & 0o7777 == 0o644
+        assert step.observe(root.target) == step.after(root.target, before)
+        step.revert(root.target, before)
+        assert step.observe(root.target) == before
+        assert place.is_symlink() is broken
+
+    def test_a_copy_takes_the_place_of_no_file(self, root: StandInRoot) -> None:
+        root.file("/opt/a", "new")
+        mine = root.file("/etc/a", "mine")
+        step = FileStep(CopyFile("/opt/a", "/etc/a"))
+        with pytest.raises(NotChangeable, match=r"^/etc/a is there already$"):
+            step.after(root.target, step.observe(root.target))
+        assert mine.read_text() == "mine"
+        gone = FileStep(CopyFile("/opt/gone", "/etc/b"))
+        with pytest.raises(NotChangeable, match=r"^/opt/gone is no file any more$"):
+            gone.after(root.target, gone.observe(root.target))
+
     @pytest.mark.parametrize(
         ("action", "by_hand"),
         [
-            (MoveAside("/a"), "mv /a /a.bak"),
+            (MoveAside("/a"), "move /a aside (kept in /var/lib/dlhealth)"),
             (MakeLink("/a", "/b"), "ln -sfn /b /a"),
             (ChangeOwner("/a", "u", "g"), "chown -h u:g /a"),
             (ChangeMode("/tmp", 0o1777), "chmod 1777 /tmp"),

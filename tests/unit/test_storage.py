@@ -76,7 +76,7 @@ def test_too_little_with_unfinished_packages_is_an_error(find: Callable[[Machine
     (found,) = find(full)
     assert found.finding.severity is Severity.ERROR
     steps = [a.summary() for a in found.remedy.actions]
-    assert steps[0] == "mv /boot/initrd.img-6.8.0-50-generic /boot/initrd.img-6.8.0-50-generic.bak"
+    assert steps[0] == "move /boot/initrd.img-6.8.0-50-generic aside (kept in /var/lib/dlhealth)"
     assert steps[1] == "dpkg --configure -a && apt-get -f install"
 
 
