@@ -17,14 +17,14 @@ from dlhealth.cli.common import (
     status_of,
     write,
 )
-from dlhealth.cli.progress import Progress
+from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.host.change import NotChangeable
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Risk
-from dlhealth.txn.execute import Ended, recover
+from dlhealth.txn.execute import Ended, NotPrepared, recover
 from dlhealth.txn.store import Busy, Store
 
 _WALKS = 5
@@ -114,6 +114,7 @@ class _Session:
         self._diagnosis: Diagnosis | None = None
         self._ended: list[Ended] = []
         self._given_up: set[tuple[str, str]] = set()
+        self._refused: dict[str, str] = {}
 
     def plan_only(self) -> str:
         """What would be done, without touching anything."""
@@ -130,6 +131,7 @@ class _Session:
             shown = self._look(tried(self.store))
             if not shown.repair.chosen and self._ended:
                 break
+            planned = self._planned
             self._show(shown.repair)
             if not shown.repair.chosen:
                 break
@@ -137,8 +139,14 @@ class _Session:
                 outcomes.append("declined")
                 break
             outcomes.append(self._carry_out(shown))
-            if outcomes[-1] in ("refused", "conflict", "awaiting-reboot"):
+            if outcomes[-1] in ("conflict", "awaiting-reboot"):
                 break
+            if outcomes[-1] == "refused":
+                # What can't begin keeps nothing else from being repaired.
+                left = [c for c in shown.repair.chosen if c.finding.fingerprint not in self._refused]
+                if not left or len(left) == len(shown.repair.chosen):
+                    break
+                self._planned = planned
             if outcomes[-1] == "rolled-back":
                 # Only what did not help is given up where that is known; the rest is tried again.
                 chosen = {(c.finding.fingerprint, c.plan.summary) for c in shown.repair.chosen}
@@ -152,11 +160,12 @@ class _Session:
             from dlhealth.report.json import repair_to_json
 
             write(repair_to_json(outcome, self._planned, self._ended, diagnosis))
-        elif outcome not in ("planned", "declined", "refused"):  # of which everything was just said
+        elif self._ended or outcome == "awaiting-reboot" or (outcome == "nothing-to-do" and not self._planned.left):
+            # Else everything was just said.
             from dlhealth.report.repairs import render_remaining
             from dlhealth.report.style import current_style
 
-            write(render_remaining(diagnosis, current_style()))
+            write(render_remaining(diagnosis, current_style(), waiting=outcome == "awaiting-reboot"))
         return _STATUS.get(outcome) or status_of(diagnosis)
 
     def _settle(self) -> str:
@@ -185,7 +194,7 @@ class _Session:
     def _look(self, failed: frozenset[tuple[str, str]]) -> _Shown:
         examined = self._examine()
         rules = {rule.id: rule for rule in examined.rules}
-        limits = self._limits._replace(tried=failed, given_up=frozenset(self._given_up))
+        limits = self._limits._replace(tried=failed, given_up=frozenset(self._given_up), refused=self._refused)
         return _Shown(examined, choose(examined.diagnosis, rules, examined.facts, limits))
 
     def _show(self, repair: Repair) -> None:
@@ -198,17 +207,19 @@ class _Session:
             write(render_repair(repair, current_style()))
 
     def _carry_out(self, shown: _Shown) -> str:
+        def look() -> Diagnosis:
+            progress.pause()
+            return self._examine().diagnosis
+
+        repair, before, progress = shown.repair, shown.examined.diagnosis, Steps()
         try:
-            ended = carry_out(
-                shown.repair,
-                shown.examined.diagnosis,
-                self.store,
-                self.store.root,
-                lambda: self._examine().diagnosis,
-                lambda text: click.echo(f"  {text}", err=True),
-            )
+            with progress:
+                ended = carry_out(repair, before, self.store, self.store.root, look, progress)
         except (NotChangeable, CommandFailed) as problem:
             click.echo(f"dlhealth: {problem}\nNothing was changed.", err=True)
+            if isinstance(problem, NotPrepared):
+                blamed = (c.finding for c in repair.chosen if set(problem.actions) & set(c.plan.actions))
+                self._refused.update({finding.fingerprint: str(problem) for finding in blamed})
             return "refused"
         self._say(ended)
         return ended.outcome
@@ -225,4 +236,6 @@ class _Session:
 
 def _question(repair: Repair) -> str:
     steps = len(repair.actions)
+    if not steps:
+        return "Leave it to the next restart, and have it proved then?"
     return f"Carry out {'this step' if steps == 1 else f'these {steps} steps'}?"

@@ -1,6 +1,7 @@
 """Says on a terminal what takes long."""
 
 import sys
+import time
 from types import TracebackType
 
 _PATIENCE = 0.5
@@ -13,17 +14,18 @@ class Progress:
 
     def __init__(self) -> None:
         self._shows = sys.stderr.isatty()
-        self._step = ""
+        self._step, self._since = "", 0.0
+        self._drawn = False
 
     def __call__(self, step: str) -> None:
-        self._step = step
+        self._step, self._since = step, time.monotonic()
 
     def __enter__(self) -> "Progress":
         if self._shows:
             # A thread, because a step that hangs in the kernel does not come back to be asked.
-            from threading import Event, Thread
+            from threading import Event, Lock, Thread
 
-            self._ended = Event()
+            self._ended, self._lock = Event(), Lock()
             self._thread = Thread(target=self._watch, daemon=True)
             self._thread.start()
         return self
@@ -34,19 +36,45 @@ class Progress:
         if self._shows:
             self._ended.set()
             self._thread.join()
+            self._write("")
+
+    def _words(self) -> str:
+        return f"Looking at {in_words(self._step)} ..."
+
+    def _write(self, text: str, drawn: bool = False) -> None:
+        """In the place of what was drawn, which is gone then; `drawn` where that is to go, too."""
+        with self._lock:
+            sys.stderr.write((_ERASE if self._drawn or drawn else "") + text)
+            sys.stderr.flush()
+            self._drawn = drawn
 
     def _watch(self) -> None:
-        before, drawn = "", False
+        before = 0.0
         while not self._ended.wait(_PATIENCE):
-            step = self._step
-            if step == before and step:
-                sys.stderr.write(f"{_ERASE}Looking at {in_words(step)} ...")
-                sys.stderr.flush()
-                drawn = True
-            before = step
-        if drawn:
-            sys.stderr.write(_ERASE)
-            sys.stderr.flush()
+            if self._since == before and self._step:
+                self._write(self._words(), drawn=True)
+            before = self._since
+
+
+class Steps(Progress):
+    """Says each step of a repair on a line that stays, and below it, on a terminal, how long it has been at work."""
+
+    def __call__(self, step: str) -> None:
+        if self._shows:
+            self._write(f"  {step}\n")
+        else:
+            sys.stderr.write(f"  {step}\n")
+        super().__call__(step)
+
+    def pause(self) -> None:
+        """Somebody else draws now."""
+        self._step = ""
+        if self._shows:
+            self._write("")
+
+    def _words(self) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self._since), 60)
+        return f"     {f'{minutes} min ' if minutes else ''}{seconds} s ..."
 
 
 def in_words(name: str) -> str:

@@ -8,6 +8,7 @@ from dlhealth.actions.base import Target
 from dlhealth.cli import Status, option, subcommand
 from dlhealth.cli.common import agreed, json_option, write
 from dlhealth.cli.history import named, root_option, store_at
+from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
 from dlhealth.txn.execute import Ended, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
@@ -44,7 +45,8 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     if not yes and not agreed("Take this back?"):
         return Status.WARNINGS
     try:
-        with store.locked():
+        with store.locked(), Steps() as progress:
+            progress(f"taking {record.name} back")
             ended = _take_back(store, record)
     except (Busy, OSError) as problem:
         raise click.ClickException(store.explain(problem)) from problem

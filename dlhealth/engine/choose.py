@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dlhealth.actions import (
     EditFile,
     LoadModules,
+    PipInstall,
     Reboot,
     RefreshLoaderCache,
+    RefreshModuleIndex,
     ReloadModules,
     UpdateInitramfs,
     action_to_json,
@@ -22,8 +24,8 @@ from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk
 from dlhealth.probes import Unavailable
 
 _BY_RISK = {risk: number for number, risk in enumerate(Risk)}
-# Made from what the other actions change, so they come last, and once.
-_DERIVED = (RefreshLoaderCache, UpdateInitramfs)
+# Made from what the other actions change, so they come last, and once; the last of them holds what the first makes.
+_DERIVED = (RefreshLoaderCache, RefreshModuleIndex, UpdateInitramfs)
 # A disk that does not run has no modules loaded and no services started.
 ONLY_LIVE = (LoadModules, ReloadModules, Reboot)
 
@@ -31,15 +33,17 @@ ONLY_LIVE = (LoadModules, ReloadModules, Reboot)
 class Limits(NamedTuple):
     """What a repair may be: `highest` risk, whether it may use the network, whether the machine is the one that runs.
     `tried` are the repairs that did not hold before, `given_up` those that did not now, each as the fingerprint of the
-    finding and the summary of the plan: the next rung of the ladder follows. `wanted` are the rules to repair, all where
-    it is empty; `subject` is what they must have found it on, anything where it is empty. Who names a rule, or its layer,
-    asks for what was tried before again, and for what is only worth a note."""
+    finding and the summary of the plan: the next rung of the ladder follows. `refused` says, by the fingerprint of the
+    finding, why its repair could not begin: a lock or a missing package is no reason for a more drastic one. `wanted` are
+    the rules to repair, all where it is empty; `subject` is what they must have found it on, anything where it is empty.
+    Who names a rule, or its layer, asks for what was tried before again, and for what is only worth a note."""
 
     highest: Risk = Risk.MEDIUM
     offline: bool = False
     live: bool = True
     tried: frozenset[tuple[str, str]] = frozenset()
     given_up: frozenset[tuple[str, str]] = frozenset()
+    refused: Mapping[str, str] = {}
     wanted: frozenset[str] = frozenset()
     subject: str = ""
 
@@ -126,6 +130,8 @@ def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], limits: Limits) 
 
 def _mildest(finding: Finding, ladder: Sequence[Plan], limits: Limits) -> tuple[Plan | None, str]:
     """The first plan that is allowed, or why the mildest is not."""
+    if refused := limits.refused.get(finding.fingerprint):
+        return None, refused
     reasons = [_refusal(p, limits) or _failed_before(finding, p, limits) for p in ladder]
     allowed = next((p for p, reason in zip(ladder, reasons, strict=True) if not reason), None)
     return allowed, reasons[0] if reasons else "there is no repair that dlhealth could carry out"
@@ -134,6 +140,8 @@ def _mildest(finding: Finding, ladder: Sequence[Plan], limits: Limits) -> tuple[
 def _refusal(plan: Plan, limits: Limits) -> str:
     if not plan.actions:
         return "only the running machine can do this: start it, then run dlhealth fix there"
+    if any(isinstance(a, PipInstall) for a in plan.actions):
+        return "a Python environment is changed by its owner alone: run this as that user, without sudo"
     if any(not _can_be_done(a) for a in plan.actions):
         return "a person has to do this"
     if _BY_RISK[plan.risk] > _BY_RISK[limits.highest]:
@@ -186,7 +194,9 @@ def merge(plans_chosen: Sequence[Plan]) -> tuple[Action, ...]:
     A reboot is nothing that a transaction does: it waits for it."""
     actions = [a for plan in plans_chosen for a in plan.actions if not isinstance(a, Reboot)]
     merged = dict.fromkeys(_edits_together(actions))
-    return tuple(sorted(merged, key=lambda a: isinstance(a, _DERIVED)))
+    return tuple(
+        sorted(merged, key=lambda a: next((n for n, kind in enumerate(_DERIVED, 1) if isinstance(a, kind)), 0))
+    )
 
 
 def _edits_together(actions: Sequence[Action]) -> Iterator[Action]:

@@ -12,7 +12,7 @@ from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosed, Diagnosis, Finding, Severity, timestamp
-from dlhealth.txn.execute import Ended, NotVerified, apply, confirm
+from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Record, Store, read_json
 
@@ -33,8 +33,8 @@ class Told(NamedTuple):
 def carry_out(
     repair: Repair, before: Diagnosis, store: Store, folder: str, look: Look, progress: Callable[[str], None]
 ) -> Ended:
-    """One transaction. `look` diagnoses anew. Raises NotChangeable or CommandFailed when it can't even begin; then
-    nothing was changed."""
+    """One transaction. `look` diagnoses anew. Raises NotChangeable or CommandFailed (NotPrepared where it is one action
+    that can't) when it can't even begin; then nothing was changed."""
     identity = secrets.token_hex(4)
     target = Target(folder, identity)
     _check_programs(repair, target)
@@ -125,14 +125,16 @@ def _kept(chosen: Chosen) -> dict[str, Any]:
 
 def _check_programs(repair: Repair, target: Target) -> None:
     """Whether programs of another root run here, where the repair needs some."""
-    if target.live or not any(needs_programs(a) for a in repair.actions):
+    needing = [a for a in repair.actions if needs_programs(a)]
+    if target.live or not needing:
         return
     try:
         target.command("true", timeout=30)
     except CommandFailed as error:
-        raise CommandFailed(
+        raise NotPrepared(
             f"the programs of {target.folder} can't run here (another architecture, or a damaged system), and the "
-            f"repair needs them; nothing was changed ({error})"
+            f"repair needs them ({error})",
+            needing,
         ) from error
 
 

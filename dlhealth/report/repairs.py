@@ -1,17 +1,18 @@
 """Repairs as a person reads them: what will be done, what was done, what was done before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from dlhealth.actions import EditFile, WriteFile
+from dlhealth.actions import EditFile, MoveAside, WriteFile
 from dlhealth.engine.choose import Repair
-from dlhealth.engine.repair import Told
+from dlhealth.engine.repair import Told, tell
 from dlhealth.model import Action, Diagnosis, Severity
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import SIGNS, WELL, Page, count
 from dlhealth.txn.execute import Ended
 
 _ADVICE = {
-    "applied": "Proved: the rules ran again and no longer find it. To take it back: dlhealth undo {name}",
+    "applied": "That was proved by all rules, which ran again. To take it back: dlhealth undo {name}",
     "awaiting-reboot": "Reboot to finish it: systemctl reboot. The next dlhealth fix after it proves the repair or takes it back.",
     "rolled-back": "All that was changed was put back.",
     "undone": "All that was changed was put back.",
@@ -25,14 +26,18 @@ def render_repair(repair: Repair, style: Style) -> str:
     page = Page(style)
     if repair.chosen:
         needs = [f"risk {repair.risk.value}", *["the network"] * repair.network, *["a reboot"] * repair.reboot]
-        page.line(style.paint(f"Plan: {count(len(repair.actions), 'step')} ({', needs '.join(needs)})", "1"))
+        steps = count(len(repair.actions), "step") if repair.actions else "only a restart"
+        page.line(style.paint(f"Plan: {steps} ({', needs '.join(needs)})", "1"))
         for chosen in repair.chosen:
             page.line()
             page.text("  ", chosen.finding.title, "  ")
             page.text("    ", f"{chosen.finding.id}: {chosen.plan.summary}", "      ", "2")
         page.line()
-        for number, action in enumerate(repair.actions, 1):
-            _step(page, style, f"  {number:2}. ", action)
+        for first, actions in _together(repair.actions):
+            if len(actions) == 1:
+                _step(page, style, f"  {first:2}. ", actions[0])
+            else:
+                _moved(page, f"  {first:2}. to {first + len(actions) - 1}. ", actions)
         if repair.reboot:
             page.text("      ", "then, when you choose: systemctl reboot")
     if repair.left:
@@ -61,6 +66,31 @@ def _step(page: Page, style: Style, first: str, action: Action) -> None:
         page.text(first, action.summary())
 
 
+_MANY = 4
+
+
+def _together(actions: Sequence[Action]) -> Iterator[tuple[int, Sequence[Action]]]:
+    """Number of the first, and steps that are told in one: many files of one folder that are moved aside."""
+
+    def folder(numbered: tuple[int, Action]) -> str:
+        number, action = numbered
+        return action.path.rpartition("/")[0] if isinstance(action, MoveAside) else str(number)
+
+    for _, group in groupby(enumerate(actions, 1), folder):
+        steps = list(group)
+        if len(steps) < _MANY:
+            yield from ((number, [action]) for number, action in steps)
+        else:
+            yield steps[0][0], [action for _, action in steps]
+
+
+def _moved(page: Page, first: str, actions: Sequence[Action]) -> None:
+    paths = [a.path for a in actions if isinstance(a, MoveAside)]
+    folder = paths[0].rpartition("/")[0]
+    page.text(first, f"move {len(paths)} files of {folder} aside (kept in /var/lib/dlhealth):", " " * 6)
+    page.text("        ", " ".join(p.rpartition("/")[2] for p in paths))
+
+
 def render_ended(ended: Ended, style: Style) -> str:
     """How one transaction ended."""
     page = Page(style)
@@ -72,17 +102,19 @@ def render_ended(ended: Ended, style: Style) -> str:
     page.text(f"{style.paint(sign, colour)} ", head, margin, f"1;{colour}", len(sign) + 1)
     for line in ended.said:
         page.text(margin, line, f"{margin}  ")
+    for finding in tell(ended.record).findings if ended.outcome == "applied" else ():
+        page.text(margin, f"no longer found: {finding['id']} ({finding['subject']})", f"{margin}  ")
     page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name))
     return page.content()
 
 
-def render_remaining(diagnosis: Diagnosis, style: Style) -> str:
-    """What is still wrong, a line each."""
+def render_remaining(diagnosis: Diagnosis, style: Style, *, waiting: bool) -> str:
+    """What is still wrong, a line each; `waiting` for a restart, which may cure it."""
     page = Page(style)
     if not diagnosis.root_causes:
         page.text("", "Nothing is left that dlhealth knows to be wrong.")
     for finding in diagnosis.root_causes:
-        page.text("", f"Still there: {finding.id}: {finding.title}", "  ")
+        page.text("", f"Still there{' before the restart' if waiting else ''}: {finding.id}: {finding.title}", "  ")
     return page.content()
 
 

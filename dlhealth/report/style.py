@@ -19,7 +19,7 @@ class Style(NamedTuple):
 
     def paint(self, text: str, code: str) -> str:
         """Text in a colour or weight of ECMA-48 ("1" bold, "31" red …)."""
-        return f"\033[{code}m{text}\033[0m" if self.colour and text else text
+        return f"\033[{code}m{text}\033[0m" if self.colour and code and text else text
 
     def clean(self, text: str) -> str:
         """One line that is safe to print: what was found on a machine may hold control sequences."""

@@ -27,6 +27,14 @@ class NotVerified(Exception):
         self.failed = tuple(failed)
 
 
+class NotPrepared(CommandFailed):
+    """Some actions can't work here and now, as was found before the first change."""
+
+    def __init__(self, problem: str, actions: Sequence[Action]) -> None:
+        super().__init__(problem)
+        self.actions = tuple(actions)
+
+
 class Stopped(Exception):
     """Somebody asked dlhealth to end."""
 
@@ -54,12 +62,15 @@ def apply(
     """Stage, journal, change, verify; what does not verify is taken back. `verify` raises NotVerified. With `reboot`
     the transaction stays active until `confirm` is called after the next boot. `hold` is held from the first change to
     the last; staging, which may take as long as its downloads, can be cut off. A signal that asks to stop is heard
-    between two steps, and all is taken back. Raises NotChangeable or CommandFailed only before the first change."""
+    between two steps, and all is taken back. Raises NotChangeable or NotPrepared only before the first change."""
     steps = [step_of(a) for a in actions]
-    for step in steps:
-        if not isinstance(step, FileStep):
+    for action, step in zip(actions, steps, strict=True):
+        if needs_programs(action):
             progress(f"preparing: {step.summary()}")
-        step.prepare(target)
+        try:
+            step.prepare(target)
+        except CommandFailed as error:
+            raise NotPrepared(str(error), [action]) from error
     before = _observe(steps, target)
     plan = {**about, "actions": [action_to_json(a) for a in actions]}
     record = store.begin(identity, plan, before)
@@ -79,6 +90,7 @@ def apply(
                 if any(needs_programs(a) for a in actions):
                     target.settle_all()
             except (OSError, NotChangeable, CommandFailed, NotVerified, Stopped) as error:
+                progress(f"taking all of it back: {told(error)}")
                 return _take_back(store, target, record, journal, error)
             if reboot:
                 journal.write("WAIT-REBOOT", boot=_boot_id())

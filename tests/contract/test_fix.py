@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,7 +63,7 @@ def test_a_dry_run_shows_each_change_and_touches_nothing(dlhealth: Run, root: Pa
     assert done.returncode == 3
     assert f"- 15: {SWALLOWED}" in done.stdout
     assert '+ 15: export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"' in done.stdout
-    assert "mv /home/alice/.Xauthority" in done.stdout
+    assert "move /home/alice/.Xauthority aside" in done.stdout
     assert state(root) == before
 
 
@@ -104,6 +106,66 @@ def test_undo_keeps_what_the_administrator_changed_since(dlhealth: Run, root: Pa
     assert "was changed since, and is left as it is" in undone.stdout
     assert (root / "home/alice/.bashrc").read_text() == mine
     assert (root / "home/alice/.Xauthority").read_text() == "cookie"
+
+
+def test_on_a_terminal(root: Path) -> None:
+    """A person reads the plan, answers, sees each step, and what was proved."""
+    end, terminal = os.openpty()
+    command = [sys.executable, "-m", "dlhealth", "fix", "--root", str(root)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as fix:
+        os.close(terminal)
+        shown = ""
+        while True:
+            try:
+                shown += os.read(end, 4096).decode()
+            except OSError:  # its other end was closed
+                break
+            if shown.endswith("[y/N]: "):
+                os.write(end, b"y\n")
+    os.close(end)
+    assert fix.returncode == 0
+    plan, _, done = shown.replace("\r\n", "\n").partition("Carry out these 2 steps? [y/N]: y\n")
+    assert plan.startswith("Plan: 2 steps (risk low)\n")
+    assert "   1. move /home/alice/.Xauthority aside (kept in /var/lib/dlhealth)\n" in plan
+    assert f"   2. edit /home/alice/.bashrc\n        - 15: {SWALLOWED}\n        + 15: export PATH=" in plan
+    first, second, *ended = re.sub(r"\r\033\[K", "", done).splitlines()
+    assert (first[:8], second[:8]) == ("  [1/2] ", "  [2/2] ")
+    gone = [line.strip() for line in ended if "no longer found" in line]
+    assert gone == [
+        "no longer found: login-loop-xauthority-wrong-owner (file:/home/alice/.Xauthority)",
+        "no longer found: ld-library-path-malformed (user:alice)",
+    ]
+    assert ended[-1] == "Nothing is left that dlhealth knows to be wrong."
+
+
+def test_what_can_not_begin_keeps_nothing_else_from_being_repaired(dlhealth: Run, tmp_path: Path) -> None:
+    """No program runs in a folder of a few files: what needs one is said, and the rest is asked for again."""
+    machine = Machine.debian12_gpu().append("/home/alice/.bashrc", f"{SWALLOWED}\n")
+    machine.remove("/usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.535.261.03")
+    machine.build(tmp_path)
+    done = dlhealth("fix", "--root", str(tmp_path), answer="y\ny\n")
+    assert done.stderr.count("[y/N]") == 2
+    assert "can't run here" in done.stderr
+    assert bashrc(tmp_path) == 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'
+    assert "Still there: libcuda-missing-from-loader" in done.stdout
+    assert done.returncode == 3
+    (line,) = dlhealth("history", "--root", str(tmp_path)).stdout.splitlines()
+    assert "ld-library-path-malformed" in line
+    assert "libcuda" not in line
+
+
+def test_a_script_learns_what_was_repaired_beside_what_could_not_begin(dlhealth: Run, tmp_path: Path) -> None:
+    machine = Machine.debian12_gpu().append("/home/alice/.bashrc", f"{SWALLOWED}\n")
+    machine.remove("/usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.535.261.03").build(tmp_path)
+    done = dlhealth("fix", "--root", str(tmp_path), "--yes", "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["outcome"]) == (3, "refused")
+    assert [t["outcome"] for t in document["transactions"]] == ["applied"]
+    assert [r["id"] for r in document["plan"]["repairs"]] == ["ld-library-path-malformed"]
+    (left,) = document["plan"]["left"]
+    assert left["id"] == "libcuda-missing-from-loader"
+    assert "can't run here" in left["reason"]
 
 
 def test_one_finding_alone(dlhealth: Run, root: Path) -> None:

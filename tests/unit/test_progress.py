@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from dlhealth.cli import progress
-from dlhealth.cli.progress import Progress, in_words
+from dlhealth.cli.progress import Progress, Steps, in_words
 
 ERASE = "\r\033[K"
 
@@ -97,6 +97,30 @@ def test_a_stream_that_is_no_terminal_gets_nothing_and_no_thread(monkeypatch: py
         assert threading.active_count() == before
         time.sleep(0.1)
     assert stream.getvalue() == ""
+
+
+def test_a_step_of_a_repair_stays_and_its_time_is_told_below_it(terminal: Terminal) -> None:
+    with Steps() as shown:
+        shown("[1/2] dkms install nvidia/535.1 -k 6.1")
+        drawn = terminal.drawn(lambda text: "s ..." in text)
+        assert drawn.startswith(f"  [1/2] dkms install nvidia/535.1 -k 6.1\r\n{ERASE}     0 s ...")
+        shown("[2/2] ldconfig")
+        assert f"{ERASE}  [2/2] ldconfig\r\n" in terminal.drawn(lambda text: "ldconfig" in text)
+        shown.pause()
+        terminal.drawn()
+        time.sleep(0.1)
+        assert terminal.drawn() == ""
+    assert "ldconfig" not in terminal.drawn()
+
+
+def test_minutes_are_told_as_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Steps() as shown:
+        shown("[1/1] dkms install")
+        shown._since -= 125
+        assert shown._words() == "     2 min 5 s ..."
+    assert stream.getvalue() == "  [1/1] dkms install\n"
 
 
 @pytest.mark.parametrize(

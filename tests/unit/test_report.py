@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dlhealth.actions import ByHand, Reboot
+from dlhealth.actions import ByHand, MoveAside, Reboot, UpdateInitramfs
+from dlhealth.engine.choose import Chosen, Repair
 from dlhealth.engine.rule import Rule
 from dlhealth.model import (
     Diagnosed,
@@ -21,6 +22,7 @@ from dlhealth.model import (
     Stage,
 )
 from dlhealth.report.json import to_json
+from dlhealth.report.repairs import render_repair
 from dlhealth.report.style import Style, style_for
 from dlhealth.report.terminal import describe, render, render_rule, render_rules, sections_of
 
@@ -283,3 +285,36 @@ def test_rules_and_one_rule() -> None:
     assert "layer cuda, severity warning, risk of the repair: low" in shown
     assert "Explains\n    a\n    b\n" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_many_files_of_a_folder_that_are_moved_aside_are_told_in_one() -> None:
+    lib = "/usr/lib/x86_64-linux-gnu"
+    moved = [
+        MoveAside(f"{lib}/{name}.so.570.86") for name in ("libcuda", "libnvidia-ml", "libnvidia-cfg", "libnvcuvid")
+    ]
+    actions = (
+        MoveAside("/usr/bin/nvidia-smi"),
+        *moved,
+        MoveAside("/etc/a"),
+        MoveAside("/etc/b"),
+        UpdateInitramfs("all"),
+    )
+    found = finding("mixed", title="Two installers")
+    repair = Repair((Chosen(found, Plan("Keep one", Risk.HIGH, actions)),), (), actions)
+    text = render_repair(repair, Style(False, True, 100))
+    assert text.splitlines()[5:] == [
+        "   1. move /usr/bin/nvidia-smi aside (kept in /var/lib/dlhealth)",
+        f"   2. to 5. move 4 files of {lib} aside (kept in /var/lib/dlhealth):",
+        "        libcuda.so.570.86 libnvidia-ml.so.570.86 libnvidia-cfg.so.570.86 libnvcuvid.so.570.86",
+        "   6. move /etc/a aside (kept in /var/lib/dlhealth)",
+        "   7. move /etc/b aside (kept in /var/lib/dlhealth)",
+        "   8. update-initramfs -u -k all",
+    ]
+
+
+def test_a_plan_that_is_only_a_restart_says_so() -> None:
+    found = finding("mismatch", title="The old module runs")
+    plan = Plan("Restart", Risk.MEDIUM, (Reboot(),), reboot=True)
+    text = render_repair(Repair((Chosen(found, plan),), (), ()), Style(False, True, 100))
+    assert text.startswith("Plan: only a restart (risk medium, needs a reboot)\n")
+    assert text.endswith("then, when you choose: systemctl reboot\n")
