@@ -130,6 +130,7 @@ class BootPartitionFull(Rule):
                     f"Remove {'kernel' if len(old) == 1 else 'kernels'} {', '.join(old)}; the running and the two newest stay",
                     Risk.MEDIUM,
                     (*steps, UpdateInitramfs("all")),
+                    network=bool(names),
                 )
         yield Plan(
             "Make each initramfs smaller, or /boot larger",

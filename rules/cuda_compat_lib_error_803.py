@@ -112,7 +112,9 @@ class CudaCompatLibError803(Rule):
         installed = packages.installed("cuda-compat-*") if packages else ()
         if installed:
             names = tuple(p.name for p in installed)
-            yield Plan(f"Remove {', '.join(names)}", Risk.MEDIUM, (AptRemove(names), RefreshLoaderCache()))
+            yield Plan(
+                f"Remove {', '.join(names)}", Risk.MEDIUM, (AptRemove(names), RefreshLoaderCache()), network=True
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -34,6 +34,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    max_cuda,
 )
 
 
@@ -80,14 +81,16 @@ class CudaRuntimeNewerThanDriver(Rule):
             if link and toolkit.nvcc and not toolkit.distribution and driver.runs(toolkit.version):
                 change = SetAlternative("cuda", toolkit.path) if link.alternative else MakeLink(link.path, toolkit.path)
                 yield Plan(f"Let /usr/local/cuda lead to CUDA {toolkit.version}", Risk.MEDIUM, (change,))
-        needs = finding.detail["needs"] or "newer"
+        needs, running = finding.detail["needs"] or "newer", finding.detail["driver"]
+        known = max_cuda(running)
+        newest = f" (up to CUDA {known[0]}.{known[1]})" if known else ""
         yield Plan(
             "Choose between an older toolkit and a newer driver",
             Risk.MEDIUM,
             (
                 ByHand(
-                    f"Install a CUDA toolkit that driver {finding.detail['driver']} runs, or, if the GPU is supported "
-                    f"by it, a driver {needs} or newer from the repository that the present one came from"
+                    f"Install a CUDA toolkit that driver {running} runs{newest}, or, if the GPU is supported by it, a "
+                    f"driver {needs} or newer from the repository that the present one came from"
                 ),
             ),
         )

@@ -136,7 +136,7 @@ class CudaSymlinkWrongVersion(Rule):
                 Risk.MEDIUM,
                 (SetAlternative("cuda", toolkit.path) if alternative else MakeLink(path, toolkit.path),),
             )
-        yield Plan(f"Remove the link {path}", Risk.LOW, (MoveAside(path),))
+        yield Plan(f"Remove the link {path}", Risk.MEDIUM, (MoveAside(path),))
 
     def _correction(self, finding: Finding, toolkits: CudaToolkits) -> Plan:
         name, value, source, line = (finding.detail[key] for key in ("name", "value", "source", "line"))

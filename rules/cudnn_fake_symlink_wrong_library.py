@@ -19,7 +19,6 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
-    ByHand,
     CudaToolkits,
     Cudnn,
     CudnnFolder,
@@ -95,7 +94,7 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
         yield Plan(
             f"Take {path} out of the way",
             Risk.LOW,
-            (MoveAside(path), RefreshLoaderCache(), ByHand("Install the cuDNN that the program asks for")),
+            (MoveAside(path), RefreshLoaderCache()),
         )
 
     @staticmethod

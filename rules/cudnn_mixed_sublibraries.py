@@ -119,6 +119,12 @@ class CudnnMixedSublibraries(Rule):
             )
         else:
             yield Plan(
+                f"Take these files aside and install cuDNN {major} from NVIDIA's repository",
+                Risk.MEDIUM,
+                (*aside, AptInstall(cudnn_package_names(major, cuda, development=False)), RefreshLoaderCache()),
+                network=True,
+            )
+            yield Plan(
                 "Copy one version completely",
                 Risk.MEDIUM,
                 (
@@ -127,12 +133,6 @@ class CudnnMixedSublibraries(Rule):
                         "taking the files of the other version away; then run ldconfig"
                     ),
                 ),
-            )
-            yield Plan(
-                f"Take these files aside and install cuDNN {major} from NVIDIA's repository",
-                Risk.MEDIUM,
-                (*aside, AptInstall(cudnn_package_names(major, cuda, development=False)), RefreshLoaderCache()),
-                network=True,
             )
 
     @staticmethod

@@ -85,7 +85,9 @@ class DistroNvidiaCudaToolkitShadows(Rule):
             Risk.LOW,
             (WriteFile("/etc/profile.d/dlhealth-cuda.sh", f'export PATH="{folder}${{PATH:+:${{PATH}}}}"\n'),),
         )
-        yield Plan("Remove the distribution's toolkit", Risk.MEDIUM, (AptRemove(("nvidia-cuda-toolkit",)),))
+        yield Plan(
+            "Remove the distribution's toolkit", Risk.MEDIUM, (AptRemove(("nvidia-cuda-toolkit",)),), network=True
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

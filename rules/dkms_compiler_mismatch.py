@@ -33,6 +33,7 @@ from dlhealth.api import (
     Kernel,
     KernelModules,
     Layer,
+    LoadModules,
     Machine,
     MakeLink,
     ModuleBuild,
@@ -42,6 +43,7 @@ from dlhealth.api import (
     Scenario,
     Severity,
     Stage,
+    UpdateInitramfs,
 )
 
 
@@ -103,6 +105,8 @@ class DkmsCompilerMismatch(Rule):
                 # The link that the distribution's package gcc brings; an alternative in its place is somebody's switch.
                 *([MakeLink("/usr/bin/gcc", f"gcc-{major}")] if switched else []),
                 DkmsBuild(finding.detail["module"], finding.detail["version"], release),
+                UpdateInitramfs(release),
+                *([LoadModules(("nvidia",))] if release == kernel.running else []),
             ),
             network=True,
         )

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptFailures,
+    AptInstall,
     AptPurgeReinstall,
     DpkgConfigure,
     Evidence,
@@ -94,10 +95,15 @@ class HalfConfiguredDriverPackages(Rule):
             else f"{first.name} {first.version} is {first.state}{others}: the last run of apt did not end",
             *evidence,
             severity=Severity.ERROR if failed else Severity.WARNING,
+            packages=" ".join(sorted(p.name for p in (failed or concerned))),
         )
 
     def remedies(self, finding: Finding, packages: Packages) -> Iterator[Plan]:
         yield Plan("Configure what is unpacked", Risk.LOW, (DpkgConfigure(),))
+        broken = tuple(finding.detail["packages"].split())
+        yield Plan(
+            f"Install {', '.join(broken)} again", Risk.MEDIUM, (AptInstall(broken, reinstall=True),), network=True
+        )
         yield Plan(
             "Purge the driver and install the same version again", Risk.HIGH,
             (AptPurgeReinstall(packages.driver_family),), network=True,

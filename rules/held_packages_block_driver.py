@@ -23,6 +23,7 @@ from dlhealth.api import (
     AptUnhold,
     ByHand,
     DriverPackages,
+    DriverUse,
     Evidence,
     Finding,
     Layer,
@@ -30,6 +31,7 @@ from dlhealth.api import (
     Package,
     Packages,
     Plan,
+    Reboot,
     Risk,
     Rule,
     Scenario,
@@ -77,7 +79,8 @@ class HeldPackagesBlockDriver(Rule):
                 free=" ".join(free),
             )
 
-    def remedies(self, finding: Finding) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, use: DriverUse | None) -> Iterator[Plan]:
+        loaded = bool(use and use.version)  # the old module, beside the new libraries
         held, free = tuple(finding.detail["held"].split()), tuple(finding.detail["free"].split())
         hold_all = Plan(
             f"Hold the rest as well ({', '.join(free[:3])} ...)", Risk.LOW, (ByHand(f"apt-mark hold {' '.join(free)}"),)
@@ -87,7 +90,8 @@ class HeldPackagesBlockDriver(Rule):
         yield Plan(
             "Take the hold off and bring all to one version",
             Risk.MEDIUM,
-            (AptUnhold(held), AptInstall((*held, *free))),
+            (AptUnhold(held), AptInstall((*held, *free)), *([Reboot()] if loaded else [])),
+            reboot=loaded,
             network=True,
         )
 

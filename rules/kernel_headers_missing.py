@@ -10,7 +10,8 @@ Why
     kernel.
     A kernel whose module is there needs no headers until the next driver, and Ubuntu's prebuilt modules never do.
 Repair
-    Install the headers of that kernel, with the metapackage that keeps them coming, and build the module.
+    Install the headers of that kernel and build the module. The metapackage of the headers, which a person chooses, keeps
+    them coming with each kernel.
 What the repair risks
     Little; it needs the network. Where that exact version has left the archive, image and headers go up together.
 By hand

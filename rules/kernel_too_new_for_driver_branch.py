@@ -98,12 +98,20 @@ class KernelTooNewForDriverBranch(Rule):
             k.release for k in kernel.installed if k.has_image and k.release != release and modules.on_disk(k.release)
         ]
         steps = (
-            [f"start kernel {works[-1]} from the boot menu (Advanced options): its module is built"] if works else []
+            [
+                f"start kernel {works[-1]} from the boot menu (Advanced options): its module is built",
+                f"to stay with it, make it the boot loader's default, and hold the packages of newer ones: apt-mark hold "
+                f"linux-image-{release} linux-headers-{release}",
+            ]
+            if works
+            else [
+                "install the kernel of the distribution's release, which this driver was made for, and start that one"
+            ]
         )
         steps.append(
-            f"install driver {needed} or newer of the same branch"
+            f"or install driver {needed} or newer of the same branch, and start kernel {release} again"
             if needed
-            else "install a newer driver branch that supports this GPU, or a kernel of the distribution's release"
+            else "or install a newer driver branch that still supports this GPU (dlhealth doctor says when one does not)"
         )
         yield Plan(
             "A newer driver, or the last kernel that works: a person decides",

@@ -110,7 +110,11 @@ class LdLibraryPathCondaBreaksSystem(Rule):
         if number.isdecimal() and changed != line:
             yield Plan(what, Risk.LOW, (EditFile(path, ((int(number), line, changed),)),))
         else:
-            yield Plan(what, Risk.LOW, (ByHand(what),))
+            text = (
+                f"edit line {number} of {path} so that it no longer names {folder}; what needs its libraries gets them in its "
+                "own environment: conda env config vars set LD_LIBRARY_PATH=..."
+            )
+            yield Plan(what, Risk.LOW, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    AptPurgeReinstall,
     ByHand,
     DisplaySetup,
     DriverLibraries,
@@ -31,6 +32,7 @@ from dlhealth.api import (
     KernelModules,
     Layer,
     Machine,
+    Packages,
     Plan,
     Reboot,
     Risk,
@@ -105,13 +107,15 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             *(Evidence(c.source, c.text) for c in shown),
         )
 
-    def remedies(self, finding: Finding, libraries: DriverLibraries | None) -> Iterator[Plan]:
-        packages = {x.owner for x in (libraries.libraries if libraries else ()) if x.name in _LIBRARIES and x.owner}
-        if packages:
+    def remedies(
+        self, finding: Finding, libraries: DriverLibraries | None, packages: Packages | None
+    ) -> Iterator[Plan]:
+        owned = {x.owner for x in (libraries.libraries if libraries else ()) if x.name in _LIBRARIES and x.owner}
+        if owned:
             yield Plan(
                 "Install the OpenGL libraries of the driver again and reboot",
                 Risk.MEDIUM,
-                (AptInstall(tuple(sorted(packages)), reinstall=True), Reboot()),
+                (AptInstall(tuple(sorted(owned)), reinstall=True), Reboot()),
                 reboot=True,
                 network=True,
             )
@@ -125,6 +129,14 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
                 ),
             ),
         )
+        if owned and packages:
+            yield Plan(
+                "Purge the driver and install the same version again",
+                Risk.HIGH,
+                (AptPurgeReinstall(packages.driver_family), Reboot()),
+                reboot=True,
+                network=True,
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

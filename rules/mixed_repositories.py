@@ -31,6 +31,7 @@ from dlhealth.api import (
     Machine,
     PackageOrigins,
     Plan,
+    Reboot,
     Risk,
     Rule,
     Scenario,
@@ -117,7 +118,7 @@ class MixedRepositories(Rule):
         steps: list[Action] = []
         if finding.detail["nvidia"]:
             steps.append(WriteFile("/etc/apt/preferences.d/nvidia-driver-from-distribution", PIN))
-        steps.append(AptInstall(tuple(f"{name}={main}" for name in finding.detail["foreign"].split())))
+        steps += [AptInstall(tuple(f"{name}={main}" for name in finding.detail["foreign"].split())), Reboot()]
         yield Plan(
             f"Take the whole driver from where {main} comes from", Risk.HIGH, tuple(steps), reboot=True, network=True
         )

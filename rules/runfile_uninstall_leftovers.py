@@ -32,6 +32,7 @@ from dlhealth.api import (
     Machine,
     MoveAside,
     Plan,
+    Reboot,
     RefreshLoaderCache,
     Risk,
     Rule,
@@ -132,7 +133,7 @@ class RunfileUninstallLeftovers(Rule):
         after: dict[str, tuple[Action, ...]] = {
             "dkms": (),
             "library": (RefreshLoaderCache(),),
-            "blacklist": (UpdateInitramfs("all"),),
+            "blacklist": (UpdateInitramfs("all"), Reboot()),
         }
         what = paths[0] if len(paths) == 1 else f"{len(paths)} files"
         yield Plan(

@@ -82,7 +82,7 @@ class StaleXorgConfNvidia(Rule):
             return
         yield Plan(
             f"Take what is no longer true out of {path}",
-            Risk.MEDIUM,
+            Risk.LOW,
             (
                 ByHand(
                     f'Look whether {path} has settings to keep; change or remove its Device section with Driver "{finding.detail["name"]}"'

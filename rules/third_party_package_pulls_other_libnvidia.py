@@ -16,13 +16,12 @@ By hand
     apt-get -s install nvidia-driver-NNN libnvidia-compute-NNN; the same without -s; restart
 """
 
+import re
 from collections.abc import Callable, Iterator
 
 from dlhealth.api import (
-    Action,
     AptHistory,
     AptInstall,
-    AptRemove,
     DriverPackage,
     DriverPackages,
     Evidence,
@@ -102,15 +101,14 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
         ours = DriverPackages(tuple(m for m in driver.members if m.package.upstream == anchor), anchor, None)
         branch = anchor.split(".")[0]
         wanted = ours.complete or (f"nvidia-driver-{branch}", f"libnvidia-compute-{branch}")
-        same_name = tuple(n for n in foreign if f"-{branch}" in n or not any(c.isdigit() for c in n.rpartition("-")[2]))
-        other = tuple(n for n in foreign if n not in same_name)
-        steps: list[Action] = [AptInstall(tuple(dict.fromkeys((*wanted, *same_name))))]
-        if other:
-            steps.insert(0, AptRemove(other))
+        # Ubuntu's names have the branch in them; a package of another one goes, in exchange for that of ours.
+        other = tuple(n for n in foreign if re.search(r"-\d{3}(?:-|$)", n) and f"-{branch}" not in n)
+        same_name = (n for n in (*(m.package.name for m in ours.members), *foreign) if n not in other)
+        install = AptInstall(tuple(dict.fromkeys((*wanted, *same_name))), remove=other)
         yield Plan(
             f"Install the driver of branch {branch} completely" + (f" and remove {', '.join(other)}" if other else ""),
             Risk.MEDIUM,
-            (*steps, Reboot()),
+            (install, Reboot()),
             reboot=True,
             network=True,
         )

@@ -81,8 +81,8 @@ class TorchNoKernelImageOldGpu(Rule):
         wheel = fitting_wheel(installed, driver.numbers if driver else (), capabilities)
         old = [g for g in gpus.gpus if f"gpu:{g.address}" in finding.about]
         if finding.severity == Severity.NOTE and not (wheel and wheel.runs_on(old[0].capability)):
-            text = f"Leave {old[0].name} to the screen: name only the other GPUs in CUDA_VISIBLE_DEVICES"
-            yield Plan(text, Risk.LOW, (ByHand(text),))
+            text = "start programs with CUDA_VISIBLE_DEVICES=GPU-..., the UUIDs of the other GPUs in: nvidia-smi -L"
+            yield Plan(f"Leave {old[0].name} to the screen", Risk.LOW, (ByHand(text),))
             return
         yield replace_torch(
             environment.path,

@@ -102,8 +102,11 @@ class TorchWheelNewerThanDriver(Rule):
         )
         needed = branch_of(finding.detail["needed"]) or 0
         if all(g.last_branch is None or g.last_branch >= needed for g in usable):
-            text = f"Or upgrade the driver to {finding.detail['needed']} or newer, from the same source as now"
-            yield Plan(text, Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+            text = (
+                f"install branch {needed} or newer from the repository that the driver comes from now (on Ubuntu: apt-get "
+                f"install nvidia-driver-{needed}), and restart"
+            )
+            yield Plan("Or upgrade the driver", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -79,6 +79,10 @@ class VfioPciClaimsGpu(Rule):
             severity = Severity.WARNING if driver or wants else Severity.NOTE
             if driver and wants and not others and not stubs.machines:
                 severity = Severity.ERROR
+            # The running kernel's command line is what the boot loader was told.
+            written = [c.source for c in where if c.source != "/proc/cmdline"]
+            if where and not written:
+                written = ["the kernel's command line in the boot loader's configuration"]
             yield self.finding(
                 f"gpu:{gpu.address}",
                 f"{gpu.driver} holds the {gpu.name} at {gpu.address}: it is kept for a virtual machine, and this system can't use it",
@@ -87,7 +91,7 @@ class VfioPciClaimsGpu(Rule):
                 *(Evidence(path, "defines a virtual machine") for path in stubs.machines[:2]),
                 *wants[:2],
                 severity=severity,
-                where=", ".join(c.source for c in where) or "the initramfs, or the script that binds it",
+                where=", ".join(written) or "the initramfs, or the script that binds it",
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:

@@ -1,0 +1,239 @@
+"""The ladders of single rules: what the steps of a repair are, in their order."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dlhealth.actions import (
+    AptInstall,
+    AptPurgeReinstall,
+    ByHand,
+    CopyFile,
+    DpkgConfigure,
+    LoadModules,
+    MoveAside,
+    PipInstall,
+    Reboot,
+    RefreshModuleIndex,
+    UpdateInitramfs,
+)
+from dlhealth.engine.choose import Limits, choose
+from dlhealth.engine.diagnose import diagnose
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.load import load_rules
+from dlhealth.engine.rule import plans
+from dlhealth.host.root import RootHost
+from dlhealth.model import Finding, Plan, Risk
+from dlhealth.probes import Options
+from dlhealth.testing import Machine
+from dlhealth.testing.machine import cudnn_headers
+
+RULES = {rule.id: rule for rule in load_rules("/nonexistent").rules}
+Ladder = Callable[..., tuple[Plan, ...]]
+
+
+@pytest.fixture
+def ladder(tmp_path: Path) -> Ladder:
+    """All remedies of what a rule finds first: on one of its scenarios, or on another machine."""
+
+    def made(identity: str, scenario: str = "", machine: Machine | None = None) -> tuple[Plan, ...]:
+        rule = RULES[identity]
+        if machine is None:
+            machine = next(s.machine for s in rule.scenarios() if s.name == scenario)
+        machine.build(tmp_path)
+        facts = Facts(RootHost(str(tmp_path)), Options())
+        finding = next(f for f in facts.call(rule.detect) if isinstance(f, Finding))
+        return plans(rule, finding, facts.call)
+
+    return made
+
+
+def kinds(plan: Plan) -> list[type]:
+    return [type(a) for a in plan.actions]
+
+
+def test_packages_that_do_not_configure_are_installed_again_before_all_is_purged(ladder: Ladder) -> None:
+    rungs = ladder("half-configured-driver-packages", "the DKMS package failed, the driver waits for it")
+    assert [kinds(p) for p in rungs] == [[DpkgConfigure], [AptInstall], [AptPurgeReinstall]]
+    assert rungs[1].actions == (AptInstall(("nvidia-dkms-550", "nvidia-driver-550"), reinstall=True),)
+
+
+def test_gl_libraries_that_stay_broken_end_in_purge_and_reinstall(ladder: Ladder) -> None:
+    rungs = ladder("login-loop-glx-broken-driver-mismatch", "GLX missing in a loop of Unity or Xfce")
+    assert [kinds(p) for p in rungs] == [[AptInstall, Reboot], [ByHand], [AptPurgeReinstall, Reboot]]
+
+
+def test_all_parts_of_a_second_module_go_and_modprobe_is_told(ladder: Ladder) -> None:
+    (plan,) = ladder("initramfs-old-nvidia-module", "a .run installer's module beside it")
+    kernel = "6.8.0-50-generic"
+    place = f"/lib/modules/{kernel}/kernel/drivers/video"
+    assert plan.actions == (
+        MoveAside(f"{place}/nvidia.ko"),
+        MoveAside(f"{place}/nvidia-drm.ko"),
+        RefreshModuleIndex(kernel),
+        UpdateInitramfs(kernel),
+        Reboot(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("scenario", "removed"),
+    [
+        ("nvtop replaced libnvidia-compute", ("libnvidia-compute-535",)),
+        ("only the libraries of Debian's driver were upgraded", ()),
+    ],
+)
+def test_a_foreign_library_is_exchanged_in_one_run_of_apt(
+    scenario: str, removed: tuple[str, ...], ladder: Ladder
+) -> None:
+    """Alone it can't go: what needs it would go with it."""
+    (plan,) = ladder("third-party-package-pulls-other-libnvidia", scenario)
+    assert kinds(plan) == [AptInstall, Reboot]
+    install = plan.actions[0]
+    assert isinstance(install, AptInstall)
+    assert install.remove == removed
+    assert not set(install.packages) & set(removed)
+    # The module's package with the rest, as its version is what the libraries must have.
+    assert {"nvidia-dkms-550", "nvidia-kernel-dkms"} & set(install.packages)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_driver_that_comes_to_one_version_needs_a_restart_where_the_old_one_runs(
+    loaded: bool, ladder: Ladder
+) -> None:
+    version = "550.107.02-0ubuntu0.24.04.1"
+    machine = Machine.ubuntu2404().gpu().ubuntu_driver("550.120", loaded=loaded)
+    machine.package("nvidia-dkms-550", version, status="hold ok installed")
+    (plan,) = ladder("held-packages-block-driver", machine=machine)
+    assert plan.reboot == (Reboot() in plan.actions) == loaded
+
+
+def test_a_module_that_was_built_is_loaded(ladder: Ladder) -> None:
+    (plan,) = ladder("dkms-compiler-mismatch", "the compiler check of the driver")
+    assert [a.summary() for a in plan.actions] == [
+        "apt-get install gcc-12",
+        "dkms install nvidia-current/535.261.03 -k 6.1.0-50-amd64",
+        "update-initramfs -u -k 6.1.0-50-amd64",
+        "modprobe -a nvidia",
+    ]
+    assert LoadModules(("nvidia",)) in plan.actions
+
+
+def test_a_person_is_not_sent_to_a_file_of_the_kernels(ladder: Ladder) -> None:
+    (plan,) = ladder("vfio-pci-claims-gpu", "ids on the command line")
+    assert plan.actions[0] == ByHand("take the GPU's PCI id or address out of /etc/default/grub:2")
+
+
+def test_a_toolkit_that_the_driver_runs_is_named(ladder: Ladder) -> None:
+    (plan,) = ladder("cuda-runtime-newer-than-driver", "CUDA 12.4 on driver 470")
+    assert "runs (up to CUDA 11.4)" in plan.actions[0].summary()
+
+
+def test_a_line_to_correct_by_hand_is_told_with_its_form(ladder: Ladder) -> None:
+    (plan,) = ladder("ld-library-path-malformed", "an expansion in /etc/environment")
+    (step,) = plan.actions
+    assert step.summary().startswith("edit line 1 of /etc/environment: a variable is written where it is not expanded")
+    assert step.summary().endswith("LD_LIBRARY_PATH=FOLDER:FOLDER has to name every folder itself")
+
+
+@pytest.mark.parametrize(
+    ("shell", "file", "line", "advice"),
+    [
+        ("/bin/csh", ".cshrc", "setenv LD_LIBRARY_PATH '/opt/lib:$LD_LIBRARY_PATH'", "setenv LD_LIBRARY_PATH FOLDER"),
+        ("/usr/bin/fish", ".config/fish/config.fish", "set -Ux PATH /c/bin", "set -gx PATH FOLDER $PATH"),
+        ("/bin/bash", ".bashrc", "export PATH=/c/bin; umask 022", "export PATH=FOLDER${PATH:+:${PATH}}"),
+    ],
+)
+def test_what_is_told_of_a_line_is_in_the_words_of_its_shell(
+    shell: str, file: str, line: str, advice: str, ladder: Ladder
+) -> None:
+    """csh would stop at a variable that is not set."""
+    machine = Machine.debian12().user("sam", 1001, shell).file(f"/home/sam/{file}", f"{line}\n", uid=1001)
+    (plan,) = ladder("ld-library-path-malformed", machine=machine)
+    (step,) = plan.actions
+    assert isinstance(step, ByHand)
+    assert step.text.endswith(f", as in {advice}") or step.text.endswith(f"; as in {advice}")
+
+
+WHEEL = "lib/python3.11/site-packages/nvidia/cudnn"
+CUDNN_WHEEL = ("nvidia_cudnn_cu12-8.9.7.29",)
+INCLUDE = "/usr/local/cuda-12.2/targets/x86_64-linux/include"
+
+
+def copied_libraries(version: str = "8.9.7") -> Machine:
+    """Of an archive, without its headers."""
+    machine = Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn(version)
+    for name in cudnn_headers(version):
+        machine.remove(f"{INCLUDE}/{name}")
+    return machine
+
+
+def test_headers_come_from_another_folder_of_roots_with_the_same_version(ladder: Ladder) -> None:
+    machine = copied_libraries()
+    machine.cudnn("8.9.7", lib="/opt/cudnn/lib", include="/opt/cudnn/include")
+    machine.python_environment("/opt/train", CUDNN_WHEEL, uid=0).cudnn(
+        "8.9.2", lib=f"/opt/train/{WHEEL}/lib", include=f"/opt/train/{WHEEL}/include"
+    )
+    first, *rest = ladder("cudnn-headers-missing-or-split", machine=machine)
+    assert (first.risk, first.network) == (Risk.LOW, False)
+    assert set(first.actions) == {CopyFile(f"/opt/cudnn/include/{n}", f"{INCLUDE}/{n}") for n in cudnn_headers("8.9.7")}
+    assert isinstance(rest[0].actions[0], ByHand)
+
+
+def test_only_the_headers_that_are_missing_are_copied(ladder: Ladder) -> None:
+    machine = copied_libraries().file(f"{INCLUDE}/cudnn.h", cudnn_headers("8.9.7")["cudnn.h"])
+    machine.python_environment("/opt/train", CUDNN_WHEEL, uid=0).cudnn(
+        "8.9.7", lib=f"/opt/train/{WHEEL}/lib", include=f"/opt/train/{WHEEL}/include"
+    )
+    first, *_ = ladder("cudnn-headers-missing-or-split", machine=machine)
+    assert {a.path for a in first.actions if isinstance(a, CopyFile)} == {
+        f"{INCLUDE}/{n}" for n in cudnn_headers("8.9.7") if n != "cudnn.h"
+    }
+
+
+def test_what_a_user_could_have_written_is_not_put_where_everybody_compiles(ladder: Ladder) -> None:
+    machine = copied_libraries().python_environment("/home/alice/venv", CUDNN_WHEEL)
+    folder = f"/home/alice/venv/{WHEEL}/include"
+    for name, text in cudnn_headers("8.9.7").items():
+        machine.file(f"{folder}/{name}", text, uid=1000)
+    first, *_ = ladder("cudnn-headers-missing-or-split", machine=machine)
+    (step,) = first.actions
+    assert isinstance(step, ByHand)
+    assert step.text.startswith(f"from {folder}, if you trust who put them there: cp -P cudnn*.h {INCLUDE}/")
+
+
+@pytest.mark.parametrize(
+    ("version", "archive"),
+    [
+        (
+            "8.9.7",
+            "from cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
+        ),
+        (
+            "9.1.0",
+            "from cudnn-linux-x86_64-9.1.0.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
+        ),
+        ("7.6.5", "from NVIDIA's archive of cuDNN 7.6.5 (developer.nvidia.com/cudnn)"),
+    ],
+)
+def test_without_another_copy_the_file_to_fetch_is_named(version: str, archive: str, ladder: Ladder) -> None:
+    first, *_ = ladder("cudnn-headers-missing-or-split", machine=copied_libraries(version))
+    assert first.actions[0].summary().startswith(archive)
+
+
+def test_what_pip_is_to_install_can_be_pasted_into_a_shell_by_the_owner(tmp_path: Path) -> None:
+    rule = RULES["cudnn-major-8-vs-9"]
+    next(s.machine for s in rule.scenarios() if s.name == "CTranslate2 4.4 and cuDNN 9").build(tmp_path)
+    facts = Facts(RootHost(str(tmp_path)), Options())
+    repair = choose(
+        diagnose(list(RULES.values()), facts), RULES, facts, Limits(offline=True, wanted=frozenset({rule.id}))
+    )
+    (left,) = repair.left
+    assert left.by_hand == ("/home/alice/whisper/bin/python -m pip install 'ctranslate2>=4.5'",)
+    assert left.reason == "a Python environment is changed by its owner alone: run this as that user, without sudo"
+    assert (
+        PipInstall("/venv/bin/python", ("tensorflow[and-cuda]==2.15.1",))
+        .summary()
+        .endswith("'tensorflow[and-cuda]==2.15.1'")
+    )
