@@ -45,7 +45,8 @@ class LabMachine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._name = f"dlhealth-{root.parent.name}".replace("_", "-")  # which no machine's name has
+        # mkdtemp's "_" is none of a name of a machine.
+        self._name = f"dlhealth-{root.parent.name}".replace("_", "0")
         self._booted: subprocess.Popen[bytes] | None = None
 
     def run(
@@ -109,11 +110,14 @@ class LabMachine:
 
     def power_off(self) -> None:
         if self._booted:
+            processes = [str(self._booted.pid)]
             try:
-                subprocess.run(["kill", "-s", "SIGRTMIN+4", str(self._leader())], check=False)
+                processes.append(str(self._leader()))
+                subprocess.run(["kill", "-s", "SIGRTMIN+4", processes[-1]], check=False)
                 self._booted.wait(60)
             except (ProcessLookupError, subprocess.TimeoutExpired):
-                self._booted.kill()
+                # nspawn alone would leave its machine behind, with an X server that keeps the next from its display.
+                subprocess.run(["kill", "-s", "SIGKILL", *processes], check=False)
                 self._booted.wait()
             self._booted = None
             os.close(self._turn)
