@@ -133,7 +133,14 @@ def is_in_and_stays(lab: LabMachine) -> bool:
     # A session that began before the repair may still die.
     ok = bool(within(40, stays))
     if not ok:
-        print(lab.run("sh", "-c", "journalctl --no-pager -o short-precise --since=-100 | grep -v pam_; ps auxf; tail -50 /var/log/lightdm/lightdm.log /var/log/lightdm/x-0.log; cat /home/alice/.xsession-errors", check=False).stdout)
+        print(
+            lab.run(
+                "sh",
+                "-c",
+                "journalctl --no-pager -o short-precise --since=-100 | grep -v pam_; ps auxf; tail -50 /var/log/lightdm/lightdm.log /var/log/lightdm/x-0.log; cat /home/alice/.xsession-errors",
+                check=False,
+            ).stdout
+        )
     return ok
 
 
