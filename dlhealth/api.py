@@ -82,7 +82,7 @@ from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine,
 from dlhealth.probes.nvml import Nvml, NvmlGpu
 from dlhealth.probes.packages import DriverPackage, DriverPackages, Package, Packages, classify
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
-from dlhealth.probes.runfile import DkmsTree, Runfile
+from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage
@@ -164,6 +164,7 @@ __all__ = [
     "HomeFiles",
     "HostLimit",
     "Initramfs",
+    "InstalledFiles",
     "InstalledKernel",
     "Journal",
     "Kernel",

@@ -31,6 +31,7 @@ from dlhealth.api import (
     DriverPackages,
     Evidence,
     Finding,
+    InstalledFiles,
     KernelModules,
     Layer,
     Machine,
@@ -102,6 +103,7 @@ class MixedRunfileAndApt(Rule):
         self,
         finding: Finding,
         runfile: Runfile,
+        installed: InstalledFiles,
         driver: DriverPackages,
         libraries: DriverLibraries,
         packages: Packages | None,
@@ -115,7 +117,7 @@ class MixedRunfileAndApt(Rule):
             sorted(
                 {
                     *runfile.programs,
-                    *(f.path for f in runfile.files),
+                    *(f.path for f in installed.files),
                     *(x.path for x in libraries.libraries if libraries.records and _of_a_driver(x)),
                     *(path for f in stray for path in (f.path, *f.parts)),
                     *([runfile.manifest] if runfile.manifest else []),
@@ -130,7 +132,7 @@ class MixedRunfileAndApt(Rule):
         ]
         steps: list[Action] = [DkmsRemove(t.module, t.version) for t in foreign if t.sound]  # while its source is there
         steps += [MoveAside(path) for path in (*moved, *(t.path for t in foreign if not t.sound))]
-        names = (*driver.complete, *(m.package.name for m in driver.members), *(f.owner for f in runfile.files))
+        names = (*driver.complete, *(m.package.name for m in driver.members), *(f.owner for f in installed.files))
         kernels = dict.fromkeys(
             found[1] for path in moved if (found := re.match(r"(?:/usr)?/lib/modules/([^/]+)/", path))
         )

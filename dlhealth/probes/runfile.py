@@ -31,6 +31,24 @@ class InstalledFile(NamedTuple):
     owner: str
 
 
+class InstalledFiles(NamedTuple):
+    """All that the installer's list has and that is there still; none where the list can't be read. A fact of its own:
+    whose files these would be takes all lists of dpkg, and only who repairs wants to know."""
+
+    files: tuple[InstalledFile, ...]
+
+    @classmethod
+    def probe(cls, host: Host) -> "InstalledFiles":
+        try:
+            text = host.text(_MANIFEST, _LIST_LIMIT)
+        except Unreadable:
+            return cls(())
+        listed = dict.fromkeys(_INSTALLED.findall(text or ""))
+        there = [p for p in listed if (status := host.lstat(p)) is not None and status.kind in ("file", "link")]
+        found = owners(host, there) if there else {}
+        return cls(tuple(InstalledFile(path, found.get(path, "")) for path in there))
+
+
 class DkmsTree(NamedTuple):
     """A version of the driver in /var/lib/dkms. `source` is where its source should lie, `sound` whether it does."""
 
@@ -43,9 +61,8 @@ class DkmsTree(NamedTuple):
 
 class Runfile(NamedTuple):
     """`programs` are the installer's, which are there exactly while its driver is installed; `log` and `manifest` its
-    records ("" when absent), `files` what the manifest lists; `version` the last driver version that the log names ("" when
-    none); `blacklists` its files that keep nouveau away; `trees` the driver's folders in DKMS. `problems` could not be
-    looked at."""
+    records ("" when absent); `version` the last driver version that the log names ("" when none); `blacklists` its
+    files that keep nouveau away; `trees` the driver's folders in DKMS. `problems` could not be looked at."""
 
     programs: tuple[str, ...]
     log: str
@@ -53,7 +70,6 @@ class Runfile(NamedTuple):
     version: str
     blacklists: tuple[str, ...]
     trees: tuple[DkmsTree, ...]
-    files: tuple[InstalledFile, ...]
     problems: tuple[str, ...]
 
     @property
@@ -76,7 +92,6 @@ class Runfile(NamedTuple):
             version,
             tuple(blacklists),
             tuple(_trees(host, problems)),
-            _files(host, problems),
             tuple(problems),
         )
 
@@ -102,18 +117,6 @@ def installed_version(log: str) -> str:
         re.MULTILINE | re.ASCII,
     )
     return (match[1] or match[2]) if match else ""
-
-
-def _files(host: Host, problems: list[str]) -> tuple[InstalledFile, ...]:
-    try:
-        text = host.text(_MANIFEST, _LIST_LIMIT)
-    except Unreadable as problem:
-        problems.append(str(problem))
-        return ()
-    listed = dict.fromkeys(_INSTALLED.findall(text or ""))
-    there = [p for p in listed if (status := host.lstat(p)) is not None and status.kind in ("file", "link")]
-    found = owners(host, there) if there else {}
-    return tuple(InstalledFile(path, found.get(path, "")) for path in there)
 
 
 def _trees(host: Host, problems: list[str]) -> Iterator[DkmsTree]:

@@ -12,7 +12,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
-from dlhealth.probes.runfile import Runfile, installed_version
+from dlhealth.probes.runfile import InstalledFiles, Runfile, installed_version
 from dlhealth.testing import Machine, layouts
 
 
@@ -25,6 +25,11 @@ def runfile(tmp_path: Path) -> Callable[[Machine], Runfile]:
     return probe
 
 
+def listed(machine: Machine, folder: Path) -> dict[str, str]:
+    found: InstalledFiles = Facts(RootHost(str(machine.build(folder))), Options()).get(InstalledFiles)
+    return {f.path: f.owner for f in found.files}
+
+
 def test_an_installed_driver(runfile: Callable[[Machine], Runfile]) -> None:
     found = runfile(Machine.ubuntu1604_runfile())
     assert found.installed
@@ -32,12 +37,15 @@ def test_an_installed_driver(runfile: Callable[[Machine], Runfile]) -> None:
     assert found.version == "381.22"
     assert found.blacklists == ("/etc/modprobe.d/nvidia-installer-disable-nouveau.conf",)
     assert [(t.module, t.version, t.sound) for t in found.trees] == [("nvidia", "381.22", True)]
-    files = {f.path: f.owner for f in found.files}
+
+
+def test_all_that_a_driver_consists_of(tmp_path: Path) -> None:
+    files = listed(Machine.ubuntu1604_runfile(), tmp_path)
     assert files["/usr/lib/xorg/modules/extensions/libglx.so"] == ""
     assert files["/usr/lib/x86_64-linux-gnu/libcuda.so.381.22"] == ""
 
 
-def test_what_the_list_of_the_installer_has(runfile: Callable[[Machine], Runfile]) -> None:
+def test_what_the_list_of_the_installer_has(tmp_path: Path) -> None:
     """Files and links that it made, as far as they are there, and whose they would be; not what it replaced."""
     manifest = [
         "570.86.10", "NVIDIA Accelerated Graphics Driver for Linux-x86_64 (570.86.10)",
@@ -53,8 +61,7 @@ def test_what_the_list_of_the_installer_has(runfile: Callable[[Machine], Runfile
     machine.link("/usr/bin/old-link", "x")
     machine.file("/var/lib/dpkg/info/libgl1:amd64.list", "/.\n/usr\n/usr/lib/x86_64-linux-gnu/libGL.so.1\n")
     machine.file("/var/lib/dpkg/info/libgl1:i386.list", "/.\n/usr\n/usr/lib/i386-linux-gnu/libGL.so.1\n")
-    found = runfile(machine)
-    assert {f.path: f.owner for f in found.files} == {
+    assert listed(machine, tmp_path) == {
         "/usr/bin/nvidia-smi": "nvidia-utils-550",
         "/lib/x86_64-linux-gnu/libGL.so.1": "libgl1",
         "/lib/i386-linux-gnu/libGL.so.1": "libgl1:i386",
