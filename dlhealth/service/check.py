@@ -65,10 +65,10 @@ def being_changed(host: Host) -> str:
         if busy := str(Facts(host, Options()).get(PackageLocks).busy):
             return busy
     # dkms holds no lock. By itself it runs at boot, for a kernel that came without its headers.
-    for path in host.glob("/proc/[0-9]*/comm"):
+    for number in filter(str.isdecimal, host.listdir("/proc")):
         with suppress(Unreadable):
-            if host.text(path) == "dkms\n":
-                return f"dkms (process {path.split('/')[2]}) is at work: modules are being built"
+            if host.text(f"/proc/{number}/comm") == "dkms\n":
+                return f"dkms (process {number}) is at work: modules are being built"
     return ""
 
 
