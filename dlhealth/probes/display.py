@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
+from dlhealth.probes.greeter import chosen_managers
 
 CONFIG = "/etc/X11/xorg.conf"
 """X ignores any other name beside it: xorg.conf.backup, xorg.conf.11302017 …"""
@@ -193,11 +194,10 @@ def _default_layout(flags: Section) -> str:
 
 def _manager(host: Host) -> str:
     try:
-        named = (host.text("/etc/X11/default-display-manager") or "").strip()
-        unit = host.readlink("/etc/systemd/system/display-manager.service") or ""
+        linked, chosen = chosen_managers(host)
     except Unreadable:
         return ""
-    return posixpath.basename(unit).removesuffix(".service") or posixpath.basename(named)
+    return linked or chosen
 
 
 def _drivers(host: Host, files: Iterable[XorgFile]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
+from dlhealth.probes.greeter import chosen_managers
 from dlhealth.probes.shell import plain
 from dlhealth.probes.shell.evaluate import Shell
 from dlhealth.probes.shell.malformed import LISTS, corrected
@@ -532,9 +533,8 @@ def _masked(line: str) -> str:
 def _display_manager(host: Host) -> str:
     """The program that Debian's default-display-manager or systemd's link names, or the one that is installed."""
     try:
-        named = posixpath.basename((host.text("/etc/X11/default-display-manager") or "").strip())
-        link = host.readlink("/etc/systemd/system/display-manager.service") or ""
-        if found := named or posixpath.basename(link).removesuffix(".service"):
+        linked, chosen = chosen_managers(host)
+        if found := chosen or linked:
             return found
         for name, path in (("gdm3", "/usr/sbin/gdm3"), ("lightdm", "/usr/sbin/lightdm"), ("sddm", "/usr/bin/sddm")):
             if host.exists(path):

@@ -30,6 +30,12 @@ _NAMES = {"gdm3": ("gdm3", "gdm"), "gdm": ("gdm", "gdm3")}
 """Debian's gdm3 has its unit under both names."""
 
 
+def chosen_managers(host: Host) -> tuple[str, str]:
+    """The display managers that systemd's link and Debian's file name, "" for none."""
+    unit, program = host.readlink(ALIAS) or "", (host.text(NAMED) or "").strip()
+    return posixpath.basename(unit).removesuffix(".service"), posixpath.basename(program)
+
+
 class DisplayManager(NamedTuple):
     """A display manager that is installed: its unit's name without ".service" and its file; `mask` is the link that
     keeps it from being started. `program` is what it starts, `there` whether that exists. `demands` is what Debian's
