@@ -61,7 +61,7 @@ class DisplayManagerNotStarted(Rule):
     def detect(self, screen: LoginScreen, sessions: Sessions | None, journal: Journal | None) -> Iterator[Finding]:
         if screen.target != "graphical.target" or screen.text or screen.otherwise:
             return
-        used = bool(sessions and journal and any(s.boot == journal.boots[-1] for s in sessions.sessions))
+        used = bool(sessions and journal and sessions.of_boot(journal.boots[-1]).sessions)
         fault = _fault(screen, used)
         if fault is None:
             return

@@ -87,6 +87,10 @@ class Sessions(NamedTuple):
 
     sessions: tuple[Session, ...]
 
+    def of_boot(self, boot: str) -> "Sessions":
+        """Those of one boot."""
+        return Sessions(tuple(s for s in self.sessions if s.boot == boot))
+
     def users(self) -> tuple[str, ...]:
         """Who logged in graphically in the last boot in which anybody did."""
         last = self.sessions[-1].boot if self.sessions else ""

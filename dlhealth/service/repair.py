@@ -190,10 +190,9 @@ def _login_seen(waiting: Record, seen: Seen) -> bool:
     if not ours:
         return True
     try:
-        boots, sessions = seen.facts.get(Journal).boots, seen.facts.get(Sessions)
+        here = seen.facts.get(Sessions).of_boot(seen.facts.get(Journal).boots[-1])
     except Unavailable:
         return False
-    here = sessions._replace(sessions=tuple(s for s in sessions.sessions if s.boot == boots[-1]))
     stayed = {user for user in here.users() if here.got_in(user)}
     people = {f["subject"].removeprefix("user:") for f in ours if f["subject"].startswith("user:")}
     return bool(stayed) and people <= stayed

@@ -16,12 +16,17 @@ from dlhealth.service.check import Checked, being_changed, check
 from dlhealth.testing import Machine
 
 
-class BadFile(Rule):
-    id = "bad-file"
-    title = "A bad file"
+class Login(Rule):
+    """What the rules here have in common."""
+
+    title = "A rule of the tests"
     layer = Layer.LOGIN
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
+
+
+class BadFile(Login):
+    id = "bad-file"
 
     def detect(self, host: Host) -> Iterator[Finding]:
         if host.exists("/etc/bad"):
@@ -31,14 +36,10 @@ class BadFile(Rule):
         yield from ()
 
 
-class WhileItLooks(Rule):
+class WhileItLooks(Login):
     """Something happens to the machine during the look."""
 
     id = "while-it-looks"
-    title = "Never found"
-    layer = Layer.LOGIN
-    stage = Stage.ENVIRONMENT
-    severity = Severity.ERROR
 
     def __init__(self, root: Path, happens: Machine) -> None:
         self._root, self._happens = root, happens
@@ -48,12 +49,8 @@ class WhileItLooks(Rule):
         yield from ()
 
 
-class Crashing(Rule):
+class Crashing(Login):
     id = "crashing"
-    title = "Never found"
-    layer = Layer.LOGIN
-    stage = Stage.ENVIRONMENT
-    severity = Severity.ERROR
 
     def detect(self, options: Options) -> Iterator[Finding]:
         raise KeyError("missing")
