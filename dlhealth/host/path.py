@@ -78,10 +78,11 @@ class Root:
             fd, error = _openat2()(self.fd, relative, flags)
             if fd >= 0:
                 return fd
-            if error not in (errno.ENOSYS, errno.EPERM):
+            if error not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
                 raise OSError(error, os.strerror(error), path)
-            # An old kernel, or a sandbox that does not know the call.
-            self._has_openat2 = False
+            # An old kernel, or a sandbox that does not know the call. Or, for this once, somebody renamed something
+            # somewhere on the machine while `..` was followed, and the kernel is not sure that it led nowhere else.
+            self._has_openat2 = error == errno.EAGAIN
         return self._walk(relative, flags, path)
 
     def stat(self, path: str, *, follow: bool) -> os.stat_result:

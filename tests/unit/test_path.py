@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -52,6 +54,18 @@ def test_finds_what_is_inside(root: Root, path: str) -> None:
 @pytest.mark.parametrize("path", ["/climb", "/climb-absolute", "/../secret", "/etc/../../secret", "/top/../secret"])
 def test_never_leaves(root: Root, path: str) -> None:
     assert content(root, path) == "the root's own"
+
+
+def test_renames_elsewhere_keep_nobody_from_following_a_path(root: Root, tmp_path: Path) -> None:
+    """openat2(2): EAGAIN, where the kernel could not be sure of a `..` meanwhile."""
+    (tmp_path / "a").mkdir()
+    code = "import os, sys; os.chdir(sys.argv[1])\nwhile True: os.rename('a', 'b'); os.rename('b', 'a')"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path]) as busy:
+        try:
+            for _ in range(20_000):
+                assert content(root, "/climb") == "the root's own"
+        finally:
+            busy.kill()
 
 
 @pytest.mark.parametrize(
