@@ -898,10 +898,15 @@ def test_the_clock_of_these_tests(clock: Clock) -> None:
 def test_a_wall_clock_that_is_set_repeats_no_alert_loses_none_and_breaks_no_pause(
     service: Service, clock: Clock, jump: int
 ) -> None:
-    service.does("sleep 0.1\n" + (service.base / "behaviour").read_text())
+    def finds(*findings: dict[str, str]) -> None:
+        """In a look that takes long enough to be paused after."""
+        service.finds(*findings)
+        service.does("sleep 0.1\n" + (service.base / "behaviour").read_text())
+
+    finds()
     service.start(share=4.0, watchdog="400000", **clock.environment)
     service.kernel(XID % (1, 31))
-    service.finds(finding())
+    finds(finding())
     service.packages()
     wait_for(lambda: service.journal.of(Kind.APPEARED))
     clock.set(wall=jump)
@@ -912,7 +917,7 @@ def test_a_wall_clock_that_is_set_repeats_no_alert_loses_none_and_breaks_no_paus
     wait_for(lambda: len(service.journal.of(Kind.DRIVER_EVENT)) == 2)
     clock.set()
     service.kernel(XID % (1, 31))
-    service.finds(finding(), finding("b"))
+    finds(finding(), finding("b"))
     service.packages()
     wait_for(lambda: len(service.journal.of(Kind.APPEARED)) == 2)
     assert service.journal.of(Kind.APPEARED) == ["a is wrong", "b is wrong"]
