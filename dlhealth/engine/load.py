@@ -92,7 +92,7 @@ def _packaged(failed: list[Failed]) -> Iterator[ModuleType]:
     for point in entry_points(group=_GROUP):
         try:
             yield point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a rule that exits must not end the doctor
             failed.append(Failed(point.name, f"the package's rule did not load: {error}"))
 
 
@@ -124,7 +124,7 @@ def _local(folder: str, failed: list[Failed]) -> Iterator[ModuleType]:
         for name in sorted(n for n in os.listdir(fd) if n.endswith(".py")):
             try:
                 yield _module(name.removesuffix(".py"), f"{folder}/{name}", _trusted_source(fd, name))
-            except (Exception, SystemExit) as error:  # a file that exits must not end the doctor
+            except (Exception, SystemExit) as error:
                 failed.append(Failed(f"{folder}/{name}", f"not loaded: {error}"))
     finally:
         os.close(fd)

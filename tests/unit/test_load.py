@@ -37,6 +37,20 @@ def folder() -> Path:
     base.rmdir()
 
 
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an installed package that brings a rule."""
+    (tmp_path / "vendor_rules.py").write_text(RULE.replace("local-fault", "vendor-fault"))
+    about = tmp_path / "vendor-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vendor\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dlhealth.rules]\nvendor = vendor_rules\n")
+    (tmp_path / "another-1.0.dist-info").mkdir()  # which has no entry points
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("vendor_rules", None)
+
+
 def ids(folder: Path) -> set[str]:
     return {r.id for r in load_rules(str(folder)).rules}
 
@@ -113,4 +127,40 @@ def test_a_rule_without_what_a_rule_needs_is_refused(folder: Path) -> None:
 def test_an_id_is_taken_once(folder: Path) -> None:
     (folder / "z.py").write_text(RULE)
     assert "already taken" in problems(folder)
+    assert "local-fault" in ids(folder)
+
+
+def test_a_package_brings_rules(package: Path) -> None:
+    loaded = load_rules("/nonexistent")
+    assert "vendor-fault" in {r.id for r in loaded.rules}
+    assert not loaded.failed
+
+
+@pytest.mark.parametrize("text", ["raise RuntimeError('of another version')", "raise SystemExit('of another version')"])
+def test_a_package_whose_rule_does_not_load_is_named(package: Path, text: str) -> None:
+    (package / "vendor_rules.py").write_text(text)
+    assert problems(Path("/nonexistent")) == "vendor: the package's rule did not load: of another version"
+
+
+def test_an_id_is_taken_by_who_comes_first(package: Path, folder: Path) -> None:
+    (folder / "a.py").write_text(RULE.replace("local-fault", "vendor-fault"))
+    assert problems(folder) == "vendor-fault: a local rule has an id that is already taken: not loaded"
+
+
+def test_a_built_in_rule_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an upgrade that was cut off."""
+    import dlhealth_rules
+
+    (tmp_path / "of_two_words.py").write_text("from dlhealth.api import Gone")
+    (tmp_path / "whole.py").write_text(RULE)
+    monkeypatch.setattr(dlhealth_rules, "__path__", [str(tmp_path)])
+    loaded = load_rules("/nonexistent")
+    assert [f.id for f in loaded.failed] == ["of-two-words"]
+    assert loaded.failed[0].error.startswith("not loaded: cannot import name 'Gone'")
+    assert [r.id for r in loaded.rules] == ["local-fault"]
+    sys.modules.pop("dlhealth_rules.whole")
+
+
+def test_a_file_may_be_as_large_as_is_said(folder: Path) -> None:
+    (folder / "a.py").write_text(RULE.ljust(256 << 10, "#"))
     assert "local-fault" in ids(folder)

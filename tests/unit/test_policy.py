@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dlhealth.engine.policy import BadConfig, Policy, Trigger, Verdict, decide, read_policy
+from dlhealth.engine.policy import BadConfig, Policy, Trigger, Verdict, decide, read_policy, restart_at
 from dlhealth.host import Unreadable
 from dlhealth.host.root import RootHost
 from dlhealth.model import Plan, Risk
@@ -45,6 +45,31 @@ def test_every_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("word", "risk"), [("none", None), ("low", Risk.LOW), ("high", Risk.HIGH)])
 def test_each_risk(tmp_path: Path, word: str, risk: Risk | None) -> None:
     assert read_policy(write(tmp_path, f'[repair]\nmax_risk = "{word}"')).max_risk is risk
+
+
+def test_no_attempt_at_all_can_be_meant_and_so_can_no_restart(tmp_path: Path) -> None:
+    policy = read_policy(write(tmp_path, '[repair]\nmax_attempts = 0\n[reboot]\nhours = ""'))
+    assert (policy.max_attempts, policy.reboot_hours) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("hours", "clock", "moment"),
+    [
+        ("02:30-05:00", "02:29", "02:30"),
+        ("02:30-05:00", "02:30", "+1"),
+        ("02:30-05:00", "04:59", "+1"),
+        ("02:30-05:00", "05:00", "02:30"),
+        ("22:15-04:20", "22:14", "22:15"),
+        ("22:15-04:20", "22:15", "+1"),
+        ("22:15-04:20", "00:00", "+1"),
+        ("22:15-04:20", "04:19", "+1"),
+        ("22:15-04:20", "04:20", "22:15"),
+        ("03:00-03:00", "03:00", "03:00"),
+    ],
+)
+def test_a_restart_waits_for_its_hours(hours: str, clock: str, moment: str) -> None:
+    hour, minute = map(int, clock.split(":"))
+    assert restart_at(hours, hour * 60 + minute) == moment
 
 
 def test_drop_ins_replace_what_they_set_in_the_order_of_their_names(tmp_path: Path) -> None:
