@@ -16,6 +16,7 @@ class Topic(str, Enum):
     KERNELS = "kernels"
     LOGIN = "login"
     LOGGED_IN = "logged-in"
+    LOGIN_SCREEN = "login-screen"
     FILES = "files"
     REPAIR = "repair"
 
@@ -28,6 +29,7 @@ LOOK_AT: dict[Topic, tuple[str, ...]] = {
     Topic.KERNELS: (),
     Topic.LOGIN: ("login",),
     Topic.LOGGED_IN: ("login",),
+    Topic.LOGIN_SCREEN: ("login",),
     Topic.FILES: (),
     Topic.REPAIR: (),
 }

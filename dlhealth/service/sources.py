@@ -11,6 +11,7 @@ from typing import Protocol
 from inotify_simple import INotify, flags
 
 from dlhealth.lean import NamedTuple
+from dlhealth.probes import greeter
 from dlhealth.service.events import Event, Topic, of_kernel, of_uevent
 
 KERNEL_LOG = "/dev/kmsg"
@@ -23,6 +24,16 @@ _BATCH = 1000
 _USERS = 256
 """Users whose short sessions are remembered."""
 _FILES = 256
+_LOGIN_SCREEN = {
+    posixpath.split(path)
+    for path in (
+        greeter.ALIAS,
+        greeter.NAMED,
+        f"{greeter.ETC}/default.target",
+        *(f"{greeter.ETC}/{manager}.service" for manager in greeter.MANAGERS),
+    )
+}
+"""Folders and names of what decides about the next login screen. Other units come and go beside them all the time."""
 
 
 class Source(Protocol):
@@ -143,7 +154,8 @@ class Sessions:
 
 
 class Files:
-    """What is changed in some folders: packages, kernels, sessions, and the files that findings were about."""
+    """What is changed in some folders: packages, kernels, sessions, the login screen, and the files that findings were
+    about."""
 
     _CHANGED = flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
 
@@ -156,6 +168,10 @@ class Files:
         dpkg = self._watch("/var/lib/dpkg", flags.MOVED_TO | flags.CLOSE_WRITE)
         boot = self._watch("/boot", flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE)
         modules = self._watch("/lib/modules", flags.CREATE | flags.MOVED_TO | flags.DELETE)
+        # systemctl makes links, renames them into their places and takes them away; people and debconf write files.
+        placed = self._CHANGED & ~flags.ATTRIB
+        screen = {folder: self._watch(folder, placed) for folder, _ in _LOGIN_SCREEN}
+        self._login_screen = {(screen[folder], name) for folder, name in _LOGIN_SCREEN}
         self._topics: tuple[tuple[int, str, Topic], ...] = (
             (dpkg, "status", Topic.PACKAGES),
             (dpkg, "lock", Topic.PACKAGES),
@@ -163,7 +179,7 @@ class Files:
             (boot, "initrd", Topic.KERNELS),
             (modules, "", Topic.KERNELS),
         )
-        self._fixed = {self._session_folder, dpkg, boot, modules}
+        self._fixed = {self._session_folder, dpkg, boot, modules, *screen.values()}
         self._reported: set[tuple[int, str]] = set()
 
     def fileno(self) -> int:
@@ -194,8 +210,11 @@ class Files:
                 event = self._sessions.changed(change.name, bool(change.mask & flags.DELETE), now)
                 if event:
                     yield event
-            elif topic := self._topic(change.wd, change.name):
-                yield Event(topic)
+            else:
+                if (change.wd, change.name) in self._login_screen:
+                    yield Event(Topic.LOGIN_SCREEN)
+                if topic := self._topic(change.wd, change.name):
+                    yield Event(topic)
 
     def _topic(self, folder: int, name: str) -> Topic | None:
         for where, prefix, topic in self._topics:

@@ -28,9 +28,18 @@ BOOT_STATE = "/run/dlhealth/boot.json"
 WAITING = "/var/lib/dlhealth/txn/active"
 """Is there while a repair waits for a restart (`Store.active`, whose module is no small one)."""
 
-_SETTLE = {Topic.PACKAGES: 2.0, Topic.KERNELS: 2.0, Topic.FILES: 0.5, Topic.LOGGED_IN: SHORT + 1.0}
-"""Seconds after which an event is looked at: a package is a hundred changes of files, and who has logged in is out of a
-login loop when he stays."""
+_SETTLE = {
+    Topic.PACKAGES: 2.0,
+    Topic.KERNELS: 2.0,
+    Topic.FILES: 0.5,
+    Topic.LOGGED_IN: SHORT + 1.0,
+    Topic.LOGIN_SCREEN: 60.0,
+}
+"""Seconds after which an event is looked at: a package is a hundred changes of files, who has logged in is out of a login
+loop when he stays, and who switches display managers types several commands, which the next start alone waits for."""
+_LAST_COUNTS = {Topic.LOGGED_IN, Topic.LOGIN_SCREEN}
+"""Of several such events that moment is after the last: of several logins it is that one which may stay, and nobody's
+switch is undone halfway."""
 _SHARE = 4.0
 """After a look, none of the same topic for so many times as long as it took: a fifth of one processor at most."""
 _LONGEST_PAUSE = 30.0
@@ -145,8 +154,7 @@ class Watcher:
             self._say(entry)
         earliest, _ = self._pause.get(event.topic, (0.0, 0.0))
         moment = max(now + _SETTLE.get(event.topic, 0.0), earliest)
-        # Of several logins, it is the last one that may stay.
-        first_or_last = max if event.topic is Topic.LOGGED_IN else min
+        first_or_last = max if event.topic in _LAST_COUNTS else min
         self._due[event.topic] = first_or_last(moment, self._due.get(event.topic, moment))
 
     # Looking.

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlhealth.engine.diagnose import select
 from dlhealth.engine.load import known_names
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Layer
@@ -224,6 +225,11 @@ def test_every_topic_says_what_is_looked_at_by_names_that_exist(rules: tuple[Rul
     assert {n for looked in LOOK_AT.values() for n in looked} <= names
     # A layer without a rule would be refused by `select`.
     assert {n for looked in LOOK_AT.values() for n in looked} <= set(known_names(rules))
+
+
+def test_a_change_of_the_login_screen_has_its_rule_looked_at(rules: tuple[Rule, ...]) -> None:
+    looked = select(rules, LOOK_AT[Topic.LOGIN_SCREEN])
+    assert "display-manager-not-started" in {r.id for r in looked}
 
 
 def test_an_event_that_names_a_rule_has_it_looked_at(rules: tuple[Rule, ...]) -> None:

@@ -3,7 +3,9 @@
 import os
 import resource
 import select
+import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from dlhealth.service.events import Event, Topic
 from dlhealth.service.sources import SHORT, TRIES, WINDOW, Devices, Files, KernelLog, Sessions, Source
 
 O_DIRECT = os.O_DIRECT
+SYSTEMCTL = shutil.which("systemctl") or ""
 XID = b"4,%d,1,-;NVRM: Xid (PCI:0000:%02x:00): 79, pid=1, GPU has fallen off the bus.\n"
 
 
@@ -142,7 +145,10 @@ def test_devices_listens_to_the_kernel_and_to_nobody_else() -> None:
 
 # Files.
 
-FOLDERS = ("run/systemd/sessions", "var/lib/dpkg", "boot", "lib/modules", "etc", "dev", "home/alice")
+FOLDERS = (
+    *("run/systemd/sessions", "var/lib/dpkg", "boot", "lib/modules", "etc/systemd/system", "etc/X11", "dev"),
+    "home/alice",
+)
 
 
 @pytest.fixture
@@ -207,6 +213,78 @@ def test_modules_of_a_kernel_come_and_go(root: Path, files: Files) -> None:
     assert topics(files) == {Topic.KERNELS}
     folder.rmdir()
     assert topics(files) == {Topic.KERNELS}
+
+
+@pytest.mark.parametrize("name", ["display-manager.service", "default.target", "gdm3.service", "lightdm.service"])
+def test_who_starts_the_login_screen_is_decided_without_a_package(root: Path, files: Files, name: str) -> None:
+    unit = root / "etc/systemd/system" / name
+    unit.symlink_to("/dev/null")
+    assert topics(files) == {Topic.LOGIN_SCREEN}
+    unit.with_name(f".#{name}0123").symlink_to("/lib/systemd/system/lightdm.service")
+    assert topics(files) == set()
+    unit.with_name(f".#{name}0123").rename(unit)
+    assert topics(files) == {Topic.LOGIN_SCREEN}
+    unit.rename(unit.with_name(f"{name}.bak"))
+    assert topics(files) == {Topic.LOGIN_SCREEN}
+    unit.write_text("[Service]\n")
+    assert topics(files) == {Topic.LOGIN_SCREEN}
+    unit.unlink()
+    assert topics(files) == {Topic.LOGIN_SCREEN}
+
+
+def test_debians_file_names_another_display_manager(root: Path, files: Files) -> None:
+    named = root / "etc/X11/default-display-manager"
+    named.write_text("/usr/sbin/gdm3\n")
+    assert topics(files) == {Topic.LOGIN_SCREEN}
+    replace(named, "/usr/sbin/lightdm\n")
+    assert topics(files) == {Topic.LOGIN_SCREEN}
+    named.read_text()
+    assert not readable(files)  # or each look would be the reason for the next
+
+
+def test_a_finding_about_the_login_screen_is_looked_at_as_others_are_and_the_screen_stays_watched(
+    root: Path, files: Files
+) -> None:
+    alias = root / "etc/systemd/system/display-manager.service"
+    files.watch(["/etc/systemd/system/display-manager.service"])
+    alias.symlink_to("/dev/null")
+    assert topics(files) == {Topic.LOGIN_SCREEN, Topic.FILES}
+    files.watch([])
+    alias.unlink()
+    (root / "etc/X11/default-display-manager").write_text("/usr/sbin/lightdm\n")
+    assert [e.topic for e in events(files)] == [Topic.LOGIN_SCREEN] * 3  # gone; made, and written
+
+
+@pytest.mark.real_programs
+@pytest.mark.skipif(not SYSTEMCTL, reason="there is no systemctl")
+def test_what_systemctl_does_to_the_login_screen(root: Path, files: Files) -> None:
+    units = root / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    for name in ("multi-user.target", "graphical.target"):
+        (units / name).write_text("[Unit]\nAllowIsolate=yes\n")
+    for name in ("lightdm", "gdm3"):
+        (units / f"{name}.service").write_text("[Install]\nAlias=display-manager.service\n")
+    (units / "other.service").write_text("[Install]\nWantedBy=multi-user.target\n")
+    told = {}
+    for words in (
+        *("enable lightdm", "disable lightdm", "mask gdm3", "unmask gdm3", "mask display-manager"),
+        *("set-default multi-user.target", "set-default graphical.target"),
+        *("enable other", "disable other", "mask other", "unmask other"),
+    ):
+        subprocess.run([SYSTEMCTL, f"--root={root}", *words.split()], check=True, capture_output=True)
+        told[words] = topics(files)
+    assert told == {words: set() if "other" in words else {Topic.LOGIN_SCREEN} for words in told}
+
+
+def test_other_units_are_silent(root: Path, files: Files) -> None:
+    folder = root / "etc/systemd/system"
+    for name in ("ssh.service", "lightdm.service.d", "multi-user.target.wants", "default.target.wants", "xdm"):
+        (folder / name).mkdir()
+        (folder / name).rmdir()
+        (folder / name).symlink_to("/dev/null")
+        (folder / name).unlink()
+    (root / "etc/X11/xorg.conf").write_text("")
+    assert events(files) == []
 
 
 def test_what_does_not_matter_is_silent(root: Path, files: Files) -> None:

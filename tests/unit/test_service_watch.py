@@ -114,7 +114,7 @@ class Inbox:
 class Service:
     def __init__(self, base: Path) -> None:
         self.base, self.root, self.state = base, base / "root", base / "state"
-        for folder in ("run/systemd/sessions", "var/lib/dpkg", "boot", "lib/modules", "etc"):
+        for folder in ("run/systemd/sessions", "var/lib/dpkg", "boot", "lib/modules", "etc/systemd/system"):
             (self.root / folder).mkdir(parents=True)
         self.state.mkdir()
         self.journal, self.manager = Inbox(base / "journal"), Inbox(base / "notify")
@@ -767,6 +767,26 @@ def test_without_a_repairer_it_watches_all_the_same(service: Service) -> None:
     service.finds()
     service.packages()
     wait_for(lambda: len(service.journal.of(Kind.GONE)) == 2)
+
+
+def test_a_login_screen_that_is_disabled_is_looked_at_as_logins_are(service: Service) -> None:
+    alias = service.root / "etc/systemd/system/display-manager.service"
+    alias.symlink_to("/lib/systemd/system/lightdm.service")
+    service.start()
+    service.looked(1)
+    (alias.parent / "ssh.service").symlink_to("/dev/null")
+    alias.unlink()
+    service.looked(2)
+    assert service.looks == ["", " ".join(LOOK_AT[Topic.LOGIN_SCREEN])]
+
+
+def test_a_switch_of_display_managers_is_looked_at_when_it_is_complete(tmp_path: Path) -> None:
+    watcher = watch.Watcher([], Files(str(tmp_path)), str(tmp_path), lambda entry: True, Manager())
+    moments = []
+    for _ in range(2):
+        watcher._happened(Event(Topic.LOGIN_SCREEN))
+        moments.append(watcher._due[Topic.LOGIN_SCREEN])
+    assert time.monotonic() + 10 < moments[0] < moments[1]
 
 
 def test_of_several_logins_the_last_one_is_looked_at_when_it_may_have_lasted(tmp_path: Path) -> None:
