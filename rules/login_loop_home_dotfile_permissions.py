@@ -156,6 +156,10 @@ class LoginLoopHomeDotfilePermissions(Rule):
             unknown=True,
         )
         yield Scenario(
+            "a link that is root's to a folder of the user",
+            debian().folder(f"{home}/dotfiles/config", 0o700, 1000).link(f"{home}/.config", "dotfiles/config"),
+        )
+        yield Scenario(
             "a link to a folder of root",
             debian().folder("/data/cache").link(f"{home}/.cache", "/data/cache"),
             unknown=True,

@@ -25,7 +25,7 @@ from dlhealth.actions import (
     action_to_json,
     step_of,
 )
-from dlhealth.actions.base import KEPT, CommandFailed, FileStep, Target, module_tree
+from dlhealth.actions.base import KEPT, CommandFailed, FileAction, FileStep, Target, module_tree
 from dlhealth.actions.python import replace_torch
 from dlhealth.host.change import NotChangeable, State
 from dlhealth.model import Action, Plan
@@ -331,6 +331,43 @@ class TestFiles:
         step.apply(root.target, step.observe(root.target))
         status = file.stat()
         assert (file.read_text(), status.st_uid, status.st_gid, status.st_mode & 0o777) == ("b\nc\n", 7, 8, 0o600)
+
+    @pytest.mark.parametrize("leads_to", ["dotfiles/bashrc", "dotfiles", "/etc/shadow", "nowhere"])
+    def test_a_link_changes_hands_and_what_it_leads_to_does_not(self, root: StandInRoot, leads_to: str) -> None:
+        home = root.file("/home/alice/dotfiles/bashrc").parents[1]
+        secret = root.file("/etc/shadow")
+        os.chown(home, 1000, 1000)
+        others = (secret, home / "dotfiles", home / "dotfiles/bashrc")
+        link = home / ".bashrc"
+        link.symlink_to(leads_to)
+        step = FileStep(ChangeOwner("/home/alice/.bashrc", "1000", "1000"))
+        untouched = [p.lstat() for p in others]
+        before = step.observe(root.target)
+
+        step.apply(root.target, before)
+        assert (os.readlink(link), link.lstat().st_uid, link.lstat().st_gid) == (leads_to, 1000, 1000)
+        assert step.observe(root.target) == step.after(root.target, before)
+        step.revert(root.target, before)
+        assert (os.readlink(link), link.lstat().st_uid, link.lstat().st_gid) == (leads_to, 0, 0)
+        assert step.observe(root.target) == before
+        assert sorted(p.name for p in home.iterdir()) == [".bashrc", "dotfiles"]
+        assert [p.lstat() for p in others] == untouched
+
+    @pytest.mark.parametrize(
+        "action", [ChangeOwner("/home/alice/.local/share", "1", "1"), ChangeMode("/home/alice/.local/share", 0o777)]
+    )
+    def test_nothing_changes_behind_a_link_in_a_home(self, root: StandInRoot, action: FileAction) -> None:
+        """Also where the link is root's: who owns the folder may have moved it there."""
+        home = root.file("/home/alice/.bashrc").parent
+        share = root.file("/srv/share/file").parent
+        os.chown(home, 1000, 1000)
+        (home / ".local").symlink_to("/srv")
+        untouched = share.lstat()
+        with pytest.raises(NotChangeable, match=r"^/home/alice/\.local is a link that a user may have made$"):
+            FileStep(action).observe(root.target)
+        with pytest.raises(NotChangeable, match=r"^/home/alice/\.local is a link that a user may have made$"):
+            FileStep(action).revert(root.target, State("dir", b"", 0o777, 1, 1).to_json())
+        assert share.lstat() == untouched
 
     def test_what_changed_is_not_moved_aside(self, root: StandInRoot) -> None:
         file = root.file("/etc/one", "a")
