@@ -1,5 +1,6 @@
 """A repair without a person at the terminal: proposed for one finding, judged by the policy, carried out, told."""
 
+import os
 import time
 from collections.abc import Callable, Collection
 from functools import cache
@@ -24,6 +25,8 @@ from dlhealth.txn.execute import Ended, recover
 from dlhealth.txn.store import Store, read_json
 
 ROOT = "/"
+STOPPED = "/run/dlhealth/stopped"
+"""Has the fingerprint of each finding that was said to be left to a person."""
 _DAY = 86400
 _KINDS = {"applied": Kind.REPAIRED, "awaiting-reboot": Kind.AWAITING_REBOOT}
 
@@ -145,9 +148,14 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
 
 
 def stop(proposal: Proposal, tell: Callable[[bytes], object]) -> None:
-    """Say that what was repaired and broke again is left to a person: it would go on for ever."""
-    title = proposal.repair.chosen[0].finding.title
-    text = f"Not repaired again: {title} ({proposal.decision.reason})"
+    """Say that what was repaired and broke again is left to a person: it would go on for ever. Once since the machine was
+    started, though the check at boot and then the watcher come to it."""
+    finding = proposal.repair.chosen[0].finding
+    try:
+        os.makedirs(f"{STOPPED}/{finding.fingerprint}")
+    except FileExistsError:
+        return
+    text = f"Not repaired again: {finding.title} ({proposal.decision.reason})"
     tell(alert(Kind.NOT_REPAIRED, text, severity="warning", **_about(proposal)))
 
 

@@ -224,6 +224,7 @@ class Machine:
         monkeypatch.setattr(boot, "BOOT_STATE", str(base / "boot.json"))
         monkeypatch.setattr(unattended, "live_host", lambda: RootHost(str(self.root)))
         monkeypatch.setattr(unattended, "load_rules", lambda: Loaded((self.rule,), ()))
+        monkeypatch.setattr(unattended, "STOPPED", str(base / "stopped"))
         monkeypatch.setattr(repair, "WATCHER", "nobody")
         # polkit: notes what it was asked, and whether the store was locked meanwhile.
         self.polkit = base / "polkit"
@@ -431,6 +432,9 @@ def test_what_a_person_took_back_is_not_done_again_unattended(machine: Machine) 
     assert not again["allowed"]
     assert "repaired 1 times before" in again["reason"]
     assert machine.told() == ["NOT_REPAIRED"]
+    boot.boot_check()
+    machine.ask_as(WATCHER, "preview")
+    assert "NOT_REPAIRED" not in machine.told(), "once is enough"
     assert machine.ask("preview")["allowed"], "but a person may"
     assert machine.told() == []
     machine.one.write_text("bad in another way\n")
