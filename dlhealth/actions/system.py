@@ -203,8 +203,14 @@ class UpdateInitramfs(NamedTuple):
         target.command("update-initramfs", "-u", "-k", self.kernel, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
+        from dlhealth.host.change import ABSENT
+
         for name in before:
             target.put_back(f"/boot/{name}")
+        # What update-initramfs has beside an image while it writes a new one, and leaves there when the power goes.
+        beside = {f"{name}{suffix}" for name in before for suffix in (".new", ".dpkg-bak")}
+        for name in beside.intersection(target.names("/boot")).difference(before):
+            target.put(f"/boot/{name}", ABSENT)
 
 
 class RefreshLoaderCache(NamedTuple):

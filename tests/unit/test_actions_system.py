@@ -241,6 +241,21 @@ class TestInitramfs:
         action.revert(root.target, before)
         assert self.contents(root) == was
 
+    def test_nothing_is_left_of_one_that_a_power_cut_broke_off(self, root: StandInRoot) -> None:
+        root.program(
+            "update-initramfs",
+            'cd "$IN_ROOT/boot"; ln initrd.img-6.1 initrd.img-6.1.dpkg-bak; echo n > initrd.img-6.1.new; kill -9 $$',
+        )
+        root.file("/boot/initrd.img-6.12.new", "of an earlier one")
+        was = self.contents(root)
+        action = UpdateInitramfs("all")
+        before = action.observe(root.target)
+        with pytest.raises(CommandFailed):
+            action.apply(root.target, before)
+        assert len(self.contents(root)) == len(was) + 2
+        action.revert(root.target, before)
+        assert self.contents(root) == was
+
 
 def test_the_loaders_cache_comes_back_byte_for_byte(root: StandInRoot) -> None:
     cache = root.file("/etc/ld.so.cache", "old")
