@@ -1,4 +1,4 @@
-"""One machine for each module of lab tests, unless a test asks for its own; and the table of what was repaired."""
+"""Fresh machines for the tests of the lab; and the tables of what was repaired, and what became of a power cut."""
 
 import os
 import shutil
@@ -13,37 +13,43 @@ Fresh = Callable[[str], LabMachine]
 
 
 class Table:
-    """What became of each fault: printed at the end of the run."""
+    """What became of each case: printed at the end of the run."""
 
-    COLUMNS = ("found", "root", "repaired", "undone", "seconds")
-
-    def __init__(self) -> None:
+    def __init__(self, case: str, *columns: str) -> None:
+        self._columns = (case, *columns)
         self.rows: dict[str, dict[str, object]] = {}
 
-    def row(self, fault: str, **values: object) -> None:
-        self.rows.setdefault(fault, {}).update(values)
+    def row(self, case: str, **values: object) -> None:
+        self.rows.setdefault(case, {}).update(values)
 
     def lines(self) -> Iterator[str]:
-        yield f"| fault | {' | '.join(self.COLUMNS)} |"
-        yield f"|---|{'---|' * len(self.COLUMNS)}"
-        for fault, values in self.rows.items():
-            shown = [{True: "yes", False: "no"}.get(v, str(v)) for v in (values.get(c, "-") for c in self.COLUMNS)]  # type: ignore[call-overload]
-            yield f"| {fault.replace('_', ' ')} | {' | '.join(shown)} |"
+        yield f"| {' | '.join(self._columns)} |"
+        yield f"|{'---|' * len(self._columns)}"
+        for case, values in self.rows.items():
+            shown = [{True: "yes", False: "no"}.get(v, str(v)) for v in (values.get(c, "-") for c in self._columns[1:])]  # type: ignore[call-overload]
+            yield f"| {case.replace('_', ' ')} | {' | '.join(shown)} |"
 
 
-TABLE = Table()
+REPAIRS = Table("fault", "found", "root", "repaired", "undone", "seconds")
+POWER_CUTS = Table("moment", "outcome", "state", "seconds")
 
 
 @pytest.fixture
 def table() -> Table:
-    return TABLE
+    return REPAIRS
+
+
+@pytest.fixture
+def power_cuts() -> Table:
+    return POWER_CUTS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TABLE.rows:
-        terminalreporter.section("repairs in the lab")
-        for line in TABLE.lines():
-            terminalreporter.write_line(line)
+    for title, table in (("repairs in the lab", REPAIRS), ("power cuts", POWER_CUTS)):
+        if table.rows:
+            terminalreporter.section(title)
+            for line in table.lines():
+                terminalreporter.write_line(line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
