@@ -4,21 +4,14 @@ Debian keeps beside it."""
 import posixpath
 import re
 
+from dlhealth.data.login_screen import ALIAS, ETC, MANAGERS, NAMED
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.boot import next_boot
 
-ETC = "/etc/systemd/system"
-ALIAS = f"{ETC}/display-manager.service"
-NAMED = "/etc/X11/default-display-manager"
-"""Debian's answer to which display manager is wanted (debconf: shared/default-x-display-manager)."""
 FOLDERS = (ETC, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 """Where units lie, the first counts (systemd.unit(5))."""
-MANAGERS = (
-    "lightdm", "gdm3", "gdm", "sddm", "lxdm", "xdm", "slim", "nodm", "wdm", "greetd", "ly", "cosmic-greeter",
-    "plasmalogin", "emptty",
-)  # fmt: skip
 
 _START = regex(r"^\s*ExecStart\s*=\s*[-@:+!]*(\S+)", re.MULTILINE)
 # Ubuntu's lightdm and Debian's sddm end at once where the file names another one.

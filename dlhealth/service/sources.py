@@ -10,8 +10,8 @@ from typing import Protocol
 
 from inotify_simple import INotify, flags
 
+from dlhealth.data.login_screen import ALIAS, ETC, MANAGERS, NAMED
 from dlhealth.lean import NamedTuple
-from dlhealth.probes import greeter
 from dlhealth.service.events import Event, Topic, of_kernel, of_uevent
 
 KERNEL_LOG = "/dev/kmsg"
@@ -27,10 +27,10 @@ _FILES = 256
 _LOGIN_SCREEN = {
     posixpath.split(path)
     for path in (
-        greeter.ALIAS,
-        greeter.NAMED,
-        f"{greeter.ETC}/default.target",
-        *(f"{greeter.ETC}/{manager}.service" for manager in greeter.MANAGERS),
+        ALIAS,
+        NAMED,
+        f"{ETC}/default.target",
+        *(f"{ETC}/{manager}.service" for manager in MANAGERS),
     )
 }
 """Folders and names of what decides about the next login screen. Other units come and go beside them all the time."""
