@@ -45,6 +45,7 @@ def roots(report: dict[str, Any]) -> set[str]:
     return {f["id"] for f in report["findings"] if not f["caused_by"] and f["severity"] != "note"}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["plain", "nvidia"])
 def test_a_healthy_machine_from_outside(kind: str, fresh: Fresh) -> None:
     status, report = doctor(fresh(kind).root)
@@ -52,6 +53,7 @@ def test_a_healthy_machine_from_outside(kind: str, fresh: Fresh) -> None:
     assert not report["checks"]["failed"]
 
 
+@pytest.mark.ci
 def test_a_healthy_machine_from_inside(fresh: Fresh) -> None:
     lab = fresh("nvidia")
     command = lab.install_dlhealth()
@@ -66,6 +68,7 @@ def test_a_healthy_machine_from_inside(fresh: Fresh) -> None:
     assert status == 0, outside["findings"]
 
 
+@pytest.mark.ci
 def test_a_bundle_gives_the_same_findings_elsewhere(fresh: Fresh, tmp_path: Any) -> None:
     lab = fresh("nvidia")
     command = lab.install_dlhealth()
@@ -128,6 +131,7 @@ def test_headers_explain_the_missing_module(fresh: Fresh) -> None:
     assert missing["remedy"] is None
 
 
+@pytest.mark.ci
 def test_nothing_of_the_root_is_written(fresh: Fresh) -> None:
     lab = fresh("nvidia")
     an_interrupted_upgrade(lab)

@@ -251,6 +251,7 @@ LOOPS = (
 )
 
 
+@pytest.mark.ci
 def test_what_the_policy_allows_is_repaired_by_itself(lab: LabMachine) -> None:
     """With no settings at all. Nobody does anything: she gets in again as soon as the third session has died."""
     since = breaks_while_she_is_in(lab, sudo_startx)

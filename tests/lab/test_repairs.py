@@ -90,7 +90,11 @@ PACKAGES = [
 ]
 
 
-@pytest.mark.parametrize(("broken", "expected"), FILES + PACKAGES, ids=lambda v: getattr(v, "__name__", None))
+# A change of files takes seconds, one of packages minutes.
+_CASES = [pytest.param(*case, marks=pytest.mark.ci) for case in FILES] + [pytest.param(*case) for case in PACKAGES]
+
+
+@pytest.mark.parametrize(("broken", "expected"), _CASES, ids=lambda v: getattr(v, "__name__", None))
 def test_repair_from_outside(broken: faults.Break, expected: str, fresh: Fresh, table: Table) -> None:
     lab = fresh("nvidia")
     broken(lab)

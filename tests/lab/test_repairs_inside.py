@@ -8,7 +8,7 @@ from tests.lab import faults
 from tests.lab.conftest import Fresh
 from tests.lab.lab import LabMachine
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.ci]
 
 
 def path_in(lab: LabMachine, shell: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab.lab import LabMachine
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.ci]
 
 SOURCE = Path(__file__).parent / "nvml/stand_in.c"
 LIBRARY = "usr/lib/x86_64-linux-gnu/nvidia/current/libnvidia-ml.so.535.261.03"

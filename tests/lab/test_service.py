@@ -63,12 +63,14 @@ def mode_of_tmp(lab: LabMachine) -> str:
     return lab.run("stat", "-c", "%a", "/tmp").stdout.strip()
 
 
+@pytest.mark.ci
 def test_a_healthy_machine_is_silent(lab: LabMachine) -> None:
     assert lab.run(COMMAND, "status").stdout.splitlines()[-1] == "Nothing is open."
     assert alerts(lab, APPEARED) == []
     assert lab.run("systemctl", "--failed", "--no-legend").stdout.count("dlhealth") == 0
 
 
+@pytest.mark.ci
 def test_a_line_of_the_kernel_is_told_at_once_and_once(lab: LabMachine) -> None:
     line = "NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off the bus."
     for _ in range(5):
@@ -82,6 +84,7 @@ def test_a_line_of_the_kernel_is_told_at_once_and_once(lab: LabMachine) -> None:
     assert "dlhealth explain xid-79-fallen-off-bus" in explained
 
 
+@pytest.mark.ci
 def test_what_the_policy_allows_is_repaired_and_can_be_undone(lab: LabMachine) -> None:
     break_tmp(lab)
     lab.run(COMMAND, "doctor", check=False)
@@ -124,6 +127,7 @@ def test_a_setting_that_can_not_be_meant_is_told_and_nothing_repaired(lab: LabMa
     lab.run("chmod", "1777", "/tmp")
 
 
+@pytest.mark.ci
 def test_nobody_gets_more_than_he_may(lab: LabMachine) -> None:
     lab.run("sh", "-c", f"printf '[repair]\\nmax_risk = \"none\"\\n' > {CONFIG}")
     break_tmp(lab)
@@ -238,6 +242,7 @@ def test_the_look_in_its_sandbox_sees_what_root_sees(lab: LabMachine) -> None:
     lab.run("sh", "-c", "sed -i '$d' /home/alice/.bashrc; rm -r /etc/dlhealth")
 
 
+@pytest.mark.ci
 def test_an_upgrade_over_the_running_service_and_its_removal(lab: LabMachine) -> None:
     before = lab.run("systemctl", "show", "-P", "MainPID", "dlhealth").stdout.strip()
     lab.run(COMMAND, "service", "install")
