@@ -55,6 +55,10 @@ def ask(lab: LabMachine, user: str, **fields: object) -> dict[str, Any]:
     return answer
 
 
+def repair_nothing(lab: LabMachine) -> None:
+    lab.run("sh", "-c", f"mkdir -p /etc/dlhealth && printf '[repair]\\nmax_risk = \"none\"\\n' > {CONFIG}")
+
+
 def break_tmp(lab: LabMachine) -> None:
     lab.run("chmod", "755", "/tmp")
 
@@ -101,7 +105,7 @@ def test_what_the_policy_allows_is_repaired_and_can_be_undone(lab: LabMachine) -
 
 
 def test_a_policy_of_none_only_tells(lab: LabMachine) -> None:
-    lab.run("sh", "-c", f"mkdir -p /etc/dlhealth; printf '[repair]\\nmax_risk = \"none\"\\n' > {CONFIG}")
+    repair_nothing(lab)
     before = len(alerts(lab, REPAIRED))
     break_tmp(lab)
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
@@ -129,7 +133,7 @@ def test_a_setting_that_can_not_be_meant_is_told_and_nothing_repaired(lab: LabMa
 
 @pytest.mark.ci
 def test_nobody_gets_more_than_he_may(lab: LabMachine) -> None:
-    lab.run("sh", "-c", f"printf '[repair]\\nmax_risk = \"none\"\\n' > {CONFIG}")
+    repair_nothing(lab)
     break_tmp(lab)
     finding = "login-loop-tmp-permissions"
     shown = within(10, lambda: (found := ask(lab, "dlhealth", finding=finding))["ok"] and found)
@@ -228,7 +232,7 @@ def test_the_look_in_its_sandbox_sees_what_root_sees(lab: LabMachine) -> None:
         "-c",
         "echo 'export PATH=/usr/local/cuda/bin' >> /home/alice/.bashrc; rm -f /etc/modprobe.d/nvidia-blacklists-nouveau.conf.x",
     )
-    lab.run("sh", "-c", f"mkdir -p /etc/dlhealth; printf '[repair]\\nmax_risk = \"none\"\\n' > {CONFIG}")
+    repair_nothing(lab)
     lab.run("systemctl", "restart", "dlhealth.service")
     time.sleep(5)
     told = {
