@@ -30,13 +30,13 @@ FILES = {
     "org.dlhealth.policy": "/usr/share/polkit-1/actions/org.dlhealth.policy",
     "dlhealth.hook": f"{PREFIX}.hook",
     "dlhealth.apt": "/etc/apt/apt.conf.d/90dlhealth",
-    "dlhealth.kernel": "/etc/kernel/postinst.d/zz-dlhealth",
+    "dlhealth.kernel": "/etc/kernel/postinst.d/zzz-dlhealth",
     "dlhealth.motd": "/etc/update-motd.d/95-dlhealth",
 }
 """Where each file of systemd/ goes."""
 _SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
 _ENABLED = ("dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.socket", "dlhealth.service")
-_LEFT = ("/run/dlhealth", "/run/dlhealth-repair.sock", "/run/issue.d/90-dlhealth.issue")
+_LEFT = ("/run/dlhealth", "/run/dlhealth-repair.sock", "/etc/issue.d/90-dlhealth.issue")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 

@@ -110,14 +110,14 @@ def test_a_policy_of_none_only_tells(lab: LabMachine) -> None:
     break_tmp(lab)
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
     within(20, lambda: "/tmp is" in lab.run(COMMAND, "status", check=False).stdout)
-    within(5, lambda: "sudo dlhealth fix" in lab.run("cat", "/run/issue.d/90-dlhealth.issue").stdout)
+    within(5, lambda: "sudo dlhealth fix" in lab.run("script", "-qc", "agetty --show-issue", "/dev/null").stdout)
     time.sleep(3)
     assert mode_of_tmp(lab) == "755"
     assert len(alerts(lab, REPAIRED)) == before
     lab.run(COMMAND, "fix", "--yes")
     assert mode_of_tmp(lab) == "1777"
     within(20, lambda: "Nothing is open." in lab.run(COMMAND, "status", check=False).stdout)
-    assert lab.run("cat", "/run/issue.d/90-dlhealth.issue").stdout == ""
+    assert lab.run("cat", "/etc/issue.d/90-dlhealth.issue").stdout == ""
 
 
 def test_a_setting_that_can_not_be_meant_is_told_and_nothing_repaired(lab: LabMachine) -> None:
