@@ -117,6 +117,7 @@ def _kept(chosen: Chosen) -> dict[str, Any]:
         "subject": finding.subject,
         "title": finding.title,
         "severity": finding.severity.value,
+        "layer": finding.layer.value,
         "fingerprint": finding.fingerprint,
         "summary": chosen.plan.summary,
         "reboot": chosen.plan.reboot,

@@ -5,9 +5,9 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from dlhealth.host.journal import Kind, alert
 from dlhealth.lean import NamedTuple
 from dlhealth.service.events import Event
-from dlhealth.service.journal import Kind, alert
 
 Found = Mapping[str, str]
 """A finding as `check.told` gives it."""
@@ -69,9 +69,10 @@ def of_change(change: Change) -> list[bytes]:
                 f"{'At the next boot: ' if finding['boot'] else ''}{finding['title']}{because}",
                 id=finding["id"],
                 subject=finding["subject"],
-                severity="note" if cause else finding["severity"],
+                severity=finding["severity"],
                 layer=finding["layer"],
                 caused_by=cause,
+                quiet=bool(cause),
             )
         )
     for finding in change.gone:
@@ -81,7 +82,9 @@ def of_change(change: Change) -> list[bytes]:
                 f"No longer so: {finding['title']}",
                 id=finding["id"],
                 subject=finding["subject"],
+                severity=finding["severity"],
                 layer=finding["layer"],
+                quiet=True,
             )
         )
     return entries
@@ -91,11 +94,11 @@ class Repeats:
     """Tells the first of many equal events, and how many were left out when it tells it again."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+        self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def entry(self, event: Event, now: float) -> bytes | None:
         """The entry for an event, None where it was told a moment ago."""
-        key = (event.id, event.subject)
+        key = (event.id, event.subject, event.severity)
         since, left_out = self._told.get(key, (now - _REPEAT, 0))
         if now - since < _REPEAT:
             self._told[key] = (since, left_out + 1)
@@ -108,7 +111,12 @@ class Repeats:
         self._told[key] = (now, 0)
         more = f" ({left_out} more since it was last told)" if left_out else ""
         return alert(
-            Kind.DRIVER_EVENT, event.text + more, id=event.id, subject=event.subject, severity="error", layer="hardware"
+            Kind.DRIVER_EVENT,
+            event.text + more,
+            id=event.id,
+            subject=event.subject,
+            severity=event.severity,
+            layer=event.layer,
         )
 
 

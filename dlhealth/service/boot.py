@@ -8,13 +8,13 @@ from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.policy import Trigger, Verdict
+from dlhealth.host.journal import Kind, alert, send
 from dlhealth.host.root import live_host
 from dlhealth.model import Risk
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.packages import Packages
 from dlhealth.service.alerts import Known, of_change, save
 from dlhealth.service.check import policy_of, told
-from dlhealth.service.journal import Kind, alert, send
 from dlhealth.service.notify import Manager
 from dlhealth.service.unattended import ROOT, Seen, do, look, propose, settle, stop
 from dlhealth.service.watch import BOOT_STATE

@@ -3,6 +3,7 @@
 import re
 from enum import Enum
 
+from dlhealth.data.xids import XIDS
 from dlhealth.lean import NamedTuple, regex
 
 
@@ -43,6 +44,8 @@ class Event(NamedTuple):
     id: str = ""
     subject: str = "host"
     text: str = ""
+    severity: str = "error"
+    layer: str = ""
 
 
 # Texts of NVIDIA's kernel module, of the module loader (kernel/module/) and of nouveau. They stand at the start of a
@@ -62,6 +65,13 @@ _KERNEL: tuple[tuple[re.Pattern[str], Topic, str], ...] = (
     (regex(r"^nouveau [0-9a-f:.]+: (?:NVIDIA |(?:bus|fifo|gr): )"), Topic.DRIVER, ""),
     (regex(r"^nvidia: (?:loading|module verification)|^NVRM: loading"), Topic.DRIVER, ""),
 )  # fmt: skip
+_LAYER = {
+    "driver-library-version-mismatch-after-upgrade": "driver-libraries",
+    "gpu-driver-hung": "runtime",
+    "nvidia-module-not-loaded": "kernel-module",
+    "secure-boot-unsigned-module": "kernel-module",
+    "xid-79-fallen-off-bus": "hardware",
+}
 _WORTH_READING = (b"NVRM", b"nvidia", b"nouveau", b"module", b"nv_drm")
 
 
@@ -73,13 +83,12 @@ def of_kernel(record: bytes) -> Event | None:
     # Where one message has several lines, the kernel writes their ends as "\x0a".
     text = " ".join(rest.split(b"\n", 1)[0][:500].decode(errors="replace").replace("\\x0aNVRM:", " ").split())
     if xid := _XID.search(text):
-        return Event(
-            Topic.GPU, f"xid-{xid[2]}" if xid[2] != "79" else "xid-79-fallen-off-bus", f"gpu:{address(xid[1])}", text
-        )
+        id, severity, layer = XIDS.get(xid[2], (f"xid-{xid[2]}", "error", "hardware"))
+        return Event(Topic.GPU, id, f"gpu:{address(xid[1])}", text, severity, layer)
     for pattern, topic, id in _KERNEL:
         if pattern.search(text):
             gpu = _GPU.search(text) if topic is Topic.GPU else None
-            return Event(topic, id, f"gpu:{address(gpu[1])}" if gpu else "host", text)
+            return Event(topic, id, f"gpu:{address(gpu[1])}" if gpu else "host", text, layer=_LAYER.get(id, ""))
     return None
 
 

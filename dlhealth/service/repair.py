@@ -17,12 +17,12 @@ from typing import Any
 from dlhealth.actions.base import Target
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.exec import run
+from dlhealth.host.journal import send
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Layer, Risk
 from dlhealth.probes import Unavailable
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.sessions import Sessions
-from dlhealth.service.journal import send
 from dlhealth.service.request import LINE_LIMIT, VERSION
 from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle, stop
 from dlhealth.txn.execute import undo
@@ -137,13 +137,15 @@ def _preview(store: Store, trigger: Trigger, asked: Asked) -> dict[str, Any]:
 
 def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str, Any]:
     _, proposal = _proposed(store, trigger, asked)
+    risk = proposal.repair.risk
     # Before the lock is taken: a person may take long to answer, or not be one at all.
-    _allow(peer, trigger, f"org.dlhealth.repair-{proposal.repair.risk.value}")
+    _allow(peer, trigger, f"org.dlhealth.repair-{risk.value}")
     with store.locked():
         seen, proposal = _proposed(store, trigger, asked)
         if not proposal.repair.chosen:
             raise Refused(proposal.decision.reason)
-        if asked.digest != proposal.repair.digest:
+        # Also what was allowed: who can change what is looked at might have shown polkit something milder.
+        if (asked.digest, risk) != (proposal.repair.digest, proposal.repair.risk):
             raise Refused("the machine has changed since the preview: ask for a new one")
         if not _may(proposal, trigger):
             raise Refused(proposal.decision.reason)

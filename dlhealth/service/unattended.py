@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from functools import cache
+from typing import TypedDict
 
 from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import Limits, Repair, choose
@@ -15,12 +16,13 @@ from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.engine.rule import Rule
 from dlhealth.host.change import NotChangeable
 from dlhealth.host.exec import run
+from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
 from dlhealth.lean import NamedTuple
 from dlhealth.model import TIME_FORMAT, Diagnosis, Risk
 from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
-from dlhealth.service.journal import Kind, alert
+from dlhealth.txn.alert import of_ended
 from dlhealth.txn.execute import Ended, recover
 from dlhealth.txn.store import Store, read_json
 
@@ -38,6 +40,12 @@ class Seen(NamedTuple):
     rules: dict[str, Rule]
     facts: Facts
     policy: Policy
+
+
+class _About(TypedDict):
+    id: str
+    subject: str
+    layer: str
 
 
 class Proposal(NamedTuple):
@@ -108,16 +116,7 @@ def settle(store: Store, tell: Callable[[bytes], object], sure: Callable[[Seen],
     )
     if ended is None:
         return None
-    what = {"applied": "holds after the restart", "rolled-back": "did not hold and was taken back"}
-    said = f": {'; '.join(ended.said)}" if ended.said else ""
-    tell(
-        alert(
-            Kind.REPAIRED if ended.outcome == "applied" else Kind.RECOVERED,
-            f"The repair {ended.record.name} {what.get(ended.outcome, ended.outcome)}{said}",
-            severity="note" if ended.outcome == "applied" else "warning",
-            transaction=ended.record.name,
-        )
-    )
+    tell(of_ended(ended))
     return ended
 
 
@@ -159,6 +158,6 @@ def stop(proposal: Proposal, tell: Callable[[bytes], object]) -> None:
     tell(alert(Kind.NOT_REPAIRED, text, severity="warning", **_about(proposal)))
 
 
-def _about(proposal: Proposal) -> dict[str, str]:
+def _about(proposal: Proposal) -> _About:
     finding = proposal.repair.chosen[0].finding
     return {"id": finding.id, "subject": finding.subject, "layer": finding.layer.value}

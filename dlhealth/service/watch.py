@@ -14,10 +14,10 @@ from contextlib import suppress
 from typing import Any
 
 from dlhealth.host.exec import Started, start
+from dlhealth.host.journal import Kind, alert, send
 from dlhealth.lean import NamedTuple
 from dlhealth.service.alerts import Known, Repeats, load, of_change, save, sign, understood
 from dlhealth.service.events import LOOK_AT, Event, Topic
-from dlhealth.service.journal import Kind, alert, send
 from dlhealth.service.notify import Manager
 from dlhealth.service.request import Request, ask
 from dlhealth.service.sources import SHORT, Devices, Files, KernelLog, Source

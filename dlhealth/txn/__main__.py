@@ -17,7 +17,9 @@ _UNREADABLE = (
 def main(arguments: list[str]) -> int:
     """The exit status: 0 done, 1 something was left as others changed it, 2 wrong usage."""
     from dlhealth.actions.base import Target
+    from dlhealth.host.journal import send
     from dlhealth.host.path import told
+    from dlhealth.txn.alert import of_ended
     from dlhealth.txn.execute import Ended, recover, undo
     from dlhealth.txn.store import Busy, Store
 
@@ -56,6 +58,8 @@ def main(arguments: list[str]) -> int:
     if ended is None:
         print("dlhealth: there is nothing to do")
         return 0
+    if verb == "recover" and store.root == "/":
+        send(of_ended(ended))
     print(f"dlhealth: transaction {ended.record.name}: {ended.outcome}")
     for line in ended.said:
         print(f"  {line}")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dlhealth.service import journal, request
+from dlhealth.host import journal
+from dlhealth.service import request
 from dlhealth.service.install import _ENABLED, _SCRIPTS, FILES, PREFIX
 from dlhealth.service.repair import WATCHER
 from dlhealth.service.watch import FOLDER

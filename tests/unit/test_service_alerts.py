@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dlhealth.host.journal import LIMIT, Kind, alert, encode, send
 from dlhealth.service.alerts import Change, Found, Known, Repeats, load, of_change, save, sign, understood
-from dlhealth.service.events import Event, Topic
-from dlhealth.service.journal import LIMIT, Kind, alert, encode, send
+from dlhealth.service.events import Event, Topic, of_kernel
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
@@ -148,9 +148,11 @@ def test_the_entries_of_a_change() -> None:
         "DLHEALTH_LAYER": "login",
     }
     assert (two["PRIORITY"], two["DLHEALTH_CAUSED_BY"], two["MESSAGE"]) == ("6", "a c", "b is wrong (because of a)")
+    assert two["DLHEALTH_SEVERITY"] == "error", "a consequence is told softly, and is no less severe"
     assert (three["PRIORITY"], three["MESSAGE_ID"]) == ("4", Kind.NEXT_BOOT.value)
     assert three["MESSAGE"] == "At the next boot: c is wrong"
     assert (four["PRIORITY"], four["MESSAGE_ID"]) == ("6", Kind.GONE.value)
+    assert (four["DLHEALTH_SEVERITY"], four["DLHEALTH_LAYER"]) == ("error", "login"), "what it was when it appeared"
 
 
 def xid(number: int = 79, gpu: int = 1) -> Event:
@@ -172,6 +174,19 @@ def test_a_repeated_event_is_told_once_in_ten_minutes_with_how_many_more(start: 
     last = repeats.entry(xid(), start + 1300)
     assert last
     assert decoded(last)["MESSAGE"] == "NVRM: Xid 79"
+
+
+def test_an_event_that_is_worse_than_one_of_the_same_kind_before_is_told() -> None:
+    repeats = Repeats()
+    for number, severity, priority in ((63, "warning", "4"), (48, "error", "3")):
+        event = of_kernel(f"4,1,1,-;NVRM: Xid (PCI:0000:01:00): {number}, pid=1\n".encode())
+        assert event
+        entry = repeats.entry(event, 1.0)
+        assert entry
+        fields = decoded(entry)
+        assert fields["DLHEALTH_ID"] == "xid-ecc-48-63-64-92-94-95"
+        assert (fields["DLHEALTH_SEVERITY"], fields["PRIORITY"]) == (severity, priority)
+        assert fields["DLHEALTH_LAYER"] == "hardware"
 
 
 def test_a_flood_of_different_events_is_bounded_and_ends() -> None:
@@ -384,7 +399,7 @@ def test_every_kind_of_alert_is_explained_in_the_catalog() -> None:
     )
     assert sorted(id for id, _, _ in entries) == sorted(k.value for k in Kind)
     assert len(entries) == len(re.findall("^-- ", catalog, re.MULTILINE))
-    known = set(re.findall(r'"(DLHEALTH_\w+)"', (SYSTEMD.parent / "dlhealth/service/journal.py").read_text()))
+    known = set(re.findall(r'"(DLHEALTH_\w+)"', (SYSTEMD.parent / "dlhealth/host/journal.py").read_text()))
     assert set(re.findall(r"@(\w+)@", catalog)) <= known
     assert set(re.findall(r"\b(DLHEALTH_\w+)", catalog)) <= known
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlhealth.data.xids import XIDS
 from dlhealth.engine.diagnose import select
 from dlhealth.engine.load import known_names
 from dlhealth.engine.rule import Rule
@@ -61,16 +62,17 @@ def record(text: str, more: str = "") -> bytes:
         (
             "NVRM: Xid (PCI:0000:C1:00.1): 31, pid=4711, name=python3, Ch 00000008, intr 00000000. MMU Fault",
             Topic.GPU,
-            "xid-31",
+            "xid-application-errors-13-31-32-43-45-69",
             "gpu:0000:c1:00.1",
         ),
         (
             "NVRM: Xid (PCI:0000:01:00): 13, Graphics Exception: ESR 0x404490=0x80000001",
             Topic.GPU,
-            "xid-13",
+            "xid-application-errors-13-31-32-43-45-69",
             "gpu:0000:01:00.0",
         ),
-        ("NVRM: Xid (PCI:10000:01:00): 119, pid=1", Topic.GPU, "xid-119", "gpu:10000:01:00.0"),
+        ("NVRM: Xid (PCI:10000:01:00): 119, pid=1", Topic.GPU, "xid-119-120-gsp-timeout", "gpu:10000:01:00.0"),
+        ("NVRM: Xid (PCI:10000:01:00): 999, pid=1", Topic.GPU, "xid-999", "gpu:10000:01:00.0"),
         (
             "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)",
             Topic.GPU,
@@ -236,6 +238,24 @@ def test_an_event_that_names_a_rule_has_it_looked_at(rules: tuple[Rule, ...]) ->
     layers = {r.id: r.layer.value for r in rules}
     for _, topic, id in events._KERNEL:
         assert not id or LOOK_AT[topic] == () or {id, layers[id]} & set(LOOK_AT[topic]), id
+
+
+def test_an_event_has_the_layer_of_its_rule(rules: tuple[Rule, ...]) -> None:
+    layers = {r.id: r.layer.value for r in rules}
+    named = {id for _, _, id in events._KERNEL if id}
+    assert {id: layers[id] for id in named} == events._LAYER
+    assert {id: layer for id, _, layer in XIDS.values() if id in layers} == {"xid-79-fallen-off-bus": "hardware"}
+
+
+@pytest.mark.parametrize("number", [13, 31, 32, 43, 45, 68, 69])
+def test_what_a_program_did_wrong_is_no_error_of_the_machine(number: int) -> None:
+    event = of_kernel(record(f"NVRM: Xid (PCI:0000:01:00): {number}, pid=4711, name=python3, Ch 00000008"))
+    assert event
+    assert (event.id, event.severity, event.layer) == (
+        "xid-application-errors-13-31-32-43-45-69",
+        "warning",
+        "runtime",
+    )
 
 
 def test_every_event_that_is_told_names_a_rule(rules: tuple[Rule, ...]) -> None:

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pwd
+import re
 import socket
 import subprocess
 import sys
@@ -25,10 +26,10 @@ from dlhealth.engine.policy import Trigger
 from dlhealth.engine.rule import Rule
 from dlhealth.host import exec as door
 from dlhealth.host.base import Host
+from dlhealth.host.journal import Kind, send
 from dlhealth.host.root import RootHost
 from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage
 from dlhealth.service import boot, repair, unattended
-from dlhealth.service.journal import Kind, send
 from dlhealth.service.repair import Asked, Refused, parse, receive, serve
 from dlhealth.service.request import LINE_LIMIT, ask
 from dlhealth.txn.store import Store
@@ -295,7 +296,11 @@ class Machine:
                 entry = self.journal.recv(1 << 18)
             except BlockingIOError:
                 return kinds
-            kinds.append(next(k.name for k in Kind if k.value.encode() in entry))
+            kind = next(k for k in Kind if k.value.encode() in entry)
+            # journalctl -x prints the name of a field that is not there.
+            named = re.findall(r"@(\w+)@", EXPLAINED[kind.value])
+            assert [n for n in named if f"{n}=".encode() not in entry] == [], entry
+            kinds.append(kind.name)
 
     def outcomes(self) -> list[str]:
         return [r.outcome for r in self.store.ended()]
@@ -308,6 +313,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     made.journal.close()
 
 
+_CATALOG = (Path(__file__).parents[2] / "systemd/dlhealth.catalog").read_text()
+EXPLAINED = {entry[:32]: entry for entry in _CATALOG.split("\n-- ")[1:]}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
 WATCHER, PERSON = "nobody", "daemon"
 
@@ -495,6 +502,28 @@ def test_a_greater_risk_needs_a_greater_right(machine: Machine, risk: Risk) -> N
     machine.allows("org.dlhealth.[d]*")
     shown = machine.ask_as(PERSON, "preview")
     assert f"org.dlhealth.repair-{risk.value}" in machine.ask_as(PERSON, "apply", shown["digest"])["error"]
+
+
+@as_root
+def test_the_right_to_a_small_repair_is_none_to_one_that_grows_meanwhile(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can change what is looked at, as the owner of a home can, changes it between two looks."""
+    machine.rule.risk = Risk.HIGH
+    wanted = machine.ask("preview")["digest"]
+    machine.allows("org.dlhealth.*[ew]")  # diagnose, repair-low
+    looks = iter((Risk.LOW, Risk.HIGH))
+    real = unattended.look
+
+    def look() -> unattended.Seen:
+        machine.rule.risk = next(looks)
+        return real()
+
+    monkeypatch.setattr(repair, "look", look)
+    answer = machine.ask_as(PERSON, "apply", wanted)
+    assert not answer["ok"]
+    assert machine.one.read_text() == "bad\n"
+    assert machine.outcomes() == []
 
 
 @as_root

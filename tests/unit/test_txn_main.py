@@ -1,6 +1,7 @@
 """The rescue's verbs, called as functions: what they print, what they exit with, and what they do to a root."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from dlhealth.actions import EditFile, WriteFile
 from dlhealth.actions.base import Target
+from dlhealth.host.journal import SOCKET, Kind
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, confirm
 from dlhealth.txn.journal import Journal, read_events
@@ -30,7 +32,7 @@ def applied(root: Path, identity: str = "abc", reboot: bool = False) -> None:
         apply(store, Target(str(root), identity), identity, ACTIONS, {}, lambda: None, reboot, lambda text: None)
 
 
-def cut_off(root: Path) -> None:
+def cut_off(root: Path, **about: object) -> None:
     """As a power cut between the two steps leaves it."""
     store, target = Store(str(root)), Target(str(root), "abc")
 
@@ -42,7 +44,7 @@ def cut_off(root: Path) -> None:
             raise PowerCut
 
     with store.locked(), pytest.raises(PowerCut):
-        apply(store, target, "abc", ACTIONS, {}, lambda: None, False, progress)
+        apply(store, target, "abc", ACTIONS, about, lambda: None, False, progress)
     assert (root / "etc/one").read_text() == "good\n"
 
 
@@ -85,6 +87,32 @@ def test_recover_takes_back_what_was_cut_off(root: Path, capsys: pytest.CaptureF
     assert state(root) == ("bad\n", False)
     assert main(["recover", str(root)]) == 0
     assert capsys.readouterr().out == "dlhealth: there is nothing to do\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its root")
+@pytest.mark.parametrize("within", [True, False], ids=["the running machine", "another root"])
+def test_of_the_running_machine_the_journal_is_told(root: Path, within: bool) -> None:
+    """The check at boot finds nothing left to tell of."""
+    cut_off(root, findings=[{"id": "a-fault", "subject": "host", "layer": "login"}])
+    (root / "run/systemd/journal").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(f"{root}{SOCKET}")
+        journal.setblocking(False)
+        child = os.fork()
+        if child == 0:
+            if within:
+                os.chroot(root)
+            os._exit(main(["recover", "/" if within else str(root)]))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert state(root) == ("bad\n", False)
+        if not within:
+            with pytest.raises(BlockingIOError):
+                journal.recv(1 << 16)
+            return
+        entry = journal.recv(1 << 16).decode().splitlines()
+    assert "MESSAGE=The repair 1-abc was taken back: it was cut off" in entry
+    assert {f"MESSAGE_ID={Kind.RECOVERED.value}", "DLHEALTH_TRANSACTION=1-abc", "PRIORITY=4"} <= set(entry)
+    assert {"DLHEALTH_ID=a-fault", "DLHEALTH_SUBJECT=host", "DLHEALTH_LAYER=login"} <= set(entry)
 
 
 def test_undo_takes_back_what_was_cut_off_too(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,12 +38,14 @@ def alert(
     layer: str = "",
     transaction: str = "",
     caused_by: str = "",
+    quiet: bool = False,
 ) -> bytes:
-    """An alert as the journal's socket takes it. Empty fields are left out."""
+    """An alert as the journal's socket takes it. Empty fields are left out. A `quiet` one is no call for anybody,
+    however severe that is which it is about."""
     fields = {
         "MESSAGE": message,
         "MESSAGE_ID": kind.value,
-        "PRIORITY": _PRIORITY[severity],
+        "PRIORITY": _PRIORITY["note" if quiet else severity],
         "SYSLOG_IDENTIFIER": "dlhealth",
         "DLHEALTH_ID": id,
         "DLHEALTH_SUBJECT": subject,
