@@ -11,7 +11,7 @@ from typing import Any
 
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
+from dlhealth.engine.load import known_names, load_rules
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.root import live_host
@@ -22,12 +22,14 @@ from dlhealth.probes.apt import PackageLocks
 
 
 class Checked(NamedTuple):
-    """What one look found. `judged` are the rules that could say yes or no: only of them, a finding can be gone.
+    """What one look found. `judged` are the rules that could say yes or no: only of them, a finding can be gone, and of
+    those that are no longer among `rules`, which are all that there are, or none where some could not be loaded.
     `busy` says what is changing packages right now; then nothing else is said. `problem` is a setting that can't be
     meant, or a rule that is broken."""
 
     findings: tuple[dict[str, str], ...] = ()
     judged: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
     busy: str = ""
     problem: str = ""
 
@@ -42,7 +44,9 @@ def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
     policy, problem = policy_of(host)
     now = Facts(host, Options(users=policy.users))
     loaded = load_rules()
-    rules = select(loaded.rules, only)
+    # What was found before may be of a rule that has been taken away since.
+    names = [name for name in only if name in known_names(loaded.rules)]
+    rules = select(loaded.rules, names) if names or not only else []
     diagnosis = diagnose(rules, now)
     findings = told(diagnosis, policy)
     unsure = [*(s.id for s in diagnosis.skipped), *(f.id for f in diagnosis.failed)]
@@ -56,7 +60,8 @@ def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
         problem = problem or f"the rule {failed.id} can't judge: {failed.error}"
     if busy := being_changed(machine()):
         return Checked(busy=busy)
-    return Checked(tuple(findings), tuple(sorted(judged)), problem=problem)
+    there = () if loaded.failed else tuple(r.id for r in loaded.rules)
+    return Checked(tuple(findings), tuple(sorted(judged)), there, problem=problem)
 
 
 def being_changed(host: Host) -> str:

@@ -14,7 +14,7 @@ _PRIORITY = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical"
 def logger() -> Any:
     """A structlog logger. Importing structlog doubles the size of a small service, so this is imported by who has
     something to log."""
-    to_journal = "JOURNAL_STREAM" in os.environ
+    to_journal = _is_journal(sys.stderr.fileno())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -24,6 +24,12 @@ def logger() -> Any:
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger()
+
+
+def _is_journal(fd: int) -> bool:
+    """As systemd.exec(5) has it: what is started from a desktop's terminal inherits the variable, but not the stream."""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _as_entry(logger: Any, method: str, fields: Any) -> bytes:

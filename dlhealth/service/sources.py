@@ -95,6 +95,7 @@ class Devices:
             except BlockingIOError:
                 return
             except OSError:  # ENOBUFS: more came than fits
+                yield Event(Topic.DRIVER)
                 yield Event(Topic.GPU)
                 return
             # Only the kernel is port 0; what a program sends is not taken for its word.

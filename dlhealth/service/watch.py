@@ -81,6 +81,14 @@ class _Patience:
         self._last = 0.0
 
 
+def _bury() -> None:
+    """Looks that hung in the kernel when they were killed, and ended since: each would count for good as a process of
+    the service."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 class Watcher:
     """Everything that is known between two events. No time is that of the wall clock, which people and NTP set."""
 
@@ -168,6 +176,7 @@ class Watcher:
         topics = tuple(t for t, moment in self._due.items() if moment <= now)
         if not topics:
             return
+        _bury()
         for topic in topics:
             del self._due[topic]
         names = [self._concerned(t) for t in topics]
@@ -200,7 +209,7 @@ class Watcher:
         ended = look.started.end()
         problem = problem or ended
         try:
-            checked = {} if problem else understood(look.output, judged=list, busy=str, problem=str)
+            checked = {} if problem else understood(look.output, judged=list, rules=list, busy=str, problem=str)
         except ValueError as error:
             checked, problem = {}, str(error)
         now = time.monotonic()
@@ -237,7 +246,10 @@ class Watcher:
     def _update(self, checked: dict[str, Any], look: _Look) -> bool:
         self._look_again.reset()
         self._busy_since = 0.0
-        change = self._known.update(checked["findings"], checked["judged"], ("",) if look.only else ("", "next"))
+        rules = checked["rules"]
+        without_rule = [f["id"] for f in self._known.findings if rules and f["id"] not in rules]
+        judged = [*checked["judged"], *without_rule]
+        change = self._known.update(checked["findings"], judged, ("",) if look.only else ("", "next"))
         for entry in of_change(change):
             self._say(entry)
         self._handled -= {(f["id"], f["subject"]) for f in (*change.appeared, *change.gone)}

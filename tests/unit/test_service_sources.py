@@ -4,6 +4,7 @@ import os
 import resource
 import select
 import shutil
+import socket
 import stat
 import subprocess
 import time
@@ -131,8 +132,6 @@ def test_devices_listens_to_the_kernel_and_to_nobody_else() -> None:
     except OSError as error:
         pytest.skip(f"no device events here: {error}")
     assert list(devices.read()) == []
-    import socket
-
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15) as forger:
         message = b"add@/module/nvidia\0ACTION=add\0DEVPATH=/module/nvidia\0SUBSYSTEM=module\0"
         try:
@@ -140,6 +139,19 @@ def test_devices_listens_to_the_kernel_and_to_nobody_else() -> None:
         except PermissionError:
             pytest.skip("nobody may forge device events here")
     assert readable(devices, 2), "it did not arrive, so this proves nothing"
+    assert list(devices.read()) == []
+
+
+def test_device_events_that_were_lost_are_a_reason_to_look() -> None:
+    """What was lost may have been a card or a module."""
+    try:
+        devices = Devices()
+        devices._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        for _ in range(50):
+            Path("/sys/class/mem/null/uevent").write_text("change")
+    except OSError as error:
+        pytest.skip(f"no device events here: {error}")
+    assert [e.topic for e in devices.read()] == [Topic.DRIVER, Topic.GPU]
     assert list(devices.read()) == []
 
 

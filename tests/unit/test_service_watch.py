@@ -46,6 +46,9 @@ watch.WAITING = given["base"] + "/active"
 watch.BOOT_STATE = given["base"] + "/boot.json"
 watch.ask = functools.partial(watch.ask, path=given["base"] + "/repair")
 sys.executable = given["base"] + "/python"
+if given["kills"] == "no":
+    from dlhealth.host import exec as door
+    door._kill = lambda child: None
 tell = functools.partial(send, path=given["base"] + "/journal")
 log = KernelLog(f"/proc/self/fd/{given['log']}")
 # Only the kernel is port 0; the first byte of an abstract address is 0 too.
@@ -139,12 +142,19 @@ class Service:
         watchdog: str = "",
         blind: float = 3600.0,
         look_limit: float = 1.0,
+        kills: str = "yes",
         **environment: str,
     ) -> None:
         reader, self._kernel = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
         devices = self._devices_read.fileno()
         given = {"base": str(self.base), "log": reader, "devices": devices}
-        given |= {"share": share, "longest_pause": longest_pause, "blind": blind, "look_limit": look_limit}
+        given |= {
+            "share": share,
+            "longest_pause": longest_pause,
+            "blind": blind,
+            "look_limit": look_limit,
+            "kills": kills,
+        }
         environment |= {"NOTIFY_SOCKET": str(self.base / "notify"), "PYTHONPATH": str(PROJECT)}
         if watchdog:
             environment["WATCHDOG_USEC"] = watchdog
@@ -169,8 +179,16 @@ class Service:
         new.write_text(script)
         new.rename(self.base / "behaviour")
 
-    def finds(self, *findings: dict[str, str], judged: str = "a b c", busy: str = "", problem: str = "") -> None:
-        said = {"findings": findings, "judged": judged.split(), "busy": busy, "problem": problem}
+    def finds(
+        self,
+        *findings: dict[str, str],
+        judged: str = "a b c",
+        rules: str = "a b c d e",
+        busy: str = "",
+        problem: str = "",
+    ) -> None:
+        said = {"findings": findings, "judged": judged.split(), "rules": rules.split()}
+        said |= {"busy": busy, "problem": problem}
         self.does(f"cat <<'END'\n{json.dumps(said)}\nEND\n")
 
     @property
@@ -345,8 +363,9 @@ def test_a_look_that_hangs_is_ended_with_all_below_it(service: Service) -> None:
         ("true", "can't be read"),
         ("echo null", "can't be read"),
         ("echo '{}'", "can't be read"),
-        ("""echo '{"findings": [{}], "judged": [], "busy": "", "problem": ""}'""", "can't be read"),
-        ("""echo '{"findings": [], "judged": 3, "busy": "", "problem": ""}'""", "can't be read"),
+        ("""echo '{"findings": [{}], "judged": [], "rules": [], "busy": "", "problem": ""}'""", "can't be read"),
+        ("""echo '{"findings": [], "judged": 3, "rules": [], "busy": "", "problem": ""}'""", "can't be read"),
+        ("""echo '{"findings": [], "judged": [], "busy": "", "problem": ""}'""", "can't be read"),
         ("head -c 300000 /dev/zero | tr '\\0' '['", "can't be read"),
         ("head -c 100 /dev/urandom", "can't be read"),
         ("echo '{\"findings\"'; exit 3", "it ended with status 3"),
@@ -541,6 +560,35 @@ def test_what_was_told_before_a_restart_is_not_told_again(service: Service) -> N
     wait_for(lambda: len(service.journal.entries) == 3)
     assert service.journal.of(Kind.APPEARED) == ["a is wrong", "b is wrong"]
     assert service.journal.of(Kind.GONE) == ["No longer so: a is wrong"]
+
+
+def test_what_was_found_by_a_rule_that_is_no_longer_there_is_gone(service: Service) -> None:
+    """After an upgrade, or when an administrator has taken his rule away."""
+    service.finds(finding(), finding("b"))
+    service.start()
+    wait_for(lambda: len(service.saved().get("findings", ())) == 2)
+    service.finds(finding("b"), judged="b", rules="")  # one did not load: nobody knows which
+    service.packages()
+    service.looked(2)
+    assert service.journal.of(Kind.GONE) == []
+    service.finds(judged="c", rules="b c")
+    service.packages()
+    wait_for(lambda: service.journal.of(Kind.GONE))
+    assert service.journal.of(Kind.GONE) == ["No longer so: a is wrong"]
+    wait_for(lambda: [f["id"] for f in service.saved()["findings"]] == ["b"])
+
+
+def test_a_look_that_hung_in_the_kernel_is_buried_when_it_has_ended(service: Service, tmp_path: Path) -> None:
+    """A process that can't be killed is left behind, and is nobody else's child."""
+    children = service.base / "children"
+    service.does(f"echo $$ >> {children}; exec >&-; sleep 3")
+    service.start(kills="no")
+    wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
+    pid = children.read_text().strip()
+    wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    service.finds()
+    service.packages()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_what_the_check_at_boot_told_is_not_told_again(service: Service) -> None:
