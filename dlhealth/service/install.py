@@ -8,11 +8,14 @@ import posixpath
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 
 from dlhealth.host.exec import find_program, run
+from dlhealth.txn.store import Busy, Store
 
 PREFIX = "/usr/local/lib/dlhealth"
 PYTHON = "/usr/bin/python3"
@@ -36,7 +39,12 @@ FILES = {
 """Where each file of systemd/ goes."""
 _SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
 _ENABLED = ("dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.socket", "dlhealth.service")
-_LEFT = ("/run/dlhealth", "/run/dlhealth-repair.sock", "/etc/issue.d/90-dlhealth.issue")
+_ISSUES = "/etc/issue.d"
+_LEFT = ("/run/dlhealth", "/run/dlhealth-repair.sock", f"{_ISSUES}/90-dlhealth.issue")
+_ENVIRONMENTS = (PREFIX, f"{PREFIX}.new", f"{PREFIX}.old")
+_UNFINISHED = ".dlhealth-new"
+_PATIENCE = 30.0
+"""Seconds that a look of root's, or a short repair, is waited for."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -47,8 +55,10 @@ class NotInstalled(Exception):
 def install(say: Callable[[str], None]) -> None:
     """Put the service in place, or replace one that is there, and start it where systemd runs. Raises NotInstalled."""
     _check_python()
+    os.umask(0o022)  # also an administrator who keeps his files to himself installs this for the user of the service
     say(f"copying dlhealth to {PREFIX}")
-    _make_environment()
+    with _nothing_under_way():
+        _make_environment()
     sources = _folder_of("dlhealth_systemd")
     for name, path in FILES.items():
         _write(f"{sources}/{name}", path, 0o755 if name in _SCRIPTS else 0o644)
@@ -68,23 +78,48 @@ def install(say: Callable[[str], None]) -> None:
 
 def remove(say: Callable[[str], None]) -> None:
     """Take the service away. What was repaired stays known: /var/lib/dlhealth is left. Raises NotInstalled."""
-    there = installed_units()
-    if there:
-        _must("systemctl", "disable", "-q", *(["--now"] if running() else []), *there)
-    for path in FILES.values():
-        if os.path.lexists(path):
-            os.unlink(path)
-            say(f"removed {path}")
-    for folder in {posixpath.dirname(p) for p in FILES.values() if p.startswith("/usr/local/")}:
-        _remove_empty(folder)
-    for path in (PREFIX, *_LEFT):
-        _remove(path)
+    with _nothing_under_way():
+        _remove_files(say)
     if running():
         _must("systemctl", "daemon-reload")
     run(["journalctl", "--update-catalog"], timeout=30)
     if run(["getent", "passwd", USER], timeout=10).status == 0:
         _must("userdel", USER)
     say(f"removed {PREFIX}; what was repaired can still be taken back: /var/lib/dlhealth")
+
+
+def _remove_files(say: Callable[[str], None]) -> None:
+    there = installed_units()
+    if there:
+        _must("systemctl", "disable", "-q", *(["--now"] if running() else []), *there)
+    for path in FILES.values():
+        _remove(f"{path}{_UNFINISHED}")
+        if os.path.lexists(path):
+            os.unlink(path)
+            say(f"removed {path}")
+    for path in (*_ENVIRONMENTS, *_LEFT):
+        _remove(path)
+    for folder in {posixpath.dirname(p) for p in FILES.values() if p.startswith("/usr/local/")}:
+        _remove_empty(folder)
+    with suppress(OSError):  # others have something there
+        os.rmdir(_ISSUES)
+
+
+@contextmanager
+def _nothing_under_way() -> Iterator[None]:
+    """No repair begins, and none is running that would go on with other code than it began with."""
+    store = Store("/")
+    deadline = time.monotonic() + _PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(store.locked())
+                break
+            except Busy as busy:
+                if time.monotonic() > deadline:
+                    raise NotInstalled(store.explain(busy)) from busy
+                time.sleep(0.2)
+        yield
 
 
 def installed_units() -> list[str]:
@@ -112,23 +147,35 @@ def _check_python() -> None:
 
 
 def _make_environment() -> None:
-    new, old = f"{PREFIX}.new", f"{PREFIX}.old"
+    _, new, old = _ENVIRONMENTS
     for left in (new, old):
         _remove(left)
     os.makedirs(posixpath.dirname(PREFIX), exist_ok=True)
-    _must(PYTHON, "-I", "-m", "venv", "--without-pip", new)
+    # By the name with its version: the packages lie in a folder of that version, and a release upgrade leaves its Python
+    # until it is no longer needed.
+    _must(os.path.realpath(PYTHON), "-I", "-m", "venv", "--without-pip", new)
     library = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     for package in ("dlhealth", "dlhealth_rules", "dlhealth_systemd"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(_folder_of(package), f"{new}/{library}/{package}", ignore=ignore)
     for needed in _needed("dlhealth"):
         _copy_distribution(needed, f"{new}/{library}")
+    _keep_others_from_writing(f"{new}/lib")
     os.symlink(f"{library}/dlhealth", f"{new}/rescue")
     _must(f"{new}/bin/python", "-I", "-m", "compileall", "-q", f"{new}/lib")
     if os.path.exists(PREFIX):
         os.rename(PREFIX, old)
     os.rename(new, PREFIX)
     _remove(old)
+
+
+def _keep_others_from_writing(folder: str) -> None:
+    """Whatever the modes of the installation were that was copied: root runs this."""
+    for parent, folders, files in os.walk(folder):
+        for name in folders:
+            os.chmod(f"{parent}/{name}", 0o755)  # noqa: S103  (as all below /usr)
+        for name in files:
+            os.chmod(f"{parent}/{name}", 0o644)
 
 
 def _folder_of(package: str) -> str:
@@ -168,7 +215,7 @@ def _write(source: str, path: str, mode: int) -> None:
     with open(source) as file:
         text = file.read().replace("@PREFIX@", PREFIX)
     os.makedirs(posixpath.dirname(path), exist_ok=True)
-    new = f"{path}.dlhealth-new"
+    new = f"{path}{_UNFINISHED}"
     with open(new, "w") as file:
         file.write(text)
     os.chmod(new, mode)

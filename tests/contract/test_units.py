@@ -323,6 +323,18 @@ def test_without_dlhealth_a_script_says_nothing_and_succeeds(hooks: Path, name: 
         assert call(hooks, name) == (0, "", "")
 
 
+def test_when_a_release_upgrade_took_its_python_away_the_hook_says_so_and_systemd_does_not_try_for_ever(
+    hooks: Path,
+) -> None:
+    (hooks / "dlhealth/bin").mkdir(parents=True)
+    (hooks / "dlhealth/bin/python").symlink_to("/usr/bin/python3.0")
+    status, out, err = call(hooks, "dlhealth.hook")
+    assert (status, out, len(err.splitlines())) == (0, "", 1)
+    assert "dlhealth service install" in err
+    for name in ("dlhealth.service", "dlhealth-boot.service"):
+        assert Unit(name)["Unit"]["ConditionFileIsExecutable"] == ["@PREFIX@/bin/python"]
+
+
 @pytest.mark.parametrize("script", ["exit 3", "exit 70", "kill -9 $$", "exit 0"])
 def test_whatever_the_check_says_who_called_goes_on(hooks: Path, script: str) -> None:
     install_program(hooks, script)

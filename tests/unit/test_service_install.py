@@ -1,0 +1,129 @@
+"""The service is put in place below a folder: everything but what changes users and talks to systemd."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dlhealth.host.base import Output
+from dlhealth.service import install as module
+from dlhealth.service.install import NotInstalled, install, remove
+from dlhealth.txn.store import Store
+
+pytestmark = pytest.mark.real_programs
+
+
+class Place:
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.base = base
+        self.prefix = base / "usr/local/lib/dlhealth"
+        self.called: list[str] = []
+        self.said: list[str] = []
+        self.store = Store(str(base))
+        files = {name: f"{base}{path}" for name, path in module.FILES.items()}
+        real = module.run
+
+        def run(argv: list[str], timeout: float) -> Output:
+            if argv[0].startswith("/"):
+                return real(argv, timeout)
+            self.called.append(" ".join(argv))
+            return Output(2 if argv[0] == "getent" else 0, "")
+
+        for name, value in {
+            "PREFIX": str(self.prefix),
+            "_ENVIRONMENTS": (str(self.prefix), f"{self.prefix}.new", f"{self.prefix}.old"),
+            "FILES": files,
+            "_ISSUES": f"{base}/etc/issue.d",
+            "_LEFT": tuple(f"{base}{path}" for path in module._LEFT),
+            "_check_python": lambda: None,
+            "run": run,
+            "running": lambda: False,
+            "_PATIENCE": 0.1,
+            "Store": lambda root: self.store,
+        }.items():
+            monkeypatch.setattr(module, name, value)
+
+    def install(self) -> None:
+        before = os.umask(0o077)
+        try:
+            install(self.said.append)
+        finally:
+            os.umask(before)
+
+    def files(self) -> list[str]:
+        return sorted(str(p.relative_to(self.base)) for p in self.base.rglob("*") if not p.is_dir() or p.is_symlink())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    yield Place(tmp_path, monkeypatch)
+
+
+def test_it_can_be_run_by_the_services_user_and_written_by_root_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever the administrator's umask is, and the modes of what was installed with pip."""
+    careless = tmp_path_factory.mktemp("site-packages") / "dlhealth_rules"
+    careless.mkdir()
+    (careless / "rule.py").write_text("")
+    (careless / "rule.py").chmod(0o666)
+    careless.chmod(0o777)
+    real = module._folder_of
+    monkeypatch.setattr(module, "_folder_of", lambda name: str(careless) if name == "dlhealth_rules" else real(name))
+    place.install()
+    for path in place.base.joinpath("usr").rglob("*"):
+        mode = path.lstat().st_mode
+        assert path.is_symlink() or (mode & 0o022 == 0 and mode & 0o444 == 0o444), path
+        assert path.is_symlink() or not path.is_dir() or mode & 0o111 == 0o111, path
+    assert list(place.prefix.rglob("rule.py"))
+
+
+def test_it_keeps_to_the_python_that_it_was_made_for(place: Place) -> None:
+    """A release upgrade puts another behind /usr/bin/python3, which does not know its packages."""
+    place.install()
+    python = os.path.realpath("/usr/bin/python3")
+    assert os.path.basename(python) != "python3"
+    links = [p for p in (place.prefix / "bin").iterdir() if p.is_symlink()]
+    assert {os.readlink(p) for p in links} <= {python, os.path.basename(python)}
+    said = subprocess.run(
+        [place.prefix / "bin/python", "-I", "-c", "import dlhealth.cli, dlhealth_rules; print(dlhealth.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.startswith(str(place.prefix))
+    assert (place.prefix / "rescue/txn/__main__.py").exists()
+
+
+def test_what_was_cut_off_is_replaced_and_all_of_it_is_removed(place: Place) -> None:
+    for name in ("new", "old"):
+        left = place.prefix.with_name(f"dlhealth.{name}")
+        (left / "lib").mkdir(parents=True)
+    half = place.base / "etc/apt/apt.conf.d/90dlhealth.dlhealth-new"
+    half.parent.mkdir(parents=True)
+    half.write_text("half")
+    place.install()
+    place.install()
+    assert not half.exists()
+    half.write_text("half")
+    place.prefix.with_name("dlhealth.old").mkdir()
+    (place.base / "etc/issue.d").mkdir()
+    (place.base / "etc/issue.d/90-dlhealth.issue").symlink_to("/run/dlhealth/watch/issue")
+    remove(place.said.append)
+    assert place.files() == ["var/lib/dlhealth/txn/lock"]
+    assert not (place.base / "etc/issue.d").exists()
+    assert any(call.startswith("systemctl disable -q dlhealth-recover.service ") for call in place.called)
+    remove(place.said.append)
+
+
+def test_while_a_repair_is_under_way_its_code_stays(place: Place) -> None:
+    place.install()
+    before = place.files()
+    with place.store.locked():
+        with pytest.raises(NotInstalled, match="another dlhealth is changing this machine"):
+            place.install()
+        with pytest.raises(NotInstalled, match="another dlhealth is changing this machine"):
+            remove(place.said.append)
+    assert place.files() == before
