@@ -103,6 +103,8 @@ def read_policy(host: Host) -> Policy:
     settings: dict[str, Any] = {}
     for path in (CONFIG, *sorted(host.glob(DROP_INS))):
         text = host.text(path)
+        if text is None and (elsewhere := host.readlink(path)):
+            raise BadConfig(f"{path} leads to {elsewhere}, which is not there")
         if text is not None:
             for section, values in _parsed(path, text).items():
                 settings.update(_checked(path, section, values))
@@ -116,7 +118,8 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # No TOML; or numbers and brackets without end, which Python's own limits say.
+    except (ValueError, RecursionError) as error:
         raise BadConfig(f"{path}: {error}") from error
 
 

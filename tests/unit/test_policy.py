@@ -104,6 +104,8 @@ def test_drop_ins_replace_what_they_set_in_the_order_of_their_names(tmp_path: Pa
         ('max_risk = "none"', "max_risk stands outside of a section", "repair.max_risk"),
         ("[repair", "/etc/dlhealth/config.toml", "at end of document"),
         ("[repair]\nmax_risk = low", "/etc/dlhealth/config.toml", "line 2"),
+        ("x = " + "[" * 5000 + "]" * 5000, "/etc/dlhealth/config.toml", "recursion"),
+        ("[repair]\nmax_attempts = " + "9" * 6000, "/etc/dlhealth/config.toml", "digits"),
     ],
 )
 def test_what_cannot_be_meant_is_named_with_its_file(tmp_path: Path, text: str, named: str, allowed: str) -> None:
@@ -128,6 +130,18 @@ def test_settings_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, pat
         read_policy(RootHost(str(tmp_path)))
     policy, problem = policy_of(RootHost(str(tmp_path)))
     assert policy.max_risk is None
+    assert "nothing is repaired unattended" in problem
+
+
+@pytest.mark.parametrize("leads", ["/srv/site/dlhealth.toml", "../elsewhere.toml", "config.toml", "50-site.toml"])
+@pytest.mark.parametrize("path", [CONFIG, f"{CONFIG}.d/50-site.toml"])
+def test_settings_on_a_disk_that_is_not_there_are_not_taken_for_none(tmp_path: Path, path: str, leads: str) -> None:
+    link = tmp_path / path.lstrip("/")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(leads)
+    policy, problem = policy_of(RootHost(str(tmp_path)))
+    assert policy.max_risk is None
+    assert f"{path} leads to {leads}, which is not there" in problem
     assert "nothing is repaired unattended" in problem
 
 
