@@ -29,11 +29,13 @@ def command(coming: bool) -> int:
 
 
 def _next() -> int:
+    from dlhealth.report.style import current_style
     from dlhealth.service.boot import next_boot_problems
 
+    clean = current_style().clean
     problems = next_boot_problems()
     for problem in problems:
-        click.echo(f"dlhealth: {problem}", err=True)
+        click.echo(f"dlhealth: {clean(problem)}", err=True)
     if problems:
         click.echo("dlhealth: before you restart, see: dlhealth doctor --next-boot", err=True)
     return Status.ERRORS if problems else Status.HEALTHY

@@ -2,6 +2,8 @@
 
 import time
 
+import click
+
 from dlhealth.cli import Status, subcommand
 from dlhealth.cli.common import json_option, write
 from dlhealth.service.alerts import load
@@ -19,7 +21,11 @@ def command(as_json: bool) -> int:
     state = load(f"{FOLDER}/state.json") or load(BOOT_STATE)
     findings = state.get("findings", [])
     store = Store("/")
-    current = store.current() if store.readable else None
+    try:
+        current = store.current() if store.readable else None
+    except OSError as problem:
+        current = None
+        click.echo(store.explain(problem), err=True)
     waits = current.name if current else ""
     if as_json:
         from dlhealth.report.json import status_to_json
@@ -32,14 +38,17 @@ def command(as_json: bool) -> int:
 
 
 def _text(checked: int | None, findings: list[dict[str, str]], waits: str) -> str:
+    from dlhealth.report.style import current_style
+
+    clean = current_style().clean
     if checked is None:
         return "The service has not looked at this machine since it started. Is it installed? dlhealth service status\n"
     lines = [f"Last check: {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(checked))}"]
     roots = [f for f in findings if not f["caused_by"]]
     for finding in roots:
         when = "at the next boot: " if finding["boot"] else ""
-        lines.append(f"{finding['severity']}: {when}{finding['title']}  [{finding['id']}]")
-        lines += [f"  explains: {f['title']}" for f in findings if finding["id"] in f["caused_by"].split()]
+        lines.append(f"{finding['severity']}: {when}{clean(finding['title'])}  [{finding['id']}]")
+        lines += [f"  explains: {clean(f['title'])}" for f in findings if finding["id"] in f["caused_by"].split()]
     if not roots:
         lines.append("Nothing is open.")
     if waits:

@@ -19,6 +19,10 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.apt import PackageLocks
+from dlhealth.report.style import Style
+
+_ANYWHERE = Style(colour=False, unicode=True, width=80)
+"""journalctl shows none of a message that holds control characters, which a title may have from a file."""
 
 
 class Checked(NamedTuple):
@@ -93,7 +97,7 @@ def told(diagnosis: Diagnosis, policy: Policy, boot: str = "") -> list[dict[str,
             "subject": d.finding.subject,
             "severity": d.finding.severity.value,
             "layer": d.finding.layer.value,
-            "title": d.finding.title,
+            "title": _ANYWHERE.clean(d.finding.title),
             "boot": boot,
             "fingerprint": d.finding.fingerprint,
             "caused_by": " ".join(c for c in d.caused_by if c not in policy.ignore),

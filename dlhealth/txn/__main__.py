@@ -8,11 +8,6 @@ import sys
 
 _USAGE = "usage: python3 -I -S __main__.py recover|undo|history [ROOT]"
 
-_UNREADABLE = (
-    "dlhealth: {0} is damaged or of another version of dlhealth ({1}: {2}): its changes were not all taken back, and no "
-    "other repair can begin. Put back by hand what {0}/pre has of the files as they were, then move {0} away."
-)
-
 
 def main(arguments: list[str]) -> int:
     """The exit status: 0 done, 1 something was left as others changed it, 2 wrong usage."""
@@ -21,7 +16,7 @@ def main(arguments: list[str]) -> int:
     from dlhealth.host.path import told
     from dlhealth.txn.alert import of_ended
     from dlhealth.txn.execute import Ended, recover, undo
-    from dlhealth.txn.store import Busy, Store
+    from dlhealth.txn.store import UNREADABLE, Busy, Damaged, Store
 
     if not 1 <= len(arguments) <= 2 or arguments[0] not in ("recover", "undo", "history"):
         print(_USAGE, file=sys.stderr)
@@ -51,9 +46,8 @@ def main(arguments: list[str]) -> int:
     except (Busy, OSError) as error:
         print(f"dlhealth: {told(error)}", file=sys.stderr)
         return 1
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        # What is kept of a transaction is torn, or another version's: JSON of any shape, or none.
-        print(_UNREADABLE.format(store.active, type(error).__name__, error), file=sys.stderr)
+    except UNREADABLE as error:
+        print(f"dlhealth: {Damaged(store.active, error)}", file=sys.stderr)
         return 1
     if ended is None:
         print("dlhealth: there is nothing to do")

@@ -26,6 +26,21 @@ class Busy(Exception):
     """Another dlhealth is changing this machine."""
 
 
+class Damaged(OSError):
+    """What is kept of the active transaction is torn, or another version's: JSON of any shape, or none."""
+
+    def __init__(self, folder: str, problem: Exception) -> None:
+        super().__init__(
+            f"{folder} is damaged or of another version of dlhealth ({type(problem).__name__}: {problem}): its changes "
+            f"were not all taken back, and no other repair can begin. Put back by hand what {folder}/pre has of the "
+            f"files as they were, then move {folder} away."
+        )
+
+
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading such a transaction raises."""
+
+
 class Record(NamedTuple):
     """A transaction as it is kept. `outcome` is empty while it is active."""
 
@@ -113,17 +128,21 @@ class Store:
         return Record(ended, record.sequence, record.id, outcome)
 
     def current(self) -> Record | None:
-        """The active transaction, if there is one."""
+        """The active transaction, if there is one. Raises Damaged, as any OSError."""
         try:
             plan = read_json(f"{self.active}/plan.json")
+            return Record(self.active, plan["sequence"], plan["id"], "")
         except FileNotFoundError:
             return None
-        return Record(self.active, plan["sequence"], plan["id"], "")
+        except UNREADABLE as error:
+            raise Damaged(self.active, error) from error
 
     def explain(self, problem: Exception) -> str:
         """What went wrong, and what that leaves."""
         if isinstance(problem, Busy):
             return f"{problem}; nothing was changed"
+        if isinstance(problem, Damaged):
+            return str(problem)
         if os.path.lexists(self.active):
             return f"{told(problem)}; what was begun is taken back when dlhealth fix runs again, or at the next boot"
         return f"{told(problem)}; nothing is left half done"

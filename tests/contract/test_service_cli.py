@@ -146,6 +146,37 @@ def test_a_repair_that_waits(dlhealth: Cli) -> None:
     assert json.loads(dlhealth("status", "--json").out)["transaction"] == record.name
 
 
+def test_a_repair_that_is_damaged(dlhealth: Cli) -> None:
+    dlhealth.knows(finding("a"))
+    store = Store(f"{dlhealth.folder}/root")
+    with store.locked():
+        record = store.begin("abcd", {"actions": []}, [])
+    (Path(record.folder) / "plan.json").write_text("torn")
+    done = dlhealth("status")
+    assert done.status == 3
+    assert "error: a is wrong" in done.out
+    assert f"then move {record.folder} away" in done.err
+
+
+def test_nothing_in_a_title_is_a_command_to_the_terminal(dlhealth: Cli) -> None:
+    dlhealth.knows(finding("a", title="\x1b[2Jbad\x07\rname\nx"), finding("b", caused_by="a", title="\x9bm"))
+    out = dlhealth("status").out
+    assert not {c for c in out if not c.isprintable()} - {"\n"}
+    assert len(out.splitlines()) == 4
+
+
+def test_apt_hears_of_what_the_next_boot_lacks_without_commands_to_its_terminal(
+    dlhealth: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dlhealth.service import boot
+
+    monkeypatch.setattr(boot, "next_boot_problems", lambda: ["no module\x1b[2J\rfor it"])
+    done = dlhealth("boot-check", "--next")
+    assert (done.status, done.out) == (3, "")
+    assert not {c for c in done.err if not c.isprintable()} - {"\n"}
+    assert len(done.err.splitlines()) == 2
+
+
 # Who may.
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")

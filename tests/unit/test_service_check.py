@@ -99,6 +99,21 @@ def test_what_is_at_work_with_something_else_is_not_waited_for(tmp_path: Path) -
     assert being_changed(RootHost(str(others.build(tmp_path)))) == ""
 
 
+class BadText(BadFile):
+    id = "bad-text"
+
+    def detect(self, host: Host) -> Iterator[Finding]:
+        yield self.finding("host", "a line says \x1b[2J\nMESSAGE=all is well\x9b", Evidence("/etc/bad", "is there"))
+
+
+def test_what_a_file_says_is_no_command_to_whoever_reads_the_alert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bad,) = (f for f in looked(Machine(), tmp_path, monkeypatch, BadText()).findings if f["id"] == "bad-text")
+    assert bad["title"].isprintable()
+    assert "MESSAGE=all is well" in bad["title"]
+
+
 def test_a_rule_that_raises_is_named_and_judges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = looked(Machine(), tmp_path, monkeypatch, Crashing())
     assert [f["id"] for f in checked.findings] == ["bad-file"]

@@ -714,6 +714,22 @@ def test_a_clock_that_was_set_back_does_not_repair_twice(
     assert machine.outcomes() == ["applied"]
 
 
+@pytest.mark.parametrize("plan", ["torn", "{}", "[]"])
+def test_an_earlier_repair_that_is_damaged_is_named_and_what_is_wrong_is_said_all_the_same(
+    machine: Machine, plan: str
+) -> None:
+    with machine.store.locked():
+        record = machine.store.begin("abcd", {"actions": [], "findings": []}, [])
+    (Path(record.folder) / "plan.json").write_text(plan)
+    boot.boot_check()
+    assert machine.told() == ["NOT_REPAIRED", "APPEARED"]
+    for verb in ("status", "preview", "apply", "confirm", "undo"):
+        answer = machine.ask(verb, "0123456789ab")
+        assert not answer["ok"]
+        assert f"then move {record.folder} away" in answer["error"]
+    assert machine.one.read_text() == "bad\n"
+
+
 def test_the_check_at_boot_takes_back_what_was_cut_off(machine: Machine) -> None:
     with machine.store.locked():
         record = machine.store.begin("abcd", {"actions": [], "findings": [], "known": []}, [])
