@@ -1,8 +1,10 @@
 """Where events come from: file descriptors that become readable when something happened, and at no other time."""
 
+import ctypes
 import os
 import posixpath
 import socket
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -24,6 +26,8 @@ _BATCH = 1000
 _USERS = 256
 """Users whose short sessions are remembered."""
 _FILES = 256
+_SO_ATTACH_FILTER = 26
+"""socket(7); Python has no name for it."""
 _LOGIN_SCREEN = {
     posixpath.split(path)
     for path in (
@@ -83,6 +87,7 @@ class Devices:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 15)
         self._socket.setblocking(False)
+        _without_changes(self._socket)
         self._socket.bind((0, self._KERNEL_GROUP))
 
     def fileno(self) -> int:
@@ -101,6 +106,24 @@ class Devices:
             # Only the kernel is port 0; what a program sends is not taken for its word.
             if sender[0] == 0 and (event := of_uevent(message)):
                 yield event
+
+
+def _without_changes(channel: socket.socket) -> None:
+    """Have the kernel keep back what begins with a "c", "change@…": the battery of a laptop says so every few seconds,
+    and no device comes or goes with it."""
+    code = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (0x30, 0, 0, 0),  # load the first byte
+            (0x15, 0, 1, ord("c")),  # if it is this one,
+            (0x06, 0, 0, 0),  # nothing of it,
+            (0x06, 0, 0, 0xFFFFFFFF),  # else all
+        )
+    )
+    program = ctypes.create_string_buffer(code, len(code))
+    channel.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(code) // 8, ctypes.addressof(program))
+    )
 
 
 class _Session(NamedTuple):

@@ -142,13 +142,25 @@ def test_devices_listens_to_the_kernel_and_to_nobody_else() -> None:
     assert list(devices.read()) == []
 
 
+def test_what_only_changes_wakes_nobody() -> None:
+    try:
+        devices = Devices()
+        Path("/sys/class/mem/null/uevent").write_text("change")
+        assert not readable(devices, 0.3)
+        Path("/sys/class/mem/null/uevent").write_text("add")
+    except OSError as error:
+        pytest.skip(f"no device events here: {error}")
+    assert readable(devices, 2)
+    assert list(devices.read()) == []
+
+
 def test_device_events_that_were_lost_are_a_reason_to_look() -> None:
     """What was lost may have been a card or a module."""
     try:
         devices = Devices()
         devices._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for _ in range(50):
-            Path("/sys/class/mem/null/uevent").write_text("change")
+            Path("/sys/class/mem/null/uevent").write_text("add")
     except OSError as error:
         pytest.skip(f"no device events here: {error}")
     assert [e.topic for e in devices.read()] == [Topic.DRIVER, Topic.GPU]

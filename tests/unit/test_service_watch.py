@@ -228,6 +228,10 @@ class Service:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(text.split("VmRSS:")[1].split()[0])
 
+    def open_files(self) -> int:
+        assert self.process
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     def packages(self) -> None:
         (self.root / "var/lib/dpkg/new").write_text("x")
         (self.root / "var/lib/dpkg/new").rename(self.root / "var/lib/dpkg/status")
@@ -893,10 +897,11 @@ def test_its_memory_after_a_days_events_is_that_of_the_start(service: Service) -
                 return
 
     rounds(100, 10)
-    before = service.memory()
+    before, open_before = service.memory(), service.open_files()
     rounds(1100, 30)
     after = service.memory()
     assert service.lives()
+    assert wait_for(lambda: service.open_files() <= open_before)
     assert after <= 1.1 * before, f"{before} KiB, then {after} KiB"
 
 
