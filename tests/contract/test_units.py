@@ -89,6 +89,42 @@ def test_the_watcher_is_locked_in(installed: Path) -> None:
     assert done.returncode == 0, exposed
 
 
+DISPLAY_MANAGERS = {
+    "none": "",
+    "gdm3": "Conflicts=getty@tty1.service\nAfter=getty@tty1.service plymouth-start.service systemd-user-sessions.service\n",
+    "lightdm": "Conflicts=plymouth-quit.service\nAfter=systemd-user-sessions.service plymouth-quit.service\n",
+    "sddm": "After=systemd-user-sessions.service getty@tty1.service plymouth-quit.service systemd-logind.service\n",
+}
+
+
+def boot_of(installed: Path, manager: str, more: str = "") -> str:
+    """What systemd says of starting graphical.target with the units enabled, beside those of this machine."""
+    for name in (n for n in _ENABLED if n in UNITS):
+        for target in Unit(name).words("Install", "WantedBy"):
+            (installed / f"{target}.wants").mkdir(exist_ok=True)
+            (installed / f"{target}.wants" / name).symlink_to(installed / name)
+    if manager != "none":
+        text = f"[Unit]\n{DISPLAY_MANAGERS[manager]}{more}[Service]\nExecStart=/bin/true\n"
+        (installed / "display-manager.service").write_text(text)
+        (installed / "graphical.target.wants/display-manager.service").symlink_to(installed / "display-manager.service")
+    path = f"{installed}:/usr/lib/systemd/system"
+    words = [str(analyze), "verify", "--man=no", "graphical.target"]
+    environment = {**os.environ, "SYSTEMD_UNIT_PATH": path}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    return "\n".join(line for line in done.stderr.splitlines() if "cycle" in line or "dlhealth" in line)
+
+
+@needs_systemd
+@pytest.mark.parametrize("manager", DISPLAY_MANAGERS)
+def test_nothing_waits_for_itself(installed: Path, manager: str) -> None:
+    assert boot_of(installed, manager) == ""
+
+
+@needs_systemd
+def test_systemd_would_have_found_what_waits_for_itself(installed: Path) -> None:
+    assert "ordering cycle" in boot_of(installed, "lightdm", "Before=dlhealth-recover.service\n")
+
+
 # What the units say to each other.
 
 
