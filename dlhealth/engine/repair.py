@@ -14,7 +14,7 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosed, Diagnosis, Finding, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
-from dlhealth.txn.store import Record, Store, read_json
+from dlhealth.txn.store import Record, Store, read_plan
 
 Look = Callable[[], Diagnosis]
 
@@ -77,7 +77,7 @@ def confirm_after_reboot(
     record = store.current()
     if record is None:
         return None
-    plan = read_json(f"{record.folder}/plan.json")
+    plan = read_plan(record)
     return confirm(store, Target(folder, record.id), lambda: _prove(look(), plan["findings"], plan["known"]), sure)
 
 
@@ -89,14 +89,14 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
         if record.outcome == "rolled-back":
             ends = [e for e in read_events(record.folder) if e.kind == "COMMIT"]
             failed = ends[-1].fields.get("failed", ()) if ends else ()
-            plan = read_json(f"{record.folder}/plan.json")
+            plan = read_plan(record)
             found.update((f["fingerprint"], f["summary"]) for f in plan["findings"] if f["fingerprint"] in failed)
     return frozenset(found)
 
 
 def tell(record: Record) -> Told:
     """What was done, and how it ended."""
-    plan = read_json(f"{record.folder}/plan.json")
+    plan = read_plan(record)
     events = read_events(record.folder)
     became = {e.fields["n"]: _BECAME[e.kind] for e in events if e.kind in _BECAME}
     problem = next((e.fields["problem"] for e in reversed(events) if e.fields.get("problem")), "")

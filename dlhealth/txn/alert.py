@@ -2,14 +2,14 @@
 
 from dlhealth.host.journal import Kind, alert
 from dlhealth.txn.execute import Ended
-from dlhealth.txn.store import read_json
+from dlhealth.txn.store import read_plan
 
 _BECAME = {"applied": "holds after the restart", "rolled-back": "was taken back", "undone": "was taken back"}
 
 
 def of_ended(ended: Ended) -> bytes:
     """The entry; where several findings were repaired at once, it is about the first."""
-    findings: list[dict[str, str]] = read_json(f"{ended.record.folder}/plan.json").get("findings", [])
+    findings: list[dict[str, str]] = read_plan(ended.record).get("findings", [])
     about = findings[0] if findings else {}
     holds = ended.outcome == "applied"
     said = f": {'; '.join(ended.said)}" if ended.said else ""

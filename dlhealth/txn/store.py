@@ -171,6 +171,14 @@ def read_json(path: str) -> Any:
         return json.load(file)
 
 
+def read_plan(record: Record) -> Any:
+    """What a transaction was to do. Raises OSError where that is torn, which names it."""
+    try:
+        return read_json(f"{record.folder}/plan.json")
+    except ValueError as error:
+        raise OSError(f"{record.folder} is damaged ({error}): move it away") from error
+
+
 def sync_folder(path: str) -> None:
     """Put the names in a folder on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

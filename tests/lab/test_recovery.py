@@ -4,11 +4,13 @@ import time
 
 import pytest
 
+from dlhealth.host.journal import Kind
 from tests.lab.conftest import Fresh
-from tests.lab.test_service import COMMAND, within
+from tests.lab.test_service import COMMAND, alerts, within
 
 pytestmark = pytest.mark.lab
 
+RECOVERED = Kind.RECOVERED.value
 UNIT = "dlhealth-recover.service"
 # A package that goes when it is told to, and a transaction that was cut off when it had installed it.
 SLOW = """
@@ -54,3 +56,5 @@ def test_one_that_takes_long_holds_the_boot_up_for_a_while_and_is_not_cut_off(fr
     within(80, lambda: state() in ("inactive", "failed"))
     assert lab.run("dpkg-query", "-W", "slow", check=False).returncode == 1
     assert "1-abcd: rolled-back" in lab.run("journalctl", "-o", "cat", "-u", UNIT).stdout
+    (told,) = alerts(lab, RECOVERED)
+    assert told["DLHEALTH_TRANSACTION"] == "1-abcd"

@@ -730,6 +730,20 @@ def test_an_earlier_repair_that_is_damaged_is_named_and_what_is_wrong_is_said_al
     assert machine.one.read_text() == "bad\n"
 
 
+def test_a_history_that_is_damaged_keeps_nobody_from_saying_what_is_wrong(machine: Machine) -> None:
+    assert machine.ask("apply", machine.ask("preview")["digest"])["ok"]
+    (record,) = machine.store.ended()
+    (Path(record.folder) / "plan.json").write_text("torn")
+    machine.one.write_text("bad\n")
+    assert machine.told() == ["REPAIRED"]
+    boot.boot_check()
+    assert machine.told() == ["NOT_REPAIRED", "APPEARED"]
+    answer = machine.ask("preview")
+    assert not answer["ok"]
+    assert f"{record.folder} is damaged" in answer["error"]
+    assert machine.one.read_text() == "bad\n"
+
+
 def test_the_check_at_boot_takes_back_what_was_cut_off(machine: Machine) -> None:
     with machine.store.locked():
         record = machine.store.begin("abcd", {"actions": [], "findings": [], "known": []}, [])
