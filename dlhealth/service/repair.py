@@ -83,7 +83,7 @@ def receive(channel: socket.socket, patience: float = PATIENCE) -> bytes:
 def parse(line: bytes) -> Asked:
     """A request. Raises Refused for anything else than the known fields with the known kinds of values."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise Refused("the request is no JSON") from error
     if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
@@ -100,6 +100,14 @@ def parse(line: bytes) -> Asked:
     if not _DIGEST.fullmatch(fields["digest"]) or (fields["verb"] == "apply" and not fields["digest"]):
         raise Refused("apply needs the digest that a preview gave")
     return Asked(*(fields[name] for name in Asked._fields))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a field that is given twice, nobody could say which one was meant."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError
+    return fields
 
 
 def serve(channel: socket.socket) -> dict[str, Any]:

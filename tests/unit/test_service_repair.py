@@ -64,6 +64,7 @@ def test_a_request() -> None:
         (b'{"a":' * 800 + b"\n", "no JSON"),
         (b'{"version": ' + b"9" * 4000 + b"}\n", "has the fields"),
         (line() + line(), "no JSON"),
+        (b'{"verb": "status", ' + line()[1:], "no JSON"),
         (b"[]\n", "has the fields"),
         (b"null\n", "has the fields"),
         (line(command="rm"), "has the fields"),
