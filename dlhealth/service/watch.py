@@ -25,6 +25,8 @@ from dlhealth.service.sources import SHORT, Devices, Files, KernelLog, Source
 FOLDER = "/run/dlhealth/watch"
 BOOT_STATE = "/run/dlhealth/boot.json"
 """What the check at boot found, so that it is not told a second time."""
+PROMPTS = "/run/agetty.reload"
+"""The text consoles print what stands above their prompts again when this is touched (agetty(8), --reload)."""
 WAITING = "/var/lib/dlhealth/txn/active"
 """Is there while a repair waits for a restart (`Store.active`, whose module is no small one)."""
 
@@ -117,6 +119,7 @@ class Watcher:
         self._confirm = False
         self._unsent: list[bytes] = []
         self._problem = ""
+        self._sign: str | None = None
         self._stopping = False
 
     def run(self) -> None:
@@ -127,9 +130,8 @@ class Watcher:
         signal.signal(signal.SIGINT, self._stop)
         self._selector.register(waker, selectors.EVENT_READ, None)
         self._happened(Event(Topic.START))
-        # What the check at boot found stands above the prompts, which wait for this.
-        with suppress(OSError):
-            save(f"{self._folder}/issue", sign(self._known.findings))
+        with suppress(OSError):  # it is said after the first look
+            self._put_up(sign(self._known.findings))
         self._manager.ready()
         while not self._stopping:
             self._turn(self._manager.alive())
@@ -276,10 +278,19 @@ class Watcher:
         state = {"checked": int(time.time()), "findings": findings}
         try:
             save(f"{self._folder}/state.json", json.dumps(state))
-            save(f"{self._folder}/issue", sign(findings))
+            self._put_up(sign(findings))
         except OSError as error:
             return f"what was found can't be written to {self._folder}: {error.strerror}"
         return ""
+
+    def _put_up(self, text: str) -> None:
+        """Above the prompts of the text consoles, also of those that are there already."""
+        if text == self._sign:
+            return
+        save(f"{self._folder}/issue", text)
+        self._sign = text
+        with suppress(OSError):  # no console, or an agetty that can't do this: its next prompt has it
+            os.utime(PROMPTS)
 
     # Repairing: one request after the other.
 

@@ -16,7 +16,7 @@ from dlhealth.host import journal
 from dlhealth.service import request
 from dlhealth.service.install import _ENABLED, _SCRIPTS, FILES, PREFIX
 from dlhealth.service.repair import WATCHER
-from dlhealth.service.watch import FOLDER
+from dlhealth.service.watch import FOLDER, PROMPTS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNITS = sorted(n for n in FILES if n.endswith((".service", ".socket")))
@@ -211,8 +211,10 @@ def test_who_is_stopped_has_the_time_to_take_a_driver_back(name: str) -> None:
     assert int(Unit(name)["Service"]["TimeoutStopSec"][0]) >= 900
 
 
-def test_the_prompt_waits_for_the_watcher_but_not_for_long() -> None:
-    assert int(Unit("dlhealth.service")["Service"]["TimeoutStartSec"][0]) <= 30
+def test_no_text_console_waits_for_a_repair_at_boot() -> None:
+    """Whom a repair keeps from the login screen for minutes still has a prompt."""
+    for name in UNITS:
+        assert not [u for u in Unit(name)["Unit"].get("Before", []) if "getty" in u], name
 
 
 def test_a_kernel_is_looked_at_when_the_boot_loader_knows_it() -> None:
@@ -240,27 +242,43 @@ def test_the_journal_and_the_sign_are_where_the_system_looks() -> None:
     assert f"{FOLDER}/issue" in (SYSTEMD / "dlhealth.motd").read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("agetty"), reason="mounts, and asks agetty")
-def test_a_text_console_shows_the_sign(tmp_path: Path) -> None:
-    """On a machine with an /etc/issue, as Debian's and Ubuntu's are; said by the agetty that is installed here."""
-    script = tmp_path / "script"
-    script.write_text(
-        "set -e; mount -t tmpfs none /run; mount -t tmpfs none /etc\n"
-        "echo 'Debian GNU/Linux' > /etc/issue; : > /etc/passwd\n"
+asks_agetty = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("agetty"), reason="mounts, and asks agetty")
+
+
+def on_a_text_console(script: str) -> list[bytes]:
+    """The lines that a script shows on a terminal of a machine with an /etc/issue, as Debian's and Ubuntu's are, and
+    with what dlhealth installs; the agetty is the one that is installed here."""
+    given = (
+        "set -e; mount -t tmpfs none /run; mount -t tmpfs none /etc; echo 'Debian GNU/Linux' > /etc/issue\n"
+        "printf 'root:x:0:0::/root:/bin/sh\\ndlhealth:x:999:999::/:/bin/sh\\n' > /etc/passwd\n"
+        "printf 'root:x:0:\\ndlhealth:x:999:\\n' > /etc/group\n"
         f"systemd-tmpfiles --create {SYSTEMD}/dlhealth.tmpfiles 2>/dev/null || true\n"
-        f"mkdir -p {FOLDER}; echo 'sudo dlhealth fix' > {FOLDER}/issue\n"
-        "agetty --show-issue\n"
+        f"mkdir -p {FOLDER}; {script}\n"
     )
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execvp("unshare", ["unshare", "-m", "sh", str(script)])
+        os.execvp("unshare", ["unshare", "-m", "sh", "-c", given])
     said = b""
     with suppress(OSError):  # the terminal is gone when its program has ended
         while chunk := os.read(terminal, 4096):
             said += chunk
     os.close(terminal)
     os.waitpid(pid, 0)
-    assert said.split(b"\r\n")[:2] == [b"Debian GNU/Linux", b"sudo dlhealth fix"], said
+    return said.split(b"\r\n")
+
+
+@asks_agetty
+def test_a_text_console_shows_the_sign() -> None:
+    said = on_a_text_console(f"echo 'sudo dlhealth fix' > {FOLDER}/issue; agetty --show-issue")
+    assert said[:2] == [b"Debian GNU/Linux", b"sudo dlhealth fix"], said
+
+
+@asks_agetty
+def test_a_prompt_that_is_there_already_gets_the_sign() -> None:
+    found = f"sleep 2; echo 'sudo dlhealth fix' > {FOLDER}/issue; setpriv --reuid=999 --regid=999 --clear-groups touch {PROMPTS}"
+    said = on_a_text_console(f"({found}; sleep 4; kill $$) & exec agetty --noclear - 38400 vt100")
+    assert said.count(b"Debian GNU/Linux") == 2, said
+    assert said.count(b"sudo dlhealth fix") == 1, said
 
 
 # What is put where.

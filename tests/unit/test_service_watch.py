@@ -43,6 +43,7 @@ watch._LONGEST_PAUSE = given["longest_pause"]
 watch._SHARE = given["share"]
 watch._BLIND = given["blind"]
 watch.WAITING = given["base"] + "/active"
+watch.PROMPTS = given["base"] + "/agetty.reload"
 watch.BOOT_STATE = given["base"] + "/boot.json"
 watch.ask = functools.partial(watch.ask, path=given["base"] + "/repair")
 sys.executable = given["base"] + "/python"
@@ -284,6 +285,25 @@ def test_it_looks_at_everything_at_its_start_and_tells_what_it_finds(service: Se
     assert [f["id"] for f in service.saved()["findings"]] == ["a", "b"]
     assert abs(service.saved()["checked"] - time.time()) < 30
     wait_for((service.state / "issue").exists)
+    assert "a is wrong" in (service.state / "issue").read_text()
+
+
+def test_prompts_that_are_there_already_are_printed_again_when_what_they_say_changes(service: Service) -> None:
+    prompts = service.base / "agetty.reload"
+    prompts.touch()
+
+    def touched_since(moment: int) -> bool:
+        return prompts.stat().st_mtime_ns > moment
+
+    service.start()
+    service.looked(1)
+    said = prompts.stat().st_mtime_ns
+    service.packages()
+    service.looked(2)
+    assert not touched_since(said), "nothing has changed"
+    service.finds(finding())
+    service.packages()
+    wait_for(lambda: touched_since(said))
     assert "a is wrong" in (service.state / "issue").read_text()
 
 
