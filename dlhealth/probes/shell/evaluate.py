@@ -436,6 +436,8 @@ class Shell:
             raise Unsure("a command whose name is not known")
         name = first[0]
         fields = first if declares else self.fields(node.words)
+        if fields is None and name == "eval":
+            fields = [name, UNKNOWN]  # into how many words its text falls is all the same: it puts them together again
         if fields is None:
             if name in self.state.functions or (name in BUILTINS and name not in QUIET):
                 raise Unsure(f"{name} of what is not known")
