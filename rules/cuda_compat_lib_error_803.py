@@ -1,4 +1,4 @@
-"""A cuda-compat libcuda comes before the driver's.
+"""A libcuda of another driver version, mostly of cuda-compat, comes before the driver's.
 
 What you see
     "Error 803: system has unsupported display driver / cuda driver combination", or on a GeForce 804, "forward
@@ -6,7 +6,8 @@ What you see
 Why
     The packages cuda-compat-X-Y hold the libcuda of a newer driver, which data centre GPUs may use with an older
     kernel module. It lies in the toolkit's folder compat/. On other GPUs, and beside a driver that is newer, it does
-    not work; it only takes part when somebody put that folder into LD_LIBRARY_PATH or /etc/ld.so.conf.d.
+    not work; it only takes part when somebody put that folder into LD_LIBRARY_PATH or /etc/ld.so.conf.d. A libcuda that
+    was copied from another machine or an older driver does the same, where LD_LIBRARY_PATH leads to it.
 Repair
     Take the folder out of the loader's way and run ldconfig. The package itself does no harm.
 What the repair risks
@@ -16,7 +17,7 @@ By hand
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dlhealth.api import (
     AptRemove,
@@ -47,7 +48,7 @@ from dlhealth.api import (
 
 class CudaCompatLibError803(Rule):
     id = "cuda-compat-lib-error-803"
-    title = "A cuda-compat libcuda comes before the driver's"
+    title = "A libcuda of another driver version, mostly of cuda-compat, comes before the driver's"
     layer = Layer.DRIVER_LIBRARIES
     stage = Stage.LOADER
     severity = Severity.ERROR
@@ -55,8 +56,9 @@ class CudaCompatLibError803(Rule):
 
     def detect(self, libcuda: LibcudaChoice, driver: CudaDriver, gpus: Gpus | None) -> Iterator[Finding | Unknown]:
         groups: dict[str, list[Libcuda]] = {}
-        for x in (*self._first(libcuda), *libcuda.personal):
-            if x.kind == "compat":
+        for x in self._first(libcuda):
+            # Another version's, that a person's LD_LIBRARY_PATH leads to, does the same.
+            if x.kind == "compat" or (x.kind == "driver" and x.user and x.version):
                 groups.setdefault(x.source if x.user else x.path, []).append(x)
         for compat, *more in groups.values():
             if not driver.versions or compat.version in driver.numbers:
@@ -67,14 +69,14 @@ class CudaCompatLibError803(Rule):
             version, source = driver.versions[0]
             newer = _numbers(compat.version) > _numbers(version)
             names = [gpu.name for gpu in gpus.gpus] if gpus else []
-            if newer and names and all(map(_data_centre, names)):
+            if compat.kind == "compat" and newer and names and all(map(_data_centre, names)):
                 continue  # what the package is made for
             users = [x.user for x in (compat, *more) if x.user]
             where = f"LD_LIBRARY_PATH of {', '.join(users)}" if users else compat.source
             yield self.finding(
                 f"file:{compat.source.rpartition(':')[0] or compat.path}" if users else f"file:{compat.path}",
                 f"{compat.path} of driver {compat.version} comes before the libcuda of the driver, which is {version}: "
-                f"error {804 if newer and names else 803}",
+                f"error {804 if newer and names and compat.kind == 'compat' else 803}",
                 Evidence(compat.source, compat.path),
                 Evidence(compat.real, f"libcuda of driver {compat.version}"),
                 Evidence(source, f"driver {version}"),
@@ -90,8 +92,13 @@ class CudaCompatLibError803(Rule):
                 personal=" ".join(users),
             )
 
-    def _first(self, libcuda: LibcudaChoice) -> tuple[Libcuda, ...]:
-        return tuple(x for x in libcuda.common if x.runtime)[:1]
+    def _first(self, libcuda: LibcudaChoice) -> Iterable[Libcuda]:
+        """What everybody gets, and what each person gets whose LD_LIBRARY_PATH leads to one."""
+        first: dict[str, Libcuda] = {}
+        for x in (*libcuda.common, *libcuda.personal):
+            if x.runtime:
+                first.setdefault(x.user, x)
+        return first.values()
 
     def remedies(
         self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None, packages: Packages | None
@@ -109,7 +116,8 @@ class CudaCompatLibError803(Rule):
             )
         else:
             yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
-        installed = packages.installed("cuda-compat-*") if packages else ()
+        compat = folder.endswith("/compat")
+        installed = packages.installed("cuda-compat-*") if packages and compat else ()
         if installed:
             names = tuple(p.name for p in installed)
             yield Plan(
@@ -145,6 +153,20 @@ class CudaCompatLibError803(Rule):
                 "/home/alice/.profile", 'export LD_LIBRARY_PATH="/usr/local/cuda-12.2/compat:$LD_LIBRARY_PATH"\n'
             ),
             finds="file:/home/alice/.profile",
+        )
+        yield Scenario(
+            "an old driver's, copied into a home",
+            Machine.ubuntu2404_gpu()
+            .library("/home/alice/lib/libcuda.so.515.65.01", "libcuda.so.1")
+            .link("/home/alice/lib/libcuda.so.1", "libcuda.so.515.65.01")
+            .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=$HOME/lib\n"),
+            finds="file:/home/alice/.bashrc",
+        )
+        yield Scenario(
+            "the driver's own, in LD_LIBRARY_PATH",
+            Machine.ubuntu2404_gpu().append(
+                "/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu\n"
+            ),
         )
         yield Scenario("the package alone", compat("535.104.05"))
         yield Scenario("newer than the driver, on a Tesla V100", with_entry(compat("570.86.10", "1db1")))

@@ -68,6 +68,7 @@ class CudnnMajor8Vs9(Rule):
                 major=str(need.major),
                 program=need.what.partition(" ")[0],
                 python=need.python,
+                manager=need.manager,
             )
 
     def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
@@ -77,7 +78,7 @@ class CudnnMajor8Vs9(Rule):
             yield Plan(
                 f"Install {wanted}, which uses the cuDNN that is there",
                 Risk.LOW,
-                (PipInstall(finding.detail["python"], (wanted,)),),
+                (PipInstall(finding.detail["python"], (wanted,), uv=finding.detail["manager"] == "uv"),),
                 network=True,
             )
         cuda = toolkits.default.major if toolkits.default else None

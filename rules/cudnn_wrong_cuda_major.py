@@ -12,7 +12,7 @@ What the repair risks
     Other programs that need cuDNN for the other CUDA lose it; the two builds of version 8 can't be installed together.
 By hand
     apt list libcudnn8 -a; readelf -d /usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8 | grep cublas
-    apt-get install libcudnn8=8.6.0.163-1+cuda11.8 libcudnn8-dev=8.6.0.163-1+cuda11.8
+    apt-get install libcudnn8=8.9.7.29-1+cuda11.8 libcudnn8-dev=8.9.7.29-1+cuda11.8
 """
 
 import re

@@ -63,13 +63,16 @@ class LibcudaStubLoaded(Rule):
         groups: dict[str, list[Libcuda]] = {}
         for x in (*libcuda.common, *libcuda.personal):
             if x.kind == "stub":
-                groups.setdefault(x.source if x.user else x.path, []).append(x)
+                # A link in another folder is the fault itself, however many paths lead to that folder.
+                key = x.place if not _in_stubs(x) else x.source if x.user else x.path
+                groups.setdefault(key, []).append(x)
         for group in groups.values():
             stub, users = group[0], [x.user for x in group if x.user]
+            listed = users if _in_stubs(stub) else []
             before = () if users else libcuda.common[: libcuda.common.index(stub)]
             better = next((x for x in before if x.kind == "driver" and x.runtime), None)
             yield self.finding(
-                f"file:{stub.source.rpartition(':')[0] or stub.path}" if users else f"file:{stub.path}",
+                f"file:{stub.source.rpartition(':')[0] or stub.path}" if listed else f"file:{stub.path}",
                 f"{stub.path} is the toolkit's stub, and "
                 + (f"LD_LIBRARY_PATH of {', '.join(users)} names its folder" if users else "the loader looks there"),
                 Evidence(stub.source, stub.path),
@@ -82,7 +85,7 @@ class LibcudaStubLoaded(Rule):
                 about=[f"user:{user}" for user in users],
                 path=stub.path,
                 source=stub.source,
-                personal=" ".join(users),
+                personal=" ".join(listed),
             )
 
     def remedies(
@@ -134,6 +137,13 @@ class LibcudaStubLoaded(Rule):
             finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
         )
         yield Scenario(
+            "libcuda.so.1 made by hand, in a folder that LD_LIBRARY_PATH rightly names",
+            cuda()
+            .link("/usr/local/cuda-12.2/lib64/libcuda.so.1", "stubs/libcuda.so")
+            .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda/lib64\n"),
+            finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
+        )
+        yield Scenario(
             "the link in the place of the driver's",
             cuda().link(f"{lib}/libcuda.so.1", f"{stubs}/libcuda.so"),
             finds=f"file:{lib}/libcuda.so.1",
@@ -146,6 +156,10 @@ class LibcudaStubLoaded(Rule):
             Machine.debian12().cuda_toolkit("12.2").file("/etc/ld.so.conf.d/stubs.conf", f"{stubs}\n"),
         )
         yield Scenario("libcuda is no file", cuda().fifo(f"{lib}/libcuda.so.1"), unknown=True)
+
+
+def _in_stubs(libcuda: Libcuda) -> bool:
+    return posixpath.dirname(libcuda.place).endswith("/stubs")
 
 
 def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:

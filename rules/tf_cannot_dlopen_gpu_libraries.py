@@ -99,8 +99,9 @@ class TfCannotDlopenGpuLibraries(Rule):
         if needs.finds_wheels:
             requirement = f"tensorflow[and-cuda]=={tensorflow.version}"
             summary = f"Install the libraries of TensorFlow {tensorflow.version} into {environment.path}"
-            if environment.manager == "pip" and tensorflow.distribution == "tensorflow":
-                yield Plan(summary, Risk.LOW, (PipInstall(environment.python, (requirement,)),), network=True)
+            if environment.manager in ("pip", "uv") and tensorflow.distribution == "tensorflow":
+                install = PipInstall(environment.python, (requirement,), uv=environment.manager == "uv")
+                yield Plan(summary, Risk.LOW, (install,), network=True)
             else:
                 text = f"In a new virtual environment: pip install '{requirement}'"
                 yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)

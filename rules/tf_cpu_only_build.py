@@ -98,8 +98,10 @@ class TfCpuOnlyBuild(Rule):
         else:
             text = "pip install 'tensorflow[and-cuda]'"
         if text.startswith("pip"):
-            python = environment.python if environment.manager else "the python of a new virtual environment"
-            text = f"With {python} -m pip: uninstall {tensorflow.distribution}, then {text}"
+            tool = f"{environment.python} -m pip" if environment.manager else "the pip of a new virtual environment"
+            if environment.manager == "uv":
+                tool = f"uv pip, and --python {environment.python}"
+            text = f"With {tool}: uninstall {tensorflow.distribution}, then {text}"
         yield Plan("Replace TensorFlow by the build with CUDA", Risk.LOW, (ByHand(text),), network=True)
 
     @staticmethod

@@ -181,14 +181,18 @@ class DpkgConfigure(NamedTuple):
 
 
 class PipInstall(NamedTuple):
-    """Install packages into one Python environment. The environment is its owner's: only he or she may do it."""
+    """Install packages into one Python environment. The environment is its owner's: only he or she may do it. One that
+    uv made has no pip; uv itself installs into it."""
 
     python: str
     arguments: tuple[str, ...]
+    uv: bool = False
 
     def summary(self) -> str:
         from shlex import join
 
+        if self.uv:
+            return join(("uv", "pip", "install", "--python", self.python, *self.arguments))
         return join((self.python, "-m", "pip", "install", *self.arguments))
 
 

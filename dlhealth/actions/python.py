@@ -15,8 +15,8 @@ def replace_torch(
     path: str, python: str, manager: str, installed: str, packages: Mapping[str, str], wheel: tuple[str, str] | None
 ) -> Plan:
     """Replace the PyTorch `installed` in the environment at `path` with `wheel`: its version and its index ("2.8.0",
-    "cu128"). `packages` are the distributions of the environment; `manager` says who put PyTorch there: pip, conda, or
-    "" for the system, whose files are left alone."""
+    "cu128"). `packages` are the distributions of the environment; `manager` says who put PyTorch there: pip, uv, conda,
+    or "" for the system, whose files are left alone."""
     if wheel is None:
         text = f"No prebuilt PyTorch fits this GPU and driver: build PyTorch from source in {path}, or use another GPU"
         return Plan(text, Risk.LOW, (ByHand(text),))
@@ -29,14 +29,13 @@ def replace_torch(
             requirements.append(f"{name}=={packages[name].partition('+')[0]}+{tag}" if same else name)
     arguments = (*requirements, "--index-url", f"{INDEX}/{tag}")
     # Wheels before 2.0 are for a Python that nothing newer is for.
-    if manager == "pip" and (same or not version.startswith(("0.", "1."))):
-        return Plan(
-            f"Install PyTorch {version} for {tag} into {path}", Risk.LOW, (PipInstall(python, arguments),), network=True
-        )
+    if manager in ("pip", "uv") and (same or not version.startswith(("0.", "1."))):
+        install = PipInstall(python, arguments, uv=manager == "uv")
+        return Plan(f"Install PyTorch {version} for {tag} into {path}", Risk.LOW, (install,), network=True)
     command = f"pip install {join(arguments)}"
     if manager == "conda":
         text = f"In the conda environment {path}: conda remove pytorch cpuonly pytorch-cpu; then {command}"
-    elif manager == "pip":
+    elif manager in ("pip", "uv"):
         text = f"Make a new environment with a Python of the time of PyTorch {version}, and in it: {command}"
     else:
         text = f"Make a virtual environment (python3 -m venv ~/torch), and in it: {command}"

@@ -331,12 +331,13 @@ class CudaVariables(NamedTuple):
 
 
 class Libcuda(NamedTuple):
-    """One libcuda that the loader could take. `path` is the name under which it finds it, `real` the file; `kind` is
-    stub, compat or driver. `source` says why the loader looks there: "path:LINE" or the cache. `user` is whose
+    """One libcuda that the loader could take. `path` is the name under which it finds it, `place` the same name in the
+    folder without links, `real` the file; `kind` is stub, compat or driver. `source` says why the loader looks there: "path:LINE" or the cache. `user` is whose
     LD_LIBRARY_PATH that is, "" where it holds for everybody. `runtime` is False for a folder that has only
     libcuda.so, without the 1: programs take it by that name, and ldconfig makes the other."""
 
     path: str
+    place: str
     real: str
     kind: str
     version: str
@@ -367,9 +368,7 @@ class LibcudaChoice(NamedTuple):
         for place in loader.directories:
             if place.real and place.real not in visited:
                 visited.add(place.real)
-                # With a merged /usr, /lib is only another name.
-                folder = place.real if place.path.startswith("/lib") else place.path
-                more = _libcudas(host, folder, place.names, place.source or place.path, "", stubs, problems)
+                more = _libcudas(host, place.path, place.names, place.source or place.path, "", stubs, problems)
                 common += [c for c in more if c.real not in in_cache]
         return cls(tuple(common), tuple(personal), tuple(dict.fromkeys(problems)))
 
@@ -410,6 +409,10 @@ def _libcuda(
         status = host.stat(real) if real else None
         if not real or not status:
             return
+        folder, name = posixpath.split(path)
+        place = f"{host.realpath(folder)}/{name}"
+        if path.startswith("/lib"):
+            path = place  # with a merged /usr, /lib is only another name
         if status.kind != "file":
             problems.append(f"{path} is a {status.kind}, not a file")
             return
@@ -426,4 +429,4 @@ def _libcuda(
     except Unreadable as problem:
         problems.append(str(problem))
         return
-    yield Libcuda(path, real, kind, match[1] if match else "", source, user, path.endswith(".so.1"))
+    yield Libcuda(path, place, real, kind, match[1] if match else "", source, user, path.endswith(".so.1"))

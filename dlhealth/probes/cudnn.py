@@ -476,13 +476,15 @@ def _only_roots(host: Host, path: str) -> bool:
 class CudnnNeed(NamedTuple):
     """A program that opens a cuDNN of one major version which it does not bring along. `what` names it with its
     version, `source` is the file that shows the need, `shows` what is there; `bundled` are the other majors that it
-    brings along, `python` its interpreter ("" for a program that is not Python's); `user` is whose program it is ("" for
+    brings along, `python` its interpreter ("" for a program that is not Python's), `manager` what installs for that
+    (PythonEnvironment.manager); `user` is whose program it is ("" for
     everybody's), `subject` and `about` are for the finding."""
 
     what: str
     major: int
     bundled: frozenset[int]
     python: str
+    manager: str
     source: str
     shows: str
     user: str
@@ -530,6 +532,7 @@ def _python_needs(environment: PythonEnvironment, with_tensorflow: bool) -> Iter
                 major=major,
                 bundled=frozenset(bundled),
                 python=environment.python,
+                manager=environment.manager,
                 source=f"{environment.site}/{program.replace('-', '_')}",
                 shows=f"version {version} opens libcudnn.so.{major}",
                 user=environment.account.name if environment.account else "",
@@ -567,6 +570,7 @@ def _native_needs(host: Host) -> Iterator[CudnnNeed]:
                     major=version_key(match[2])[0],
                     bundled=frozenset(),
                     python="",
+                    manager="",
                     source=path,
                     shows=f"NEEDED {name}",
                     user="",

@@ -13,6 +13,15 @@ _DEPTH = 4
 _FOLDERS = 1200
 """How many folders of all homes together are searched for virtual environments; some 40 ms."""
 _VISITED_DOT_FOLDERS = (".venv", ".virtualenvs", ".conda", ".local", ".pyenv", ".venvs")
+_MANAGED = (
+    ".cache/pypoetry/virtualenvs",
+    ".local/pipx/venvs",
+    ".local/share/mamba/envs",
+    ".local/share/pdm/venvs",
+    ".local/share/pipx/venvs",
+    ".local/share/uv/tools",
+)
+"""Where poetry, pipx, micromamba, PDM and uv put environments, below a home: too deep for the search."""
 _UNVISITED = frozenset(
     ("node_modules", "site-packages", "dist-packages", "__pycache__", "snap", "lib", "lib64", "bin", "include", "pkgs")
 )
@@ -53,8 +62,9 @@ class TensorFlow(NamedTuple):
 
 class PythonEnvironment(NamedTuple):
     """One environment. `path` is its folder (a virtual or conda environment, ~/.local, /usr, /usr/local); `kind` is
-    venv, conda, pyenv, user, system or other (a folder with a Python of its own); `version` like "3.11" ("" unknown); `python` its interpreter; `account` whose
-    home it lies in (None: nobody's); `site` the folder with the packages.
+    venv, uv (a virtual environment without pip, which uv made), conda, pyenv, user, system or other (a folder with a
+    Python of its own); `version` like "3.11" ("" unknown); `python` its interpreter; `account` whose home it lies in
+    (None: nobody's); `site` the folder with the packages.
 
     `packages` are the installed distributions by normalised name ("nvidia-cudnn-cu12"), with versions; `conda` the
     conda packages by name with "version build". `libraries` are the CUDA and cuDNN libraries that the environment
@@ -82,9 +92,11 @@ class PythonEnvironment(NamedTuple):
 
     @property
     def manager(self) -> str:
-        """Who may change PyTorch in it: "conda", "pip", or "" where it must be left to the system's packages."""
+        """Who may change PyTorch in it: "conda", "uv", "pip", or "" where it must be left to the system's packages."""
         if self.kind == "conda" and any(name in self.conda for name in ("pytorch", "pytorch-cpu", "pytorch-gpu")):
             return "conda"
+        if self.kind == "uv":
+            return "uv"
         return "pip" if self.kind in ("venv", "conda", "pyenv") else ""
 
     @property
@@ -163,8 +175,9 @@ class _Search:
                 self._prefix(line.strip().rstrip("/"), account)
         for folder in self._children(f"{home}/.pyenv/versions", account):
             self._prefix(folder, account, "pyenv")
-        for folder in self._children(f"{home}/.cache/pypoetry/virtualenvs", account):
-            self._prefix(folder, account)
+        for place in _MANAGED:
+            for folder in self._children(f"{home}/{place}", account):
+                self._prefix(folder, account)
         self._breadth_first(home, account)
 
     def _breadth_first(self, home: str, account: Account) -> None:
@@ -185,6 +198,8 @@ class _Search:
                     self.problems.append(f"{home} has many folders: not all were searched for Python environments")
                     return
                 names = self._names(folder)
+                for pixi in self._children(f"{folder}/.pixi/envs", account) if ".pixi" in names else ():
+                    self._prefix(pixi, account)
                 if "lib" in names and folder not in (home, f"{home}/.local") and self._is_environment(folder):
                     self._prefix(folder, account)
                     continue
@@ -209,7 +224,10 @@ class _Search:
         config = self._text(f"{folder}/pyvenv.cfg", account)
         conda = config is None and "conda-meta" in self._names(folder)
         system = folder in ("/usr", "/usr/local")
-        kind = "venv" if config is not None else "conda" if conda else "system" if system else kind or "other"
+        if config is not None:
+            kind = "uv" if re.search(r"^uv *=", config, re.MULTILINE) else "venv"
+        else:
+            kind = "conda" if conda else "system" if system else kind or "other"
         python = f"{folder}/bin/python3" if system else f"{folder}/bin/python"
         for site in self._sites(folder):
             self._site(folder, kind, _version_in(site), python, account, site)
@@ -236,6 +254,8 @@ class _Search:
             self.problems.append(str(problem))
             return
         packages = _distributions(names)
+        if kind == "uv" and "pip" in packages:
+            kind = "venv"
         conda = self._conda_packages(path) if kind == "conda" else {}
         if not packages and not conda and not {"torch", "tensorflow"} & set(names):
             return

@@ -474,6 +474,11 @@ class TestTorch:
         )
         assert plan.network
 
+    def test_what_uv_made_has_no_pip(self) -> None:
+        summary = self.plan("uv", ("2.7.0", "cu126"))[1]
+        assert summary.startswith("uv pip install --python /v/bin/python torch==2.7.0+cu126 --index-url ")
+        assert "Python of the time" in self.plan("uv", ("1.13.1", "cu117"))[1]
+
     def test_pip_finds_what_goes_with_another_release(self) -> None:
         assert "torch==2.8.0+cu128 torchvision --index-url" in self.plan("pip", ("2.8.0", "cu128"), torchvision="1")[1]
 

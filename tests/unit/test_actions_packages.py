@@ -435,4 +435,7 @@ class TestConfigure:
 def test_pip_is_only_shown() -> None:
     action = PipInstall("/v/bin/python", ("torch==2.8.0", "--index-url", "x"))
     assert action.summary() == "/v/bin/python -m pip install torch==2.8.0 --index-url x"
+    assert PipInstall("/v/bin/python", ("torch==2.8.0",), uv=True).summary() == (
+        "uv pip install --python /v/bin/python torch==2.8.0"
+    )
     assert not hasattr(action, "apply")

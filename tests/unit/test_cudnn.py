@@ -167,7 +167,7 @@ def test_what_is_no_library_is_told_apart(tmp_path: Path) -> None:
     [
         ((9, 13, False), ("libcudnn9-cuda-13",)),
         ((9, None, True), ("libcudnn9-cuda-12", "libcudnn9-dev-cuda-12")),
-        ((8, 11, True), ("libcudnn8=8.6.0.163-1+cuda11.8", "libcudnn8-dev=8.6.0.163-1+cuda11.8")),
+        ((8, 11, True), ("libcudnn8=8.9.7.29-1+cuda11.8", "libcudnn8-dev=8.9.7.29-1+cuda11.8")),
         ((5, 8, False), ("libcudnn5",)),
     ],
 )

@@ -236,6 +236,10 @@ class TestSearch:
             .python_environment("/home/alice/.virtualenvs/w", ["a-1"])
             .python_environment("/home/alice/.local/share/virtualenvs/p", ["a-1"])
             .python_environment("/home/alice/.cache/pypoetry/virtualenvs/q", ["a-1"])
+            .python_environment("/home/alice/.local/share/pipx/venvs/whisper", ["a-1"])
+            .python_environment("/home/alice/.local/share/uv/tools/vllm", ["a-1"])
+            .file("/home/alice/code/z/.pixi/envs/default/conda-meta/history")
+            .file(f"/home/alice/code/z/.pixi/envs/default/{SITE}/a-1.dist-info/METADATA")
             .python_environment("/opt/app", ["a-1"])
             .python_environment("/opt/vendor/venv", ["a-1"])
             .file("/home/alice/miniconda3/conda-meta/history")
@@ -255,7 +259,8 @@ class TestSearch:
             [
                 "/home/alice/venv", "/home/alice/code/x/.venv", "/home/alice/code/org/y/.venv",
                 "/home/alice/.virtualenvs/w", "/home/alice/.local/share/virtualenvs/p",
-                "/home/alice/.cache/pypoetry/virtualenvs/q", "/opt/app", "/opt/vendor/venv", "/home/alice/miniconda3",
+                "/home/alice/.cache/pypoetry/virtualenvs/q", "/home/alice/.local/share/pipx/venvs/whisper",
+                "/home/alice/.local/share/uv/tools/vllm", "/home/alice/code/z/.pixi/envs/default", "/opt/app", "/opt/vendor/venv", "/home/alice/miniconda3",
                 "/home/alice/miniconda3/envs/e", "/data/conda/e2", "/home/alice/.pyenv/versions/3.10.4",
                 "/home/alice/.local", "/usr", "/usr/local",
             ]
@@ -267,6 +272,19 @@ class TestSearch:
         assert kinds["/opt/app"] == ("venv", "3.11", None)
         assert kinds["/usr"] == ("system", "", None)
         assert kinds["/home/alice/.pyenv/versions/3.10.4"] == ("pyenv", "3.10", "alice")
+
+    def test_of_uv(self, tmp_path: Path) -> None:
+        """As `uv venv` of uv 0.5 leaves it, and with `--seed`, which adds pip."""
+        config = "home = /usr/bin\nimplementation = CPython\nuv = 0.5.4\nversion_info = 3.11.2\nprompt = x\n"
+        machine = (
+            Machine.debian12()
+            .python_environment("/home/alice/x/.venv", ["numpy-1.26.4"])
+            .file("/home/alice/x/.venv/pyvenv.cfg", config)
+            .python_environment("/home/alice/y/.venv", ["numpy-1.26.4", "pip-25.0"])
+            .file("/home/alice/y/.venv/pyvenv.cfg", config)
+        )
+        found = {e.path: (e.kind, e.manager) for e in look(machine, tmp_path).environments}
+        assert found == {"/home/alice/x/.venv": ("uv", "uv"), "/home/alice/y/.venv": ("venv", "pip")}
 
     @pytest.mark.parametrize("python", ["/home/alice/venv", "/home/alice/venv/", "/home/alice/venv/bin/python"])
     def test_asked_for(self, tmp_path: Path, python: str) -> None:
