@@ -27,7 +27,7 @@ from dlhealth.actions import (
     UpdateInitramfs,
     WriteFile,
 )
-from dlhealth.actions.python import replace_torch
+from dlhealth.actions.python import pip_cudnn, replace_torch
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Space
 from dlhealth.lean import later
@@ -257,6 +257,7 @@ __all__ = [
     "measured_failure",
     "parse_busid",
     "parse_copied_busid",
+    "pip_cudnn",
     "replace_torch",
     "runs_cuda",
     "signer_of",

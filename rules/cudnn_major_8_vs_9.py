@@ -38,6 +38,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     cudnn_package_names,
+    pip_cudnn,
 )
 
 
@@ -69,6 +70,7 @@ class CudnnMajor8Vs9(Rule):
                 program=need.what.partition(" ")[0],
                 python=need.python,
                 manager=need.manager,
+                requirement=need.requirement,
             )
 
     def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
@@ -81,6 +83,9 @@ class CudnnMajor8Vs9(Rule):
                 (PipInstall(finding.detail["python"], (wanted,), uv=finding.detail["manager"] == "uv"),),
                 network=True,
             )
+        if finding.detail["program"] == "torch":
+            yield pip_cudnn(*(finding.detail[key] for key in ("python", "manager", "requirement")))
+            return
         cuda = toolkits.default.major if toolkits.default else None
         yield Plan(
             f"Install cuDNN {major} beside the other",
@@ -95,6 +100,7 @@ class CudnnMajor8Vs9(Rule):
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").python_environment("/home/alice/whisper", [program])
 
         subject = "python:/home/alice/whisper"
+        site = "/home/alice/whisper/lib/python3.11/site-packages"
         yield Scenario("CTranslate2 4.4 and cuDNN 9", environment("ctranslate2-4.4.0").cudnn("9.1.0"), finds=subject)
         yield Scenario("CTranslate2 4.5 and cuDNN 8", environment("ctranslate2-4.5.0").cudnn_packages(), finds=subject)
         yield Scenario(
@@ -102,6 +108,16 @@ class CudnnMajor8Vs9(Rule):
             environment("ctranslate2-4.4.0").library(
                 "/home/alice/whisper/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn.so.9", "libcudnn.so.9"
             ),
+            finds=subject,
+        )
+        torch = (
+            Machine.ubuntu2404_gpu()
+            .python_environment("/home/alice/whisper", torch="2.4.0", cuda="12.1")
+            .file(f"{site}/torch-2.4.0.dist-info/METADATA", "Requires-Dist: nvidia-cudnn-cu12 (==9.1.0.70)\n", uid=1000)
+        )
+        yield Scenario(
+            "another package has put cuDNN 8 in place of PyTorch's",
+            torch.library(f"{site}/nvidia/cudnn/lib/libcudnn.so.8", "libcudnn.so.8"),
             finds=subject,
         )
         yield Scenario(

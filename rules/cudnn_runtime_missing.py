@@ -43,6 +43,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     cudnn_package_names,
+    pip_cudnn,
 )
 
 
@@ -156,6 +157,10 @@ class CudnnRuntimeMissing(Rule):
                 *([] if elsewhere else [Evidence("/etc/ld.so.conf", f"no folder with libcudnn.so.{need.major}")]),
                 about=need.about,
                 major=str(need.major),
+                program=need.what.partition(" ")[0],
+                python=need.python,
+                manager=need.manager,
+                requirement=need.requirement,
             )
 
     def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
@@ -163,6 +168,9 @@ class CudnnRuntimeMissing(Rule):
         major = int(detail["major"])
         if package := detail.get("package"):
             yield Plan(f"Install {package} anew", Risk.LOW, (AptInstall((package,), reinstall=True),), network=True)
+            return
+        if detail.get("program") == "torch":
+            yield pip_cudnn(detail["python"], detail["manager"], detail["requirement"])
             return
         folder = next((f for f in cudnn.folders if f.path == detail.get("folder")), None)
         links = _relinked(folder) if folder and "path" in detail else ()
@@ -186,6 +194,8 @@ class CudnnRuntimeMissing(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         lib, include = (f"/usr/local/cuda-12.2/targets/x86_64-linux/{name}" for name in ("lib", "include"))
+
+        metadata = "/home/alice/venv/lib/python3.11/site-packages/torch-2.4.0.dist-info/METADATA"
 
         def cuda() -> Machine:
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
@@ -227,12 +237,26 @@ class CudnnRuntimeMissing(Rule):
             finds="file:/usr/lib/x86_64-linux-gnu/libcudnn.so.8",
             causes=("cudnn-fake-symlink-wrong-library",),
         )
+        yield Scenario(
+            "PyTorch without the package that it requires",
+            Machine.ubuntu2404_gpu()
+            .python_environment(torch="2.4.0", cuda="12.1")
+            .file(metadata, "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70; platform_system == 'Linux'\n", uid=1000),
+            finds="python:/home/alice/venv",
+        )
         yield Scenario("cuDNN as it should be", cuda().cudnn("8.9.7"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
         yield Scenario("nobody needs one", cuda())
         yield Scenario(
             "PyTorch in an environment brings its own",
             Machine.ubuntu2404_gpu().python_environment(torch="2.3.0+cu121", cuda="12.1"),
+        )
+        yield Scenario(
+            "PyTorch uses the system's cuDNN",
+            cuda()
+            .cudnn("9.1.0")
+            .python_environment(torch="2.4.0", cuda="12.1")
+            .file(metadata, "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000),
         )
         yield Scenario("a library can't be read", cuda().cudnn().fifo(f"{lib}/libcudnn.so.8.9.7"), unknown=True)
 

@@ -40,7 +40,9 @@ from dlhealth.api import (
     Stage,
     TensorFlowLibraries,
     Unknown,
+    pip_cudnn,
     tensorflow_needs,
+    version_key,
 )
 
 
@@ -95,6 +97,10 @@ class TfCannotDlopenGpuLibraries(Rule):
         tensorflow = environment.tensorflow
         needs = tensorflow_needs(tensorflow.version, tensorflow.cuda, tensorflow.cudnn)
         if needs is None:
+            return
+        beside = environment.torch.cudnn.rpartition("=")[2] if environment.torch else ""
+        if beside and version_key(beside)[:1] != version_key(needs.cudnn)[:1]:
+            yield pip_cudnn(environment.python, environment.manager, "")
             return
         if needs.finds_wheels:
             requirement = f"tensorflow[and-cuda]=={tensorflow.version}"
@@ -152,6 +158,14 @@ class TfCannotDlopenGpuLibraries(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario("one package is missing", wheels("2.15.1", "cudnn"), finds="python:/home/alice/venv")
+        yield Scenario(
+            "PyTorch in the same environment has brought cuDNN 9",
+            wheels("2.15.1", "cudnn")
+            .python_environment(torch="2.4.0", cuda="12.1")
+            .file(f"{site}/torch-2.4.0.dist-info/METADATA", "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000)
+            .library(f"{site}/nvidia/cudnn/lib/libcudnn.so.9", "libcudnn.so.9"),
+            finds="python:/home/alice/venv",
+        )
         yield Scenario("2.16.1 does not find its packages", wheels("2.16.1"), finds="python:/home/alice/venv")
         yield Scenario(
             "an old TensorFlow beside a new CUDA",

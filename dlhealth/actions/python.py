@@ -40,3 +40,17 @@ def replace_torch(
     else:
         text = f"Make a virtual environment (python3 -m venv ~/torch), and in it: {command}"
     return Plan(f"Use PyTorch {version} for {tag}", Risk.LOW, (ByHand(text),), network=True)
+
+
+def pip_cudnn(python: str, manager: str, requirement: str) -> Plan:
+    """Bring PyTorch's own cuDNN back into its environment; `requirement` is "" where TensorFlow in the same environment
+    needs another major version of it."""
+    if not requirement:
+        text = "Make a second virtual environment, install one of the two into it, and uninstall that one here"
+        return Plan("Give PyTorch and TensorFlow an environment each", Risk.LOW, (ByHand(text),), network=True)
+    summary = f"Install {requirement}, which this PyTorch requires"
+    if manager in ("pip", "uv"):
+        return Plan(summary, Risk.LOW, (PipInstall(python, (requirement,), uv=manager == "uv"),), network=True)
+    return Plan(
+        summary, Risk.LOW, (ByHand(f"With the pip that installed PyTorch: pip install {requirement}"),), network=True
+    )

@@ -477,7 +477,8 @@ class CudnnNeed(NamedTuple):
     """A program that opens a cuDNN of one major version which it does not bring along. `what` names it with its
     version, `source` is the file that shows the need, `shows` what is there; `bundled` are the other majors that it
     brings along, `python` its interpreter ("" for a program that is not Python's), `manager` what installs for that
-    (PythonEnvironment.manager); `user` is whose program it is ("" for
+    (PythonEnvironment.manager), `requirement` the package of PyPI that brings its cuDNN ("" where none is known, or
+    something else in the environment needs another major); `user` is whose program it is ("" for
     everybody's), `subject` and `about` are for the finding."""
 
     what: str
@@ -485,6 +486,7 @@ class CudnnNeed(NamedTuple):
     bundled: frozenset[int]
     python: str
     manager: str
+    requirement: str
     source: str
     shows: str
     user: str
@@ -493,7 +495,8 @@ class CudnnNeed(NamedTuple):
 
 
 class CudnnNeeds(NamedTuple):
-    """Programs that need a cuDNN of the system. PyTorch is not among them: its wheels bring their own."""
+    """Programs that need a cuDNN of the system. PyTorch is among them only where the package that brings its own is gone
+    from its environment, or is there for another major."""
 
     needs: tuple[CudnnNeed, ...]
 
@@ -512,19 +515,22 @@ class CudnnNeeds(NamedTuple):
 
 def _python_needs(environment: PythonEnvironment, with_tensorflow: bool) -> Iterator[CudnnNeed]:
     wanted: list[tuple[str, str, int]] = []
+    bundled = {version_key(name.rpartition(".so.")[2])[0] for name in environment.libraries if "libcudnn.so." in name}
+    torch = environment.torch
+    if torch and torch.cudnn:
+        wanted.append(("torch", torch.version, version_key(torch.cudnn.rpartition("=")[2])[0]))
     for program in {p["package"] for p in load("cudnn")["programs"]}:
         version = environment.packages.get(program)
         major = needed_major(program, version) if version else None
         if version and major:
             wanted.append((program, version, major))
     tensorflow = environment.tensorflow
-    if tensorflow and with_tensorflow:
-        needs = tensorflow_needs(tensorflow.version, tensorflow.cuda, tensorflow.cudnn)
-        if needs:
-            wanted.append((tensorflow.distribution, tensorflow.version, version_key(needs.cudnn)[0]))
-    bundled = {version_key(name.rpartition(".so.")[2])[0] for name in environment.libraries if "libcudnn.so." in name}
-    if environment.torch and environment.torch.backend == "cuda" and not bundled:
+    needs = tensorflow_needs(tensorflow.version, tensorflow.cuda, tensorflow.cudnn) if tensorflow else None
+    if tensorflow and needs and with_tensorflow:
+        wanted.append((tensorflow.distribution, tensorflow.version, version_key(needs.cudnn)[0]))
+    if torch and torch.backend == "cuda" and not torch.cudnn and not bundled:
         return  # some of its wheels have cuDNN inside, where other programs of the environment find it, too
+    shared = bool(tensorflow and tensorflow.gpu and needs and version_key(needs.cudnn)[0] in bundled)
     for program, version, major in sorted(wanted):
         if major not in bundled:
             yield CudnnNeed(
@@ -533,6 +539,7 @@ def _python_needs(environment: PythonEnvironment, with_tensorflow: bool) -> Iter
                 bundled=frozenset(bundled),
                 python=environment.python,
                 manager=environment.manager,
+                requirement=torch.cudnn if torch and program == "torch" and not shared else "",
                 source=f"{environment.site}/{program.replace('-', '_')}",
                 shows=f"version {version} opens libcudnn.so.{major}",
                 user=environment.account.name if environment.account else "",
@@ -571,6 +578,7 @@ def _native_needs(host: Host) -> Iterator[CudnnNeed]:
                     bundled=frozenset(),
                     python="",
                     manager="",
+                    requirement="",
                     source=path,
                     shows=f"NEEDED {name}",
                     user="",

@@ -29,6 +29,7 @@ _CONDA_NAMES = ("anaconda3", "anaconda2", "anaconda", "miniconda3", "miniconda",
 _SYSTEM_FOLDERS = ("/", "/bin", "/dev", "/etc", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "autofs", "ceph")
 _CUDA_LIBRARY = regex(r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|cudnn)\.so\.[0-9.]+")
+_CUDNN_PACKAGE = regex(r"^Requires-Dist: (nvidia-cudnn-cu\d+) ?\(?==([0-9.]+)", re.MULTILINE)
 _TEXT_LIMIT = 256 << 10
 
 
@@ -36,7 +37,8 @@ class Torch(NamedTuple):
     """PyTorch in an environment. `cuda` is the CUDA that it was built with: "12.1", "" for a build without, None where
     that can't be told. `backend` is "cuda", "cpu", "rocm", "xpu" or "" (not known). `source` is where that is written,
     and `shows` what is written there. `targets` are the compute capabilities that PyTorch's own wheels of this version
-    are built for, as it says itself since 2.9: "7.5 8.0 9.0", "" where it does not."""
+    are built for, as it says itself since 2.9: "7.5 8.0 9.0", "" where it does not. `cudnn` is the package with cuDNN
+    that it requires, as pip takes it ("nvidia-cudnn-cu12==9.1.0.70"; "" where it has cuDNN inside)."""
 
     version: str
     cuda: str | None
@@ -44,6 +46,7 @@ class Torch(NamedTuple):
     source: str
     shows: str
     targets: str = ""
+    cudnn: str = ""
 
 
 class TensorFlow(NamedTuple):
@@ -319,7 +322,10 @@ class _Search:
         if text is not None and (told := parse_torch_version(text)):
             code = self._text(f"{site}/torch/cuda/__init__.py", account) if told.cuda else None
             targets = parse_torch_targets(code, told.cuda) if code and told.cuda else ""
-            return told._replace(source=f"{file}:{told.source}", targets=targets)
+            metadata = f"{site}/torch-{packages.get('torch', '')}.dist-info/METADATA"
+            required = _CUDNN_PACKAGE.search(self._text(metadata, account) or "") if told.cuda else None
+            cudnn = f"{required[1]}=={required[2]}" if required else ""
+            return told._replace(source=f"{file}:{told.source}", targets=targets, cudnn=cudnn)
         if "torch" not in packages:
             return None  # a folder of that name, nothing that says it is PyTorch
         version = packages["torch"]

@@ -26,7 +26,7 @@ from dlhealth.actions import (
     step_of,
 )
 from dlhealth.actions.base import KEPT, CommandFailed, FileAction, FileStep, Target, module_tree
-from dlhealth.actions.python import replace_torch
+from dlhealth.actions.python import pip_cudnn, replace_torch
 from dlhealth.host.change import NotChangeable, State
 from dlhealth.model import Action, Plan
 from tests.unit.stand_in_root import StandInRoot
@@ -478,6 +478,18 @@ class TestTorch:
         summary = self.plan("uv", ("2.7.0", "cu126"))[1]
         assert summary.startswith("uv pip install --python /v/bin/python torch==2.7.0+cu126 --index-url ")
         assert "Python of the time" in self.plan("uv", ("1.13.1", "cu117"))[1]
+
+    @pytest.mark.parametrize(
+        ("manager", "requirement", "start"),
+        [
+            ("pip", "nvidia-cudnn-cu12==9.1.0.70", "/v/bin/python -m pip install nvidia-cudnn-cu12==9.1.0.70"),
+            ("uv", "nvidia-cudnn-cu12==9.1.0.70", "uv pip install --python /v/bin/python nvidia-cudnn-cu12==9.1.0.70"),
+            ("", "nvidia-cudnn-cu12==9.1.0.70", "With the pip that installed PyTorch: pip install nvidia-cudnn-cu12"),
+            ("pip", "", "Make a second virtual environment"),
+        ],
+    )
+    def test_its_cudnn_comes_back(self, manager: str, requirement: str, start: str) -> None:
+        assert pip_cudnn("/v/bin/python", manager, requirement).actions[0].summary().startswith(start)
 
     def test_pip_finds_what_goes_with_another_release(self) -> None:
         assert "torch==2.8.0+cu128 torchvision --index-url" in self.plan("pip", ("2.8.0", "cu128"), torchvision="1")[1]

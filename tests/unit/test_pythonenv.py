@@ -273,6 +273,30 @@ class TestSearch:
         assert kinds["/usr"] == ("system", "", None)
         assert kinds["/home/alice/.pyenv/versions/3.10.4"] == ("pyenv", "3.10", "alice")
 
+    @pytest.mark.parametrize(
+        ("metadata", "cudnn"),
+        [
+            # PyPI's 2.1, its 2.4, and a wheel that has cuDNN inside.
+            (
+                'Requires-Dist: nvidia-cudnn-cu12 (==8.9.2.26) ; platform_system == "Linux"',
+                "nvidia-cudnn-cu12==8.9.2.26",
+            ),
+            ('Requires-Dist: nvidia-cudnn-cu12==9.1.0.70; platform_system == "Linux"', "nvidia-cudnn-cu12==9.1.0.70"),
+            ("Requires-Dist: filelock", ""),
+        ],
+    )
+    def test_the_cudnn_that_pytorch_requires(self, tmp_path: Path, metadata: str, cudnn: str) -> None:
+        machine = (
+            Machine.debian12()
+            .python_environment("/home/alice/v", torch="2.4.0", cuda="12.1")
+            .file(
+                f"/home/alice/v/{SITE}/torch-2.4.0.dist-info/METADATA", f"Name: torch\n{metadata}\nRequires-Dist: x\n"
+            )
+        )
+        (environment,) = look(machine, tmp_path).environments
+        assert environment.torch
+        assert environment.torch.cudnn == cudnn
+
     def test_of_uv(self, tmp_path: Path) -> None:
         """As `uv venv` of uv 0.5 leaves it, and with `--seed`, which adds pip."""
         config = "home = /usr/bin\nimplementation = CPython\nuv = 0.5.4\nversion_info = 3.11.2\nprompt = x\n"
