@@ -37,7 +37,7 @@ from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLock
 from dlhealth.probes.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
 from dlhealth.probes.compilers import Compiler, Compilers, HostLimit
 from dlhealth.probes.cuda import CudaLink, CudaToolkits, CudaVariable, CudaVariables, Libcuda, LibcudaChoice, Toolkit
-from dlhealth.probes.cudadriver import CudaDriver
+from dlhealth.probes.cudadriver import CudaDriver, UsableGpu
 from dlhealth.probes.cudnn import (
     CudaPermissions,
     Cudnn,
@@ -234,6 +234,7 @@ __all__ = [
     "Torch",
     "Unknown",
     "UpdateInitramfs",
+    "UsableGpu",
     "UserDirectory",
     "UserPaths",
     "UserUnit",

@@ -69,14 +69,19 @@ class CudaCompatLibError803(Rule):
             version, source = driver.versions[0]
             newer = _numbers(compat.version) > _numbers(version)
             names = [gpu.name for gpu in gpus.gpus] if gpus else []
-            if compat.kind == "compat" and newer and names and all(map(_data_centre, names)):
+            if compat.kind == "compat" and newer and not names:
+                yield Unknown(
+                    f"whether the GPU may use {compat.path}, which is newer than the driver, can't be seen here"
+                )
+                continue
+            if compat.kind == "compat" and newer and all(map(_data_centre, names)):
                 continue  # what the package is made for
             users = [x.user for x in (compat, *more) if x.user]
             where = f"LD_LIBRARY_PATH of {', '.join(users)}" if users else compat.source
             yield self.finding(
                 f"file:{compat.source.rpartition(':')[0] or compat.path}" if users else f"file:{compat.path}",
                 f"{compat.path} of driver {compat.version} comes before the libcuda of the driver, which is {version}: "
-                f"error {804 if newer and names and compat.kind == 'compat' else 803}",
+                f"error {804 if newer and compat.kind == 'compat' else 803}",
                 Evidence(compat.source, compat.path),
                 Evidence(compat.real, f"libcuda of driver {compat.version}"),
                 Evidence(source, f"driver {version}"),
@@ -127,10 +132,9 @@ class CudaCompatLibError803(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         def compat(version: str, device: str = "1b06") -> Machine:
-            folder = "/usr/local/cuda-12.2/compat"
+            folder, machine = "/usr/local/cuda-12.2/compat", Machine.ubuntu2404()
             return (
-                Machine.ubuntu2404()
-                .gpu(device)
+                (machine.gpu(device) if device else machine)
                 .ubuntu_driver("550.120")
                 .cuda_toolkit("12.2")
                 .library(f"{folder}/libcuda.so.{version}", "libcuda.so.1")
@@ -170,6 +174,11 @@ class CudaCompatLibError803(Rule):
         )
         yield Scenario("the package alone", compat("535.104.05"))
         yield Scenario("newer than the driver, on a Tesla V100", with_entry(compat("570.86.10", "1db1")))
+        yield Scenario(
+            "newer than the driver, on the disk of a machine whose GPU can't be seen",
+            with_entry(compat("570.86.10", "")),
+            unknown=True,
+        )
         yield Scenario("of the very version of the driver", with_entry(compat("550.120")))
         yield Scenario(
             "behind the driver's", compat("535.104.05").file("/etc/ld.so.conf.d/zz.conf", "/usr/local/cuda/compat\n")

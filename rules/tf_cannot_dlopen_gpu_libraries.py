@@ -24,10 +24,8 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     ByHand,
-    CudaDriver,
     Evidence,
     Finding,
-    Gpus,
     Layer,
     Machine,
     PipInstall,
@@ -40,6 +38,7 @@ from dlhealth.api import (
     Stage,
     TensorFlowLibraries,
     Unknown,
+    UsableGpu,
     pip_cudnn,
     tensorflow_needs,
     version_key,
@@ -54,9 +53,9 @@ class TfCannotDlopenGpuLibraries(Rule):
     severity = Severity.ERROR
 
     def detect(
-        self, environments: PythonEnvironments, gpus: Gpus, driver: CudaDriver, libraries: TensorFlowLibraries
+        self, environments: PythonEnvironments, gpu: UsableGpu, libraries: TensorFlowLibraries
     ) -> Iterator[Finding | Unknown]:
-        if not driver.versions or all(gpu.driver == "vfio-pci" for gpu in gpus.gpus):
+        if not gpu.source:
             return
         for problem in environments.problems:
             yield Unknown(problem)

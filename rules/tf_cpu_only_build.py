@@ -25,7 +25,6 @@ from dlhealth.api import (
     CudaDriver,
     Evidence,
     Finding,
-    Gpus,
     Layer,
     Machine,
     Plan,
@@ -36,6 +35,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    UsableGpu,
     max_cuda,
     tensorflow_needs,
     version_key,
@@ -49,9 +49,8 @@ class TfCpuOnlyBuild(Rule):
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
-    def detect(self, environments: PythonEnvironments, gpus: Gpus, driver: CudaDriver) -> Iterator[Finding | Unknown]:
-        usable = [gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci"]
-        if not usable or not driver.versions:
+    def detect(self, environments: PythonEnvironments, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
+        if not gpu.source:
             return
         for problem in environments.problems:
             yield Unknown(problem)
@@ -71,7 +70,7 @@ class TfCpuOnlyBuild(Rule):
                     f"{tensorflow.distribution} {tensorflow.version} in {environment.path} is built without CUDA: it "
                     "can't use the GPU",
                     Evidence(tensorflow.source, tensorflow.shows),
-                    Evidence(f"GPU {usable[0].address}", usable[0].name or "NVIDIA"),
+                    Evidence(gpu.source, gpu.shows),
                     # The system's own package, perhaps only there because another package depends on it.
                     severity=Severity.NOTE if environment.kind == "system" else Severity.WARNING,
                     about=environment.about,

@@ -22,7 +22,6 @@ from dlhealth.api import (
     CudaDriver,
     Evidence,
     Finding,
-    Gpus,
     Layer,
     Machine,
     Plan,
@@ -32,6 +31,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    UsableGpu,
     fitting_wheel,
     replace_torch,
 )
@@ -44,9 +44,8 @@ class TorchCpuOnlyBuild(Rule):
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
-    def detect(self, environments: PythonEnvironments, gpus: Gpus, driver: CudaDriver) -> Iterator[Finding | Unknown]:
-        usable = [gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci"]
-        if not usable or not driver.versions:
+    def detect(self, environments: PythonEnvironments, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
+        if not gpu.source:
             return
         for problem in environments.problems:
             yield Unknown(problem)
@@ -57,7 +56,7 @@ class TorchCpuOnlyBuild(Rule):
                     environment.subject,
                     f"PyTorch {torch.version} in {environment.path} is built without CUDA: it can't use the GPU",
                     Evidence(torch.source, torch.shows),
-                    Evidence(f"GPU {usable[0].address}", usable[0].name or "NVIDIA"),
+                    Evidence(gpu.source, gpu.shows),
                     # The system's own package, perhaps only there because another package depends on it.
                     severity=Severity.NOTE if environment.kind == "system" else Severity.WARNING,
                     about=environment.about,
@@ -65,14 +64,13 @@ class TorchCpuOnlyBuild(Rule):
                 )
 
     def remedies(
-        self, finding: Finding, environments: PythonEnvironments, gpus: Gpus, driver: CudaDriver
+        self, finding: Finding, environments: PythonEnvironments, gpu: UsableGpu, driver: CudaDriver
     ) -> Iterator[Plan]:
         environment = environments.at(finding.detail["site"])
         if environment is None or environment.torch is None:
             return
         installed = environment.torch.version
-        capabilities = [g.capability for g in gpus.gpus if g.capability and g.driver != "vfio-pci"]
-        wheel = fitting_wheel(installed, driver.numbers, capabilities)
+        wheel = fitting_wheel(installed, driver.numbers, gpu.capabilities)
         yield replace_torch(
             environment.path,
             environment.python,
@@ -103,6 +101,16 @@ class TorchCpuOnlyBuild(Rule):
             "deep in a project",
             Machine.ubuntu2404_gpu().python_environment("/home/alice/code/mnist/.venv", torch="2.13.0+cpu"),
             finds="python:/home/alice/code/mnist/.venv",
+        )
+        yield Scenario(
+            "the disk of a machine with the driver",
+            Machine.debian12().debian_driver().python_environment(torch="2.3.0+cpu"),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "the disk of a machine without a driver",
+            Machine.debian12().python_environment(torch="2.3.0+cpu"),
+            unknown=True,
         )
         yield Scenario(
             "no NVIDIA GPU", Machine.debian12().folder("/sys/bus/pci/devices").python_environment(torch="2.3.0+cpu")

@@ -4,6 +4,7 @@ from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.compat import runs_cuda
 from dlhealth.probes.driver import DriverLibraries
+from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.packages import DriverPackages
@@ -50,3 +51,28 @@ class CudaDriver(NamedTuple):
         if not found and packages and packages.version:
             found[packages.version] = "/var/lib/dpkg/status"
         return cls(tuple(found.items()))
+
+
+class UsableGpu(NamedTuple):
+    """Whether programs here have an NVIDIA GPU with a driver. `source` and `shows` are what says so; `source` is "" where
+    they have none. `capabilities` are the compute capabilities of the GPUs, as far as they are known."""
+
+    source: str
+    shows: str
+    capabilities: tuple[str, ...]
+
+    @classmethod
+    def probe(
+        cls, gpus: Gpus | None, driver: CudaDriver, kernel: Kernel | None, modules: KernelModules | None
+    ) -> "UsableGpu":
+        if gpus is None:
+            # The disk of a machine that does not run: nobody installs the module without a GPU.
+            file = modules.on_disk(kernel.target) if modules and kernel else None
+            if file is None:
+                raise Unavailable("there is no PCI bus to look at: this machine does not run, or has no /sys here")
+            return cls(file.path, f"the driver's module{file.version and ' '}{file.version}", ())
+        usable = [gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci"]
+        if not usable or not driver.versions:
+            return cls("", "", ())
+        capabilities = tuple(gpu.capability for gpu in usable if gpu.capability)
+        return cls(f"GPU {usable[0].address}", usable[0].name or "NVIDIA", capabilities)

@@ -323,7 +323,8 @@ class _Search:
             code = self._text(f"{site}/torch/cuda/__init__.py", account) if told.cuda else None
             targets = parse_torch_targets(code, told.cuda) if code and told.cuda else ""
             metadata = f"{site}/torch-{packages.get('torch', '')}.dist-info/METADATA"
-            required = _CUDNN_PACKAGE.search(self._text(metadata, account) or "") if told.cuda else None
+            wheel = told.cuda and "pytorch" not in conda
+            required = _CUDNN_PACKAGE.search(self._text(metadata, account) or "") if wheel else None
             cudnn = f"{required[1]}=={required[2]}" if required else ""
             return told._replace(source=f"{file}:{told.source}", targets=targets, cudnn=cudnn)
         if "torch" not in packages:
