@@ -1,15 +1,17 @@
-"""/usr/local/cuda, or a person's CUDA_HOME, names a toolkit that is gone.
+"""/usr/local/cuda, or a person's CUDA_HOME, names a toolkit that is gone, or not the one that PyTorch needs.
 
 What you see
     nvcc: command not found, "libcudart.so.11.0: cannot open shared object file", or an extension that does not build
-    because CUDA_HOME does not exist, although a toolkit is installed.
+    because CUDA_HOME does not exist, although a toolkit is installed. Or "The detected CUDA version (11.8) mismatches
+    the version that was used to compile PyTorch (12.1)", where an extension of PyTorch is built.
 Why
     /usr/local/cuda is a link: the packages keep it with the alternatives system, the run file and many guides make it
     by hand. When the toolkit behind it is removed, a link made by hand stays, and so does a CUDA_HOME in a shell's
-    start file. Several toolkits side by side, and a link to one that is not the newest, are normal and not reported.
+    start file. Several toolkits side by side, and a link to one that is not the newest, are normal and not reported;
+    only where no PyTorch of a person is of that toolkit's CUDA, and the toolkit for it is there as well, a note says so.
 Repair
     Point the link to a toolkit that is there (by update-alternatives where that keeps it). A variable is corrected in
-    the file that sets it.
+    the file that sets it. For PyTorch a CUDA_HOME is enough, where the extension is built.
 What the repair risks
     Everything that uses /usr/local/cuda uses that toolkit from then on. A project that needs another one is better
     served by its own CUDA_HOME.
@@ -32,6 +34,8 @@ from dlhealth.api import (
     MakeLink,
     MoveAside,
     Plan,
+    PythonEnvironment,
+    PythonEnvironments,
     Risk,
     Rule,
     Scenario,
@@ -40,12 +44,14 @@ from dlhealth.api import (
     Stage,
     Toolkit,
     Unknown,
+    UserPaths,
+    version_key,
 )
 
 
 class CudaSymlinkWrongVersion(Rule):
     id = "cuda-symlink-wrong-version"
-    title = "/usr/local/cuda or CUDA_HOME names a toolkit that is gone"
+    title = "/usr/local/cuda or CUDA_HOME names a toolkit that is gone, or not the one that PyTorch needs"
     layer = Layer.CUDA
     stage = Stage.LOADER
     severity = Severity.ERROR
@@ -58,7 +64,13 @@ class CudaSymlinkWrongVersion(Rule):
         "tf-cannot-dlopen-gpu-libraries",
     )
 
-    def detect(self, toolkits: CudaToolkits, variables: CudaVariables | None) -> Iterator[Finding | Unknown]:
+    def detect(
+        self,
+        toolkits: CudaToolkits,
+        variables: CudaVariables | None,
+        environments: PythonEnvironments | None,
+        paths: UserPaths | None,
+    ) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in toolkits.problems)
         for link in toolkits.links:
             if not link.real:
@@ -67,6 +79,8 @@ class CudaSymlinkWrongVersion(Rule):
                 yield from self._without_compiler(link.real, link.target, toolkits)
         if toolkits.toolkits or toolkits.links:
             yield from self._variables(toolkits, variables)
+        if len(toolkits.toolkits) > 1 and environments and paths:
+            yield from self._extensions(toolkits, variables, environments, paths)
 
     def _dangling(self, path: str, target: str, removed: str, toolkits: CudaToolkits) -> Finding:
         there = _installed(toolkits)
@@ -122,7 +136,44 @@ class CudaSymlinkWrongVersion(Rule):
                 line=line,
             )
 
+    def _extensions(
+        self,
+        toolkits: CudaToolkits,
+        variables: CudaVariables | None,
+        environments: PythonEnvironments,
+        paths: UserPaths,
+    ) -> Iterator[Finding]:
+        """Whose extensions of PyTorch would be built with a toolkit for none of his or her PyTorchs."""
+        by_user: dict[str, list[PythonEnvironment]] = {}
+        for environment in environments.environments:
+            if environment.account and environment.torch and environment.torch.cuda:
+                by_user.setdefault(environment.account.name, []).append(environment)
+        for user, mine in by_user.items():
+            toolkit, source, shows = _for_extensions(user, toolkits, variables, paths)
+            built = {version_key(e.torch.cuda or "")[:1]: (e, e.torch) for e in mine if e.torch}
+            if toolkit is None or toolkit.major is None or (toolkit.major,) in built:
+                continue
+            fit = next((t for t in toolkits.toolkits if t.nvcc and (t.major,) in built), None)
+            if fit is None:
+                continue
+            environment, torch = built[(fit.major or 0,)]
+            yield self.finding(
+                environment.subject,
+                f"PyTorch {torch.version} in {environment.path} is built with CUDA {torch.cuda}, and {source} leads to CUDA "
+                f"{toolkit.version}: its extensions can't be built",
+                Evidence(torch.source, torch.shows),
+                Evidence(source, shows),
+                Evidence(fit.nvcc, f"CUDA {fit.version}"),
+                severity=Severity.NOTE,  # nothing else needs a toolkit
+                about=[f"user:{user}"],
+                extensions=fit.path,
+            )
+
     def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
+        if path := finding.detail.get("extensions"):
+            text = f"export CUDA_HOME={path} PATH={path}/bin:$PATH, in the shell where the extension is built"
+            yield Plan(f"Build extensions with the toolkit in {path}", Risk.LOW, (ByHand(text),))
+            return
         if "name" in finding.detail:
             yield self._correction(finding, toolkits)
             return
@@ -183,6 +234,26 @@ class CudaSymlinkWrongVersion(Rule):
             "three toolkits, the link names an older one",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cuda_toolkit("12.4", default=False).cuda_toolkit("11.8"),
         )
+        yield Scenario(
+            "extensions of PyTorch would be built with another CUDA",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("11.8")
+            .cuda_toolkit("12.2", default=False)
+            .python_environment(torch="2.4.0", cuda="12.1"),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "CUDA_HOME is for PyTorch, the link for others",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("11.8")
+            .cuda_toolkit("12.2", default=False)
+            .python_environment(torch="2.4.0", cuda="12.1")
+            .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-12.2\n"),
+        )
+        yield Scenario(
+            "PyTorch of another CUDA, for which there is no toolkit",
+            Machine.ubuntu2404_gpu().cuda_toolkit("11.8").python_environment(torch="2.4.0", cuda="12.1"),
+        )
         yield Scenario("no toolkit at all", Machine.ubuntu2404_gpu())
         yield Scenario(
             "CUDA_HOME in the start file of a machine without CUDA",
@@ -193,6 +264,19 @@ class CudaSymlinkWrongVersion(Rule):
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").fifo("/usr/local/cuda-12.2/version.json"),
             unknown=True,
         )
+
+
+def _for_extensions(
+    user: str, toolkits: CudaToolkits, variables: CudaVariables | None, paths: UserPaths
+) -> tuple[Toolkit | None, str, str]:
+    """The toolkit that PyTorch builds a person's extensions with, and what leads to it: the order is PyTorch's own."""
+    for variable in variables.of(user, "CUDA_HOME", "CUDA_PATH") if variables else ():
+        return toolkits.at(variable.real), variable.source, f"{variable.name}={variable.value}"
+    for folder in paths.of(user, "PATH"):
+        for toolkit in toolkits.toolkits:
+            if toolkit.nvcc and toolkit.nvcc == f"{folder.real}/nvcc":
+                return toolkit, folder.source or "PATH", f"{folder.path} in PATH"
+    return toolkits.default, "/usr/local/cuda", toolkits.default.path if toolkits.default else ""
 
 
 def _installed(toolkits: CudaToolkits) -> list[Toolkit]:

@@ -29,7 +29,7 @@ _CONDA_NAMES = ("anaconda3", "anaconda2", "anaconda", "miniconda3", "miniconda",
 _SYSTEM_FOLDERS = ("/", "/bin", "/dev", "/etc", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "autofs", "ceph")
 _CUDA_LIBRARY = regex(r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|cudnn)\.so\.[0-9.]+")
-_CUDNN_PACKAGE = regex(r"^Requires-Dist: (nvidia-cudnn-cu\d+) ?\(?==([0-9.]+)", re.MULTILINE)
+_CUDNN_PACKAGE = regex(r"^Requires-Dist: (nvidia-cudnn-cu\d+) ?\(?==(\d[0-9.]*)", re.MULTILINE)
 _TEXT_LIMIT = 256 << 10
 
 
