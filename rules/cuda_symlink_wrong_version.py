@@ -178,14 +178,15 @@ class CudaSymlinkWrongVersion(Rule):
             yield self._correction(finding, toolkits)
             return
         path = finding.detail["path"]
-        alternative = path == "/usr/local/cuda" and any(
-            link.alternative and link.path == path for link in toolkits.links
-        )
-        for toolkit in _installed(toolkits):
+        name = path.rpartition("/")[2]
+        alternative = any(link.alternative and link.path == path for link in toolkits.links)
+        # /usr/local/cuda-11 is for a CUDA 11 and no other.
+        version = version_key(name.removeprefix("cuda").lstrip("-"))
+        for toolkit in (t for t in _installed(toolkits) if version_key(t.version)[: len(version)] == version):
             yield Plan(
                 f"Let {path} lead to {toolkit.path} (CUDA {toolkit.release})",
                 Risk.MEDIUM,
-                (SetAlternative("cuda", toolkit.path) if alternative else MakeLink(path, toolkit.path),),
+                (SetAlternative(name, toolkit.path) if alternative else MakeLink(path, toolkit.path),),
             )
         yield Plan(f"Remove the link {path}", Risk.MEDIUM, (MoveAside(path),))
 
@@ -214,6 +215,11 @@ class CudaSymlinkWrongVersion(Rule):
             .link("/etc/alternatives/cuda", "/usr/local/cuda-12.4")
             .link(link, "/etc/alternatives/cuda"),
             finds=f"file:{link}",
+        )
+        yield Scenario(
+            "the link of a major version, of which no toolkit is left",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link("/usr/local/cuda-11", "/usr/local/cuda-11.8"),
+            finds="file:/usr/local/cuda-11",
         )
         yield Scenario(
             "only cuDNN is left in the toolkit",
