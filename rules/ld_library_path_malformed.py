@@ -149,7 +149,11 @@ class LdLibraryPathMalformed(Rule):
         """Folders of CUDA that are not there, while others are. The loader passes over them."""
         if not paths or not toolkits or not toolkits.toolkits:
             return
+        # Behind a link that leads nowhere it is the link that is wrong, not the line.
+        dangling = tuple(f"{link.path}/" for link in toolkits.links if not link.real)
         for folder in paths.libraries():
+            if folder.path.startswith(dangling):
+                continue
             if not folder.real and re.match(r"/(usr/local|opt)/cuda", folder.path):
                 subject, about = environments.subject(folder.source)
                 yield self.finding(
@@ -211,6 +215,19 @@ class LdLibraryPathMalformed(Rule):
             bashrc("export PATH=/opt/cudnn/lib64:$PATH\n").library("/opt/cudnn/lib64/libcudnn.so.8", "libcudnn.so.8"),
             finds="user:alice",
             alone=False,  # cuDNN where the loader does not look may be found by other rules
+        )
+        toolkit = Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
+        yield Scenario(
+            "the folder of a removed toolkit",
+            toolkit.append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda-8.0/lib64\n"),
+            finds="user:alice",
+        )
+        yield Scenario(
+            "behind /usr/local/cuda, which leads to a removed toolkit",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .link("/usr/local/cuda", "/usr/local/cuda-11.8")
+            .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda/lib64\n"),
         )
         right = f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n"
         yield Scenario("as CUDA's guide has it", bashrc(right))
