@@ -52,7 +52,7 @@ class CudaCompatLibError803(Rule):
     layer = Layer.DRIVER_LIBRARIES
     stage = Stage.LOADER
     severity = Severity.ERROR
-    explains = ("driver-library-version-mismatch-after-upgrade", "third-party-package-pulls-other-libnvidia")
+    explains = ("third-party-package-pulls-other-libnvidia",)
 
     def detect(self, libcuda: LibcudaChoice, driver: CudaDriver, gpus: Gpus | None) -> Iterator[Finding | Unknown]:
         groups: dict[str, list[Libcuda]] = {}

@@ -52,7 +52,7 @@ class LibcudaStubLoaded(Rule):
     layer = Layer.ENVIRONMENT
     stage = Stage.LOADER
     severity = Severity.ERROR
-    explains = ("libcuda-missing-from-loader", "driver-library-version-mismatch-after-upgrade")
+    explains = ("libcuda-missing-from-loader",)
 
     def detect(
         self, libcuda: LibcudaChoice, driver: CudaDriver | None, gpus: Gpus | None

@@ -156,6 +156,24 @@ def test_cuda_newer_than_the_driver(examine: Examine) -> None:
     assert "cuda-runtime-newer-than-driver" in roots(examine(Machine.debian12_gpu().cuda_toolkit("13.0", "13.0.48")))
 
 
+def test_what_one_person_loads_does_not_explain_a_restart_that_is_pending(examine: Examine) -> None:
+    folder = "/usr/local/cuda-12.2/compat"
+    machine = (
+        Machine.ubuntu2404()
+        .gpu()
+        .ubuntu_driver("550.120", loaded=False)
+        .loaded_driver("535.183.01")
+        .cuda_toolkit("12.2")
+        .library(f"{folder}/libcuda.so.530.30.02", "libcuda.so.1")
+        .link(f"{folder}/libcuda.so.1", "libcuda.so.530.30.02")
+        .append("/home/alice/.bashrc", f"export LD_LIBRARY_PATH={folder}\n")
+    )
+    assert roots(examine(machine)) == {
+        "cuda-compat-lib-error-803",
+        "driver-library-version-mismatch-after-upgrade",
+    }
+
+
 def test_a_stub_is_not_an_old_driver(examine: Examine) -> None:
     machine = (
         Machine.debian12_gpu()
