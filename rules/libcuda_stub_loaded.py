@@ -168,7 +168,8 @@ def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
     new = without_element(line, folder)
     summary = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
     if new == line:
-        return Plan(summary, Risk.LOW, (ByHand(summary),))
+        text = f"Open {source.rpartition(':')[0] or source}, remove what stands for {folder} there, and log in anew"
+        return Plan(summary, Risk.LOW, (ByHand(text),))
     path, _, number = source.rpartition(":")
     return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))
 
