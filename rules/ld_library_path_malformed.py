@@ -107,11 +107,12 @@ class LdLibraryPathMalformed(Rule):
             severity = Severity.NOTE  # only because the variable was not set before: a common way to write it
         if problem.kind == "open-quote" and "syntax" in problem.text:
             severity = Severity.ERROR
+        hidden = problem.part not in problem.shown  # what is wrong comes from another line, or from a variable's value
         return self.finding(
             subject,
             f"{problem.source} ({problem.variable}): {problem.text}",
             Evidence(problem.source, problem.shown or problem.part),
-            Evidence(f"{problem.variable} as {problem.source} sets it", problem.part),
+            *[Evidence(f"{problem.variable} as {problem.source} sets it", problem.part)] * hidden,
             severity=severity,
             about=about,
             source=problem.source,

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.greeter import chosen_managers
 from dlhealth.probes.shell import plain
 from dlhealth.probes.shell.evaluate import Shell
@@ -176,7 +176,8 @@ class Environments(NamedTuple):
             value = login.values.get("PATH")
             culprit = None if value is None or self.usable(value) else self._culprit(login)
             if culprit and culprit.value is not None:
-                before = found.get(culprit.source) or BrokenPath(culprit.source, culprit.value, (), (), culprit.line)
+                value = _masked(culprit.value.partition("\n")[0])
+                before = found.get(culprit.source) or BrokenPath(culprit.source, value, (), (), culprit.line)
                 users = tuple(dict.fromkeys((*before.users, login.account.name)))
                 kinds = tuple(dict.fromkeys((*before.kinds, login.kind)))
                 found[culprit.source] = before._replace(users=users, kinds=kinds)
@@ -438,9 +439,13 @@ class _Machine:
             text = (variable.value or "") if variable.exported else UNKNOWN
             if variable.value is None and variable.exported is not None:
                 continue
-            values[name] = text if is_known(text) else None
+            values[name] = _masked(text) if is_known(text) else None
             if name in LISTS:
-                lists[name] = _sources(name, text, session.trace.settings)
+                lists[name] = tuple(
+                    (element, source)
+                    for element, source in _sources(name, text, session.trace.settings)
+                    if _masked(element) == element and "\n" not in element  # no folder, and may be secret
+                )
         if session.state.lost:
             for name in LISTS:
                 values.setdefault(name, None)
@@ -471,9 +476,9 @@ class _Machine:
         return line if len(line) <= _LINE_LIMIT else ""
 
     def plain_line(self, source: str) -> str:
-        """The text of a line, unless it sets something else that may be secret."""
+        """The text of a line, unless it has something else in it that may be secret."""
         line = self.line(source)
-        return line if _masked(line) == line else ""
+        return line if _masked(line) == line and not _TELLING.search(line) else ""
 
     def with_line(self, problem: RawProblem) -> Problem:
         """A problem with the text of its line."""
@@ -481,7 +486,9 @@ class _Machine:
         fixed = corrected(line, problem.variable, problem.kind) if line else ""
         fixed = "" if fixed == line else fixed
         shown = excerpt(self.line(problem.source), problem.variable)
-        return Problem(problem.source, problem.variable, problem.kind, shown, problem.shows, problem.text, line, fixed)
+        # Of a value that goes on in the next line, because a quote is open, that is none of its own.
+        part = excerpt(problem.shows, problem.variable) or _masked(problem.shows.partition("\n")[0])
+        return Problem(problem.source, problem.variable, problem.kind, shown, part, problem.text, line, fixed)
 
 
 def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) -> Ending | None:
@@ -511,13 +518,13 @@ def _sources(name: str, value: str, settings: Iterable[RawSetting]) -> tuple[tup
 
 
 def excerpt(line: str, variable: str) -> str:
-    """The part of a line that is about a variable; values of others are left out, they may be secret."""
+    """The part of a line that is about a variable; other commands, comments and values of others are left out, they may
+    be secret."""
     found = re.search(
         rf"(?:(?:export|setenv|set(?: -\w+)?|typeset(?: -\w+)?|declare(?: -\w+)?)\s+)?\b{variable}\b.*", line
     )
-    text = re.split(r"\s(?:&&|\|\|)\s|;\s", found[0], maxsplit=1)[0] if found else ""
-
-    return _masked(text).strip(" \t")
+    command = _COMMAND.match(found[0]) if found else None
+    return _masked(command[0]).strip(" \t") if command else ""
 
 
 def _masked(line: str) -> str:
@@ -525,9 +532,22 @@ def _masked(line: str) -> str:
 
     def masked(match: "re.Match[str]") -> str:
         known = match[1] == "path" or WATCHED.fullmatch(match[1])  # zsh's PATH
-        return match[0] if known else f"{match[1]}=…"
+        # A quote that was left open makes the lines after it, and what they set, part of a value.
+        return f"{match[1]}={_masked(match[2])}" if known else f"{match[1]}=…"
 
-    return re.sub(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"?|'[^']*'?|[^\s;]+)", masked, line)
+    def given(match: "re.Match[str]") -> str:
+        known = match[2] in ("path", "-") or WATCHED.fullmatch(match[2])
+        return match[0] if known else f"{match[1]}…"
+
+    return _SET.sub(given, _ASSIGNED.sub(masked, line))
+
+
+_COMMAND = regex(r"(?:\"[^\"]*\"?|'[^']*'?|\\.|(?<=\S)#|[^\"'\\;&|#])*", re.DOTALL)
+_ASSIGNED = regex(r"\b([A-Za-z_]\w*)=((?:\"[^\"]*\"?|'[^']*'?|[^\s;\"'])+)")
+_SET = regex(r"((?<![\w-])(?:setenv|set)\s+(?:-\S+\s+)*([A-Za-z_]\w*)\s+)(?![=\s])[^;&|\n]+")
+"""csh and fish."""
+_TELLING = regex(r"passw|secret|token|credential|api_?key|\s-p\S", re.IGNORECASE)
+"""What stands beside a secret in a comment or a command."""
 
 
 def _display_manager(host: Host) -> str:

@@ -59,6 +59,14 @@ _TOKEN = regex(
     r"|(?<![A-Za-z0-9+/=_-])(?=[A-Za-z0-9+/]*[0-9])(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+]{24,}[A-Za-z0-9+/]*=*"
     r"|\$(?:2[aby]|[156y])\$\S{10,}|grub\.pbkdf2\S+"
 )
+_GRUB_PASSWORD = regex(r"^(\s*password\s+\S+\s+)(\S+)", re.MULTILINE)
+_QUOTED = regex(r"\"([\w .-]{2,40})(\"\s+)(\"[^\"\n]*\"?)")
+_COMMENT = regex(r"^(\s*[#;])(.*(?:pass|secret|token|credential|api.?key|pwd).*)$", re.MULTILINE | re.IGNORECASE)
+_UNIT_LINE = regex(r"^\s*Environment=(?:.*\\\n)*.*", re.MULTILINE)
+_UNIT_VARIABLE = regex(r"([\s=])([\"'])?([A-Za-z_]\w*)(=)((?(2)[^\"'\n]|\S)*)")
+_FISH_VARIABLE = regex(r"^(SET\w* (?:--\S+ )*)(\w+)(:)(.*)", re.MULTILINE)
+_NO_IDENTIFIER = regex(r"(: `=?)([^'\n]+)(?=': not a valid identifier)")
+_STRANGER = regex(r"(\b(?:[Ii]nvalid|[Ii]llegal) user )(\S+)")
 _PRIVATE_KEY = regex(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END|\Z)", re.DOTALL)
 _LOG_NAMES = frozenset(("TTY", "PWD", "USER", "COMMAND", "UUID", "PARTUUID", "LABEL", "BOOT_IMAGE", "root", "initrd"))
 
@@ -90,8 +98,12 @@ class Redactor:
         text = content.decode(errors="surrogateescape")
         if _VARIABLES.match(path):
             return _encode(self._variables(text))
+        if path.endswith("/fish_variables"):
+            return _encode(_FISH_VARIABLE.sub(_fish_variable, text))
         if _is_shell(path):
-            return _encode(self._shell.mask(path, text))
+            masked = self._shell.mask(path, text)
+            # GRUB's hold what the kernel is told.
+            return _encode(without_secrets(masked) if path.startswith("/etc/default/") else masked)
         if path == "/proc/cmdline":
             return _encode(without_secrets(text))
         if path.startswith("/proc/"):
@@ -108,7 +120,11 @@ class Redactor:
                 lines.append(line if keep else hide(line))
             elif match:
                 keep = self._shell.keeps(match[2])
-                value = match[4] if keep else re.sub(r"(DEFAULT=|OVERRIDE=)|[^\W_]|[^\x00-\x7f]", _label_or_x, match[4])
+                value = (
+                    self._shell.own(match[4])
+                    if keep
+                    else re.sub(r"(DEFAULT=|OVERRIDE=)|[^\W_]|[^\x00-\x7f]", _label_or_x, match[4])
+                )
                 lines.append(f"{match[1]}{match[2]}{match[3]}{_url(value)}")
             else:
                 lines.append(hide(line))
@@ -133,11 +149,13 @@ def without_secrets(text: str) -> str:
     """A log or a configuration file in which what looks like a secret is hidden."""
     text = _PRIVATE_KEY.sub(lambda m: m[1] + hide(m[2]), text)
     text = _url(text)
-    text = _BEARER.sub(_hide_second, text)
+    for pattern in (_BEARER, _GRUB_PASSWORD, _COMMENT, _NO_IDENTIFIER, _STRANGER):
+        text = pattern.sub(_hide_second, text)
+    text = _UNIT_LINE.sub(lambda line: _UNIT_VARIABLE.sub(_unit_variable, line[0]), text)
     text = _SETTING_LINE.sub(lambda m: m[0] if is_wanted_name(m[2]) else m[1] + hide(m[3]), text)
     text = _COMMAND.sub(_sudo, text)
     text = "".join(_settings(_NAMED, text, _may_show))
-    for pattern in (_LABELLED, _OPTION):
+    for pattern in (_LABELLED, _QUOTED, _OPTION):
         text = "".join(_settings(pattern, text, lambda name: not is_secret_name(name)))
     return _TOKEN.sub(lambda m: hide(m[0]), text)
 
@@ -168,6 +186,16 @@ def _sudo(match: "re.Match[str]") -> str:
 
 def _url(text: str) -> str:
     return _URL_TOKEN.sub(_hide_second, _URL_USER.sub(_hide_second, text))
+
+
+def _unit_variable(match: "re.Match[str]") -> str:
+    start, quote, name, equals, value = match.groups("")
+    return match[0] if is_wanted_name(name) else f"{start}{quote}{name}{equals}{hide(value)}"
+
+
+def _fish_variable(match: "re.Match[str]") -> str:
+    start, name, colon, value = match.groups()
+    return match[0] if name == "fish_user_paths" or is_wanted_name(name) else f"{start}{name}{colon}{hide(value)}"
 
 
 def _hide_second(match: "re.Match[str]") -> str:

@@ -92,6 +92,8 @@ _PLACE = regex(
     re.ASCII,
 )
 _CONDA_MARK = regex(r"# (?:>>>|<<<) (?:conda|mamba) initialize (?:>>>|<<<)\s*")
+_INNER = regex(r"(?<![\w$/?&-])(?!DEFAULT=|OVERRIDE=)([A-Za-z_]\w*)=((?:\"[^\"]*\"?|'[^']*'?|[^\s;\"'])+)", re.ASCII)
+_LINE_END = regex(r"(?<!\\)\n")
 _BLANKS = regex(r"(?:[ \t\r\f\v]|\\\r?\n)+")
 _ANY_BLANKS = regex(r"\s+")
 _OPERATOR = regex(r"<<<|<<-?|;;&|;;|;&|&&|\|\||&>>?|>>|>&|<&|>\||[;&|<>()]")
@@ -209,8 +211,23 @@ class Shell:
 
     def _text(self, text: str, closed: bool) -> str:
         if closed:
-            return _HIDDEN.sub(self._wanted_or_x, text)
-        return re.sub(r"(://)([^/\s@]+)(?=@)", lambda m: m[1] + hide(m[2]), text)
+            return self._closed(text)
+        return self.own(re.sub(r"(://)([^/\s@]+)(?=@)", lambda m: m[1] + hide(m[2]), text))
+
+    def own(self, value: str) -> str:
+        """A value that is shown, without what is none of its own: assignments in it, and the lines that an open quote
+        has made a part of it."""
+        value = _INNER.sub(lambda m: m[0] if self.keeps(m[1]) else f"{m[1]}={hide(m[2])}", value)
+        line_end = _LINE_END.search(value)
+        if not line_end:
+            return value
+        others = value[line_end.end() :]
+        return value[: line_end.end()] + re.sub(
+            r"\S+", lambda m: m[0] if _is_list(m[0]) else self._closed(m[0]), others
+        )
+
+    def _closed(self, text: str) -> str:
+        return _HIDDEN.sub(self._wanted_or_x, text)
 
     def _wanted_or_x(self, match: "re.Match[str]") -> str:
         """A reference to a variable that is shown stays; "$ecret" may as well be a part of a secret."""
@@ -234,6 +251,11 @@ def _reference_or_x(match: "re.Match[str]") -> str:
 def _is_place(text: str) -> bool:
     bare = text.strip("\"'")
     return bool(_PLACE.fullmatch(bare))
+
+
+def _is_list(text: str) -> bool:
+    """Whether it may be a part of PATH."""
+    return all(not e or _is_place(e) or _REFERENCE.fullmatch(e.rstrip("}")) for e in text.strip("\"'").split(":"))
 
 
 def _is_command(text: str) -> bool:

@@ -297,10 +297,39 @@ def test_values_of_others_stay_out(probe: Probe) -> None:
     assert login(environments).problems[0].line == ""
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "LD_LIBRARY_PATH = /x TOKEN=hunter2",
+        "export LD_LIBRARY_PATH=/x:${LD_LIBRARY_PATH TOKEN=hunter2",
+        'export PATH="/only/this\nTOKEN=hunter2"',
+        'export PATH="/only/this; TOKEN=hunter2',
+        'export PATH="/x:$PATH\nexport TOKEN=hunter2\nA="b"',
+        "export PATH=/only/this; mysql -phunter2",
+        "export PATH=/only/this # the password is hunter2",
+        "LD_LIBRARY_PATH = /x;mysql -phunter2",
+        "exit 1 # the password is hunter2",
+    ],
+)
+@pytest.mark.parametrize("path", ["/home/alice/.profile", "/home/alice/.bashrc"])
+def test_what_a_malformed_line_drags_along_stays_out(probe: Probe, path: str, line: str) -> None:
+    environments = probe(Machine.debian12().append(path, f"{line}\n"))
+    assert "hunter2" not in repr([(e.values, e.lists, e.problems, e.ending_line) for e in environments.logins])
+    assert "hunter2" not in repr([environments.broken_paths(), environments.broken_paths(in_terminals=True)])
+
+
+def test_what_a_malformed_line_of_pam_env_drags_along_stays_out(probe: Probe) -> None:
+    environments = probe(Machine.debian12().append("/etc/environment", "LD_LIBRARY_PATH = /x TOKEN=hunter2\n"))
+    assert [p.shown for p in environments.logins[0].problems] == ["LD_LIBRARY_PATH = /x TOKEN=…"]
+    assert "hunter2" not in repr(environments.logins[0].problems)
+
+
 def test_excerpt() -> None:
     line = "[ -d /x ] && export TOKEN=abc PATH=/x:$PATH && curl -H key"
     assert excerpt(line, "PATH") == "PATH=/x:$PATH"
     assert excerpt("PATH=/x SECRET='a b' cmd", "PATH") == "PATH=/x SECRET=… cmd"
+    assert excerpt("export PATH='/x;/y':${A#b} # it is abc", "PATH") == "export PATH='/x;/y':${A#b}"
+    assert excerpt("set -x TOKEN abc; set -gx PATH /x $PATH;curl abc", "PATH") == "set -gx PATH /x $PATH"
 
 
 @pytest.mark.parametrize(

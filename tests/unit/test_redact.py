@@ -52,6 +52,10 @@ SHELL_FORMS = (
     f"printf '%s' {SECRET} | base64",
     f"X=$'a\\n{SECRET}'",
     f'UNFINISHED="{SECRET}',
+    f'PATH="/opt/x:$PATH; TOKEN={SECRET}',
+    f"LD_LIBRARY_PATH=/opt/x:${{LD_LIBRARY_PATH TOKEN={SECRET}",
+    f"LD_LIBRARY_PATH = /opt/x TOKEN='a {SECRET}'",
+    f'PATH="/opt/x:$PATH\nexport TOKEN={SECRET}\ncurl -u me:{SECRET} x\nexport A="b"',
 )  # fmt: skip
 FISH_FORMS = (
     f"set -gx API_TOKEN {SECRET}",
@@ -68,7 +72,15 @@ CSH_FORMS = (
     f"alias k 'kubectl --token {SECRET}'",
     f"if ( $x == {SECRET} ) setenv Y z",
 )
-VARIABLE_FORMS = (f"TOKEN={SECRET}", f'GREETING="hello {SECRET}"', f"nonsense {SECRET}", f"A=1 \\\n{SECRET}")
+FISH_VARIABLES = (f"SETUVAR --export API:{SECRET}", f"SETUVAR GREETING:a\\x20{SECRET}")
+VARIABLE_FORMS = (
+    f"TOKEN={SECRET}",
+    f'GREETING="hello {SECRET}"',
+    f"nonsense {SECRET}",
+    f"A=1 \\\n{SECRET}",
+    f"PATH = /x TOKEN={SECRET}",
+    f'PATH="/x" T="a {SECRET}"',
+)
 LOG_FORMS = (
     f"dbus-update-activation-environment: setting DB_PASSWORD=a {SECRET}",
     f"connecting to postgres://alice:{SECRET}@db/x",
@@ -77,9 +89,20 @@ LOG_FORMS = (
     f"sudo: alice : TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/usr/bin/mysql -p{SECRET}",
     f"Environment=WANDB_API_KEY={SECRET}",
     f'{{"api_key": "{SECRET}"}}',
+    f"bash: export: `{SECRET}': not a valid identifier",
+    f"bash: line 3: export: `={SECRET}': not a valid identifier",
+    f"sshd[1]: Invalid user {SECRET} from 10.0.0.1 port 22",
+    f"sshd[1]: Failed password for invalid user {SECRET} from 10.0.0.1",
     f"using token ghp_{SECRET}{SECRET}{SECRET}",
     f"tool --password {SECRET}",
     f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n-----END OPENSSH PRIVATE KEY-----",
+)
+FILE_FORMS = (
+    ("/home/alice/.config/systemd/user/a.service", f'Environment=A={SECRET} "B=a {SECRET}" \\\n  C={SECRET}'),
+    ("/etc/X11/xorg.conf", f'  Option "VncPassword" "{SECRET}"'),
+    ("/etc/X11/xorg.conf", f"# the password is {SECRET}"),
+    ("/boot/grub/grub.cfg", f"  password root {SECRET}"),
+    ("/etc/default/grub", f'GRUB_CMDLINE_LINUX="quiet luks.pass={SECRET}"'),
 )
 
 
@@ -90,8 +113,10 @@ LOG_FORMS = (
     + [("/home/alice/.config/fish/config.fish", form) for form in FISH_FORMS]
     + [("/home/alice/.tcshrc", form) for form in CSH_FORMS]
     + [("/etc/environment", form) for form in VARIABLE_FORMS]
+    + [("/home/alice/.config/fish/fish_variables", form) for form in FISH_VARIABLES]
     + [("/home/alice/.xsession-errors", form) for form in LOG_FORMS]
-    + [("/var/log/syslog", form) for form in LOG_FORMS],
+    + [("/var/log/syslog", form) for form in LOG_FORMS]
+    + list(FILE_FORMS),
 )
 def test_secrets_are_hidden_and_the_rest_stays(path: str, form: str) -> None:
     before = b"PATH=/usr/bin:/bin\n" if "fish" not in path and "tcsh" not in path else b"ls\n"

@@ -282,6 +282,8 @@ class Session:
         if path is None or not is_known(program):
             return None
         for folder in elements(path):
+            if any(c in folder for c in '\n"='):
+                continue  # a malformed line has made other things a part of PATH, which may be secret
             found = self.absolute(posixpath.join(folder, program))
             if not is_known(found):
                 return None
