@@ -1,8 +1,24 @@
 """What the `dlhealth` program runs; `python -m dlhealth` is the same."""
 
 import gc
+import os
+import sys
 
-from dlhealth.lean import postpone
+
+def _forget_pythonpath() -> None:
+    """A PYTHONPATH with packages of another Python, which many machines have, is a fault of theirs to be survived."""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in os.environ.get("PYTHONPATH", "").split(":"):
+        try:
+            given = os.path.abspath(folder)
+        except FileNotFoundError:  # the current folder is gone
+            continue
+        if given != own and given in sys.path:
+            sys.path.remove(given)
+
+
+_forget_pythonpath()
+from dlhealth.lean import postpone  # noqa: E402
 
 
 def main() -> None:

@@ -71,10 +71,25 @@ def _tells(*names: str, help: str, text: Callable[[click.Context], str]) -> Opti
 
     def tell(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
         if wanted:
-            click.echo(text(context))
+            write(f"{text(context)}\n")
             context.exit()
 
     return Option(names, help=help, is_flag=True, expose_value=False, is_eager=True, callback=tell)
+
+
+class _Unwritable(click.ClickException):
+    exit_code = Status.INTERNAL
+
+
+def write(text: str) -> None:
+    """Print a report. What the terminal's encoding lacks is escaped instead of ending in an exception."""
+    try:
+        sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _Unwritable(f"standard output can't be written: {error.strerror}") from error
 
 
 def subcommand(name: str, cls: type[click.Command] = click.Command) -> Callable[[Callable[..., Any]], click.Command]:
@@ -100,9 +115,17 @@ commands.params.insert(
 
 def main() -> NoReturn:
     """Run the command line that this process was started with."""
+    _open_standard_streams()
     # At once: taking the interpreter apart takes a tenth of a diagnosis, and Python's last flush of standard output
     # would complain of a closed pipe.
     os._exit(run(sys.argv[1:]))
+
+
+def _open_standard_streams() -> None:
+    """Who starts dlhealth may have closed them, and a file that is opened next would take their place."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # the lowest number that is free is the one that is missing
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,8 +7,7 @@ import time
 import click
 
 from dlhealth import __version__
-from dlhealth.cli import option, subcommand
-from dlhealth.cli.common import write
+from dlhealth.cli import option, subcommand, write
 from dlhealth.cli.progress import Progress
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -34,14 +33,16 @@ def command(output: str | None) -> None:
     host = live_host()
     with Progress() as progress:
         ask_everything(host, progress)
-    path = output or f"dlhealth-{_hostname(host)}-{time.strftime('%Y-%m-%d')}.tar.gz"
+    path = output if output is not None else f"dlhealth-{_hostname(host)}-{time.strftime('%Y-%m-%d')}.tar.gz"
     about = {"dlhealth": __version__, "time": timestamp()}
     try:
         written = write_bundle(host, path, Redactor(host.seen), about)
     except FileExistsError as error:
         raise click.BadParameter(f"{path} is already there; name another file", param_hint="-o") from error
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise click.BadParameter(f"{path}: {(error.strerror or '').lower()}", param_hint="-o") from error
+        raise click.BadParameter(
+            f"{path or 'an empty name'}: {(error.strerror or '').lower()}", param_hint="-o"
+        ) from error
     write(
         f"{path}: {written.members} files and outputs, {max(1, written.size >> 10)} KiB\n"
         "Values of environment variables, passwords and tokens in it are masked; names of\n"

@@ -1,7 +1,6 @@
 """What the commands that diagnose have in common: their options, and the diagnosis itself."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -136,8 +135,8 @@ def _existing_python(host: Host, exe: str) -> str:
         there = host.exists(path)
     except Unreadable:
         there = True  # the diagnosis says why it can't look
-    if not there:
-        raise click.BadParameter(f"there is no {path} on this machine", param_hint="--python")
+    if not there or not exe:
+        raise click.BadParameter(f"there is no {path if exe else repr(exe)} on this machine", param_hint="--python")
     return path
 
 
@@ -185,9 +184,3 @@ def agreed(question: str) -> bool:
 def status_of(diagnosis: Diagnosis) -> Status:
     """The exit status that a diagnosis means."""
     return _STATUS[diagnosis.worst]
-
-
-def write(text: str) -> None:
-    """Print a report. What the terminal's encoding lacks is escaped instead of ending in an exception."""
-    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
-    sys.stdout.flush()

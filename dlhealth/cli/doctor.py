@@ -1,7 +1,7 @@
 """`dlhealth doctor`."""
 
-from dlhealth.cli import subcommand
-from dlhealth.cli.common import Request, diagnosis_options, examine, status_of, write
+from dlhealth.cli import subcommand, write
+from dlhealth.cli.common import Request, diagnosis_options, examine, status_of
 from dlhealth.cli.progress import Progress
 
 

@@ -2,8 +2,8 @@
 
 import click
 
-from dlhealth.cli import subcommand
-from dlhealth.cli.common import similar, write
+from dlhealth.cli import subcommand, write
+from dlhealth.cli.common import similar
 from dlhealth.engine.load import load_rules
 
 

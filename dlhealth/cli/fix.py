@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.actions.base import CommandFailed, Target
-from dlhealth.cli import Status, option, subcommand
+from dlhealth.cli import Status, option, subcommand, write
 from dlhealth.cli.common import (
     Examined,
     Request,
@@ -15,7 +15,6 @@ from dlhealth.cli.common import (
     examine,
     folder_to_change,
     status_of,
-    write,
 )
 from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose

@@ -2,8 +2,8 @@
 
 import click
 
-from dlhealth.cli import option, subcommand
-from dlhealth.cli.common import folder_to_change, json_option, write
+from dlhealth.cli import option, subcommand, write
+from dlhealth.cli.common import folder_to_change, json_option
 from dlhealth.engine.repair import tell
 from dlhealth.txn.store import Record, Store
 

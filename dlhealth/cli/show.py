@@ -2,8 +2,8 @@
 
 import click
 
-from dlhealth.cli import subcommand
-from dlhealth.cli.common import json_option, write
+from dlhealth.cli import subcommand, write
+from dlhealth.cli.common import json_option
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.engine.repair import tell
 

@@ -4,8 +4,8 @@ import time
 
 import click
 
-from dlhealth.cli import Status, subcommand
-from dlhealth.cli.common import json_option, write
+from dlhealth.cli import Status, subcommand, write
+from dlhealth.cli.common import json_option
 from dlhealth.service.alerts import load
 from dlhealth.service.watch import BOOT_STATE, FOLDER
 from dlhealth.txn.store import Store

@@ -5,8 +5,8 @@ import os
 import click
 
 from dlhealth.actions.base import Target
-from dlhealth.cli import Status, option, subcommand
-from dlhealth.cli.common import agreed, json_option, write
+from dlhealth.cli import Status, option, subcommand, write
+from dlhealth.cli.common import agreed, json_option
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell

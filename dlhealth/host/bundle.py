@@ -165,16 +165,14 @@ def read_bundle(path: str) -> BundleHost:
         wanted = set(_named(index["answers"]))
         members = {name: read() for name, read in contents if name in wanted}
         seen = dict(_decoded(q, a, members) for q, a in index["answers"])
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise NotAMachine(f"{path} is not a dlhealth bundle: {error}") from error
+    except gzip.BadGzipFile as error:
+        raise NotAMachine(f"{path} is not a dlhealth bundle: it is no gzip archive, or a damaged one") from error
+    except (EOFError, zlib.error) as error:
+        raise NotAMachine(f"{path} is not a dlhealth bundle: it is damaged or cut off") from error
     except KeyError as error:
         raise NotAMachine(f"{path} is not a dlhealth bundle: it has no {error.args[0]!r}") from error
     except (
         tarfile.TarError,
-        zlib.error,
-        EOFError,
         ValueError,
         TypeError,
         AttributeError,

@@ -33,7 +33,7 @@ def host_at(where: str) -> Host:
             )
         return RootHost(where)
     except OSError as error:
-        raise NotAMachine(f"{where}: {(error.strerror or str(error)).lower()}") from error
+        raise NotAMachine(f"{where or 'an empty name'}: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # a NUL byte
         raise NotAMachine("not a possible file name") from error
 

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import shutil
 import stat
 import subprocess
@@ -177,6 +178,9 @@ def test_a_consequence_has_no_remedy(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["doctor", "--root", "ROOT", "--python", "/nonexistent/python"], "there is no /nonexistent/python"),
         (["doctor", "--root", "ROOT", "--python", "venv/bin/python"], "must be a path inside --root"),
         (["doctor", "--python", "/nonexistent/python"], "there is no /nonexistent/python"),
+        (["doctor", "--python", ""], "there is no '' on this machine"),
+        (["doctor", "--root", ""], "an empty name: no such file"),
+        (["capture", "-o", ""], "an empty name: no such file"),
         (["explain", "login-loop"], "did you mean login-loop-"),
         (["explain"], "Missing argument"),
         (["rules", "surplus"], "unexpected extra argument"),
@@ -277,8 +281,24 @@ def test_a_full_disk_is_said() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([*DLHEALTH, "rules"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == Status.INTERNAL
-    assert "No space left on device" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "Error: standard output can't be written: No space left on device\n"
+
+
+def test_closed_standard_streams_change_nothing(root: Path) -> None:
+    command = f"{shlex.join(DLHEALTH)} doctor --root {root} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == Status.HEALTHY
+
+
+@pytest.mark.parametrize("given", ["{}", "{}/", "/nonexistent:", "."])
+def test_packages_of_another_python_do_no_harm(given: str, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("print 'for Python 2'\n")
+    program = tmp_path / "bin/dlhealth"
+    program.parent.mkdir()
+    program.write_text("from dlhealth.__main__ import main; main()\n")
+    environment = {**os.environ, "PYTHONPATH": given.format(tmp_path)}
+    command = [sys.executable, program, "doctor", "--root", root]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (Status.HEALTHY, "")
 
 
 HEAVY = (
