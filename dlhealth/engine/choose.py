@@ -102,7 +102,10 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
         except Unavailable as problem:
             left.append(Left(finding, str(problem), ()))
             continue
-        except Exception as error:  # a rule's defect must not keep what the others found from being repaired
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a rule's defect must not keep what the others found from being repaired
             reason = f"the rule {finding.id} has a defect: remedies: {type(error).__name__}: {error}"
             left.append(Left(finding, reason, ()))
             continue

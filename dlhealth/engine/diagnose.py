@@ -1,6 +1,8 @@
 """Runs rules over facts and orders what they find by who explains whom."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.machine import describe_machine
@@ -34,11 +36,14 @@ def diagnose(
     run = 0
     for rule in rules:
         try:
-            results = list(facts.call(rule.detect))
+            with redirect_stdout(sys.stderr):  # what a rule prints is no part of a report
+                results = list(facts.call(rule.detect))
+            if not all(isinstance(result, (Finding, Unknown)) for result in results):
+                raise TypeError("detect must yield findings, or unknowns")
         except Unavailable as problem:
             skipped.append(Skipped(rule.id, str(problem)))
             continue
-        except Exception as error:  # a rule's defect must not hide what the others see
+        except (Exception, SystemExit) as error:  # a rule's defect must not hide what the others see
             failures.append(Failed(rule.id, f"{type(error).__name__}: {error}"))
             continue
         run += 1
@@ -57,7 +62,7 @@ def mildest(rule: Rule, finding: Finding, facts: Facts, failures: list[Failed]) 
         return next(iter(plans(rule, finding, facts.call)), None)
     except Unavailable:
         return None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failures.append(Failed(rule.id, f"remedies: {type(error).__name__}: {error}"))
         return None
 

@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
@@ -33,6 +34,11 @@ class _Refused(Exception):
 
 def load_rules(folder: str = RULES_FOLDER) -> Loaded:
     """All rules, sorted by id. A file that can't be loaded does not keep the others from loading."""
+    with redirect_stdout(sys.stderr):  # what a rule prints is no part of a report
+        return _all_rules(folder)
+
+
+def _all_rules(folder: str) -> Loaded:
     rules: dict[str, Rule] = {}
     failed: list[Failed] = []
     for source, modules in (

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
@@ -54,4 +55,8 @@ class Rule:
 
 def plans(rule: Rule, finding: Finding, call: Callable[..., Any]) -> tuple[Plan, ...]:
     """Every remedy of a finding, mild first; `call` gives the facts."""
-    return tuple(call(rule.remedies, finding))
+    with redirect_stdout(sys.stderr):  # what a rule prints is no part of a report
+        ladder = tuple(call(rule.remedies, finding))
+    if not all(isinstance(plan, Plan) for plan in ladder):
+        raise TypeError("remedies must yield plans")
+    return ladder

@@ -281,6 +281,27 @@ def test_what_a_rule_says_in_further_subjects_counts() -> None:
     assert compatible(one, other)
 
 
+def test_what_a_rule_prints_or_gives_up_is_no_part_of_the_report(
+    facts: Facts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exits() -> Iterator[Finding]:
+        print("to standard output")
+        raise SystemExit(9)
+
+    strange = failing("strange", lambda: iter(["text"]))  # type: ignore[list-item]
+    odd, leaving = make("odd"), make("leaving")
+    odd.remedies = lambda finding: [print("plan")]  # type: ignore[method-assign, func-returns-value]
+    leaving.remedies = lambda finding: exits()  # type: ignore[method-assign, assignment, return-value]
+    diagnosis = diagnose([failing("exits", exits), strange, odd, leaving, make("ok")], facts)
+    assert [(f.id, f.error) for f in diagnosis.failed] == [
+        ("exits", "SystemExit: 9"),
+        ("strange", "TypeError: detect must yield findings, or unknowns"),
+        ("leaving", "remedies: SystemExit: 9"),
+        ("odd", "remedies: TypeError: remedies must yield plans"),
+    ]
+    assert capsys.readouterr().out == ""
+
+
 def test_a_remedy_that_crashes_is_a_defect_of_its_rule(facts: Facts) -> None:
     class Broken(Rule):
         id, layer, stage, severity = "broken", Layer.LOGIN, Stage.ENVIRONMENT, Severity.ERROR

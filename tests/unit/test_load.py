@@ -118,6 +118,12 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path) -> None:
         assert reason in next(line for line in said.splitlines() if f"/{name}.py" in line)
 
 
+def test_what_a_file_prints_stays_out_of_reports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "b.py").write_text("print('hello')")
+    assert problems(folder) == ""
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_a_rule_without_what_a_rule_needs_is_refused(folder: Path) -> None:
     (folder / "b.py").write_text(RULE.replace('id = "local-fault"', "").replace("LocalFault", "Nameless"))
     assert "Nameless: not loaded: it has no id" in problems(folder)
