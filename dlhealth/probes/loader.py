@@ -261,9 +261,9 @@ class UserPaths(NamedTuple):
         for login in sorted(environments.logins, key=lambda e: e.kind != "interactive"):
             user = login.account.name
             for variable in ("PATH", "LD_LIBRARY_PATH"):
-                if login.kind == "interactive" and environments.value(user, variable) is None:
+                if login.kind == "interactive" and login.values.get(variable, "") is None:
                     unclear[user, variable] = None
-                for element, source in environments.elements(user, variable, login.kind):
+                for element, source in login.lists.get(variable, ()):
                     path = element.rstrip("/") or "/"
                     if element.startswith("/") and (user, variable, path) not in found:
                         real = _real(host, path)
