@@ -14,6 +14,7 @@ What the repair risks
     Programs that need a newer CUDA than the driver has, say so then with error 35: the driver has to be upgraded.
 By hand
     ldconfig -p | grep libcuda.so.1; grep -rn compat /etc/ld.so.conf.d ~/.bashrc; cat /proc/driver/nvidia/version
+    take the folder out of the line that grep finds; ldconfig
 """
 
 import re

@@ -12,6 +12,7 @@ What the repair risks
     Another toolkit behind /usr/local/cuda concerns everybody who uses that link. A new driver needs a reboot.
 By hand
     nvidia-smi | grep 'CUDA'; nvcc --version; ls -d /usr/local/cuda-*
+    ln -sfn /usr/local/cuda-12.2 /usr/local/cuda, or a newer driver: apt-get install nvidia-driver-NNN; reboot
 """
 
 from collections.abc import Iterator

@@ -14,6 +14,7 @@ What the repair risks
     Programs that relied on the line may now use every GPU. It counts from the next login.
 By hand
     unset CUDA_VISIBLE_DEVICES; nvidia-smi -L
+    grep -n CUDA_VISIBLE_DEVICES ~/.bashrc ~/.profile /etc/environment; take that line out
 """
 
 import re

@@ -12,6 +12,7 @@ What the repair risks
     A program that only looked for the name says again what it really misses.
 By hand
     readelf -d /usr/local/cuda/lib64/libcudnn.so.8 | grep SONAME; readlink -f /usr/local/cuda/lib64/libcudnn.so.8
+    mv /usr/local/cuda/lib64/libcudnn.so.8 /root; apt-get install libcudnn8; ldconfig
 """
 
 import posixpath

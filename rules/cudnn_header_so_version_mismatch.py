@@ -14,6 +14,7 @@ What the repair risks
     What was built with the header that goes has to be built anew.
 By hand
     grep -rn 'define CUDNN_M' /usr/local/cuda/include/cudnn*.h /usr/include/cudnn*.h; ls -l /usr/local/cuda/lib64/libcudnn*
+    mkdir /root/cudnn-headers; mv /usr/local/cuda/include/cudnn*.h /root/cudnn-headers (where a package has its own)
 """
 
 from collections.abc import Iterator

@@ -14,6 +14,7 @@ What the repair risks
     serves both.
 By hand
     ls -l /usr/local/cuda/lib64/libcudnn* /usr/lib/x86_64-linux-gnu/libcudnn*; ldconfig -p | grep libcudnn
+    dpkg -S FILE names no package: mv FILE FILE.bak; apt-get install --reinstall libcudnn8; ldconfig
 """
 
 import posixpath

@@ -15,6 +15,7 @@ What the repair risks
     A program outside of the environment that relied on the folder does not find its library any more.
 By hand
     env -u LD_LIBRARY_PATH ssh -V
+    grep -n LD_LIBRARY_PATH ~/.bashrc ~/.profile /etc/environment; take conda's folder out of that line
 """
 
 import re

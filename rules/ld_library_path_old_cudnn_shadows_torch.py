@@ -15,6 +15,7 @@ What the repair risks
     A program of one's own that was linked to the cuDNN in that folder needs it in ld.so.conf, or its own variable.
 By hand
     env -u LD_LIBRARY_PATH python -c 'import torch; print(torch.backends.cudnn.version())'
+    grep -n LD_LIBRARY_PATH ~/.bashrc ~/.profile /etc/environment; take the folder out of that line
 """
 
 from collections.abc import Iterator

@@ -13,6 +13,7 @@ What the repair risks
     A build that found the stub by this detour needs -L/usr/local/cuda/lib64/stubs.
 By hand
     ldconfig -p | grep libcuda; grep -rn stubs /etc/ld.so.conf.d ~/.bashrc ~/.profile
+    take the folder out of the line that grep finds; ldconfig
 """
 
 import posixpath

@@ -60,7 +60,7 @@ class LoginLoopTmpPermissions(Rule):
                 effect = "no session can start" if severity is Severity.ERROR else "some programs refuse it"
                 yield self.finding(
                     f"file:{folder.path}",
-                    f"{folder.path} is a {shows} instead of a dir, mode 1777, owner 0: {effect}",
+                    f"{folder.path} {_wrong(folder)}: {effect}",
                     Evidence(folder.path, shows),
                     severity=severity,
                     path=folder.path,
@@ -112,6 +112,15 @@ class LoginLoopTmpPermissions(Rule):
         )
         yield Scenario("a private /tmp without sockets", Machine().folder("/tmp", 0o1777))
         yield Scenario("no /tmp in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+
+
+def _wrong(folder: SharedFolder) -> str:
+    status = folder.status
+    if status.kind != "dir":
+        return f"is a {status.kind}, not a folder"
+    owner = f"belongs to UID {status.uid} instead of root" if status.uid not in (0, _NOBODY) else ""
+    mode = f"has mode {status.mode:04o} instead of 1777" if status.mode != 0o1777 else ""
+    return " and ".join(filter(None, (mode, owner)))
 
 
 def _fault(folder: SharedFolder) -> Severity | None:

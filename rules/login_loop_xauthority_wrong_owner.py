@@ -78,12 +78,12 @@ class LoginLoopXauthorityWrongOwner(Rule):
             if file.link:
                 yield Unknown(f"{file.path} is a link to {file.link}, which {user} can't use", f"user:{user}")
                 continue
-            unused = not loop and (manager.startswith("gdm") or "owner" not in fault)
+            unused = not loop and (manager.startswith("gdm") or "belongs" not in fault)
             status = file.status
             yield self.finding(
                 f"file:{file.path}",
                 f"{file.path} {fault}: {user}'s X sessions can't use it",
-                Evidence(file.path, f"{status.kind}, mode {status.mode:04o}, owner {status.uid}, {fault}"),
+                Evidence(file.path, f"{status.kind}, mode {status.mode:04o}, owner {status.uid}"),
                 severity=Severity.WARNING if unused else None,
                 about=(f"user:{user}",),
                 path=file.path,
@@ -145,7 +145,7 @@ def _fault(home: Home, file: HomeFile) -> str:
         return f"is a {status.kind}, not a file"
     if not may_write(home.account, status):
         if status.uid != home.account.uid:
-            return f"has owner {status.uid} instead of {home.account.uid}"
+            return f"belongs to {f'UID {status.uid}' if status.uid else 'root'}"
         return f"has mode {status.mode:04o}, so that not even its owner can write it"
     if not status.size:
         return "is empty"

@@ -11,7 +11,7 @@ Repair
 What the repair risks
     Nothing on the disk; but somebody must sit in front of the machine at its next start.
 By hand
-    mokutil --import /var/lib/dkms/mok.pub; reboot; Enroll MOK
+    mokutil --import /var/lib/dkms/mok.pub (Ubuntu: /var/lib/shim-signed/mok/MOK.der); reboot; choose "Enroll MOK"
 """
 
 from collections.abc import Iterator

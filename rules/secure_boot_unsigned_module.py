@@ -14,7 +14,8 @@ Repair
 What the repair risks
     Nothing on the disk; but somebody must sit in front of the machine at its next start.
 By hand
-    dkms build --force, then mokutil --import /var/lib/dkms/mok.pub, reboot and choose "Enroll MOK"
+    dkms build --force nvidia/VERSION; dkms install --force nvidia/VERSION
+    mokutil --import /var/lib/dkms/mok.pub (Ubuntu: /var/lib/shim-signed/mok/MOK.der); reboot; choose "Enroll MOK"
 """
 
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ Repair
 What the repair risks
     A user's program that relied on /usr/bin/python3 being the other version has to name it.
 By hand
-    ln -sfn python3.12 /usr/bin/python3; dpkg --configure -a
+    ln -sfn python3.11 /usr/bin/python3 (Debian 12; Ubuntu 22.04: python3.10, 24.04: python3.12); dpkg --configure -a
 """
 
 from collections.abc import Iterator

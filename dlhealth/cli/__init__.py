@@ -92,18 +92,20 @@ def write(text: str) -> None:
         raise _Unwritable(f"standard output can't be written: {error.strerror}") from error
 
 
-def subcommand(name: str, cls: type[click.Command] = click.Command) -> Callable[[Callable[..., Any]], click.Command]:
-    """As click.command."""
+def subcommand(
+    name: str, short: str = "", cls: type[click.Command] = click.Command
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """As click.command; `short` is its line in the list of all commands."""
 
     def made(function: Callable[..., Any]) -> click.Command:
-        command = click.command(name, cls, add_help_option=False)(function)
+        command = click.command(name, cls, short_help=short, add_help_option=False)(function)
         command.params.append(_tells("-h", "--help", help="Show this message and exit.", text=click.Context.get_help))
         return command
 
     return made
 
 
-@subcommand("dlhealth", Commands)
+@subcommand("dlhealth", cls=Commands)
 def commands() -> None:
     """Find the root cause when a Linux machine with an NVIDIA GPU breaks."""
 

@@ -19,7 +19,7 @@ from dlhealth.model import timestamp
 from dlhealth.probes import Options
 
 
-@subcommand("capture")
+@subcommand("capture", "Write all that a diagnosis reads into one archive.")
 @option("-o", "--output", metavar="FILE", help="Where to write it. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
 def command(output: str | None) -> None:
     """Write all that a diagnosis reads on this machine into one archive.

@@ -3,7 +3,7 @@
 from dlhealth.cli import subcommand
 
 
-@subcommand("daemon")
+@subcommand("daemon", "What dlhealth.service runs.")
 def command() -> None:
     """Watch this machine and tell the journal what breaks. dlhealth.service runs it."""
     from dlhealth.service.watch import main

@@ -5,7 +5,7 @@ from dlhealth.cli.common import Request, diagnosis_options, examine, status_of
 from dlhealth.cli.progress import Progress
 
 
-@subcommand("doctor")
+@subcommand("doctor", "Find what is wrong, and why; change nothing.")
 @diagnosis_options
 def command(
     root: str, only: tuple[str, ...], users: tuple[str, ...], pythons: tuple[str, ...], next_boot: bool, as_json: bool

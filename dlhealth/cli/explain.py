@@ -7,7 +7,7 @@ from dlhealth.cli.common import similar
 from dlhealth.engine.load import load_rules
 
 
-@subcommand("explain")
+@subcommand("explain", "One fault in full: why, the repair, its risk, by hand.")
 @click.argument("name", metavar="ID")
 def command(name: str) -> None:
     """What a finding means, why it happens, how it is repaired, and what that risks."""

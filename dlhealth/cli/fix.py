@@ -39,7 +39,7 @@ _STATUS = {
 }
 
 
-@subcommand("fix")
+@subcommand("fix", "Repair what doctor finds: plan, question, transaction, proof.")
 @click.argument("ids", metavar="[ID|LAYER]...", nargs=-1)
 @diagnosis_options
 @option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")

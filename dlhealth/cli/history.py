@@ -10,7 +10,7 @@ from dlhealth.txn.store import Record, Store
 root_option = option("--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]")
 
 
-@subcommand("history")
+@subcommand("history", "All repairs: when, why, and how they ended.")
 @root_option
 @json_option
 def command(root: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from dlhealth.cli.common import json_option
 from dlhealth.engine.load import load_rules
 
 
-@subcommand("rules")
+@subcommand("rules", "List everything that can be found.")
 @json_option
 def command(as_json: bool) -> None:
     """List everything that can be found, by layer."""

@@ -8,7 +8,11 @@ import click
 from dlhealth.host.exec import run
 
 
-@click.group("service", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "service",
+    short_help="Install, remove or look at the service.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def command() -> None:
     """Install, remove or look at the service that watches this machine."""
 

@@ -8,7 +8,7 @@ from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.engine.repair import tell
 
 
-@subcommand("show")
+@subcommand("show", "One repair in full.")
 @click.argument("name", metavar="TXN")
 @root_option
 @json_option

@@ -11,7 +11,7 @@ from dlhealth.service.watch import BOOT_STATE, FOLDER
 from dlhealth.txn.store import Store
 
 
-@subcommand("status")
+@subcommand("status", "What the service knows now.")
 @json_option
 def command(as_json: bool) -> int:
     """What the service knows now: the last check, open findings, and a repair that is under way.

@@ -14,7 +14,7 @@ from dlhealth.txn.execute import Ended, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 
 
-@subcommand("undo")
+@subcommand("undo", "Put back what a repair changed.")
 @click.argument("name", metavar="[TXN]", required=False)
 @root_option
 @json_option
