@@ -16,7 +16,7 @@ from typing import IO, Protocol
 
 from dlhealth.host.elf import Elf, NotElf, appended_signature
 
-_LIMIT = 1 << 30
+_LIMIT = 1 << 29
 """Bytes. No module is that large once it is unpacked."""
 
 _CHUNK = 1 << 20
@@ -108,6 +108,8 @@ def scan_module(stream: Readable) -> Elf:
             raise NotElf("too large once it is unpacked")
         if len(head) < 64:
             head = (head + chunk)[:64]
+            if not b"\x7fELF".startswith(head[:4]):
+                raise NotElf("not an ELF file")  # at once: a few kilobytes may unpack to terabytes
         tail = (tail + chunk)[-_TAIL:]
         if b"vermagic=" not in modinfo:
             window += chunk

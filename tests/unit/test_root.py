@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from dlhealth.host import Unreadable
+from dlhealth.host.compressed import scan_module
+from dlhealth.host.elf import NotElf
 from dlhealth.host.root import RootHost
 
 
@@ -110,3 +112,17 @@ def test_a_program_gets_the_folder_inside_the_root(host: RootHost, tmp_path: Pat
 def test_all_programs_together_have_a_limit(tmp_path: Path) -> None:
     host = RootHost(str(tmp_path), seconds=0)
     assert host.run("true", timeout=5).problem == "the time limit of the diagnosis was used up"
+
+
+def test_what_is_no_module_is_not_unpacked_to_its_end() -> None:
+    class Endless:
+        asked = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.asked += 1
+            return bytes(size)
+
+    stream = Endless()
+    with pytest.raises(NotElf, match="not an ELF file"):
+        scan_module(stream)
+    assert stream.asked == 1
