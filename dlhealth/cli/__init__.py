@@ -126,8 +126,10 @@ def main() -> NoReturn:
 def _open_standard_streams() -> None:
     """Who starts dlhealth may have closed them, and a file that is opened next would take their place."""
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # the lowest number that is free is the one that is missing
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+        if getattr(sys, name) is None:
+            from dlhealth.host.exec import nowhere
+
+            setattr(sys, name, nowhere("r" if name == "stdin" else "w"))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import TextIO, cast
 
 from dlhealth.host.base import Output
 from dlhealth.lean import NamedTuple
@@ -15,6 +16,11 @@ OUTPUT_LIMIT = 8 << 20
 """Bytes of standard output that are read before a program is stopped."""
 
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": ":".join(PROGRAM_FOLDERS), "HOME": "/", "TERM": "dumb"}
+
+
+def nowhere(mode: str) -> TextIO:
+    """In the place of a standard stream that is closed: the lowest number that is free is the one that is missing."""
+    return cast(TextIO, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def find_program(name: str) -> str | None:
