@@ -165,8 +165,8 @@ class RefreshModuleIndex(NamedTuple):
         target.command("depmod", "-a", self.kernel, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
-        for path in before:
-            target.put_back(path)
+        for path, digest in before.items():
+            _put_back(target, path, digest)
 
     def _files(self, target: "Target") -> list[str]:
         folder = f"/lib/modules/{self.kernel}"
@@ -205,8 +205,8 @@ class UpdateInitramfs(NamedTuple):
     def revert(self, target: "Target", before: "Observed") -> None:
         from dlhealth.host.change import ABSENT
 
-        for name in before:
-            target.put_back(f"/boot/{name}")
+        for name, digest in before.items():
+            _put_back(target, f"/boot/{name}", digest)
         # What update-initramfs has beside an image while it writes a new one, and leaves there when the power goes.
         beside = {f"{name}{suffix}" for name in before for suffix in (".new", ".dpkg-bak")}
         for name in beside.intersection(target.names("/boot")).difference(before):
@@ -291,6 +291,16 @@ def _loaded(target: "Target") -> set[str]:
     """None of a disk that is looked at from another machine, and none where the kernel takes no modules."""
     table = target.state("/proc/modules").content.decode() if target.live else ""
     return {line.split()[0] for line in table.splitlines()}
+
+
+def _put_back(target: "Target", path: str, digest: str) -> None:
+    """Raises NotChangeable where a large file is not as it was then: what was kept of it is gone."""
+    from dlhealth.actions.base import KEPT
+    from dlhealth.host.change import NotChangeable
+
+    target.put_back(path)
+    if not target.identity(path) or target.large_digest(path) != digest:
+        raise NotChangeable(f"{path} can't be put back as it was: its copy is gone from {KEPT}")
 
 
 def _needs_running(target: "Target", what: str) -> None:

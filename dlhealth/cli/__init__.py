@@ -42,6 +42,12 @@ class Status(IntEnum):
     PIPE_CLOSED = 141
 
 
+class Failure(click.ClickException):
+    """What dlhealth could not do; click's own status for it would mean that only warnings are left."""
+
+    exit_code = Status.INTERNAL
+
+
 class Commands(click.Group):
     """Imports a command's file only when that command is asked for: a start costs what one command needs."""
 

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from dlhealth.cli import Status, option, subcommand
+from dlhealth.cli import Failure, Status, option, subcommand
 from dlhealth.cli.common import status_of
 
 
@@ -25,7 +25,7 @@ def command(coming: bool) -> int:
     try:
         return status_of(boot_check().diagnosis)
     except (Busy, OSError) as problem:
-        raise click.ClickException(Store("/").explain(problem)) from problem
+        raise Failure(Store("/").explain(problem)) from problem
 
 
 def _next() -> int:

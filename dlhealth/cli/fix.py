@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.actions.base import CommandFailed, Target
-from dlhealth.cli import Status, option, subcommand, write
+from dlhealth.cli import Failure, Status, option, subcommand, write
 from dlhealth.cli.common import (
     Examined,
     Request,
@@ -90,7 +90,7 @@ def command(
             with session.store.locked():
                 outcome = session.repair(yes)
         except (Busy, OSError) as problem:
-            raise click.ClickException(session.store.explain(problem)) from problem
+            raise Failure(session.store.explain(problem)) from problem
     return session.report(outcome)
 
 

@@ -5,7 +5,7 @@ import click
 from dlhealth.cli import option, subcommand, write
 from dlhealth.cli.common import folder_to_change, json_option
 from dlhealth.engine.repair import tell
-from dlhealth.txn.store import Record, Store
+from dlhealth.txn.store import Damaged, Record, Store
 
 root_option = option("--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]")
 
@@ -37,7 +37,10 @@ def store_at(root: str) -> Store:
 
 def records(store: Store) -> list[Record]:
     """Every transaction, also the active one, the oldest first."""
-    current = store.current()
+    try:
+        current = store.current()
+    except Damaged:
+        current = Record(store.active, 0, "damaged", "")  # what is left of it says so itself
     return [*store.ended(), *([current] if current else [])]
 
 

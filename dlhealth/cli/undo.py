@@ -5,12 +5,12 @@ import os
 import click
 
 from dlhealth.actions.base import Target
-from dlhealth.cli import Status, option, subcommand, write
+from dlhealth.cli import Failure, Status, option, subcommand, write
 from dlhealth.cli.common import agreed, json_option
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
-from dlhealth.txn.execute import Ended, recover, undo
+from dlhealth.txn.execute import Ended, in_the_way, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 
 
@@ -29,7 +29,10 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     if os.geteuid():
         raise click.UsageError("an undo changes the machine and needs root: sudo dlhealth undo")
     store = store_at(root)
-    record = named(store, name) if name else _last(store)
+    try:
+        record = named(store, name) if name else _last(store)
+    except OSError as problem:
+        raise Failure(store.explain(problem)) from problem
     if record and record.outcome not in ("", "applied"):
         raise click.BadParameter(
             f"transaction {record.name} was {record.outcome}: it left nothing to undo", param_hint="TXN"
@@ -49,7 +52,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
             progress(f"taking {record.name} back")
             ended = _take_back(store, record)
     except (Busy, OSError) as problem:
-        raise click.ClickException(store.explain(problem)) from problem
+        raise Failure(store.explain(problem)) from problem
     _print(ended, as_json)
     return Status.WARNINGS if ended.outcome == "conflict" else Status.HEALTHY
 
@@ -62,6 +65,8 @@ def _take_back(store: Store, record: Record) -> Ended:
         return ended
     if current and current.id != record.id and ended is None:
         raise Busy(f"transaction {current.name} waits for a reboot: undo it first")
+    if later := in_the_way(store, record):
+        raise Busy(f"transaction {later.name} changed some of the same since: dlhealth undo {later.name} comes first")
     return undo(store, Target(store.root, record.id), record)
 
 

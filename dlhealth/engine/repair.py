@@ -14,7 +14,7 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosed, Diagnosis, Finding, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
-from dlhealth.txn.store import Record, Store, read_plan
+from dlhealth.txn.store import Damaged, Record, Store, read_plan, reading
 
 Look = Callable[[], Diagnosis]
 
@@ -77,8 +77,10 @@ def confirm_after_reboot(
     record = store.current()
     if record is None:
         return None
-    plan = read_plan(record)
-    return confirm(store, Target(folder, record.id), lambda: _prove(look(), plan["findings"], plan["known"]), sure)
+    with reading(record.folder):
+        plan = read_plan(record)
+        aims, known = plan["findings"], plan["known"]
+    return confirm(store, Target(folder, record.id), lambda: _prove(look(), aims, known), sure)
 
 
 def tried(store: Store) -> frozenset[tuple[str, str]]:
@@ -89,22 +91,35 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
         if record.outcome == "rolled-back":
             ends = [e for e in read_events(record.folder) if e.kind == "COMMIT"]
             failed = ends[-1].fields.get("failed", ()) if ends else ()
-            plan = read_plan(record)
-            found.update((f["fingerprint"], f["summary"]) for f in plan["findings"] if f["fingerprint"] in failed)
+            found.update(
+                (f["fingerprint"], f["summary"]) for f in tell(record).findings if f.get("fingerprint") in failed
+            )
     return frozenset(found)
 
 
 def tell(record: Record) -> Told:
-    """What was done, and how it ended."""
-    plan = read_plan(record)
-    events = read_events(record.folder)
-    became = {e.fields["n"]: _BECAME[e.kind] for e in events if e.kind in _BECAME}
-    problem = next((e.fields["problem"] for e in reversed(events) if e.fields.get("problem")), "")
-    actions = tuple(
-        (action["kind"], action_from_json(action).summary(), became.get(number, "not begun"))
-        for number, action in enumerate(plan["actions"])
-    )
-    return Told(record, plan.get("time", ""), problem, tuple(plan.get("findings", ())), actions)
+    """What was done, and how it ended; of what is damaged, or another version's, as much as can be read: it must not
+    hide the others."""
+    try:
+        with reading(record.folder):
+            plan = read_plan(record)
+            events = read_events(record.folder)
+            became = {e.fields["n"]: _BECAME[e.kind] for e in events if e.kind in _BECAME}
+            problem = next((e.fields["problem"] for e in reversed(events) if e.fields.get("problem")), "")
+            actions = tuple(
+                (str(action["kind"]), _summary(action), became.get(number, "not begun"))
+                for number, action in enumerate(plan["actions"])
+            )
+            return Told(record, plan.get("time", ""), problem, tuple(map(dict, plan.get("findings", ()))), actions)
+    except Damaged as damage:
+        return Told(record, "", str(damage), (), ())
+
+
+def _summary(action: dict[str, Any]) -> str:
+    try:
+        return action_from_json(action).summary()
+    except (LookupError, TypeError, AttributeError):
+        return f"{action['kind']}: this version of dlhealth does not know it"
 
 
 _BECAME = {"INTENT": "begun", "DONE": "done", "REVERTED": "reverted", "CONFLICT": "conflict"}

@@ -137,8 +137,9 @@ def render_told(told: Told, style: Style) -> str:
         page.text("", told.problem, "  ")
     for finding in told.findings:
         page.line()
-        page.text("  ", finding["title"])
-        page.text("    ", f"{finding['id']} ({finding['subject']}): {finding['summary']}", "      ", "2")
+        page.text("  ", finding.get("title", ""))
+        found = f"{finding['id']} ({finding.get('subject', '')}): {finding.get('summary', '')}"
+        page.text("    ", found, "      ", "2")
     page.line()
     for number, (_, summary, became) in enumerate(told.actions, 1):
         page.text(f"  {number:2}. {became:9}  ", summary, " " * 17)
@@ -146,4 +147,4 @@ def render_told(told: Told, style: Style) -> str:
 
 
 def _why(told: Told) -> str:
-    return ", ".join(f["id"] for f in told.findings)
+    return ", ".join(f["id"] for f in told.findings) or told.problem

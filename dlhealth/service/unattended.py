@@ -24,7 +24,7 @@ from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
 from dlhealth.txn.alert import of_ended
 from dlhealth.txn.execute import Ended, recover
-from dlhealth.txn.store import Store, read_plan
+from dlhealth.txn.store import Store, read_plan, reading
 
 ROOT = "/"
 STOPPED = "/run/dlhealth/stopped"
@@ -97,9 +97,12 @@ def _attempts(store: Store, fingerprint: str, failed: Collection[tuple[str, str]
     yesterday = time.strftime(TIME_FORMAT, time.gmtime(time.time() - _DAY))
     count = 0
     for record in store.ended():
-        plan = read_plan(record)
-        pairs = {(f["fingerprint"], f["summary"]) for f in plan["findings"]} - set(failed)
-        if record.outcome != "applied" or plan["time"] >= yesterday:
+        # Of one that can't be read, nobody knows what it tried: then nothing is repaired unattended.
+        with reading(record.folder):
+            plan = read_plan(record)
+            pairs = {(f["fingerprint"], f["summary"]) for f in plan["findings"]} - set(failed)
+            recent = record.outcome != "applied" or plan["time"] >= yesterday
+        if recent:
             count += any(own == fingerprint for own, _ in pairs)
     return count
 

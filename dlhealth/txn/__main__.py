@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     from dlhealth.host.path import told
     from dlhealth.txn.alert import of_ended
     from dlhealth.txn.execute import Ended, recover, undo
-    from dlhealth.txn.store import UNREADABLE, Busy, Damaged, Store
+    from dlhealth.txn.store import Busy, Store
 
     if not 1 <= len(arguments) <= 2 or arguments[0] not in ("recover", "undo", "history"):
         print(_USAGE, file=sys.stderr)
@@ -45,9 +45,6 @@ def main(arguments: list[str]) -> int:
                 ended = None
     except (Busy, OSError) as error:
         print(f"dlhealth: {told(error)}", file=sys.stderr)
-        return 1
-    except UNREADABLE as error:
-        print(f"dlhealth: {Damaged(store.active, error)}", file=sys.stderr)
         return 1
     if ended is None:
         print("dlhealth: there is nothing to do")

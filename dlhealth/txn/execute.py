@@ -1,18 +1,18 @@
 """Carries a plan out as one transaction, and takes one back."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from dlhealth.actions import MoveAside, action_from_json, action_to_json, needs_programs, step_of
+from dlhealth.actions import MoveAside, action_from_json, action_to_json, changed_path, needs_programs, step_of
 from dlhealth.actions.base import CommandFailed, DiskFull, FileStep, Observed, Step, Target
 from dlhealth.host.change import ABSENT, NotChangeable
 from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
-from dlhealth.txn.journal import Journal
-from dlhealth.txn.store import Record, Store, read_json
+from dlhealth.txn.journal import Journal, read_events
+from dlhealth.txn.store import Damaged, Record, Store, read_json, reading
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -164,8 +164,9 @@ def recover(store: Store, target: Target) -> Ended | None:
 
 def undo(store: Store, target: Target, record: Record) -> Ended:
     """Take back a transaction that was applied, or waits for a reboot, as a transaction of its own would: journaled,
-    repeatable."""
+    repeatable. Raises Damaged before anything is touched."""
     if record.folder != store.active:
+        _check(record.folder)
         record = store.reopen(record)
     journal = Journal(record.folder)
     try:
@@ -174,6 +175,38 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
             return _take_back(store, target, record, journal, None)
     finally:
         journal.close()
+
+
+def in_the_way(store: Store, record: Record) -> Record | None:
+    """The last one of those that were applied later and changed something of the same: it has to be undone before, or
+    this one could not be put back whole. Raises Damaged."""
+    ours = _changes(record)
+    later = [r for r in store.ended() if r.outcome == "applied" and r.sequence > record.sequence]
+    return next((r for r in reversed(later) if _changes(r) & ours), None)
+
+
+def _changes(record: Record) -> set[str]:
+    """The paths that a transaction changed; of what programs changed, all is one."""
+    with reading(record.folder):
+        return {changed_path(action_from_json(a)) for a in read_json(f"{record.folder}/plan.json")["actions"]}
+
+
+def _check(folder: str) -> None:
+    """Raises Damaged for an applied transaction of which something is missing: it would be called undone, and be the
+    active one for ever, for which no other can begin."""
+    events = read_events(folder)
+    if not any(e.kind == "COMMIT" for e in events):
+        raise Damaged(folder, "its journal has no end")
+    _kept(folder, {e.fields["n"] for e in events if e.kind == "INTENT"})
+
+
+def _kept(folder: str, numbers: Collection[int]) -> tuple[dict[int, Step], dict[int, Observed], bool]:
+    """The steps with these numbers and what each found; and whether any action of the plan needs programs. Raises
+    Damaged."""
+    with reading(folder):
+        actions = [action_from_json(a) for a in read_json(f"{folder}/plan.json")["actions"]]
+        steps = {n: step_of(actions[n]) for n in numbers}
+        return steps, {n: dict(read_json(f"{folder}/pre/{n}.json")) for n in numbers}, any(map(needs_programs, actions))
 
 
 def _commit(store: Store, record: Record, journal: Journal) -> Ended:
@@ -196,13 +229,13 @@ def _take_back(store: Store, target: Target, record: Record, journal: Journal, p
 def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
     """Take back every step that was begun, strictly the last first. What somebody else changed since is kept; the
     answer names it."""
-    actions = [action_from_json(a) for a in read_json(f"{folder}/plan.json")["actions"]]
+    begun = set(journal.numbers("INTENT"))
+    steps, kept, programs = _kept(folder, begun)
     done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == "DONE"}
     settled = {*journal.numbers("REVERTED"), *journal.numbers("CONFLICT")}
     said = [e.fields["what"] for e in journal.events if e.kind == "CONFLICT"]
-    for number in sorted(set(journal.numbers("INTENT")) - settled, reverse=True):
-        step = step_of(actions[number])
-        before = read_json(f"{folder}/pre/{number}.json")
+    for number in sorted(begun - settled, reverse=True):
+        step, before = steps[number], kept[number]
         try:
             now = step.observe(target)
             ours = done[number] if number in done else step.after(target, before)
@@ -220,7 +253,7 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
             journal.write("CONFLICT", n=number, what=str(error))
             continue
         journal.write("REVERTED", sync=False, n=number)
-    if any(needs_programs(a) for a in actions):
+    if programs:
         target.settle_all()
     return tuple(said)
 

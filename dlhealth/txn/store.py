@@ -27,18 +27,23 @@ class Busy(Exception):
 
 
 class Damaged(OSError):
-    """What is kept of the active transaction is torn, or another version's: JSON of any shape, or none."""
+    """What is kept of a transaction can't be read: it is torn, or another version's. Nothing was done."""
 
-    def __init__(self, folder: str, problem: Exception) -> None:
+    def __init__(self, folder: str, error: object) -> None:
+        said = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
         super().__init__(
-            f"{folder} is damaged or of another version of dlhealth ({type(problem).__name__}: {problem}): its changes "
-            f"were not all taken back, and no other repair can begin. Put back by hand what {folder}/pre has of the "
-            f"files as they were, then move {folder} away."
+            f"{folder} is damaged or of another version of dlhealth ({said}): its changes can't be taken back by it. "
+            f"Put back by hand what {folder}/pre has of the files as they were, then move {folder} away."
         )
 
 
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
-"""What reading such a transaction raises."""
+@contextmanager
+def reading(folder: str) -> Iterator[None]:
+    """Raises Damaged for JSON of any shape, or none, where there is to be what is kept of a transaction."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError) as error:
+        raise Damaged(folder, error) from error
 
 
 class Record(NamedTuple):
@@ -78,7 +83,7 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one. Raises Busy at once when somebody else is."""
-        for part in _PARENTS:
+        for part in (*_PARENTS, *(f"{FOLDER}/{name}" for name in ("active", "history", "staging"))):
             if os.path.islink(self._root + part):
                 # On a disk that is not this machine's, a link could lead the store anywhere.
                 raise OSError(f"{part} of {self.root} is a link")
@@ -128,14 +133,12 @@ class Store:
         return Record(ended, record.sequence, record.id, outcome)
 
     def current(self) -> Record | None:
-        """The active transaction, if there is one. Raises Damaged, as any OSError."""
-        try:
-            plan = read_json(f"{self.active}/plan.json")
-            return Record(self.active, plan["sequence"], plan["id"], "")
-        except FileNotFoundError:
+        """The active transaction, if there is one. Raises Damaged."""
+        if not _names(self.active):
             return None
-        except UNREADABLE as error:
-            raise Damaged(self.active, error) from error
+        with reading(self.active):
+            plan = read_json(f"{self.active}/plan.json")
+            return Record(self.active, int(plan["sequence"]), str(plan["id"]), "")
 
     def explain(self, problem: Exception) -> str:
         """What went wrong, and what that leaves."""
@@ -149,12 +152,15 @@ class Store:
 
     def ended(self) -> list[Record]:
         """All transactions that have ended, the oldest first."""
-        try:
-            names = os.listdir(self.history)
-        except FileNotFoundError:
-            return []
-        found = [(m, name) for name in names if (m := _ENDED.fullmatch(name))]
+        found = [(m, name) for name in _names(self.history) if (m := _ENDED.fullmatch(name))]
         return sorted(Record(f"{self.history}/{name}", int(m[1]), m[2], m[3]) for m, name in found)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def write_json(path: str, content: Any) -> None:
@@ -171,12 +177,10 @@ def read_json(path: str) -> Any:
         return json.load(file)
 
 
-def read_plan(record: Record) -> Any:
-    """What a transaction was to do. Raises OSError where that is torn, which names it."""
-    try:
-        return read_json(f"{record.folder}/plan.json")
-    except ValueError as error:
-        raise OSError(f"{record.folder} is damaged ({error}): move it away") from error
+def read_plan(record: Record) -> dict[str, Any]:
+    """What a transaction was to do. Raises Damaged."""
+    with reading(record.folder):
+        return dict(read_json(f"{record.folder}/plan.json"))
 
 
 def sync_folder(path: str) -> None:

@@ -266,13 +266,65 @@ def test_a_disk_whose_programs_can_not_run_is_refused_before_anything_is_changed
     assert fixed["transactions"] == []
 
 
-def test_a_store_behind_a_link_is_refused(dlhealth: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("part", ["", "/txn", "/txn/active", "/txn/history", "/txn/staging"])
+def test_a_store_behind_a_link_is_refused(
+    dlhealth: Run, root: Path, part: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (root / "var/lib/dlhealth").symlink_to(elsewhere)
+    link = root / f"var/lib/dlhealth{part}"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere)
     done = dlhealth("fix", "--root", str(root), "--yes")
-    assert done.returncode == 1
+    assert done.returncode == 70
     assert "is a link; nothing is left half done" in done.stderr
     assert list(elsewhere.iterdir()) == []
+    assert bashrc(root) == SWALLOWED
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        (b'{"actions": [{"kind": "edi', "is damaged or of another version"),
+        (b'{"actions": [{"kind": "teleport", "to": "/"}], "findings": [{"id": "new-fault"}]}', "does not know it"),
+    ],
+)
+def test_a_damaged_transaction_hides_no_other_and_stands_in_nobody_s_way(
+    dlhealth: Run, root: Path, plan: bytes, why: str
+) -> None:
+    dlhealth("fix", "--root", str(root), "--yes")
+    history = root / "var/lib/dlhealth/txn/history"
+    (record,) = history.iterdir()
+    damaged = history / "000002-abcd-rolled-back"
+    (damaged / "pre").mkdir(parents=True)
+    (damaged / "plan.json").write_bytes(plan)
+    (damaged / "journal").write_bytes((record / "journal").read_bytes())
+    listed = dlhealth("history", "--root", str(root), "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert [t["outcome"] for t in json.loads(listed.stdout)["transactions"]] == ["applied", "rolled-back"]
+    assert why in dlhealth("show", "2", "--root", str(root)).stdout.replace("\n", " ").replace("  ", " ")
+    assert dlhealth("fix", "--root", str(root), "--yes").returncode == 0
+    damaged.rename(history / "000002-abcd-applied")
+    undone = dlhealth("undo", "--root", str(root), "--yes")
+    assert (undone.returncode, "000002-abcd-applied is damaged" in undone.stderr) == (70, True)
+    damaged.with_name("000002-abcd-applied").rename(root / "var/lib/dlhealth/txn/active")
+    for words in (("undo",), ("fix", "--yes")):
+        done = dlhealth(*words, "--root", str(root))
+        assert (done.returncode, "/active is damaged" in done.stderr) == (70, True)
+    assert dlhealth("history", "--root", str(root)).returncode == 0
+
+
+def test_a_later_change_of_the_same_is_undone_first(dlhealth: Run, root: Path) -> None:
+    name = "ld-library-path-malformed"
+    dlhealth("fix", name, "--root", str(root), "--yes")
+    first = (root / "home/alice/.bashrc").read_bytes()
+    (root / "home/alice/.bashrc").write_bytes(first + b"export PATH = $PATH:/opt/bin\n")
+    dlhealth("fix", name, "--root", str(root), "--yes")
+    again = dlhealth("undo", "1", "--root", str(root), "--yes")
+    assert again.returncode == 70
+    assert "changed some of the same since: dlhealth undo 2-" in again.stderr
+    assert dlhealth("undo", "--root", str(root), "--yes").returncode == 0
+    (root / "home/alice/.bashrc").write_bytes(first)
+    assert dlhealth("undo", "1", "--root", str(root), "--yes").returncode == 0
     assert bashrc(root) == SWALLOWED
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlhealth.actions import EditFile, WriteFile
+from dlhealth.actions import EditFile, MoveAside, WriteFile
 from dlhealth.actions.base import Target
 from dlhealth.host.journal import SOCKET, Kind
 from dlhealth.txn.__main__ import main
@@ -291,8 +291,48 @@ def test_a_plan_in_the_history_that_can_not_be_read_is_told_too(root: Path, caps
     applied(root)
     (root / "var/lib/dlhealth/txn/history/000001-abc-applied/plan.json").write_text("")
     assert main(["undo", str(root)]) == 1
-    assert "/active is damaged" in capsys.readouterr().err
+    assert "/000001-abc-applied is damaged" in capsys.readouterr().err
     assert state(root) == ("good\n", True)
+
+
+@pytest.mark.parametrize("lost", ["plan.json", "journal", "journal's end", "pre/1.json"])
+def test_of_what_is_not_whole_nothing_is_taken_back_and_it_is_in_nobody_s_way(
+    root: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stays in the history: as the active one it would keep every other repair from beginning."""
+    applied(root)
+    record = root / "var/lib/dlhealth/txn/history/000001-abc-applied"
+    if lost == "journal's end":
+        journal = record / "journal"
+        journal.write_bytes(journal.read_bytes()[:-20])
+    else:
+        (record / lost).unlink()
+    assert main(["undo", str(root)]) == 1
+    assert f"{record} is damaged" in capsys.readouterr().err
+    assert state(root) == ("good\n", True)
+    assert main(["recover", str(root)]) == 0
+    assert [r.outcome for r in Store(str(root)).ended()] == ["applied"]
+
+
+def test_an_active_one_without_a_plan_is_damaged_and_not_absent(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut_off(root)
+    (root / "var/lib/dlhealth/txn/active/plan.json").unlink()
+    assert main(["recover", str(root)]) == 1
+    assert "/active is damaged" in capsys.readouterr().err
+    assert state(root) == ("good\n", False)
+
+
+def test_what_was_moved_aside_and_is_gone_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(str(root))
+    with store.locked():
+        aside = [MoveAside("/etc/one")]
+        apply(store, Target(str(root), "abc"), "abc", aside, {}, lambda: None, False, lambda text: None)
+    (kept,) = (root / "var/lib/dlhealth/kept").iterdir()
+    kept.unlink()
+    assert main(["undo", str(root)]) == 1
+    said = capsys.readouterr().out
+    assert "conflict" in said
+    assert "/etc/one can't be put back" in said
 
 
 def test_a_history_that_can_not_be_listed_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
