@@ -146,7 +146,7 @@ class Store:
             return f"{problem}; nothing was changed"
         if isinstance(problem, Damaged):
             return str(problem)
-        if os.path.lexists(self.active):
+        if _names(self.active):
             return f"{told(problem)}; what was begun is taken back when dlhealth fix runs again, or at the next boot"
         return f"{told(problem)}; nothing is left half done"
 
