@@ -74,7 +74,8 @@ class Finding(NamedTuple):
     `subject` is "host", or kind and name: "user:alice", "gpu:0000:01:00.0", "kernel:6.1.0-50-amd64",
     "file:/etc/environment", "python:/home/alice/venv", "package:libcuda1".
     `about` names further subjects that the finding concerns: it explains, and is explained by, only findings that do
-    not contradict it (a broken file in alice's home explains nothing of bob's).
+    not contradict it (a broken file in alice's home explains nothing of bob's, "line:/etc/profile:3" nothing of what
+    another line does).
     `detail` carries values from detect() to remedies(); it is not shown.
     """
 

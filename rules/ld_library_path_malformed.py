@@ -58,6 +58,7 @@ class LdLibraryPathMalformed(Rule):
     severity = Severity.ERROR
 
     explains = (
+        "login-loop-profile-script-error",
         "nvcc-not-in-path",
         "tf-cannot-dlopen-gpu-libraries",
         "libcupti-not-on-path",
@@ -88,7 +89,7 @@ class LdLibraryPathMalformed(Rule):
                     subject,
                     f"{broken.source} sets PATH without /usr/bin: a terminal finds no programs",
                     Evidence(broken.source, f"PATH={broken.value}"),
-                    about=about,
+                    about=(*about, f"line:{broken.source}"),
                     source=broken.source,
                     line=broken.line,
                     correction=broken.completed,
@@ -114,7 +115,7 @@ class LdLibraryPathMalformed(Rule):
             Evidence(problem.source, problem.shown or problem.part),
             *[Evidence(f"{problem.variable} as {problem.source} sets it", problem.part)] * hidden,
             severity=severity,
-            about=about,
+            about=(*about, f"line:{problem.source}"),
             source=problem.source,
             line=problem.line,
             correction=problem.correction,
@@ -138,7 +139,7 @@ class LdLibraryPathMalformed(Rule):
                     Evidence(folder.source, f"{folder.path} in PATH"),
                     Evidence("LD_LIBRARY_PATH and /etc/ld.so.conf", f"no {folder.path}"),
                     severity=Severity.WARNING,
-                    about=about,
+                    about=(*about, f"line:{folder.source}"),
                     source=folder.source,
                     advice=f"take {folder.path} out of PATH; programs find the libraries in it after: "
                     f"echo {folder.path} > /etc/ld.so.conf.d/cuda-libraries.conf; ldconfig",
@@ -163,7 +164,7 @@ class LdLibraryPathMalformed(Rule):
                     Evidence(folder.source, f"LD_LIBRARY_PATH has {folder.path}"),
                     Evidence(folder.path, "does not exist"),
                     severity=Severity.NOTE,
-                    about=about,
+                    about=(*about, f"line:{folder.source}"),
                     source=folder.source,
                     advice=f"take {folder.path} out of LD_LIBRARY_PATH, or name the folder of a toolkit that is there",
                 )

@@ -52,7 +52,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
     layer = Layer.LOGIN
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
-    explains = ("login-loop-unexplained", "nvcc-not-in-path")
+    explains = ("login-loop-unexplained", "login-loop-profile-script-error", "nvcc-not-in-path")
 
     def detect(self, environments: Environments) -> Iterator[Finding | Unknown]:
         for broken in environments.broken_paths():
@@ -61,7 +61,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
                 subject,
                 f"{broken.source} sets PATH to {_short(broken.value)}, without /usr/bin: {_who(broken)} finds no programs",
                 Evidence(broken.source, f"PATH={broken.value}"),
-                about=about,
+                about=(*about, f"line:{broken.source}"),
                 source=broken.source,
             )
         for login in environments.logins:

@@ -74,7 +74,7 @@ class LoginLoopProfileScriptError(Rule):
                     subject,
                     f"{source} ends every {_kinds(logins)} login{_of(logins)}: {ending.text}",
                     Evidence(source, shows),
-                    about=about,
+                    about=(*about, f"line:{source}"),
                     source=source,
                     line=first.ending_line,
                     how=ending.how,

@@ -114,7 +114,7 @@ def _explains(cause: Finding, effect: Finding, rules: Mapping[str, Rule]) -> boo
 
 
 def compatible(cause: Finding, effect: Finding) -> bool:
-    """Whether one can concern the other: they don't name different users, kernels, GPUs or environments."""
+    """Whether one can concern the other: they don't name different users, kernels, GPUs, environments or lines."""
     ours, theirs = _subjects(cause), _subjects(effect)
     return all(ours[kind] & theirs[kind] for kind in ours.keys() & theirs.keys())
 
@@ -123,7 +123,7 @@ def _subjects(finding: Finding) -> dict[str, set[str]]:
     subjects: dict[str, set[str]] = {}
     for subject in (finding.subject, *finding.about):
         kind, colon, name = subject.partition(":")
-        # Two files or packages may well explain each other; two users or kernels can't.
-        if colon and kind in ("user", "kernel", "gpu", "python"):
+        # Two files or packages may well explain each other; two users or kernels, or two lines of a file, can't.
+        if colon and kind in ("user", "kernel", "gpu", "python", "line"):
             subjects.setdefault(kind, set()).add(name)
     return subjects

@@ -484,11 +484,21 @@ class _Machine:
         """A problem with the text of its line."""
         line = self.plain_line(problem.source)
         fixed = corrected(line, problem.variable, problem.kind) if line else ""
+        fixed = _completed(problem.source, fixed) if problem.variable == "PATH" else fixed
         fixed = "" if fixed == line else fixed
         shown = excerpt(self.line(problem.source), problem.variable)
         # Of a value that goes on in the next line, because a quote is open, that is none of its own.
         part = excerpt(problem.shows, problem.variable) or _masked(problem.shows.partition("\n")[0])
         return Problem(problem.source, problem.variable, problem.kind, shown, part, problem.text, line, fixed)
+
+
+def _completed(source: str, line: str) -> str:
+    """A line that sets PATH once it is no longer malformed, so that it keeps what PATH was before: nothing was swallowed
+    as long as it was malformed."""
+    plain = source.startswith(("/etc/environment:", "/etc/default/locale:"))  # no shell reads these
+    if plain or re.search(r"(?<![\w/.])/(usr/)?bin/?(?![\w/.-])", line):
+        return line
+    return BrokenPath(source, "", (), (), line).completed or line
 
 
 def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) -> Ending | None:
