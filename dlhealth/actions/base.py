@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Protocol
 
 from dlhealth.host.base import Output
-from dlhealth.host.change import ABSENT, NotChangeable, State, attributes, get_state, move, parent, put_state
+from dlhealth.host.change import ABSENT, NotChangeable, State, attributes, get_state, move, parent, put_state, sweep
 from dlhealth.host.exec import run
 from dlhealth.host.path import Root, naming
 
@@ -308,7 +308,10 @@ class FileStep:
         target.put(self.path, self._action.becomes(target, State.from_json(before)))
 
     def revert(self, target: Target, before: Observed) -> None:
-        target.put(self.path, State.from_json(before))
+        if self.observe(target) == before:
+            sweep(target.root, self.path, target.mark)
+        else:
+            target.put(self.path, State.from_json(before))
 
 
 def module_tree(target: Target, folders: Sequence[str]) -> Observed:

@@ -24,6 +24,8 @@ class EditFile(NamedTuple):
         return f"{self.path}: {'; '.join(parts)}"
 
     def becomes(self, target: "Target", state: "State") -> "State":
+        if state.kind == "link":
+            raise _changed(f"{self.path} is a link to {state.content.decode(errors='replace')}: edit what it leads to")
         lines = state.content.split(b"\n")
         for number, old, new in sorted(self.changes, reverse=True):
             was, wanted = (t if t is None else t.encode(errors="surrogateescape") for t in (old, new))

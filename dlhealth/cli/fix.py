@@ -1,10 +1,12 @@
 """`dlhealth fix`."""
 
 import os
+from collections.abc import Mapping
 
 import click
 
-from dlhealth.actions.base import CommandFailed, Target
+from dlhealth.actions import changed_path
+from dlhealth.actions.base import Target
 from dlhealth.cli import Failure, Status, option, subcommand, write
 from dlhealth.cli.common import (
     Examined,
@@ -20,9 +22,8 @@ from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
-from dlhealth.host.change import NotChangeable
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis, Risk
+from dlhealth.model import Action, Diagnosis, Risk
 from dlhealth.txn.execute import Ended, NotPrepared, recover
 from dlhealth.txn.store import Busy, Store
 
@@ -146,15 +147,13 @@ class _Session:
                 if not left or len(left) == len(shown.repair.chosen):
                     break
                 self._planned = planned
-            if outcomes[-1] == "rolled-back":
-                # Only what did not help is given up where that is known; the rest is tried again.
-                chosen = {(c.finding.fingerprint, c.plan.summary) for c in shown.repair.chosen}
-                self._given_up |= chosen & tried(self.store) or chosen
         return max(outcomes, key=_BY_WEIGHT.index)
 
     def report(self, outcome: str) -> int:
         """Print how it ended; the exit status."""
         diagnosis = self._diagnosis or self._examine().diagnosis
+        if outcome == "rolled-back" and not diagnosis.root_causes:
+            outcome = "applied"  # the next rung helped
         if self._json:
             from dlhealth.report.json import repair_to_json
 
@@ -214,14 +213,26 @@ class _Session:
         try:
             with progress:
                 ended = carry_out(repair, before, self.store, self.store.root, look, progress)
-        except (NotChangeable, CommandFailed) as problem:
+        except NotPrepared as problem:
             click.echo(f"dlhealth: {problem}\nNothing was changed.", err=True)
-            if isinstance(problem, NotPrepared):
-                blamed = (c.finding for c in repair.chosen if set(problem.actions) & set(c.plan.actions))
-                self._refused.update({finding.fingerprint: str(problem) for finding in blamed})
+            self._refused.update(_reasons(repair, problem.problems))
             return "refused"
         self._say(ended)
+        if ended.outcome == "rolled-back":
+            self._learn(repair, ended)
         return ended.outcome
+
+    def _learn(self, repair: Repair, ended: Ended) -> None:
+        """Only what did not help is given up, where that is known; the rest is tried again."""
+        chosen = {c.finding.fingerprint: (c.finding.fingerprint, c.plan.summary) for c in repair.chosen}
+        if ended.action is None:
+            self._given_up |= set(chosen.values()) & tried(self.store) or set(chosen.values())
+            return
+        reasons = _reasons(repair, {ended.action: ended.said[0]})
+        if ended.worked:
+            self._given_up |= {chosen[fingerprint] for fingerprint in reasons}
+        else:
+            self._refused.update(reasons)
 
     def _say(self, ended: Ended) -> None:
         self._ended.append(ended)
@@ -231,6 +242,17 @@ class _Session:
             from dlhealth.report.style import current_style
 
             write(render_ended(ended, current_style()))
+
+
+def _reasons(repair: Repair, problems: Mapping[Action, str]) -> dict[str, str]:
+    """Why each repair can't be carried out that one of these actions is part of, by the fingerprint of its finding."""
+    return {
+        chosen.finding.fingerprint: why
+        for action, why in problems.items()
+        for chosen in repair.chosen
+        # Edits of one file were made one.
+        if any(a == action or changed_path(a) == changed_path(action) != "" for a in chosen.plan.actions)
+    }
 
 
 def _question(repair: Repair) -> str:

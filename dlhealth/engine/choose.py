@@ -19,6 +19,7 @@ from dlhealth.actions import (
 )
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule, plans
+from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk
 from dlhealth.probes import Unavailable
@@ -96,7 +97,10 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     taken: dict[str, list[Action]] = {}
     for finding in _to_repair(diagnosis, rules, limits):
         try:
-            ladder = [_for_target(p, limits.live) for p in plans(rules[finding.id], finding, facts.call)]
+            ladder = [
+                _in_place(_for_target(p, limits.live), facts.get(Host))
+                for p in plans(rules[finding.id], finding, facts.call)
+            ]
             plan, reason = _mildest(finding, ladder, limits)
             by_hand = tuple(a.summary() for a in ladder[0].actions) if ladder else ()
         except Unavailable as problem:
@@ -179,6 +183,22 @@ def _for_target(plan: Plan, live: bool) -> Plan:
         return plan
     actions = tuple(a for a in plan.actions if not isinstance(a, ONLY_LIVE))
     return plan._replace(actions=actions, reboot=False)
+
+
+def _in_place(plan: Plan, host: Host) -> Plan:
+    """Edits are made where the file lies, as in a folder of dotfiles: no link is followed when it is changed. Only where
+    who made the link could have edited the file itself."""
+    actions = tuple(_edit_in_place(a, host) if isinstance(a, EditFile) else a for a in plan.actions)
+    return plan._replace(actions=actions)
+
+
+def _edit_in_place(edit: EditFile, host: Host) -> EditFile:
+    try:
+        link, real = host.lstat(edit.path), host.realpath(edit.path)
+        file = host.lstat(real) if link and link.kind == "link" and real else None
+    except Unreadable:
+        return edit
+    return edit._replace(path=real) if real and file and link and file.uid == link.uid else edit
 
 
 def _agrees(plan: Plan, taken: Mapping[str, Sequence[Action]]) -> bool:

@@ -6,12 +6,12 @@ from contextlib import nullcontext
 from typing import Any
 
 from dlhealth import __version__
-from dlhealth.actions import action_from_json, needs_programs
+from dlhealth.actions import action_from_json, changed_path, needs_programs
 from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosed, Diagnosis, Finding, Severity, timestamp
+from dlhealth.model import Diagnosis, Finding, Risk, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Damaged, Record, Store, read_plan, reading
@@ -33,8 +33,7 @@ class Told(NamedTuple):
 def carry_out(
     repair: Repair, before: Diagnosis, store: Store, folder: str, look: Look, progress: Callable[[str], None]
 ) -> Ended:
-    """One transaction. `look` diagnoses anew. Raises NotChangeable or CommandFailed (NotPrepared where it is one action
-    that can't) when it can't even begin; then nothing was changed."""
+    """One transaction. `look` diagnoses anew. Raises NotPrepared when it can't even begin; then nothing was changed."""
     identity = secrets.token_hex(4)
     target = Target(folder, identity)
     _check_programs(repair, target)
@@ -43,17 +42,21 @@ def carry_out(
         "time": timestamp(),
         "digest": repair.digest,
         "findings": [_kept(c) for c in repair.chosen],
-        "known": sorted(_errors(before)),
+        "known": sorted(map(_name, _errors(before))),
+        "beside": _beside(before, repair),
     }
     # What only the next boot can show is judged then.
     aims = [f for f in about["findings"] if not f["reboot"]]
+    # No walk follows on one that waits for a restart.
+    changed = frozenset() if repair.reboot else frozenset(filter(None, map(changed_path, repair.actions)))
+    proof = Proof(aims, about["known"], about["beside"], changed)
     return apply(
         store,
         target,
         identity,
         repair.actions,
         about,
-        lambda: _prove(look(), aims, about["known"]),
+        lambda: _prove(look(), proof),
         repair.reboot,
         progress,
         # Nobody switches the machine off, or sends it to sleep, until it is done.
@@ -79,8 +82,8 @@ def confirm_after_reboot(
         return None
     with reading(record.folder):
         plan = read_plan(record)
-        aims, known = plan["findings"], plan["known"]
-    return confirm(store, Target(folder, record.id), lambda: _prove(look(), aims, known), sure)
+        proof = Proof(plan["findings"], plan["known"], plan.get("beside", ()), frozenset())
+    return confirm(store, Target(folder, record.id), lambda: _prove(look(), proof), sure)
 
 
 def tried(store: Store) -> frozenset[tuple[str, str]]:
@@ -134,9 +137,18 @@ def _kept(chosen: Chosen) -> dict[str, Any]:
         "severity": finding.severity.value,
         "layer": finding.layer.value,
         "fingerprint": finding.fingerprint,
+        "sources": [e.source for e in finding.evidence],
         "summary": chosen.plan.summary,
         "reboot": chosen.plan.reboot,
     }
+
+
+def _beside(before: Diagnosis, repair: Repair) -> list[dict[str, str]]:
+    """What the same rules found on the same subjects, as of two lines of one person's files, and this does not repair."""
+    aimed = {c.finding.fingerprint for c in repair.chosen}
+    names = {_name(c.finding) for c in repair.chosen}
+    others = [d.finding for d in before.findings if _name(d.finding) in names and d.finding.fingerprint not in aimed]
+    return [{"name": _name(f), "fingerprint": f.fingerprint} for f in others]
 
 
 def _check_programs(repair: Repair, target: Target) -> None:
@@ -147,27 +159,67 @@ def _check_programs(repair: Repair, target: Target) -> None:
     try:
         target.command("true", timeout=30)
     except CommandFailed as error:
-        raise NotPrepared(
+        problem = (
             f"the programs of {target.folder} can't run here (another architecture, or a damaged system), and the "
-            f"repair needs them ({error})",
-            needing,
-        ) from error
+            f"repair needs them ({error})"
+        )
+        raise NotPrepared(dict.fromkeys(needing, problem)) from error
 
 
-def _prove(after: Diagnosis, aims: Sequence[Mapping[str, Any]], known: Sequence[str]) -> None:
-    found = {(d.finding.id, d.finding.subject): d.finding.severity for d in after.findings}
-    # Where only a remark is left of an error, it was repaired.
-    remaining = [
-        f for f in aims if found.get((f["id"], f["subject"])) in (f["severity"], Severity.ERROR, Severity.WARNING)
-    ]
-    new = sorted(_errors(after) - _until_started_anew(after) - set(known))
+class Proof(NamedTuple):
+    """What must be true after a repair: the `aims` are gone, and there is no error that was not `known`. `beside` is what
+    was found like them and not repaired, `changed` the paths that were."""
+
+    aims: Sequence[Mapping[str, Any]]
+    known: Sequence[str]
+    beside: Sequence[Mapping[str, str]]
+    changed: frozenset[str]
+
+
+def _prove(after: Diagnosis, proof: Proof) -> None:
+    hidden = _hidden(after, proof)
+    anew = _until_started_anew(after)
+    remaining = [f for f in proof.aims if _still_there(f, after, proof, hidden)]
+    new = [f for f in _errors(after) if f not in hidden and _name(f) not in {*proof.known, *anew}]
     if remaining or new:
-        said = [f"{f['id']} ({f['subject']}) is still there" for f in remaining] + [f"{name} is new" for name in new]
-        raise NotVerified("; ".join(said), [f["fingerprint"] for f in remaining or aims])
+        names = sorted(dict.fromkeys(map(_name, new)))
+        said = [f"{f['id']} ({f['subject']}) is still there" for f in remaining] + [f"{name} is new" for name in names]
+        # Who did the harm shows in whom it was done to; where it does not, it may have been any.
+        harmed = {subject for f in new for subject in (f.subject, *f.about)}
+        blamed = remaining or [f for f in proof.aims if f["subject"] in harmed] or proof.aims
+        raise NotVerified("; ".join(said), [f["fingerprint"] for f in blamed])
 
 
-def _errors(diagnosis: Diagnosis) -> set[str]:
-    return {_name(d) for d in diagnosis.findings if d.finding.severity is Severity.ERROR}
+def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: Proof, hidden: Sequence[Finding]) -> bool:
+    """Where only a remark is left of an error, it was repaired."""
+    counting = (aim["severity"], Severity.ERROR, Severity.WARNING)
+    name = f"{aim['id']} ({aim['subject']})"
+    found = [d.finding for d in after.findings if _name(d.finding) == name and d.finding.severity in counting]
+    if aim["fingerprint"] in {f.fingerprint for f in found}:
+        return True
+    others = [b["fingerprint"] for b in proof.beside if b["name"] == name]
+    left = [f for f in found if f not in hidden and f.fingerprint not in others]
+    # A line that has moved has another fingerprint.
+    return len(left) > len(others) - sum(f.fingerprint in others for f in found)
+
+
+def _hidden(after: Diagnosis, proof: Proof) -> list[Finding]:
+    """What stood behind the repaired in the same file, as in one that could not be read, and is itself repaired there by
+    the next walk."""
+    aimed = {(f["id"], source) for f in proof.aims for source in f.get("sources", ())}
+    return [
+        d.finding
+        for d in after.findings
+        if d.remedy
+        and d.remedy.actions
+        and d.remedy.risk is Risk.LOW
+        and all(changed_path(a) in proof.changed for a in d.remedy.actions)
+        and not any((d.finding.id, e.source) in aimed for e in d.finding.evidence)
+    ]
+
+
+def _errors(diagnosis: Diagnosis) -> list[Finding]:
+    return [d.finding for d in diagnosis.findings if d.finding.severity is Severity.ERROR]
 
 
 def _until_started_anew(diagnosis: Diagnosis) -> set[str]:
@@ -176,8 +228,8 @@ def _until_started_anew(diagnosis: Diagnosis) -> set[str]:
     roots = {
         d.finding.id for d in diagnosis.findings if d.remedy and all(isinstance(a, ONLY_LIVE) for a in d.remedy.actions)
     }
-    return {_name(d) for d in diagnosis.findings if {d.finding.id, *d.caused_by} & roots}
+    return {_name(d.finding) for d in diagnosis.findings if {d.finding.id, *d.caused_by} & roots}
 
 
-def _name(diagnosed: Diagnosed) -> str:
-    return f"{diagnosed.finding.id} ({diagnosed.finding.subject})"
+def _name(finding: Finding) -> str:
+    return f"{finding.id} ({finding.subject})"

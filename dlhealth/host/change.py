@@ -100,7 +100,7 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
             if state.kind == "absent":
                 return
             raise NotChangeable(f"the folder of {path} is gone")
-        temporary = f".{name}.{mark}"
+        temporary = _temporary(name, mark)
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
         if state.kind == "absent":
@@ -117,6 +117,21 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
                     os.unlink(temporary, dir_fd=folder)
                 raise
         os.fsync(folder)
+
+
+def sweep(root: Root, path: str, mark: str) -> None:
+    """Take away what a change of that path left beside it when it was cut off. Where there is nothing, nothing is
+    written: the disk may be one that can't be written to, as why the change failed."""
+    with naming(path), parent(root, path) as (folder, name):
+        if folder is not None:
+            with suppress(FileNotFoundError):
+                os.stat(_temporary(name, mark), dir_fd=folder, follow_symlinks=False)
+                os.unlink(_temporary(name, mark), dir_fd=folder)
+                os.fsync(folder)
+
+
+def _temporary(name: str, mark: str) -> str:
+    return f".{name}.{mark}"
 
 
 def move(root: Root, path: str, destination: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from functools import cache
 from typing import TypedDict
 
-from dlhealth.actions.base import CommandFailed, Target
+from dlhealth.actions.base import Target
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -14,7 +14,6 @@ from dlhealth.engine.load import LOCAL_RULES, load_rules
 from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide, restart_at
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.engine.rule import Rule
-from dlhealth.host.change import NotChangeable
 from dlhealth.host.exec import run
 from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
@@ -23,7 +22,7 @@ from dlhealth.model import TIME_FORMAT, Diagnosis, Risk
 from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
 from dlhealth.txn.alert import of_ended
-from dlhealth.txn.execute import Ended, recover
+from dlhealth.txn.execute import Ended, NotPrepared, recover
 from dlhealth.txn.store import Store, read_plan, reading
 
 ROOT = "/"
@@ -128,7 +127,7 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
     about = _about(proposal)
     try:
         ended = carry_out(proposal.repair, seen.diagnosis, store, ROOT, lambda: look().diagnosis, lambda text: None)
-    except (NotChangeable, CommandFailed) as problem:
+    except NotPrepared as problem:
         tell(alert(Kind.NOT_REPAIRED, f"Not repaired, nothing was changed: {problem}", severity="warning", **about))
         return None
     what = "; ".join(c.plan.summary for c in proposal.repair.chosen)

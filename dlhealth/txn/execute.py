@@ -1,7 +1,7 @@
 """Carries a plan out as one transaction, and takes one back."""
 
 import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -28,11 +28,11 @@ class NotVerified(Exception):
 
 
 class NotPrepared(CommandFailed):
-    """Some actions can't work here and now, as was found before the first change."""
+    """Some actions can't work here and now, as was found before the first change; `problems` says why not."""
 
-    def __init__(self, problem: str, actions: Sequence[Action]) -> None:
-        super().__init__(problem)
-        self.actions = tuple(actions)
+    def __init__(self, problems: Mapping[Action, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(problems.values())))
+        self.problems = problems
 
 
 class Stopped(Exception):
@@ -41,11 +41,14 @@ class Stopped(Exception):
 
 class Ended(NamedTuple):
     """How a transaction ended: applied, awaiting-reboot (still active), rolled-back, undone, or conflict (something
-    was changed by others since and was left as it is); `said` tells why and what."""
+    was changed by others since and was left as it is); `said` tells why and what, `action` which one
+    failed; `worked` is whether it ran and did not do what it should, and not that the machine did not let it."""
 
     record: Record
     outcome: str
     said: tuple[str, ...]
+    action: Action | None = None
+    worked: bool = False
 
 
 def apply(
@@ -62,7 +65,7 @@ def apply(
     """Stage, journal, change, verify; what does not verify is taken back. `verify` raises NotVerified. With `reboot`
     the transaction stays active until `confirm` is called after the next boot. `hold` is held from the first change to
     the last; staging, which may take as long as its downloads, can be cut off. A signal that asks to stop is heard
-    between two steps, and all is taken back. Raises NotChangeable or NotPrepared only before the first change."""
+    between two steps, and all is taken back. Raises NotPrepared only before the first change."""
     steps = [step_of(a) for a in actions]
     for action, step in zip(actions, steps, strict=True):
         if needs_programs(action):
@@ -70,20 +73,23 @@ def apply(
         try:
             step.prepare(target)
         except CommandFailed as error:
-            raise NotPrepared(str(error), [action]) from error
-    before = _observe(steps, target)
+            raise NotPrepared({action: str(error)}) from error
+    before = _observe(actions, steps, target)
     plan = {**about, "actions": [action_to_json(a) for a in actions]}
     record = store.begin(identity, plan, before)
     journal = Journal(record.folder)
     try:
         with hold(), _signals_deferred() as stopped:
             journal.write("BEGIN", digest=about.get("digest", ""), boot=_boot_id())
+            failing: Action | None = None
             try:
                 for number, (step, observed) in enumerate(zip(steps, before, strict=True)):
+                    failing = actions[number]
                     progress(f"[{number + 1}/{len(steps)}] {step.summary()}")
                     journal.write("INTENT", n=number)
                     step.apply(target, observed)
                     journal.write("DONE", sync=False, n=number, after=step.observe(target))
+                    failing = None
                     if stopped:
                         raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}")
                 verify()
@@ -91,7 +97,9 @@ def apply(
                     target.settle_all()
             except (OSError, NotChangeable, CommandFailed, NotVerified, Stopped) as error:
                 progress(f"taking all of it back: {told(error)}")
-                return _take_back(store, target, record, journal, error)
+                ended = _take_back(store, target, record, journal, error)
+                worked = isinstance(error, CommandFailed) and not isinstance(error, DiskFull)
+                return ended._replace(action=failing, worked=worked)
             if reboot:
                 journal.write("WAIT-REBOOT", boot=_boot_id())
                 return Ended(record, "awaiting-reboot", ())
@@ -100,20 +108,26 @@ def apply(
         journal.close()
 
 
-def _observe(steps: Sequence[Step], target: Target) -> list[Observed]:
-    """What each step will find: where an earlier one changes the same path, what that makes of it. Raises NotChangeable
-    for a file that is not as the plan saw it."""
+def _observe(actions: Sequence[Action], steps: Sequence[Step], target: Target) -> list[Observed]:
+    """What each step will find: where an earlier one changes the same path, what that makes of it. Raises NotPrepared
+    with all the files that are not as the plan saw them, or can't be read."""
     expected: dict[str, Observed] = {}
     before = []
-    for step in steps:
-        if isinstance(step, FileStep):
-            observed = expected[step.path] if step.path in expected else step.observe(target)
-            expected[step.path] = step.after(target, observed)
-        else:
-            observed = step.observe(target)
-            if isinstance(step, MoveAside):
-                expected[step.path] = ABSENT.to_json()
-        before.append(observed)
+    problems: dict[Action, str] = {}
+    for action, step in zip(actions, steps, strict=True):
+        try:
+            if isinstance(step, FileStep):
+                observed = expected[step.path] if step.path in expected else step.observe(target)
+                expected[step.path] = step.after(target, observed)
+            else:
+                observed = step.observe(target)
+                if isinstance(step, MoveAside):
+                    expected[step.path] = ABSENT.to_json()
+            before.append(observed)
+        except (OSError, NotChangeable, CommandFailed) as error:
+            problems[action] = told(error)
+    if problems:
+        raise NotPrepared(problems)
     return before
 
 
@@ -248,9 +262,11 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
                 raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")
         except DiskFull as error:
             raise OSError(str(error)) from error  # nothing is settled: the next start tries again
-        except (NotChangeable, CommandFailed) as error:
-            said.append(str(error))
-            journal.write("CONFLICT", n=number, what=str(error))
+        except (NotChangeable, CommandFailed, PermissionError) as error:
+            # Also what was made immutable, or is of a server that root is nobody on: trying again would not help, and
+            # keep all else from being put back.
+            said.append(told(error))
+            journal.write("CONFLICT", n=number, what=told(error))
             continue
         journal.write("REVERTED", sync=False, n=number)
     if programs:

@@ -155,6 +155,59 @@ def test_what_can_not_begin_keeps_nothing_else_from_being_repaired(dlhealth: Run
     assert "libcuda" not in line
 
 
+@pytest.mark.parametrize("obstacle", ["hard link", "immutable", "immutable folder"])
+def test_a_file_that_can_not_be_changed_keeps_nothing_else_from_being_repaired(
+    dlhealth: Run, root: Path, obstacle: str
+) -> None:
+    file = root / "home/alice/.bashrc"
+    locked = {"hard link": "", "immutable": file, "immutable folder": file.parent}[obstacle]
+    (root / "tmp").chmod(0o755)
+    (root / "home/alice/.Xauthority").unlink()
+    if not locked:
+        os.link(file, root / "home/alice/copy")
+    elif subprocess.run(["/usr/bin/chattr", "+i", locked], check=False, capture_output=True).returncode:
+        pytest.skip("this file system has no immutable files")
+    try:
+        done = dlhealth("fix", "--root", str(root), "--yes", "--json")
+        document = json.loads(done.stdout)
+        assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777
+        assert bashrc(root) == SWALLOWED
+        assert [x["id"] for x in document["plan"]["left"]] == ["ld-library-path-malformed"]
+        assert ("second name" if obstacle == "hard link" else "not permitted") in document["plan"]["left"][0]["reason"]
+        assert document["transactions"][-1]["outcome"] == "applied"
+        assert done.returncode == (3 if obstacle == "hard link" else 5)
+    finally:
+        if locked:
+            subprocess.run(["/usr/bin/chattr", "-i", locked], check=True)
+    assert dlhealth("undo", "--root", str(root), "--yes").returncode == 0
+    assert (root / "tmp").stat().st_mode & 0o7777 == 0o755
+
+
+def test_what_was_made_immutable_since_is_left_by_an_undo_and_the_rest_is_put_back(dlhealth: Run, root: Path) -> None:
+    dlhealth("fix", "--root", str(root), "--yes")
+    file = root / "home/alice/.bashrc"
+    if subprocess.run(["/usr/bin/chattr", "+i", file], check=False, capture_output=True).returncode:
+        pytest.skip("this file system has no immutable files")
+    try:
+        undone = dlhealth("undo", "--root", str(root), "--yes")
+    finally:
+        subprocess.run(["/usr/bin/chattr", "-i", file], check=True)
+    assert (undone.returncode, "/home/alice/.bashrc: operation not permitted" in undone.stdout) == (1, True)
+    assert (root / "home/alice/.Xauthority").read_text() == "cookie"
+    assert dlhealth("fix", "--root", str(root), "--yes").returncode == 0
+
+
+def test_what_a_correction_brings_into_force_is_right_too(dlhealth: Run, root: Path) -> None:
+    """As long as its quote was open, the line did not take /usr/bin away."""
+    profile = root / "home/alice/.profile"
+    kept = profile.read_text()
+    profile.write_text(kept + 'export PATH="/usr/local/cuda/bin\n')
+    found = json.loads(dlhealth("doctor", "--root", str(root), "--json").stdout)["findings"]
+    assert {f["id"]: f["caused_by"] for f in found}["login-loop-profile-script-error"] == ["ld-library-path-malformed"]
+    assert dlhealth("fix", "--root", str(root), "--yes").returncode == 0
+    assert profile.read_text() == kept + 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"\n'
+
+
 def test_a_script_learns_what_was_repaired_beside_what_could_not_begin(dlhealth: Run, tmp_path: Path) -> None:
     machine = Machine.debian12_gpu().append("/home/alice/.bashrc", f"{SWALLOWED}\n")
     machine.remove("/usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.535.261.03").build(tmp_path)

@@ -14,9 +14,9 @@ from pytest_mock import MockerFixture
 import dlhealth.txn
 from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
 from dlhealth.actions.base import Target
-from dlhealth.host.change import SIZE_LIMIT, NotChangeable
+from dlhealth.host.change import SIZE_LIMIT
 from dlhealth.model import Action
-from dlhealth.txn.execute import NotVerified, apply, recover, undo
+from dlhealth.txn.execute import NotPrepared, NotVerified, apply, recover, undo
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
@@ -219,10 +219,11 @@ def test_a_plan_that_can_not_be_done_safely_changes_nothing(tmp_path: Path, tric
         bashrc.unlink()
         os.mkfifo(bashrc)
     store, target = Store(str(root)), Target(str(root), "abc")
-    with store.locked(), pytest.raises(NotChangeable):
+    with store.locked(), pytest.raises(NotPrepared) as refused:
         apply(store, target, "abc", [ACTIONS[1], action], {}, lambda: None, False, lambda text: None)
     assert not (root / "etc/profile.d/cuda.sh").exists()
     assert (root / "etc/shadow").stat().st_uid == 0
+    assert list(refused.value.problems) == [action]
     assert store.current() is None
 
 

@@ -1,6 +1,7 @@
 """From a diagnosis to a proved repair: what is chosen, what is left to a person, what is taken back, what waits."""
 
 import calendar
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import TIME_FORMAT, Action, Diagnosis, Evidence, Finding, Layer, Plan, Risk, Severity, Stage
 from dlhealth.probes import Options, Unavailable
 from dlhealth.testing import Machine
-from dlhealth.txn.execute import undo
+from dlhealth.txn.execute import NotPrepared, undo
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Store, read_json
 
@@ -329,6 +330,84 @@ def test_what_breaks_something_else_is_taken_back(tmp_path: Path) -> None:
     assert patient.repair() == ("rolled-back", ("three-bad (host) is new",))
     assert not (tmp_path / "etc/three").exists()
     assert len(tried(patient.store)) == 1
+
+
+def lines(identity: str, word: str, new: str | None = "good", *, subject: str = "host", shut: str = "") -> Rule:
+    """A rule that finds each line of /etc/one that is a word, unless a line before shuts what follows off; it repairs
+    those that it has something `new` for."""
+
+    class Lines(Rule):
+        def detect(self, host: Host) -> Iterator[Finding]:
+            for number, line in enumerate((host.text("/etc/one") or "").split("\n"), 1):
+                if shut and line == shut:
+                    return
+                if line.startswith(word):
+                    yield self.finding(
+                        subject, f"line {number} is bad", Evidence(f"/etc/one:{number}", line), line=f"{number} {line}"
+                    )
+
+        def remedies(self, finding: Finding) -> Iterator[Plan]:
+            number, line = finding.detail["line"].split(" ", 1)
+            if new is not None and "by hand" not in line:
+                yield low(EditFile("/etc/one", ((int(number), line, new),)))
+
+    rule = Lines()
+    rule.id, rule.severity, rule.stage, rule.layer = identity, Severity.ERROR, Stage.ENVIRONMENT, Layer.LOGIN
+    return rule
+
+
+def test_what_a_person_has_to_repair_does_not_deny_what_was_repaired_beside_it(tmp_path: Path) -> None:
+    """One rule may find several lines of one person's files."""
+    patient = Patient(tmp_path, lines("word", "bad"))
+    (tmp_path / "etc/one").write_text("bad\nbad by hand\n")
+    assert patient.repair() == ("applied", ())
+    assert patient.text() == "good\nbad by hand\n"
+    patient.rules["word"] = lines("word", "bad", "bad still")
+    (tmp_path / "etc/one").write_text("bad\nbad by hand\n")
+    assert patient.repair() == ("rolled-back", ("word (host) is still there",))
+
+
+def test_who_did_harm_is_blamed_and_the_rest_may_be_tried_again(tmp_path: Path) -> None:
+    harm = fault("one-bad", low(EDIT, WriteFile("/etc/three", "bad\n")))
+    patient = Patient(
+        tmp_path, harm, fault("three-bad", file="/etc/three"), lines("alice-s", "bad", subject="user:alice")
+    )
+    (tmp_path / "etc/one").write_text("bad\nbad\n")
+    assert patient.repair() == ("rolled-back", ("three-bad (host) is new",))
+    assert {summary for _, summary in tried(patient.store)} == {"do it"}
+    (fingerprint,) = {one for one, _ in tried(patient.store)}
+    (finding,) = [d.finding for d in patient.look().findings if d.finding.id == "one-bad"]
+    assert fingerprint == finding.fingerprint
+
+
+def test_what_stood_behind_the_repaired_in_the_same_file_is_no_harm_when_it_can_be_repaired_there(
+    tmp_path: Path,
+) -> None:
+    """As behind a quote that was left open, or in a file that nobody could read."""
+    shut = lines("open", "open", "closed")
+    patient = Patient(tmp_path, shut, lines("behind", "bad", shut="open"))
+    (tmp_path / "etc/one").write_text("open\nbad\n")
+    assert patient.repair() == ("applied", ())
+    assert patient.repair() == ("applied", ())
+    assert patient.text() == "closed\ngood\n"
+    patient.rules["behind"] = lines("behind", "bad", None, shut="open")
+    (tmp_path / "etc/one").write_text("open\nbad\n")
+    assert patient.repair() == ("rolled-back", ("behind (host) is new",))
+
+
+def test_a_link_that_its_owner_made_is_edited_where_it_leads(tmp_path: Path) -> None:
+    """As into a folder of dotfiles; a link to what is another's is left."""
+    patient = Patient(tmp_path, fault("one-bad", low(EDIT)))
+    (tmp_path / "etc/one").rename(tmp_path / "etc/own")
+    (tmp_path / "etc/one").symlink_to("own")
+    assert patient.choose().actions == (EDIT._replace(path="/etc/own"),)
+    assert patient.repair() == ("applied", ())
+    assert ((tmp_path / "etc/one").is_symlink(), patient.text("own")) == (True, "good\n")
+    (tmp_path / "etc/own").write_text("bad\n")
+    os.chown(tmp_path / "etc/one", 1000, 1000, follow_symlinks=False)
+    assert patient.choose().actions == (EDIT,)
+    with pytest.raises(NotPrepared, match=r"/etc/one is a link to own: edit what it leads to"):
+        patient.repair()
 
 
 @pytest.mark.parametrize("live_step", [Reboot(), LoadModules(("nvidia",)), ReloadModules(("nvidia",))])
