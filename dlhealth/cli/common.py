@@ -177,7 +177,7 @@ def agreed(question: str) -> bool:
     try:
         return click.confirm(f"\n{question}", err=True)
     except click.Abort:  # no terminal to ask on, and no answer came
-        click.echo("\nNobody answered: nothing was changed. With --yes, dlhealth does not ask.", err=True)
+        click.echo("\nNobody answered, so this was not done. With --yes, dlhealth does not ask.", err=True)
         return False
 
 

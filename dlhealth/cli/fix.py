@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import click
 
 from dlhealth.actions import changed_path
-from dlhealth.actions.base import Target
+from dlhealth.actions.base import CommandFailed, DiskFull, Target
 from dlhealth.cli import Failure, Status, option, subcommand, write
 from dlhealth.cli.common import (
     Examined,
@@ -24,7 +24,7 @@ from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Risk
-from dlhealth.txn.execute import Ended, NotPrepared, recover
+from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
 from dlhealth.txn.store import Busy, Store
 
 _WALKS = 5
@@ -139,7 +139,7 @@ class _Session:
                 outcomes.append("declined")
                 break
             outcomes.append(self._carry_out(shown))
-            if outcomes[-1] in ("conflict", "awaiting-reboot"):
+            if outcomes[-1] in ("conflict", "awaiting-reboot") or self._stopped():
                 break
             if outcomes[-1] == "refused":
                 # What can't begin keeps nothing else from being repaired.
@@ -222,6 +222,10 @@ class _Session:
             self._learn(repair, ended)
         return ended.outcome
 
+    def _stopped(self) -> bool:
+        """Whether somebody asked for an end, who does not want another repair then."""
+        return bool(self._ended) and isinstance(self._ended[-1].problem, Stopped)
+
     def _learn(self, repair: Repair, ended: Ended) -> None:
         """Only what did not help is given up, where that is known; the rest is tried again."""
         chosen = {c.finding.fingerprint: (c.finding.fingerprint, c.plan.summary) for c in repair.chosen}
@@ -229,7 +233,7 @@ class _Session:
             self._given_up |= set(chosen.values()) & tried(self.store) or set(chosen.values())
             return
         reasons = _reasons(repair, {ended.action: ended.said[0]})
-        if ended.worked:
+        if isinstance(ended.problem, CommandFailed) and not isinstance(ended.problem, DiskFull):
             self._given_up |= {chosen[fingerprint] for fingerprint in reasons}
         else:
             self._refused.update(reasons)

@@ -65,7 +65,7 @@ ABSENT = State("absent")
 
 def get_state(root: Root, path: str) -> State:
     """What is at the path now. The path's last component is never followed when it is a link."""
-    with parent(root, path) as (folder, name):
+    with naming(path), parent(root, path) as (folder, name):
         if folder is None:
             return ABSENT
         try:

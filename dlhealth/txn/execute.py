@@ -41,14 +41,15 @@ class Stopped(Exception):
 
 class Ended(NamedTuple):
     """How a transaction ended: applied, awaiting-reboot (still active), rolled-back, undone, or conflict (something
-    was changed by others since and was left as it is); `said` tells why and what, `action` which one
-    failed; `worked` is whether it ran and did not do what it should, and not that the machine did not let it."""
+    was changed by others since and was left as it is); `said` tells why and what. Of a repair that was taken back,
+    `problem` is why, and `action` the one that failed, None where all were carried out; of one that was applied, that
+    somebody asked for an end meanwhile."""
 
     record: Record
     outcome: str
     said: tuple[str, ...]
+    problem: Exception | None = None
     action: Action | None = None
-    worked: bool = False
 
 
 def apply(
@@ -97,13 +98,11 @@ def apply(
                     target.settle_all()
             except (OSError, NotChangeable, CommandFailed, NotVerified, Stopped) as error:
                 progress(f"taking all of it back: {told(error)}")
-                ended = _take_back(store, target, record, journal, error)
-                worked = isinstance(error, CommandFailed) and not isinstance(error, DiskFull)
-                return ended._replace(action=failing, worked=worked)
+                return _take_back(store, target, record, journal, error)._replace(problem=error, action=failing)
             if reboot:
                 journal.write("WAIT-REBOOT", boot=_boot_id())
                 return Ended(record, "awaiting-reboot", ())
-            return _commit(store, record, journal)
+            return _commit(store, record, journal)._replace(problem=Stopped() if stopped else None)
     finally:
         journal.close()
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from dlhealth.cli import run
+from dlhealth.cli.progress import Steps
 from dlhealth.testing import Machine
 
 pytestmark = pytest.mark.real_programs
@@ -206,6 +208,33 @@ def test_what_a_correction_brings_into_force_is_right_too(dlhealth: Run, root: P
     assert {f["id"]: f["caused_by"] for f in found}["login-loop-profile-script-error"] == ["ld-library-path-malformed"]
     assert dlhealth("fix", "--root", str(root), "--yes").returncode == 0
     assert profile.read_text() == kept + 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"\n'
+
+
+@pytest.mark.parametrize(("moment", "outcomes"), [("[1/", ["rolled-back"]), ("proof", ["applied"])])
+def test_who_asks_for_an_end_gets_no_other_repair(
+    dlhealth: Run, root: Path, monkeypatch: pytest.MonkeyPatch, moment: str, outcomes: list[str]
+) -> None:
+    """There is another rung for .Xauthority, and a second fault that only the first repair brings to light."""
+    profile = root / "home/alice/.profile"
+    profile.write_text(profile.read_text() + "export PATH=/usr/local/cuda/bin\n")
+    profile.chmod(0)
+    step, pause = Steps.__call__, Steps.pause
+
+    def told(self: Steps, text: str) -> None:
+        step(self, text)
+        if text.startswith(moment):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def proving(self: Steps) -> None:
+        pause(self)
+        if moment == "proof":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Steps, "__call__", told)
+    monkeypatch.setattr(Steps, "pause", proving)
+    document = json.loads(dlhealth("fix", "--root", str(root), "--yes", "--json").stdout)
+    assert [t["outcome"] for t in document["transactions"]] == outcomes
+    assert (root / "home/alice/.Xauthority").exists() is (outcomes == ["rolled-back"])
 
 
 def test_a_script_learns_what_was_repaired_beside_what_could_not_begin(dlhealth: Run, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from dlhealth.host.change import NotChangeable
 from dlhealth.host.path import told
 from dlhealth.model import Action
 from dlhealth.txn import execute
-from dlhealth.txn.execute import Ended, NotVerified, apply, confirm, recover, undo
+from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm, recover, undo
 from dlhealth.txn.journal import Journal, read_events
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
@@ -536,7 +536,7 @@ def test_attributes_that_can_not_be_read_are_not_none(tmp_path: Path, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "getxattr", fails)
-        with pytest.raises(OSError, match="Input/output error"):
+        with pytest.raises(NotPrepared, match=r"/\S+: input/output error"):
             repair(disk)
     assert snapshot(disk.root) == before
 
