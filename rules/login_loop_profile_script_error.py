@@ -91,6 +91,8 @@ class LoginLoopProfileScriptError(Rule):
             yield Plan(f"{what} line {number} of {path}", Risk.LOW, (edit,))
         else:
             text = f"Correct line {number} of {path} for sh, or move what only bash understands to ~/.bashrc"
+            if line.endswith("\r"):
+                text = f"{path} has the line ends of Windows, which sh takes for a part of each word: sed -i 's/\\r$//' {path}"
             yield Plan(f"Correct {path}", Risk.LOW, (ByHand(text),))
         if path.startswith("/etc/profile.d/"):
             yield Plan(f"Take {path} out of the way", Risk.MEDIUM, (MoveAside(path),))
@@ -115,6 +117,11 @@ class LoginLoopProfileScriptError(Rule):
         yield Scenario(
             "on the console",
             Machine.debian12().file("/home/alice/.bash_profile", ". ~/.bashrc\nexit\n", uid=1000),
+            finds="user:alice",
+        )
+        yield Scenario(
+            "Windows' line ends",
+            Machine.debian12().file("/home/alice/.profile", "if true; then\r\n  umask 022\r\nfi\r\n", uid=1000),
             finds="user:alice",
         )
         yield Scenario("as installed", Machine.debian12())

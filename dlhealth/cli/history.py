@@ -2,10 +2,11 @@
 
 import click
 
-from dlhealth.cli import option, subcommand, write
+from dlhealth.cli import Failure, option, subcommand, write
 from dlhealth.cli.common import folder_to_change, json_option
 from dlhealth.engine.repair import tell
-from dlhealth.txn.store import Damaged, Record, Store
+from dlhealth.host.path import told
+from dlhealth.txn.store import Record, Store
 
 root_option = option("--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]")
 
@@ -15,16 +16,16 @@ root_option = option("--root", default="/", metavar="DIR", help="The machine who
 @json_option
 def command(root: str, as_json: bool) -> None:
     """Every transaction: when, why, and how it ended."""
-    told = [tell(record) for record in records(store_at(root))]
+    kept = [tell(record) for record in records(store_at(root))]
     if as_json:
         from dlhealth.report.json import history_to_json
 
-        write(history_to_json(told))
+        write(history_to_json(kept))
     else:
         from dlhealth.report.repairs import render_history
         from dlhealth.report.style import current_style
 
-        write(render_history(told, current_style()))
+        write(render_history(kept, current_style()))
 
 
 def store_at(root: str) -> Store:
@@ -39,9 +40,13 @@ def records(store: Store) -> list[Record]:
     """Every transaction, also the active one, the oldest first."""
     try:
         current = store.current()
-    except Damaged:
+    except OSError:
         current = Record(store.active, 0, "damaged", "")  # what is left of it says so itself
-    return [*store.ended(), *([current] if current else [])]
+    try:
+        ended = store.ended()
+    except OSError as problem:
+        raise Failure(told(problem)) from problem
+    return [*ended, *([current] if current else [])]
 
 
 def named(store: Store, name: str) -> Record:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from shlex import quote
 
 from dlhealth.actions import EditFile, MoveAside, WriteFile
 from dlhealth.engine.choose import Repair
@@ -10,9 +11,10 @@ from dlhealth.model import Action, Diagnosis, Severity
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import SIGNS, WELL, Page, count
 from dlhealth.txn.execute import Ended
+from dlhealth.txn.store import FOLDER
 
 _ADVICE = {
-    "applied": "That was proved by all rules, which ran again. To take it back: dlhealth undo {name}",
+    "applied": "That was proved by all rules, which ran again. To take it back: dlhealth undo {name}{root}",
     "awaiting-reboot": "Reboot to finish it: systemctl reboot. The next dlhealth fix after it proves the repair or takes it back.",
     "rolled-back": "All that was changed was put back.",
     "undone": "All that was changed was put back.",
@@ -104,7 +106,9 @@ def render_ended(ended: Ended, style: Style) -> str:
         page.text(margin, line, f"{margin}  ")
     for finding in tell(ended.record).findings if ended.outcome == "applied" else ():
         page.text(margin, f"no longer found: {finding['id']} ({finding['subject']})", f"{margin}  ")
-    page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name))
+    root = ended.record.folder.partition(FOLDER)[0]
+    where = f" --root {quote(root)}" if root else ""  # without it, the command would be about this machine
+    page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name, root=where))
     return page.content()
 
 

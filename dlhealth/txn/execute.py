@@ -81,7 +81,8 @@ def apply(
     journal = Journal(record.folder)
     try:
         with hold(), _signals_deferred() as stopped:
-            journal.write("BEGIN", digest=about.get("digest", ""), boot=_boot_id())
+            # On disk with the first INTENT: before it, there is nothing to take back.
+            journal.write("BEGIN", sync=False, digest=about.get("digest", ""), boot=_boot_id())
             failing: Action | None = None
             try:
                 for number, (step, observed) in enumerate(zip(steps, before, strict=True)):

@@ -42,7 +42,7 @@ def reading(folder: str) -> Iterator[None]:
     """Raises Damaged for JSON of any shape, or none, where there is to be what is kept of a transaction."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError, NotADirectoryError) as error:
         raise Damaged(folder, error) from error
 
 
@@ -74,10 +74,10 @@ class Store:
         """Whether this user may see what is in it; a machine on which nothing was changed yet has none."""
         try:
             os.listdir(self.folder)
-        except FileNotFoundError:
-            return True
-        except OSError:
+        except PermissionError:
             return False
+        except OSError:
+            return True  # there is none, or what there is says itself what is wrong
         return True
 
     @contextmanager
@@ -146,7 +146,7 @@ class Store:
             return f"{problem}; nothing was changed"
         if isinstance(problem, Damaged):
             return str(problem)
-        if _names(self.active):
+        if os.path.isfile(f"{self.active}/plan.json"):
             return f"{told(problem)}; what was begun is taken back when dlhealth fix runs again, or at the next boot"
         return f"{told(problem)}; nothing is left half done"
 

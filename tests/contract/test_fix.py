@@ -82,6 +82,7 @@ def test_it_asks_once_repairs_proves_and_takes_back(dlhealth: Run, root: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("[y/N]") == 1
     assert "Nothing is left that dlhealth knows to be wrong." in done.stdout
+    assert re.search(rf"dlhealth\s+undo\s+1-\w+\s+--root\s+{root}\n", done.stdout), "the machine that was repaired"
     assert bashrc(root) == 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'
     assert dlhealth("doctor", "--root", str(root)).returncode == 0
     again = dlhealth("fix", "--root", str(root), "--yes")
@@ -235,6 +236,15 @@ def test_who_asks_for_an_end_gets_no_other_repair(
     document = json.loads(dlhealth("fix", "--root", str(root), "--yes", "--json").stdout)
     assert [t["outcome"] for t in document["transactions"]] == outcomes
     assert (root / "home/alice/.Xauthority").exists() is (outcomes == ["rolled-back"])
+
+
+def test_line_ends_of_windows_are_named(dlhealth: Run, root: Path) -> None:
+    profile = root / "home/alice/.profile"
+    profile.write_text("if true; then\r\n  umask 022\r\nfi\r\n")
+    shown = " ".join(dlhealth("fix", "--root", str(root), "--dry-run").stdout.split())
+    assert (
+        "line ends of Windows, which sh takes for a part of each word: sed -i 's/\\r$//' /home/alice/.profile" in shown
+    )
 
 
 def test_a_script_learns_what_was_repaired_beside_what_could_not_begin(dlhealth: Run, tmp_path: Path) -> None:
