@@ -99,6 +99,9 @@ class LoginLoopBrokenPathEnvironment(Rule):
         yield Scenario(
             "the quoted line", environment('PATH="$PATH:/usr/local/cuda/bin"\n'), finds="file:/etc/environment"
         )
+        yield Scenario(
+            "Windows' line end", environment('PATH="$PATH:/usr/local/cuda/bin"\r\n'), finds="file:/etc/environment"
+        )
         yield Scenario("a reset in ~/.profile", profile("export PATH=/usr/local/cuda/bin\n"), finds="user:alice")
         yield Scenario(
             "single quotes in a file for everybody",
@@ -143,7 +146,9 @@ def _who(broken: BrokenPath) -> str:
 
 
 def _cuda(broken: BrokenPath) -> list[str]:
-    return [e for e in broken.value.split(":") if re.fullmatch(r"/[\w./-]*cuda[\w./-]*", e)]
+    # A quote, or Windows' line end, may have become part of the last one.
+    folders = (e.strip("\"'\r") for e in broken.value.split(":"))
+    return [e for e in folders if re.fullmatch(r"/[\w./-]*cuda[\w./-]*", e)]
 
 
 def _corrected(broken: BrokenPath, environments: Environments) -> str:

@@ -238,6 +238,22 @@ def test_who_asks_for_an_end_gets_no_other_repair(
     assert (root / "home/alice/.Xauthority").exists() is (outcomes == ["rolled-back"])
 
 
+def test_the_folder_of_cuda_moves_to_where_shells_read_it_whatever_ends_its_line(dlhealth: Run, root: Path) -> None:
+    environment = root / "etc/environment"
+    environment.write_bytes(b'# caf\xe9\nPATH="$PATH:/usr/local/cuda/bin"\r\nhttp_proxy=http://proxy')
+    environment.chmod(0o664)
+    os.chown(environment, 0, 44)
+    os.setxattr(environment, "user.note", b"keep me")
+    done = dlhealth("fix", "login-loop-broken-path-environment", "--root", str(root), "--yes")
+    assert done.returncode == 3, done.stdout  # .Xauthority was not asked for
+    first, path, last = environment.read_bytes().split(b"\n")
+    assert (first, last) == (b"# caf\xe9", b"http_proxy=http://proxy")
+    assert path.startswith(b'PATH="/usr/local/sbin:')
+    status = environment.stat()
+    assert (status.st_mode & 0o7777, status.st_gid, os.getxattr(environment, "user.note")) == (0o664, 44, b"keep me")
+    assert (root / "etc/profile.d/cuda.sh").read_text() == 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"\n'
+
+
 def test_line_ends_of_windows_are_named(dlhealth: Run, root: Path) -> None:
     profile = root / "home/alice/.profile"
     profile.write_text("if true; then\r\n  umask 022\r\nfi\r\n")
