@@ -1,5 +1,7 @@
 """What `dlhealth history`, `show` and `undo` have in common: the transactions of a machine."""
 
+import os
+
 import click
 
 from dlhealth.cli import Failure, option, subcommand, write
@@ -31,6 +33,8 @@ def command(root: str, as_json: bool) -> None:
 def store_at(root: str) -> Store:
     """Raises click.UsageError where it can't be read."""
     store = Store(folder_to_change(root))
+    if not store.readable and not os.geteuid():
+        raise Failure(f"{store.folder} is no folder that can be listed")
     if not store.readable:
         raise click.UsageError(f"only root may see what was changed ({store.folder}): use sudo")
     return store

@@ -74,10 +74,10 @@ class Store:
         """Whether this user may see what is in it; a machine on which nothing was changed yet has none."""
         try:
             os.listdir(self.folder)
-        except PermissionError:
-            return False
+        except FileNotFoundError:
+            return True
         except OSError:
-            return True  # there is none, or what there is says itself what is wrong
+            return False
         return True
 
     @contextmanager
