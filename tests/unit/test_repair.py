@@ -118,7 +118,7 @@ def test_the_mildest_plan_that_is_allowed_is_chosen(tmp_path: Path) -> None:
     ("ladder", "defect"),
     [
         (None, "TypeError"),
-        ([None], "AttributeError: 'NoneType' object has no attribute 'actions'"),
+        ([None], "TypeError: remedies must yield plans"),
         ([low(cast(Action, "rm"))], "AttributeError: 'str' object has no attribute 'summary'"),
     ],
 )
