@@ -5,8 +5,10 @@ import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, fits, regex
+from dlhealth.probes.system import os_release
 
 GRUB = "/boot/grub/grub.cfg"
+GRUB_CUSTOM = "/boot/grub/custom.cfg"
 GRUB_ENVIRONMENT = "/boot/grub/grubenv"
 ESP = ("/boot", "/efi", "/boot/efi")
 NO_KERNEL = "there is no kernel in /boot"
@@ -42,7 +44,7 @@ def next_boot(host: Host) -> NextBoot:
         except Unreadable as problem:
             return NextBoot(None, str(problem))
         if found:
-            return found
+            return _of_this_machine(host, found)
     images = [n.removeprefix("vmlinuz-") for n in host.listdir("/boot") if n.startswith("vmlinuz-")]
     wanted, source = _configured(host)
     for release in sorted(images, key=version_order, reverse=True):
@@ -51,6 +53,19 @@ def next_boot(host: Host) -> NextBoot:
             return NextBoot(release, source)
     newest = max(images, key=version_order, default=None)
     return NextBoot(newest, "/boot: the newest kernel" if newest else NO_KERNEL)
+
+
+def _of_this_machine(host: Host, found: NextBoot) -> NextBoot:
+    """Nothing is known of the kernel of another system, which boot loaders start as well."""
+    installed = host.listdir("/lib/modules")
+    if (
+        not found.release
+        or not installed
+        or found.release in installed
+        or host.exists(f"/boot/vmlinuz-{found.release}")
+    ):
+        return found
+    return NextBoot(None, f"{found.source}: {found.release} is no kernel of this machine")
 
 
 def version_order(release: str) -> tuple[tuple[tuple[int, ...], int], ...]:
@@ -73,11 +88,14 @@ def _grub(host: Host) -> NextBoot | None:
     menu = host.text(GRUB)
     if menu is None:
         return None
-    entries = [_named(host, entry) for entry in parse_menu(menu)]
+    # 41_custom has a file of the administrator's read at the end, if there is one.
+    custom = host.text(GRUB_CUSTOM) or "" if "custom.cfg" in menu else ""
+    entries = [_named(host, entry) for entry in parse_menu(f"{menu}\n{custom}")]
     environment = parse_environment(host.text(GRUB_ENVIRONMENT) or "")
-    wanted, source = _default(host, menu)
+    wanted, source = _default(host, menu, custom)
     if wanted == "saved":
-        wanted = environment.get("prev_saved_entry") or environment.get("saved_entry") or "0"
+        # An old grub-reboot leaves the former one in prev_saved_entry; the header looks at that after the default is set.
+        wanted = environment.get("saved_entry") or "0"
         source = f"{GRUB_ENVIRONMENT}: saved_entry={wanted}"
     # A menu that sets no default at all is a part of one: then grub-reboot counts as it does with the usual header.
     once = environment.get("next_entry", "")
@@ -99,17 +117,18 @@ _CORRECTION = regex(r"""if \[ "x\$default" = '([^'\n]*)' \]; then default='([^'\
 _GRUB_DEFAULT = regex(r"""^\s*(?:export )?GRUB_DEFAULT=(?:"([^"\n]*)"|'([^'\n]*)'|([^\s#]*))""", re.MULTILINE)
 
 
-def _default(host: Host, menu: str) -> tuple[str, str]:
+def _default(host: Host, menu: str, custom: str) -> tuple[str, str]:
     """What grub.cfg was made with decides; /etc/default/grub only takes effect with the next update-grub."""
-    value, line = "", 0
-    for match in _SET_DEFAULT.finditer(menu):
-        # The first is inside `if [ "${next_entry}" ]`; of the others, the last that is executed.
-        text = match[1] or match[2] or match[3] or ""
-        if "next_entry" not in text:
-            value, line = text, menu.count("\n", 0, match.start(0)) + 1
-    if not line:
+    value, source = "", ""
+    for path, content in ((GRUB, menu), (GRUB_CUSTOM, custom)):
+        for match in _SET_DEFAULT.finditer(content):
+            # The first is inside `if [ "${next_entry}" ]`; of the others, the last that is executed.
+            text = match[1] or match[2] or match[3] or ""
+            if "next_entry" not in text:
+                value, source = text, f"{path}:{content.count(chr(10), 0, match.start(0)) + 1}"
+    if not source:
         return _configured(host)
-    return "saved" if "saved_entry" in value else value, f"{GRUB}:{line}"
+    return "saved" if "saved_entry" in value else value, source
 
 
 def _corrections(menu: str) -> dict[str, str]:
@@ -171,8 +190,9 @@ def parse_menu(text: str) -> list[_Entry]:
 
 
 def _named(host: Host, entry: _Entry) -> _Entry:
-    """With the kernel's release in the place of its image. /vmlinuz is Debian's link to the newest."""
-    image = entry.release
+    """With the kernel's release in the place of its image. /vmlinuz is Debian's link to the newest; what os-prober found
+    is another system, whose kernel may have the same name."""
+    image = "" if entry.ids[0].startswith("osprober-") else entry.release
     if posixpath.basename(image) in ("vmlinuz", "vmlinuz.old"):
         image = host.readlink(image) or host.readlink(f"/boot{image}") or ""
     return entry._replace(release=image.rpartition("vmlinuz-")[2] if "vmlinuz-" in image else "")
@@ -218,43 +238,51 @@ def _is_named(entry: _Entry, depth: int, name: str) -> bool:
 
 
 _IMAGE = regex(r"vmlinuz-([^/\s]+)$|/([^/\s]+)/(?:linux|vmlinuz)$")
-_COUNTER = regex(r"\+(\d{1,9})(?:-\d+)?\.conf$")
+_COUNTER = regex(r"\+(\d{1,9})(?:-\d+)?\.(conf|efi)$")
 
 
 def _systemd_boot(host: Host) -> NextBoot | None:
-    base = next((f for f in ESP if host.exists(f"{f}/loader/entries")), None)
+    there = [f for f in ESP if host.exists(f"{f}/loader/entries")]
     # Where both are installed, the one that started the machine says so.
-    if base is None or (host.exists(GRUB) and not _variable(host, "Info").startswith("systemd-boot")):
+    if not there or (host.exists(GRUB) and not _variable(host, "Info").startswith("systemd-boot")):
         return None
-    entries = [e for name in host.listdir(f"{base}/loader/entries") if (e := _listed(host, base, name))]
+    # Kernels may have a partition of their own (XBOOTLDR), on which the settings are not.
+    entries = [e for f in ESP for n in host.listdir(f"{f}/loader/entries") if (e := _listed(host, f, n))]
+    entries += [e for f in ESP for n in host.listdir(f"{f}/EFI/Linux") if (e := _unified(host, n))]
     if not entries:
         return None
-    # Where the kernels have a partition of their own (XBOOTLDR), the settings are on the other.
-    settings = next((p for f in ESP if host.exists(p := f"{f}/loader/loader.conf")), f"{base}/loader/loader.conf")
-    default, saved = _fields(host.text(settings) or "").get("default", ""), ""
-    if default == "@saved":
-        default, saved = _variable(host, "EntryLastBooted"), " @saved"
+    settings = next((p for f in ESP if host.exists(p := f"{f}/loader/loader.conf")), f"{there[0]}/loader/loader.conf")
     wanted = [
         (_variable(host, "EntryOneShot"), "the one-shot entry of the firmware"),
         (_variable(host, "EntryDefault"), "the default entry of the firmware"),
-        (default, f"{settings}: default{saved}"),
+        (_fields(host.text(settings) or "").get("default", ""), f"{settings}: default"),
     ]
-    entries.sort(key=lambda e: version_order(e.release), reverse=True)
-    entries.sort(key=lambda e: e.bad)
+    # As config_entry_compare of systemd-boot does: by sort-key, machine and version; without a sort-key by name only.
+    entries.sort(key=lambda e: (version_order(e.version), version_order(e.name)), reverse=True)
+    entries.sort(key=lambda e: (e.bad, not e.sort_key, e.sort_key, e.machine))
     for pattern, source in wanted:
+        if pattern == "@saved":
+            pattern, source = _variable(host, "EntryLastBooted"), f"{source} @saved"
+        if pattern.startswith("auto-"):
+            return NextBoot(None, f"{source} {pattern} starts no Linux of this machine")
         for entry in entries:
-            if pattern and (fits(entry.name, low := pattern.lower()) or fits(entry.name.removesuffix(".conf"), low)):
+            low = pattern.lower()
+            if pattern and (fits(entry.name, low) or fits(entry.name.rpartition(".")[0], low)):
                 return NextBoot(entry.release, f"{source} {pattern}", entry.arguments)
-    return NextBoot(entries[0].release, f"{base}/loader/entries: the newest", entries[0].arguments)
+    return NextBoot(entries[0].release, f"{there[0]}/loader/entries: the newest", entries[0].arguments)
 
 
 class _Listed(NamedTuple):
-    """One entry of the Boot Loader Specification; `bad` when all attempts to start it have failed."""
+    """One entry of the Boot Loader Specification. `bad` when all attempts to start it have failed; `version` and
+    `machine` as far as they count for its place."""
 
     name: str
     release: str
     arguments: str
     bad: bool
+    sort_key: str
+    machine: str
+    version: str
 
 
 def _listed(host: Host, base: str, name: str) -> _Listed | None:
@@ -262,14 +290,45 @@ def _listed(host: Host, base: str, name: str) -> _Listed | None:
         return None
     fields = _fields(host.text(f"{base}/loader/entries/{name}") or "")
     path = fields.get("linux", "")
-    image = _IMAGE.search(path)
-    release = fields.get("version") or (image and (image[1] or image[2]))
-    if not release or not host.exists(posixpath.join(base, path.lstrip("/"))):
+    image, there = _IMAGE.search(path), posixpath.join(base, path.lstrip("/"))
+    if not path or not host.exists(there):
         return None  # no Linux, or its image is gone: systemd-boot leaves it out
+    release = fields.get("version") or (image and (image[1] or image[2])) or ""
+    if not release or not host.exists(f"/lib/modules/{release}"):
+        release = _release_inside(host, there) or release
+    if not release:
+        return None
+    key = fields.get("sort-key", "")
+    place = (key, fields.get("machine-id", ""), fields.get("version", "")) if key else ("", "", "")
+    entry, bad = _counted(name)
+    return _Listed(entry, release, fields.get("options", ""), bad, *place)
+
+
+def _unified(host: Host, name: str) -> _Listed | None:
+    """A kernel, its initramfs and its command line in one file. It is named after the kernel by kernel-install, dracut
+    and ukify."""
+    release = max((r for r in host.listdir("/lib/modules") if r in name), key=len, default="")
+    if not name.endswith(".efi") or not release:
+        return None
+    entry, bad = _counted(name)
+    return _Listed(entry, release, "", bad, os_release(host).get("ID", ""), "", "")
+
+
+def _counted(name: str) -> tuple[str, bool]:
+    """The name of an entry from that of its file, and whether all attempts to start it have failed."""
     # The counter of boot attempts ("+3-1") is no part of an entry's name, and no name has capitals.
     counter = _COUNTER.search(name)
     bad = counter is not None and int(counter[1]) == 0
-    return _Listed(_COUNTER.sub(".conf", name).lower(), release, fields.get("options", ""), bad)
+    return _COUNTER.sub(r".\2", name).lower(), bad
+
+
+def _release_inside(host: Host, path: str) -> str:
+    """What a kernel for x86 says of itself, whatever its file is called; the field kernel_version of its header."""
+    head = host.head(path, 64 << 10) or b""
+    if head[0x202:0x206] != b"HdrS":
+        return ""
+    at = 0x200 + int.from_bytes(head[0x20E:0x210], "little")
+    return head[at : at + 200].partition(b"\0")[0].partition(b" ")[0].decode(errors="replace")
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -129,7 +129,10 @@ def test_saved_and_once(tmp_path: Path) -> None:
     assert chosen(machine("${saved_entry}"), tmp_path / "b") == NEW
     assert chosen(machine("0", "next_entry=1>2\n"), tmp_path / "c") == OLD
     assert chosen(machine("0", "next_entry=\n"), tmp_path / "d") == NEW
-    assert chosen(machine("${saved_entry}", "saved_entry=0\nprev_saved_entry=1>2\n"), tmp_path / "e") == OLD
+    # grub-reboot of GRUB 1.99: the entry for once is in saved_entry, the one to go back to in prev_saved_entry, which the
+    # header reads when the default is set already.
+    assert chosen(machine("${saved_entry}", "saved_entry=1>2\nprev_saved_entry=0\n"), tmp_path / "e") == OLD
+    assert chosen(machine("${saved_entry}", "saved_entry=0\nprev_saved_entry=1>2\n"), tmp_path / "f") == NEW
 
 
 def test_the_last_default_that_is_executed_counts(tmp_path: Path) -> None:
@@ -139,6 +142,38 @@ def test_the_last_default_that_is_executed_counts(tmp_path: Path) -> None:
     corrected = f"if [ \"x$default\" = '{title}' ]; then default='Advanced options for Ubuntu>{title}'; fi;\n"
     assert chosen(machine(title), tmp_path / "b") == NEW
     assert chosen(machine(title).append("/boot/grub/grub.cfg", corrected), tmp_path / "c") == OLD
+
+
+FOREIGN = """\
+menuentry 'Fedora Linux 40 (on /dev/sdb3)' --class fedora $menuentry_id_option 'osprober-gnulinux-simple-f00' {
+\tlinux /vmlinuz-6.8.5-301.fc40.x86_64 root=UUID=f00 ro rhgb quiet
+}
+menuentry 'Ubuntu on another disk' $menuentry_id_option 'osprober-gnulinux-simple-f01' {
+\tlinux /boot/vmlinuz-6.8.0-49-generic root=UUID=f01 ro
+}
+menuentry 'Arch by hand' --id arch {
+\tlinux /boot/vmlinuz-linux root=UUID=f02 rw
+}
+"""
+
+
+@pytest.mark.parametrize("default", ["osprober-gnulinux-simple-f00", "Ubuntu on another disk", "arch"])
+def test_the_kernel_of_another_system_is_none_of_this_machine(default: str, tmp_path: Path) -> None:
+    described = machine(default).append("/boot/grub/grub.cfg", FOREIGN).folder(f"/lib/modules/{NEW}")
+    assert chosen(described, tmp_path) is None
+
+
+def test_what_an_administrator_adds_in_custom_cfg(tmp_path: Path) -> None:
+    sourced = "if [ -f  ${config_directory}/custom.cfg ]; then\n  source ${config_directory}/custom.cfg\nfi\n"
+    mine = f"menuentry 'mine' --id mine {{\n linux /boot/vmlinuz-{OLD} root=/dev/sda1\n}}\n"
+
+    def described(default: str, custom: str) -> Machine:
+        return machine(default).append("/boot/grub/grub.cfg", sourced).file("/boot/grub/custom.cfg", custom)
+
+    assert chosen(described("mine", mine), tmp_path / "a") == OLD
+    assert chosen(described("0", f"{mine}set default=mine\n"), tmp_path / "b") == OLD
+    assert chosen(described("0", mine), tmp_path / "c") == NEW
+    assert chosen(machine("0").file("/boot/grub/custom.cfg", "set default='1>2'\n"), tmp_path / "d") == NEW
 
 
 def test_a_menu_without_its_header(tmp_path: Path) -> None:
@@ -271,6 +306,79 @@ def listed(*names: str, settings: str = "") -> Machine:
 def test_what_systemd_boot_chooses(described: Machine, expected: str, tmp_path: Path) -> None:
     found = next_boot(RootHost(str(described.build(tmp_path))))
     assert (found.release, found.arguments) == (expected, "root=/dev/sda1 quiet")
+
+
+MACHINE = "0123456789abcdef0123456789abcdef"
+
+
+def specified(*names: str, settings: str = "", key: str = "debian") -> Machine:
+    """Entries as kernel-install writes them, of kernels that are there."""
+    described = Machine().os_release("debian", "12").file("/boot/efi/loader/loader.conf", settings)
+    for name in names:
+        entry = f"version {name}\nmachine-id {MACHINE}\nsort-key {key}\nlinux /{MACHINE}/{name}/linux\n"
+        described.file(f"/boot/efi/loader/entries/{MACHINE}-{name}.conf", entry)
+        described.file(f"/boot/efi/{MACHINE}/{name}/linux").folder(f"/usr/lib/modules/{name}")
+    return described
+
+
+def fedora(described: Machine) -> Machine:
+    """Another system beside it, whose kernel is newer."""
+    entry = "version 6.12.5-200.fc41.x86_64\nmachine-id ffff\nsort-key fedora\nlinux /ffff/linux\n"
+    return described.file("/boot/efi/loader/entries/fedora.conf", entry).file("/boot/efi/ffff/linux")
+
+
+@pytest.mark.parametrize(
+    ("described", "expected"),
+    [
+        (specified(OLD, NEW), NEW),
+        # The order is by sort-key before it is by version.
+        (fedora(specified(OLD, NEW)), NEW),
+        (fedora(specified(OLD, NEW, key="ubuntu")), None),
+        (fedora(specified(OLD, NEW, settings="default fedora*\n")), None),
+        # bootctl set-default @saved
+        (
+            specified(OLD, NEW)
+            .file(LOADER.format("EntryDefault"), variable("@saved"))
+            .file(LOADER.format("EntryLastBooted"), variable(f"{MACHINE}-{OLD}.conf")),
+            OLD,
+        ),
+        # Windows, or the firmware's setup, once.
+        (specified(OLD, NEW).file(LOADER.format("EntryOneShot"), variable("auto-windows")), None),
+        (specified(OLD, NEW, settings="default auto-reboot-to-firmware-setup\n"), None),
+        # Unified kernel images come before the entries that name their machine.
+        (specified(NEW).folder(f"/usr/lib/modules/{OLD}").file(f"/boot/efi/EFI/Linux/{MACHINE}-{OLD}.efi"), OLD),
+        (
+            specified(settings=f"default {MACHINE}-{OLD}.efi\n")
+            .folder("/boot/efi/loader/entries")
+            .folder(f"/usr/lib/modules/{OLD}")
+            .folder(f"/usr/lib/modules/{NEW}")
+            .file(f"/boot/efi/EFI/Linux/{MACHINE}-{OLD}.efi")
+            .file(f"/boot/efi/EFI/Linux/{MACHINE}-{NEW}+2-1.efi"),
+            OLD,
+        ),
+    ],
+)
+def test_entries_of_the_boot_loader_specification(described: Machine, expected: str | None, tmp_path: Path) -> None:
+    assert chosen(described, tmp_path) == expected
+
+
+def image(release: str) -> bytes:
+    """A kernel for x86, as far as its header says its release."""
+    content = bytearray(0x3000)
+    content[0x202:0x206] = b"HdrS"
+    content[0x20E:0x210] = (0x2C00).to_bytes(2, "little")
+    return bytes(content[:0x2E00]) + f"{release} (builder@host) #1 SMP\0".encode() + bytes(100)
+
+
+@pytest.mark.parametrize(("default", "expected"), [("current", NEW), ("oldkern", OLD)])
+def test_images_that_are_not_named_after_their_kernel(default: str, expected: str, tmp_path: Path) -> None:
+    described = Machine().file("/boot/efi/loader/loader.conf", f"default Pop_OS-{default}\ntimeout 0\n")
+    for entry, name, release in (("current", "vmlinuz.efi", NEW), ("oldkern", "vmlinuz-previous.efi", OLD)):
+        described.file(
+            f"/boot/efi/loader/entries/Pop_OS-{entry}.conf", f"title Pop!_OS\nlinux /EFI/Pop_OS-abc/{name}\n"
+        )
+        described.file(f"/boot/efi/EFI/Pop_OS-abc/{name}", image(release)).folder(f"/usr/lib/modules/{release}")
+    assert chosen(described, tmp_path) == expected
 
 
 def test_what_the_kernel_is_given(tmp_path: Path) -> None:
