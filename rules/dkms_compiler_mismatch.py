@@ -68,7 +68,7 @@ class DkmsCompilerMismatch(Rule):
     ) -> Iterator[Finding]:
         gcc = compilers.gcc if compilers else None
         for release, severity in kernel.to_judge():
-            if modules.on_disk(release):
+            if modules.usable(release):
                 continue
             wanted = kernel.compiler_of(release)
             headers = any(k.headers for k in kernel.installed if k.release == release)

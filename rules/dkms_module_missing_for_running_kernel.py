@@ -7,8 +7,8 @@ Why
     DKMS builds the module anew for each kernel. A kernel update whose build failed, or that came without its headers,
     leaves a kernel without a driver; it is noticed at the next start. Ubuntu's prebuilt modules are a package for each
     kernel, which is missing where its metapackage is.
-    A module that lies in updates/dkms, compressed or not, or that Ubuntu built, is one. A kernel that nobody starts
-    needs none.
+    A module that lies in updates/dkms, compressed or not, or that Ubuntu built, is one; one that is cut off, or was made
+    for another kernel, is none. A kernel that nobody starts needs none.
 Repair
     Build the module for that kernel. Where something keeps it from being built (no headers, an unsuitable compiler,
     a kernel that the driver is too old for), that is repaired first.
@@ -85,11 +85,16 @@ class DkmsModuleMissingForRunningKernel(Rule):
         if not installed and not kept and not others:
             return
         for release, severity in kernel.to_judge():
-            if modules.on_disk(release):
+            if modules.usable(release):
                 continue
             build = next((b for m in kept if (b := m.build(release)) and b.state == "failed"), None)
             refused = _refused(kernel, release, kept)
-            evidence = [Evidence(f"/lib/modules/{release}", "no nvidia module in updates, extra or kernel")]
+            unfit = modules.on_disk(release)
+            evidence = [
+                Evidence(unfit.path, unfit.unfit)
+                if unfit
+                else Evidence(f"/lib/modules/{release}", "no nvidia module in updates, extra or kernel")
+            ]
             evidence += [Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.state}") for p in installed[:1]]
             evidence += [Evidence(f"/var/lib/dkms/{m.name}/{m.version}", _built_for(m)) for m in kept]
             if not installed and not kept:
@@ -98,7 +103,8 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 evidence.append(Evidence(build.log, build.error))
             yield self.finding(
                 f"kernel:{release}",
-                f"No NVIDIA module for kernel {release}: {_effect(kernel, modules, release)} ({_reason(build, refused)})",
+                f"No {'usable ' if unfit else ''}NVIDIA module for kernel {release}: "
+                f"{_effect(kernel, modules, release)} ({_reason(unfit, build, refused)})",
                 *evidence,
                 severity=severity,
                 release=release,
@@ -106,6 +112,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 space=SPACE.get(build.cause, "") if build else "",
                 package=installed[0].name if installed else "",
                 prebuilt=_prebuilt(others, packages) if not installed and not kept else "",
+                unfit=unfit.path if unfit else "",
             )
 
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
@@ -121,8 +128,27 @@ class DkmsModuleMissingForRunningKernel(Rule):
             )
         elif prebuilt:
             names = (f"linux-modules-nvidia-{prebuilt}-{release}",)
+            again = bool(finding.detail["unfit"])
             yield Plan(
-                f"Install Ubuntu's module for kernel {release}", Risk.LOW, (AptInstall(names), *load), network=True
+                f"Install Ubuntu's module for kernel {release}{' again' if again else ''}",
+                Risk.LOW,
+                (AptInstall(names, reinstall=again), *load),
+                network=True,
+            )
+        elif (unfit := finding.detail["unfit"]) and package:
+            # DKMS takes a module that is there for one that is built.
+            yield Plan(
+                f"Install {package} again, which builds the module anew",
+                Risk.MEDIUM,
+                (AptInstall((package,), reinstall=True), UpdateInitramfs(release), *load),
+                network=True,
+            )
+        elif unfit:
+            what = f"dkms install --force {module.name}/{module.version} -k {release}" if module else "build it again"
+            yield Plan(
+                f"Put a module that kernel {release} can load in its place",
+                Risk.MEDIUM,
+                (ByHand(f"move {unfit} away, then {what}; depmod {release}"),),
             )
         elif module:
             build = (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release), *load)
@@ -227,6 +253,21 @@ class DkmsModuleMissingForRunningKernel(Rule):
             ),
             finds="kernel:6.1.0-50-rt-amd64",
         )
+        dkms = f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko"
+        yield Scenario(
+            "the disk was full when the module was copied",
+            Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False).file(dkms, b""),
+            finds=f"kernel:{ubuntu}",
+        )
+        yield Scenario(
+            "a module that was copied from another kernel, on a disk",
+            Machine()
+            .os_release("debian", "12")
+            .kernel(new, running=False)
+            .debian_driver(kernels=(), loaded=False)
+            .nvidia_module(new, "535.261.03", name="nvidia-current.ko", vermagic=f"{old} SMP preempt mod_unload "),
+            finds=f"kernel:{new}",
+        )
         yield Scenario("built", Machine.debian12_gpu())
         yield Scenario("prebuilt by Ubuntu, no DKMS", prebuilt(Machine.ubuntu2404(), ubuntu))
         yield Scenario(
@@ -263,7 +304,9 @@ def _effect(kernel: Kernel, modules: KernelModules, release: str) -> str:
     return "this kernel has no NVIDIA driver"
 
 
-def _reason(build: ModuleBuild | None, refused: DkmsModule | None) -> str:
+def _reason(unfit: ModuleFile | None, build: ModuleBuild | None, refused: DkmsModule | None) -> str:
+    if unfit:
+        return f"{unfit.path}: {unfit.unfit}"
     if refused:
         return f"{refused.name} {refused.version} is not made for realtime kernels"
     return f"the last build failed: {build.error}" if build else "it was never built, or removed"

@@ -136,4 +136,4 @@ def _limits(gpu: Gpu) -> str:
     flavour = " It must be one with the open kernel module." if gpu.needs_open else ""
     if gpu.last_branch is not None:
         return f" The last branch for this GPU is {gpu.last_branch}.{flavour}"
-    return f" It needs branch {gpu.first_branch} or newer.{flavour}" if gpu.first_branch else flavour
+    return f" It needs branch {gpu.needed} or newer.{flavour}" if gpu.needed else flavour

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    ByHand,
     Dkms,
     DkmsBuild,
     Evidence,
@@ -75,9 +76,10 @@ class KernelHeadersMissing(Rule):
                 (k for k in kernel.installed if k.release == release), InstalledKernel(release, False, False, "")
             )
             # A module that is there was built; the headers are needed again only for the next version.
-            if known.headers or modules.on_disk(release):
+            if known.headers or modules.usable(release):
                 continue
-            package = packages.get(f"linux-headers-{release}") if packages else None
+            name = _package(packages, release)
+            package = packages.get(name) if packages and name else None
             build, lacking = f"/lib/modules/{release}/build", known.lacking or "not there"
             if package and package.state == "installed" and lacking == "not there":
                 yield Unknown(
@@ -86,9 +88,8 @@ class KernelHeadersMissing(Rule):
                 continue
             evidence = [Evidence(build, lacking)]
             if packages:
-                evidence.append(
-                    Evidence(STATUS, f"linux-headers-{release}: {package.state if package else 'not installed'}")
-                )
+                state = f"{name}: {package.state if package else 'not installed'}"
+                evidence.append(Evidence(STATUS, state if name else f"no package has kernel {release}"))
             log = next((b for m in dkms.modules if (b := m.build(release)) and b.cause == "headers"), None)
             if log:
                 evidence.append(Evidence(log.log, log.error))
@@ -99,6 +100,7 @@ class KernelHeadersMissing(Rule):
                 *evidence,
                 severity=severity,
                 release=release,
+                package=name,
                 damaged="yes" if package and package.unpacked else "",
                 # Debian's are two packages: what flavours have in common is in one of its own.
                 others=" ".join(
@@ -108,7 +110,11 @@ class KernelHeadersMissing(Rule):
 
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
         release = finding.detail["release"]
-        names = (f"linux-headers-{release}", *finding.detail["others"].split())
+        if not finding.detail["package"]:
+            text = f"put the tree that kernel {release} was built in where /lib/modules/{release}/build points to, or start a kernel of the distribution"
+            yield Plan("Bring its headers back: this kernel was built by hand", Risk.MEDIUM, (ByHand(text),))
+            return
+        names = (finding.detail["package"], *finding.detail["others"].split())
         damaged = bool(finding.detail["damaged"])
         module = dkms.newest()
         build = (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release)) if module else ()
@@ -131,6 +137,28 @@ class KernelHeadersMissing(Rule):
         bare = Machine().os_release("debian", "12").kernel(new, headers=False).user().gpu(driver="")
         damaged = Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False)
         yield Scenario("a kernel without headers", bare.debian_driver(kernels=(), loaded=False), finds=f"kernel:{new}")
+        yield Scenario(
+            "a kernel of Proxmox, whose headers have a name of their own",
+            Machine()
+            .os_release("debian", "12")
+            .kernel("6.8.12-4-pve", headers=False)
+            .without_package("linux-image-6.8.12-4-pve")
+            .package("proxmox-kernel-6.8.12-4-pve-signed", "6.8.12-4")
+            .gpu(driver="")
+            .debian_driver(kernels=(), loaded=False),
+            finds="kernel:6.8.12-4-pve",
+        )
+        yield Scenario(
+            "a kernel that was built by hand, whose source is gone",
+            Machine()
+            .os_release("debian", "12")
+            .kernel("6.11.0-mine+", headers=False)
+            .without_package("linux-image-6.11.0-mine+")
+            .link("/usr/lib/modules/6.11.0-mine+/build", "/home/tom/linux-6.11")
+            .gpu(driver="")
+            .debian_driver(kernels=(), loaded=False),
+            finds="kernel:6.11.0-mine+",
+        )
         yield Scenario(
             "a broken link, on a disk that does not run",
             Machine()
@@ -190,6 +218,15 @@ class KernelHeadersMissing(Rule):
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
+
+
+def _package(packages: Packages | None, release: str) -> str:
+    """The package of a kernel's headers; "" for a kernel that came in no package."""
+    for maker in ("proxmox", "pve"):
+        if packages and packages.installed(f"{maker}-kernel-{release}*"):
+            return f"{maker}-headers-{release}"
+    known = packages is None or packages.installed(f"linux-*-{release}*")
+    return f"linux-headers-{release}" if known else ""
 
 
 def _metapackages(packages: Packages | None, release: str) -> Iterator[str]:

@@ -66,7 +66,7 @@ class KernelTooNewForDriverBranch(Rule):
         self, kernel: Kernel, modules: KernelModules, dkms: Dkms, packages: Packages | None
     ) -> Iterator[Finding]:
         for release, severity in kernel.to_judge():
-            if modules.on_disk(release):
+            if modules.usable(release):
                 continue
             headers = any(k.headers for k in kernel.installed if k.release == release)
             for module in dkms.modules:
@@ -95,7 +95,7 @@ class KernelTooNewForDriverBranch(Rule):
     def remedies(self, finding: Finding, kernel: Kernel, modules: KernelModules) -> Iterator[Plan]:
         release, needed = finding.detail["release"], finding.detail["needed"]
         works = [
-            k.release for k in kernel.installed if k.has_image and k.release != release and modules.on_disk(k.release)
+            k.release for k in kernel.installed if k.has_image and k.release != release and modules.usable(k.release)
         ]
         steps = (
             [

@@ -4,16 +4,18 @@ What you see
     NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.
 Why
     Something kept it from loading at the start: a signature that Secure Boot rejects, another driver that holds the
-    GPU, a blacklist, a GPU that it does not support. Or it was unloaded, or installed since the start.
+    GPU, a blacklist, also one on the kernel's command line, a GPU that it does not support. Or the kernel refuses it
+    because it was built with the headers of another build. Or it was unloaded, or installed since the start.
     A GPU that prime-select switched off, or that a virtual machine has, is not looked at.
 Repair
-    Load it.
+    Load it; or build it again.
 What the repair risks
     Nothing: a module that can't load says why in the kernel log.
 By hand
     modprobe nvidia; journalctl -k | grep -i nvrm
 """
 
+import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
@@ -41,6 +43,10 @@ from dlhealth.api import (
 
 # prime-select's own files say that the GPU is off because somebody chose so.
 CHOSEN = ("prime", "blacklist-nvidia.conf")
+# The kernel's command line: its own, modprobe's, and dracut's and systemd's way to say it to the initramfs as well.
+WORD = r"(?:module_blacklist|modprobe\.blacklist|rd\.driver\.blacklist)=(?:\S*,)?nvidia(?:,|\Z)"
+# What the kernel says of a module that was built for another one than this.
+FOREIGN = r"nvidia: (?:disagrees|version magic)"
 # What the kernel says of a module that it did not take, or that found nothing to drive.
 SAID = r"\bnvidia: (?:disagrees|Unknown symbol|version magic)|NVRM: (?:No NVIDIA|None of the NVIDIA|API mismatch)|nvidia.*probe.* failed with error"
 
@@ -78,27 +84,22 @@ class NvidiaModuleNotLoaded(Rule):
         # A GPU that the driver ignores is no reason to load it; where all are, that is the cause.
         unserved = fit.unserved() if fit else frozenset()
         wanting = [g for g in free if g.address not in unserved] or free
-        disabled = [
-            li
-            for li in (config.lines if config else ())
-            if li.directive == "install"
-            and li.module == "nvidia"
-            and li.arguments.split()[:1] in (["/bin/false"], ["/bin/true"])
-        ]
-        word = next((w for w in kernel.cmdline.split() if w.startswith("module_blacklist=") and "nvidia" in w), "")
+        disabled = config.disables("nvidia") if config else ()
+        word = next((w for w in kernel.cmdline.split() if re.match(WORD, w)), "")
         said = next(journal.kernel(SAID, last_boot=True), None) if journal else None
         yield self.finding(
             f"kernel:{kernel.running}",
-            f"The NVIDIA module {disk.version} is installed for kernel {kernel.running} but not loaded, so nothing can use the {wanting[0].name}",
+            f"The NVIDIA module {disk.version or disk.path} is installed for kernel {kernel.running} but not loaded, so nothing can use the {wanting[0].name}",
             Evidence("/proc/modules", "no nvidia module"),
             Evidence(disk.path, disk.version),
             *(Evidence(f"/sys/bus/pci/devices/{g.address}/driver", g.driver or "none") for g in wanting[:4]),
             *(Evidence(li.source, f"blacklist {li.module}") for li in blacklists[:2]),
-            *(Evidence(li.source, f"install {li.module} {li.arguments}") for li in disabled[:1]),
+            *(Evidence(li.source, f"{li.directive} {li.module} {li.arguments}") for li in disabled[:1]),
             *([Evidence("/proc/cmdline", word)] if word else []),
             *([Evidence(said.source, said.text.strip()[:200])] if said else []),
             about=[f"gpu:{g.address}" for g in wanting],
             disabled=disabled[0].source if disabled else f"the kernel's command line ({word})" if word else "",
+            foreign=said.text.strip() if said and re.search(FOREIGN, said.text) else "",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
@@ -113,6 +114,17 @@ class NvidiaModuleNotLoaded(Rule):
                 reboot=True,
             )
             return
+        if foreign := finding.detail["foreign"]:
+            yield Plan(
+                "Build the module again, with the headers of the kernel that runs",
+                Risk.MEDIUM,
+                (
+                    ByHand(
+                        f"the kernel says: {foreign}. Remove the module from DKMS for this kernel, and install it again"
+                    ),
+                ),
+            )
+            return
         yield Plan("Load the module", Risk.LOW, (LoadModules(("nvidia",)),))
 
     @staticmethod
@@ -125,6 +137,30 @@ class NvidiaModuleNotLoaded(Rule):
             .gpu(driver="")
             .ubuntu_driver(loaded=False)
             .file("/etc/modprobe.d/off.conf", "install nvidia /bin/false\n"),
+            finds=ubuntu,
+        )
+        yield Scenario(
+            "an alias of the administrator's",
+            Machine.debian12()
+            .gpu(driver="")
+            .debian_driver(loaded=False)
+            .file("/etc/modprobe.d/off.conf", "alias nvidia off\n"),
+            finds=debian,
+        )
+        yield Scenario(
+            "blacklisted on the command line",
+            Machine.debian12()
+            .gpu(driver="")
+            .debian_driver(loaded=False)
+            .file("/proc/cmdline", "BOOT_IMAGE=/vmlinuz ro modprobe.blacklist=nvidia_drm,nvidia\n"),
+            finds=debian,
+        )
+        yield Scenario(
+            "built with the headers of another build of this kernel",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(loaded=False)
+            .says("kernel", "nvidia: disagrees about version of symbol module_layout"),
             finds=ubuntu,
         )
         yield Scenario(

@@ -79,6 +79,9 @@ class VfioPciClaimsGpu(Rule):
             severity = Severity.WARNING if driver or wants else Severity.NOTE
             if driver and wants and not others and not stubs.machines:
                 severity = Severity.ERROR
+            elif stubs.machines and (others or not wants):
+                # There are virtual machines, and nothing here lacks the GPU: somebody set it up so.
+                severity = Severity.NOTE
             # The running kernel's command line is what the boot loader was told.
             written = [c.source for c in where if c.source != "/proc/cmdline"]
             if where and not written:
@@ -134,6 +137,15 @@ class VfioPciClaimsGpu(Rule):
             alone=False,  # the toolkit brings rules of its own
         )
         yield Scenario("a hypervisor, without the driver", Machine.debian12().gpu(driver="vfio-pci"), finds=gpu)
+        yield Scenario(
+            "a hypervisor with a GPU for itself and one for its virtual machine",
+            Machine.debian12_gpu()
+            .gpu("2204", "0000:02:00.0", driver="vfio-pci")
+            .cuda_toolkit()
+            .file("/etc/libvirt/qemu/win11.xml", "<domain/>\n"),
+            finds="gpu:0000:02:00.0",
+            alone=False,  # the toolkit brings rules of its own
+        )
         yield Scenario("nvidia holds it", Machine.debian12_gpu())
         yield Scenario(
             "the audio function alone",

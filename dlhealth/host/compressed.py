@@ -62,6 +62,42 @@ class Stream(io.RawIOBase):
             raise Damaged(f"damaged: {str(error).lower()}") from error
 
 
+class _Lz4:
+    """lz4 in its legacy form, the one that the kernel takes for an initramfs: blocks of at most 8 MiB when unpacked, each
+    behind its packed size. The library is one that Debian's and Ubuntu's systemd and apt need."""
+
+    _BLOCK = 8 << 20
+    _AGAIN = 0x184C2102
+    """The magic, where one stream follows another."""
+
+    def __init__(self, file: Readable) -> None:
+        import ctypes  # nothing else needs it, and few images are packed in this way
+
+        self._unpack = ctypes.CDLL("liblz4.so.1").LZ4_decompress_safe
+        self._buffer = ctypes.create_string_buffer(self._BLOCK)
+        self._file, self._block, self._at = file, b"", 0
+        file.read(4)
+
+    def read(self, size: int = -1) -> bytes:
+        if self._at == len(self._block):
+            self._block, self._at = self._next(), 0
+        part = self._block[self._at : None if size < 0 else self._at + size]
+        self._at += len(part)
+        return part
+
+    def _next(self) -> bytes:
+        size = self._AGAIN
+        while size == self._AGAIN:
+            size = int.from_bytes(self._file.read(4), "little")
+        packed = self._file.read(size) if size <= 2 * self._BLOCK else b""
+        if size and len(packed) != size:
+            raise ValueError("it is cut off")
+        written = self._unpack(packed, self._buffer, size, self._BLOCK) if size else 0
+        if written < 0:
+            raise ValueError("a block that can't be unpacked")
+        return self._buffer.raw[:written]
+
+
 def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
     """The content behind a compressed stream, by its first six bytes. Raises Damaged for a kind that is not known."""
     if magic.startswith(b"\x1f\x8b"):
@@ -79,8 +115,11 @@ def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
         except ImportError as error:
             raise Damaged("compressed with zstd, which this Python can't read (backports.zstd is missing)") from error
         return Stream(zstd.ZstdFile(file))
-    if magic.startswith((b"\x02\x21\x4c\x18", b"\x04\x22\x4d\x18")):
-        raise Damaged("compressed with lz4, which can't be read here")
+    if magic.startswith(b"\x02\x21\x4c\x18"):
+        try:
+            return Stream(_Lz4(file))
+        except OSError as error:
+            raise Damaged("compressed with lz4, which can't be read here (liblz4.so.1 is missing)") from error
     raise Damaged(f"compressed in a way that is not known here (first bytes {magic[:4].hex()})")
 
 

@@ -23,7 +23,8 @@ _CAUSES = (
             r"\*\*\* (?:/lib/modules/\S+/build: No such file or directory"
             r"|No rule to make target '(?:modules|/usr/src/linux-headers-[^']*)')"
             r"|Unable to find the kernel source tree|kernel headers for kernel \S+ cannot be found"
-            r"|Kernel configuration is invalid|include/config/auto\.conf are missing"
+            # Kernels before 5.19 show, in every log, the commands that would print this.
+            r"|^[\s*]*(?:ERROR: Kernel configuration is invalid|include/generated/autoconf\.h .{,40} are missing)"
             r"|scripts/(?:basic/fixdep|mod/modpost): (?:not found|No such file)"
         ),
     ),

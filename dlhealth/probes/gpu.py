@@ -2,7 +2,7 @@
 
 import re
 
-from dlhealth.data import lookup_gpu
+from dlhealth.data import load, lookup_gpu
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
@@ -39,6 +39,12 @@ class Gpu(NamedTuple):
     def known(self) -> bool:
         """Whether the table has its PCI id."""
         return bool(self.architecture) or self.last_branch is not None
+
+    @property
+    def needed(self) -> int | None:
+        """A branch that is known to support it, as far as one is known. The newest list names what those between had."""
+        newest_list = max(row["branch"] for row in load("driver_branches")["packages"])
+        return self.listed if self.listed and self.listed < newest_list else self.first_branch
 
     @property
     def passed_through(self) -> bool:

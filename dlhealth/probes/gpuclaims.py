@@ -58,7 +58,7 @@ class Usurpers(NamedTuple):
             doubts.append(Unknown("in a container, which driver holds a GPU is the host's affair"))
         unserved = fit.unserved() if fit else frozenset()
         able = (g for g in gpus.gpus if g.address not in unserved)
-        lacking = [r for r in dict.fromkeys((kernel.target, kernel.next_boot)) if r and not modules.on_disk(r)]
+        lacking = [r for r in dict.fromkeys((kernel.target, kernel.next_boot)) if r and not modules.usable(r)]
         disk = modules.on_disk(kernel.target)
         return cls(
             tuple(able) if wanted and not gpus.container else (),

@@ -131,6 +131,16 @@ class Drivers(NamedTuple):
         come from the distribution: two sources don't mix."""
         if not self.packages or self.repository:
             return None
+        # Ubuntu builds both flavours from one source.
+        flavours = re.compile(rf"nvidia-driver-{near}(?:-server)?(?:-open)?", re.ASCII)
+        there = next((name for name in self.packages if flavours.fullmatch(name)), "")
+        if (
+            there
+            and there.endswith("-open") != open_flavour
+            and lowest <= near
+            and (highest is None or near <= highest)
+        ):
+            return near, f"{there}-open" if open_flavour else there.removesuffix("-open"), ""
         key = "open" if open_flavour else "closed"
         server = any("-server" in name for name in self.packages)
         rows = [
@@ -320,7 +330,7 @@ def _judge(
     if gpu.last_branch is not None and driver.branch > gpu.last_branch:
         return "dropped" if gpu.last_branch == _AFTER_580 else "legacy", gpu.last_branch, said, ""
     if gpu.first_branch is not None and driver.branch < gpu.first_branch:
-        return "too-old", _needed(gpu), said, ""
+        return "too-old", gpu.needed, said, ""
     if driver.open and gpu.supports_open is False:
         return "no-gsp", gpu.last_branch, said, ""
     if driver.open is False and gpu.needs_open:
@@ -342,7 +352,7 @@ def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
     if said.kind == "legacy" and not gpu.known:
         return "dropped" if said.branch and said.branch >= _AFTER_580 else "legacy", said.branch, said, ""
     if said.kind == "too-old" and (not gpu.known or (gpu.listed is not None and driver.branch < gpu.listed)):
-        return "too-old", _needed(gpu), said, ""
+        return "too-old", gpu.needed, said, ""
     if said.kind in ("no-gsp", "needs-open") and not gpu.known:
         return said.kind, None, said, ""
     if said.kind == "needs-open" and not driver.open:
@@ -354,12 +364,6 @@ def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
         said,
         f"the kernel log says: {said.text}; but this model is supported, so the cause is another one",
     )
-
-
-def _needed(gpu: Gpu) -> int | None:
-    """A branch that is known to support it, as far as one is known."""
-    newest_list = max(row["branch"] for row in load("driver_branches")["packages"])
-    return gpu.listed if gpu.listed and gpu.listed < newest_list else gpu.first_branch
 
 
 def _about(said: Refusal, gpu: Gpu, gpus: tuple[Gpu, ...]) -> bool:

@@ -109,6 +109,15 @@ class ModuleFile(NamedTuple):
         return None if self.problem and not self.path.endswith(".ko") else not self.signature
 
     @property
+    def unfit(self) -> str:
+        """Why its kernel can't load it, whoever signed it; "" where nothing is known to be wrong with it."""
+        made_for = self.vermagic.partition(" ")[0]
+        if made_for and made_for != self.kernel:
+            return f"made for kernel {made_for}"
+        # Of a compressed one it may be the tool to unpack it that is missing here.
+        return self.problem if "ELF" in self.problem and self.path.endswith(".ko") else ""
+
+    @property
     def prebuilt(self) -> bool:
         """Whether it is of Ubuntu's linux-modules-nvidia packages, which Canonical builds and signs."""
         return "/kernel/nvidia-" in self.path
@@ -127,6 +136,11 @@ class KernelModules(NamedTuple):
     def on_disk(self, kernel: str | None) -> ModuleFile | None:
         """What modprobe would load for that kernel."""
         return next((f for f in self.files if f.kernel == kernel and f.name == "nvidia"), None)
+
+    def usable(self, kernel: str | None) -> ModuleFile | None:
+        """The same, unless that kernel can't load it."""
+        file = self.on_disk(kernel)
+        return file if file and not file.unfit else None
 
     @classmethod
     def probe(cls, host: Host, kernel: Kernel, config: ModprobeConfig | None) -> "KernelModules":

@@ -25,6 +25,7 @@ _GPU = (
 _RELEVANT = (
     *_GPU,
     b"linux-image", b"linux-headers", b"linux-modules", b"linux-generic", b"linux-signed", b"linux-kbuild",
+    b"proxmox-kernel", b"proxmox-headers", b"pve-kernel", b"pve-headers",
     b"xserver-xorg", b"libgl", b"libegl1", b"glx-", b"update-glx", b"gcc", b"g++", b"cpp", b"clang", b"python3",
     b"libpython3", b"bumblebee", b"primus", b"dkms", b"initramfs-tools", b"dracut", b"mokutil", b"shim", b"grub",
     b"apt", b"dpkg",
