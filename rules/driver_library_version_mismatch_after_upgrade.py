@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dlhealth.api import (
     AptInstall,
     ByHand,
+    DriverFit,
     DriverLibraries,
     DriverPackages,
     DriverUse,
@@ -59,6 +60,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         libraries: DriverLibraries,
         driver: DriverPackages | None,
         kernel: Kernel | None,
+        fit: DriverFit | None,
     ) -> Iterator[Finding | Unknown]:
         loaded = use.version
         library, where = _library(libraries, driver)
@@ -83,10 +85,15 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             loaded=loaded,
             library=library,
             disk=disk,
+            unfit=next((m.who for m in fit.misfits if m.later and not m.others), "") if fit else "",
         )
 
     def remedies(self, finding: Finding, use: DriverUse | None, driver: DriverPackages | None) -> Iterator[Plan]:
         library, disk = finding.detail["library"], finding.detail["disk"]
+        if unfit := finding.detail["unfit"]:
+            text = f"don't restart yet: the driver that is loaded drives {unfit}, {library} does not. Install a branch that does, then restart"
+            yield Plan("First install a driver that supports the GPU", Risk.MEDIUM, (ByHand(text),))
+            return
         if disk in ("", library):
             if use and use.modules and not use.busy:
                 yield Plan(
@@ -148,6 +155,12 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             .package("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
             alone=False,  # too little is there for the others
+        )
+        yield Scenario(
+            "a metapackage moved a Kepler to a branch that ignores it",
+            Machine.ubuntu2404().gpu("128b").ubuntu_driver("535.183.01", loaded=False).loaded_driver("470.256.02"),
+            finds="host",
+            alone=False,
         )
         yield Scenario("one version", Machine.ubuntu2404_gpu())
         yield Scenario(

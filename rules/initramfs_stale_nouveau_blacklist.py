@@ -17,6 +17,7 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
+    DriverFit,
     Evidence,
     Finding,
     Gpus,
@@ -54,13 +55,21 @@ class InitramfsStaleNouveauBlacklist(Rule):
     )
 
     def detect(
-        self, gpus: Gpus | None, config: ModprobeConfig, image: Initramfs, modules: KernelModules, kernel: Kernel
+        self,
+        gpus: Gpus | None,
+        config: ModprobeConfig,
+        image: Initramfs,
+        modules: KernelModules,
+        kernel: Kernel,
+        fit: DriverFit | None,
     ) -> Iterator[Finding | Unknown]:
         lines = (*config.blacklists("nouveau"), *config.disables("nouveau"))
-        if not lines or modules.on_disk(image.kernel) is None:
+        if not lines or modules.usable(image.kernel) is None:
             return
         running = image.kernel == kernel.running
-        bound = [g for g in gpus.gpus if g.driver == "nouveau"] if gpus else []
+        # Without nouveau, a GPU that the NVIDIA driver does not support would have no driver at all.
+        unserved = fit.unserved() if fit else frozenset()
+        bound = [g for g in gpus.gpus if g.driver == "nouveau" and g.address not in unserved] if gpus else []
         if running and (not bound or _told_on_the_command_line(kernel.cmdline)):
             return
         newer = [li for li in lines if li.source.rpartition(":")[0] in image.newer_config]
@@ -155,6 +164,13 @@ class InitramfsStaleNouveauBlacklist(Rule):
             .debian_driver(loaded=False)
             .initramfs("6.1.0-50-amd64", {"etc/modprobe.d/n.conf": "blacklist nouveau\n"}),
             alone=False,
+        )
+        yield Scenario(
+            "a GPU that the driver does not support, and nouveau does",
+            Machine.debian12()
+            .gpu("1286", driver="nouveau")
+            .debian_driver(loaded=False)
+            .initramfs("6.1.0-50-amd64", {}),
         )
         yield Scenario("nvidia holds the GPU", Machine.debian12_gpu().initramfs("6.1.0-50-amd64", {}))
         yield Scenario(

@@ -25,6 +25,7 @@ from dlhealth.api import (
     ByHand,
     Evidence,
     Finding,
+    Kernel,
     Layer,
     Machine,
     ModprobeConfig,
@@ -59,7 +60,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
         "uvm-device-node-missing",
     )
 
-    def detect(self, usurpers: Usurpers, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
+    def detect(self, usurpers: Usurpers, kernel: Kernel, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
         yield from usurpers.doubts
         lines = config.blacklists("nouveau") if config else ()
         for gpu in usurpers.held_by("nouveau"):
@@ -71,6 +72,8 @@ class NouveauBoundInsteadOfNvidia(Rule):
                 if lines
                 else Evidence("/etc/modprobe.d", "nothing blacklists nouveau"),
                 usurpers.module,
+                # What only the next kernel lacks is no reason for what is so now.
+                about=[f"kernel:{kernel.running}"] if kernel.running else (),
                 lacking=usurpers.lacking,
                 blacklisted="yes" if lines else "",
             )
@@ -129,6 +132,16 @@ class NouveauBoundInsteadOfNvidia(Rule):
             Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(loaded=False).initramfs("6.8.0-50-generic", {}),
             finds=gpu,
             causes=("initramfs-stale-nouveau-blacklist",),
+        )
+        yield Scenario(
+            "the next kernel lacks its headers, which is another fault",
+            Machine.debian12()
+            .kernel("6.1.0-51-amd64", running=False, headers=False)
+            .gpu(driver="nouveau")
+            .debian_driver(loaded=False)
+            .remove("/etc/modprobe.d/nvidia-blacklists-nouveau.conf"),
+            finds=gpu,
+            alone=False,
         )
         yield Scenario("no NVIDIA driver wanted", Machine.debian12().gpu(driver="nouveau"))
         yield Scenario(

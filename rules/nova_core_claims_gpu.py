@@ -23,6 +23,7 @@ from dlhealth.api import (
     ByHand,
     Evidence,
     Finding,
+    Kernel,
     Layer,
     Machine,
     ModprobeConfig,
@@ -59,7 +60,7 @@ class NovaCoreClaimsGpu(Rule):
         "uvm-device-node-missing",
     )
 
-    def detect(self, usurpers: Usurpers, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
+    def detect(self, usurpers: Usurpers, kernel: Kernel, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
         yield from usurpers.doubts
         missing = [m for m in MODULES if not (config and config.blacklists(m))]
         for gpu in usurpers.held_by(*NAMES):
@@ -69,6 +70,7 @@ class NovaCoreClaimsGpu(Rule):
                 Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", gpu.driver),
                 Evidence("/etc/modprobe.d", f"not blacklisted: {', '.join(missing) or 'none'}"),
                 usurpers.module,
+                about=[f"kernel:{kernel.running}"] if kernel.running else (),
                 lacking=usurpers.lacking,
                 missing=" ".join(missing),
             )

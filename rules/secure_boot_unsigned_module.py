@@ -52,9 +52,12 @@ class SecureBootUnsignedModule(Rule):
     severity = Severity.ERROR
     risk = Risk.MEDIUM
     explains = (
+        # While the NVIDIA module can't load, nouveau and nova are what draws the screen: they are left in place.
+        "initramfs-stale-nouveau-blacklist",
         "login-loop-glx-broken-driver-mismatch",
         "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
+        "nova-core-claims-gpu",
         "nvidia-module-not-loaded",
         "stale-xorg-conf-nvidia",
         "uvm-device-node-missing",
