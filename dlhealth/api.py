@@ -70,7 +70,7 @@ from dlhealth.probes.frameworks import (
     torch_wheel,
 )
 from dlhealth.probes.gpu import Gpu, Gpus
-from dlhealth.probes.gpuclaims import Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
+from dlhealth.probes.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
 from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
 from dlhealth.probes.greeter import DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
@@ -97,6 +97,7 @@ API_VERSION = 1
 
 __all__ = [
     "API_VERSION",
+    "AbsentGpu",
     "Account",
     "Action",
     "AptFailures",

@@ -43,6 +43,7 @@ class Xid79FallenOffBus(Rule):
     risk = Risk.HIGH
     explains = (
         "gpu-driver-hung",
+        "gpu-not-on-bus",
         "login-loop-glx-broken-driver-mismatch",
         "login-loop-unexplained",
         "nvidia-module-not-loaded",

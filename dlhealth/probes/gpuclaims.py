@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Unknown
+from dlhealth.probes import Unavailable
 from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.gpudriver import DriverFit
 from dlhealth.probes.journal import Journal
@@ -105,6 +106,47 @@ def _text(host: Host, path: str, problems: list[str]) -> str:
     except Unreadable as problem:
         problems.append(str(problem))
         return ""
+
+
+_REMOVED = regex(r"0x10de.*\{class\}==\"0x03.*\{remove\}=\"1\"")
+"""A rule of udev that takes GPUs off the bus; NVIDIA's own, for their sound and USB controllers, are of other classes."""
+_SEEN = regex(
+    r"(?:pci|nvidia) (?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): "
+    r"(?:\[10de:[0-9a-f]{4}\] type 00 class 0x03|vgaarb:|enabling device)"
+)
+
+
+class AbsentGpu(NamedTuple):
+    """Whether no GPU of NVIDIA's is on the bus (`missing`); then, `rules` are lines of udev that take it off, `address` is
+    where the kernel log, of this start or of one before, has one, and `seen` that line."""
+
+    missing: bool
+    rules: tuple[Claim, ...]
+    address: str
+    seen: Evidence | None
+
+    @classmethod
+    def probe(cls, host: Host, gpus: Gpus, journal: Journal | None) -> "AbsentGpu":
+        if gpus.container:
+            raise Unavailable("in a container, which GPUs are on the bus is the host's affair")
+        if gpus.gpus:
+            return cls(False, (), "", None)
+        problems: list[str] = []
+        rules = [
+            Claim(f"{path}:{number}", line.strip()[:200])
+            for folder in ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
+            for path in host.glob(f"{folder}/*nvidia*.rules")
+            for number, line in enumerate(_text(host, path, problems).splitlines(), 1)
+            if not line.lstrip().startswith("#") and _REMOVED.search(line)
+        ]
+        line = next(journal.kernel(_SEEN.pattern), None) if journal else None
+        found = _SEEN.search(line.text) if line else None
+        return cls(
+            True,
+            tuple(rules),
+            found["address"] if found else "",
+            Evidence(line.source, line.text.strip()[:200]) if line else None,
+        )
 
 
 class FallenGpu(NamedTuple):

@@ -65,6 +65,30 @@ DRIVER_DOWN = {
         Machine.debian12().gpu("2b85", driver="").debian_driver(loaded=False),
         "driver-too-old-for-new-gpu",
     ),
+    "built, but cut off when the disk was full": (
+        Machine.ubuntu2404()
+        .gpu(driver="")
+        .ubuntu_driver(loaded=False)
+        .file(f"/usr/lib/modules/{UBUNTU}/updates/dkms/nvidia.ko", b""),
+        "dkms-module-missing-for-running-kernel",
+    ),
+    "built with the headers of another build of the kernel": (
+        down().says("kernel", "nvidia: disagrees about version of symbol module_layout"),
+        "nvidia-module-not-loaded",
+    ),
+    "the GPU is not there": (
+        Machine.debian12()
+        .debian_driver(loaded=False)
+        .file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n")
+        .says("kernel", "pci 0000:01:00.0: [10de:1b06] type 00 class 0x030000", -5000.0),
+        "gpu-not-on-bus",
+    ),
+    "the GPU fell off the bus": (
+        Machine.debian12_gpu()
+        .says("kernel", "NVRM: Xid (PCI:0000:01:00): 79, pid=1, name=python, GPU has fallen off the bus.")
+        .file("/sys/bus/pci/devices/0000:01:00.0/config", b"\xff" * 64),
+        "xid-79-fallen-off-bus",
+    ),
     "built, only not loaded": (down(), "nvidia-module-not-loaded"),
     "loaded, of another version than its libraries": (
         Machine.debian12().gpu().debian_driver(loaded=False).loaded_driver("525.147.05"),
@@ -81,6 +105,36 @@ DRIVER_DOWN = {
 def test_the_states_of_a_driver_that_is_down(machine: Machine, expected: str, examine: Examine) -> None:
     """All of them make nvidia-smi say that it can't communicate with the driver, or that it found no device."""
     assert roots(examine(machine)) == {expected}
+
+
+def test_a_stale_initramfs_is_left_alone_while_the_module_cannot_load(examine: Examine) -> None:
+    """Rebuilt, it would keep nouveau from the GPU, and nothing would draw the screen."""
+    rejected = down("nouveau").secure_boot(signed_by=2).initramfs(DEBIAN, {})
+    diagnosis = examine(rejected)
+    assert roots(diagnosis) == {"secure-boot-mok-not-enrolled"}
+    assert "initramfs-stale-nouveau-blacklist" in folded(diagnosis)
+
+
+def test_no_restart_into_a_driver_that_ignores_the_gpu(examine: Examine) -> None:
+    moved = Machine.ubuntu2404().gpu("128b").ubuntu_driver("535.183.01", loaded=False).loaded_driver("470.256.02")
+    diagnosis = examine(moved)
+    assert roots(diagnosis) == {
+        "driver-library-version-mismatch-after-upgrade",
+        "legacy-gpu-needs-470-390-340",
+    }
+    mismatch = next(d for d in diagnosis.findings if d.finding.id == "driver-library-version-mismatch-after-upgrade")
+    assert mismatch.remedy is not None
+    assert not mismatch.remedy.reboot
+
+
+def test_what_the_next_kernel_lacks_explains_nothing_of_the_one_that_runs(examine: Examine) -> None:
+    machine = (
+        down("nouveau")
+        .kernel("6.1.0-51-amd64", running=False, headers=False)
+        .remove("/etc/modprobe.d/nvidia-blacklists-nouveau.conf")
+    )
+    diagnosis = examine(machine)
+    assert roots(diagnosis) == {"nouveau-bound-instead-of-nvidia", "kernel-headers-missing"}
 
 
 def test_each_state_has_a_remedy_of_its_own(examine: Examine) -> None:
