@@ -84,6 +84,8 @@ class DkmsModuleMissingForRunningKernel(Rule):
         others = [f for f in modules.files if libraries and libraries.version]
         if not installed and not kept and not others:
             return
+        if kernel.target is None:
+            yield Unknown(f"which kernel starts next is not known: {kernel.next_boot_source}")
         for release, severity in kernel.to_judge():
             if modules.usable(release):
                 continue
@@ -289,6 +291,15 @@ class DkmsModuleMissingForRunningKernel(Rule):
             .debian_driver(kernels=(old, new)),
         )
         yield Scenario("no driver wanted", Machine.debian12().gpu(driver="nouveau"))
+        yield Scenario(
+            "another system is started next",
+            Machine.debian12()
+            .gpu()
+            .debian_driver()
+            .file("/boot/grub/grub.cfg", "menuentry 'Windows' {\n chainloader /EFI/Microsoft/Boot/bootmgfw.efi\n}\n"),
+            unknown=True,
+            next_boot=True,
+        )
         yield Scenario(
             "modules that can't be listed",
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),

@@ -153,6 +153,8 @@ _TOKEN = regex(
     )""",
     re.VERBOSE,
 )
+_DEPTH = 50
+"""How many blocks may be open where an entry begins. update-grub's own are two deep."""
 _ID = regex(r"""(?:\$\{?menuentry_id_option\}?|--id)[\s=]+(?:'([^']*)'|"([^"]*)"|([^\s'"{]+))""")
 
 
@@ -167,7 +169,7 @@ def parse_menu(text: str) -> list[_Entry]:
         if line.lstrip().startswith("#"):
             continue
         m = _TOKEN.match(line)
-        if m and m["kind"]:
+        if m and m["kind"] and len(stack) < _DEPTH:
             title = (m["single"] or m["double"] or m["bare"] or "").replace("'\\''", "'")
             found = _ID.search(m["rest"])
             identity = (found[1] or found[2] or found[3] or "") if found else ""
@@ -181,7 +183,7 @@ def parse_menu(text: str) -> list[_Entry]:
         elif m and m["linux"]:
             if entries and any(s[0] == "menuentry" for s in stack):
                 entries[-1] = entries[-1]._replace(release=m["image"].strip("'\""), arguments=m["arguments"].strip())
-        elif line.strip().endswith("{"):
+        elif line.rstrip().endswith("{"):
             stack.append(("block", "", "", 0, [0]))
         ends = line.strip() == "}" or (m and m["kind"] and line.rstrip().endswith("}"))
         if ends and stack:

@@ -385,6 +385,10 @@ def test_what_the_kernel_is_given(tmp_path: Path) -> None:
     assert next_boot(RootHost(str(machine("1>1").build(tmp_path)))).arguments == "root=UUID=abc ro recovery"
 
 
+def test_a_menu_without_end_is_read_in_bounded_time() -> None:
+    assert len(parse_menu("menuentry 'a' {\n" * 20_000)) == 50
+
+
 def test_a_menu_that_is_no_file_makes_it_unknown(tmp_path: Path) -> None:
     described = Machine().fifo("/boot/grub/grub.cfg").file(f"/boot/vmlinuz-{NEW}")
     assert chosen(described, tmp_path) is None
