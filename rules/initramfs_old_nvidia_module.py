@@ -212,6 +212,21 @@ class InitramfsOldNvidiaModule(Rule):
             finds=f"kernel:{kernel}",
         )
         yield Scenario(
+            "systemd-boot has a copy of its own, which was not renewed",
+            Machine()
+            .os_release("ubuntu", "24.04")
+            .kernel(kernel, running=False)
+            .ubuntu_driver(new, loaded=False)
+            .initramfs(kernel, {}, nvidia=new)
+            .initramfs(kernel, {}, nvidia=old, mtime=1.7e9, folder=f"/boot/efi/abc/{kernel}")
+            .file(f"/boot/efi/abc/{kernel}/linux")
+            .file(
+                "/boot/efi/loader/entries/abc.conf",
+                f"version {kernel}\nlinux /abc/{kernel}/linux\ninitrd /abc/ucode.img\ninitrd /abc/{kernel}/initrd.img-{kernel}\n",
+            ),
+            finds=f"kernel:{kernel}",
+        )
+        yield Scenario(
             "the next start of a disk will load it",
             Machine()
             .os_release("ubuntu", "24.04")

@@ -18,11 +18,13 @@ LOADER_VARIABLES = "/sys/firmware/efi/efivars/Loader{}-4a67b082-0a4c-41cf-b6c7-4
 
 class NextBoot(NamedTuple):
     """`release` is None where it can't be told; `source` says what told it, or why nothing could. `arguments` is what
-    the boot loader gives the kernel, as far as that is known."""
+    the boot loader gives the kernel, as far as that is known; `initramfs` the image, where it may be another one than that
+    in /boot."""
 
     release: str | None
     source: str
     arguments: str = ""
+    initramfs: str = ""
 
 
 class _Entry(NamedTuple):
@@ -270,8 +272,9 @@ def _systemd_boot(host: Host) -> NextBoot | None:
         for entry in entries:
             low = pattern.lower()
             if pattern and (fits(entry.name, low) or fits(entry.name.rpartition(".")[0], low)):
-                return NextBoot(entry.release, f"{source} {pattern}", entry.arguments)
-    return NextBoot(entries[0].release, f"{there[0]}/loader/entries: the newest", entries[0].arguments)
+                return NextBoot(entry.release, f"{source} {pattern}", entry.arguments, entry.initramfs)
+    first = entries[0]
+    return NextBoot(first.release, f"{there[0]}/loader/entries: the newest", first.arguments, first.initramfs)
 
 
 class _Listed(NamedTuple):
@@ -281,6 +284,7 @@ class _Listed(NamedTuple):
     name: str
     release: str
     arguments: str
+    initramfs: str
     bad: bool
     sort_key: str
     machine: str
@@ -292,10 +296,10 @@ def _listed(host: Host, base: str, name: str) -> _Listed | None:
         return None
     fields = _fields(host.text(f"{base}/loader/entries/{name}") or "")
     path = fields.get("linux", "")
-    image, there = _IMAGE.search(path), posixpath.join(base, path.lstrip("/"))
+    named, there = _IMAGE.search(path), posixpath.join(base, path.lstrip("/"))
     if not path or not host.exists(there):
         return None  # no Linux, or its image is gone: systemd-boot leaves it out
-    release = fields.get("version") or (image and (image[1] or image[2])) or ""
+    release = fields.get("version") or (named and (named[1] or named[2])) or ""
     if not release or not host.exists(f"/lib/modules/{release}"):
         release = _release_inside(host, there) or release
     if not release:
@@ -303,7 +307,10 @@ def _listed(host: Host, base: str, name: str) -> _Listed | None:
     key = fields.get("sort-key", "")
     place = (key, fields.get("machine-id", ""), fields.get("version", "")) if key else ("", "", "")
     entry, bad = _counted(name)
-    return _Listed(entry, release, fields.get("options", ""), bad, *place)
+    # Microcode comes in images of its own, before this one.
+    initrd = fields.get("initrd", "")
+    image = posixpath.join(base, initrd.lstrip("/")) if initrd else ""
+    return _Listed(entry, release, fields.get("options", ""), image, bad, *place)
 
 
 def _unified(host: Host, name: str) -> _Listed | None:
@@ -313,7 +320,7 @@ def _unified(host: Host, name: str) -> _Listed | None:
     if not name.endswith(".efi") or not release:
         return None
     entry, bad = _counted(name)
-    return _Listed(entry, release, "", bad, os_release(host).get("ID", ""), "", "")
+    return _Listed(entry, release, "", "", bad, os_release(host).get("ID", ""), "", "")
 
 
 def _counted(name: str) -> tuple[str, bool]:

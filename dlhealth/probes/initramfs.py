@@ -53,7 +53,11 @@ class Initramfs(NamedTuple):
         release = kernel.target
         if release is None:
             return cls("", "", 0.0, (), None, "there is no kernel to judge")
-        path, problem = _image(host, release, kernel.cmdline if release == kernel.running else "")
+        cmdline = kernel.cmdline if release == kernel.running else ""
+        if release == kernel.next_boot and kernel.next_initramfs and " initrd=" not in f" {cmdline}":
+            path, problem = kernel.next_initramfs, ""
+        else:
+            path, problem = _image(host, release, cmdline)
         status = host.stat(path) if path else None
         if status is None:
             return cls(release, "", 0.0, (), None, problem or "there is no initramfs in /boot")

@@ -25,8 +25,9 @@ class InstalledKernel(NamedTuple):
 
 class Kernel(NamedTuple):
     """`target` is the kernel to judge: the next one where that was asked for or nothing runs, else the running one.
-    `next_boot_source` says what tells the next one, or why nothing does. `running_compiler` is /proc/version, `booted`
-    when the running kernel started (seconds since the epoch)."""
+    `next_boot_source` says what tells the next one, or why nothing does; `next_initramfs` is its image where the boot
+    loader has a copy of its own. `running_compiler` is /proc/version, `booted` when the running kernel started (seconds
+    since the epoch)."""
 
     running: str | None
     installed: tuple[InstalledKernel, ...]
@@ -36,6 +37,7 @@ class Kernel(NamedTuple):
     running_compiler: str
     cmdline: str
     booted: float | None = None
+    next_initramfs: str = ""
 
     def compiler_of(self, release: str) -> str:
         """The compiler that built a kernel, as its configuration or (of the running one) the kernel itself says; empty
@@ -66,7 +68,7 @@ class Kernel(NamedTuple):
             }
         )
         installed = tuple(_installed(host, r) for r in releases)
-        following, source, _ = next_boot(host)
+        following, source, _, image = next_boot(host)
         if source == NO_KERNEL and running is None and not container:
             # A disk whose /boot is another partition, which is not here.
             whole = [r for r in releases if host.exists(f"/lib/modules/{r}/modules.dep")]
@@ -77,7 +79,7 @@ class Kernel(NamedTuple):
         cmdline = (host.text("/proc/cmdline") or "").strip()
         stamp = re.search(r"^btime (\d{1,12})$", host.text("/proc/stat") or "", re.MULTILINE)
         booted = float(stamp[1]) if stamp and running else None
-        return cls(running, installed, following, source, target, version, cmdline, booted)
+        return cls(running, installed, following, source, target, version, cmdline, booted, image)
 
 
 def in_container(host: Host) -> bool:

@@ -336,7 +336,13 @@ class Machine:
         return self.file("/var/lib/dkms/mok.pub", signing.certificate(signed_by)).do(sign)
 
     def initramfs(
-        self, kernel: str, files: Mapping[str, str], *, nvidia: str = "", mtime: float | None = None
+        self,
+        kernel: str,
+        files: Mapping[str, str],
+        *,
+        nvidia: str = "",
+        mtime: float | None = None,
+        folder: str = "/boot",
     ) -> "Machine":
         """An initramfs with these files (names without a leading slash; one that ends with "@" is a link, and its text the
         target), and the NVIDIA module of a version."""
@@ -348,7 +354,7 @@ class Machine:
 
         microcode = _cpio({"kernel/x86/microcode/GenuineIntel.bin": b"\1" * 100})
         image = microcode + bytes(512) + gzip.compress(_cpio(content), 1)
-        return self.file(f"/boot/initrd.img-{kernel}", image, mtime=mtime)
+        return self.file(f"{folder}/initrd.img-{kernel}", image, mtime=mtime)
 
     def dkms(
         self, module: str, version: str, kernels: Sequence[str], files: Mapping[str, str] | None = None
