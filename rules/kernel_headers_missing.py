@@ -46,6 +46,7 @@ from dlhealth.api import (
 )
 
 STATUS = "/var/lib/dpkg/status"
+PARTS = r"linux-headers-[\w.+~-]+-common|linux-kbuild-[\w.+~-]+"
 
 
 class KernelHeadersMissing(Rule):
@@ -102,10 +103,8 @@ class KernelHeadersMissing(Rule):
                 release=release,
                 package=name,
                 damaged="yes" if package and package.unpacked else "",
-                # Debian's are two packages: what flavours have in common is in one of its own.
-                others=" ".join(
-                    [*re.findall(r"linux-headers-[\w.+~-]+-common", lacking), *_metapackages(packages, release)]
-                ),
+                # Debian's are three packages: what flavours have in common, and the tools, are in ones of their own.
+                others=" ".join([*re.findall(PARTS, lacking), *_metapackages(packages, release)]),
             )
 
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
@@ -176,6 +175,14 @@ class KernelHeadersMissing(Rule):
         yield Scenario(
             "the headers that flavours have in common are gone",
             damaged.file(f"{source}/Makefile", "include /usr/src/linux-headers-6.1.0-50-common/Makefile\n"),
+            finds=f"kernel:{new}",
+        )
+        yield Scenario(
+            "the tools that modules are built with are gone",
+            Machine.debian12()
+            .gpu(driver="")
+            .debian_driver(kernels=(), loaded=False)
+            .link(f"{source}/scripts", "/usr/lib/linux-kbuild-6.1/scripts"),
             finds=f"kernel:{new}",
         )
         yield Scenario(

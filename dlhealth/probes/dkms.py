@@ -16,16 +16,21 @@ _LINE_LIMIT = 1000
 # In the order in which they are looked for: the first that is found in the log is the cause of all that follows it.
 _CAUSES = (
     ("disk-full", regex(r"No space left on device|Disk quota exceeded")),
-    ("memory", regex(r"Killed signal terminated program|virtual memory exhausted|Cannot allocate memory")),
+    (
+        "memory",
+        regex(
+            r"Killed signal terminated program|virtual memory exhausted|out of memory allocating|Cannot allocate memory"
+        ),
+    ),
     (
         "headers",
         regex(
             r"\*\*\* (?:/lib/modules/\S+/build: No such file or directory"
-            r"|No rule to make target '(?:modules|/usr/src/linux-headers-[^']*)')"
+            r"|No rule to make target '(?:modules|scripts/[^']*|/usr/src/linux-headers-[^']*)')"
             r"|Unable to find the kernel source tree|kernel headers for kernel \S+ cannot be found"
             # Kernels before 5.19 show, in every log, the commands that would print this.
             r"|^[\s*]*(?:ERROR: Kernel configuration is invalid|include/generated/autoconf\.h .{,40} are missing)"
-            r"|scripts/(?:basic/fixdep|mod/modpost): (?:not found|No such file)"
+            r"|scripts/(?:basic/fixdep|mod/modpost): (?:not found|No such file|cannot execute)"
         ),
     ),
     (

@@ -128,6 +128,10 @@ def _headers(host: Host, release: str) -> tuple[str, str]:
         common = re.search(rb"^include (/usr/src/\S+)", makefile, re.MULTILINE)
         if common and not host.exists(common[1].decode(errors="surrogateescape")):
             return "", f"its Makefile includes {common[1].decode(errors='replace')}, which is not there"
+        # Debian's tools to build with are in a package of their own.
+        scripts = host.readlink(f"{build}/scripts")
+        if scripts and not host.exists(f"{build}/scripts"):
+            return "", f"its scripts are a link to {scripts}, which is not there"
         return real, ""
     except Unreadable:
         return build, ""  # something is there: not a fault that could be proved

@@ -28,6 +28,8 @@ SHOWN = (
         ("\n  ERROR: Kernel configuration is invalid.\n         include/generated/autoconf.h or x are missing.\n", "headers"),
         ("***  ERROR: Kernel configuration is invalid.\n", "headers"),
         ("make: *** /lib/modules/5.15.0-119-generic/build: No such file or directory.  Stop.\n", "headers"),
+        ("make[3]: *** No rule to make target 'scripts/module.lds', needed by 'nvidia.ko'.  Stop.\n", "headers"),
+        ("cc1: out of memory allocating 65536 bytes after a total of 4096 bytes\n", "memory"),
         ("make[1]: *** [Makefile:1901: modules] Error 2\n", "unknown"),
     ],
 )  # fmt: skip
