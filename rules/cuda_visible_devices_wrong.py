@@ -60,6 +60,8 @@ class CudaVisibleDevicesWrong(Rule):
         seen: set[str] = set()
         for login in environments.logins:
             setting = _set(login)
+            if setting is None and login.lost:
+                yield Unknown(f"{_NAME} can't be told: {login.doubts[0]}", f"user:{login.account.name}")
             if setting is None or setting.source in seen:
                 continue
             value = login.values.get(_NAME)

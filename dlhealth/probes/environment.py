@@ -96,7 +96,8 @@ class LoginEnvironment(NamedTuple):
     """What one kind of login gives to a person. `kind` is "pam" (before any shell has started), "console", "graphical"
     or "interactive" (a terminal).
 
-    `values` has the exported variables that the rules are about; None stands for a value that can't be told. `lists`
+    `values` has the exported variables that the rules are about; None stands for a value that can't be told, and where
+    `lost` is True nothing can be told of those that it lacks either. `lists`
     has for PATH and LD_LIBRARY_PATH the known elements with the line that put them there, also where the value has
     unknown parts. `settings` are in the order in which they happen. `ending` is where the session certainly ends
     before it has begun, `ending_line` that line (as in Problem). `doubts` say why something can't be told, `stops`
@@ -114,6 +115,7 @@ class LoginEnvironment(NamedTuple):
     doubts: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    lost: bool = False
 
     def last(self, variable: str) -> Setting | None:
         """The line that has the last word on a variable."""
@@ -145,7 +147,7 @@ class Environments(NamedTuple):
     def value(self, user: str, variable: str, kind: str = "interactive") -> str | None:
         """The value, "" where it is not set, None where it can't be told."""
         login = self.get(user, kind)
-        return login.values.get(variable, "") if login else None
+        return login.values.get(variable, None if login.lost else "") if login else None
 
     def elements(self, user: str, variable: str, kind: str = "interactive") -> list[tuple[str, str]]:
         """The known elements of PATH or LD_LIBRARY_PATH, in order, each with the "path:LINE" that put it there."""
@@ -207,6 +209,7 @@ class _Machine:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.texts: dict[str, list[str]] = {}
+        self.read: set[str] = set()
         self.manager = _display_manager(host)
         self.merged = self.real("/bin") in ("/usr/bin", "")
         # A root that has no init is put together from a few files: what is missing there says nothing.
@@ -333,7 +336,7 @@ class _Machine:
         for name, wanted in stages:
             if not wanted:
                 continue
-            for path in (f"/etc/zsh/{name}", f"{shell.state.get('ZDOTDIR').value or session.account.home}/.{name}"):
+            for path in (f"/etc/zsh/{name}", f"{self.zdotdir(session)}/.{name}"):
                 if is_known(path):
                     shell.start(path)
                 else:
@@ -341,6 +344,17 @@ class _Machine:
                 if shell.ending:
                     return shell.ending
         return None
+
+    def zdotdir(self, session: Session) -> str:
+        """Where a person's files of zsh are. Where nothing is known any more, but none of the files that were read says
+        a word of ZDOTDIR, they are at home: no program sets it."""
+        folder = session.state.get("ZDOTDIR").value or session.account.home
+        self.read.update(session.trace.files)
+        if is_known(folder) or "ZDOTDIR" in session.state.variables:
+            return folder
+        own = [path for path in self.read if path.startswith((f"{session.account.home}/", "/etc/", "/usr/"))]
+        said = any("ZDOTDIR" in line.partition("#")[0] for path in own for line in self.lines(path))
+        return UNKNOWN if said else session.account.home
 
     def fish(self, session: Session, *, login: bool, interactive: bool) -> None:
         from dlhealth.probes.shell.fish import Fish
@@ -450,28 +464,33 @@ class _Machine:
             for name in LISTS:
                 values.setdefault(name, None)
         trace = session.trace
+        self.read.update(trace.files)
         settings = tuple(self.setting(s) for s in trace.settings)
         problems = tuple(self.with_line(p) for p in trace.problems)
         return LoginEnvironment(
             session.account, kind, values, lists, settings, problems, ending,
             self.plain_line(ending.source) if ending else "", tuple(trace.doubts), tuple(trace.stops), tuple(trace.files),
+            session.state.lost,
         )  # fmt: skip
 
     def setting(self, raw: RawSetting) -> Setting:
         value = raw.value if raw.value is None or is_known(raw.value) else None
         return Setting(raw.variable, value, raw.source, raw.how, self.plain_line(raw.source))
 
-    def line(self, source: str) -> str:
-        """The text of "path:LINE"."""
-        path, _, number = source.rpartition(":")
-        if not number.isdecimal():
-            return ""
+    def lines(self, path: str) -> list[str]:
         if path not in self.texts:
             try:
                 self.texts[path] = (self.host.text(path) or "").split("\n")
             except Unreadable:
                 self.texts[path] = []
-        lines = self.texts[path]
+        return self.texts[path]
+
+    def line(self, source: str) -> str:
+        """The text of "path:LINE"."""
+        path, _, number = source.rpartition(":")
+        if not number.isdecimal():
+            return ""
+        lines = self.lines(path)
         line = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
         return line if len(line) <= _LINE_LIMIT else ""
 

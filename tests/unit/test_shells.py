@@ -33,6 +33,10 @@ ZSH = [
     "return", "[[ $- == *i* ]] || return", "[[ -o interactive ]] && export AA=i", "export MANPATH=/m:$MANPATH", "PATH=${PATH}:/q\nexport PATH", "true && AA=1 || AA=2",
     'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"', "eval 'AA=ev'", "eval \"$(/bin/echo AA=ev2)\"", "local_var=$(/bin/echo x)", "export AA=$PATH:h", "export AA=$path[1]",
     "() { path+=(/anon) }", "path[1]=()", "path=(${path:#/bin})", "export AA=${(j.:.)path}", "if true { AA=short }", "while false; do AA=w; done", "repeat 2 { AA=r }",
+    "typeset -TUx LD_LIBRARY_PATH ld_library_path\nld_library_path=(/t $ld_library_path)\nld_library_path+=(/t /t2)", "typeset -T LD_LIBRARY_PATH ld_library_path",
+    "path[1,0]=/sub", "path=(/usr/bin(N) /nonexistent(N) /usr/games(N-/) /etc/passwd(N/) /etc/passwd(N.) $path)", "path=(/usr/{,s}bin(N) $path)", "path=(/usr/b*(N) $path)",
+    "g() { AA=$1; [[ -d $1 ]] && path=($1 $path) }\ng /usr", "if [ -d /usr ]; then export BB=bracket; fi", "[ -s /nonexistent ] && \\. /nonexistent", "for d (/r /s) PATH=$PATH:$d",
+    "for d (/r /s) { AA=$d }", "for d (/r /s); do BB=$d; done", "for d in /br{a,c} /{1..2}; do PATH=$d:$PATH; done", "export AA=/{a,b}", "[[ $PATH == /bin:/usr/bin ]] && AA=same", "[[ -z $PATH ]] && AA=none",
 ]  # fmt: skip
 FISH = [
     "set -gx PATH /a $PATH", "set -x PATH $PATH /b", "set PATH /c $PATH", "fish_add_path /usr/games", "fish_add_path /nonexistent", "fish_add_path -a /usr/sbin",

@@ -67,7 +67,7 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
         process = words[0][0] if words and words[0] else None
         if isinstance(process, Output) and process.process and process.commands:
             return _outcome(shell, frozenset(programs(process.commands)), "source")
-        name = posixpath.basename(path.rpartition(UNKNOWN)[2])
+        name = posixpath.basename(path).replace("-" + UNKNOWN, "")  # a part that says whose it is
         if "/" in path and (outcome := _known_file(shell, name)):
             return outcome[0]
         raise Unsure("sources a file whose name is not known")

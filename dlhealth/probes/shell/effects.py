@@ -85,7 +85,7 @@ class Effects:
         return self.may_set(node)
 
     def _simple(self, node: Simple) -> bool:
-        self.names.update("PATH" if a.name == "path" else a.name for a in node.assignments)
+        self.names.update(a.name for a in node.assignments)
         words = [w for a in node.assignments for w in (a.word, *(a.items or ()))]
         if not self.may_set((*words, *node.words)):
             return False

@@ -11,6 +11,7 @@ from typing import Any
 from dlhealth.host import Unreadable
 from dlhealth.lean import regex
 from dlhealth.probes.shell import patterns
+from dlhealth.probes.shell.braces import expanded
 from dlhealth.probes.shell.builtins import (
     ABORT,
     BREAK,
@@ -42,6 +43,7 @@ from dlhealth.probes.shell.syntax import (
     Output,
     Param,
     Pipeline,
+    Qualifier,
     Script,
     Simple,
     Test,
@@ -52,6 +54,8 @@ from dlhealth.probes.shell.syntax import (
     parsed,
 )
 from dlhealth.probes.shell.values import (
+    AFTER,
+    BEFORE,
     UNKNOWN,
     Truth,
     is_empty,
@@ -59,7 +63,9 @@ from dlhealth.probes.shell.values import (
     join,
     known_elements,
     prepended,
+    text_of,
     tidy,
+    tokens,
 )
 
 _NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -92,6 +98,7 @@ class Shell:
         self.returned: list[list[State]] = [[]]
         self.looped: list[list[State]] = []
         self.locals: list[set[str]] = []
+        self.tied = {"path": "PATH"} if dialect == "zsh" else {}
         self.unique: set[str] = set()
         self.substituted: list[Truth] = []
 
@@ -377,9 +384,9 @@ class Shell:
         if effects.shifts:
             self.state.arguments = None
         for name in effects.names | effects.loose:
-            self.session.set(name, UNKNOWN, "loop")
+            self.session.set(self.tied.get(name, name), UNKNOWN, "loop")
         for name in effects.loose:
-            self.state.variables[name] = Variable(UNKNOWN, None)
+            self.state.variables[self.tied.get(name, name)] = Variable(UNKNOWN, None)
         self.state.status = None
         return NORMAL
 
@@ -549,7 +556,7 @@ class Shell:
 
     # Variables.
     def assign(self, assignment: Assignment, how: str = "assignment", exported: bool = False) -> None:
-        name = "PATH" if assignment.name == "path" and self.dialect == "zsh" else assignment.name
+        name = self.tied.get(assignment.name, assignment.name)
         if assignment.items is not None:
             self.assign_array(assignment)
             return
@@ -560,18 +567,23 @@ class Shell:
         self.session.set(name, self.without_repeats(assignment.name, value), how, exported, programs)
 
     def assign_array(self, assignment: Assignment) -> None:
-        name = assignment.name
-        if self.dialect != "zsh" or name not in ("path", "PATH"):
+        """zsh has PATH also as the array `path`; of other arrays only the names are known."""
+        name = self.tied.get(assignment.name, assignment.name)
+        if name not in self.tied.values():
             self.ended(None)  # the items may be what programs print
             self.session.set(name, UNKNOWN, "array")
             return
-        items = self.fields(assignment.items or ())
-        if items is None:
-            self.ended(None)
-        value = UNKNOWN if items is None else tidy(":".join(items))
-        if assignment.append:
-            value = tidy(":".join(v for v in (self.state.get("PATH").value or "", value) if v))
-        self.session.set("PATH", self.without_repeats(name, value), "assignment")
+        before = self.state.get(name).value
+        parts = tokens(before) if assignment.append and before else []
+        for item in assignment.items or ():
+            fields = self.fields((item,))
+            if fields is None:
+                self.ended(None)
+            parts += [BEFORE] if fields is None else fields
+        if parts[-1:] == [BEFORE]:
+            parts[-1] = AFTER if len(parts) > 1 else UNKNOWN
+        value = text_of(parts)
+        self.session.set(name, self.without_repeats(assignment.name, value), "assignment")
 
     def without_repeats(self, name: str, value: str) -> str:
         """zsh's `typeset -U path`."""
@@ -597,7 +609,7 @@ class Shell:
         """export, readonly, declare, typeset, local."""
         options, bad = "", []
         named: list[str] = []
-        for word in words:
+        for word in self.braced(words) if self.dialect == "bash" else words:
             first = word[0] if word else None
             match = _DECLARED.match(first.text) if isinstance(first, Text) and not first.quoted else None
             if match and isinstance(first, Text):
@@ -625,8 +637,21 @@ class Shell:
                     self.blame_export(named, bad, words)
                     if self.dialect == "sh" and name in ("export", "readonly"):
                         raise Leave(self.end("error", f"{name}: {field}: bad variable name"))
+        if "T" in options and self.dialect == "zsh":
+            self.tie(named, fields_given=len(words), unique="U" in options)
         self.state.status = not bad
         return NORMAL
+
+    def tie(self, named: list[str], fields_given: int, unique: bool) -> None:
+        """zsh's `typeset -T LD_LIBRARY_PATH ld_library_path`."""
+        if len(named) != 2 or fields_given > 3:
+            raise Unsure("typeset -T in a way that is not followed")
+        scalar, array = named
+        self.tied[array] = scalar
+        if self.state.get(scalar).value is None:
+            self.session.set(scalar, "", "typeset -T")
+        if unique:
+            self.unique.update(named)
 
     def blame_export(self, named: list[str], bad: list[str], words: Sequence[Word]) -> None:
         for variable in LISTS:
@@ -646,11 +671,12 @@ class Shell:
             self.locals[-1].add(name)
             if isinstance(what, str):
                 self.session.state.variables[name] = Variable(None, False)
-        if self.dialect == "zsh" and "U" in options and name in ("path", "PATH"):
+        scalar = self.tied.get(name, name)
+        if self.dialect == "zsh" and "U" in options and scalar in self.tied.values():
             self.unique.add(name)
-            value = self.state.get("PATH").value
+            value = self.state.get(scalar).value
             if value:
-                self.session.set("PATH", self.without_repeats(name, value), "typeset -U")
+                self.session.set(scalar, self.without_repeats(name, value), "typeset -U")
         if not isinstance(what, str):
             self.assign(what, command, exports and "-n" not in options)
         if exports and "f" not in options:
@@ -681,6 +707,8 @@ class Shell:
             elif isinstance(part, Opaque):
                 self.ended(None)  # there may be a command substitution in it
                 result.append((UNKNOWN, part.quoted, not part.quoted))
+            elif isinstance(part, Qualifier):
+                result.append((UNKNOWN, False, False))
         return result
 
     def tilde(self, text: str, first: bool, last: bool, assigned: bool) -> str:
@@ -771,9 +799,7 @@ class Shell:
             return arguments[int(name) - 1] if int(name[:6]) <= len(arguments) else None
         if name in ("0", "$", "!", "_"):
             return UNKNOWN
-        if name == "path" and self.dialect == "zsh":
-            name = "PATH"
-        return self.state.get(name).value
+        return self.state.get(self.tied.get(name, name)).value
 
     def output(self, part: Output) -> str:
         """What a command substitution prints, for the few commands whose output is known."""
@@ -823,12 +849,18 @@ class Shell:
     def fields(self, words: Sequence[Word]) -> list[str] | None:
         """The words after expansion, splitting and globbing; None where their number can't be told."""
         result: list[str] = []
-        for word in words:
+        for word in self.braced(words):
             if len(word) == 1 and isinstance(word[0], Text):
                 part = word[0]
-                if part.quoted or not any(c in part.text for c in "*?[{~"):
+                if part.quoted or part.text == "[" or not any(c in part.text for c in "*?[~"):
                     result.append(part.text)
                     continue
+            if word and isinstance(word[-1], Qualifier):
+                names = self.qualified(self.value(word[:-1]), word[-1].flags)
+                if names is None:
+                    return None
+                result += names
+                continue
             if all_arguments(word):
                 if self.state.arguments is None:
                     return None
@@ -843,6 +875,25 @@ class Shell:
                     return None
                 result += names
         return result
+
+    def braced(self, words: Sequence[Word]) -> list[Word]:
+        """The words after brace expansion, which dash does not know."""
+        if self.dialect == "sh":
+            return list(words)
+        result: list[Word] = []
+        for word in words:
+            result += expanded(word) or [(Opaque(False),)]
+        return result
+
+    def qualified(self, path: str, flags: str) -> list[str] | None:
+        """zsh's `folder(N-/)`: the folder where there is one, else nothing."""
+        if set(flags) - set("N-/.") or "N" not in flags or any(c in path for c in "*?[") or not is_known(path):
+            return None
+        there = self.session.test_file("-d" if "/" in flags else "-f" if "." in flags else "-e", path)
+        if there and "-" not in flags and flags != "N":
+            link = self.session.test_file("-h", path)
+            there = None if link is None else not link
+        return None if there is None else [path] if there else []
 
     def split(self, segments: list[tuple[str, bool, bool]]) -> list[list[tuple[str, bool]]] | None:
         """Fields as pieces of (text, quoted)."""
@@ -872,8 +923,6 @@ class Shell:
     def glob(self, pieces: list[tuple[str, bool]]) -> list[str] | None:
         text = tidy("".join(t for t, _ in pieces))
         active = any(c in t for t, quoted in pieces if not quoted for c in "*?[")
-        if self.dialect != "sh" and any("{" in t and ("," in t or ".." in t) for t, quoted in pieces if not quoted):
-            return None  # braces
         if not active:
             return [text]
         path = self.session.absolute(text)

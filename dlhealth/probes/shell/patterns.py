@@ -107,7 +107,22 @@ def matches(pattern: Pattern | None, text: str) -> Truth:
         wanted = "".join(t[1] for t in inner if isinstance(t, str))
         if any(wanted in run for run in re.split("[\0\1\2]", text)):
             return True
-    return None
+    return False if _contradicts(pattern, text) else None
+
+
+def _contradicts(pattern: Pattern, text: str) -> bool:
+    """Whether what a text begins or ends with can't fit, whatever its unknown parts are."""
+    runs = re.split("[\0\1\2]", text)
+    literal = all(isinstance(piece, str) and len(piece) == 2 for piece in pattern)
+    for pieces, known in ((pattern, runs[0]), (pattern[::-1], runs[-1][::-1])):
+        if literal and len(known) > len(pieces):
+            return True
+        for piece, char in zip(pieces, known, strict=False):
+            if piece == "*":
+                break
+            if not _one(piece, char):
+                return True
+    return False
 
 
 def strip(text: str, pattern: Pattern | None, operator: str) -> str | None:

@@ -51,7 +51,13 @@ class Opaque(NamedTuple):
     quoted: bool
 
 
-Part = Text | Param | Output | Opaque
+class Qualifier(NamedTuple):
+    """What zsh's `folder(N-/)` has in its parentheses, at the end of a word."""
+
+    flags: str
+
+
+Part = Text | Param | Output | Opaque | Qualifier
 Word = tuple[Part, ...]
 
 
@@ -174,6 +180,7 @@ _IN_QUOTES = regex(r"[^\"\\$`]+")
 _IN_BRACES = regex(r"[^}\"'\\$`]+")
 _BLANK = regex(r"(?:[ \t]|\\\n)*")
 _META = " \t\n;&|<>()"
+_QUALIFIER = regex(r"\(([-./@A-Za-z]+)\)(?=[\s;&|)]|$)")
 _CLOSING = frozenset(("then", "elif", "else", "fi", "do", "done", "esac", "}"))
 _REDIRECTION = {
     "sh": regex(r"[0-9]*(<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())"),
@@ -313,12 +320,16 @@ class _Parser:
                 self.i < len(self.text)
                 and not self.at("\n", ")", ";;", ";&")
                 # A reserved word may follow what closes itself without a separator: `(true)fi`.
-                and (self.reserved() not in stop or isinstance(_last(node), Simple))
+                and (self.reserved() not in stop or (isinstance(_last(node), Simple) and not self.closes()))
             ):
                 raise self.unexpected()
             nodes.append(node)
         self.depth -= 1
         return tuple(nodes)
+
+    def closes(self) -> bool:
+        """Whether a brace ends the command before it, which only zsh lets it do without a separator."""
+        return self.dialect == "zsh" and self.reserved() == "}"
 
     def body(self, stop: tuple[str, ...], opened: tuple[str, int]) -> tuple[Node, ...]:
         nodes = self.commands(frozenset(stop), opened)
@@ -474,7 +485,10 @@ class _Parser:
         else:
             self.i, variable = name.end(), name[0]
         self.linebreak()
-        if self.reserved() == "in" and variable:
+        short = self.dialect == "zsh" and bool(variable) and self.at("(")
+        if short:
+            words = list(self.array())
+        elif self.reserved() == "in" and variable:
             self.i += 2
             words = []
             while True:
@@ -484,12 +498,19 @@ class _Parser:
                 words.append(self.word())
         if self.at(";") and not self.at(";;"):
             self.i += 1
-        elif words is not None and variable and not self.at("\n"):
+        elif words is not None and variable and not short and not self.at("\n"):
             raise self.unexpected(opened)
         self.linebreak()
+        return For(line, variable, None if words is None else tuple(words), self.loop_body(opened, short))
+
+    def loop_body(self, opened: tuple[str, int], short: bool) -> "tuple[Node, ...]":
+        """Between do and done; bash and zsh take braces as well, and zsh after `for x (words)` a single command."""
         if self.reserved() == "{" and self.dialect != "sh":
-            raise self.problem("a loop in braces is not followed here", certain=False)
-        return For(line, variable, None if words is None else tuple(words), self.loop(opened))
+            self.i += 1
+            inner = self.body(("}",), opened)
+            self.i += 1
+            return inner
+        return (self.chain(),) if short and self.reserved() != "do" else self.loop(opened)
 
     def case(self, line: int, word: str) -> Node:
         opened = ('"case"', line)
@@ -608,7 +629,7 @@ class _Parser:
             self.blank()
             if self.redirect():
                 continue
-            if self.i >= len(self.text) or (self.text[self.i] in _META and not self.process()):
+            if self.i >= len(self.text) or (self.text[self.i] in _META and not self.process()) or self.closes():
                 break
             match = self.assignment.match(self.text, self.i) if not words else None
             if match:
@@ -643,7 +664,7 @@ class _Parser:
             items = self.array()
             return Assignment(match[1], append, (Opaque(False),), None if match[2] else items)
         word = self.word()
-        return Assignment(match[1], append, (Opaque(False),) if match[2] else word, () if match[2] else None)
+        return Assignment(match[1], append, (Opaque(False),) if match[2] else word, None)
 
     def array(self) -> tuple[Word, ...]:
         opened = ("an array", self.line())
@@ -679,6 +700,9 @@ class _Parser:
                 if arrays and isinstance(last, Text) and last.text.endswith("="):
                     self.array()
                     parts.append(Opaque(True))
+                elif self.dialect == "zsh" and (match := _QUALIFIER.match(self.text, self.i)):
+                    self.i = match.end()
+                    parts.append(Qualifier(match[1]))
                 elif isinstance(last, Text) and not last.quoted and last.text[-1:] in ("?", "*", "+", "@", "!"):
                     raise self.problem("an extended pattern is not followed here", certain=False)
                 elif self.dialect == "zsh" and not self.at("()"):  # the name of a function

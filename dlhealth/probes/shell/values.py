@@ -43,8 +43,8 @@ def prepended(value: str) -> str:
 
 
 def tidy(value: str) -> str:
-    """Unknown text beside unknown text of the same kind is one."""
-    return _REPEATED.sub(r"\1", value)
+    """Unknown text beside unknown text is one."""
+    return _REPEATED.sub(r"\1", value.replace(BEFORE + AFTER, UNKNOWN))
 
 
 def join(one: str, other: str) -> str:
