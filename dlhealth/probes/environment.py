@@ -11,8 +11,9 @@ graphical    the display manager starts with /usr/local/bin:/usr/bin:/bin (light
              environment.d (gdm-wayland-session.c).
   lightdm    Ubuntu's lightdm-session sources the same files, since 2018 under bash with BASH_VERSION empty and with
              errors caught; Debian's goes to /etc/X11/Xsession, which sources ~/.xsessionrc and no profile.
-  sddm       /etc/sddm/Xsession goes through the login shell (bash, zsh, csh) or reads the profiles with sh, then
-             xprofile and ~/.xsessionrc.
+  sddm       /etc/sddm/Xsession goes through the login shell (bash and zsh then do the rest as well, csh and fish hand
+             their variables to sh) or reads the profiles with sh, then xprofile, which Debian's leaves out.
+             All end in the scripts of /etc/X11/Xsession.d, one of which sources ~/.xsessionrc.
 interactive  a terminal in that session: the shell's files for interactive shells.
 """
 
@@ -36,6 +37,7 @@ __all__ = ["BrokenPath", "Ending", "Environments", "LoginEnvironment", "Problem"
 
 _DISPLAY_PATH = "/usr/local/bin:/usr/bin:/bin"
 _LINE_LIMIT = 4096
+_SETS = re.compile(r"\b(PATH|LD_(LIBRARY_PATH|PRELOAD)|CUDA_\w+)=")
 _SERVICES = {"gdm3": "gdm-password", "gdm": "gdm-password"}
 
 
@@ -381,14 +383,47 @@ class _Machine:
             self.systemd_path(session)
             if wayland_only:
                 return self.login_shell(session, interactive=False)
-        elif self.manager == "sddm" and posixpath.basename(session.account.shell) in ("bash", "zsh", "csh", "tcsh"):
-            ending = self.login_shell(session, interactive=False)
-            return ending or self.sources(session, "/etc/xprofile", f"{home}/.xprofile", f"{home}/.xsessionrc")
+        elif self.manager == "sddm":
+            return self.sddm(session, posixpath.basename(session.account.shell))
         elif self.manager == "lightdm" and "session-wrapper=/etc/X11/Xsession" in self.lightdm_configuration():
-            return self.sources(session, f"{home}/.xsessionrc")
+            return self.sources(session, *self.xsession(home))
         return self.sources(
-            session, "/etc/profile", f"{home}/.profile", "/etc/xprofile", f"{home}/.xprofile", f"{home}/.xsessionrc"
+            session, "/etc/profile", f"{home}/.profile", "/etc/xprofile", f"{home}/.xprofile", *self.xsession(home)
         )
+
+    def sddm(self, session: Session, name: str) -> Ending | None:
+        home = session.account.home
+        script = "\n".join(self.lines("/etc/sddm/Xsession"))
+        rest = self.xsession(home)
+        if not script or "xprofile" in script:
+            rest = ["/etc/xprofile", f"{home}/.xprofile", *rest]
+        if name in ("bash", "zsh"):
+            ending = self.login_shell(session, interactive=False)
+            return ending or _all_of(Shell(session, name, interactive=False), rest)
+        if name in ("csh", "tcsh"):
+            self.login_shell(session, interactive=False)
+            return self.sources(session, *rest)
+        profiles = ("/etc/profile", f"{home}/.profile")
+        if name != "fish":
+            return self.sources(session, *profiles, *rest)
+        ending = self.sources(session, *profiles)
+        if not ending:
+            self.fish(session, login=True, interactive=False)
+        return ending or self.sources(session, *rest)
+
+    def xsession(self, home: str) -> list[str]:
+        """What the scripts of Xsession.d come to: ~/.xsessionrc, and those that set one of the variables themselves."""
+        folder, found = "/etc/X11/Xsession.d", []
+        try:
+            names = sorted(n for n in self.host.listdir(folder) if re.fullmatch(r"[A-Za-z0-9_-]+", n))
+        except Unreadable:
+            names = []
+        for path in (f"{folder}/{name}" for name in names):
+            if path.endswith("/40x11-common_xsessionrc"):
+                found.append(f"{home}/.xsessionrc")
+            elif any(_SETS.search(line) for line in self.lines(path)):
+                found.append(path)
+        return found if f"{home}/.xsessionrc" in found else [*found, f"{home}/.xsessionrc"]
 
     def systemd_path(self, session: Session) -> None:
         """gdm takes PATH from the user manager of systemd where that has one, and adds what the session has not."""
@@ -428,11 +463,7 @@ class _Machine:
         shell = self.shell(session, dialect, interactive=False, posix=dialect == "bash" and self.sh == "bash")
         if self.manager == "lightdm":
             shell.state.variables["BASH_VERSION"] = Variable("", False)
-        for path in paths:
-            shell.start(path)
-            if shell.ending:
-                return shell.ending
-        return None
+        return _all_of(shell, paths)
 
     def lightdm_uses_bash(self) -> bool:
         try:
@@ -522,12 +553,19 @@ def _completed(source: str, line: str) -> str:
 
 def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) -> Ending | None:
     """Read all of `always`, then the first of `choice` that is there."""
-    for path in always:
-        shell.start(path)
-        if shell.ending:
-            return shell.ending
+    if ending := _all_of(shell, always):
+        return ending
     for path in choice:
         if shell.start(path):
+            return shell.ending
+    return None
+
+
+def _all_of(shell: Shell, paths: Iterable[str]) -> Ending | None:
+    """Read one file after the other, up to where the shell ends."""
+    for path in paths:
+        shell.start(path)
+        if shell.ending:
             return shell.ending
     return None
 

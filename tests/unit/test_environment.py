@@ -132,6 +132,67 @@ def test_files_of_display_managers(probe: Probe, manager: str, files: list[str])
     assert login(environments, "graphical").files == tuple(files)
 
 
+@pytest.mark.parametrize(
+    ("shell", "lines", "ends"),
+    [
+        ("/bin/bash", ". ~/missing\nPATH+=:/s\n", False),
+        ("/bin/zsh", ". ~/missing\npath+=/s\n", False),
+        ("/bin/sh", "PATH=$PATH:/s\n", False),
+        ("/bin/tcsh", "PATH=$PATH:/s\n", False),
+        ("/usr/bin/fish", "PATH=$PATH:/s\n", False),
+        ("/usr/bin/fish", ". ~/missing\n", True),
+    ],
+)
+def test_debians_sddm_goes_on_in_the_login_shell_and_reads_no_xprofile(
+    probe: Probe, shell: str, lines: str, ends: bool
+) -> None:
+    machine = (
+        Machine.debian12()
+        .file("/etc/X11/default-display-manager", "/usr/bin/sddm\n")
+        .file("/etc/sddm/Xsession", "case $SHELL in\nesac\n. /etc/X11/Xsession\n")
+        .user("sam", 1001, shell)
+        .file("/home/sam/.xsessionrc", lines, uid=1001).file("/home/sam/.xprofile", "exit\n", uid=1001)
+        .file("/home/sam/.zprofile", "path+=/own\n", uid=1001).file("/home/sam/.login", "setenv PATH ${PATH}:/own\n", uid=1001)
+        .file("/home/sam/.profile", "PATH=$PATH:/own\n", uid=1001)
+        .file("/home/sam/.config/fish/config.fish", "set -a PATH /fish\n", uid=1001)
+    )  # fmt: skip
+    graphical = login(probe(machine), "graphical", "sam")
+    assert (graphical.ending is not None) is ends
+    folders = [folder for folder, _ in graphical.lists["PATH"]]
+    wanted = ["/own", *["/fish"] * ("fish" in shell), *["/s"] * (not ends)]
+    assert folders[-len(wanted) :] == wanted
+
+
+def test_scripts_of_xsession_d_that_set_a_variable_are_read_in_their_order(probe: Probe) -> None:
+    machine = (
+        Machine.debian12()
+        .file("/etc/X11/default-display-manager", "/usr/sbin/gdm3\n")
+        .file("/etc/gdm3/Xsession")
+        .file("/etc/X11/Xsession.d/40x11-common_xsessionrc", ". $USERXSESSIONRC\n")
+        .file("/etc/X11/Xsession.d/20other", "exit\n")
+        .file("/etc/X11/Xsession.d/30.dpkg-old", "PATH=/no\n")
+        .file("/etc/X11/Xsession.d/55cuda", "PATH=$PATH:/second\n")
+        .file("/home/alice/.xsessionrc", "PATH=$PATH:/first\n", uid=1000)
+    )
+    graphical = login(probe(machine), "graphical")
+    assert [e for e, _ in graphical.lists["PATH"]][-2:] == ["/first", "/second"]
+    assert graphical.last("PATH").source == "/etc/X11/Xsession.d/55cuda:1"  # type: ignore[union-attr]
+
+
+def test_where_nothing_is_known_a_variable_is_not_unset(probe: Probe) -> None:
+    machine = Machine.debian12().append("/home/alice/.bashrc", "module load cuda\n")
+    assert probe(machine).value("alice", "CUDA_HOME") is None
+
+
+@pytest.mark.parametrize(("zshenv", "read"), [("mystery | . /x\n", True), ("export ZDOTDIR=$(where)\n", False)])
+def test_zshs_files_are_at_home_unless_a_line_speaks_of_zdotdir(probe: Probe, zshenv: str, read: bool) -> None:
+    machine = (
+        Machine.debian12().user("zoe", 1001, "/bin/zsh")
+        .file("/home/zoe/.zshenv", zshenv, uid=1001).file("/home/zoe/.zshrc", "path+=/z\n", uid=1001)
+    )  # fmt: skip
+    assert ("/home/zoe/.zshrc" in login(probe(machine), "console", "zoe").files) is read
+
+
 def test_debians_lightdm_reads_no_profile(probe: Probe) -> None:
     machine = (
         Machine.debian12()

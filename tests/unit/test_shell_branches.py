@@ -242,7 +242,8 @@ KNOWN: list[tuple[str, str, dict[str, str | None]]] = [
     ("fish", "set -gx AA \"x$(mystery)\"; set -gx BB a\\ b", {"AA": "x?", "BB": "a b"}),
     ("fish", "set -gx AA one \\\n two >/dev/null 2>&1 # comment", {"AA": "one two"}),
     ("fish", "set -gx AA /usr/local/c*/bin", {"AA": "/usr/local/cuda/bin"}),
-    ("fish", "set -gx PATH $PATH[1] /x", {"PATH": "?"}),
+    ("fish", "set -gx PATH $PATH[1] /x", {"PATH": "/usr/bin:/x"}),
+    ("fish", "set -gx PATH $PATH[1..1] /x", {"PATH": "?"}),
     ("fish", "for d in /a /b; set -gx PATH $d $PATH; end; time test -d /usr && set -gx AA x || set -gx AA y", {"PATH": "/b:/a:/usr/bin:/bin", "AA": "x"}),
     # csh
     ("csh", "setenv AA $user; setenv BB $?NOTHING", {"AA": "alice", "BB": "0"}),
@@ -390,7 +391,7 @@ DOUBTED: list[tuple[str, str, str]] = [
     ("fish", "set 'PATH[1]' /x", "set of a part of a list"),
     ("fish", "set -l PATH /x", "a local PATH"),
     ("fish", "set -U fish_user_paths (mystery)", "fish_user_paths is not known"),
-    ("fish", "fish_add_path --verbose /x", "fish_add_path with options"),
+    ("fish", "fish_add_path --dry-run /x", "fish_add_path with options"),
     ("fish", "fish_add_path (mystery)", "fish_add_path of what is not known"),
     ("fish", "source (mystery)", "sources a file whose name is not known"),
     ("fish", "export (mystery)=x", "export of what is not known"),
@@ -458,6 +459,7 @@ def test_these_lines_end_the_session(read: Read, shell: str, text: str, how: str
         ("csh", "setenv PATH=/x", ("PATH", "space-around-equals")),
         ("csh", "setenv PATH /a /b", ("PATH", "space")),
         ("csh", "setenv LD_LIBRARY_PATH /l:$LD_LIBRARY_PATH", ("LD_LIBRARY_PATH", "undefined-variable")),
+        ("fish", "set -gx LD_LIBRARY_PATH /l:$LD_LIBRARY_PATH", ("LD_LIBRARY_PATH", "undefined-variable")),
     ],
 )
 def test_a_malformed_line_is_named(read: Read, shell: str, text: str, problem: tuple[str, str]) -> None:

@@ -34,7 +34,7 @@ ZSH = [
     'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"', "eval 'AA=ev'", "eval \"$(/bin/echo AA=ev2)\"", "local_var=$(/bin/echo x)", "export AA=$PATH:h", "export AA=$path[1]",
     "() { path+=(/anon) }", "path[1]=()", "path=(${path:#/bin})", "export AA=${(j.:.)path}", "if true { AA=short }", "while false; do AA=w; done", "repeat 2 { AA=r }",
     "typeset -TUx LD_LIBRARY_PATH ld_library_path\nld_library_path=(/t $ld_library_path)\nld_library_path+=(/t /t2)", "typeset -T LD_LIBRARY_PATH ld_library_path",
-    "path[1,0]=/sub", "path=(/usr/bin(N) /nonexistent(N) /usr/games(N-/) /etc/passwd(N/) /etc/passwd(N.) $path)", "path=(/usr/{,s}bin(N) $path)", "path=(/usr/b*(N) $path)",
+    "path[1,0]=/sub", "path+=/one", "PATH+=/glued", "path=(/usr/bin(N) /nonexistent(N) /usr/games(N-/) /etc/passwd(N/) /etc/passwd(N.) $path)", "path=(/usr/{,s}bin(N) $path)", "path=(/usr/b*(N) $path)",
     "g() { AA=$1; [[ -d $1 ]] && path=($1 $path) }\ng /usr", "if [ -d /usr ]; then export BB=bracket; fi", "[ -s /nonexistent ] && \\. /nonexistent", "for d (/r /s) PATH=$PATH:$d",
     "for d (/r /s) { AA=$d }", "for d (/r /s); do BB=$d; done", "for d in /br{a,c} /{1..2}; do PATH=$d:$PATH; done", "export AA=/{a,b}", "[[ $PATH == /bin:/usr/bin ]] && AA=same", "[[ -z $PATH ]] && AA=none",
 ]  # fmt: skip
@@ -49,6 +49,9 @@ FISH = [
     "command -v ls >/dev/null; and set -gx BB ls", "type -q nonexistent; and set -gx BB no", "set -gx AA {a,b}", "set -gx AA /usr/b*n", "if test -d /usr; and test -d /etc\nset -gx AA both\nend", "if test -d /x || test -d /usr\nset -gx AA either\nend",
     "set -l AA local", "set PATH /usr/bin /bin", "set -gx CUDA_HOME /usr/local/cuda; set -gx PATH $CUDA_HOME/bin $PATH", "set -gx PATH /semi:/colon $PATH", "return", "while false\nset AA w\nend", "true | cat", "eval 'set -gx AA ev'", "set -x AA",
     "set --export AA long", "set -gx --path BB a b", "set -u AA", "# comment 'x", "set -gx AA x # comment", "if true; set -gx AA oneline; end", "not test -d /usr; and set -gx AA not", "! test -d /nonexistent; and set -gx AA bang",
+    "fish_add_path -aP /usr/sbin /usr/bin", "fish_add_path --move --prepend /bin", "fish_add_path -gPm /bin", "fish_add_path -m /usr/games", "fish_add_path -aPv /nonexistent",
+    "function p\nif test -d $argv[1]\nset -gx PATH $argv[1] $PATH\nend\nend\np /usr\np /nonexistent", "function q -a one two\nset -gx AA $one-$two\nset -gx BB $argv[-1]\nend\nq a b", "function r\nset -gx PATH $argv $PATH\nend\nr /r1 /r2\nr",
+    "if test (/usr/bin/id -u) = 0\nset -gx AA root\nend", "switch (uname)\ncase Linux\nset -gx BB linux\nend", "set -gx AA $PATH[1]", "set -gx AA $PATH[99]", 'set -gx AA "$PATH[-1]"',
 ]  # fmt: skip
 CSH = [
     "setenv PATH /a:$PATH", 'setenv PATH "/b:${PATH}"', "setenv PATH ${PATH}:/c", "set path = (/d $path)", "set path=($path /e)", "set path = ( ~/bin $path /usr/games )",

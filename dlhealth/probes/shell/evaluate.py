@@ -184,8 +184,8 @@ class Shell:
         self.session.source = f"{self.path}:{line}"
 
     def end(self, how: str, text: str) -> str:
-        """The shell ends here, unless a person sits before it."""
-        if self.interactive and how not in ("exit", "exec"):
+        """The shell ends here, unless a person sits before it, whom it spares what is no wish of a file."""
+        if self.interactive and how not in ("exit", "exec", "set -e"):
             return ABORT
         self.ending = Ending(self.session.source, how, text)
         return EXIT
@@ -563,7 +563,8 @@ class Shell:
         value = self.value(assignment.word, assigned=True)
         programs = self.origin(assignment.word)
         if assignment.append:
-            value = tidy((self.state.get(name).value or "") + value)
+            between = ":" if name != assignment.name and self.state.get(name).value else ""
+            value = tidy((self.state.get(name).value or "") + between + value)
         self.session.set(name, self.without_repeats(assignment.name, value), how, exported, programs)
 
     def assign_array(self, assignment: Assignment) -> None:
@@ -827,14 +828,8 @@ class Shell:
             if self.session.find(fields[0]) == "":
                 return "", False  # not found: it prints nothing
             return UNKNOWN, None
-        account = self.session.account
         name, arguments = posixpath.basename(fields[0]), fields[1:]
-        fixed = {
-            ("id", "-u"): str(account.uid), ("id", "-un"): account.name, ("id", "-ru"): str(account.uid),
-            ("id", "-g"): str(account.gid), ("whoami",): account.name, ("logname",): account.name,
-            ("uname",): "Linux", ("uname", "-s"): "Linux",
-        }  # fmt: skip
-        known = fixed.get((name, *arguments))
+        known = self.session.prints(name, arguments)
         if known is None and len(arguments) == 1 and not arguments[0].startswith("-"):
             if name == "dirname":
                 known = posixpath.dirname(arguments[0].rstrip("/") or "/") or "."

@@ -12,6 +12,7 @@ from dlhealth.data import load
 from dlhealth.host import Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.shell import patterns
+from dlhealth.probes.shell.malformed import LISTS
 from dlhealth.probes.shell.reader import Left, Reader
 from dlhealth.probes.shell.state import WATCHED, Session, Unsure, Variable
 from dlhealth.probes.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, text_of, tidy, tokens
@@ -21,7 +22,8 @@ _DEEPEST = 30
 
 
 class Piece(NamedTuple):
-    """Of a word: text, or a variable's name; `kind` is "text", "variable", "output" (its text) or "other"."""
+    """Of a word: text, or a variable's name; `kind` is "text", "variable", "element" (of a list: its name and number),
+    "output" (its text) or "other"."""
 
     kind: str
     text: str
@@ -281,7 +283,11 @@ class _Parser:
         if not match:
             raise Unsure("a $ that is not followed")
         self.i = match.end()
-        pieces.append(Piece("other" if match[2] else "variable", match[1], quoted))
+        number = re.fullmatch(r"\[(-?[1-9]\d?)\]", match[2] or "")
+        if number:
+            pieces.append(Piece("element", f"{match[1]} {number[1]}", quoted))
+        else:
+            pieces.append(Piece("other" if match[2] else "variable", match[1], quoted))
 
     def parentheses(self) -> str:
         """The text up to the closing one."""
@@ -307,6 +313,23 @@ class _Parser:
 def plain(word: Word) -> str | None:
     """The text of a word without expansion."""
     return "".join(p.text for p in word) if all(p.kind == "text" for p in word) else None
+
+
+def spelled(word: Word) -> str:
+    """A word as it may have been written."""
+    return "".join(p.text if p.kind == "text" else f"${p.text.partition(' ')[0]}" for p in word)
+
+
+def _argument_names(head: Sequence[object]) -> tuple[str, ...]:
+    """The names after -a of a function."""
+    names: list[str] = []
+    taken = False
+    for word in (plain(w) or "-" for w in head if isinstance(w, tuple)):
+        if word.startswith("-"):
+            taken = word in ("-a", "--argument-names")
+        elif taken:
+            names.append(word)
+    return tuple(names)
 
 
 class Fish(Reader):
@@ -346,9 +369,11 @@ class Fish(Reader):
             self.session.forget(str(problem))
             return
         for number, line in enumerate(text.split("\n"), 1):
-            match = re.match(r"SETUVAR (--export )?([A-Za-z_]\w*):(.*)", line)
+            match = re.match(r"SETUVAR ((?:--\w+ )*)([A-Za-z_]\w*):(.*)", line)
             if not match:
                 continue
+            if "--path" in match[1]:
+                self.lists.add(match[2])
             self.session.source = f"{path}:{number}"
             items = [re.sub(r"\\x([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), i) for i in match[3].split("\\x1e")]
             if match[2] == "fish_user_paths":
@@ -356,7 +381,7 @@ class Fish(Reader):
             elif not all(map(is_known, items)):
                 continue
             else:
-                self.session.set(match[2], self.joined(match[2], items), "universal", exported=bool(match[1]))
+                self.session.set(match[2], self.joined(match[2], items), "universal", exported="--export" in match[1])
 
     def user_paths(self, items: list[str]) -> None:
         """fish_user_paths changes: fish takes out of PATH what it had put there, and puts the new ones in front."""
@@ -419,7 +444,7 @@ class Fish(Reader):
             head = block.parts[0][0]
             name = plain(head[0]) if head and not isinstance(head[0], (Command, Block)) else None
             if name:
-                self.state.functions[name] = block.parts[0][1]
+                self.state.functions[name] = (_argument_names(head[1:]), block.parts[0][1])
             self.state.status = True
         elif block.kind == "for":
             self.for_(block)
@@ -497,7 +522,7 @@ class Fish(Reader):
             self.prepend(f"{name} changes PATH")
             return
         if name in self.state.functions:
-            self.call(name)
+            self.call(name, self.fields(words[1:]))
             return
         builtin = (
             getattr(self, f"do_{name}", None)
@@ -515,10 +540,19 @@ class Fish(Reader):
             raise Unsure(f"{name} of what is not known")
         builtin(arguments, words[1:])
 
-    def call(self, name: str) -> None:
-        body = self.state.functions[name]
-        if not isinstance(body, tuple):
+    def call(self, name: str, arguments: list[str] | None) -> None:
+        function = self.state.functions[name]
+        if not isinstance(function, tuple):
             raise Unsure(f"{name} is not always the same function")
+        names, body = function
+        plain = arguments is not None and all(is_known(a) and " " not in a for a in arguments)
+        given = {n: Variable(UNKNOWN, False) for n in ("argv", *names)}
+        if plain and arguments is not None:
+            given["argv"] = Variable(" ".join(arguments) or None, False)
+            for number, argument_name in enumerate(names):
+                given[argument_name] = Variable(arguments[number] if number < len(arguments) else None, False)
+        before = {n: self.state.get(n) for n in given}
+        self.state.variables.update(given)
         self.session.enter()
         self.returned.append([])
         try:
@@ -530,6 +564,7 @@ class Fish(Reader):
             self.session.depth -= 1
             for state in self.returned.pop():
                 self.state.merge(state)
+            self.state.variables.update(before)
 
     def do_set(self, arguments: list[str], words: Sequence[Word]) -> None:
         options = ""
@@ -541,6 +576,9 @@ class Fish(Reader):
         if not arguments:
             return
         name, items = arguments[0], arguments[1:]
+        if name in LISTS and not items and (shown := [t for w in words if "$" in (t := spelled(w))]):
+            text = f"fish makes nothing of a word with a variable that is not set, so {name} is empty"
+            self.problem(name, "undefined-variable", text, shown[0])
         if "q" in options:
             value = self.state.get(name).value
             self.state.status = None if value == UNKNOWN else value is not None
@@ -605,28 +643,30 @@ class Fish(Reader):
         return self.fields((word,)) or []
 
     def do_fish_add_path(self, arguments: list[str], words: Sequence[Word]) -> None:
-        """Puts folders that exist into fish_user_paths or, with -P, into PATH, unless they are there already."""
-        options = [a for a in arguments if a.startswith("-")]
-        if any(
-            o not in ("-g", "-U", "-P", "-p", "-a", "--global", "--universal", "--path", "--prepend", "--append")
-            for o in options
-        ):
+        """Puts folders that exist into fish_user_paths or, with -P, into PATH, unless they are there already; with -m
+        they change their place."""
+        long = {"--global": "g", "--universal": "U", "--path": "P", "--prepend": "p", "--append": "a", "--move": "m",
+                "--verbose": "v"}  # fmt: skip
+        options = "".join(long.get(a, a[1:]) for a in arguments if a.startswith("-"))
+        if set(options) - set("gUPpamv"):
             raise Unsure("fish_add_path with options")
-        direct = bool({"-P", "--path"} & set(options))
-        there = (self.state.get("PATH").value or "").split(":") if direct else self.own_paths()
+        direct, moves = "P" in options, "m" in options
+        there = tokens(self.state.get("PATH").value or "") if direct else self.own_paths()
         new: list[str] = []
-        for argument in arguments:
+        for argument in (a for a in arguments if not a.startswith("-")):
             folder = self.session.absolute(argument)
-            exists = None if argument.startswith("-") else self.session.test_file("-d", folder)
-            if not is_known(folder) or (exists is None and not argument.startswith("-")):
+            exists = self.session.test_file("-d", folder)
+            if not is_known(folder) or exists is None:
                 raise Unsure("fish_add_path of what is not known")
-            if exists and posixpath.normpath(folder) not in (*there, *new):
-                new.append(posixpath.normpath(folder))
+            folder = posixpath.normpath(folder)
+            if exists and folder not in new and (moves or folder not in there):
+                new.append(folder)
         if not new:
             return
-        changed = [*there, *new] if {"-a", "--append"} & set(options) else [*new, *there]
+        there = [folder for folder in there if folder not in new]
+        changed = [*there, *new] if "a" in options else [*new, *there]
         if direct:
-            self.session.set("PATH", ":".join(changed), "fish_add_path")
+            self.session.set("PATH", text_of(changed), "fish_add_path")
         else:
             self.user_paths(changed)
 
@@ -719,7 +759,7 @@ class Fish(Reader):
                 result += value.split(separator) if is_known(value) else [value]
                 continue
             if any(p.kind == "output" for p in word):
-                result.append(UNKNOWN)
+                result.append(self.printed(word[0].text) if len(word) == 1 else UNKNOWN)
                 continue
             if any(p.kind == "other" and not p.quoted for p in word):
                 return None
@@ -728,6 +768,11 @@ class Fish(Reader):
                 return None
             result += found
         return result
+
+    def printed(self, command: str) -> str:
+        """What a command substitution prints."""
+        name, *arguments = command.split() or [""]
+        return self.session.prints(posixpath.basename(name), arguments) or UNKNOWN
 
     def products(self, word: Word) -> list[str] | None:
         """A word with lists in it becomes one word for each combination of their elements."""
@@ -740,6 +785,11 @@ class Fish(Reader):
                 texts = value.split(separator) if value else []
                 if not all(map(is_known, texts)):
                     return None
+            elif piece.kind == "element":
+                found = self.element(piece.text)
+                if found is None:
+                    return None
+                texts = found
             combined = [a + b for a in combined for b in texts][:200]
         if any(c in p.text for p in word if p.kind == "text" and not p.quoted for c in "*?"):
             try:
@@ -747,6 +797,14 @@ class Fish(Reader):
             except Unreadable:
                 return None
         return [tidy(text) for text in combined]
+
+    def element(self, which: str) -> list[str] | None:
+        """One element of a list, or none; None where it can't be told."""
+        name, number = which.split()
+        value = self.state.get(name).value or ""
+        items = value.split(":" if self.is_list(name) else " ") if value else []
+        position = int(number) - 1 if int(number) > 0 else len(items) + int(number)
+        return None if not is_known(value) else items[position : position + 1] if position >= 0 else []
 
     def text(self, word: Word) -> str:
         text = ""
@@ -758,6 +816,9 @@ class Fish(Reader):
                 text += part
             elif piece.kind == "variable":
                 text += self.state.get(piece.text).value or ""
+            elif piece.kind == "element":
+                found = self.element(piece.text)
+                text += UNKNOWN if found is None else "".join(found)
             else:
                 text += UNKNOWN
         return tidy(text)
