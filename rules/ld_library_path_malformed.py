@@ -60,6 +60,7 @@ class LdLibraryPathMalformed(Rule):
     explains = (
         "login-loop-profile-script-error",
         "nvcc-not-in-path",
+        "ldconfig-cuda-entry-missing",
         "tf-cannot-dlopen-gpu-libraries",
         "libcupti-not-on-path",
         "cudnn-runtime-missing",
@@ -96,7 +97,8 @@ class LdLibraryPathMalformed(Rule):
                     advice=f"put /usr/bin and /bin back, as in {_form(broken.source, 'PATH')}",
                 )
         yield from self._misplaced(environments, paths, loader)
-        yield from self._missing(environments, paths, toolkits)
+        sources = {source for source, _ in seen}
+        yield from (f for f in self._missing(environments, paths, toolkits) if f.detail["source"] not in sources)
         for login in environments.logins:
             if login.kind == "interactive":
                 yield from (Unknown(stop, f"user:{login.account.name}") for stop in login.stops)
@@ -198,6 +200,8 @@ class LdLibraryPathMalformed(Rule):
             "the name without a dollar": "export PATH=/usr/local/cuda/bin:$PATH:LD_LIBRARY_PATH\n",
             "Windows' line end": f"export LD_LIBRARY_PATH={cuda}\r\n",
             "an empty element": f"export LD_LIBRARY_PATH={cuda}::/opt/lib\n",
+            "quotation marks of a web page": f"export LD_LIBRARY_PATH=\u201c{cuda}:$LD_LIBRARY_PATH\u201d\n",
+            "a semicolon between folders": f"export LD_LIBRARY_PATH={cuda};/usr/lib\n",
             "a PATH for terminals without /usr/bin": "export PATH=/usr/local/cuda/bin\n",
         }
         for name, text in wrong.items():
@@ -231,12 +235,21 @@ class LdLibraryPathMalformed(Rule):
             .link("/usr/local/cuda", "/usr/local/cuda-11.8")
             .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda/lib64\n"),
         )
+        yield Scenario(
+            "it keeps the loader from CUDA's libraries",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .remove("/etc/ld.so.conf.d/000_cuda.conf")
+            .append("/home/alice/.bashrc", f"export PATH=/usr/local/cuda/bin:$PATH\nexport LD_LIBRARY_PATH = {cuda}\n"),
+            finds="user:alice",
+        )
         right = f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n"
         yield Scenario("as CUDA's guide has it", bashrc(right))
         yield Scenario("quoted, with a comment", bashrc('export PATH="$HOME/bin:$PATH"  # don\'t = $X \\${Y}\n'))
         yield Scenario("a folder with a blank", bashrc('export PATH="$PATH:/mnt/c/Program Files/x"\n'))
         yield Scenario("not set before", bashrc("export LD_LIBRARY_PATH=/opt/lib:$LD_LIBRARY_PATH\n"))
         yield Scenario("in a comment", bashrc("# export PATH = /x\n#LD_LIBRARY_PATH='$X'\n"))
+        yield Scenario("a command after a semicolon", bashrc('export PATH="$PATH:/x";/usr/bin/true\n'))
         yield Scenario("a broken line is not reached", bashrc("if false; then\n  export PATH = x\nfi\n"))
         yield Scenario("~/.bashrc can't be read", Machine.debian12_gpu().fifo("/home/alice/.bashrc"), unknown=True)
 

@@ -61,6 +61,16 @@ def test_two_causes_of_one_loop_are_both_roots(examine: Callable[..., Diagnosis]
     ]
 
 
+def test_a_malformed_line_that_ends_the_session_is_one_root_and_is_corrected(examine: Callable[..., Diagnosis]) -> None:
+    line = "export PATH = /usr/local/cuda/bin:$PATH"
+    found = examine(Machine.debian12().file("/etc/profile.d/cuda.sh", f"{line}\n").login_loop()).findings
+    assert [d.finding.id for d in found if not d.caused_by] == ["ld-library-path-malformed"]
+    assert "login-loop-profile-script-error" in {d.finding.id for d in found}
+    assert found[0].remedy
+    (action,) = found[0].remedy.actions
+    assert "export PATH=/usr/local/cuda/bin:$PATH" in str(action)
+
+
 def test_a_stale_configuration_explains_the_drivers_complaint(examine: Callable[..., Diagnosis]) -> None:
     machine = (
         Machine.debian12()

@@ -280,6 +280,9 @@ def test_a_line_that_swallows_path_is_completed_in_the_words_of_its_shell(
         ("export PATH=/c:PATH:$PATH", "missing-dollar", "export PATH=/c:$PATH:$PATH"),
         ('export PATH="/c: $PATH:/d"', "space", 'export PATH="/c:$PATH:/d"'),
         ("export PATH=PATH=/c:$PATH", "nested-assignment", ""),
+        ("export PATH=\u201c/c:$PATH\u201d", "literal-quote", 'export PATH="/c:$PATH"'),
+        ("export PATH=$PATH:/c;/usr", "wrong-separator", "export PATH=$PATH:/c:/usr"),
+        ("export PATH=$PATH:/c,/usr", "wrong-separator", "export PATH=$PATH:/c:/usr"),
     ],
 )  # fmt: skip
 def test_malformed_lines(probe: Probe, line: str, kind: str, correction: str) -> None:

@@ -451,6 +451,7 @@ class Shell:
             self.state.status = None
             return NORMAL
         self.misplaced_blank(node, name, fields)
+        self.misplaced_semicolon(name)
         if node.assignments:
             return self.with_assignments(node, name, fields, declares)
         return self.declare(name, node.words[1:]) if declares else self.command(name, fields[1:], node)
@@ -495,6 +496,14 @@ class Shell:
             if variable in LISTS and not node.assignments[0].items:
                 text = f"a space after the = gives {variable} an empty value, for one command only"
                 self.problem(variable, "space-around-equals", text, f"{variable}= {name}")
+
+    def misplaced_semicolon(self, name: str) -> None:
+        """`PATH=/a;/b`: the second folder is a command."""
+        settings = self.session.trace.settings
+        last = settings[-1] if settings and settings[-1].source == self.session.source else None
+        if last and last.variable in LISTS and name.startswith("/") and self.session.test_file("-d", name):
+            text = f"a semicolon ends {last.variable} before {name}, which is then taken for a command"
+            self.problem(last.variable, "wrong-separator", text, f";{name}")
 
     def command(self, name: str, arguments: list[str], node: Simple) -> str:
         if name in helpers("conda_command"):

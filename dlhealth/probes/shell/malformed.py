@@ -7,6 +7,8 @@ from dlhealth.lean import NamedTuple
 from dlhealth.probes.shell.values import elements, is_known
 
 LISTS = ("PATH", "LD_LIBRARY_PATH")
+_TYPESET = "\u201c\u201d\u201e\u2018\u2019"
+"""What word processors and web pages make of quotes."""
 
 
 class Problem(NamedTuple):
@@ -44,6 +46,11 @@ def _problem(element: str, value: str) -> tuple[str, str] | None:
         return "unbalanced-braces", "a brace too many or too few stays in the value as text"
     if "$" in element or "`" in element or "\\" in element or ("${" in value and "}" in element):
         return "literal-expansion", "a variable is written where it is not expanded, so its name stays as text"
+    if any(quote in element for quote in _TYPESET):
+        return (
+            "literal-quote",
+            "a quotation mark of print, as web pages have it, is no quote and stays in the value as text",
+        )
     if '"' in element or "'" in element:
         return "literal-quote", "a quote stays in the value as text"
     if element != element.strip():
@@ -77,6 +84,11 @@ def corrected(line: str, variable: str, kind: str) -> str:
         return _balanced(line)
     if kind == "open-quote":
         return _closed(line)
+    if kind == "literal-quote":
+        plain = re.sub(f"[{_TYPESET}]", '"', line)
+        return plain if plain != line and plain.count('"') % 2 == 0 else ""
+    if kind == "wrong-separator":
+        return re.sub(r"(?<=[\w/])[;,] ?(?=/)", ":", line)
     if kind == "empty-element":
         return _without_empty(line)
     return ""
