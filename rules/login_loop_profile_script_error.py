@@ -109,6 +109,14 @@ class LoginLoopProfileScriptError(Rule):
             Machine.debian12().file("/etc/profile.d/motd.sh", "function motd() {\n  echo hello\n}\nmotd\n"),
             finds="file:/etc/profile.d/motd.sh",
         )
+        yield Scenario(
+            "a ROS file that is for bash",
+            profile(". /opt/ros/noetic/setup.bash\n").file(
+                "/opt/ros/noetic/setup.bash",
+                'D=$(builtin cd "`dirname "${BASH_SOURCE[0]}"`" && pwd)\n. "$D/setup.sh"\n',
+            ),
+            finds="user:alice",
+        )
         yield Scenario("exec of another shell", profile("exec zsh\n"), finds="user:alice")
         yield Scenario(
             "exit", Machine.debian12().file("/home/alice/.xprofile", "exit 0\n", uid=1000), finds="user:alice"
@@ -127,6 +135,9 @@ class LoginLoopProfileScriptError(Rule):
         yield Scenario("as installed", Machine.debian12())
         yield Scenario(
             "a missing command is harmless", profile("module load cuda\n[[ -d /opt ]] && echo yes\nfoo=bar\n")
+        )
+        yield Scenario(
+            "only a subshell ends", profile('dir=$(dirname "${BASH_SOURCE[0]}")\nexport X="$(echo ${PATH//:/ })"\n')
         )
         yield Scenario("guarded", profile("[ -f /opt/ros/setup.sh ] && . /opt/ros/setup.sh\n"))
         yield Scenario("exec only on a console", profile('[ -t 0 ] && [ -n "$UNKNOWN_TTY" ] && exec zsh\n'))

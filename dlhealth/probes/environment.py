@@ -463,6 +463,7 @@ class _Machine:
         shell = self.shell(session, dialect, interactive=False, posix=dialect == "bash" and self.sh == "bash")
         if self.manager == "lightdm":
             shell.state.variables["BASH_VERSION"] = Variable("", False)
+        shell.state.arguments = None  # those of the script
         return _all_of(shell, paths)
 
     def lightdm_uses_bash(self) -> bool:

@@ -20,6 +20,7 @@ FILES = {
     "/usr/bin/ls": "", "/usr/local/cuda/bin/nvcc": "", "/home/alice/one.sh": "export AA=one$1\nexport PATH=/one:$PATH\n",
     "/home/alice/asdf.sh": "false\n", "/home/alice/z.sh": "", "/home/alice/bad.sh": "exit\n", "/usr/bin/two.sh": "export AA=two\n",
     "/home/alice/status.sh": "AA=$?\n", "/home/alice/empty.sh": "# nothing\n", "/home/alice/mystery.sh": "$(mystery) x\n",
+    "/opt/ros/noetic/setup.bash": 'D=$(builtin cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)\n. "$D/setup.sh"\n', "/home/alice/ws/devel/setup.sh": "mystery\n",
     "/home/alice/one.fish": "set -gx PATH /one $PATH\n", "/home/alice/one.csh": "setenv AA one\n", "/home/alice/exit.csh": "exit\nsetenv AA no\n",
 }  # fmt: skip
 NAMES = {"bash": ".bashrc", "sh": ".profile", "zsh": ".zshenv", "fish": ".config/fish/config.fish", "csh": ".cshrc"}
@@ -167,6 +168,14 @@ KNOWN: list[tuple[str, str, dict[str, str | None]]] = [
     ("bash", "AA=1 mystery; BB=$AA", {"AA": None, "BB": ""}),
     ("bash", "AA=1 true; BB=x", {"AA": None}),
     ("bash", "X=1 ls ${AA:=set}; BB=$AA", {"BB": "set"}),
+    ("bash", "LD_LIBRARY_PATH=/l\n. /opt/ros/noetic/setup.bash", {"PATH": "</usr/bin:/bin>", "LD_LIBRARY_PATH": "</l>", "CUDA_HOME": None, "PYTHONPATH": "?"}),
+    ("sh", ". ~/ws/devel/setup.sh", {"PATH": "</usr/bin:/bin>", "LD_LIBRARY_PATH": "?"}),
+    ("bash", ". /usr/share/modules/init/$(ps -p $$ -ocomm=)", {"PATH": "</usr/bin:/bin>", "CUDA_HOME": "?", "AA": None}),
+    ("sh", 'AA=$(dirname "${BASH_SOURCE[0]}")x', {"AA": "x"}),
+    ("sh", 'AA=x$(echo ${PATH//:/ })$(echo ${NONE:?})', {"AA": "x"}),
+    ("sh", "AA=$(builtin cd / && pwd)", {"AA": ""}),
+    ("bash", "AA=$(id -u && whoami || echo no)", {"AA": "1000\nalice"}),
+    ("bash", "AA=$(ls && whoami)", {"AA": "?"}),
     ("bash", "conda activate base", {"PATH": "</usr/bin:/bin", "LD_LIBRARY_PATH": "?", "CUDA_HOME": "?"}),
     ("bash", "conda info", {"PATH": "/usr/bin:/bin"}),
     ("bash", "nvm use 20", {"PATH": "</usr/bin:/bin"}),
@@ -439,6 +448,7 @@ ENDED: list[tuple[str, str, str, str]] = [
     ("sh", "local AA=x", "error", "local: not in a function"),
     ("sh", "AA=${PATH//a/b}", "error", "Bad substitution"),
     ("sh", "eval 'if'", "syntax", "eval:"),
+    ("sh", ". /opt/ros/noetic/setup.bash", "error", "/opt/ros/noetic/setup.bash is not for sh: sources /setup.sh"),
 ]
 
 

@@ -25,6 +25,7 @@ value = st.sampled_from([
     "$(id -u)", "`id -un`", '"$(dirname /k/l)"', "$(/bin/echo /m)", "$(echo n)", "${LD_LIBRARY_PATH}", "$#", "$1", "${1:-none}",
     '"${A%"$B"}"', "${A#*/}", '"a"\'b\'c', "$UNSET:/o", "${UNSET:-$PATH}", "/p:$A::", "x$", "$(true)", "${#A}", "${A##*[a-d]}",
     "$?", "$(id -u)$?", '"$(true)$?"', "/q}", "${A:+:$A}/r", '"${A:+"$B"}"', "${A:-'q q'}", '"${A:-q q}"',
+    '$(echo "${A//a/b}")', "`echo ${A[0]}`x", "$(echo ${NONE:?})", "$(false && echo a || echo b)", "$(builtin echo a && echo b)", "/{x,y}", "{/z,$A}",
 ])  # fmt: skip
 name = st.sampled_from(VARIABLES)
 simple = st.one_of(

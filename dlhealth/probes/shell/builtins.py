@@ -70,6 +70,8 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
         name = posixpath.basename(path).replace("-" + UNKNOWN, "")  # a part that says whose it is
         if "/" in path and (outcome := _known_file(shell, name)):
             return outcome[0]
+        if shell.surrounded(path):
+            return NORMAL
         raise Unsure("sources a file whose name is not known")
     if "/" not in path:
         found = shell.session.find(path)
@@ -88,12 +90,19 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
         shell.state.status = False
         special = literal(node.words[0]) == "." and (shell.dialect == "sh" or shell.posix)
         return shell.end("missing", f"sources {path}, which can't be read") if special else NORMAL
+    if shell.surrounded(path):
+        return NORMAL
     before = shell.state.arguments
     if len(arguments) > 1 and shell.dialect != "sh":
         shell.state.arguments = arguments[1:]
     line = shell.line
     flow = shell.read(path, text)
     shell.at(line)
+    if flow == EXIT and shell.ending and shell.dialect == "sh" and path.endswith((".bash", ".zsh")):
+        # The file is right; to source it here is not.
+        shell.ending = shell.ending._replace(
+            source=shell.session.source, how="error", text=f"{path} is not for sh: {shell.ending.text}"
+        )
     shell.state.arguments = before
     return flow
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from dlhealth.data import load
 from dlhealth.host import Unreadable
 from dlhealth.lean import regex
 from dlhealth.probes.shell import patterns
@@ -446,6 +447,8 @@ class Shell:
         if fields is None and name == "eval":
             fields = [name, UNKNOWN]  # into how many words its text falls is all the same: it puts them together again
         if fields is None:
+            if name in (".", "source") and self.surrounded(self.value(node.words[1])):
+                return NORMAL
             if name in self.state.functions or (name in BUILTINS and name not in QUIET):
                 raise Unsure(f"{name} of what is not known")
             self.state.status = None
@@ -559,9 +562,34 @@ class Shell:
             self.state.status = None
             return NORMAL
         self.prepend("conda activate changes PATH")
-        for name in ("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"):
-            self.session.set(name, UNKNOWN, "conda activate")
+        self.blur("conda activate", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES")
         return NORMAL
+
+    def surrounded(self, path: str) -> bool:
+        """Whether this is a file that puts folders before and after those that PATH and LD_LIBRARY_PATH have, and may
+        set other variables; that is then done."""
+        files = load("shell_helpers")["surrounding_file"]
+        others = next((files[p] for p in files if re.fullmatch(p, path.replace(UNKNOWN, "x"))), None)
+        # What bash's has may end dash.
+        if others is None or (self.dialect == "sh" and path.endswith(("bash", "zsh"))):
+            return False
+        how = f"{path.replace(UNKNOWN, '…')} sets variables"
+        for name in LISTS:
+            value = self.state.get(name).value
+            if value:
+                self.session.set(name, tidy(prepended(value) + AFTER), how)
+            else:
+                self.blur(how, name)
+        self.blur(how, *others)
+        self.session.trace.doubts[f"{self.session.source}: {how}"] = None
+        self.state.status = None
+        return True
+
+    def blur(self, how: str, *names: str) -> None:
+        """These may be set now, or not."""
+        for name in names:
+            self.session.set(name, UNKNOWN, how)
+            self.state.variables[name] = Variable(UNKNOWN, None)
 
     # Variables.
     def assign(self, assignment: Assignment, how: str = "assignment", exported: bool = False) -> None:
@@ -825,12 +853,23 @@ class Shell:
 
     def printed(self, commands: Sequence[Node] | None) -> tuple[str, Truth]:
         """Output and status."""
+        if commands is not None and len(commands) == 1 and isinstance(commands[0], Chain):
+            return self.printed_by_chain(commands[0])
         if commands is None or len(commands) != 1 or not isinstance(commands[0], Simple) or commands[0].assignments:
             return UNKNOWN, None
-        before = self.state.copy()
-        fields = self.fields(commands[0].words)
-        self.session.state = before
+        before, ending = self.state.copy(), self.ending
+        try:
+            fields = self.fields(commands[0].words)
+        except Leave:  # only the subshell
+            self.ending = ending
+            return "", False
+        finally:
+            self.session.state = before
+        if fields and fields[0] == "builtin" and self.dialect == "sh":
+            return "", False  # bash's, and not found
         if not fields or not all(map(is_known, fields)) or fields[0] in self.state.functions:
+            return UNKNOWN, None
+        if fields[0] in BUILTINS and fields[0] != "echo":
             return UNKNOWN, None
         path = self.state.get("PATH").value or ""
         if "/" not in fields[0] and fields[0] != "echo" and not {"/usr/bin", "/bin"} & set(known_elements(path)):
@@ -849,6 +888,18 @@ class Shell:
         if known is None:
             return UNKNOWN, None
         return known, True
+
+    def printed_by_chain(self, chain: Chain) -> tuple[str, Truth]:
+        """Of commands joined by && and ||; what a `cd` among them changes is not known."""
+        text, status = self.printed((chain.first,))
+        texts = [text]
+        for operator, node in chain.links:
+            if status is None:
+                return UNKNOWN, None
+            if status is (operator == "&&"):
+                text, status = self.printed((node,))
+                texts.append(text)
+        return tidy("\n".join(filter(None, texts))), status
 
     def fields(self, words: Sequence[Word]) -> list[str] | None:
         """The words after expansion, splitting and globbing; None where their number can't be told."""

@@ -10,6 +10,7 @@ from dlhealth.lean import regex
 UNKNOWN, BEFORE, AFTER = "\0", "\1", "\2"
 _UNKNOWN_PARTS = regex("[\0\1\2]")
 _REPEATED = regex("([\0\1\2])\\1+")
+_ANY = regex("\1+\2+|\1*\0+\2*")
 
 Truth = bool | None
 """True, False, or None where it can't be told."""
@@ -44,7 +45,7 @@ def prepended(value: str) -> str:
 
 def tidy(value: str) -> str:
     """Unknown text beside unknown text is one."""
-    return _REPEATED.sub(r"\1", value.replace(BEFORE + AFTER, UNKNOWN))
+    return _REPEATED.sub(r"\1", _ANY.sub(UNKNOWN, value))
 
 
 def join(one: str, other: str) -> str:
