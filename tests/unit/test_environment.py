@@ -193,6 +193,18 @@ def test_zshs_files_are_at_home_unless_a_line_speaks_of_zdotdir(probe: Probe, zs
     assert ("/home/zoe/.zshrc" in login(probe(machine), "console", "zoe").files) is read
 
 
+def test_a_universal_path_of_fish_breaks_none(probe: Probe) -> None:
+    """PATH is inherited, so it is global, and what is global comes first."""
+    machine = (
+        Machine.debian12().user("fay", 1001, "/usr/bin/fish")
+        .file("/home/fay/.config/fish/config.fish", "set -Ux PATH /c/bin\nset -Ux CUDA_HOME /c\n", uid=1001)
+        .file("/home/fay/.config/fish/fish_variables", "SETUVAR --export --path PATH:/c/bin\n", uid=1001)
+    )  # fmt: skip
+    environments = probe(machine)
+    assert not environments.broken_paths(in_terminals=True)
+    assert environments.value("fay", "CUDA_HOME") == "/c"
+
+
 def test_debians_lightdm_reads_no_profile(probe: Probe) -> None:
     machine = (
         Machine.debian12()
@@ -251,7 +263,7 @@ def test_zsh_fish_and_tcsh(probe: Probe) -> None:
         ("/bin/tcsh", ".tcshrc", "set path = (/c/bin)", "set path = (/c/bin $path)"),
         ("/bin/tcsh", ".tcshrc", "set path=/c/bin", ""),
         ("/usr/bin/fish", ".config/fish/config.fish", "set -gx PATH /c/bin /d", "set -gx PATH /c/bin /d $PATH"),
-        ("/usr/bin/fish", ".config/fish/config.fish", "set -Ux PATH /c/bin", ""),
+        ("/usr/bin/fish", ".config/fish/config.fish", "set --path PATH /c/bin", ""),
     ],
 )
 def test_a_line_that_swallows_path_is_completed_in_the_words_of_its_shell(

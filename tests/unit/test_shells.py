@@ -49,7 +49,7 @@ FISH = [
     "command -v ls >/dev/null; and set -gx BB ls", "type -q nonexistent; and set -gx BB no", "set -gx AA {a,b}", "set -gx AA /usr/b*n", "if test -d /usr; and test -d /etc\nset -gx AA both\nend", "if test -d /x || test -d /usr\nset -gx AA either\nend",
     "set -l AA local", "set PATH /usr/bin /bin", "set -gx CUDA_HOME /usr/local/cuda; set -gx PATH $CUDA_HOME/bin $PATH", "set -gx PATH /semi:/colon $PATH", "return", "while false\nset AA w\nend", "true | cat", "eval 'set -gx AA ev'", "set -x AA",
     "set --export AA long", "set -gx --path BB a b", "set -u AA", "# comment 'x", "set -gx AA x # comment", "if true; set -gx AA oneline; end", "not test -d /usr; and set -gx AA not", "! test -d /nonexistent; and set -gx AA bang",
-    "fish_add_path -aP /usr/sbin /usr/bin", "fish_add_path --move --prepend /bin", "fish_add_path -gPm /bin", "fish_add_path -m /usr/games", "fish_add_path -aPv /nonexistent",
+    "fish_add_path -aP /usr/sbin /usr/bin", "fish_add_path --move --prepend /bin", "fish_add_path -gPm /bin", "fish_add_path -m /usr/games", "fish_add_path -aPv /nonexistent", "set -Ux PATH /c/bin", "set -Ux LD_LIBRARY_PATH /uni", "set -g fish_user_paths /usr/sbin", "set -Ux AA uni", "set -g AA glob",
     "function p\nif test -d $argv[1]\nset -gx PATH $argv[1] $PATH\nend\nend\np /usr\np /nonexistent", "function q -a one two\nset -gx AA $one-$two\nset -gx BB $argv[-1]\nend\nq a b", "function r\nset -gx PATH $argv $PATH\nend\nr /r1 /r2\nr",
     "if test (/usr/bin/id -u) = 0\nset -gx AA root\nend", "switch (uname)\ncase Linux\nset -gx BB linux\nend", "set -gx AA $PATH[1]", "set -gx AA $PATH[99]", 'set -gx AA "$PATH[-1]"',
 ]  # fmt: skip

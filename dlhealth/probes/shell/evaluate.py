@@ -625,9 +625,13 @@ class Shell:
 
     def without_repeats(self, name: str, value: str) -> str:
         """zsh's `typeset -U path`."""
-        if name not in self.unique or not is_known(value):
+        if name not in self.unique or not value:
             return value
-        return ":".join(dict.fromkeys(value.split(":")))
+        kept: list[str] = []
+        for element in tokens(value):
+            if element not in kept or not is_known(element):
+                kept.append(element)
+        return text_of(kept)
 
     def origin(self, word: Word) -> frozenset[str] | None:
         """The programs whose output the word is, and nothing else."""
@@ -767,6 +771,8 @@ class Shell:
     def param(self, part: Param) -> list[tuple[str, bool, bool]]:
         split = not part.quoted and self.dialect != "zsh"
         plain = self.plain(part.name)
+        if part.name in self.tied and not part.quoted and plain and is_known(plain):
+            plain = ":".join(filter(None, plain.split(":")))  # an array leaves its empty elements out
         if part.op == "":
             return [("" if plain is None else plain, part.quoted, split)]
         if part.op == "length":

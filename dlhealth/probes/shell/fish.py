@@ -338,6 +338,9 @@ class Fish(Reader):
     def __init__(self, session: Session, *, login: bool, interactive: bool) -> None:
         super().__init__(session, login=login, interactive=interactive)
         self.lists: set[str] = set()
+        self.universals: set[str] = set()
+        # What is inherited is global; a universal variable of that name has no effect.
+        self.globals = {n for n, v in session.state.variables.items() if v.value is not None and v.exported}
         self.hidden: list[dict[str, Variable]] = []
 
     def start(self) -> None:
@@ -372,6 +375,9 @@ class Fish(Reader):
             match = re.match(r"SETUVAR ((?:--\w+ )*)([A-Za-z_]\w*):(.*)", line)
             if not match:
                 continue
+            if match[2] in self.globals:
+                continue
+            self.universals.add(match[2])
             if "--path" in match[1]:
                 self.lists.add(match[2])
             self.session.source = f"{path}:{number}"
@@ -589,9 +595,21 @@ class Fish(Reader):
             if "[" in name:
                 raise Unsure("set of a part of a list")
             return
+        exported = self.state.get(name).exported is True or name == "fish_user_paths"
+        if name in self.globals & self.universals and {"e", "u"} & set(options):
+            raise Unsure(f"of a global and a universal {name} one goes")
         if "e" in options:
+            self.globals.discard(name)
             self.session.unset(name)
             return
+        if "U" in options:
+            self.universals.add(name)
+            if name in self.globals and not exported:
+                raise Unsure(f"a universal {name} beside a global one")
+            if name in self.globals:
+                return
+        elif "g" in options or not ({"l", "f"} & set(options) or name in self.universals):
+            self.globals.add(name)
         if name == "fish_user_paths":
             items = [i for item in items for i in item.split(":") if i]
             before = self.own_paths()
@@ -612,7 +630,8 @@ class Fish(Reader):
         elif "g" in options or "U" in options:
             outer = [scope for scope in self.hidden if name in scope]
             if outer:
-                outer[0][name] = Variable(self.joined(name, items), "x" in options)
+                kept = outer[0][name].exported is True and "u" not in options
+                outer[0][name] = Variable(self.joined(name, items), "x" in options or kept)
                 return
         self.session.set(name, self.joined(name, items), "set", exported="x" in options)
         if "u" in options:
@@ -632,7 +651,7 @@ class Fish(Reader):
             if not is_known(name):
                 raise Unsure("export of what is not known")
             if equals:
-                self.session.set(name, value, "export", exported=True)
+                self.do_set(["-gx", name, value], ())
             elif self.state.get(name).value is not None:
                 self.session.export(name)
 
