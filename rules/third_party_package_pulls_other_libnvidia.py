@@ -167,6 +167,13 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             .package("nvidia-driver-535", "550.120-0ubuntu0.24.04.1"),
         )
         yield Scenario(
+            "what an upgrade to another branch leaves behind, empty",
+            Machine.ubuntu2404_gpu()
+            .package("nvidia-driver-545", "545.29.06-0ubuntu0.24.04.2", depends="nvidia-driver-550")
+            .package("nvidia-dkms-545", "545.29.06-0ubuntu0.24.04.2", depends="nvidia-dkms-550")
+            .package("libnvidia-compute-545", "545.29.06-0ubuntu0.24.04.2", [], depends="libnvidia-compute-550"),
+        )
+        yield Scenario(
             "Debian's Tesla driver beside the current one",
             Machine.debian12_gpu()
             .package("nvidia-tesla-470-kernel-dkms", "470.256.02-1~deb12u1")

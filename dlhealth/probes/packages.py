@@ -295,6 +295,11 @@ class DriverPackage(NamedTuple):
     open: bool
 
     @property
+    def whole(self) -> bool:
+        """Whether it pulls in what else the driver needs: a metapackage, not those of Debian for programs or libraries."""
+        return self.role in ("driver", "meta") and not re.search(r"-(bin|libs.*|i386)$", self.package.name)
+
+    @property
     def coupled(self) -> bool:
         """Whether its version must be that of the libraries; several firmware packages may be there side by side."""
         return self.role not in ("prebuilt", "firmware")
@@ -324,8 +329,7 @@ class DriverPackages(NamedTuple):
     def complete(self) -> tuple[str, ...]:
         """Names of the packages that, once installed, make the driver complete: what pulls in all of it, and what
         programs on the GPU need besides. Empty without a driver."""
-        tops = [m.package for m in self.role("driver", "meta") if m.package.upstream == self.version]
-        names = [p.name for p in tops if not re.search(r"-(bin|libs.*|i386)$", p.name)]
+        names = [m.package.name for m in self.members if m.whole and m.package.upstream == self.version]
         first = self._typical()
         if first is None:
             return ()
@@ -379,7 +383,7 @@ def _flavour(family: str) -> str:
 def classify(package: Package) -> DriverPackage | None:
     """As a part of the driver; None for what is none, has versions of its own (nvidia-settings, …), or is empty and
     only leads from an old branch to a new one."""
-    if not package.gpu:
+    if not package.gpu or _leads_to_another_branch(package):
         return None
     tables = load("package_patterns")
     name = package.name.removesuffix("-i386")
@@ -408,3 +412,12 @@ def classify(package: Package) -> DriverPackage | None:
     if is_open and family == "debian":
         family = "debian-open"
     return DriverPackage(package, role, family, int(number) if number else None, is_open)
+
+
+def _leads_to_another_branch(package: Package) -> bool:
+    """Whether it is empty: nvidia-driver-570 that depends on nvidia-driver-580 and on nothing else. Its version is that
+    of its own branch, and it stays until somebody removes it."""
+    clauses = [c for c in package.depends.split(",") if c.strip()]
+    names = _names(clauses[0]) if len(clauses) == 1 else []
+    old, new = _BRANCHED.fullmatch(package.name), _BRANCHED.fullmatch(names[0]) if len(names) == 1 else None
+    return old is not None and new is not None and old["base"] == new["base"] and old["branch"] != new["branch"]

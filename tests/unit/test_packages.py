@@ -213,6 +213,23 @@ def test_what_is_no_part_of_the_driver(name: str, version: str) -> None:
     assert classify(package(name, version)) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "depends", "empty"),
+    [
+        ("nvidia-driver-570", "nvidia-driver-580", True),
+        ("libnvidia-compute-570", "libnvidia-compute-580 (>= 580.65)", True),
+        ("nvidia-dkms-570-open", "nvidia-dkms-580-open", True),
+        ("nvidia-driver-570-server", "nvidia-driver-580-server", True),
+        ("nvidia-driver-570", "nvidia-driver-580 | nvidia-driver-590", False),
+        ("nvidia-dkms-570", "nvidia-kernel-source-570", False),
+        ("nvidia-driver-570", "libnvidia-gl-570, nvidia-driver-580", False),
+    ],
+)
+def test_empty_packages_that_lead_to_another_branch(name: str, depends: str, empty: bool) -> None:
+    found = classify(package(name, "570.211.01-0ubuntu1.24.04.1", depends=depends))
+    assert (found is None) == empty
+
+
 def test_every_table_has_a_source_and_every_suffix_an_example() -> None:
     table = load("package_patterns")
     assert all(table[name]["source"] for name in ("branched", "repository", "debian"))
