@@ -30,6 +30,7 @@ from dlhealth.api import (
     Layer,
     Machine,
     PackageOrigins,
+    Packages,
     Plan,
     Reboot,
     Risk,
@@ -43,11 +44,17 @@ from dlhealth.api import (
 
 NVIDIA, UBUNTU = "NVIDIA's repository", "Ubuntu's archive"
 PIN = """\
-# The driver comes from the distribution; CUDA and cuDNN may come from NVIDIA's repository.
-Package: nvidia-driver-* nvidia-dkms-* nvidia-kernel-* nvidia-utils-* nvidia-compute-utils-* nvidia-firmware-* libnvidia-* xserver-xorg-video-nvidia-* cuda-drivers*
-Pin: origin developer.download.nvidia.com
+# The driver comes from the distribution; CUDA, cuDNN and the tools for containers may come from NVIDIA's repository.
+Package: {}
+Pin: release o=NVIDIA
 Pin-Priority: -1
 """
+PINNED = (
+    "cuda-drivers*", "nvidia-open*", "nvidia-driver*", "nvidia-dkms-*", "nvidia-kernel-*", "nvidia-utils-*",
+    "nvidia-compute-utils-*", "nvidia-firmware-*", "libnvidia-*-[0-9][0-9][0-9]*", "xserver-xorg-video-nvidia*",
+)  # fmt: skip
+"""The driver's metapackages, and all of it under Ubuntu's names, of each branch: not libnvidia-container*, which comes
+with the tools for containers."""
 
 
 class MixedRepositories(Rule):
@@ -113,15 +120,27 @@ class MixedRepositories(Rule):
                 else "",
             )
 
-    def remedies(self, finding: Finding) -> Iterator[Plan]:
-        main = finding.detail["main"]
-        steps: list[Action] = []
+    def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
+        main, foreign = finding.detail["main"], finding.detail["foreign"].split()
+        ours = [m for m in driver.members if m.package.version == main]
+        upstream = ours[0].package.upstream
+        # Ubuntu's names have the branch in them: that of another one goes, in exchange for what belongs to ours.
+        other = tuple(n for n in foreign if (b := re.search(r"-(\d{3})(?:-|$)", n)) and b[1] != upstream.split(".")[0])
+        complete = DriverPackages(tuple(ours), upstream, None).complete if other else ()
+        missing = (name for package, name in packages.unmet() if package.version == main)
+        same_name = (f"{n}={main}" for n in foreign if n not in other)
+        install = AptInstall(tuple(dict.fromkeys((*same_name, *complete, *missing))), remove=other)
+        steps: list[Action] = [install, Reboot()]
         if finding.detail["nvidia"]:
-            steps.append(WriteFile("/etc/apt/preferences.d/nvidia-driver-from-distribution", PIN))
-        steps += [AptInstall(tuple(f"{name}={main}" for name in finding.detail["foreign"].split())), Reboot()]
+            # Debian's names have no branch in them, and NVIDIA's repository for Debian has the same.
+            names = {m.package.name for m in driver.members if m.coupled and not re.search(r"-\d{3}", m.package.name)}
+            pin = PIN.format(" ".join((*PINNED, *sorted(names))))
+            steps.insert(0, WriteFile("/etc/apt/preferences.d/nvidia-driver-from-distribution", pin))
         yield Plan(
-            f"Take the whole driver from where {main} comes from", Risk.HIGH, tuple(steps), reboot=True, network=True
-        )
+            f"Take the whole driver from where {main} comes from"
+            + (f" and remove {', '.join(other)}" if other else ""),
+            Risk.HIGH, tuple(steps), reboot=True, network=True,
+        )  # fmt: skip
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -197,8 +216,8 @@ def _known(builds: dict[str, list[DriverPackage]], origins: PackageOrigins) -> d
         known[version] = min((p for p in possible if p), key=len, default=set())
     stable = [v for v, origin in known.items() if origin == {UBUNTU} and re.search(r"ubuntu\d+\.\d\d\.\d\d", v)]
     for version, origin in known.items():
-        # What Ubuntu's archive adds to a release carries the release's number: what is newer and does not, is not its.
-        if len(origin) > 1 and any(version_key(version) > version_key(v) for v in stable):
+        # What Ubuntu's archive adds to a release carries the release's number: what is as new and does not, is not its.
+        if len(origin) > 1 and any(version_key(version) >= version_key(v) for v in stable):
             known[version] = origin - {UBUNTU}
     return known
 

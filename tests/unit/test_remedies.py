@@ -17,6 +17,7 @@ from dlhealth.actions import (
     Reboot,
     RefreshModuleIndex,
     UpdateInitramfs,
+    WriteFile,
 )
 from dlhealth.engine.choose import Limits, choose
 from dlhealth.engine.diagnose import diagnose
@@ -96,6 +97,65 @@ def test_a_foreign_library_is_exchanged_in_one_run_of_apt(
     assert not set(install.packages) & set(removed)
     # The module's package with the rest, as its version is what the libraries must have.
     assert {"nvidia-dkms-550", "nvidia-kernel-dkms"} & set(install.packages)
+
+
+CUDA_REPOSITORY = "deb https://developer.download.nvidia.com/compute/cuda/repos/{}/x86_64/ /\n"
+
+
+def test_what_nvidias_repository_brought_of_another_branch_goes_for_the_whole_driver(ladder: Ladder) -> None:
+    lib = "/usr/lib/x86_64-linux-gnu"
+    machine = (
+        Machine.ubuntu2404_gpu()
+        .file("/etc/apt/sources.list.d/cuda.list", CUDA_REPOSITORY.format("ubuntu2404"))
+        .without_package("libnvidia-compute-550")
+        .package("libnvidia-compute-580", "580.142-0ubuntu1", [f"{lib}/libcuda.so.1"], multi_arch="same")
+    )
+    (plan,) = ladder("mixed-repositories", machine=machine)
+    pin, install, _ = plan.actions
+    assert isinstance(pin, WriteFile)
+    assert "libnvidia-*-[0-9][0-9][0-9]*" in pin.text  # and not libnvidia-container1
+    assert install == AptInstall(
+        ("nvidia-driver-550", "nvidia-utils-550", "libnvidia-compute-550"), remove=("libnvidia-compute-580",)
+    )
+
+
+def test_on_debian_the_pin_names_the_packages_that_both_repositories_have(ladder: Ladder) -> None:
+    machine = (
+        Machine.debian12_gpu()
+        .file("/etc/apt/sources.list", "deb http://deb.debian.org/debian bookworm main contrib non-free\n")
+        .file("/etc/apt/sources.list.d/cuda.list", CUDA_REPOSITORY.format("debian12"))
+        .file(
+            "/var/lib/apt/lists/developer.download.nvidia.com_compute_cuda_repos_debian12_x86%5f64_Packages",
+            "Package: libcuda1\nVersion: 560.35.03-1\n\n",
+        )
+        .file(
+            "/var/lib/apt/lists/deb.debian.org_debian_dists_bookworm_non-free_binary-amd64_Packages",
+            "Package: nvidia-driver\nVersion: 535.261.03-1\n\n",
+        )
+        .package("libcuda1", "560.35.03-1", multi_arch="same")
+    )
+    (plan,) = ladder("mixed-repositories", machine=machine)
+    pin, install, _ = plan.actions
+    assert isinstance(pin, WriteFile)
+    assert {"libcuda1", "nvidia-kernel-dkms", "libnvidia-ml1"} <= set(pin.text.split())
+    assert install == AptInstall(("libcuda1=535.261.03-1",))
+
+
+def test_a_module_that_the_metapackage_misses_is_named_for_apt(ladder: Ladder) -> None:
+    machine = (
+        Machine.debian12()
+        .gpu(driver="nouveau")
+        .debian_driver(kernels=(), loaded=False)
+        .without_package("nvidia-kernel-dkms")
+        .remove("/var/lib/dkms/nvidia-current/535.261.03/source")
+        .package(
+            "nvidia-driver",
+            "535.261.03-1",
+            depends="nvidia-kernel-dkms (= 535.261.03-1) | nvidia-kernel-535.261.03 | nvidia-open-kernel-535.261.03",
+        )
+    )
+    first, _ = ladder("partial-driver-install", machine=machine)
+    assert first.actions == (AptInstall(("nvidia-kernel-dkms",)),)
 
 
 @pytest.mark.parametrize("loaded", [True, False])
