@@ -78,7 +78,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
     ) -> Iterator[Finding | Unknown]:
         for problem in dkms.problems:
             yield Unknown(problem)
-        installed = packages.installed(BUILDERS) if packages else ()
+        installed = [p for p in packages.installed(BUILDERS) if "-no-dkms" not in p.name] if packages else []
         kept = [m for m in dkms.modules if m.source or m.builds]
         # A driver of Ubuntu's prebuilt modules, or of a .run file without DKMS: other kernels have a module.
         others = [f for f in modules.files if libraries and libraries.version]

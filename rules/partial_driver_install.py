@@ -15,6 +15,7 @@ By hand
     apt-get install nvidia-driver-NNN; apt-mark manual nvidia-driver-NNN
 """
 
+import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
@@ -51,6 +52,8 @@ PARTS = {
     "x": "the X driver",
     "utils": "nvidia-smi",
 }
+SOURCE = r"-dkms|-kernel-source"
+"""Packages that a module is built from."""
 
 
 class PartialDriverInstall(Rule):
@@ -92,18 +95,20 @@ class PartialDriverInstall(Rule):
         on_disk = bool(modules and (modules.files or modules.loaded_version))
         module = bool(roles & {"module", "prebuilt"}) or on_disk
         compute = "compute" in roles or libraries.find("libcuda.so.1") is not None
-        removed = _removed(packages, driver)
-        unmet = packages.unmet()
-        lacks = [what for role, what in PARTS.items() if role in {m.role for m in removed} and role not in roles]
-        lacks += dict.fromkeys(name for _, name in unmet)
-        # A metapackage that is configured vouches for the rest: dpkg saw all that it depends on.
-        if not any(m.role in ("driver", "meta") and m.package.state == "installed" for m in driver.members):
-            if not module and (kernel is None or kernel.installed) and (roles & {"x", "utils"} or (gpus and gpus.gpus)):
-                lacks.append(PARTS["module"])
-            if module and not compute:
-                lacks.append(PARTS["compute"])
-            if module and compute and "utils" not in roles:
-                lacks.append(PARTS["utils"])
+        # A module may come in ways that no dependency tells.
+        unmet = [(p, name) for p, name in packages.unmet() if not (module and re.search(SOURCE, name))]
+        named = dict.fromkeys(name for _, name in unmet)
+        removed = [m for m in _removed(packages, driver) if m.role not in roles and m.package.name not in named]
+        lacks = [*(n for n in named if not re.search(SOURCE, n)), *(PARTS[m.role] for m in removed)]
+        # A metapackage that is configured vouches for the libraries and tools: dpkg saw all that it depends on.
+        whole = any(m.whole and m.package.state == "installed" for m in driver.members)
+        wanted = whole or roles & {"x", "utils"} or (gpus and gpus.gpus)
+        if not module and (kernel is None or kernel.installed) and wanted:
+            lacks.append(PARTS["module"])
+        if module and not whole and not compute:
+            lacks.append(PARTS["compute"])
+        if module and not whole and compute and "utils" not in roles:
+            lacks.append(PARTS["utils"])
         lacks = list(dict.fromkeys(lacks))
         if not lacks:
             return
@@ -119,12 +124,17 @@ class PartialDriverInstall(Rule):
             *(Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in driver.members[:4]),
             *(Evidence("package list", f"without {what}") for what in lacks if what in PARTS.values()),
             severity=Severity.WARNING if minor else Severity.ERROR,
+            module="yes" if PARTS["module"] in lacks else "",
             utils="yes" if minor else "",
-            unmet=" ".join(dict.fromkeys(name for _, name in unmet)),
+            missing=" ".join([*named, *(m.package.name for m in removed)]),
         )
 
     def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
-        names = tuple(finding.detail["unmet"].split()) or driver.complete
+        # The metapackage for computing without DKMS brings no module; the one with DKMS has no "-no-dkms" in its name.
+        complete = tuple(n.replace("-no-dkms", "") for n in driver.complete)
+        missing = tuple(finding.detail["missing"].split())
+        built = any(re.search(SOURCE, n) for n in missing)
+        names = missing + complete if not missing or (finding.detail["module"] and not built) else missing
         if finding.detail["utils"]:
             names = tuple(n for n in names if "utils" in n or n.endswith("smi")) or names
         yield Plan(f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names),), network=True)
@@ -183,7 +193,51 @@ class PartialDriverInstall(Rule):
             .package("nvidia-driver-libs", "535.261.03-1", depends="libnvidia-y--v1, libnvidia-x (= 1) | libgl1")
             .package("libnvidia-y", "1", provides="libnvidia-y--v1 (= 1), other"),
         )
+        yield Scenario(
+            "Debian's metapackage went with its module, its programs and libraries stayed",
+            without(
+                Machine.debian12().gpu(driver="nouveau").debian_driver(kernels=(), loaded=False),
+                "nvidia-driver", "nvidia-kernel-dkms",
+            )
+            .remove("/var/lib/dkms/nvidia-current/535.261.03/source")
+            .package("nvidia-driver-bin", "535.261.03-1"),
+            finds="host",
+            alone=False,  # nouveau holds the GPU, which follows
+        )  # fmt: skip
+        yield Scenario(
+            "the package with the links was removed by force",
+            Machine.debian12_gpu()
+            .package("libnvidia-ml1", "535.261.03-1", depends="nvidia-alternative (= 535.261.03-1)", multi_arch="same")
+            .without_package("nvidia-alternative"),
+            finds="host",
+        )
+        yield Scenario(
+            "for computing, without DKMS and without a built module",
+            without(
+                Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False),
+                "nvidia-driver-550", "nvidia-dkms-550", "nvidia-kernel-source-550", "libnvidia-gl-550",
+                "xserver-xorg-video-nvidia-550",
+            )
+            .remove("/var/lib/dkms/nvidia/550.120/source")
+            .package("nvidia-headless-no-dkms-550", "550.120-0ubuntu0.24.04.1"),
+            finds="host",
+            alone=False,  # that no module is there is found from the other side as well
+        )  # fmt: skip
         yield Scenario("complete", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "made a server of a desktop: the metapackage and the parts for GL and X were removed",
+            without(Machine.debian12_gpu(), "nvidia-driver", "xserver-xorg-core")
+            .package("nvidia-smi", "535.261.03-1")
+            .package("xserver-xorg-video-nvidia", "535.261.03-1", status=removed),
+        )
+        yield Scenario(
+            "a package of the administrator's own stands in for one",
+            Machine.debian12_gpu()
+            .package(
+                "nvidia-driver", "535.261.03-1", depends="nvidia-alternative (= 535.261.03-1), nvidia-vdpau-driver"
+            )
+            .package("local-stand-in", "1", provides="nvidia-vdpau-driver"),
+        )
         yield Scenario(
             "a computing server without the parts for GL and X",
             without(
@@ -207,6 +261,11 @@ class PartialDriverInstall(Rule):
 
 
 def _removed(packages: Packages, driver: DriverPackages) -> list[DriverPackage]:
-    """Parts of this branch of which only configuration files are left."""
+    """Parts of this branch of which only configuration files are left. Without an X server and a metapackage that wants
+    them, the parts for GL and X were taken away on purpose."""
     gone = (classify(p) for p in packages.all() if p.state == "config-files")
-    return [m for m in gone if m and m.branch == driver.branch]
+    desktop = packages.installed("xserver-xorg-core") or any(
+        m.whole and "-headless-" not in m.package.name for m in driver.members
+    )
+    roles = PARTS if desktop else PARTS.keys() - {"gl", "x"}
+    return [m for m in gone if m and m.branch == driver.branch and m.role in roles]

@@ -31,6 +31,7 @@ from dlhealth.api import (
     Layer,
     Machine,
     PackageLocks,
+    Packages,
     Plan,
     Reboot,
     Risk,
@@ -96,14 +97,15 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
                 foreign=" ".join(m.package.name for m in foreign),
             )
 
-    def remedies(self, finding: Finding, driver: DriverPackages) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
         anchor, foreign = finding.detail["anchor"], finding.detail["foreign"].split()
         ours = DriverPackages(tuple(m for m in driver.members if m.package.upstream == anchor), anchor, None)
         branch = anchor.split(".")[0]
         wanted = ours.complete or (f"nvidia-driver-{branch}", f"libnvidia-compute-{branch}")
+        wanted += tuple(name for package, name in packages.unmet() if package.upstream == anchor)
         # Ubuntu's names have the branch in them; a package of another one goes, in exchange for that of ours.
         other = tuple(n for n in foreign if re.search(r"-\d{3}(?:-|$)", n) and f"-{branch}" not in n)
-        same_name = (n for n in (*(m.package.name for m in ours.members), *foreign) if n not in other)
+        same_name = (n for n in (*(m.package.name for m in ours.members if m.coupled), *foreign) if n not in other)
         install = AptInstall(tuple(dict.fromkeys((*wanted, *same_name))), remove=other)
         yield Plan(
             f"Install the driver of branch {branch} completely" + (f" and remove {', '.join(other)}" if other else ""),

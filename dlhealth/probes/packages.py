@@ -128,18 +128,21 @@ class Packages(NamedTuple):
         )
 
     def unmet(self) -> tuple[tuple[Package, str], ...]:
-        """Packages of NVIDIA whose dependency on a library of NVIDIA nothing installed fulfils, as after a removal by
-        force, with the name of the first that would. (A module may come in ways that no dependency tells.)"""
+        """Packages of NVIDIA whose dependency on packages of NVIDIA nothing installed fulfils, as after a removal by
+        force, with the name of the first that would. apt refuses all that does not name every one of them."""
         present = {p.name for p in self.all() if p.unpacked}
         for package in self.all():
             if package.unpacked:
                 present.update(_names(package.provides.replace(",", "|")))
         return tuple(
-            (package, names[0])
+            (
+                package,
+                names[0].partition("--")[0],
+            )  # Debian's "nvidia-kernel-support--v1" comes with "nvidia-kernel-support"
             for package in self.all()
             if package.unpacked and package.gpu
             for names in map(_names, package.depends.split(","))
-            if names and all(n.startswith("lib") and n.encode().startswith(_GPU) for n in names)
+            if names and all(n.encode().startswith(_GPU) for n in names)
             if not present.intersection(names)
         )
 
@@ -183,12 +186,24 @@ def _collect(content: bytes, packages: dict[tuple[str, str], Package], *, every:
         if end < 0:
             end = len(content)
         dull = content.find(_INSTALLED, start, end) >= 0 and content.startswith(b"Package: ", start)
-        if dull and not every and not content.startswith(_RELEVANT, start + 9):
+        # A package of any name may provide one of the driver's (made by equivs, or by an administrator).
+        if (
+            dull
+            and not every
+            and not content.startswith(_RELEVANT, start + 9)
+            and content.find(b"nvidia", start, end) < 0
+        ):
             total += 1
         elif match := _NAME.search(content, start, end):
             total += 1
             package = _package(match[1].decode(errors="surrogateescape"), content[start:end])
-            if every or package.state != "installed" or package.want != "install" or match[1].startswith(_RELEVANT):
+            if (
+                every
+                or package.state != "installed"
+                or package.want != "install"
+                or match[1].startswith(_RELEVANT)
+                or "nvidia" in package.provides
+            ):
                 packages[package.name, package.architecture] = package
         start = end + 2
     return total
