@@ -69,7 +69,8 @@ class DpkgInterrupted(Rule):
             Evidence(f"/var/lib/dpkg/updates/{n}", "a step that was never finished") for n in packages.updates[:5]
         ]
         evidence += [Evidence("/var/lib/dpkg/status", f"{p.name}: {p.want} {p.flag} {p.state}") for p in broken[:10]]
-        what = [f"{len(packages.updates)} unfinished steps in /var/lib/dpkg/updates"] if packages.updates else []
+        steps = len(packages.updates)
+        what = [f"{steps} unfinished step{'s' * (steps != 1)} in /var/lib/dpkg/updates"] if steps else []
         if broken:
             what.append(f"{', '.join(p.name for p in broken[:5])} must be reinstalled")
         yield self.finding(

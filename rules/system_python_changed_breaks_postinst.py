@@ -5,7 +5,7 @@ What you see
     ModuleNotFoundError: No module named 'apt_pkg'
     The configuration of nvidia-dkms-NNN fails, and so does ubuntu-drivers.
 Why
-    Somebody made another version the default, with update-alternatives or a link. The distribution's own scripts begin
+    Somebody made another version the default, with update-alternatives or a link, or deleted the link. The distribution's own scripts begin
     with #!/usr/bin/python3 and use modules that are built only for the version that came with it.
 Repair
     Put the link back. Other versions are for virtual environments, pyenv or conda; they are not touched.
@@ -58,7 +58,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
         concerned = any(p.gpu for p in packages.all()) if packages else False
         if not concerned and not (gpus and gpus.gpus):
             return
-        if not python.expected or not python.version:
+        if not python.expected or (python.chain and not python.version):
             missing = (
                 "which Python the distribution's is" if not python.expected else "the version behind /usr/bin/python3"
             )
@@ -69,16 +69,18 @@ class SystemPythonChangedBreaksPostinst(Rule):
         unfinished = [p for p in (packages.installed() if packages else ()) if p.gpu and p.state != "installed"]
         failure = failures.of("python") if failures else None
         evidence = [
-            Evidence("/usr/bin/python3", " -> ".join(python.chain)),
+            Evidence("/usr/bin/python3", " -> ".join(python.chain) or "not there"),
             Evidence(python.expected_source, f"made for Python {python.expected}"),
         ]
         if failure:
             evidence.append(Evidence(failure.source, failure.text))
         evidence += [Evidence("/var/lib/dpkg/status", f"{p.name} is {p.state}") for p in unfinished[:3]]
+        other = f"Python {python.version} instead of the distribution's {python.expected}"
+        found = other if python.version else f"not there (the distribution's is Python {python.expected})"
         works = "packages of the driver can't be configured" if unfinished else "scripts of packages may fail"
         yield self.finding(
             "file:/usr/bin/python3",
-            f"/usr/bin/python3 is Python {python.version} instead of the distribution's {python.expected}: {works}",
+            f"/usr/bin/python3 is {found}: {works}",
             *evidence,
             severity=Severity.ERROR if unfinished or failure else Severity.WARNING,
             expected=python.expected,
@@ -126,7 +128,13 @@ class SystemPythonChangedBreaksPostinst(Rule):
             Machine.ubuntu2404_gpu().file("/usr/bin/python3.13", b"\x7fELF").link("/usr/bin/python3", "python3.13"),
             finds="file:/usr/bin/python3",
         )
+        yield Scenario(
+            "the link was deleted, its package is there",
+            python(Machine.ubuntu2404_gpu()).remove("/usr/bin/python3"),
+            finds="file:/usr/bin/python3",
+        )
         yield Scenario("as installed", python(Machine.ubuntu2404_gpu()))
+        yield Scenario("without Python", Machine.ubuntu2404_gpu(), unknown=True)
         yield Scenario(
             "the right version by way of an alternative",
             python(Machine.ubuntu2404_gpu())

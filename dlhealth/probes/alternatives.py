@@ -138,8 +138,9 @@ class XorgGlx(NamedTuple):
 
 
 class SystemPython(NamedTuple):
-    """/usr/bin/python3: the chain of its links, the version that it leads to and the version that the distribution's
-    scripts are made for ("3.11"), with where that is written. A version is "" when its name does not tell."""
+    """/usr/bin/python3: the chain of its links (empty where it is not there, though its package is), the version that it
+    leads to and the version that the distribution's scripts are made for ("3.11"), with where that is written. A
+    version is "" when its name does not tell."""
 
     chain: tuple[str, ...]
     version: str
@@ -151,10 +152,13 @@ class SystemPython(NamedTuple):
     def probe(cls, host: Host, packages: Packages | None) -> "SystemPython":
         chain = ["/usr/bin/python3"]
         if host.lstat(chain[0]) is None:
-            raise Unavailable("there is no /usr/bin/python3 here")
-        while (target := host.readlink(chain[-1])) is not None and len(chain) < 16:
+            package = packages.get("python3-minimal") if packages else None
+            if package is None or package.state != "installed":
+                raise Unavailable("there is no /usr/bin/python3 here")
+            chain = []
+        while chain and (target := host.readlink(chain[-1])) is not None and len(chain) < 16:
             chain.append(posixpath.normpath(posixpath.join(posixpath.dirname(chain[-1]), target)))
-        match = re.fullmatch(r"python(3\.\d+)", posixpath.basename(chain[-1]), re.ASCII)
+        match = re.fullmatch(r"python(3\.\d+)", posixpath.basename(chain[-1]), re.ASCII) if chain else None
         expected, source = _expected(host, packages)
         there = bool(expected) and host.exists(f"/usr/bin/python{expected}")
         return cls(tuple(chain), match[1] if match and len(chain) > 1 else "", expected, source, there)
