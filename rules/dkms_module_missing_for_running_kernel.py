@@ -235,6 +235,16 @@ class DkmsModuleMissingForRunningKernel(Rule):
             ),
             finds=f"kernel:{new}",
         )
+        yield Scenario(
+            "its package was unpacked, and never configured",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(kernels=(), loaded=False)
+            .remove("/var/lib/dkms/nvidia/550.120/source")
+            .mark("nvidia-dkms-550", "install ok unpacked"),
+            finds="kernel:6.8.0-50-generic",
+            causes=("half-configured-driver-packages",),
+        )
         ubuntu, newer = "6.8.0-50-generic", "6.8.0-51-generic"
         yield Scenario(
             "prebuilt modules of the last kernel only",

@@ -33,6 +33,7 @@ from dlhealth.api import (
     KernelModules,
     Layer,
     Machine,
+    PackageLocks,
     Plan,
     Reboot,
     ReloadModules,
@@ -61,6 +62,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         driver: DriverPackages | None,
         kernel: Kernel | None,
         fit: DriverFit | None,
+        locks: PackageLocks | None,
     ) -> Iterator[Finding | Unknown]:
         loaded = use.version
         library, where = _library(libraries, driver)
@@ -71,6 +73,9 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             return
         file = modules.on_disk(kernel.running) if modules and kernel else None
         disk = file.version if file else ""
+        if disk != library and locks and locks.busy:
+            yield Unknown(locks.busy)  # the libraries are there already, the module is still to come
+            return
         after = {
             library: "a restart or a reload of the module is pending",
             loaded: "the libraries are not the installed module's",
@@ -172,6 +177,14 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         yield Scenario(
             "only the 32 bit library differs",
             Machine.debian12_gpu().file("/usr/lib32/libcuda.so.1", b"\x7fELF\x01"),
+        )
+        yield Scenario(
+            "the update is at work: its libraries are unpacked, its module is not built yet",
+            Machine.ubuntu2404_gpu()
+            .library(f"{lib}/libcuda.so.550.144.03", "libcuda.so.1")
+            .link(f"{lib}/libcuda.so.1", "libcuda.so.550.144.03")
+            .locked("/var/lib/dpkg/lock-frontend", 1595, "unattended-upgr"),
+            unknown=True,
         )
         yield Scenario("in a container", Machine().file("/.dockerenv").file("/proc/modules", "nvidia 1 0 - Live 0x0\n")
             .file("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 2024\n")

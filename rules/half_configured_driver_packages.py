@@ -57,6 +57,7 @@ class HalfConfiguredDriverPackages(Rule):
         "partial-driver-install",
         "third-party-package-pulls-other-libnvidia",
         "driver-library-version-mismatch-after-upgrade",
+        "dkms-module-missing-for-running-kernel",
         "initramfs-old-nvidia-module",
         "libcuda-missing-from-loader",
         "login-loop-glx-broken-driver-mismatch",
