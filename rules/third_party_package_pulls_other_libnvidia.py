@@ -84,7 +84,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             first = min(foreign, key=lambda m: (m.role != "compute", m.package.name))
             evidence = [Evidence(source, anchor)]
             evidence += [Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in foreign[:8]]
-            run = history.last(first.package.name) if history else None
+            run = history.last(first.package.name, first.package.version) if history else None
             by = ""
             if run:
                 by = f" (installed by: {run.command})" if run.command else ""

@@ -220,10 +220,12 @@ class AptHistory(NamedTuple):
 
     transactions: tuple[Transaction, ...]
 
-    def last(self, name: str) -> Transaction | None:
-        """The last run that installed or upgraded a package."""
+    def last(self, name: str, version: str) -> Transaction | None:
+        """The last run that brought a package in this version; None where it came without apt."""
         for transaction in self.transactions:
-            if any(c.name == name and c.action not in ("remove", "purge") for c in transaction.changes):
+            if any(
+                (c.name, c.new) == (name, version) and c.action not in ("remove", "purge") for c in transaction.changes
+            ):
                 return transaction
         return None
 

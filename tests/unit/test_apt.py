@@ -131,10 +131,14 @@ def test_history(facts: Callable[[Machine], Facts]) -> None:
     assert history.transactions[0].changes == (
         apt.Change("upgrade", "libnvidia-common-550", "all", "550.107.02-0ubuntu0.24.04.1", "550.120-0ubuntu0.24.04.1"),
     )
-    assert history.last("libnvidia-compute-535").command == "apt install nvtop"
-    assert history.last("libnvidia-compute-535").source == "/var/log/apt/history.log:2"
-    assert history.last("libnvidia-compute-550") is None  # removed only
-    assert history.last("libcuda1").source == "/var/log/apt/history.log.1.gz:1"
+    nvtop = history.last("libnvidia-compute-535", "535.183.01-0ubuntu0.24.04.1")
+    assert nvtop is not None
+    assert (nvtop.command, nvtop.source) == ("apt install nvtop", "/var/log/apt/history.log:2")
+    assert history.last("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1") is None  # removed only
+    libcuda = history.last("libcuda1", "535.183.01-1")
+    assert libcuda is not None
+    assert libcuda.source == "/var/log/apt/history.log.1.gz:1"
+    assert history.last("libcuda1", "550.120-1") is None  # put there by dpkg alone
 
 
 def test_only_the_last_run_of_the_terminal_log_counts(facts: Callable[[Machine], Facts]) -> None:
