@@ -73,7 +73,9 @@ class HeldPackagesBlockDriver(Rule):
                 verb = "has split" if split else "will split"
                 sets.append(([image, headers], split, f"the kernel {verb} into two versions"))
             for module in packages.installed(f"linux-modules-nvidia-*-{series}"):
-                if module.want == "hold" and image.want != "hold":
+                flavour = module.name.removeprefix("linux-modules-nvidia-").removesuffix(f"-{series}")
+                # One kernel's own modules stay with it: "580-6.14.0-37".
+                if "." not in flavour and module.want == "hold" and image.want != "hold":
                     sets.append(([image, module], False, "the next kernel comes without a module"))
         for group, split, what in sets:
             held = sorted({p.name for p in group if p.want == "hold"})

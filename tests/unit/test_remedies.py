@@ -99,6 +99,14 @@ def test_a_foreign_library_is_exchanged_in_one_run_of_apt(
     assert {"nvidia-dkms-550", "nvidia-kernel-dkms"} & set(install.packages)
 
 
+def test_built_modules_on_hold_are_told_once_for_each_kind_of_kernel(tmp_path: Path) -> None:
+    rule = RULES["held-packages-block-driver"]
+    machine = next(s.machine for s in rule.scenarios() if s.name.startswith("Ubuntu's built modules are held"))
+    machine.build(tmp_path)
+    found = list(Facts(RootHost(str(tmp_path)), Options()).call(rule.detect))
+    assert [f.detail["held"] for f in found if isinstance(f, Finding)] == ["linux-modules-nvidia-550-generic"]
+
+
 CUDA_REPOSITORY = "deb https://developer.download.nvidia.com/compute/cuda/repos/{}/x86_64/ /\n"
 
 
