@@ -209,7 +209,7 @@ def test_a_line_to_correct_by_hand_is_told_with_its_form(ladder: Ladder) -> None
     ("shell", "file", "line", "advice"),
     [
         ("/bin/csh", ".cshrc", "setenv LD_LIBRARY_PATH '/opt/lib:$LD_LIBRARY_PATH'", "setenv LD_LIBRARY_PATH FOLDER"),
-        ("/usr/bin/fish", ".config/fish/config.fish", "set -Ux PATH /c/bin", "set -gx PATH FOLDER $PATH"),
+        ("/usr/bin/fish", ".config/fish/config.fish", "set -gx PATH /c/bin; umask 022", "set -gx PATH FOLDER $PATH"),
         ("/bin/bash", ".bashrc", "export PATH=/c/bin; umask 022", "export PATH=FOLDER${PATH:+:${PATH}}"),
     ],
 )

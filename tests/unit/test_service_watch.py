@@ -650,9 +650,9 @@ def test_a_state_that_cannot_be_written_is_told_once(service: Service) -> None:
 
 
 class Repairer:
-    """The other end of the repair socket."""
+    """The other end of the repair socket. An answer may be what makes it."""
 
-    def __init__(self, path: Path, *answers: str) -> None:
+    def __init__(self, path: Path, *answers: str | Callable[[], str]) -> None:
         self.asked: list[dict[str, Any]] = []
         self._answers = list(answers)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -666,7 +666,8 @@ class Repairer:
             with channel, channel.makefile("rb") as lines:
                 self.asked.append(json.loads(lines.readline()))
                 if self._answers:
-                    channel.sendall(self._answers.pop(0).encode())
+                    answer = self._answers.pop(0)
+                    channel.sendall((answer if isinstance(answer, str) else answer()).encode())
 
 
 def test_a_repair_is_asked_for_with_the_digest_that_was_shown_and_looked_at_afterwards(service: Service) -> None:
@@ -708,6 +709,7 @@ def test_it_asks_only_for_what_can_be_repaired_now(service: Service) -> None:
     assert len(repairer.asked) == 1, "it asked again for what had not changed"
 
 
+NOT_YET = '{"ok": true, "outcome": "nothing-to-do"}\n'
 PREVIEW, APPLIED = '{"ok": true, "allowed": true, "digest": "0123456789ab"}\n', '{"ok": true, "outcome": "applied"}\n'
 
 
@@ -782,30 +784,33 @@ def test_what_the_check_at_boot_could_not_repair_is_asked_for(service: Service) 
     wait_for(lambda: len(repairer.asked) == 2)
 
 
+def waiting(service: Service) -> Callable[[], str]:
+    """From now on a repair waits for a restart; until root ends it, which comes before the answer that it held."""
+    active = service.base / "active"
+    active.mkdir()
+
+    def held() -> str:
+        active.rmdir()
+        return APPLIED
+
+    return held
+
+
 def test_what_waits_for_a_restart_is_judged_after_the_start_and_before_anything_else_is_repaired(
     service: Service,
 ) -> None:
     """Root says whether it held; whether there is something to judge is seen without asking."""
-    (service.base / "active").mkdir()
     later = '{"ok": false, "error": "an earlier repair waits for a reboot"}\n'
-    repairer = Repairer(
-        service.base / "repair", '{"ok": true, "outcome": "nothing-to-do"}\n', later,
-        '{"ok": true, "outcome": "applied"}\n', PREVIEW, APPLIED,
-    )  # fmt: skip
+    repairer = Repairer(service.base / "repair", NOT_YET, later, waiting(service), PREVIEW, APPLIED)
     service.finds(finding(repair="low"))
     service.start(longest_pause=0.2)
-    wait_for(lambda: len(repairer.asked) >= 3)
-    (service.base / "active").rmdir()
     wait_for(lambda: len(repairer.asked) == 5)
     assert [r["verb"] for r in repairer.asked] == ["confirm", "preview", "confirm", "preview", "apply"]
     assert repairer.asked[0] == {"version": 1, "verb": "confirm", "finding": "", "subject": "", "digest": ""}
 
 
 def test_what_was_repaired_of_a_login_is_judged_when_somebody_has_got_in(service: Service) -> None:
-    (service.base / "active").mkdir()
-    repairer = Repairer(
-        service.base / "repair", '{"ok": true, "outcome": "nothing-to-do"}\n', '{"ok": true, "outcome": "applied"}\n'
-    )
+    repairer = Repairer(service.base / "repair", NOT_YET, waiting(service))
     service.start()
     wait_for(lambda: repairer.asked)
     service.logs_in()
