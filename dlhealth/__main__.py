@@ -27,6 +27,8 @@ def main() -> None:
     gc.set_threshold(100_000)
     # Click imports it, with a parser of Python, for what only a page of help uses: a twelfth of a diagnosis.
     postpone("inspect")
+    # Of this one, with ten patterns to compile, a module that click imports asks the name of the system.
+    postpone("platform", system=lambda: os.uname().sysname)
     from dlhealth.cli import main as run
 
     run()

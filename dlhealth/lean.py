@@ -135,8 +135,9 @@ def later(module: str, name: str) -> Any:
     return _Later(module, name)
 
 
-def postpone(name: str) -> None:
-    """Have a module of the standard library be imported not by `import`, but when something of it is first used."""
+def postpone(name: str, **known: Any) -> None:
+    """Have a module of the standard library be imported not by `import`, but when something of it is first used that is
+    not `known` without it."""
     if name in sys.modules:
         return
 
@@ -147,4 +148,5 @@ def postpone(name: str) -> None:
 
     stand_in = ModuleType(name)
     stand_in.__getattr__ = load  # type: ignore[method-assign]
+    vars(stand_in).update(known)
     sys.modules[name] = stand_in

@@ -317,10 +317,15 @@ class AptFailures(NamedTuple):
 def last_failures(path: str, text: str) -> list[Failure]:
     """The failures in the last run of a terminal log."""
     start = max(text.rfind("\nLog started:"), 0)
+    run = text[start:].lstrip("\n")
+    # Nearly all runs have none, and thousands of lines.
+    there = [(kind, sign) for kind, signs in _FAILURES for sign in signs if sign in run]
+    if not there:
+        return []
     first = text.count("\n", 0, start) + (2 if start else 1)
     failures: list[Failure] = []
-    for number, line in enumerate(text[start:].lstrip("\n").splitlines(), first):
-        kind = next((kind for kind, signs in _FAILURES if any(sign in line for sign in signs)), None)
+    for number, line in enumerate(run.splitlines(), first):
+        kind = next((kind for kind, sign in there if sign in line), None)
         if kind and len(failures) < 200:
             failures.append(Failure(f"{path}:{number}", line.strip()[:300], kind))
     return failures

@@ -94,6 +94,13 @@ from colorsys import hsv_to_rgb
 assert hsv_to_rgb is colorsys.hsv_to_rgb
 postpone("colorsys")
 assert sys.modules["colorsys"].__file__
+sys.modules.pop("keyword", None)
+postpone("keyword", iskeyword="known without it")
+import keyword
+assert keyword.iskeyword == "known without it"
+assert sys.modules["keyword"] is keyword
+assert "in" in keyword.kwlist
+assert sys.modules["keyword"] is not keyword
 try:
     colorsys.nothing
 except AttributeError:
