@@ -127,7 +127,7 @@ def test_a_setting_that_can_not_be_meant_is_told_and_nothing_repaired(lab: LabMa
     (told,) = within(20, lambda: alerts(lab, NOT_CHECKED))
     assert "repair.max_risc" in told["MESSAGE"]
     assert mode_of_tmp(lab) == "755"
-    lab.run("rm", CONFIG)
+    lab.run("rm", "-r", "/etc/dlhealth")
     lab.run("chmod", "1777", "/tmp")
 
 
@@ -154,7 +154,7 @@ def test_nobody_gets_more_than_he_may(lab: LabMachine) -> None:
         assert refused["ok"] is False, (user, fields)
         assert refused["error"]
     assert mode_of_tmp(lab) == "755"
-    lab.run("rm", CONFIG)
+    lab.run("rm", "-r", "/etc/dlhealth")
     lab.run("chmod", "1777", "/tmp")
 
 
