@@ -26,12 +26,16 @@ class Table:
         yield f"| {' | '.join(self._columns)} |"
         yield f"|{'---|' * len(self._columns)}"
         for case, values in self.rows.items():
-            shown = [{True: "yes", False: "no"}.get(v, str(v)) for v in (values.get(c, "-") for c in self._columns[1:])]  # type: ignore[call-overload]
+            shown = [_word(values.get(c, "-")) for c in self._columns[1:]]
             yield f"| {case.replace('_', ' ')} | {' | '.join(shown)} |"
 
 
 REPAIRS = Table("fault", "found", "root", "repaired", "undone", "seconds")
 POWER_CUTS = Table("moment", "outcome", "state", "seconds")
+
+
+def _word(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 @pytest.fixture
