@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dlhealth.cli import Status, option
+from dlhealth.cli import Status, option, write
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
@@ -170,6 +170,14 @@ def folder_to_change(root: str) -> str:
         return folder_at(root)
     except NotAMachine as problem:
         raise click.BadParameter(str(problem), param_hint="--root") from problem
+
+
+def show(text: str, as_json: bool, asks: bool) -> None:
+    """What will be done, before it is. With --json standard output is the document's, but who is asked sees it too."""
+    if not as_json:
+        write(text)
+    elif asks:
+        click.echo(text, err=True, nl=False)
 
 
 def agreed(question: str) -> bool:

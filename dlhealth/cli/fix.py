@@ -16,6 +16,7 @@ from dlhealth.cli.common import (
     diagnosis_options,
     examine,
     folder_to_change,
+    show,
     status_of,
 )
 from dlhealth.cli.progress import Progress, Steps
@@ -119,7 +120,7 @@ class _Session:
     def plan_only(self) -> str:
         """What would be done, without touching anything."""
         shown = self._look(tried(self.store) if self.store.readable else frozenset())
-        self._show(shown.repair)
+        self._show(shown.repair, asks=False)
         return "planned" if shown.repair.chosen else "nothing-to-do"
 
     def repair(self, yes: bool) -> str:
@@ -132,7 +133,7 @@ class _Session:
             if not shown.repair.chosen and self._ended:
                 break
             planned = self._planned
-            self._show(shown.repair)
+            self._show(shown.repair, asks=bool(shown.repair.chosen) and not yes)
             if not shown.repair.chosen:
                 break
             if not yes and not agreed(_question(shown.repair)):
@@ -195,14 +196,13 @@ class _Session:
         limits = self._limits._replace(tried=failed, given_up=frozenset(self._given_up), refused=self._refused)
         return _Shown(examined, choose(examined.diagnosis, rules, examined.facts, limits))
 
-    def _show(self, repair: Repair) -> None:
+    def _show(self, repair: Repair, asks: bool) -> None:
+        from dlhealth.report.repairs import render_repair
+        from dlhealth.report.style import current_style
+
         before = self._planned
         self._planned = Repair(before.chosen + repair.chosen, repair.left, before.actions + repair.actions)
-        if not self._json:
-            from dlhealth.report.repairs import render_repair
-            from dlhealth.report.style import current_style
-
-            write(render_repair(repair, current_style()))
+        show(render_repair(repair, current_style()), self._json, asks)
 
     def _carry_out(self, shown: _Shown) -> str:
         def look() -> Diagnosis:

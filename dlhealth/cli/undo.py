@@ -6,7 +6,7 @@ import click
 
 from dlhealth.actions.base import Target
 from dlhealth.cli import Failure, Status, option, subcommand, write
-from dlhealth.cli.common import agreed, json_option
+from dlhealth.cli.common import agreed, json_option, show
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
@@ -40,11 +40,10 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     if record is None:
         _print(None, as_json)
         return Status.HEALTHY
-    if not as_json:
-        from dlhealth.report.repairs import render_told
-        from dlhealth.report.style import current_style
+    from dlhealth.report.repairs import render_told
+    from dlhealth.report.style import current_style
 
-        write(render_told(tell(record), current_style()))
+    show(render_told(tell(record), current_style()), as_json, asks=not yes)
     if not yes and not agreed("Take this back?"):
         return Status.WARNINGS
     try:

@@ -340,6 +340,17 @@ def test_json_says_all_of_it(dlhealth: Run, root: Path) -> None:
     assert document("undo", "--yes")["transaction"] is None
 
 
+def test_who_is_asked_sees_what_for_also_with_json(dlhealth: Run, root: Path) -> None:
+    for words, step, outcome in (
+        (["fix"], "move /home/alice/.Xauthority aside", "applied"),
+        (["undo"], "/home/alice/.Xauthority", "undone"),
+    ):
+        done = dlhealth(*words, "--root", str(root), "--json", answer="y\n")
+        assert done.stderr.index(step) < done.stderr.index("?")
+        assert outcome in done.stdout
+        json.loads(done.stdout)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
