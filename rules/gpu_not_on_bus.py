@@ -90,6 +90,14 @@ class GpuNotOnBus(Rule):
             finds="host",
         )
         yield Scenario("never seen", ubuntu, finds="host")
+        yield Scenario(
+            "a card that the driver had",
+            Machine.debian12()
+            .debian_driver(loaded=False)
+            .file(bus, "0x8086\n")
+            .says("kernel", "nvidia 0000:01:00.0: enabling device (0000 -> 0003)", -5000.0),
+            finds="host",
+        )
         rule = 'ACTION=="add", SUBSYSTEM=="pci", ATTR{vendor}=="0x10de", ATTR{class}=="0x03[0-9]*", ATTR{remove}="1"\n'
         yield Scenario(
             "switched off by prime-select",

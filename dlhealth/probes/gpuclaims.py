@@ -111,8 +111,8 @@ def _text(host: Host, path: str, problems: list[str]) -> str:
 _REMOVED = regex(r"0x10de.*\{class\}==\"0x03.*\{remove\}=\"1\"")
 """A rule of udev that takes GPUs off the bus; NVIDIA's own, for their sound and USB controllers, are of other classes."""
 _SEEN = regex(
-    r"(?:pci|nvidia) (?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): "
-    r"(?:\[10de:[0-9a-f]{4}\] type 00 class 0x03|vgaarb:|enabling device)"
+    r"(?:pci (?=\S+ \[10de:[0-9a-f]{4}\] type 00 class 0x03)|nvidia (?=\S+ (?:vgaarb:|enabling device)))"
+    r"(?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): "
 )
 
 

@@ -12,7 +12,7 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.gpu import Gpus, from_proc
-from dlhealth.probes.gpuclaims import FallenGpus, Passthrough, fallen_address
+from dlhealth.probes.gpuclaims import AbsentGpu, FallenGpus, Passthrough, fallen_address
 from dlhealth.probes.gpudriver import DriverFit, Drivers, Refusal, read_refusals
 from dlhealth.probes.journal import Line
 from dlhealth.testing import Machine
@@ -44,6 +44,24 @@ def test_gpu_of_a_uevent_alone(facts: Callable[..., Facts]) -> None:
     text = "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:1B06\nPCI_SUBSYS_ID=1043:85E4\nPCI_SLOT_NAME=0000:01:00.0\n"
     (gpu,) = facts(Machine().file(f"{FOLDER}/uevent", text)).get(Gpus).gpus
     assert (gpu.device, gpu.driver, gpu.is_display) == ("1b06", "nouveau", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "address"),
+    [
+        ("pci 0000:01:00.0: [10de:1b06] type 00 class 0x030000", ADDRESS),
+        ("nvidia 0000:01:00.0: vgaarb: changed VGA decodes: olddecodes=io+mem,decodes=none:owns=none", ADDRESS),
+        ("nvidia 0000:01:00.0: enabling device (0000 -> 0003)", ADDRESS),
+        ("pci 0000:01:00.1: [10de:10ef] type 00 class 0x040300", ""),  # a card's sound, or one of another kind
+        ("pci 0000:00:02.0: [8086:3e92] type 00 class 0x030000", ""),
+        ("pci 0000:00:02.0: vgaarb: setting as boot VGA device", ""),
+        ("pci 0000:00:02.0: enabling device (0000 -> 0003)", ""),
+    ],
+)
+def test_a_gpu_that_is_gone_is_one_that_the_log_had(line: str, address: str, facts: Callable[..., Facts]) -> None:
+    machine = Machine().file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n").says("kernel", line)
+    absent = facts(machine).get(AbsentGpu)
+    assert (absent.missing, absent.address, bool(absent.seen)) == (True, address, bool(address))
 
 
 def test_driver_where_the_link_was_copied_as_a_folder(facts: Callable[..., Facts]) -> None:
