@@ -206,9 +206,11 @@ def _copy_distribution(needed: Distribution, library: str) -> None:
     for file in needed.files or ():
         if ".." in file.parts or "__pycache__" in file.parts:
             continue  # programs, which the service does not call
-        target = f"{library}/{file}"
+        source, target = str(file.locate()), f"{library}/{file}"
+        if not os.path.exists(source):
+            continue  # of what a setup.py installed, the files of its source are listed
         os.makedirs(posixpath.dirname(target), exist_ok=True)
-        shutil.copyfile(str(file.locate()), target)
+        shutil.copyfile(source, target)
 
 
 def _write(source: str, path: str, mode: int) -> None:

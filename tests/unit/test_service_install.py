@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,19 @@ def test_while_a_repair_is_under_way_its_code_stays(place: Place) -> None:
         with pytest.raises(NotInstalled, match="another dlhealth is changing this machine"):
             remove(place.said.append)
     assert place.files() == before
+
+
+def test_what_it_needs_may_have_been_installed_by_a_setup_py(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As the pip of Debian 12 does it where there is only a source: then files are listed that are not there."""
+    packages = tmp_path_factory.mktemp("site-packages")
+    described = packages / "old_way-1.0.egg-info"
+    described.mkdir()
+    (described / "PKG-INFO").write_text("Name: old-way\nVersion: 1.0\n")
+    (described / "SOURCES.txt").write_text("LICENSE.txt\nsetup.py\nold_way/__init__.py\n")
+    (packages / "old_way").mkdir()
+    (packages / "old_way/__init__.py").write_text("")
+    monkeypatch.setattr(module, "_needed", lambda name: [PathDistribution(described)])
+    place.install()
+    assert list(place.prefix.rglob("old_way/__init__.py"))
