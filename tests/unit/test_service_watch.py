@@ -142,7 +142,7 @@ class Service:
         longest_pause: float = 30.0,
         watchdog: str = "",
         blind: float = 3600.0,
-        look_limit: float = 1.0,
+        look_limit: float = 30.0,
         kills: str = "yes",
         **environment: str,
     ) -> None:
@@ -369,7 +369,7 @@ def test_a_look_at_a_part_says_nothing_of_the_next_boot(service: Service) -> Non
 
 def test_a_look_that_hangs_is_ended_with_all_below_it(service: Service) -> None:
     service.does(f"sleep 600 & echo $! > {service.base}/pid; trap '' TERM; sleep 600")
-    service.start(watchdog="300000")
+    service.start(watchdog="300000", look_limit=1.0)
     wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
     assert service.journal.of(Kind.NOT_CHECKED) == ["a check could not be made: it did not end within 1 seconds"]
     pid = (service.base / "pid").read_text().strip()
@@ -1142,7 +1142,7 @@ NVML_SOUND = (
 
 def test_a_driver_that_hangs_below_it_is_named_and_the_watcher_goes_on(service: Service, nvml: Path) -> None:
     looks_for_real(service, nvml, f"{NVML_SOUND}hang nvmlInitWithFlags\n")
-    service.start(watchdog="400000", look_limit=30.0)
+    service.start(watchdog="400000")
     wait_for(lambda: service.journal.of(Kind.APPEARED))
     (message,) = service.journal.of(Kind.APPEARED)
     assert "does not answer: nvmlInit does not come back" in message
@@ -1156,7 +1156,7 @@ def test_a_driver_that_hangs_below_it_is_named_and_the_watcher_goes_on(service: 
 
 def test_a_driver_that_answers_nonsense_is_no_finding_and_no_end(service: Service, nvml: Path) -> None:
     looks_for_real(service, nvml, f"{NVML_SOUND}nonsense nvmlSystemGetDriverVersion\nnonsense nvmlDeviceGetName\n")
-    service.start(look_limit=30.0)
+    service.start()
     wait_for(service.saved)
     assert service.saved()["findings"] == []
     looks_for_real(service, nvml, f"{NVML_SOUND}segfault nvmlDeviceGetUUID\n")
@@ -1167,7 +1167,7 @@ def test_a_driver_that_answers_nonsense_is_no_finding_and_no_end(service: Servic
 
 def test_a_rule_that_raises_is_named_and_the_others_judge(service: Service, nvml: Path) -> None:
     looks_for_real(service, nvml, f"{NVML_SOUND}hang nvmlInitWithFlags\n", raises="yes")
-    service.start(look_limit=30.0)
+    service.start()
     wait_for(lambda: service.journal.of(Kind.APPEARED))
     wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
     assert service.journal.of(Kind.NOT_CHECKED) == ["the rule raising can't judge: ZeroDivisionError: the rule's own"]
