@@ -8,11 +8,11 @@ Why
     because it was built with the headers of another build. Or it was unloaded, or installed since the start.
     A GPU that prime-select switched off, or that a virtual machine has, is not looked at.
 Repair
-    Load it; or build it again.
+    Load it; where modprobe does not find it, make its index anew first; or build it again.
 What the repair risks
     Nothing: a module that can't load says why in the kernel log.
 By hand
-    modprobe nvidia; journalctl -k | grep -i nvrm
+    modprobe nvidia, or depmod -a && modprobe nvidia; journalctl -k | grep -i nvrm
 """
 
 import re
@@ -33,6 +33,7 @@ from dlhealth.api import (
     ModprobeConfig,
     Plan,
     Reboot,
+    RefreshModuleIndex,
     Risk,
     Rule,
     Scenario,
@@ -125,7 +126,11 @@ class NvidiaModuleNotLoaded(Rule):
                 ),
             )
             return
-        yield Plan("Load the module", Risk.LOW, (LoadModules(("nvidia",)),))
+        load = LoadModules(("nvidia",))
+        yield Plan("Load the module", Risk.LOW, (load,))
+        # One that was copied there by hand, or by a DKMS that was cut off, is in no index yet.
+        index = RefreshModuleIndex(finding.subject.removeprefix("kernel:"))
+        yield Plan("Make the kernel's index of modules anew, and load the module", Risk.LOW, (index, load))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
