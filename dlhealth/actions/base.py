@@ -135,13 +135,14 @@ class Target:
             finally:
                 os.close(fd)
 
-    def put_back(self, path: str) -> None:
-        """The file that `keep` kept, in its place again; nothing where none was kept."""
+    def put_back(self, path: str) -> bool:
+        """The file that `keep` kept, in its place again; whether one was kept."""
         kept = self._kept(path)
         if self.identity(kept):
             self._copy(kept, path)
-        else:
-            self.put(kept, ABSENT)  # what is left of a copy that was cut off
+            return True
+        self.put(kept, ABSENT)  # what is left of a copy that was cut off
+        return False
 
     def set_aside(self, path: str) -> None:
         """Take something out of the way, to where `bring_back` finds it. A file of another file system is copied, so

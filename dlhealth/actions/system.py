@@ -294,11 +294,13 @@ def _loaded(target: "Target") -> set[str]:
 
 
 def _put_back(target: "Target", path: str, digest: str) -> None:
-    """Raises NotChangeable where a large file is not as it was then: what was kept of it is gone."""
+    """Raises NotChangeable where a large file is not as it was then, and what was kept of it is gone. What was kept may
+    have another digest: an earlier step may have made the file anew, as apt's triggers do."""
     from dlhealth.actions.base import KEPT
     from dlhealth.host.change import NotChangeable
 
-    target.put_back(path)
+    if target.put_back(path):
+        return
     if not target.identity(path) or target.large_digest(path) != digest:
         raise NotChangeable(f"{path} can't be put back as it was: its copy is gone from {KEPT}")
 

@@ -1,5 +1,6 @@
 """Changes of modules, boot images, alternatives and units: the program that is run, and what its undo leaves."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from dlhealth.actions import (
     SetAlternative,
     UpdateInitramfs,
 )
-from dlhealth.actions.base import CommandFailed, Step, Target
+from dlhealth.actions.base import KEPT, CommandFailed, Step, Target
+from dlhealth.host.change import NotChangeable
 from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
@@ -255,6 +257,23 @@ class TestInitramfs:
         assert len(self.contents(root)) == len(was) + 2
         action.revert(root.target, before)
         assert self.contents(root) == was
+
+    def test_an_image_that_an_earlier_step_made_anew_comes_back_as_that_left_it(self, root: StandInRoot) -> None:
+        """As apt's triggers do. The earlier step's own undo makes it anew once more."""
+        action = UpdateInitramfs("6.1")
+        before = action.observe(root.target)
+        root.file("/boot/initrd.img-6.1", "of the trigger")
+        action.apply(root.target, before)
+        action.revert(root.target, before)
+        assert self.contents(root)["initrd.img-6.1"] == "of the trigger"
+
+    def test_without_its_copy_it_can_not_be_taken_back(self, root: StandInRoot) -> None:
+        action = UpdateInitramfs("6.1")
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        shutil.rmtree(root.folder / KEPT[1:])
+        with pytest.raises(NotChangeable, match="its copy is gone"):
+            action.revert(root.target, before)
 
 
 def test_the_loaders_cache_comes_back_byte_for_byte(root: StandInRoot) -> None:
