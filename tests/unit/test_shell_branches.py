@@ -288,6 +288,10 @@ KNOWN: list[tuple[str, str, dict[str, str | None]]] = [
     ("csh", "setenv AA $PATH:h; setenv BB x$", {"AA": "?", "BB": "x?"}),
     ("csh", "switch ($USER)\ncase bob:\nsetenv AA 1\nbreaksw\ndefault:\nsetenv AA 2\nendsw", {"AA": "2"}),
     ("csh", "unsetenv PATH; setenv; set; set 1=2", {"PATH": None}),
+    # All words of a command are expanded before it sets anything.
+    ("bash", "AA=old; export AA=new BB=$AA", {"AA": "new", "BB": "old"}),
+    ("bash", "AA=old; export AA={new,$AA}", {"AA": "old"}),
+    ("zsh", "AA=old; export AA=new BB=$AA", {"AA": "new", "BB": "old"}),
 ]  # fmt: skip
 
 

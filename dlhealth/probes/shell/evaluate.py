@@ -651,11 +651,16 @@ class Shell:
         """export, readonly, declare, typeset, local."""
         options, bad = "", []
         named: list[str] = []
-        for word in self.braced(words) if self.dialect == "bash" else words:
+        words = self.braced(words) if self.dialect == "bash" else words
+        # A shell expands all of them before it sets the first.
+        meant = [self.value(word, assigned=True) for word in words] if len(words) > 1 else []
+        for number, word in enumerate(words):
             first = word[0] if word else None
             match = _DECLARED.match(first.text) if isinstance(first, Text) and not first.quoted else None
             if match and isinstance(first, Text):
                 rest: Word = (Text(first.text[match.end() :], False), *word[1:])
+                if meant and self.value(word, assigned=True) != meant[number]:
+                    rest = (Text(meant[number][match.end() :], True),)
                 named.append(match[1])
                 self.declared(name, options, Assignment(match[1], match[2] == "+=", rest, None))
                 continue
