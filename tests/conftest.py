@@ -22,8 +22,9 @@ from dlhealth.testing import Machine, logs
 # Here, and not in a conftest.py of its own: the process that prints what workers of pytest-xdist found loads no other.
 pytest_plugins = ("tests.crash.table",)
 
-# How long one example takes says more of the machine that runs the tests than of the code.
-settings.register_profile("dlhealth", deadline=None)
+# How long one example takes says more of the machine that runs the tests than of the code. What a change did must not
+# be mixed up with what chance finds: that is looked for where people work, and CI tries the same examples each time.
+settings.register_profile("dlhealth", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("dlhealth")
 
 WriteJournal = Callable[[Path, Sequence[Sequence[logs.Entry]]], None]
