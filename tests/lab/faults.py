@@ -17,6 +17,11 @@ def a_kernel_without_headers(lab: LabMachine) -> None:
     lab.run("sh", "-c", "apt-get -qy remove 'linux-headers-*amd64'")
 
 
+def another_kernel_without_headers(lab: LabMachine) -> None:
+    """The one that comes next: DKMS skips it, which apt takes for no error."""
+    lab.run("sh", "-c", "apt-get -q update && apt-get -qy --no-install-recommends install linux-image-cloud-amd64")
+
+
 def a_module_that_was_never_built(lab: LabMachine) -> None:
     lab.run("dkms", "remove", "nvidia-current/535.261.03", "--all")
     lab.run("dkms", "add", "nvidia-current/535.261.03")

@@ -70,6 +70,30 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
+def assert_one_driver(lab: LabMachine, version: str = "535.261.03") -> None:
+    """Modules of every kernel, libraries, packages and images of the initramfs are of one version, and whole."""
+    assert lab.run("dpkg", "--audit").stdout == ""
+    assert lab.run("sh", "-c", "dpkg --verify | grep -v ' c /' || true").stdout == ""
+    for name in ("libcuda.so.1", "libnvidia-ml.so.1", "libGLX_nvidia.so.0"):
+        assert lab.run("readlink", "-f", f"{faults.LIB}/{name}").stdout.strip().endswith(f".so.{version}")
+    for kernel in os.listdir(lab.root / "usr/lib/modules"):
+        index = (lab.root / f"usr/lib/modules/{kernel}/modules.dep").read_text().splitlines()
+        ours = ("updates/dkms/nvidia", "kernel/drivers/video/nvidia")  # DKMS's, and those of a .run file
+        modules = [line.split(":")[0] for line in index if line.startswith(ours)]
+        assert modules, kernel
+        for module in modules:
+            found = lab.run("modinfo", "-F", "version", f"/lib/modules/{kernel}/{module}").stdout.strip()
+            assert found == version, (kernel, module)
+        # A module of NVIDIA's in the image would be loaded instead of the one on the disk.
+        image = f"unmkinitramfs /boot/initrd.img-{kernel} /tmp/image && cd /tmp/image && find . -name 'nvidia*.ko*'"
+        assert lab.run("sh", "-c", f"{image} && diff -r etc/modprobe.d /etc/modprobe.d").stdout == "", kernel
+
+
+def assert_nothing_else_removed(before: str, now: str) -> None:
+    gone = {line.split()[0] for line in before.splitlines()} - {line.split()[0] for line in now.splitlines()}
+    assert not [name for name in gone if "nvidia" not in name and "cuda" not in name]
+
+
 # A half-configured package and a file that was deleted from one are no state to go back to: the undo leaves what is whole.
 _FORWARD = (faults.an_interrupted_upgrade, faults.dpkg_cut_off_while_it_unpacks, faults.libraries_deleted_by_hand)
 
@@ -87,6 +111,7 @@ PACKAGES = [
     (faults.nouveau_chosen_again, "bumblebee-leftover-blacklists-nvidia"),
     (faults.a_module_that_was_never_built, "dkms-module-missing-for-running-kernel"),
     (faults.a_kernel_without_headers, "kernel-headers-missing"),
+    (faults.another_kernel_without_headers, "kernel-headers-missing"),
 ]
 
 
@@ -111,6 +136,9 @@ def test_repair_from_outside(broken: faults.Break, expected: str, fresh: Fresh, 
     assert (status, fixed["outcome"]) == (0, "applied"), json.dumps(fixed, indent=1)
     assert [t["outcome"] for t in fixed["transactions"]] == ["applied"]
     assert dlhealth(lab, "fix", "--yes")[1]["outcome"] == "nothing-to-do"
+    if (broken, expected) in PACKAGES:
+        assert_one_driver(lab)
+        assert_nothing_else_removed(installed, packages(lab))
     status, undone = dlhealth(lab, "undo", "--yes")
     assert (status, undone["transaction"]["outcome"]) == (0, "undone"), undone
     assert packages(lab) == installed or broken in _FORWARD
@@ -161,6 +189,7 @@ def test_the_last_rung_purges_and_reinstalls(fresh: Fresh, table: Table) -> None
         table.row("purge and reinstall", repaired=True, seconds=round(time.monotonic() - started, 1))
         assert doctor(lab.root)[1]["verdict"] == "healthy"
         assert packages(lab) == installed
+        assert_one_driver(lab)
         assert "# mine" not in mine.read_text()
         assert undo(store, Target(str(lab.root), ended.record.id), ended.record).outcome == "undone"
     assert "# mine" in mine.read_text()
@@ -183,20 +212,8 @@ def test_what_a_run_file_left_beside_the_packages_goes(fresh: Fresh, table: Tabl
     status, fixed = dlhealth(lab, "fix", "--yes", "--max-risk", "high")
     assert (status, fixed["outcome"]) == (0, "applied"), json.dumps(fixed, indent=1)
     table.row("a .run file over the packages", repaired=True, seconds=round(time.monotonic() - started, 1))
-    # Module, libraries, packages and initramfs agree.
     assert packages(lab) == installed
-    assert lab.run("dpkg", "--audit").stdout == ""
-    assert lab.run("sh", "-c", "dpkg --verify | grep -v ' c /' || true").stdout == ""
-    kernel = next((lab.root / "usr/lib/modules").iterdir()).name
-    assert lab.run("modinfo", "-k", kernel, "-F", "version", "nvidia-current").stdout.strip() == "535.261.03"
-    index = (lab.root / f"usr/lib/modules/{kernel}/modules.dep").read_text()
-    assert "drivers/video/nvidia" not in index
-    assert "nvidia-current.ko" in index
-    assert (
-        lab.run("sh", "-c", f"lsinitramfs /boot/initrd.img-{kernel} | grep drivers/video/nvidia || true").stdout == ""
-    )
-    for name in ("libcuda.so.1", "libnvidia-ml.so.1", "libGLX_nvidia.so.0"):
-        assert lab.run("readlink", "-f", f"{faults.LIB}/{name}").stdout.strip().endswith(".so.535.261.03")
+    assert_one_driver(lab)
     repaired = snapshot(lab.root)
     gone = {p for p in healthy if p not in repaired}
     assert not gone, sorted(gone)
@@ -223,9 +240,9 @@ def test_switch_to_the_branch_that_the_gpu_needs_and_back(fresh: Fresh, table: T
     assert fixed["outcome"] == "applied", json.dumps(fixed, indent=1)
     now = packages(lab)
     assert "nvidia-tesla-470-driver" in now
+    assert_one_driver(lab, "470.256.02")
     table.row("a GPU of an old branch", repaired=status in (0, 1), seconds=round(time.monotonic() - started, 1))
-    gone = {line.split()[0] for line in installed.splitlines()} - {line.split()[0] for line in now.splitlines()}
-    assert not [name for name in gone if "nvidia" not in name and "cuda" not in name]
+    assert_nothing_else_removed(installed, now)
     assert dlhealth(lab, "undo", "--yes")[1]["transaction"]["outcome"] == "undone"
     assert packages(lab) == installed
     table.row("a GPU of an old branch", undone=True)
