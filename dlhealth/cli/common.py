@@ -11,8 +11,8 @@ from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.engine.rule import Rule
-from dlhealth.host import Host, Unreadable
-from dlhealth.host.locate import NotAMachine, folder_at, host_at
+from dlhealth.host import Host, NotAMachine, Unreadable
+from dlhealth.host.locate import folder_at, host_at
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable

@@ -22,6 +22,10 @@ class Unreadable(Exception):
         self.reason = reason
 
 
+class NotAMachine(Exception):
+    """What was named is no machine that can be looked at; the message says why."""
+
+
 class Stat(NamedTuple):
     """Of one file. `kind` is file, dir, link, fifo, char, block or socket; `mode` the permission bits only."""
 

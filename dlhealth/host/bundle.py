@@ -17,9 +17,8 @@ from functools import partial
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from dlhealth.host.base import Host, Output, Space, Stat, T, Unreadable
+from dlhealth.host.base import Host, NotAMachine, Output, Space, Stat, T, Unreadable
 from dlhealth.host.elf import Elf
-from dlhealth.host.locate import NotAMachine
 from dlhealth.lean import NamedTuple
 
 SCHEMA = 1

@@ -3,14 +3,10 @@
 import os
 import stat
 
-from dlhealth.host.base import Host
+from dlhealth.host.base import Host, NotAMachine
 from dlhealth.host.root import RootHost, live_host
 
 _LANDMARKS = ("etc", "usr", "var", "proc", "sys", "boot", "home")
-
-
-class NotAMachine(Exception):
-    """What was named is no machine that can be looked at; the message says why."""
 
 
 def host_at(where: str) -> Host:

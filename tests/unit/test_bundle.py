@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from dlhealth.host import Host, Output, Unreadable
+from dlhealth.host import Host, NotAMachine, Output, Unreadable
 from dlhealth.host.bundle import BundleHost, read_bundle, write_bundle
-from dlhealth.host.locate import NotAMachine, host_at
+from dlhealth.host.locate import host_at
 from dlhealth.host.root import RootHost
 from dlhealth.testing import Machine
 
