@@ -30,6 +30,10 @@ class DiskFull(CommandFailed):
     """It did not, because a disk is full: it may once there is room again."""
 
 
+class CopyGone(NotChangeable):
+    """What `Target.keep` kept is not there; or nothing was kept, because the step was cut off before."""
+
+
 class Target:
     """The machine to change. `mark` names the transaction in temporary file names."""
 

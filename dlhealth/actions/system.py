@@ -205,12 +205,13 @@ class UpdateInitramfs(NamedTuple):
     def revert(self, target: "Target", before: "Observed") -> None:
         from dlhealth.host.change import ABSENT
 
-        for name, digest in before.items():
-            _put_back(target, f"/boot/{name}", digest)
-        # What update-initramfs has beside an image while it writes a new one, and leaves there when the power goes.
+        # What update-initramfs has beside an image while it writes a new one, and leaves there when the power goes. It
+        # goes first: there may be no room for two beside the image.
         beside = {f"{name}{suffix}" for name in before for suffix in (".new", ".dpkg-bak")}
         for name in beside.intersection(target.names("/boot")).difference(before):
             target.put(f"/boot/{name}", ABSENT)
+        for name, digest in before.items():
+            _put_back(target, f"/boot/{name}", digest)
 
 
 class RefreshLoaderCache(NamedTuple):
@@ -294,15 +295,14 @@ def _loaded(target: "Target") -> set[str]:
 
 
 def _put_back(target: "Target", path: str, digest: str) -> None:
-    """Raises NotChangeable where a large file is not as it was then, and what was kept of it is gone. What was kept may
+    """Raises CopyGone where a large file is not as it was then, and what was kept of it is gone. What was kept may
     have another digest: an earlier step may have made the file anew, as apt's triggers do."""
-    from dlhealth.actions.base import KEPT
-    from dlhealth.host.change import NotChangeable
+    from dlhealth.actions.base import KEPT, CopyGone
 
     if target.put_back(path):
         return
     if not target.identity(path) or target.large_digest(path) != digest:
-        raise NotChangeable(f"{path} can't be put back as it was: its copy is gone from {KEPT}")
+        raise CopyGone(f"{path} can't be put back as it was: its copy is gone from {KEPT}")
 
 
 def _needs_running(target: "Target", what: str) -> None:

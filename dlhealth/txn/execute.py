@@ -2,11 +2,11 @@
 
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, changed_path, needs_programs, step_of
-from dlhealth.actions.base import CommandFailed, DiskFull, FileStep, Observed, Step, Target
+from dlhealth.actions.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, Step, Target
 from dlhealth.host.change import ABSENT, NotChangeable
 from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
@@ -257,7 +257,9 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
                 pass
             elif ours is None or now in (before, ours):
                 # Also where nothing is seen to have changed: a step that was cut off may have left a temporary file.
-                step.revert(target, before)
+                # Its copies are made before its program begins: where one is missing, there is nothing to put back.
+                with nullcontext() if number in done else suppress(CopyGone):
+                    step.revert(target, before)
             else:
                 raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")
         except DiskFull as error:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pytest
 
-from dlhealth.actions import ChangeOwner, MoveAside, WriteFile
+from dlhealth.actions import ChangeOwner, MoveAside, UpdateInitramfs, WriteFile
 from dlhealth.actions.base import KEPT, CommandFailed, Target
 from dlhealth.host.change import NotChangeable
 from dlhealth.host.path import told
@@ -539,6 +539,21 @@ def test_attributes_that_can_not_be_read_are_not_none(tmp_path: Path, monkeypatc
         with pytest.raises(NotPrepared, match=r"/\S+: input/output error"):
             repair(disk)
     assert snapshot(disk.root) == before
+
+
+def test_half_an_image_makes_way_for_the_one_that_comes_back(tmp_path: Path) -> None:
+    """A plan counts on room for one new image on /boot, not for two."""
+    root, action = tmp_path / "root", UpdateInitramfs("6.1")
+    (root / "var/lib/dlhealth").mkdir(parents=True)
+    with tmpfs(root / "boot", "size=1m") as boot:
+        image, target = boot / "initrd.img-6.1", Target(str(root), "abc")
+        image.write_bytes(b"old" * (100 << 10))
+        before = action.observe(target)
+        target.keep("/boot/initrd.img-6.1")
+        (boot / "initrd.img-6.1.new").write_bytes(bytes(600 << 10))
+        action.revert(target, before)
+        assert [p.name for p in boot.iterdir()] == [image.name]
+        assert action.observe(target) == before
 
 
 def test_a_copy_that_fills_the_disk_goes(tmp_path: Path) -> None:

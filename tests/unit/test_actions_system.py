@@ -1,9 +1,12 @@
 """Changes of modules, boot images, alternatives and units: the program that is run, and what its undo leaves."""
 
+import errno
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 from dlhealth.actions import (
     ByHand,
@@ -18,6 +21,8 @@ from dlhealth.actions import (
 )
 from dlhealth.actions.base import KEPT, CommandFailed, Step, Target
 from dlhealth.host.change import NotChangeable
+from dlhealth.txn.execute import apply, recover
+from dlhealth.txn.store import Store
 from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
@@ -274,6 +279,22 @@ class TestInitramfs:
         shutil.rmtree(root.folder / KEPT[1:])
         with pytest.raises(NotChangeable, match="its copy is gone"):
             action.revert(root.target, before)
+
+    @pytest.mark.parametrize("end", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+    def test_one_that_ended_before_its_copy_was_made_has_none_to_put_back(
+        self, root: StandInRoot, mocker: MockerFixture, end: BaseException
+    ) -> None:
+        """The step before it had made the image anew, so that it is not what it was when the plan was made."""
+        root.file("/var/lib/dkms/nvidia/1/source")
+        root.program("dkms", 'echo "of dkms" > "$IN_ROOT/boot/initrd.img-6.1"')
+        steps = [DkmsRemove("nvidia", "1"), UpdateInitramfs("6.1")]
+        store = Store(str(root.folder))
+        mocker.patch.object(Target, "keep", side_effect=end)
+        with store.locked(), suppress(KeyboardInterrupt):
+            apply(store, root.target, "abc", steps, {}, lambda: None, False, lambda text: None)
+        with store.locked():
+            recover(store, root.target)
+        assert [r.outcome for r in store.ended()] == ["rolled-back"]
 
 
 def test_the_loaders_cache_comes_back_byte_for_byte(root: StandInRoot) -> None:
