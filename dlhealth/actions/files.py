@@ -151,7 +151,7 @@ class ChangeMode(NamedTuple):
     def becomes(self, target: "Target", state: "State") -> "State":
         if state.kind == "link":
             raise _changed(f"{self.path} is a link")
-        return _present(self.path, state)._replace(mode=self.mode)
+        return _present(self.path, state).with_mode(self.mode)
 
 
 def _present(path: str, state: "State") -> "State":

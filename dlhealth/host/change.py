@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -36,6 +37,11 @@ class State(NamedTuple):
     gid: int = 0
     attributes: tuple[tuple[str, bytes], ...] = ()
 
+    def with_mode(self, mode: int) -> "State":
+        """As chmod(2) leaves it: an ACL says the mode too."""
+        changed = tuple((n, _acl_of_mode(v, mode) if n == _ACL else v) for n, v in self.attributes)
+        return self._replace(mode=mode, attributes=changed)
+
     @property
     def digest(self) -> str:
         """Equal for equal states."""
@@ -61,6 +67,19 @@ class State(NamedTuple):
 
 
 ABSENT = State("absent")
+
+_ACL = "system.posix_acl_access"
+_ACL_HEADER, _ACL_ENTRY = "<I", "<HHI"  # linux/posix_acl_xattr.h: the version; tag, permissions, id
+_OWNER, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
+
+
+def _acl_of_mode(acl: bytes, mode: int) -> bytes:
+    """With a mask, the bits of the group are its (acl(5))."""
+    start = struct.calcsize(_ACL_HEADER)
+    entries = list(struct.iter_unpack(_ACL_ENTRY, acl[start:]))
+    group = _MASK if any(tag == _MASK for tag, _, _ in entries) else _GROUP
+    bits = {_OWNER: mode >> 6 & 7, group: mode >> 3 & 7, _OTHER: mode & 7}
+    return acl[:start] + b"".join(struct.pack(_ACL_ENTRY, t, bits.get(t, p), i) for t, p, i in entries)
 
 
 def get_state(root: Root, path: str) -> State:
@@ -179,7 +198,7 @@ def _dress(fd: int, state: State) -> None:
     os.fchown(fd, state.uid, state.gid)
     os.fchmod(fd, state.mode)  # after fchown, which clears set-user-ID bits
     wanted = dict(state.attributes)
-    for name in os.listxattr(fd):
+    for name, _ in attributes(fd):
         if name not in wanted:
             os.removexattr(fd, name)
     for name, value in wanted.items():
@@ -216,24 +235,35 @@ def _attributes(folder: int, name: str, path: str, status: os.stat_result) -> tu
 
 @contextmanager
 def parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
-    """A descriptor of the folder, None when it does not exist. A link in the way is followed only where root alone
-    could have made it: below the first folder that belongs to a user, none is. Who owns a folder can also put another in
-    the place of one of root's in it."""
+    """A descriptor of the folder, None when it does not exist: also where a file has taken the place of one above it, or
+    a link there leads nowhere."""
     parts = [p for p in path.split("/") if p]
     if not parts or ".." in parts:
         raise NotChangeable(f"{path} is not a path that can be changed")
+    try:
+        fd = _folder(root, parts[:-1])
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        yield None, parts[-1]
+        return
+    try:
+        yield fd, parts[-1]
+    finally:
+        os.close(fd)
+
+
+def _folder(root: Root, parts: list[str]) -> int:
+    """A link in the way is followed only where root alone could have made it: below the first folder that belongs to a
+    user, none is. Who owns a folder can also put another in the place of one of root's in it."""
     fd = root.open("/", os.O_PATH | os.O_DIRECTORY)
     walked, others = "", False
     try:
-        for part in parts[:-1]:
+        for part in parts:
             owner = os.fstat(fd)
             others = others or owner.st_uid != 0 or bool(owner.st_mode & 0o002)
             walked += f"/{part}"
-            try:
-                below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            except FileNotFoundError:
-                yield None, parts[-1]
-                return
+            below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             if stat.S_ISLNK(os.fstat(below).st_mode):
                 os.close(below)
                 if others or owner.st_mode & 0o020:
@@ -241,9 +271,6 @@ def parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
                 below = root.open(walked, os.O_PATH | os.O_DIRECTORY)
             os.close(fd)
             fd = below
-        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-        os.close(fd)
-        fd = readable
-        yield fd, parts[-1]
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     finally:
         os.close(fd)

@@ -3,6 +3,7 @@ was or as planned, and no user's file is lost."""
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -197,6 +198,37 @@ def test_undo_keeps_what_an_administrator_changed_since(tmp_path: Path, count: C
     assert (tmp_path / "etc/profile.d/cuda.sh").read_text() == "mine now\n"
     assert (tmp_path / "etc/X11/xorg.conf").read_text() == "Section\n"
     count(SOMEBODY, "conflict")
+
+
+@pytest.mark.parametrize(
+    ("instead", "outcome"), [("nothing", "undone"), ("a file", "conflict"), ("a link to itself", "undone")]
+)
+@pytest.mark.parametrize("cut_off", [False, True], ids=["at once", "and again after it was cut off"])
+def test_undo_ends_where_the_folder_is_no_longer_one(tmp_path: Path, instead: str, outcome: str, cut_off: bool) -> None:
+    """It would be the active one for ever, for which no other can begin."""
+    root, store = tmp_path / "root", Store(str(tmp_path / "root"))
+    make(root)
+    (root / "usr/local/cuda").unlink()
+    (root / "usr/local/cuda").symlink_to("cuda-12.2")
+    (root / "usr/local/cuda-12.2").mkdir()
+    actions = [WriteFile("/usr/local/cuda/cudnn.h", "new\n")]
+    if instead == "a file":
+        (root / "usr/local/cuda/cudnn.h").write_text("old\n")
+    with store.locked():
+        target = Target(str(root), "abc")
+        assert apply(store, target, "abc", actions, {}, lambda: None, False, lambda text: None).outcome == "applied"
+        shutil.rmtree(root / "usr/local/cuda-12.2")
+        if instead == "a file":
+            (root / "usr/local/cuda-12.2").touch()
+        elif instead == "a link to itself":
+            (root / "usr/local/cuda-12.2").symlink_to("cuda-12.2")
+        record = store.ended()[-1]
+        if cut_off:
+            Journal(store.reopen(record).folder).write("UNDO", boot="")
+            ended = recover(store, target)
+        else:
+            ended = undo(store, target, record)
+    assert (ended and ended.outcome, store.current()) == (outcome, None)
 
 
 @pytest.mark.parametrize("trick", ["link above", "hard link", "changed line", "fifo"])

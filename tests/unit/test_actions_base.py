@@ -4,6 +4,7 @@ steps."""
 import errno
 import os
 import pwd
+import struct
 from pathlib import Path
 
 import pytest
@@ -331,6 +332,41 @@ class TestFiles:
         step.apply(root.target, step.observe(root.target))
         status = file.stat()
         assert (file.read_text(), status.st_uid, status.st_gid, status.st_mode & 0o777) == ("b\nc\n", 7, 8, 0o600)
+
+    @pytest.mark.parametrize("named", [0x02, 0x08], ids=["a user's", "a group's"])
+    @pytest.mark.parametrize("mode", [0o755, 0o1777, 0o4700])
+    def test_a_mode_is_changed_together_with_the_acl_that_says_it_too(
+        self, root: StandInRoot, named: int, mode: int
+    ) -> None:
+        nobody = 0xFFFFFFFF
+        entries = ((0x01, 7, nobody), (named, 4, 60), (0x04, 5, nobody), (0x10, 0, nobody), (0x20, 0, nobody))
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in sorted(entries))
+        path = root.folder / "srv"
+        path.mkdir(mode=0o700)
+        for name in ("system.posix_acl_access", "system.posix_acl_default"):
+            os.setxattr(path, name, acl)
+        step = FileStep(ChangeMode("/srv", mode))
+        before = step.observe(root.target)
+        step.apply(root.target, before)
+        assert path.stat().st_mode & 0o7777 == mode
+        assert step.observe(root.target) == step.after(root.target, before)
+        path.chmod(mode)  # as chmod(1) would have left it
+        assert step.observe(root.target) == step.after(root.target, before)
+        step.revert(root.target, before)
+        assert step.observe(root.target) == before
+
+    def test_a_file_system_without_attributes_is_one_to_change_files_on(
+        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = root.file("/etc/one", "a")
+
+        def fails(file: object) -> list[str]:
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+        monkeypatch.setattr(os, "listxattr", fails)
+        step = FileStep(WriteFile("/etc/one", "b"))
+        step.apply(root.target, step.observe(root.target))
+        assert file.read_text() == "b"
 
     @pytest.mark.parametrize("leads_to", ["dotfiles/bashrc", "dotfiles", "/etc/shadow", "nowhere"])
     def test_a_link_changes_hands_and_what_it_leads_to_does_not(self, root: StandInRoot, leads_to: str) -> None:
