@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 
 _PATIENCE = 0.5
@@ -44,8 +45,7 @@ class Progress:
     def _write(self, text: str, drawn: bool = False) -> None:
         """In the place of what was drawn, which is gone then; `drawn` where that is to go, too."""
         with self._lock:
-            sys.stderr.write((_ERASE if self._drawn or drawn else "") + text)
-            sys.stderr.flush()
+            _say((_ERASE if self._drawn or drawn else "") + text)
             self._drawn = drawn
 
     def _watch(self) -> None:
@@ -56,6 +56,14 @@ class Progress:
             before = self._since
 
 
+def _say(text: str) -> None:
+    """What nobody can read any more (the terminal is gone, or who read the pipe) is no reason to leave a repair half
+    done."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
 class Steps(Progress):
     """Says each step of a repair on a line that stays, and below it, on a terminal, how long it has been at work."""
 
@@ -63,7 +71,7 @@ class Steps(Progress):
         if self._shows:
             self._write(f"  {step}\n")
         else:
-            sys.stderr.write(f"  {step}\n")
+            _say(f"  {step}\n")
         super().__call__(step)
 
     def pause(self) -> None:

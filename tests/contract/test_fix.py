@@ -111,6 +111,22 @@ def test_undo_keeps_what_the_administrator_changed_since(dlhealth: Run, root: Pa
     assert (root / "home/alice/.Xauthority").read_text() == "cookie"
 
 
+@pytest.mark.parametrize("on", ["a pipe", "a terminal"])
+def test_a_repair_is_not_left_half_done_where_nobody_reads_what_it_says(root: Path, on: str) -> None:
+    """As with 2>&1 | head -1, or on a console that is taken away."""
+    end, inner = os.pipe() if on == "a pipe" else os.openpty()
+    command = [sys.executable, "-m", "dlhealth", "fix", "--yes", "--root", str(root)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=inner) as fix:
+        os.close(inner)
+        said = ""
+        while "[1/2]" not in said:
+            said += os.read(end, 4096).decode()
+        os.close(end)
+    assert fix.returncode == 0
+    assert bashrc(root) != SWALLOWED
+    assert [p.name.split("-")[-1] for p in (root / "var/lib/dlhealth/txn/history").iterdir()] == ["applied"]
+
+
 def test_on_a_terminal(root: Path) -> None:
     """A person reads the plan, answers, sees each step, and what was proved."""
     end, terminal = os.openpty()
