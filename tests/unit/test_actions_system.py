@@ -150,6 +150,13 @@ class TestRunningMachine:
             ["modprobe", "-r", "nvidia-uvm"],
         ]
 
+    def test_a_module_that_is_used_by_now_stays_and_keeps_nothing_else_from_being_taken_back(
+        self, root: StandInRoot
+    ) -> None:
+        root.outside("modprobe", "echo 'modprobe: FATAL: Module nvidia is in use.' >&2; exit 1")
+        LoadModules(("nvidia", "nvidia-uvm")).revert(Target(LIVE, "abc"), {"nvidia": False, "nvidia-uvm": False})
+        assert root.all_runs == [["modprobe", "-r", "nvidia-uvm"], ["modprobe", "-r", "nvidia"]]
+
     def test_modules_of_a_disk_that_does_not_run_are_left_alone(self, root: StandInRoot) -> None:
         root.program("modprobe")
         root.outside("modprobe")
