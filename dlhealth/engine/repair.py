@@ -91,7 +91,7 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
     same evidence."""
     found: set[tuple[str, str]] = set()
     for record in store.ended():
-        if record.outcome == "rolled-back":
+        if record.outcome in ("rolled-back", "conflict"):
             ends = [e for e in read_events(record.folder) if e.kind == "COMMIT"]
             failed = ends[-1].fields.get("failed", ()) if ends else ()
             found.update(

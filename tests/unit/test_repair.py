@@ -324,6 +324,21 @@ def test_what_does_not_help_is_taken_back_and_not_tried_again(tmp_path: Path) ->
     assert not patient.choose(Limits(given_up=failed, wanted=frozenset({"one-bad"}))).actions
 
 
+def test_what_did_not_help_is_not_tried_again_also_where_others_kept_it_from_being_taken_back(tmp_path: Path) -> None:
+    useless = low(EditFile("/etc/one", ((1, "bad", "bad indeed"),)))
+    patient = Patient(tmp_path, fault("one-bad", useless))
+    looks = patient.look
+
+    def look() -> Diagnosis:
+        (tmp_path / "etc/one").write_text("bad, says somebody else\n")
+        return looks()
+
+    with patient.store.locked():
+        ended = carry_out(patient.choose(), looks(), patient.store, str(tmp_path), look, lambda text: None)
+    assert ended.outcome == "conflict"
+    assert {summary for _, summary in tried(patient.store)} == {"do it"}
+
+
 def test_what_breaks_something_else_is_taken_back(tmp_path: Path) -> None:
     harm = low(EDIT, WriteFile("/etc/three", "bad\n"))
     patient = Patient(tmp_path, fault("one-bad", harm), fault("three-bad", file="/etc/three"))
