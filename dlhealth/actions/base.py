@@ -11,7 +11,18 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Protocol
 
 from dlhealth.host.base import Output
-from dlhealth.host.change import ABSENT, NotChangeable, State, attributes, get_state, move, parent, put_state, sweep
+from dlhealth.host.change import (
+    ABSENT,
+    NOWHERE,
+    NotChangeable,
+    State,
+    attributes,
+    get_state,
+    move,
+    parent,
+    put_state,
+    sweep,
+)
 from dlhealth.host.exec import run
 from dlhealth.host.path import Root, naming
 
@@ -94,7 +105,9 @@ class Target:
         it to another file system and `bring_back` copied it back. No link is followed."""
         try:
             status = self.root.stat(path, follow=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in NOWHERE:
+                raise
             return {}
         found: Observed = {"kind": stat.S_IFMT(status.st_mode), "size": status.st_size}
         if stat.S_ISLNK(status.st_mode):
@@ -183,7 +196,8 @@ class Target:
 
     def _kept(self, path: str) -> str:
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-        return f"{KEPT}/{self.mark}-{digest}-{path.rpartition('/')[2][-100:]}"
+        name = os.fsdecode(os.fsencode(path.rpartition("/")[2])[-100:])
+        return f"{KEPT}/{self.mark}-{digest}-{name}"
 
     def _copy(self, source: str, destination: str) -> None:
         with naming(destination), parent(self.root, destination) as (folder, name):

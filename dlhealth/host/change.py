@@ -68,6 +68,9 @@ class State(NamedTuple):
 
 ABSENT = State("absent")
 
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""The errors of a path that leads to nothing."""
+
 _ACL = "system.posix_acl_access"
 _ACL_HEADER, _ACL_ENTRY = "<I", "<HHI"  # linux/posix_acl_xattr.h: the version; tag, permissions, id
 _OWNER, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
@@ -243,7 +246,7 @@ def parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
     try:
         fd = _folder(root, parts[:-1])
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        if error.errno not in NOWHERE:
             raise
         yield None, parts[-1]
         return

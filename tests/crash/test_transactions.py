@@ -318,6 +318,19 @@ def test_two_changes_of_one_path_build_on_each_other(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
 
 
+def test_what_was_moved_aside_stays_kept_where_its_folder_leads_to_nothing(tmp_path: Path) -> None:
+    root, store = tmp_path / "root", Store(str(tmp_path / "root"))
+    make(root)
+    with store.locked():
+        target = Target(str(root), "abc")
+        apply(store, target, "abc", [MoveAside("/etc/X11/xorg.conf")], {}, lambda: None, False, lambda text: None)
+        (root / "etc/X11").rmdir()
+        (root / "etc/X11").symlink_to("X11")
+        ended = undo(store, target, store.ended()[-1])
+    assert (ended.outcome, ended.said) == ("conflict", ("the folder of /etc/X11/xorg.conf is gone",))
+    assert [p.read_text() for p in (root / "var/lib/dlhealth/kept").iterdir()] == ["Section\n"]
+
+
 @pytest.mark.parametrize("crossing", [False, True])
 def test_whatever_is_moved_aside_comes_back(tmp_path: Path, crossing: bool, mocker: MockerFixture) -> None:
     make(tmp_path)

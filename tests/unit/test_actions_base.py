@@ -167,6 +167,13 @@ class TestKept:
         assert image.read_text() == "old"
         assert (status.st_uid, status.st_gid, status.st_mode & 0o777, status.st_mtime_ns) == (7, 8, 0o640, 10**18)
 
+    def test_a_long_name_in_letters_of_several_bytes_is_kept_too(self, root: StandInRoot) -> None:
+        file = root.file(f"/home/alice/{'名' * 80}", "mine")
+        root.target.set_aside(f"/home/alice/{file.name}")
+        assert not file.exists()
+        root.target.bring_back(f"/home/alice/{file.name}")
+        assert file.read_text() == "mine"
+
     def test_the_first_copy_stays(self, root: StandInRoot) -> None:
         root.file("/image", "old")
         root.target.keep("/image")
