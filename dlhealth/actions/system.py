@@ -42,12 +42,14 @@ class DkmsBuild(NamedTuple):
         target.command("dkms", "install", f"{self.module}/{self.version}", "-k", self.kernel, timeout=_BUILD_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
-        target.command(
-            "dkms", "remove", f"{self.module}/{self.version}", "-k", self.kernel, timeout=_COMMAND_SECONDS, check=False
-        )
-        if not any(path.startswith(f"/var/lib/dkms/{self.module}/{self.version}/") for path in before):
+        module = f"{self.module}/{self.version}"
+        # A module that was built before, and not installed, stays built.
+        built = any(p.startswith("/var/lib/dkms/") and "/module/" in p for p in before)
+        verb = "uninstall" if built else "remove"
+        target.command("dkms", verb, module, "-k", self.kernel, timeout=_COMMAND_SECONDS, check=False)
+        if not built:
             # The last kernel's removal also forgets the source; it was registered before.
-            target.command("dkms", "add", f"{self.module}/{self.version}", timeout=_COMMAND_SECONDS, check=False)
+            target.command("dkms", "add", module, timeout=_COMMAND_SECONDS, check=False)
 
 
 class DkmsRemove(NamedTuple):

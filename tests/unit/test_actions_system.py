@@ -28,13 +28,14 @@ from tests.unit.stand_in_root import StandInRoot
 pytestmark = pytest.mark.real_programs  # the stand-ins
 
 LIVE = "/"  # only programs are started there, and they are stand-ins
-# dkms, whose tree is $IN_ROOT/var/lib/dkms: "install|remove M/V -k K", "remove M/V --all", "add M/V".
+# dkms, whose tree is $IN_ROOT/var/lib/dkms: "install|uninstall|remove M/V -k K", "remove M/V --all", "add M/V".
 DKMS = """
 tree="$IN_ROOT/var/lib/dkms/$2"
 case "$1 $3" in
 "install -k") mkdir -p "$tree/$4/x86_64/module" "$IN_ROOT/lib/modules/$4/updates/dkms"
     echo built > "$tree/$4/x86_64/module/nvidia.ko"; echo built > "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" ;;
 "remove -k") rm -r "$tree/$4" "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" || exit 4; rmdir "$tree" 2>/dev/null ;;
+"uninstall -k") rm "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" ;;
 "remove --all") rm -r "$tree" ;;
 "add ") mkdir -p "$tree" ;;
 *) exit 9 ;;
@@ -85,12 +86,16 @@ class TestDkms:
             ["dkms", "add", "nvidia/535.1"],
         ]
 
-    def test_a_source_that_has_a_build_for_the_kernel_is_not_registered_again(self, root: StandInRoot) -> None:
+    def test_a_module_that_was_built_and_not_installed_stays_built(self, root: StandInRoot) -> None:
         root.program("dkms", DKMS)
-        root.file("/var/lib/dkms/nvidia/535.1/6.1/x86_64/module/nvidia.ko")
+        module = root.file("/var/lib/dkms/nvidia/535.1/6.1/x86_64/module/nvidia.ko", "built\n")
         action = DkmsBuild("nvidia", "535.1", "6.1")
-        action.revert(root.target, action.observe(root.target))
-        assert root.runs == [["dkms", "remove", "nvidia/535.1", "-k", "6.1"]]
+        before = action.observe(root.target)
+        root.file("/lib/modules/6.1/updates/dkms/nvidia.ko", "built\n")
+        action.revert(root.target, before)
+        assert root.runs == [["dkms", "uninstall", "nvidia/535.1", "-k", "6.1"]]
+        assert action.observe(root.target) == before
+        assert module.exists()
 
     def test_a_build_that_fails_is_told_with_its_last_words(self, root: StandInRoot) -> None:
         root.program("dkms", "echo 'Error! Bad return status for module build on kernel: 6.12' >&2; exit 10")
