@@ -214,13 +214,14 @@ def _check(folder: str) -> None:
     _kept(folder, {e.fields["n"] for e in events if e.kind == "INTENT"})
 
 
-def _kept(folder: str, numbers: Collection[int]) -> tuple[dict[int, Step], dict[int, Observed], bool]:
-    """The steps with these numbers and what each found; and whether any action of the plan needs programs. Raises
+def _kept(folder: str, numbers: Collection[int]) -> tuple[dict[int, Step], dict[int, Observed], set[int]]:
+    """The steps with these numbers and what each found; and the numbers of all of the plan that need programs. Raises
     Damaged."""
     with reading(folder):
         actions = [action_from_json(a) for a in read_json(f"{folder}/plan.json")["actions"]]
         steps = {n: step_of(actions[n]) for n in numbers}
-        return steps, {n: dict(read_json(f"{folder}/pre/{n}.json")) for n in numbers}, any(map(needs_programs, actions))
+        programs = {n for n, action in enumerate(actions) if needs_programs(action)}
+        return steps, {n: dict(read_json(f"{folder}/pre/{n}.json")) for n in numbers}, programs
 
 
 def _commit(store: Store, record: Record, journal: Journal) -> Ended:
@@ -246,22 +247,21 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
     begun = set(journal.numbers("INTENT"))
     steps, kept, programs = _kept(folder, begun)
     done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == "DONE"}
+    reverting = set(journal.numbers("REVERT"))
     settled = {*journal.numbers("REVERTED"), *journal.numbers("CONFLICT")}
     said = [e.fields["what"] for e in journal.events if e.kind == "CONFLICT"]
     for number in sorted(begun - settled, reverse=True):
         step, before = steps[number], kept[number]
+        # Programs do one thing after the other: where they were cut off, in the doing or in the taking back, is neither
+        # how it was before nor how it was afterwards.
+        cut_off = number in programs and (number not in done or number in reverting)
         try:
-            now = step.observe(target)
-            ours = done[number] if number in done else step.after(target, before)
-            if now == before and number in done:
-                pass
-            elif ours is None or now in (before, ours):
-                # Also where nothing is seen to have changed: a step that was cut off may have left a temporary file.
-                # Its copies are made before its program begins: where one is missing, there is nothing to put back.
+            if cut_off or _is_changed(step, target, before, done.get(number)):
+                if number in programs and not cut_off:
+                    journal.write("REVERT", n=number)
+                # Copies are made before a program begins: of a step that was cut off, one that is missing was never made.
                 with nullcontext() if number in done else suppress(CopyGone):
                     step.revert(target, before)
-            else:
-                raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")
         except DiskFull as error:
             raise OSError(str(error)) from error  # nothing is settled: the next start tries again
         except (NotChangeable, CommandFailed, PermissionError) as error:
@@ -274,6 +274,17 @@ def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
     if programs:
         target.settle_all()
     return tuple(said)
+
+
+def _is_changed(step: Step, target: Target, before: Observed, after: Observed | None) -> bool:
+    """Whether there is something to take back; `after` is how it was left, None where the step was cut off. Raises
+    NotChangeable where somebody else has changed it since."""
+    now = step.observe(target)
+    if now == before:
+        return after is None  # it may have left a temporary file
+    if now != (step.after(target, before) if after is None else after):
+        raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")
+    return True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dlhealth.lean import NamedTuple
 
 
 class Event(NamedTuple):
-    """One line. `kind`: BEGIN, INTENT, DONE, REVERTED, CONFLICT, VERIFIED, WAIT-REBOOT, FAILED, COMMIT, UNDO."""
+    """One line. `kind`: BEGIN, INTENT, DONE, REVERT, REVERTED, CONFLICT, VERIFIED, WAIT-REBOOT, FAILED, COMMIT, UNDO."""
 
     kind: str
     fields: dict[str, Any]

@@ -1,0 +1,127 @@
+"""What programs do is cut off half way, in a repair or in its taking back: neither as it was before nor as it was
+afterwards, it is no change of somebody else's, and is taken back by the next start."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count as count_from
+from pathlib import Path
+
+import pytest
+from pytest_mock import MockerFixture
+
+from dlhealth.actions import AptInstall, DkmsRemove, UpdateInitramfs
+from dlhealth.actions.base import Target
+from dlhealth.model import Action
+from dlhealth.txn.execute import Ended, NotVerified, apply, recover, undo
+from dlhealth.txn.store import Store
+from tests.crash.table import Count
+from tests.unit.stand_in_root import StandInRoot
+
+pytestmark = pytest.mark.real_programs  # the stand-ins
+
+PACKAGES = {"libc6": "2.36-9 ii ", "nvidia-driver": "535.1-1 ii ", "libcuda1": "535.1-1 ii "}
+
+
+class PowerCut(BaseException):
+    """Nothing in dlhealth expects it."""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
+    made = StandInRoot(tmp_path, monkeypatch)
+    made.program("sync")
+    made.program("update-initramfs", 'for i in "$IN_ROOT"/boot/initrd.img-*; do echo new > "$i"; done')
+    for kernel in ("6.1", "6.12"):
+        made.file(f"/boot/initrd.img-{kernel}", f"old {kernel}")
+    return made
+
+
+def images(root: StandInRoot) -> list[str]:
+    return [p.read_text() for p in sorted((root.folder / "boot").iterdir())]
+
+
+def repair(root: StandInRoot, action: Action, problem: str = "") -> Ended:
+    def verify() -> None:
+        if problem:
+            raise NotVerified(problem, ())
+
+    store = Store(str(root.folder))
+    with store.locked():
+        return apply(store, root.target, "abc", [action], {}, verify, False, lambda text: None)
+
+
+def undone(root: StandInRoot) -> Ended:
+    store = Store(str(root.folder))
+    with store.locked():
+        return undo(store, root.target, store.ended()[-1])
+
+
+def next_start(root: StandInRoot) -> Ended | None:
+    store = Store(str(root.folder))
+    with store.locked():
+        return recover(store, root.target)
+
+
+@contextmanager
+def power_cut(mocker: MockerFixture, method: str, when: Callable[[int, Sequence[str]], bool]) -> Iterator[None]:
+    """Where a method of the machine that is changed is called for the nth time, or with certain words."""
+    real, calls = getattr(Target, method), count_from(1)
+
+    def cut(self: Target, *words: str, **options: object) -> object:
+        if when(next(calls), words):
+            raise PowerCut
+        return real(self, *words, **options)
+
+    patched = mocker.patch.object(Target, method, autospec=True, side_effect=cut)
+    with pytest.raises(PowerCut):
+        yield
+    mocker.stop(patched)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("ending", ["rolled-back", "undone"])
+def test_images_of_which_some_were_put_back(
+    root: StandInRoot, mocker: MockerFixture, count: Count, ending: str, nth: int
+) -> None:
+    was = images(root)
+    cut = power_cut(mocker, "put_back", lambda n, words: n == nth)
+    if ending == "rolled-back":
+        with cut:
+            repair(root, UpdateInitramfs("all"), "it did not help")
+    else:
+        repair(root, UpdateInitramfs("all"))
+        with cut:
+            undone(root)
+    assert images(root) != was
+    ended = next_start(root)
+    assert (ended and ended.outcome) == ending
+    assert images(root) == was
+    count("killed while what programs did is taken back", "as before")
+
+
+def test_packages_in_the_middle_of_an_undo(root: StandInRoot, mocker: MockerFixture, count: Count) -> None:
+    root.packages(PACKAGES)
+    root.file("/var/cache/apt/archives/nvidia-driver_535.1-1_amd64.deb")
+    assert repair(root, AptInstall(("nvidia-driver=550.2-1", "nvtop"))).outcome == "applied"
+    changed = root.database["packages"]
+    with power_cut(mocker, "command", lambda n, words: "--reinstall" in words and "-s" not in words):
+        undone(root)
+    root.change(packages={**changed, "nvidia-driver": "535.1-1 iU "})
+    ended = next_start(root)
+    assert (ended and ended.outcome) == "undone"
+    assert root.database["packages"] == PACKAGES
+    count("killed while what programs did is taken back", "as before")
+
+
+def test_a_removal_that_failed_half_way(root: StandInRoot) -> None:
+    """Of two kernels' modules one was gone."""
+    tree = "/var/lib/dkms/nvidia/1"
+    for kernel in ("6.1", "6.12"):
+        root.file(f"{tree}/{kernel}/x86_64/module/nvidia.ko", "built")
+    root.program(
+        "dkms",
+        f'case "$1" in remove) rm -r "$IN_ROOT{tree}/6.1"; exit 6 ;;\n'
+        f'install) mkdir -p "$IN_ROOT{tree}/$4/module"; echo built > "$IN_ROOT{tree}/$4/module/nvidia.ko" ;; esac',
+    )
+    assert repair(root, DkmsRemove("nvidia", "1")).outcome == "rolled-back"
+    assert ["dkms", "install", "nvidia/1", "-k", "6.1"] in root.runs
