@@ -22,6 +22,9 @@ def main(arguments: list[str]) -> int:
         print(_USAGE, file=sys.stderr)
         return 2
     verb, root = arguments[0], arguments[1] if len(arguments) > 1 else "/"
+    if not os.path.isdir(root):
+        print(f"dlhealth: {root}: no such folder", file=sys.stderr)
+        return 1
     store = Store(root)
     ended: Ended | None
     try:

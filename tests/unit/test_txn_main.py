@@ -190,6 +190,15 @@ def test_a_store_behind_a_link_is_not_followed(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["recover", "undo", "history"])
+def test_a_root_that_is_not_there_is_told_and_not_made(
+    root: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, str(root / "mnt")]) == 1
+    assert capsys.readouterr().err == f"dlhealth: {root}/mnt: no such folder\n"
+    assert not (root / "mnt").exists()
+
+
 def test_a_root_that_is_a_file_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["undo", str(root / "etc/one")]) == 1
     assert capsys.readouterr().err.startswith("dlhealth: ")
