@@ -139,8 +139,10 @@ class Target:
             os.close(into)
 
     def settle_all(self) -> None:
-        """Have on disk what programs have written: dpkg waits for that, dkms and others do not."""
-        self.command("sync", "-f", "/", "/usr", "/var", "/boot", timeout=600, check=False)
+        """Have on disk what programs have written: dpkg waits for that, dkms and others do not. Also on the partition
+        that the firmware reads, where systemd-boot has its copies of kernels and images; one that is not there keeps
+        sync from none of the others."""
+        self.command("sync", "-f", "/", "/usr", "/var", "/boot", "/boot/efi", "/efi", timeout=600, check=False)
 
     def settle(self, path: str) -> None:
         """Have a file and its name on disk when this returns."""

@@ -49,6 +49,13 @@ def test_before_it_ends(root: StandInRoot, case: dict[str, bool], outcome: str, 
     assert not_yet not in journal
 
 
+def test_on_each_file_system_that_programs_write_to(root: StandInRoot) -> None:
+    """Also where systemd-boot keeps its own copy of an image: it is another than /boot."""
+    transaction(root, RefreshLoaderCache())
+    (synced,) = [run[2:] for run in root.runs if run[:2] == ["sync", "-f"]]
+    assert set(synced) == {"/", "/usr", "/var", "/boot", "/boot/efi", "/efi"}
+
+
 def test_what_dlhealth_writes_itself_is_there_already(root: StandInRoot) -> None:
     edit = EditFile("/etc/environment", ((1, "PATH=/bad", "PATH=/usr/bin"),))
     assert transaction(root, edit) == "applied"
