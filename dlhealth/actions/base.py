@@ -62,7 +62,11 @@ class Target:
         words = argv
         if not self.live:
             argv = ("unshare", "--mount", "--propagation=private", "sh", "-c", _ENTER, "sh", self.folder, *argv)
-        output = run(argv, timeout, environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"})
+        output = run(
+            argv,
+            timeout,
+            environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", MARK: self.mark},
+        )
         if check and output.status != 0:
             last = " / ".join((output.stderr or output.stdout).strip().splitlines()[-4:])
             full = os.strerror(errno.ENOSPC) in output.stderr + output.stdout
@@ -259,6 +263,10 @@ class Target:
             except KeyError:
                 pass
         raise CommandFailed(f"{name} is not in {path}")
+
+
+MARK = "DLHEALTH_TRANSACTION"
+"""The variable by which a program, and what it has started, is known to be a transaction's."""
 
 
 # /proc and /dev for the programs of another root; services stay as they are, because there is no init to ask.

@@ -110,6 +110,17 @@ def _open_folder(target: "Target", path: str) -> int:
     return target.root.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
+def program_of(mark: str) -> str:
+    """A program that a transaction had started and that is still running, "" where none is: it goes on when dlhealth
+    is killed."""
+    from dlhealth.actions.base import MARK, Target
+
+    wanted = f"{MARK}={mark}".encode()
+    pids = sorted(int(name) for name in Target("/", mark).names("/proc") if name.isdecimal())
+    pid = next((pid for pid in pids if wanted in _content(pid, "environ").split(b"\0")), 0)
+    return f"{_name(pid)} (process {pid})" if pid else ""
+
+
 def _holder(target: "Target", path: str) -> str:
     """The program that holds a lock as dpkg and apt do, "" where nobody does. Only asked: taking it, if only for a
     moment, could make another one fail."""
@@ -132,10 +143,14 @@ def _holder(target: "Target", path: str) -> str:
 
 
 def _name(pid: int) -> str:
+    return _content(pid, "comm").decode(errors="replace").strip() or "a program"
+
+
+def _content(pid: int, name: str) -> bytes:
     from dlhealth.host.change import NotChangeable, get_state
     from dlhealth.host.path import Root
 
     try:  # of the machine that dlhealth runs on, whichever root it changes
-        return get_state(Root("/"), f"/proc/{pid}/comm").content.decode(errors="replace").strip() or "a program"
+        return get_state(Root("/"), f"/proc/{pid}/{name}").content
     except (OSError, NotChangeable):
-        return "a program"
+        return b""

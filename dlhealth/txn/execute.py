@@ -7,12 +7,13 @@ from typing import Any
 
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, changed_path, needs_programs, step_of
 from dlhealth.actions.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, Step, Target
+from dlhealth.actions.room import program_of
 from dlhealth.host.change import ABSENT, NotChangeable
 from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
 from dlhealth.txn.journal import Journal, read_events
-from dlhealth.txn.store import Damaged, Record, Store, read_json, reading
+from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -156,7 +157,7 @@ def confirm(
 
 def recover(store: Store, target: Target) -> Ended | None:
     """Finish or take back a transaction that was cut off; None when there is none, or one that waits for a reboot.
-    May itself be cut off and run again."""
+    May itself be cut off and run again. Raises Busy where a program of it has not ended."""
     record = store.current()
     if record is None:
         return None
@@ -168,6 +169,7 @@ def recover(store: Store, target: Target) -> Ended | None:
         if committed and not journal.undoing:
             outcome = committed.fields["outcome"]
             return Ended(store.end(record, outcome), outcome, ())
+        _none_at_work(record)
         failed = journal.find("FAILED")
         problem = NotVerified(**failed.fields) if failed else Stopped("it was cut off")
         with _signals_deferred():
@@ -178,8 +180,10 @@ def recover(store: Store, target: Target) -> Ended | None:
 
 def undo(store: Store, target: Target, record: Record) -> Ended:
     """Take back a transaction that was applied, or waits for a reboot, as a transaction of its own would: journaled,
-    repeatable. Raises Damaged before anything is touched."""
-    if record.folder != store.active:
+    repeatable. Raises Damaged before anything is touched, and Busy as `recover` does."""
+    if record.folder == store.active:
+        _none_at_work(record)
+    else:
         _check(record.folder)
         record = store.reopen(record)
     journal = Journal(record.folder)
@@ -189,6 +193,16 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
             return _take_back(store, target, record, journal, None)
     finally:
         journal.close()
+
+
+def _none_at_work(record: Record) -> None:
+    """Raises Busy while a program goes on that a killed dlhealth had started: what it writes after all was put back would
+    stay."""
+    if program := program_of(record.id):
+        raise Busy(
+            f"{program}, which the repair {record.name} had started, is still at work: wait until it has ended, then "
+            "try again"
+        )
 
 
 def in_the_way(store: Store, record: Record) -> Record | None:

@@ -1,6 +1,9 @@
 """What programs do is cut off half way, in a repair or in its taking back: neither as it was before nor as it was
 afterwards, it is no change of somebody else's, and is taken back by the next start."""
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count as count_from
@@ -13,7 +16,7 @@ from dlhealth.actions import AptInstall, DkmsRemove, UpdateInitramfs
 from dlhealth.actions.base import Target
 from dlhealth.model import Action
 from dlhealth.txn.execute import Ended, NotVerified, apply, recover, undo
-from dlhealth.txn.store import Store
+from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
 from tests.unit.stand_in_root import StandInRoot
 
@@ -60,6 +63,31 @@ def next_start(root: StandInRoot) -> Ended | None:
     store = Store(str(root.folder))
     with store.locked():
         return recover(store, root.target)
+
+
+def undo_current(root: StandInRoot) -> Ended | None:
+    store = Store(str(root.folder))
+    with store.locked():
+        current = store.current()
+        return undo(store, root.target, current) if current else None
+
+
+def wait_for(path: Path) -> None:
+    limit = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def next_start_soon(root: StandInRoot) -> Ended | None:
+    """Once the program has ended, whose last deed was seen."""
+    limit = time.monotonic() + 20
+    while True:
+        try:
+            return next_start(root)
+        except Busy:
+            assert time.monotonic() < limit
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -111,6 +139,33 @@ def test_packages_in_the_middle_of_an_undo(root: StandInRoot, mocker: MockerFixt
     assert (ended and ended.outcome) == "undone"
     assert root.database["packages"] == PACKAGES
     count("killed while what programs did is taken back", "as before")
+
+
+def test_a_program_that_outlives_a_killed_dlhealth_is_waited_for(root: StandInRoot, count: Count) -> None:
+    """As dkms does that seemed to hang: what it writes after all was put back would stay."""
+    root.program(
+        "update-initramfs",
+        'touch "$IN_ROOT/begun"; while [ ! -e "$IN_ROOT/go" ]; do sleep 0.05; done\n'
+        'echo new > "$IN_ROOT/boot/initrd.img-6.1"; touch "$IN_ROOT/ended"',
+    )
+    was = images(root)
+    child = os.fork()
+    if child == 0:
+        try:
+            repair(root, UpdateInitramfs("6.1"))
+        finally:
+            os._exit(0)
+    wait_for(root.folder / "begun")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    for work in (next_start, undo_current):
+        with pytest.raises(Busy, match=r"^\S+ \(process \d+\), which the repair 1-abc had started, is still at work"):
+            work(root)
+    (root.folder / "go").touch()
+    wait_for(root.folder / "ended")
+    ended = next_start_soon(root)
+    assert (ended and ended.outcome, images(root)) == ("rolled-back", was)
+    count("killed while a program was at work, which went on", "as before")
 
 
 def test_a_removal_that_failed_half_way(root: StandInRoot) -> None:
