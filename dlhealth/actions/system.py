@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from dlhealth.lean import NamedTuple
 
 if TYPE_CHECKING:  # the doctor only shows actions; what carries them out is not loaded for that
+    from collections.abc import Iterable
+
     from dlhealth.actions.base import Observed, Target
 
 _BUILD_SECONDS = 3600.0
@@ -164,8 +166,7 @@ class RefreshModuleIndex(NamedTuple):
         return None
 
     def apply(self, target: "Target", before: "Observed") -> None:
-        for path in before:
-            target.keep(path)
+        _keep(target, before)
         target.command("depmod", "-a", self.kernel, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
@@ -202,8 +203,7 @@ class UpdateInitramfs(NamedTuple):
         return None
 
     def apply(self, target: "Target", before: "Observed") -> None:
-        for name in before:
-            target.keep(f"/boot/{name}")
+        _keep(target, [f"/boot/{name}" for name in before])
         target.command("update-initramfs", "-u", "-k", self.kernel, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
@@ -298,14 +298,22 @@ def _loaded(target: "Target") -> set[str]:
     return {line.split()[0] for line in table.splitlines()}
 
 
+def _keep(target: "Target", paths: "Iterable[str]") -> None:
+    """Copies of large files, but of those that an earlier step took away, as the removal of a kernel does."""
+    for path in paths:
+        if target.identity(path):
+            target.keep(path)
+
+
 def _put_back(target: "Target", path: str, digest: str) -> None:
     """Raises CopyGone where a large file is not as it was then, and what was kept of it is gone. What was kept may
-    have another digest: an earlier step may have made the file anew, as apt's triggers do."""
+    have another digest: an earlier step may have made the file anew, as apt's triggers do. A file that is not there was
+    not there to be kept: depmod and "update-initramfs -u" delete none."""
     from dlhealth.actions.base import KEPT, CopyGone
 
-    if target.put_back(path):
+    if target.put_back(path) or not target.identity(path):
         return
-    if not target.identity(path) or target.large_digest(path) != digest:
+    if target.large_digest(path) != digest:
         raise CopyGone(f"{path} can't be put back as it was: its copy is gone from {KEPT}")
 
 

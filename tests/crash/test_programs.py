@@ -43,14 +43,14 @@ def images(root: StandInRoot) -> list[str]:
     return [p.read_text() for p in sorted((root.folder / "boot").iterdir())]
 
 
-def repair(root: StandInRoot, action: Action, problem: str = "") -> Ended:
+def repair(root: StandInRoot, *actions: Action, problem: str = "") -> Ended:
     def verify() -> None:
         if problem:
             raise NotVerified(problem, ())
 
     store = Store(str(root.folder))
     with store.locked():
-        return apply(store, root.target, "abc", [action], {}, verify, False, lambda text: None)
+        return apply(store, root.target, "abc", actions, {}, verify, False, lambda text: None)
 
 
 def undone(root: StandInRoot) -> Ended:
@@ -115,7 +115,7 @@ def test_images_of_which_some_were_put_back(
     cut = power_cut(mocker, "put_back", lambda n, words: n == nth)
     if ending == "rolled-back":
         with cut:
-            repair(root, UpdateInitramfs("all"), "it did not help")
+            repair(root, UpdateInitramfs("all"), problem="it did not help")
     else:
         repair(root, UpdateInitramfs("all"))
         with cut:
@@ -166,6 +166,20 @@ def test_a_program_that_outlives_a_killed_dlhealth_is_waited_for(root: StandInRo
     ended = next_start_soon(root)
     assert (ended and ended.outcome, images(root)) == ("rolled-back", was)
     count("killed while a program was at work, which went on", "as before")
+
+
+def test_an_image_that_an_earlier_step_took_away_is_none_to_keep(root: StandInRoot) -> None:
+    """As the removal of an old kernel does, before the images of the others are made anew."""
+    root.file("/var/lib/dkms/nvidia/1/source")
+    root.program(
+        "dkms",
+        'image="$IN_ROOT/boot/initrd.img-6.1"\n'
+        'case "$1" in remove) rm -r "$image" "$IN_ROOT/var/lib/dkms/nvidia/1" ;; add) echo "made anew" > "$image" ;; esac',
+    )
+    assert repair(root, DkmsRemove("nvidia", "1"), UpdateInitramfs("all")).outcome == "applied"
+    assert images(root) == ["new\n"]
+    assert undone(root).outcome == "undone"
+    assert images(root) == ["made anew\n", "old 6.12"]
 
 
 def test_a_removal_that_failed_half_way(root: StandInRoot) -> None:
