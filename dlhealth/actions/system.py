@@ -14,6 +14,10 @@ _BUILD_SECONDS = 3600.0
 
 _COMMAND_SECONDS = 900.0
 
+_HOOKS = "/etc/initramfs/post-update.d"
+"""What update-initramfs runs for an image that it has made: systemd-boot has its own copy, which is the one that
+starts."""
+
 
 class DkmsBuild(NamedTuple):
     """Build and install a DKMS module for one kernel."""
@@ -216,6 +220,11 @@ class UpdateInitramfs(NamedTuple):
             target.put(f"/boot/{name}", ABSENT)
         for name, digest in before.items():
             _put_back(target, f"/boot/{name}", digest)
+        for name in before if target.names(_HOOKS) else ():
+            kernel = name.removeprefix("initrd.img-")
+            if target.identity(f"/boot/vmlinuz-{kernel}"):
+                words = (f"--arg={kernel}", f"--arg=/boot/{name}", _HOOKS)
+                target.command("run-parts", *words, timeout=_COMMAND_SECONDS)
 
 
 class RefreshLoaderCache(NamedTuple):

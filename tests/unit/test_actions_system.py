@@ -284,6 +284,21 @@ class TestInitramfs:
         action.revert(root.target, before)
         assert self.contents(root)["initrd.img-6.1"] == "of the trigger"
 
+    def test_the_copy_that_the_boot_loader_has_comes_back_too(self, root: StandInRoot) -> None:
+        """As /etc/initramfs/post-update.d/systemd-boot makes one, of a kernel that is there."""
+        root.file("/etc/initramfs/post-update.d/systemd-boot")
+        root.file("/boot/initrd.img-6.1.old-dkms", "old")
+        root.file("/efi/copy", "new")
+        root.program("run-parts", 'cp "$IN_ROOT${2#--arg=}" "$IN_ROOT/efi/copy"')
+        action = UpdateInitramfs("all")
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        root.forget()
+        action.revert(root.target, before)
+        words = ["--arg=6.1", "--arg=/boot/initrd.img-6.1", "/etc/initramfs/post-update.d"]
+        assert root.runs == [["run-parts", *words]]
+        assert (root.folder / "efi/copy").read_text() == "old 6.1"
+
     def test_without_its_copy_it_can_not_be_taken_back(self, root: StandInRoot) -> None:
         action = UpdateInitramfs("6.1")
         before = action.observe(root.target)
