@@ -14,7 +14,7 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Finding, Risk, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
-from dlhealth.txn.store import Damaged, Record, Store, read_plan, reading
+from dlhealth.txn.store import Damaged, Record, Store, reading_plan
 
 Look = Callable[[], Diagnosis]
 
@@ -80,8 +80,7 @@ def confirm_after_reboot(
     record = store.current()
     if record is None:
         return None
-    with reading(record.folder):
-        plan = read_plan(record)
+    with reading_plan(record) as plan:
         proof = Proof(plan["findings"], plan["known"], plan.get("beside", ()), frozenset())
     return confirm(store, Target(folder, record.id), lambda: _prove(look(), proof), sure)
 
@@ -104,8 +103,7 @@ def tell(record: Record) -> Told:
     """What was done, and how it ended; of what is damaged, or another version's, as much as can be read: it must not
     hide the others."""
     try:
-        with reading(record.folder):
-            plan = read_plan(record)
+        with reading_plan(record) as plan:
             events = read_events(record.folder)
             became = {e.fields["n"]: _BECAME[e.kind] for e in events if e.kind in _BECAME}
             problem = next((e.fields["problem"] for e in reversed(events) if e.fields.get("problem")), "")
@@ -178,9 +176,9 @@ class Proof(NamedTuple):
 
 def _prove(after: Diagnosis, proof: Proof) -> None:
     hidden = _hidden(after, proof)
-    anew = _until_started_anew(after)
+    expected = {*proof.known, *_until_started_anew(after)}
     remaining = [f for f in proof.aims if _still_there(f, after, proof, hidden)]
-    new = [f for f in _errors(after) if f not in hidden and _name(f) not in {*proof.known, *anew}]
+    new = [f for f in _errors(after) if f not in hidden and _name(f) not in expected]
     if remaining or new:
         names = sorted(dict.fromkeys(map(_name, new)))
         said = [f"{f['id']} ({f['subject']}) is still there" for f in remaining] + [f"{name} is new" for name in names]

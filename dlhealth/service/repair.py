@@ -26,7 +26,7 @@ from dlhealth.probes.sessions import Sessions
 from dlhealth.service.request import LINE_LIMIT, VERSION
 from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle, stop
 from dlhealth.txn.execute import undo
-from dlhealth.txn.store import Busy, Record, Store, read_plan
+from dlhealth.txn.store import Busy, Record, Store, reading_plan
 
 WATCHER = "dlhealth"
 PATIENCE = 5.0
@@ -195,8 +195,8 @@ def _confirm(store: Store) -> dict[str, Any]:
 def _login_seen(waiting: Record, seen: Seen) -> bool:
     """Whether, since the machine was started, each person stayed in a session whose login was repaired. Where it was
     everybody's, one is enough; other repairs have no need of one."""
-    findings = read_plan(waiting)["findings"]
-    ours = [f for f in findings if f["id"] in seen.rules and seen.rules[f["id"]].layer is Layer.LOGIN]
+    with reading_plan(waiting) as plan:
+        ours = [f for f in plan["findings"] if f["id"] in seen.rules and seen.rules[f["id"]].layer is Layer.LOGIN]
     if not ours:
         return True
     try:

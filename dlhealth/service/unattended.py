@@ -23,7 +23,7 @@ from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
 from dlhealth.txn.alert import of_ended
 from dlhealth.txn.execute import Ended, NotPrepared, recover
-from dlhealth.txn.store import Store, read_plan, reading
+from dlhealth.txn.store import Store, reading_plan
 
 ROOT = "/"
 STOPPED = "/run/dlhealth/stopped"
@@ -97,8 +97,7 @@ def _attempts(store: Store, fingerprint: str, failed: Collection[tuple[str, str]
     count = 0
     for record in store.ended():
         # Of one that can't be read, nobody knows what it tried: then nothing is repaired unattended.
-        with reading(record.folder):
-            plan = read_plan(record)
+        with reading_plan(record) as plan:
             pairs = {(f["fingerprint"], f["summary"]) for f in plan["findings"]} - set(failed)
             recent = record.outcome != "applied" or plan["time"] >= yesterday
         if recent:

@@ -2,15 +2,15 @@
 
 from dlhealth.host.journal import Kind, alert
 from dlhealth.txn.execute import Ended
-from dlhealth.txn.store import read_plan
+from dlhealth.txn.store import reading_plan
 
 _BECAME = {"applied": "holds after the restart", "rolled-back": "was taken back", "undone": "was taken back"}
 
 
 def of_ended(ended: Ended) -> bytes:
     """The entry; where several findings were repaired at once, it is about the first."""
-    findings: list[dict[str, str]] = read_plan(ended.record).get("findings", [])
-    about = findings[0] if findings else {}
+    with reading_plan(ended.record) as plan:
+        about: dict[str, str] = next(iter(plan.get("findings", [])), {})
     holds = ended.outcome == "applied"
     said = f": {'; '.join(ended.said)}" if ended.said else ""
     return alert(

@@ -13,7 +13,7 @@ from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
 from dlhealth.txn.journal import Journal, read_events
-from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading
+from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading, reading_plan
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -215,8 +215,8 @@ def in_the_way(store: Store, record: Record) -> Record | None:
 
 def _changes(record: Record) -> set[str]:
     """The paths that a transaction changed; of what programs changed, all is one."""
-    with reading(record.folder):
-        return {changed_path(action_from_json(a)) for a in read_json(f"{record.folder}/plan.json")["actions"]}
+    with reading_plan(record) as plan:
+        return {changed_path(action_from_json(a)) for a in plan["actions"]}
 
 
 def _check(folder: str) -> None:

@@ -177,10 +177,11 @@ def read_json(path: str) -> Any:
         return json.load(file)
 
 
-def read_plan(record: Record) -> dict[str, Any]:
-    """What a transaction was to do. Raises Damaged."""
+@contextmanager
+def reading_plan(record: Record) -> Iterator[dict[str, Any]]:
+    """What a transaction was to do. Raises Damaged, also for what the block does not find in it."""
     with reading(record.folder):
-        return dict(read_json(f"{record.folder}/plan.json"))
+        yield dict(read_json(f"{record.folder}/plan.json"))
 
 
 def sync_folder(path: str) -> None:
