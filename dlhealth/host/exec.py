@@ -15,6 +15,9 @@ PROGRAM_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUTPUT_LIMIT = 8 << 20
 """Bytes of standard output that are read before a program is stopped."""
 
+_QUIET = 1.0
+"""Seconds without a word, after which a program is looked at."""
+
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": ":".join(PROGRAM_FOLDERS), "HOME": "/", "TERM": "dumb"}
 
 
@@ -93,8 +96,10 @@ def _collect(child: int, reader: int, complaints: int, name: str, timeout: float
     waiting = [reader, complaints]
     problem = ""
     while waiting and not problem:
-        ready, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        ready, _, _ = select.select(waiting, [], [], max(0.0, min(_QUIET, deadline - time.monotonic())))
+        if not ready and _has_ended(child):
+            break  # what it has left running, as a maintainer script its service, keeps its output open
+        if not ready and time.monotonic() >= deadline:
             problem = f"{name} did not answer within {timeout:g} seconds"
         for stream in ready:
             chunk = os.read(stream, 1 << 16)
@@ -109,6 +114,10 @@ def _collect(child: int, reader: int, complaints: int, name: str, timeout: float
         _kill(child)
     stdout, stderr = (received[s].decode(errors="surrogateescape") for s in (reader, complaints))
     return Output(status, stdout, stderr, problem)
+
+
+def _has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _wait(child: int, seconds: float) -> int | None:

@@ -36,6 +36,14 @@ def test_is_killed_at_its_limit_with_all_its_children() -> None:
     assert time.monotonic() - started < 5
 
 
+def test_what_it_leaves_running_is_not_waited_for() -> None:
+    """As a service that a package starts, and that keeps the output of its maintainer script."""
+    started = time.monotonic()
+    output = run(["sh", "-c", "echo done; sleep 20 &"], 15)
+    assert (output.status, output.stdout, output.problem) == (0, "done\n", "")
+    assert time.monotonic() - started < 10
+
+
 def test_closing_its_output_does_not_give_it_more_time() -> None:
     output = run(["sh", "-c", "exec >&- 2>&-; sleep 60"], 0.3)
     assert output.status is None
