@@ -269,10 +269,19 @@ MARK = "DLHEALTH_TRANSACTION"
 """The variable by which a program, and what it has started, is known to be a transaction's."""
 
 
-# /proc and /dev for the programs of another root; services stay as they are, because there is no init to ask.
+# /proc and /dev for the programs of another root, and name servers where its own are told by a service, as systemd's
+# resolver does; services stay as they are, because there is no init to ask.
 _ENTER = """
 root=$1; shift
 mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" || exit 90
+link=$(readlink "$root/etc/resolv.conf")
+case $link in
+/run/*..* | ../run/*..*) ;;
+/run/* | ../run/*)
+    file=$root/run/${link#*run/}
+    mount -t tmpfs tmpfs "$root/run" && mkdir -p "${file%/*}" && cat /etc/resolv.conf >"$file"
+    ;;
+esac
 exec chroot "$root" "$@"
 """
 

@@ -60,6 +60,29 @@ class TestCommand:
             ["ldconfig", "-v"],
         ]
 
+    @pytest.mark.parametrize("start", ["/run", "../run"])
+    def test_names_are_found_from_a_root_whose_name_servers_a_service_tells(
+        self, root: StandInRoot, start: str
+    ) -> None:
+        """As on Ubuntu: nobody has put the file there that its link leads to."""
+        root.program("getent")
+        root.file("etc/hostname")
+        (root.folder / "run").mkdir()
+        (root.folder / "etc/resolv.conf").symlink_to(f"{start}/systemd/resolve/stub-resolv.conf")
+        root.target.command("getent", "hosts", "deb.debian.org", timeout=20)
+        assert ["mount", "-t", "tmpfs", "tmpfs", f"{root.folder}/run"] in root.all_runs
+        made = root.folder / "run/systemd/resolve/stub-resolv.conf"
+        assert made.read_bytes() == Path("/etc/resolv.conf").read_bytes()
+
+    @pytest.mark.parametrize("target", ["/run/../../outside", "../run/../../../outside", "/etc/other", "other"])
+    def test_no_file_is_made_outside_of_run_for_that(self, root: StandInRoot, target: str) -> None:
+        root.program("getent")
+        root.file("etc/hostname")
+        (root.folder / "etc/resolv.conf").symlink_to(target)
+        root.target.command("getent", timeout=20)
+        assert [run for run in root.all_runs if "tmpfs" in run] == []
+        assert not (root.folder / "run").exists()
+
     def test_nothing_runs_in_a_root_whose_file_systems_can_not_be_mounted(self, root: StandInRoot) -> None:
         root.program("ldconfig")
         root.outside("mount", "echo mount: permission denied >&2; exit 32")
