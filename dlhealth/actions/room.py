@@ -32,7 +32,7 @@ _IMAGE = "initrd.img-"
 
 def need_dpkg(target: "Target") -> None:
     """Raises CommandFailed while another program changes packages: apt would wait for it in silence, dpkg fail half way
-    through the plan."""
+    through the plan. What packages set off, as a build by DKMS or a new initramfs, would be done twice at once."""
     from dlhealth.actions.base import CommandFailed
 
     for path in _LOCKS:
@@ -41,6 +41,17 @@ def need_dpkg(target: "Target") -> None:
             raise CommandFailed(
                 f"{holder} is changing packages (it holds {path}): wait until it has ended, then try again"
             )
+
+
+def wait_for_dpkg(target: "Target", seconds: float) -> None:
+    """Until no other program changes packages. Raises TimeoutError."""
+    from time import monotonic, sleep
+
+    deadline = monotonic() + seconds
+    while holders := [f"{holder} ({path})" for path in _LOCKS if (holder := _holder(target, path))]:
+        if monotonic() >= deadline:
+            raise TimeoutError(f"{holders[0]} is still changing packages after {seconds:g} seconds")
+        sleep(0.2)
 
 
 def need_room(target: "Target", path: str, size: int, what: str, files: int = 0) -> None:

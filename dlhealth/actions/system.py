@@ -30,8 +30,9 @@ class DkmsBuild(NamedTuple):
         return f"dkms install {self.module}/{self.version} -k {self.kernel}"
 
     def prepare(self, target: "Target") -> None:
-        from dlhealth.actions.room import need_room_to_build
+        from dlhealth.actions.room import need_dpkg, need_room_to_build
 
+        need_dpkg(target)
         need_room_to_build(target)
 
     def observe(self, target: "Target") -> "Observed":
@@ -68,7 +69,9 @@ class DkmsRemove(NamedTuple):
         return f"dkms remove {self.module}/{self.version} --all"
 
     def prepare(self, target: "Target") -> None:
-        return None
+        from dlhealth.actions.room import need_dpkg
+
+        need_dpkg(target)
 
     def observe(self, target: "Target") -> "Observed":
         from dlhealth.actions.base import module_tree
@@ -157,8 +160,9 @@ class RefreshModuleIndex(NamedTuple):
 
     def prepare(self, target: "Target") -> None:
         from dlhealth.actions.base import KEPT
-        from dlhealth.actions.room import need_room
+        from dlhealth.actions.room import need_dpkg, need_room
 
+        need_dpkg(target)
         size = sum(target.root.stat(path, follow=True).st_size for path in self._files(target))
         need_room(target, f"/lib/modules/{self.kernel}", size, "a new index of modules")
         need_room(target, KEPT, size, f"copies for an undo of {self.summary()}")
@@ -192,8 +196,9 @@ class UpdateInitramfs(NamedTuple):
 
     def prepare(self, target: "Target") -> None:
         from dlhealth.actions.base import KEPT
-        from dlhealth.actions.room import images, need_room, need_room_for_images
+        from dlhealth.actions.room import images, need_dpkg, need_room, need_room_for_images
 
+        need_dpkg(target)
         need_room_for_images(target, self.kernel)
         kept = sum(images(target, self.kernel).values())
         need_room(target, KEPT, kept, f"copies for an undo of {self.summary()}")

@@ -1,6 +1,7 @@
 """Before the first change: nobody else at work on the packages, and room on every disk that the plan will fill."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -17,10 +18,13 @@ from dlhealth.actions import (
     AptRemove,
     AptUnhold,
     DkmsBuild,
+    DkmsRemove,
     DpkgConfigure,
     EditFile,
+    RefreshModuleIndex,
     SetAlternative,
     UpdateInitramfs,
+    packages,
 )
 from dlhealth.actions.base import CommandFailed, Step
 from dlhealth.actions.packages import POOL
@@ -38,6 +42,11 @@ OF_PACKAGES: list[Step] = [
     AptPurgeReinstall(("libcuda1",)),
     AptUnhold(("libcuda1",)),
     DpkgConfigure(),
+    # What packages do as well when they are configured.
+    DkmsBuild("nvidia", "535.1", "6.1.0-1"),
+    DkmsRemove("nvidia", "535.1"),
+    RefreshModuleIndex("6.1.0-1"),
+    UpdateInitramfs("all"),
 ]
 HOLD = """
 import fcntl, sys
@@ -118,6 +127,40 @@ class TestLock:
             other.stdin.close()
             other.wait()
         action.prepare(root.target)
+
+    def test_an_undo_waits_for_what_a_killed_repair_had_started(self, root: StandInRoot) -> None:
+        """What it reads before that ends is not how it ends."""
+        root.packages(DRIVER)
+        action = AptInstall(("nvtop",))
+        before = action.observe(root.target)
+        lock = root.file("/var/lib/dpkg/lock")
+        script = HOLD.replace(
+            "sys.stdin.read()", "import time; time.sleep(1); open(sys.argv[2], 'w').write(sys.argv[3])"
+        )
+        after = json.dumps({**root.database, "packages": {**DRIVER, "nvtop": "9-1 ii "}})
+        command = [sys.executable, "-c", script, lock, root.folder / "packages.json", after]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"held\n"
+            action.revert(root.target, before)
+        assert root.database["packages"] == DRIVER
+
+    def test_what_waits_too_long_for_others_is_told_and_tried_again(
+        self, root: StandInRoot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not as a conflict, after which nobody would try."""
+        monkeypatch.setattr(packages, "_WAIT_BACK", 0.3)
+        root.packages(DRIVER)
+        action = AptInstall(("nvtop",))
+        before = action.observe(root.target)
+        lock = root.file("/var/lib/dpkg/lock")
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(TimeoutError, match=r"is still changing packages after 0\.3 seconds$"):
+                action.revert(root.target, before)
 
     def test_a_lock_that_is_only_there_is_free_and_is_not_taken(self, root: StandInRoot) -> None:
         lock = root.file("/var/lib/dpkg/lock")
