@@ -55,6 +55,8 @@ class Target:
         self.root = Root(folder)
         self.wanted: dict[int, dict[str, tuple[int, int]]] = {}
         """Bytes and inodes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""
+        self.unheld = False
+        """Whether a step of the plan takes packages off hold, so that those after it may change them."""
 
     def command(self, *argv: str, timeout: float, check: bool = True) -> Output:
         """Run a program on the machine itself, inside its root when that is another one. Seconds; a change that is

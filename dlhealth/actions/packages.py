@@ -16,10 +16,13 @@ POOL = "/var/lib/dlhealth/debs"
 ARCHIVES = "/var/cache/apt/archives"
 
 _SECONDS = 3600.0
-_APT = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold")
+_WAIT_BACK = 600
+"""Seconds. What brings a machine back that was changed already waits longer for others before it gives up."""
+# What an administrator has set for all of apt must not make a purge of a removal: its configuration is not kept.
+_OURS = ("-q", "-y", "-o", "APT::Get::Purge=false", "-o", "Dpkg::Options::=--force-confold")
+_APT = ("apt-get", *_OURS, "-o", "DPkg::Lock::Timeout=60")
 """The lock was free when the plan began (`need_dpkg`): who came between is given a minute."""
-_APT_BACK = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold")
-"""What brings a machine back that was changed already waits longer before it gives up."""
+_APT_BACK = ("apt-get", *_OURS, "-o", f"DPkg::Lock::Timeout={_WAIT_BACK}")
 _SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?(?: \((\S+))?")
 
 
@@ -54,7 +57,11 @@ class AptInstall(NamedTuple):
         return None
 
     def apply(self, target: "Target", before: "Observed") -> None:
-        target.command(*_APT, "--no-download", *self._words(), timeout=_SECONDS)
+        was = _installed(target)  # an earlier step may have taken a hold off
+        target.command(*_APT, *self._words(), timeout=_SECONDS)
+        # apt calls what it was named manually installed, and dpkg takes a hold off what it installs again.
+        now = _installed(target)
+        _mark(target, was, now, sorted(set(was["auto"]) - set(now["auto"])))
 
     def revert(self, target: "Target", before: "Observed") -> None:
         from dlhealth.host.change import ABSENT
@@ -131,6 +138,7 @@ class AptUnhold(NamedTuple):
         from dlhealth.actions.room import need_dpkg
 
         need_dpkg(target)
+        target.unheld = True
 
     def observe(self, target: "Target") -> "Observed":
         held = target.command("apt-mark", "showhold", timeout=60).stdout.split()
@@ -173,7 +181,9 @@ class DpkgConfigure(NamedTuple):
             target.command(*words, timeout=_SECONDS, check=False)
             return
         target.command(*words, timeout=_SECONDS)
-        target.command(*_APT, "-f", "install", timeout=_SECONDS)
+        # What apt would have to remove for that, as a program of a user's that lacks a library, is no part of this.
+        if not _leaving(_simulate(target, "-f", "install")):
+            target.command(*_APT, "-f", "install", timeout=_SECONDS)
 
     def revert(self, target: "Target", before: "Observed") -> None:
         # Half-configured is no state to go back to: a configured package is the one thing that undo leaves.
@@ -245,7 +255,9 @@ def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) ->
     from dlhealth.actions.room import need_dpkg
 
     need_dpkg(target)
-    simulated = target.command("apt-get", "-s", "-q", *words, timeout=300).stdout
+    if target.unheld:  # by then; what is on hold still, apt refuses to change before it changes anything
+        words = ["--allow-change-held-packages", *words]
+    simulated = _simulate(target, *words)
     leaving: dict[str, str] = {}
     coming: dict[str, str] = {}
     for line in simulated.splitlines():
@@ -260,14 +272,23 @@ def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) ->
         if what == "Inst":
             coming[name] = new or ""
     _need_room_for_initramfs(target, [*coming, *leaving])
+    known = _known(target, [*coming.items(), *leaving.items()])
     if coming:
-        known = _known(target, [*coming.items(), *leaving.items()])
         _need_room_to_unpack(target, known, coming, leaving)
         _need_room_to_configure(target, list(coming))
         if not _are_here(target, known, coming):
             target.command(*_APT, "--download-only", *words, timeout=_SECONDS)
-    for name, version in leaving.items():
-        _keep_package(target, name, version)
+    for item in leaving.items():
+        _keep_package(target, *item, known.get(item, {}).get("Size"))
+
+
+def _simulate(target: "Target", *words: str) -> str:
+    """What apt says that it would do. Raises CommandFailed where it would refuse, as it does with packages on hold."""
+    return target.command("apt-get", "-s", *_OURS, *words, timeout=300).stdout
+
+
+def _leaving(simulated: str) -> set[str]:
+    return {m[2] for line in simulated.splitlines() if (m := _SIMULATED.match(line)) and m[1] != "Inst"}
 
 
 _Known = dict[tuple[str, str], dict[str, str]]
@@ -311,41 +332,59 @@ def _need_room_for_initramfs(target: "Target", names: "Sequence[str]") -> None:
 def _are_here(target: "Target", known: _Known, coming: dict[str, str]) -> bool:
     """Whether all archives lie here in their full size, by which apt too tells whether it has to fetch them: asking it
     takes a second."""
-    here, native = target.names(ARCHIVES), _native(target)
-    for item in coming.items():
-        size = known.get(item, {}).get("Size")
-        file = next((n for n in here if _is_file_of(n, *item, native)), "")
-        if not file or str(target.identity(f"{ARCHIVES}/{file}").get("size")) != size:
-            return False
-    return True
+    return all("Size" in (r := known.get(i, {})) and _have(target, ARCHIVES, *i, r["Size"]) for i in coming.items())
 
 
-def _keep_package(target: "Target", name: str, version: str) -> None:
-    """Have the package that is about to go, as it was, for an undo."""
+def _have(target: "Target", folder: str, name: str, version: str, size: str | None) -> str | None:
+    """The name of its archive in a folder; None where none is there, or one that was cut off."""
+    native = _native(target)
+    file = next((n for n in target.names(folder) if _is_file_of(n, name, version, native)), None)
+    whole = file and size in (None, str(target.identity(f"{folder}/{file}").get("size")))
+    return file if whole else None
+
+
+# What was not fetched to its end, as on a full disk, never gets the name of an archive.
+_FETCH = f"""
+cd {POOL} && rm -rf partial && mkdir partial || exit 1
+(cd partial && apt-get -q download "$1" && set -- *.deb && [ -e "$1" ] && sync "$@" && mv "$@" ..)
+status=$?; rm -rf partial; exit $status
+"""
+
+
+def _keep_package(target: "Target", name: str, version: str, size: str | None) -> None:
+    """Have the package that is about to go, as it was, for an undo. Of one that no source has any more, apt does not know
+    the size."""
     from dlhealth.actions.base import CommandFailed
 
-    native = _native(target)
-
-    def have(folder: str) -> str | None:
-        return next((n for n in target.names(folder) if _is_file_of(n, name, version, native)), None)
-
-    if have(POOL):
+    if _have(target, POOL, name, version, size):
         return
     target.make_folder(POOL)
+    _drop(target, name, version)
     said = ""
-    if cached := have(ARCHIVES):
+    if cached := _have(target, ARCHIVES, name, version, size):
         target.share(f"{ARCHIVES}/{cached}", POOL)
     else:
-        script = f'cd {POOL} && exec apt-get -q download "$1"'
-        fetched = target.command("sh", "-c", script, "sh", f"{name}={version}", timeout=_SECONDS, check=False)
+        fetched = target.command("sh", "-c", _FETCH, "sh", f"{name}={version}", timeout=_SECONDS, check=False)
         said = (fetched.stderr.strip().splitlines() or [""])[-1]
-    kept = have(POOL)
+    kept = _have(target, POOL, name, version, size)
     if kept is None:
+        if _drop(target, name, version):  # from a folder, apt copies as much as there is room for, and says no word
+            said = f"{POOL} got only a part of it: is the disk full?"
         raise CommandFailed(
             f"{name} {version} can't be had any more{said and f' ({said})'}, so that nothing could bring it back: "
             f"nothing was changed"
         )
     target.settle(f"{POOL}/{kept}")
+
+
+def _drop(target: "Target", name: str, version: str) -> bool:
+    """Take an archive that was cut off out of the pool; whether there was one."""
+    from dlhealth.host.change import ABSENT
+
+    broken = _have(target, POOL, name, version, None)
+    if broken:
+        target.put(f"{POOL}/{broken}", ABSENT)
+    return bool(broken)
 
 
 def _native(target: "Target") -> str:
@@ -365,15 +404,19 @@ def _is_file_of(file: str, name: str, version: str, native: str) -> bool:
 
 def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
     """Install packages from files while others go: by apt, or, where apt would remove more than these because what was
-    there before had unfulfilled dependencies, by dpkg."""
+    there before had unfulfilled dependencies, by dpkg. So too where apt does not get to it: another one that only
+    downloads keeps it out, and a program that it asks first (apt-listbugs, etckeeper) may say no."""
     # Without --reinstall apt leaves a package alone that has this version already, though dpkg has half of its files.
     words = ["install", "--reinstall", "--allow-downgrades", *debs, *(f"{name}-" for name in leaving)]
     if not debs and not leaving:
         return
     simulated = target.command("apt-get", "-s", "-q", *words, timeout=300, check=False)
-    removed = {m[2] for line in simulated.stdout.splitlines() if (m := _SIMULATED.match(line)) and m[1] != "Inst"}
-    if simulated.status == 0 and removed <= {n.partition(":")[0] for n in leaving} | set(leaving):
-        target.command(*_APT_BACK, *words, timeout=_SECONDS)
+    as_meant = _leaving(simulated.stdout) <= {n.partition(":")[0] for n in leaving} | set(leaving)
+    if (
+        simulated.status == 0
+        and as_meant
+        and target.command(*_APT_BACK, *words, timeout=_SECONDS, check=False).status == 0
+    ):
         return
     if leaving:
         target.command("dpkg", "--force-depends", "--remove", *leaving, timeout=_SECONDS)
@@ -384,8 +427,11 @@ def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
 def _restore(target: "Target", before: "Observed") -> None:
     """Bring the set of packages back to what it was, from the pool, and their configuration."""
     from dlhealth.actions.base import CommandFailed
+    from dlhealth.actions.room import wait_for_dpkg
     from dlhealth.host.change import State
 
+    # What a dlhealth that was killed had started goes on, and what is read before it ends is not how it ends.
+    wait_for_dpkg(target, _WAIT_BACK)
     target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
     now, then = _states(_installed(target)), _states(before)
     old = {n: version for n, (version, state) in then.items() if state == "i"}
@@ -401,12 +447,25 @@ def _restore(target: "Target", before: "Observed") -> None:
     # What was there half, and is whole now, stays: libc6 waits for triggers whenever dpkg is cut off.
     there_too = {n for n, (_, state) in then.items() if state not in "nc"}
     _exchange(target, debs, [n for n, (_, state) in now.items() if state not in "nc" and n not in there_too])
-    strange = [name for name in _installed(target)["packages"] if name not in before["packages"]]
+    installed = _installed(target)
+    strange = [name for name in installed["packages"] if name not in before["packages"]]
     if strange:  # their configuration is left
         target.command("dpkg", "--purge", *strange, timeout=_SECONDS)
     for path, state in before.get("configuration", {}).items():
         target.put(path, State.from_json(state))
-    there = {n.partition(":")[0] for n in old} | set(old)
-    automatic = [n for n in before["auto"] if n in there]
-    if automatic:
-        target.command("apt-mark", "auto", *automatic, timeout=60)
+    _mark(target, before, installed, before["auto"])
+
+
+def _mark(target: "Target", before: "Observed", now: "Observed", automatic: "Sequence[str]") -> None:
+    """Mark these as automatically installed, and put those on hold again that were, as far as they are there."""
+    here = {n for n, (_, state) in _states(now).items() if state == "i"}
+    names = here | {n.partition(":")[0] for n in here}
+    held = [n for n in sorted(here) if _on_hold(before, n) and not _on_hold(now, n)]
+    for verb, marked in (("auto", [n for n in automatic if n in names]), ("hold", held)):
+        if marked:
+            target.command("apt-mark", verb, *marked, timeout=60)
+
+
+def _on_hold(installed: "Observed", name: str) -> bool:
+    text: str = installed["packages"].get(name, "")
+    return text.partition(" ")[2].startswith("h")

@@ -79,7 +79,11 @@ elif "download" in words:
         encoded = version.replace(":", "%3a")
         open(f"{{package}}_{{encoded}}_amd64.deb", "w").close()
 elif "-f" in words:
-    pass
+    for package in db["also_removes"]:
+        if "-s" in words:
+            print(f"Remv {{package}} [{{packages[package].split(' ')[0]}}]")
+        else:
+            drop(package, False)
 else:
     verb = next(w for w in words if w in ("install", "remove", "purge"))
     leaving, coming = list(db["also_removes"]) if "-s" in words else [], []
@@ -102,6 +106,7 @@ else:
     elif "--download-only" not in words:
         for word in coming:
             package, _, version = word.partition("=")
+            db["auto"] = [a for a in db["auto"] if a != package]
             if word.endswith(".deb"):
                 # One of the version that is there, whatever its state, is put there again only with --reinstall.
                 package, version, _ = os.path.basename(word).split("_")

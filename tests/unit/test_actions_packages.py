@@ -12,7 +12,9 @@ from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 
-APT = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold"]
+OURS = ["-q", "-y", "-o", "APT::Get::Purge=false", "-o", "Dpkg::Options::=--force-confold"]
+APT = ["apt-get", *OURS, "-o", "DPkg::Lock::Timeout=60"]
+SIMULATED = ["apt-get", "-s", *OURS]
 BACK = [word.replace("=60", "=600") for word in APT]
 NVTOP = (
     "Package: nvtop\\nArchitecture: amd64\\nVersion: 9-1\\nInstalled-Size: 100\\nDescription: a\\n b: c\\nSize: 3\\n"
@@ -41,7 +43,7 @@ class TestPrepare:
         AptInstall(("nvidia-driver=550.2-1", "nvtop"), reinstall=True).prepare(root.target)
         words = ["install", "--reinstall", "--allow-downgrades", "nvidia-driver=550.2-1", "nvtop"]
         assert root.runs == [
-            ["apt-get", "-s", "-q", *words],
+            [*SIMULATED, *words],
             [*APT, "--download-only", *words],
         ]
         assert root.target.names(POOL) == ["nvidia-driver_535.1-1_amd64.deb"]
@@ -135,10 +137,44 @@ class TestPrepare:
         root.program("apt-cache", f"printf '{NVTOP}'")
         if bytes_here is not None:
             root.file("/var/cache/apt/archives/nvtop_9-1_amd64.deb", "d" * bytes_here)
-        root.file(f"{POOL}/nvtop_9-1_amd64.deb")
+        root.file(f"{POOL}/nvtop_9-1_amd64.deb", "deb")
         AptInstall(("nvtop",), reinstall=True).prepare(root.target)
         assert ["apt-cache", "show", "nvtop=9-1"] in root.runs
         assert bool([run for run in root.runs if "--download-only" in run]) is fetched
+
+    def test_nothing_that_was_cut_off_is_kept_for_an_undo(self, root: StandInRoot) -> None:
+        """By a power cut, in the cache or in the pool."""
+        root.packages({**DRIVER, "nvtop": "9-1 ii "})
+        root.program("apt-cache", f"printf '{NVTOP}'")
+        for folder in (POOL, "/var/cache/apt/archives"):
+            root.file(f"{folder}/nvtop_9-1_amd64.deb", "de")
+        with pytest.raises(CommandFailed, match=r"^nvtop 9-1 can't be had any more, "):
+            AptRemove(("nvtop",)).prepare(root.target)
+        assert root.target.names(POOL) == []
+
+    @pytest.mark.parametrize(("status", "why"), [(0, r"got only a part of it: is the disk full\?"), (100, "E: no")])
+    def test_what_was_fetched_only_in_part_is_not_kept(self, root: StandInRoot, status: int, why: str) -> None:
+        """apt says so or not: what it copies from a folder onto a full disk, it does not miss."""
+        root.packages({**DRIVER, "nvtop": "9-1 ii "})
+        root.program("apt-cache", f"printf '{NVTOP}'")
+        real = (root.inside / "apt-get").rename(root.inside / "apt-get-real")
+        root.program(
+            "apt-get",
+            f'case "$*" in *download*) printf d >nvtop_9-1_amd64.deb; echo E: no >&2; exit {status} ;; esac; exec {real} "$@"',
+        )
+        text = real.read_text().replace("os.path.basename(sys.argv[0])", "'apt-get'")
+        real.write_text(text)
+        with pytest.raises(CommandFailed, match=rf"^nvtop 9-1 can't be had any more \(.*{why}\), so that"):
+            AptRemove(("nvtop",)).prepare(root.target)
+        assert root.target.names(POOL) == []
+
+    def test_packages_that_the_plan_takes_off_hold_may_change(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, held=["nvtop"])
+        target = root.target
+        AptUnhold(("nvtop",)).prepare(target)
+        AptInstall(("nvtop",)).prepare(target)
+        words = ["--allow-change-held-packages", "install", "--allow-downgrades", "nvtop"]
+        assert root.runs == [[*SIMULATED, *words], [*APT, "--download-only", *words]]
 
     def test_what_lies_in_the_pool_is_not_fetched_again(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
@@ -147,8 +183,8 @@ class TestPrepare:
         assert [run[0] for run in root.runs] == ["apt-get"]
 
     def test_a_simulation_that_fails_stops_it(self, root: StandInRoot) -> None:
-        root.packages(DRIVER, fails=["-s -q install"])
-        with pytest.raises(CommandFailed, match=r"^apt-get -s -q install .* status 100: E: told to fail$"):
+        root.packages(DRIVER, fails=["apt-get -s"])
+        with pytest.raises(CommandFailed, match=r" install --allow-downgrades no-such: status 100: E: told to fail$"):
             AptInstall(("no-such",)).prepare(root.target)
 
     def test_a_download_that_fails_stops_it(self, root: StandInRoot) -> None:
@@ -171,8 +207,8 @@ class TestApplyAndRevert:
         assert action.after(root.target, before) is None
         root.forget()
         action.apply(root.target, before)
-        assert root.runs == [
-            [*APT, "--no-download", "install", "--allow-downgrades", "libcuda1=550.2-1", "nvtop"],
+        assert [run for run in root.runs if run[0] == "apt-get"] == [
+            [*APT, "install", "--allow-downgrades", "libcuda1=550.2-1", "nvtop"],
         ]
         assert action.observe(root.target)["packages"] == {**DRIVER, "libcuda1": "550.2-1 ii ", "nvtop": "9-1 ii "}
         root.change(auto=["libc6"])
@@ -194,12 +230,47 @@ class TestApplyAndRevert:
         assert [run[0] for run in root.runs] == ["dpkg", "dpkg-query", "apt-mark", "dpkg-query", "apt-mark"]
         assert action.observe(root.target) == before
 
+    def test_what_is_installed_again_stays_automatic_and_on_hold(self, root: StandInRoot) -> None:
+        """apt marks what it was named as wanted by a person, and dpkg takes the hold off."""
+        root.packages({**DRIVER, "libcuda1": "535.1-1 hi "}, auto=["libcuda1"])
+        action = AptInstall(("libcuda1=535.1-1",), reinstall=True)
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        assert root.database["auto"] == ["libcuda1"]
+        assert root.database["held"] == ["libcuda1"]
+        assert root.runs[-2:] == [["apt-mark", "auto", "libcuda1"], ["apt-mark", "hold", "libcuda1"]]
+
+    def test_a_hold_that_an_earlier_step_took_off_stays_off_and_comes_back_with_an_undo(
+        self, root: StandInRoot
+    ) -> None:
+        root.packages({**DRIVER, "libcuda1": "535.1-1 hi "})
+        root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
+        action = AptInstall(("libcuda1=550.2-1",))
+        before = action.observe(root.target)
+        root.packages(DRIVER)
+        action.apply(root.target, before)
+        assert root.database["held"] == []
+        action.revert(root.target, before)
+        assert root.database["held"] == ["libcuda1"]
+
+    @pytest.mark.parametrize("leaving", [[], ["nvtop"]])
+    def test_where_apt_is_kept_from_it_dpkg_brings_the_driver_back(self, root: StandInRoot, leaving: list[str]) -> None:
+        """By another apt that downloads, or by a program that it has to ask."""
+        root.packages(DRIVER)
+        root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
+        action = AptPurgeReinstall(("libcuda1",))
+        before = action.observe(root.target)
+        root.change(fails=[" ".join([*BACK, "install"])], packages={**DRIVER, **dict.fromkeys(leaving, "1 ii ")})
+        action.apply(root.target, before)
+        assert root.database["packages"] == DRIVER
+
     def test_in_exchange_is_one_apt_transaction(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         action = AptInstall(("nvidia-open",), reinstall=True, remove=("nvidia-driver",))
         assert action.summary() == "apt-get install --reinstall nvidia-open nvidia-driver-"
         action.apply(root.target, action.observe(root.target))
-        assert root.runs[-1][-5:] == ["install", "--reinstall", "--allow-downgrades", "nvidia-open", "nvidia-driver-"]
+        (only,) = [run for run in root.runs if run[0] == "apt-get"]
+        assert only[-5:] == ["install", "--reinstall", "--allow-downgrades", "nvidia-open", "nvidia-driver-"]
         assert root.database["packages"]["nvidia-driver"] == "535.1-1 rc "
 
     def test_a_removed_package_comes_back(self, root: StandInRoot) -> None:
@@ -374,7 +445,7 @@ class TestApplyAndRevert:
         assert [run[0] for run in root.runs] == ["dpkg-query"]
 
     def test_what_fails_to_install_is_told(self, root: StandInRoot) -> None:
-        root.packages(DRIVER, fails=["--no-download"])
+        root.packages(DRIVER, fails=[" ".join([*APT, "install"])])
         action = AptInstall(("nvtop",))
         with pytest.raises(CommandFailed, match=r"status 100: E: told to fail$"):
             action.apply(root.target, action.observe(root.target))
@@ -413,7 +484,8 @@ class TestConfigure:
         before = action.observe(root.target)
         root.forget()
         action.apply(root.target, before)
-        assert root.runs[2:] == [["dpkg", "--force-confold", "--configure", "-a"], [*APT, "-f", "install"]]
+        simulated = [*SIMULATED, "-f", "install"]
+        assert root.runs[2:] == [["dpkg", "--force-confold", "--configure", "-a"], simulated, [*APT, "-f", "install"]]
         # Nothing of it goes back, so what somebody does to packages afterwards is no conflict.
         assert action.observe(root.target) == action.after(root.target, before) == before
         action.revert(root.target, before)
@@ -424,6 +496,12 @@ class TestConfigure:
         root.packages({**DRIVER, "libcuda1": "535.1-1 iUR"}, fails=["--configure", "-f install"])
         DpkgConfigure().apply(root.target, {})
         assert root.runs[2:] == [["dpkg", "--force-confold", "--configure", "-a"]]
+
+    def test_nothing_is_removed_for_it(self, root: StandInRoot) -> None:
+        """As a program that somebody installed by hand, and that lacks a library: it would be gone for good."""
+        root.packages({**DRIVER, "libcuda1": "535.1-1 iF ", "somebodys": "1 ii "}, also_removes=["somebodys"])
+        DpkgConfigure().apply(root.target, {})
+        assert root.database["packages"] == {**DRIVER, "somebodys": "1 ii "}
 
     def test_a_package_that_does_not_configure_stops_it_before_apt(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["--configure"])
