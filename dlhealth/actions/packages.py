@@ -436,14 +436,16 @@ def _restore(target: "Target", before: "Observed") -> None:
     now, then = _states(_installed(target)), _states(before)
     old = {n: version for n, (version, state) in then.items() if state == "i"}
     pool, native = target.names(POOL), _native(target)
-    debs = []
+    debs, lost = [], []
     for name, version in old.items():
         if now.get(name) == (version, "i"):
             continue
         deb = next((n for n in pool if _is_file_of(n, name, version, native)), None)
-        if deb is None:
-            raise CommandFailed(f"the old package {name} {version} is not in {POOL}")
-        debs.append(f"{POOL}/{deb}")
+        if deb:
+            debs.append(f"{POOL}/{deb}")
+        elif now.get(name, ("", ""))[1] != "i":
+            lost.append(f"{name} {version}")
+        # Else somebody else has brought another version since: what the plan changes is in the pool.
     # What was there half, and is whole now, stays: libc6 waits for triggers whenever dpkg is cut off.
     there_too = {n for n, (_, state) in then.items() if state not in "nc"}
     _exchange(target, debs, [n for n, (_, state) in now.items() if state not in "nc" and n not in there_too])
@@ -454,6 +456,8 @@ def _restore(target: "Target", before: "Observed") -> None:
     for path, state in before.get("configuration", {}).items():
         target.put(path, State.from_json(state))
     _mark(target, before, installed, before["auto"])
+    if lost:  # said last: it keeps nothing else from coming back
+        raise CommandFailed(f"the old package {', '.join(lost)} is not in {POOL}")
 
 
 def _mark(target: "Target", before: "Observed", now: "Observed", automatic: "Sequence[str]") -> None:

@@ -264,6 +264,24 @@ class TestApplyAndRevert:
         action.apply(root.target, before)
         assert root.database["packages"] == DRIVER
 
+    @pytest.mark.parametrize("bash", ["5.2-2 ii ", None], ids=["another version", "none"])
+    def test_what_others_did_meanwhile_keeps_no_driver_from_coming_back(
+        self, root: StandInRoot, bash: str | None
+    ) -> None:
+        """As unattended upgrades, between a kill and the recovery."""
+        root.packages({**DRIVER, "bash": "5.2-1 ii "})
+        root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
+        action = AptRemove(("libcuda1",))
+        before = action.observe(root.target)
+        left = {n: s for n, s in DRIVER.items() if n != "libcuda1"} | ({"bash": bash} if bash else {})
+        root.change(packages=left)
+        if bash:
+            action.revert(root.target, before)
+        else:
+            with pytest.raises(CommandFailed, match=f"^the old package bash 5.2-1 is not in {POOL}$"):
+                action.revert(root.target, before)
+        assert root.database["packages"] == {**left, "libcuda1": "535.1-1 ii "}
+
     def test_in_exchange_is_one_apt_transaction(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         action = AptInstall(("nvidia-open",), reinstall=True, remove=("nvidia-driver",))
