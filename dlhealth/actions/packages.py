@@ -18,8 +18,11 @@ ARCHIVES = "/var/cache/apt/archives"
 _SECONDS = 3600.0
 _WAIT_BACK = 600
 """Seconds. What brings a machine back that was changed already waits longer for others before it gives up."""
-# What an administrator has set for all of apt must not make a purge of a removal: its configuration is not kept.
-_OURS = ("-q", "-y", "-o", "APT::Get::Purge=false", "-o", "Dpkg::Options::=--force-confold")
+# What an administrator has set for all of apt must not make a purge of a removal, whose configuration is not kept, nor
+# have what nothing needs go along, at which the repair would stop.
+_OURS = (
+    "-q", "-y", "-oAPT::Get::Purge=false", "-oAPT::Get::AutomaticRemove=false", "-oDpkg::Options::=--force-confold",
+)  # fmt: skip
 _APT = ("apt-get", *_OURS, "-o", "DPkg::Lock::Timeout=60")
 """The lock was free when the plan began (`need_dpkg`): who came between is given a minute."""
 _APT_BACK = ("apt-get", *_OURS, "-o", f"DPkg::Lock::Timeout={_WAIT_BACK}")

@@ -12,7 +12,9 @@ from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 
-OURS = ["-q", "-y", "-o", "APT::Get::Purge=false", "-o", "Dpkg::Options::=--force-confold"]
+OURS = [
+    "-q", "-y", "-oAPT::Get::Purge=false", "-oAPT::Get::AutomaticRemove=false", "-oDpkg::Options::=--force-confold",
+]  # fmt: skip
 APT = ["apt-get", *OURS, "-o", "DPkg::Lock::Timeout=60"]
 SIMULATED = ["apt-get", "-s", *OURS]
 BACK = [word.replace("=60", "=600") for word in APT]
