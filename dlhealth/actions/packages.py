@@ -101,7 +101,8 @@ class AptRemove(NamedTuple):
 
 class AptPurgeReinstall(NamedTuple):
     """Purge these packages, with their configuration, and install the same versions again: the last rung. It begins
-    only when every package that goes lies here to come back; what else apt would remove stops it."""
+    only when every package that goes lies here to come back; what else apt would remove stops it. Those of another
+    architecture, as Steam's, go with the machine's own that they need, and come back with them."""
 
     packages: tuple[str, ...]
 
@@ -110,7 +111,7 @@ class AptPurgeReinstall(NamedTuple):
         return f"apt-get purge {names} && apt-get install {names}"
 
     def prepare(self, target: "Target") -> None:
-        _prepare(target, ["purge", *self.packages], self.packages)
+        _prepare(target, ["purge", *self.packages], tuple(f"{name}:any" for name in self.packages))
         _need_room_to_configure(target, self.packages)
 
     def observe(self, target: "Target") -> "Observed":
@@ -254,6 +255,8 @@ def _with_configuration(target: "Target", names: tuple[str, ...]) -> "Observed":
 
 
 def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) -> None:
+    """Raises CommandFailed for what can't be done, and for a removal of anything else; with ":any" behind its name, a
+    package may go in all its architectures."""
     from dlhealth.actions.base import CommandFailed
     from dlhealth.actions.room import need_dpkg
 
@@ -268,7 +271,7 @@ def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) ->
         if found is None:
             continue
         what, name, version, new = found.groups()
-        if what != "Inst" and name not in may_remove:
+        if what != "Inst" and not {name, f"{name.partition(':')[0]}:any"}.intersection(may_remove):
             raise CommandFailed(f"apt would also remove {name}, which is no part of this repair")
         if version:
             leaving[name] = version

@@ -340,6 +340,18 @@ class TestApplyAndRevert:
         action.revert(root.target, before)
         assert (root.folder / "etc/cuda.conf").read_text() == "broken"
 
+    def test_purge_and_reinstall_brings_back_what_goes_along_of_another_architecture(self, root: StandInRoot) -> None:
+        """Steam's libraries need the driver of the machine's own."""
+        packages = {**DRIVER, "libcuda1:i386": "535.1-1 ii "}
+        root.packages(packages, also_removes=["libcuda1:i386"])
+        root.file("/var/lib/dpkg/arch", "amd64\ni386\n")
+        in_cache(root, "libcuda1_535.1-1_amd64.deb", "libcuda1_535.1-1_i386.deb")
+        action = AptPurgeReinstall(("libcuda1",))
+        action.prepare(root.target)
+        assert root.target.names(POOL) == ["libcuda1_535.1-1_amd64.deb", "libcuda1_535.1-1_i386.deb"]
+        with pytest.raises(CommandFailed, match=r"^apt would also remove libcuda1:i386, which is no part"):
+            AptRemove(("libcuda1",)).prepare(root.target)
+
     def test_purge_and_reinstall_leaves_the_configuration_of_other_packages_alone(self, root: StandInRoot) -> None:
         root.packages({**DRIVER, "old": "1 rc "}, conffiles={"old": ["/etc/old.conf"]})
         in_cache(root, "libcuda1_535.1-1_amd64.deb")
