@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from importlib import import_module
@@ -46,6 +47,9 @@ class Failure(click.ClickException):
     """What dlhealth could not do; click's own status for it would mean that only warnings are left."""
 
     exit_code = Status.INTERNAL
+
+    def format_message(self) -> str:
+        return printable(self.message)
 
 
 class Commands(click.Group):
@@ -98,6 +102,13 @@ def write(text: str) -> None:
         raise _Unwritable(f"standard output can't be written: {error.strerror}") from error
 
 
+def printable(text: str) -> str:
+    """Lines that are safe to print: a name of a file, which anybody may have chosen, may hold control sequences."""
+    from dlhealth.report.style import current_style
+
+    return "\n".join(map(current_style().clean, text.split("\n")))
+
+
 def subcommand(
     name: str, short: str = "", cls: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., Any]], click.Command]:
@@ -148,16 +159,23 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as problem:
-        problem.show()
+        _tell(problem.show)
         return problem.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Status.INTERRUPTED
     except BrokenPipeError:
         return Status.PIPE_CLOSED
     except Exception as error:
-        click.echo(_apology(error), err=True)
+        apology = _apology(error)
+        _tell(lambda: click.echo(apology, err=True))
         return Status.INTERNAL
     return status
+
+
+def _tell(what: Callable[[], None]) -> None:
+    """To who is no longer there nothing can be told; the exit status says it all the same."""
+    with suppress(OSError):
+        what()
 
 
 def _apology(error: Exception) -> str:

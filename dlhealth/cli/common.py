@@ -172,19 +172,22 @@ def folder_to_change(root: str) -> str:
         raise click.BadParameter(str(problem), param_hint="--root") from problem
 
 
-def show(text: str, as_json: bool, asks: bool) -> None:
-    """What will be done, before it is. With --json standard output is the document's, but who is asked sees it too."""
-    if not as_json:
-        write(text)
-    elif asks:
+def show(text: str, as_json: bool) -> None:
+    """What will be done, before it is. With --json standard output is the document's."""
+    if as_json:
         click.echo(text, err=True, nl=False)
+    else:
+        write(text)
 
 
 def agreed(question: str) -> bool:
-    """Ask a person. No answer is a no."""
+    """Ask a person. No answer is a no; Ctrl-C ends dlhealth, as everywhere."""
     try:
         return click.confirm(f"\n{question}", err=True)
-    except click.Abort:  # no terminal to ask on, and no answer came
+    except click.Abort as end:  # click makes one of both
+        if isinstance(end.__context__, KeyboardInterrupt):
+            click.echo(err=True)
+            raise
         click.echo("\nNobody answered, so this was not done. With --yes, dlhealth does not ask.", err=True)
         return False
 

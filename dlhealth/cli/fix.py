@@ -7,7 +7,7 @@ import click
 
 from dlhealth.actions import changed_path
 from dlhealth.actions.base import CommandFailed, DiskFull, Target
-from dlhealth.cli import Failure, Status, option, subcommand, write
+from dlhealth.cli import Failure, Status, option, printable, subcommand, write
 from dlhealth.cli.common import (
     Examined,
     Request,
@@ -25,6 +25,7 @@ from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Risk
+from dlhealth.report.style import current_style
 from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
 from dlhealth.txn.store import Busy, Store
 
@@ -91,6 +92,8 @@ def command(
         try:
             with session.store.locked():
                 outcome = session.repair(yes)
+        except BrokenPipeError:  # who read the report has gone
+            raise
         except (Busy, OSError) as problem:
             raise Failure(session.store.explain(problem)) from problem
     return session.report(outcome)
@@ -162,7 +165,6 @@ class _Session:
         elif self._ended or outcome == "awaiting-reboot" or (outcome == "nothing-to-do" and not self._planned.left):
             # Else everything was just said.
             from dlhealth.report.repairs import render_remaining
-            from dlhealth.report.style import current_style
 
             write(render_remaining(diagnosis, current_style(), waiting=outcome == "awaiting-reboot"))
         return _STATUS.get(outcome) or status_of(diagnosis)
@@ -176,10 +178,8 @@ class _Session:
             self.store, self.store.root, lambda: self._examine().diagnosis
         )
         if ended is None:
-            click.echo(
-                f"Transaction {current.name} waits for a reboot: systemctl reboot (or: dlhealth undo {current.name})",
-                err=True,
-            )
+            name = printable(current.name)
+            click.echo(f"Transaction {name} waits for a reboot: systemctl reboot (or: dlhealth undo {name})", err=True)
             return "awaiting-reboot"
         self._say(ended)
         return ""
@@ -197,12 +197,12 @@ class _Session:
         return _Shown(examined, choose(examined.diagnosis, rules, examined.facts, limits))
 
     def _show(self, repair: Repair, asks: bool) -> None:
-        from dlhealth.report.repairs import render_repair
-        from dlhealth.report.style import current_style
-
         before = self._planned
         self._planned = Repair(before.chosen + repair.chosen, repair.left, before.actions + repair.actions)
-        show(render_repair(repair, current_style()), self._json, asks)
+        if asks or not self._json:  # who is asked sees what for
+            from dlhealth.report.repairs import render_repair
+
+            show(render_repair(repair, current_style()), self._json)
 
     def _carry_out(self, shown: _Shown) -> str:
         def look() -> Diagnosis:
@@ -214,7 +214,7 @@ class _Session:
             with progress:
                 ended = carry_out(repair, before, self.store, self.store.root, look, progress)
         except NotPrepared as problem:
-            click.echo(f"dlhealth: {problem}\nNothing was changed.", err=True)
+            click.echo(printable(f"dlhealth: {problem}\nNothing was changed."), err=True)
             self._refused.update(_reasons(repair, problem.problems))
             return "refused"
         self._say(ended)
@@ -243,7 +243,6 @@ class _Session:
         self._diagnosis = None
         if not self._json:
             from dlhealth.report.repairs import render_ended
-            from dlhealth.report.style import current_style
 
             write(render_ended(ended, current_style()))
 

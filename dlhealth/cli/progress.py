@@ -1,5 +1,6 @@
 """Says on a terminal what takes long."""
 
+import os
 import sys
 import time
 from contextlib import suppress
@@ -14,7 +15,7 @@ class Progress:
     a step takes longer than half a second; the line is gone afterwards."""
 
     def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
+        self._shows = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "")
         self._step, self._since = "", 0.0
         self._drawn = False
 
@@ -57,7 +58,7 @@ class Progress:
 
 
 def _say(text: str) -> None:
-    """What nobody can read any more (the terminal is gone, or who read the pipe) is no reason to leave a repair half
+    """What can't be told (the terminal was closed, a pipe or a disk takes no more) is no reason to leave a repair half
     done."""
     with suppress(OSError):
         sys.stderr.write(text)
@@ -68,10 +69,13 @@ class Steps(Progress):
     """Says each step of a repair on a line that stays, and below it, on a terminal, how long it has been at work."""
 
     def __call__(self, step: str) -> None:
+        from dlhealth.report.style import current_style
+
+        line = f"  {current_style().clean(step)}\n"
         if self._shows:
-            self._write(f"  {step}\n")
+            self._write(line)
         else:
-            _say(f"  {step}\n")
+            _say(line)
         super().__call__(step)
 
     def pause(self) -> None:

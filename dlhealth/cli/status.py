@@ -4,7 +4,7 @@ import time
 
 import click
 
-from dlhealth.cli import Status, subcommand, write
+from dlhealth.cli import Status, printable, subcommand, write
 from dlhealth.cli.common import json_option
 from dlhealth.service.alerts import load
 from dlhealth.service.watch import BOOT_STATE, FOLDER
@@ -25,7 +25,7 @@ def command(as_json: bool) -> int:
         current = store.current() if store.readable else None
     except OSError as problem:
         current = None
-        click.echo(store.explain(problem), err=True)
+        click.echo(printable(store.explain(problem)), err=True)
     waits = current.name if current else ""
     if as_json:
         from dlhealth.report.json import status_to_json

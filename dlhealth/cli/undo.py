@@ -40,10 +40,11 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     if record is None:
         _print(None, as_json)
         return Status.HEALTHY
-    from dlhealth.report.repairs import render_told
-    from dlhealth.report.style import current_style
+    if not (yes and as_json):  # who is asked sees what for
+        from dlhealth.report.repairs import render_told
+        from dlhealth.report.style import current_style
 
-    show(render_told(tell(record), current_style()), as_json, asks=not yes)
+        show(render_told(tell(record), current_style()), as_json)
     if not yes and not agreed("Take this back?"):
         return Status.WARNINGS
     try:

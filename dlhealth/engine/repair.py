@@ -111,9 +111,18 @@ def tell(record: Record) -> Told:
                 (str(action["kind"]), _summary(action), became.get(number, "not begun"))
                 for number, action in enumerate(plan["actions"])
             )
-            return Told(record, plan.get("time", ""), problem, tuple(map(dict, plan.get("findings", ()))), actions)
+            findings = tuple(map(_found, plan.get("findings", ())))
+            return Told(record, str(plan.get("time", "")), str(problem), findings, actions)
     except Damaged as damage:
         return Told(record, "", str(damage), (), ())
+
+
+def _found(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown of it is text, whichever version kept it."""
+    return {"id": "", **kept, **{name: str(kept[name]) for name in _SHOWN if name in kept}}
+
+
+_SHOWN = ("id", "subject", "title", "summary")
 
 
 def _summary(action: dict[str, Any]) -> str:

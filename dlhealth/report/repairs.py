@@ -126,7 +126,8 @@ def render_history(told: Sequence[Told], style: Style) -> str:
     """A line for each transaction, the newest last."""
     page = Page(style)
     for one in told:
-        page.line(f"{one.record.name:14}  {one.time}  {(one.record.outcome or 'active'):15}  {_why(one)}")
+        line = f"{one.record.name:14}  {one.time}  {(one.record.outcome or 'active'):15}  {_why(one)}"
+        page.line(style.clean(line))
     if not told:
         page.line("dlhealth has not changed anything on this machine.")
     return page.content()
@@ -135,7 +136,8 @@ def render_history(told: Sequence[Told], style: Style) -> str:
 def render_told(told: Told, style: Style) -> str:
     """One transaction in full."""
     page = Page(style)
-    page.line(style.paint(f"Transaction {told.record.name}: {told.record.outcome or 'active'}", "1"))
+    head = f"Transaction {told.record.name}: {told.record.outcome or 'active'}"
+    page.line(style.paint(style.clean(head), "1"))
     page.text("", told.time)
     if told.problem:
         page.text("", told.problem, "  ")

@@ -158,6 +158,58 @@ def test_on_a_terminal(root: Path) -> None:
     assert ended[-1] == "Nothing is left that dlhealth knows to be wrong."
 
 
+@pytest.mark.parametrize("answer", [b"\3", b"\4"])
+def test_an_end_of_the_question_is_told_from_no_answer(root: Path, answer: bytes) -> None:
+    """Ctrl-C ends dlhealth, as everywhere; Ctrl-D is the end of what is typed, and a no."""
+    end, terminal = os.openpty()
+    # Who runs the tests in the background may ignore the signal.
+    program = "import signal, runpy; signal.signal(2, signal.default_int_handler); runpy.run_module('dlhealth', None, '__main__')"
+    command = ["/usr/bin/setsid", "--ctty", "--wait", sys.executable, "-c", program, "fix", "--root", str(root)]
+    shown = ""
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as fix:
+        os.close(terminal)
+        while True:
+            try:
+                shown += os.read(end, 4096).decode()
+            except OSError:
+                break
+            if shown.endswith("[y/N]: "):
+                os.write(end, answer)
+    os.close(end)
+    assert (fix.returncode, "Nobody answered" in shown) == ((130, False) if answer == b"\3" else (3, True))
+    assert bashrc(root) == SWALLOWED
+
+
+@pytest.mark.parametrize("end", ["a pipe that nobody reads", "/dev/full"])
+def test_where_progress_can_not_be_told_a_repair_goes_on(root: Path, end: str) -> None:
+    """It was left half done, with the exit status of a machine that has only warnings."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stderr = writer if end != "/dev/full" else os.open(end, os.O_WRONLY)
+    for words, last in ((["fix"], 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'), (["undo"], SWALLOWED)):
+        command = [sys.executable, "-m", "dlhealth", *words, "--root", str(root), "--yes"]
+        assert subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=False).returncode == 0
+        assert bashrc(root) == last
+    command = [sys.executable, "-m", "dlhealth", "fix", "--nothing"]
+    assert subprocess.run(command, stderr=stderr, check=False).returncode == 2
+    for fd in {stderr, writer}:
+        os.close(fd)
+
+
+def test_who_reads_only_the_plan_gets_the_whole_repair_and_no_complaint(root: Path) -> None:
+    command = [sys.executable, "-m", "dlhealth", "fix", "--root", str(root), "--yes"]
+    reader, writer = os.pipe()
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as fix:
+        os.close(writer)
+        os.read(reader, 4)
+        os.close(reader)
+        assert fix.stderr
+        told = fix.stderr.read()
+    assert fix.returncode == 141
+    assert "rror" not in told
+    assert os.listdir(root / "var/lib/dlhealth/txn/history")[0].endswith("-applied")
+
+
 def test_what_can_not_begin_keeps_nothing_else_from_being_repaired(dlhealth: Run, tmp_path: Path) -> None:
     """No program runs in a folder of a few files: what needs one is said, and the rest is asked for again."""
     machine = Machine.debian12_gpu().append("/home/alice/.bashrc", f"{SWALLOWED}\n")
@@ -446,6 +498,21 @@ def test_a_damaged_transaction_hides_no_other_and_stands_in_nobody_s_way(
         done = dlhealth(*words, "--root", str(root))
         assert (done.returncode, "/active is damaged" in done.stderr) == (70, True)
     assert dlhealth("history", "--root", str(root)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "kept", [{"findings": [{"rule": "a"}]}, {"findings": [{"id": 1, "title": None}], "time": 5}, {"time": "\x1b[2J"}]
+)
+def test_a_transaction_of_another_version_is_listed_shown_and_undone(
+    dlhealth: Run, root: Path, kept: dict[str, Any]
+) -> None:
+    dlhealth("fix", "--root", str(root), "--yes")
+    (plan,) = root.glob("var/lib/dlhealth/txn/history/*/plan.json")
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | kept))
+    for words in (["history"], ["show", "1"], ["undo", "--yes"]):
+        done = dlhealth(*words, "--root", str(root))
+        assert (done.returncode, "\x1b" in done.stdout) == (0, False), done.stderr
+    assert bashrc(root) == SWALLOWED
 
 
 def test_a_later_change_of_the_same_is_undone_first(dlhealth: Run, root: Path) -> None:

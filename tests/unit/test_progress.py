@@ -123,6 +123,39 @@ def test_minutes_are_told_as_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == "  [1/1] dkms install\n"
 
 
+@pytest.mark.parametrize("kind", [Progress, Steps])
+def test_a_terminal_that_was_closed_ends_nothing(kind: type[Progress], monkeypatch: pytest.MonkeyPatch) -> None:
+    end, inner = os.openpty()
+    monkeypatch.setattr(progress, "_PATIENCE", 0.01)
+    stream = open(inner, "w")  # noqa: SIM115
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream))
+    with kind() as shown:
+        os.close(end)
+        shown("[1/2] dkms install")
+        time.sleep(0.05)
+        shown("[2/2] ldconfig")
+    with pytest.raises(OSError, match="Input/output error"):
+        stream.close()
+
+
+def test_a_terminal_that_can_erase_nothing_gets_lines_alone(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    for kind in (Progress, Steps):
+        with kind() as shown:
+            shown("ldconfig")
+            time.sleep(0.1)
+    assert terminal.drawn() == "  ldconfig\r\n"
+
+
+def test_the_name_of_a_file_is_no_command_to_the_terminal(terminal: Terminal) -> None:
+    with Steps() as shown:
+        shown("move /home/alice/\x1b]0;new title\x07 aside")
+        drawn = terminal.drawn(lambda text: "aside" in text)
+    assert drawn.startswith(r"  move /home/alice/\x1b]0;new title\x07 aside")
+
+
 @pytest.mark.parametrize(
     ("name", "words"), [("DriverPackages", "driver packages"), ("Gpus", "gpus"), ("", ""), ("ld cache", "ld cache")]
 )
