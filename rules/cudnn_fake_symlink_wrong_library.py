@@ -83,9 +83,8 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             yield Plan(f"Let {path} lead to {right}", Risk.LOW, (MakeLink(path, right), RefreshLoaderCache()))
             return
         major = int(finding.detail["major"] or 0)
-        cuda = toolkits.default.major if toolkits.default else None
-        if major:
-            names = cudnn_package_names(major, cuda, development=False)
+        cuda = toolkits.default.version if toolkits.default else ""
+        if major and (names := cudnn_package_names(major, cuda, development=False)):
             yield Plan(
                 f"Take {path} out of the way and install the real cuDNN {major}",
                 Risk.LOW,

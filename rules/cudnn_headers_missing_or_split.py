@@ -168,10 +168,9 @@ class CudnnHeadersMissingOrSplit(Rule):
             # What a user could have written is not put where everybody compiles with it.
             steps = tuple(CopyFile(file, f"{folder}/{name}") for name, file in same[0].files if name not in there)
             yield Plan(f"Copy the headers of cuDNN {version} from {same[0].folder}", Risk.LOW, steps)
-        cuda = toolkits.default.major if toolkits.default else None
-        source = (
-            f"from {same[0].folder}, if you trust who put them there" if same else f"from {_to_fetch(version, cuda)}"
-        )
+        default = toolkits.default
+        fetched = _to_fetch(version, default.major if default else None)
+        source = f"from {same[0].folder}, if you trust who put them there" if same else f"from {fetched}"
         yield Plan(
             f"Copy all headers of cuDNN {version}".rstrip(),
             Risk.LOW,
@@ -179,7 +178,8 @@ class CudnnHeadersMissingOrSplit(Rule):
         )
         majors = [x.major for x in libraries if x.major]
         stray = [x.path for x in libraries if not x.owner]
-        if not system and majors and stray:
+        names = cudnn_package_names(max(majors, default=0), default.version if default else "", development=True)
+        if not system and majors and stray and names:
             lone = [path] if headers and headers.main else []
             yield Plan(
                 "Take the copied files aside and install cuDNN's packages",
@@ -189,7 +189,7 @@ class CudnnHeadersMissingOrSplit(Rule):
                         MoveAside(p)
                         for p in [*stray, *lone, *(f"{folder}/{n}" for n in (headers.others if headers else ()))]
                     ),
-                    AptInstall(cudnn_package_names(max(majors), cuda, development=True)),
+                    AptInstall(names),
                 ),
                 network=True,
             )

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    ByHand,
     CudaToolkits,
     Cudnn,
     CudnnNeeds,
@@ -86,13 +87,21 @@ class CudnnMajor8Vs9(Rule):
         if finding.detail["program"] == "torch":
             yield pip_cudnn(*(finding.detail[key] for key in ("python", "manager", "requirement")))
             return
-        cuda = toolkits.default.major if toolkits.default else None
-        yield Plan(
-            f"Install cuDNN {major} beside the other",
-            Risk.LOW,
-            (AptInstall(cudnn_package_names(major, cuda or 12, development=False)), RefreshLoaderCache()),
-            network=True,
-        )
+        cuda = toolkits.default.version if toolkits.default else ""
+        names = cudnn_package_names(major, cuda or 12, development=False)
+        if not names:
+            text = (
+                f"no package of cuDNN {major} for CUDA {cuda} is known: give {finding.detail['program']} a CUDA that has "
+                "one, in an environment or container of its own, or a version that uses the cuDNN that is there"
+            )
+            yield Plan(f"Choose where cuDNN {major} comes from", Risk.LOW, (ByHand(text),))
+        else:
+            yield Plan(
+                f"Install cuDNN {major} beside the other",
+                Risk.LOW,
+                (AptInstall(names), RefreshLoaderCache()),
+                network=True,
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -104,7 +104,7 @@ class CudnnMixedSublibraries(Rule):
         stray = [x for f in cudnn.folders if f.path in folders for x in f.libraries if x.major == major and not x.owner]
         aside = tuple(MoveAside(x.path) for x in stray)
         package = cudnn.runtime_package(major)
-        cuda = toolkits.default.major if toolkits.default else None
+        cuda = toolkits.default.version if toolkits.default else ""
         if package and len(folders) > 1:
             yield Plan(
                 f"Take the files aside that belong to no package, and use {package.package.name}",
@@ -119,12 +119,13 @@ class CudnnMixedSublibraries(Rule):
                 network=True,
             )
         else:
-            yield Plan(
-                f"Take these files aside and install cuDNN {major} from NVIDIA's repository",
-                Risk.MEDIUM,
-                (*aside, AptInstall(cudnn_package_names(major, cuda, development=False)), RefreshLoaderCache()),
-                network=True,
-            )
+            if names := cudnn_package_names(major, cuda, development=False):
+                yield Plan(
+                    f"Take these files aside and install cuDNN {major} from NVIDIA's repository",
+                    Risk.MEDIUM,
+                    (*aside, AptInstall(names), RefreshLoaderCache()),
+                    network=True,
+                )
             yield Plan(
                 "Copy one version completely",
                 Risk.MEDIUM,

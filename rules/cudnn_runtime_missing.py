@@ -176,12 +176,12 @@ class CudnnRuntimeMissing(Rule):
         links = _relinked(folder) if folder and "path" in detail else ()
         if links:
             yield Plan("Let the links lead to the libraries that are there", Risk.LOW, (*links, RefreshLoaderCache()))
-        if major:
-            cuda = toolkits.default.major if toolkits.default else None
+        cuda = toolkits.default.version if toolkits.default else ""
+        if major and (names := cudnn_package_names(major, cuda, development=False)):
             yield Plan(
                 f"Install cuDNN {major}",
                 Risk.LOW,
-                (AptInstall(cudnn_package_names(major, cuda, development=False)), RefreshLoaderCache()),
+                (AptInstall(names), RefreshLoaderCache()),
                 network=True,
             )
         where = folder.path if folder else "the toolkit's lib64"

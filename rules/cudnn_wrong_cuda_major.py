@@ -76,7 +76,7 @@ class CudnnWrongCudaMajor(Rule):
 
     def _package(self, package: CudnnPackage, built: int, toolkits: CudaToolkits) -> Finding:
         name, version = package.package.name, package.package.version
-        cuda = toolkits.default.major if toolkits.default else None
+        known = [t.version for t in (toolkits.default, *toolkits.toolkits) if t and t.version]
         there = ", ".join(f"{t.version} in {t.path}" for t in toolkits.toolkits if t.version)
         return self.finding(
             f"package:{name}",
@@ -84,7 +84,7 @@ class CudnnWrongCudaMajor(Rule):
             Evidence("/var/lib/dpkg/status", f"{name} {version}"),
             *(Evidence(t.source, f"CUDA {t.release}") for t in toolkits.toolkits if t.version),
             major=str(package.major or 0),
-            cuda=str(cuda or max(t.major for t in toolkits.toolkits if t.major)),
+            cuda=known[0],
         )
 
     def _needed(
@@ -105,24 +105,26 @@ class CudnnWrongCudaMajor(Rule):
                     Evidence(library.real, f"NEEDED {name}"),
                     Evidence(own.source, f"CUDA {own.release}"),
                     major=str(library.major or 0),
-                    cuda=str(own.major),
+                    cuda=own.version,
                 )
                 return
 
     def remedies(self, finding: Finding, cudnn: Cudnn) -> Iterator[Plan]:
-        major, cuda = int(finding.detail["major"]), int(finding.detail["cuda"])
+        major, cuda = int(finding.detail["major"]), finding.detail["cuda"]
         has_dev = any(p.role in ("dev", "headers") for p in cudnn.packages)
-        if finding.subject.startswith("package:"):
+        names = cudnn_package_names(major, cuda, development=has_dev)
+        if names and finding.subject.startswith("package:"):
             yield Plan(
                 f"Install cuDNN {major} for CUDA {cuda}",
                 Risk.MEDIUM,
-                (AptInstall(cudnn_package_names(major, cuda, development=has_dev)), RefreshLoaderCache()),
+                (AptInstall(names), RefreshLoaderCache()),
                 network=True,
             )
+        build = cuda if major < 8 else cuda.partition(".")[0]
         yield Plan(
-            f"Use a cuDNN that is built for CUDA {cuda}",
+            f"Use a cuDNN that is built for CUDA {build}",
             Risk.MEDIUM,
-            (ByHand(f"Replace it by the archive or package of cuDNN {major} that says cuda{cuda} in its name"),),
+            (ByHand(f"Replace it by the archive or package of cuDNN {major} that says cuda{build} in its name"),),
         )
 
     @staticmethod

@@ -16,7 +16,9 @@ What the repair risks
     Another driver version is a change of the whole graphics stack; an old kernel gets no security fixes once it is out
     of support.
 By hand
-    Choose the previous kernel in the boot menu; then install a newer driver, or hold the kernel's packages.
+    Choose the previous kernel in the boot menu; then install a newer driver, or hold the metapackages that bring newer
+    kernels: apt-mark hold linux-image-amd64 linux-headers-amd64 (Ubuntu: linux-generic linux-image-generic
+    linux-headers-generic). A hold on the packages of one kernel keeps no newer one away.
 """
 
 from collections.abc import Iterator
@@ -92,16 +94,19 @@ class KernelTooNewForDriverBranch(Rule):
                 )
                 break
 
-    def remedies(self, finding: Finding, kernel: Kernel, modules: KernelModules) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, kernel: Kernel, modules: KernelModules, packages: Packages | None
+    ) -> Iterator[Plan]:
         release, needed = finding.detail["release"], finding.detail["needed"]
         works = [
             k.release for k in kernel.installed if k.has_image and k.release != release and modules.usable(k.release)
         ]
+        metapackages = " ".join(_metapackages(packages, release))
+        hold = f", and hold what brings newer ones: apt-mark hold {metapackages}" if metapackages else ""
         steps = (
             [
                 f"start kernel {works[-1]} from the boot menu (Advanced options): its module is built",
-                f"to stay with it, make it the boot loader's default, and hold the packages of newer ones: apt-mark hold "
-                f"linux-image-{release} linux-headers-{release}",
+                f"to stay with it, make it the boot loader's default{hold}",
             ]
             if works
             else [
@@ -177,6 +182,20 @@ class KernelTooNewForDriverBranch(Rule):
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
+
+
+def _metapackages(packages: Packages | None, release: str) -> tuple[str, ...]:
+    """The installed packages that brought a kernel, and bring the next. On hold they are all of them, or it holds
+    nothing; the packages of one kernel keep no other away."""
+    brought = {f"linux-image-{release}", f"linux-headers-{release}"}
+    while packages:
+        known = set(brought)
+        brought |= {
+            p.name for p in packages.installed("linux-*") if known & set(p.dependencies) and release not in p.name
+        }
+        if brought == known:
+            break
+    return tuple(sorted(name for name in brought if release not in name))
 
 
 def _package(packages: Packages | None, module: DkmsModule) -> Package | None:

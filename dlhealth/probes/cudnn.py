@@ -588,14 +588,20 @@ def _native_needs(host: Host) -> Iterator[CudnnNeed]:
                 break
 
 
-def package_names(major: int, cuda: int | None, *, development: bool) -> tuple[str, ...]:
-    """The packages of NVIDIA's repository for a cuDNN major version, as apt takes them. From 9 on the name tells the
-    CUDA; before, only the version does, and apt would take the highest for whatever CUDA that is."""
+def package_names(major: int, cuda: int | str | None, *, development: bool) -> tuple[str, ...]:
+    """The packages of NVIDIA's repository for a cuDNN major version and a CUDA ("10.0"), as apt takes them; none where
+    none is known for that CUDA. From 9 on the name tells the CUDA; before, only the version does, and apt would take the
+    highest for whatever CUDA that is."""
+    release = str(cuda or "")
+    cuda_major = release.partition(".")[0]
     if major >= 9:
-        names = [f"libcudnn{major}-cuda-{cuda or 12}", f"libcudnn{major}-dev-cuda-{cuda or 12}"]
+        names = [f"libcudnn{major}-cuda-{cuda_major or 12}", f"libcudnn{major}-dev-cuda-{cuda_major or 12}"]
     else:
-        rows = [r for r in load("cudnn")["packages"] if r["major"] == major and r["cuda"] == cuda]
-        version = f"={rows[0]['version']}" if rows else ""
+        rows = [r for r in load("cudnn")["packages"] if r["major"] == major]
+        fitting = [r for r in rows if r["cuda"] in (release, cuda_major)]
+        if rows and release and not fitting:
+            return ()
+        version = f"={fitting[0]['version']}" if fitting else ""
         names = [f"libcudnn{major}{version}", f"libcudnn{major}-dev{version}"]
     return tuple(names if development else names[:1])
 

@@ -169,9 +169,18 @@ def test_what_is_no_library_is_told_apart(tmp_path: Path) -> None:
         ((9, None, True), ("libcudnn9-cuda-12", "libcudnn9-dev-cuda-12")),
         ((8, 11, True), ("libcudnn8=8.9.7.29-1+cuda11.8", "libcudnn8-dev=8.9.7.29-1+cuda11.8")),
         ((5, 8, False), ("libcudnn5",)),
+        ((9, "13.0", False), ("libcudnn9-cuda-13",)),
+        ((8, "11.2", False), ("libcudnn8=8.9.7.29-1+cuda11.8",)),
+        ((8, "10.2", False), ("libcudnn8=8.1.0.77-1+cuda10.2",)),
+        ((8, "", False), ("libcudnn8",)),
+        ((7, "10.0", True), ("libcudnn7=7.6.5.32-1+cuda10.0", "libcudnn7-dev=7.6.5.32-1+cuda10.0")),
+        ((7, "10.1", False), ("libcudnn7=7.6.5.32-1+cuda10.1",)),
+        ((7, "9.1", False), ()),
+        ((7, "11.8", False), ()),
+        ((8, "13.0", True), ()),
     ],
 )
-def test_names_for_apt(arguments: tuple[int, int | None, bool], names: tuple[str, ...]) -> None:
+def test_names_for_apt(arguments: tuple[int, int | str | None, bool], names: tuple[str, ...]) -> None:
     major, cuda_major, development = arguments
     assert package_names(major, cuda_major, development=development) == names
 

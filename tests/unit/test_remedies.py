@@ -198,6 +198,33 @@ def test_a_toolkit_that_the_driver_runs_is_named(ladder: Ladder) -> None:
     assert "runs (up to CUDA 11.4)" in plan.actions[0].summary()
 
 
+def test_who_stays_with_a_kernel_holds_all_that_brings_newer_ones(ladder: Ladder) -> None:
+    new = "7.2.13+deb14-amd64"
+    machine = Machine.debian12().kernel(new, running=False).gpu().debian_driver()
+    machine.package("linux-image-amd64", "7.2.13-1", depends=f"linux-image-{new} (= 7.2.13-1)")
+    machine.package("linux-headers-amd64", "7.2.13-1", depends=f"linux-headers-{new} (= 7.2.13-1)")
+    machine.package("linux-generic", "7.2", depends="linux-image-amd64 (= 7.2.13-1), linux-headers-amd64")
+    (plan,) = ladder("kernel-too-new-for-driver-branch", machine=machine)
+    (hold,) = [a.text for a in plan.actions if isinstance(a, ByHand) and "apt-mark" in a.text]
+    assert hold.endswith("apt-mark hold linux-generic linux-headers-amd64 linux-image-amd64")
+
+
+def test_cudnn_comes_for_the_very_cuda_that_is_there(ladder: Ladder) -> None:
+    """Up to cuDNN 7 there was a build for each release of CUDA."""
+    machine = Machine.ubuntu2404_gpu().cuda_toolkit("10.0", "10.0.130").cudnn("7.6.5")
+    machine.remove("/usr/local/cuda-10.0/targets/x86_64-linux/lib/libcudnn.so.7.6.5")
+    first, *_ = ladder("cudnn-runtime-missing", machine=machine)
+    assert first.actions[0] == AptInstall(("libcudnn7=7.6.5.32-1+cuda10.0",))
+
+
+def test_where_no_cudnn_is_known_for_the_cuda_a_person_is_told(ladder: Ladder) -> None:
+    machine = Machine.ubuntu2404_gpu().cuda_toolkit("13.0").cudnn("9.12.0")
+    machine.library("/usr/local/lib/libopencv_dnn.so.4.8.0", "libopencv_dnn.so.408", ["libcudnn.so.8"])
+    *_, last = ladder("cudnn-major-8-vs-9", machine=machine)
+    assert kinds(last) == [ByHand]
+    assert "for CUDA 13.0" in last.actions[0].summary()
+
+
 def test_a_line_to_correct_by_hand_is_told_with_its_form(ladder: Ladder) -> None:
     (plan,) = ladder("ld-library-path-malformed", "an expansion in /etc/environment")
     (step,) = plan.actions
