@@ -6,6 +6,7 @@ import click
 
 from dlhealth.cli import Status, printable, subcommand, write
 from dlhealth.cli.common import json_option
+from dlhealth.host.exec import run
 from dlhealth.service.alerts import load
 from dlhealth.service.watch import BOOT_STATE, FOLDER
 from dlhealth.txn.store import Store
@@ -27,23 +28,45 @@ def command(as_json: bool) -> int:
         current = None
         click.echo(printable(store.explain(problem)), err=True)
     waits = current.name if current else ""
+    silent = _silent()
     if as_json:
+        if silent:
+            click.echo(silent, err=True)
         from dlhealth.report.json import status_to_json
 
         write(status_to_json(state.get("checked"), findings, waits))
     else:
-        write(_text(state.get("checked"), findings, waits))
+        write(_text(state.get("checked"), findings, waits, silent))
     severities = {f["severity"] for f in findings}
     return Status.ERRORS if "error" in severities else Status.WARNINGS if severities else Status.HEALTHY
 
 
-def _text(checked: int | None, findings: list[dict[str, str]], waits: str) -> str:
+def _silent() -> str:
+    """Why the service tells nothing new; nothing where it runs, or systemd does not and can't be asked."""
+    from dlhealth.service.install import running
+
+    if not running():
+        return ""
+    asked = run(["systemctl", "show", "-p", "LoadState", "-p", "ActiveState", "dlhealth.service"], timeout=10)
+    told = dict(line.split("=", 1) for line in asked.stdout.splitlines() if "=" in line)
+    if told.get("LoadState") == "not-found":
+        return "The service is not installed: sudo dlhealth service install"
+    state = told.get("ActiveState", "active")
+    if state in ("active", "reloading"):
+        return ""
+    return f"The service does not run ({state}), what it knew may be old: systemctl status dlhealth.service"
+
+
+def _text(checked: int | None, findings: list[dict[str, str]], waits: str, silent: str) -> str:
     from dlhealth.report.style import current_style
 
     clean = current_style().clean
     if checked is None:
-        return "The service has not looked at this machine since it started. Is it installed? dlhealth service status\n"
+        nothing = "The service has not looked at this machine since it started."
+        return f"{silent or f'{nothing} Is it installed? dlhealth service status'}\n"
     lines = [f"Last check: {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(checked))}"]
+    if silent:
+        lines.append(silent)
     roots = [f for f in findings if not f["caused_by"]]
     for finding in roots:
         when = "at the next boot: " if finding["boot"] else ""

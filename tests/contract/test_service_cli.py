@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from dlhealth.cli import run, status
+from dlhealth.host.exec import Output
 from dlhealth.service.alerts import save
 from dlhealth.txn.store import Store
 
@@ -40,6 +41,7 @@ def dlhealth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     (tmp_path / "root").mkdir()
     monkeypatch.setattr(status, "FOLDER", f"{tmp_path}/watch")
     monkeypatch.setattr(status, "BOOT_STATE", f"{tmp_path}/boot.json")
+    monkeypatch.setattr("dlhealth.service.install.running", lambda: False)
     monkeypatch.setattr(status, "Store", lambda folder: Store(f"{tmp_path}/root"))
     monkeypatch.setenv("TZ", "UTC")
     return Cli(tmp_path, capfd)
@@ -72,6 +74,32 @@ def test_without_a_service_status_says_so(dlhealth: Cli) -> None:
         "findings": [],
         "transaction": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ("LoadState=loaded\nActiveState=active\n", ""),
+        ("ActiveState=failed\nLoadState=loaded\n", "does not run (failed), what it knew may be old: systemctl status"),
+        ("LoadState=not-found\nActiveState=inactive\n", "not installed: sudo dlhealth service install"),
+        ("", ""),
+    ],
+)
+def test_a_service_that_does_not_run_is_told_in_one_line(
+    dlhealth: Cli, monkeypatch: pytest.MonkeyPatch, shown: str, said: str
+) -> None:
+    monkeypatch.setattr("dlhealth.service.install.running", lambda: True)
+    monkeypatch.setattr(status, "run", lambda argv, timeout: Output(0, shown))
+    nothing = dlhealth("status").out
+    assert said in nothing
+    assert ("has not looked" in nothing) == (not said)
+    dlhealth.knows()
+    done = dlhealth("status")
+    assert (done.status, done.err, len(done.out.splitlines())) == (0, "", 3 if said else 2)
+    assert said in done.out
+    document = dlhealth("status", "--json")
+    assert said in document.err
+    json.loads(document.out)
 
 
 def test_nothing_is_open(dlhealth: Cli) -> None:
