@@ -119,6 +119,7 @@ class _Session:
         self._ended: list[Ended] = []
         self._given_up: set[tuple[str, str]] = set()
         self._refused: dict[str, str] = {}
+        self._taken_back: set[str] = set()
 
     def plan_only(self) -> str:
         """What would be done, without touching anything."""
@@ -156,7 +157,7 @@ class _Session:
     def report(self, outcome: str) -> int:
         """Print how it ended; the exit status."""
         diagnosis = self._diagnosis or self._examine().diagnosis
-        if outcome == "rolled-back" and not diagnosis.root_causes:
+        if outcome == "rolled-back" and not self._taken_back & {d.finding.fingerprint for d in diagnosis.findings}:
             outcome = "applied"  # the next rung helped
         if self._json:
             from dlhealth.report.json import repair_to_json
@@ -228,6 +229,7 @@ class _Session:
 
     def _learn(self, repair: Repair, ended: Ended) -> None:
         """Only what did not help is given up, where that is known; the rest is tried again."""
+        self._taken_back |= {c.finding.fingerprint for c in repair.chosen}
         chosen = {c.finding.fingerprint: (c.finding.fingerprint, c.plan.summary) for c in repair.chosen}
         if ended.action is None:
             self._given_up |= set(chosen.values()) & tried(self.store) or set(chosen.values())

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from pytest_mock import MockerFixture
 
+from dlhealth.actions.base import CommandFailed
 from dlhealth.cli import run
 from dlhealth.cli.progress import Steps
 from dlhealth.testing import Machine
@@ -342,6 +343,21 @@ def test_a_script_learns_what_was_repaired_beside_what_could_not_begin(dlhealth:
     (left,) = document["plan"]["left"]
     assert left["id"] == "libcuda-missing-from-loader"
     assert "can't run here" in left["reason"]
+
+
+@pytest.mark.parametrize(("beside", "status"), [(False, 0), (True, 3)])
+def test_a_repair_whose_next_rung_helped_did_not_fail(
+    dlhealth: Run, tmp_path: Path, mocker: MockerFixture, beside: bool, status: int
+) -> None:
+    """Whatever else is left on the machine, for a person to repair."""
+    cookie = b"\x01\x00\x00\x01a\x00\x010\x00\x12MIT-MAGIC-COOKIE-1\x00\x10" + bytes(16)
+    machine = Machine.debian12_gpu().file("/home/alice/.Xauthority", cookie, 0o600, 0)
+    (machine.folder("/home/alice/.ICEauthority", 0o755, 1000) if beside else machine).build(tmp_path)
+    mocker.patch("dlhealth.actions.files.MoveAside.apply", side_effect=CommandFailed("not today"))
+    done = dlhealth("fix", "--root", str(tmp_path), "--yes", "--json")
+    document = json.loads(done.stdout)
+    assert [t["outcome"] for t in document["transactions"]] == ["rolled-back", "applied"]
+    assert (document["outcome"], done.returncode) == ("applied", status)
 
 
 def test_one_finding_alone(dlhealth: Run, root: Path) -> None:
