@@ -10,12 +10,14 @@ Why
     the release's own.
     The warning that "the compiler differs from the one used to build the kernel" is harmless by itself.
 Repair
-    Install the kernel's compiler and let gcc be the distribution's again, then build the module. What nvcc needs is
-    given to nvcc alone (-ccbin).
+    Install the kernel's compiler, let gcc be the distribution's again where it was switched, and build the module. What
+    nvcc needs is given to nvcc alone (-ccbin). Where the kernel was built with another gcc than the release's own, as
+    Ubuntu's HWE kernels are, gcc stays the release's: DKMS takes the kernel's, or is told to.
 What the repair risks
     Programs that were built with the switched gcc are built with the distribution's from now on.
 By hand
-    apt-get install gcc-12; ln -sfn gcc-12 /usr/bin/gcc; dkms autoinstall
+    apt-get install gcc-12; ln -sfn gcc-12 /usr/bin/gcc (where that is the release's own); dkms autoinstall
+    else: CC=/usr/bin/gcc-12 dkms install nvidia/VERSION -k KERNEL
 """
 
 import re
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    ByHand,
     Compiler,
     Compilers,
     Dkms,
@@ -37,6 +40,7 @@ from dlhealth.api import (
     Machine,
     MakeLink,
     ModuleBuild,
+    Packages,
     Plan,
     Risk,
     Rule,
@@ -90,11 +94,14 @@ class DkmsCompilerMismatch(Rule):
                 )
                 break
 
-    def remedies(self, finding: Finding, kernel: Kernel, compilers: Compilers | None) -> Iterator[Plan]:
-        release = finding.detail["release"]
+    def remedies(
+        self, finding: Finding, kernel: Kernel, compilers: Compilers | None, packages: Packages | None
+    ) -> Iterator[Plan]:
+        release, module, version = (finding.detail[k] for k in ("release", "module", "version"))
         major = _major(kernel.compiler_of(release))
         gcc = compilers.gcc if compilers else None
-        switched = bool(gcc and major and gcc.version and gcc.version.partition(".")[0] != major)
+        other = bool(gcc and major and gcc.version and gcc.version.partition(".")[0] != major)
+        switched = other and _of_the_release(packages) in ("", major)
         yield Plan(
             f"Install gcc-{major}{', make it gcc again' if switched else ''} and build the module"
             if major
@@ -104,12 +111,15 @@ class DkmsCompilerMismatch(Rule):
                 AptInstall((f"gcc-{major}",) if major else ("gcc",)),
                 # The link that the distribution's package gcc brings; an alternative in its place is somebody's switch.
                 *([MakeLink("/usr/bin/gcc", f"gcc-{major}")] if switched else []),
-                DkmsBuild(finding.detail["module"], finding.detail["version"], release),
+                DkmsBuild(module, version, release),
                 UpdateInitramfs(release),
                 *([LoadModules(("nvidia",))] if release == kernel.running else []),
             ),
             network=True,
         )
+        if other and not switched:
+            text = f"CC=/usr/bin/gcc-{major} dkms install {module}/{version} -k {release}"
+            yield Plan(f"Name gcc-{major} to DKMS, which did not take it by itself", Risk.LOW, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -170,6 +180,13 @@ def _major(compiler: str) -> str:
     """The major version of the gcc in a kernel's words: "x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0) 13.2.0" """
     found = re.search(r"gcc(?:-(\d+)| version (\d+)| .*?\) (\d+))", compiler)
     return next((group for group in found.groups() if group), "") if found else ""
+
+
+def _of_the_release(packages: Packages | None) -> str:
+    """The major version of the distribution's own gcc, as its package has it: "4:11.2.0-1ubuntu1"; "" where it is not
+    there to tell."""
+    package = packages.get("gcc") if packages else None
+    return package.upstream.partition(".")[0] if package and package.unpacked else ""
 
 
 def _too_old(gcc: Compiler | None, wanted: str) -> bool:

@@ -12,6 +12,7 @@ from dlhealth.actions import (
     CopyFile,
     DpkgConfigure,
     LoadModules,
+    MakeLink,
     MoveAside,
     PipInstall,
     Reboot,
@@ -207,6 +208,19 @@ def test_who_stays_with_a_kernel_holds_all_that_brings_newer_ones(ladder: Ladder
     (plan,) = ladder("kernel-too-new-for-driver-branch", machine=machine)
     (hold,) = [a.text for a in plan.actions if isinstance(a, ByHand) and "apt-mark" in a.text]
     assert hold.endswith("apt-mark hold linux-generic linux-headers-amd64 linux-image-amd64")
+
+
+@pytest.mark.parametrize(("own", "links"), [("4:13.2.0-7ubuntu1", True), ("4:11.2.0-1ubuntu1", False)])
+def test_gcc_becomes_the_releases_own_again_and_nothing_else(own: str, links: bool, ladder: Ladder) -> None:
+    """Ubuntu's HWE kernels are built with a newer gcc than the release has, which all else is built with."""
+    machine = Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False).package("gcc", own)
+    machine.library("/usr/bin/x86_64-linux-gnu-gcc-11").link("/usr/bin/gcc", "x86_64-linux-gnu-gcc-11")
+    first, *others = ladder("dkms-compiler-mismatch", machine=machine)
+    assert first.actions[0] == AptInstall(("gcc-13",))
+    assert (MakeLink in kinds(first), first.risk) == ((True, Risk.MEDIUM) if links else (False, Risk.LOW))
+    assert [a.summary() for p in others for a in p.actions] == (
+        [] if links else ["CC=/usr/bin/gcc-13 dkms install nvidia/550.120 -k 6.8.0-50-generic"]
+    )
 
 
 def test_cudnn_comes_for_the_very_cuda_that_is_there(ladder: Ladder) -> None:
