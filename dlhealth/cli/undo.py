@@ -34,9 +34,10 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     except OSError as problem:
         raise Failure(store.explain(problem)) from problem
     if record and record.outcome not in ("", "applied"):
-        raise click.BadParameter(
-            f"transaction {record.name} was {record.outcome}: it left nothing to undo", param_hint="TXN"
+        left = (
+            "what others changed of it is left to them" if record.outcome == "conflict" else "it left nothing to undo"
         )
+        raise click.BadParameter(f"transaction {record.name} ended as {record.outcome}: {left}", param_hint="TXN")
     if record is None:
         _print(None, as_json)
         return Status.HEALTHY

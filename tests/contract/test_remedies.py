@@ -77,6 +77,7 @@ NEVER_SAID = (
     (r"trusted=yes|Check-Date|allow-unauthenticated", "unsigned packages, or a wrong clock"),
     (r"(?<!not )-allow-unsupported-compiler", "trades one error for hundreds"),
     (r"\brm\b[^;]*/lock", "apt is at work"),
+    (r"apt-mark hold[^;]*linux-(?:image|headers)-\d", "a hold on one kernel keeps no newer one away"),
     (r"unattended-upgrades", "no security updates any more"),
     (r"curl|wget|http://", "runs what somebody put there"),
 )  # fmt: skip
