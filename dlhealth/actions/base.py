@@ -52,6 +52,8 @@ class Target:
         self.folder = folder
         self.live = folder == "/"
         self.mark = mark
+        self.of_it = f"{mark} {os.path.realpath(folder)}"
+        """What the variable MARK says of the programs that it starts, and of those that they start."""
         self.root = Root(folder)
         self.wanted: dict[int, dict[str, tuple[int, int]]] = {}
         """Bytes and inodes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""
@@ -67,7 +69,7 @@ class Target:
         output = run(
             argv,
             timeout,
-            environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", MARK: self.mark},
+            environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", MARK: self.of_it},
         )
         if check and output.status != 0:
             last = " / ".join((output.stderr or output.stdout).strip().splitlines()[-4:])
@@ -268,7 +270,7 @@ class Target:
 
 
 MARK = "DLHEALTH_TRANSACTION"
-"""The variable by which a program, and what it has started, is known to be a transaction's."""
+"""The variable by which a program is known to be a transaction's."""
 
 
 # /proc and /dev for the programs of another root, and name servers where its own are told by a service, as systemd's

@@ -121,13 +121,13 @@ def _open_folder(target: "Target", path: str) -> int:
     return target.root.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def program_of(mark: str) -> str:
-    """A program that a transaction had started and that is still running, "" where none is: it goes on when dlhealth
+def program_of(target: "Target") -> str:
+    """A program that the transaction had started and that is still running, "" where none is: it goes on when dlhealth
     is killed."""
     from dlhealth.actions.base import MARK, Target
 
-    wanted = f"{MARK}={mark}".encode()
-    pids = sorted(int(name) for name in Target("/", mark).names("/proc") if name.isdecimal())
+    wanted = os.fsencode(f"{MARK}={target.of_it}")
+    pids = sorted(int(name) for name in Target("/", target.mark).names("/proc") if name.isdecimal())
     pid = next((pid for pid in pids if wanted in _content(pid, "environ").split(b"\0")), 0)
     return f"{_name(pid)} (process {pid})" if pid else ""
 

@@ -169,7 +169,7 @@ def recover(store: Store, target: Target) -> Ended | None:
         if committed and not journal.undoing:
             outcome = committed.fields["outcome"]
             return Ended(store.end(record, outcome), outcome, ())
-        _none_at_work(record)
+        _none_at_work(target, record.name)
         failed = journal.find("FAILED")
         problem = NotVerified(**failed.fields) if failed else Stopped("it was cut off")
         with _signals_deferred():
@@ -182,7 +182,7 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
     """Take back a transaction that was applied, or waits for a reboot, as a transaction of its own would: journaled,
     repeatable. Raises Damaged before anything is touched, and Busy as `recover` does."""
     if record.folder == store.active:
-        _none_at_work(record)
+        _none_at_work(target, record.name)
     else:
         _check(record.folder)
         record = store.reopen(record)
@@ -195,13 +195,12 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
         journal.close()
 
 
-def _none_at_work(record: Record) -> None:
+def _none_at_work(target: Target, name: str) -> None:
     """Raises Busy while a program goes on that a killed dlhealth had started: what it writes after all was put back would
     stay."""
-    if program := program_of(record.id):
+    if program := program_of(target):
         raise Busy(
-            f"{program}, which the repair {record.name} had started, is still at work: wait until it has ended, then "
-            "try again"
+            f"{program}, which the repair {name} had started, is still at work: wait until it has ended, then try again"
         )
 
 
