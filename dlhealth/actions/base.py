@@ -294,8 +294,7 @@ class Step(Protocol):
     """One step of a repair that dlhealth carries out itself.
 
     `prepare` finds out, before anything is changed, whether it can work; it may fetch. `observe` tells what is there
-    now; `apply` changes it; `revert` puts back what `observe` told before. All three
-    may be repeated. `after` is what must be observed afterwards, None where only the change itself can tell.
+    now; `apply` changes it; `revert` puts back what `observe` told before. All three may be repeated.
     """
 
     def summary(self) -> str: ...
@@ -303,8 +302,6 @@ class Step(Protocol):
     def prepare(self, target: Target) -> None: ...
 
     def observe(self, target: Target) -> Observed: ...
-
-    def after(self, target: Target, before: Observed) -> Observed | None: ...
 
     def apply(self, target: Target, before: Observed) -> None: ...
 

@@ -56,9 +56,6 @@ class AptInstall(NamedTuple):
         files = {"files": {path: target.identity(path) for path in self.instead_of}} if self.instead_of else {}
         return {**_installed(target), **files}
 
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
-
     def apply(self, target: "Target", before: "Observed") -> None:
         was = _installed(target)  # an earlier step may have taken a hold off
         target.command(*_APT, *self._words(), timeout=_SECONDS)
@@ -89,9 +86,6 @@ class AptRemove(NamedTuple):
     def observe(self, target: "Target") -> "Observed":
         return _with_configuration(target, self.packages) if self.purge else _installed(target)
 
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
-
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command(*_APT, "purge" if self.purge else "remove", *self.packages, timeout=_SECONDS)
 
@@ -116,9 +110,6 @@ class AptPurgeReinstall(NamedTuple):
 
     def observe(self, target: "Target") -> "Observed":
         return _with_configuration(target, self.packages)
-
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
 
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command(*_APT, "purge", *self.packages, timeout=_SECONDS)
@@ -148,9 +139,6 @@ class AptUnhold(NamedTuple):
         held = target.command("apt-mark", "showhold", timeout=60).stdout.split()
         return {name: name in held for name in self.packages}
 
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return dict.fromkeys(self.packages, False)
-
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command("apt-mark", "unhold", *self.packages, timeout=60)
 
@@ -173,9 +161,6 @@ class DpkgConfigure(NamedTuple):
         _need_room_to_configure(target, [n for n, (_, state) in _states(_installed(target)).items() if state != "i"])
 
     def observe(self, target: "Target") -> "Observed":
-        return {}
-
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
         return {}
 
     def apply(self, target: "Target", before: "Observed") -> None:

@@ -42,9 +42,6 @@ class DkmsBuild(NamedTuple):
             target, [f"/lib/modules/{self.kernel}/updates", f"/var/lib/dkms/{self.module}/{self.version}/{self.kernel}"]
         )
 
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
-
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command("dkms", "install", f"{self.module}/{self.version}", "-k", self.kernel, timeout=_BUILD_SECONDS)
 
@@ -78,9 +75,6 @@ class DkmsRemove(NamedTuple):
 
         return module_tree(target, [f"/var/lib/dkms/{self.module}/{self.version}"])
 
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return {}
-
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command("dkms", "remove", f"{self.module}/{self.version}", "--all", timeout=_COMMAND_SECONDS)
 
@@ -106,9 +100,6 @@ class LoadModules(NamedTuple):
     def observe(self, target: "Target") -> "Observed":
         loaded = _loaded(target)
         return {m: m.replace("-", "_") in loaded for m in self.modules}
-
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return dict.fromkeys(self.modules, True)
 
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command("modprobe", "-a", *self.modules, timeout=_COMMAND_SECONDS)
@@ -136,9 +127,6 @@ class ReloadModules(NamedTuple):
         name = self.modules[-1].replace("-", "_")
         content = target.state(f"/sys/module/{name}/version").content
         return {"version": content.decode(errors="replace").strip()}
-
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
 
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command("modprobe", "-r", *self.modules, timeout=_COMMAND_SECONDS)
@@ -169,9 +157,6 @@ class RefreshModuleIndex(NamedTuple):
 
     def observe(self, target: "Target") -> "Observed":
         return {path: target.large_digest(path) for path in self._files(target)}
-
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
 
     def apply(self, target: "Target", before: "Observed") -> None:
         _keep(target, before)
@@ -208,9 +193,6 @@ class UpdateInitramfs(NamedTuple):
 
         return {name: target.large_digest(f"/boot/{name}") for name in images(target, self.kernel)}
 
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
-
     def apply(self, target: "Target", before: "Observed") -> None:
         _keep(target, [f"/boot/{name}" for name in before])
         target.command("update-initramfs", "-u", "-k", self.kernel, timeout=_COMMAND_SECONDS)
@@ -244,9 +226,6 @@ class RefreshLoaderCache(NamedTuple):
     def observe(self, target: "Target") -> "Observed":
         return target.state("/etc/ld.so.cache").to_json()
 
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return None
-
     def apply(self, target: "Target", before: "Observed") -> None:
         target.command("ldconfig", timeout=_COMMAND_SECONDS)
 
@@ -275,9 +254,6 @@ class SetAlternative(NamedTuple):
         )
         value = target.state(f"/etc/alternatives/{self.name}").content.decode(errors="replace")
         return {"status": status, "value": value}
-
-    def after(self, target: "Target", before: "Observed") -> "Observed | None":
-        return {"status": "manual", "value": self.path} if self.path else None
 
     def apply(self, target: "Target", before: "Observed") -> None:
         self._choose(target, self.path)

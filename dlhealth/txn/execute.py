@@ -295,7 +295,9 @@ def _is_changed(step: Step, target: Target, before: Observed, after: Observed | 
     now = step.observe(target)
     if now == before:
         return after is None  # it may have left a temporary file
-    if now != (step.after(target, before) if after is None else after):
+    if after is None and isinstance(step, FileStep | MoveAside):
+        after = step.after(target, before)
+    if now != after:
         raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")
     return True
 
