@@ -163,7 +163,7 @@ class _Session:
             from dlhealth.report.json import repair_to_json
 
             write(repair_to_json(outcome, self._planned, self._ended, diagnosis))
-        elif self._ended or outcome == "awaiting-reboot" or (outcome == "nothing-to-do" and not self._planned.left):
+        elif self._ended or (outcome == "nothing-to-do" and not self._planned.left):
             # Else everything was just said.
             from dlhealth.report.repairs import render_remaining
 
@@ -181,6 +181,7 @@ class _Session:
         if ended is None:
             name = printable(current.name)
             click.echo(f"Transaction {name} waits for a reboot: systemctl reboot (or: dlhealth undo {name})", err=True)
+            self._ended.append(Ended(current, "awaiting-reboot", ()))
             return "awaiting-reboot"
         self._say(ended)
         return ""

@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 import pytest
 from pytest_mock import MockerFixture
 
-from dlhealth.actions.base import CommandFailed
+from dlhealth.actions import WriteFile
+from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.cli import run
 from dlhealth.cli.progress import Steps
 from dlhealth.testing import Machine
+from dlhealth.txn.execute import apply
+from dlhealth.txn.store import Store
 
 pytestmark = pytest.mark.real_programs
 SWALLOWED = "export PATH=/usr/local/cuda/bin"
@@ -362,6 +365,29 @@ def test_a_repair_whose_next_rung_helped_did_not_fail(
     document = json.loads(done.stdout)
     assert [t["outcome"] for t in document["transactions"]] == ["rolled-back", "applied"]
     assert (document["outcome"], done.returncode) == ("applied", status)
+
+
+def test_a_repair_that_waits_for_a_reboot_is_named_until_that_has_shown_that_it_helped(
+    dlhealth: Run, root: Path, mocker: MockerFixture
+) -> None:
+    found = json.loads(dlhealth("doctor", "--root", str(root), "--json").stdout)["findings"]
+    known = [f"{f['id']} ({f['subject']})" for f in found]
+    about = {"time": "2026-01-01T00:00:00Z", "findings": [], "known": known}
+    write = WriteFile("/etc/modprobe.d/fix.conf", "blacklist nouveau\n")
+    apply(Store(str(root)), Target(str(root), "abc"), "abc", [write], about, lambda: None, True, lambda text: None)
+    for _ in range(2):
+        done = dlhealth("fix", "--root", str(root), "--yes", "--json")
+        document = json.loads(done.stdout)
+        assert (done.returncode, document["outcome"]) == (4, "awaiting-reboot")
+        assert document["transactions"] == [{"id": "1-abc", "outcome": "awaiting-reboot", "said": []}]
+        assert "1-abc waits for a reboot: systemctl reboot (or: dlhealth undo 1-abc)" in done.stderr
+    assert dlhealth("fix", "--root", str(root), "--yes").returncode == 4
+    assert bashrc(root) == SWALLOWED
+    mocker.patch("dlhealth.txn.execute.BOOT_ID", "/proc/sys/kernel/random/uuid")  # another at each look
+    done = dlhealth("fix", "--root", str(root), "--yes", "--json")
+    ended = [(t["id"][:2], t["outcome"]) for t in json.loads(done.stdout)["transactions"]]
+    assert ended == [("1-", "applied"), ("2-", "applied")]
+    assert bashrc(root) != SWALLOWED
 
 
 def test_one_finding_alone(dlhealth: Run, root: Path) -> None:
