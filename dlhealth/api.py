@@ -85,7 +85,7 @@ from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, Ten
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
-from dlhealth.probes.storage import BootFolder, FileSystem, Storage
+from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
 from dlhealth.probes.users import Account, Users
 
 if TYPE_CHECKING:
@@ -234,6 +234,7 @@ __all__ = [
     "Toolkit",
     "Torch",
     "Unknown",
+    "UnmountedParts",
     "UpdateInitramfs",
     "UsableGpu",
     "UserDirectory",

@@ -24,6 +24,7 @@ from dlhealth.host.change import (
     sweep,
 )
 from dlhealth.host.exec import run
+from dlhealth.host.mounts import Mounts
 from dlhealth.host.path import Root, naming
 
 KEPT = "/var/lib/dlhealth/kept"
@@ -55,6 +56,7 @@ class Target:
         self.of_it = f"{mark} {os.path.realpath(folder)}"
         """What the variable MARK says of the programs that it starts, and of those that they start."""
         self.root = Root(folder)
+        self.mounts = Mounts(self.root)
         self.wanted: dict[int, dict[str, tuple[int, int]]] = {}
         """Bytes and inodes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""
         self.unheld = False

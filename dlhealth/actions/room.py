@@ -5,9 +5,10 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from dlhealth.actions.base import Target
+    from dlhealth.model import Action
 
 # What stands above dpkg, as apt does, holds the first for all it does; dpkg holds the second while it works.
 _LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
@@ -41,6 +42,40 @@ def need_dpkg(target: "Target") -> None:
             raise CommandFailed(
                 f"{holder} is changing packages (it holds {path}): wait until it has ended, then try again"
             )
+
+
+def out_of_reach(target: "Target", actions: "Iterable[Action]") -> "dict[Action, str]":
+    """Why some actions can't be done, or taken back, to a machine that is not the running one: its file systems are not
+    all mounted, so that another folder would be changed; or its programs don't run here."""
+    from dlhealth.actions import changed_path, needs_programs
+
+    if target.live:
+        return {}
+    found: dict[Action, str] = {}
+    needing = []
+    for action in actions:
+        needs = needs_programs(action)
+        if mount := target.mounts.needed if needs else target.mounts.over(changed_path(action)):
+            found[action] = mount.told(target.folder)
+        elif needs:
+            needing.append(action)
+    if needing and (problem := _not_running(target)):
+        found.update(dict.fromkeys(needing, problem))
+    return found
+
+
+def _not_running(target: "Target") -> str:
+    """Why the programs of another root can't run here, "" where they can."""
+    from dlhealth.actions.base import CommandFailed
+
+    try:
+        target.command("sh", "-c", "true", timeout=30)
+    except CommandFailed as error:
+        return (
+            f"the programs of {target.folder} can't run here (another architecture, mounted with noexec, or a damaged "
+            f"system), and the repair needs them ({error})"
+        )
+    return ""
 
 
 def wait_for_dpkg(target: "Target", seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +16,9 @@ from dlhealth.host.locate import folder_at, host_at
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable
+
+if TYPE_CHECKING:  # the doctor changes nothing
+    from dlhealth.txn.store import Store
 
 _STATUS = {
     None: Status.HEALTHY,
@@ -164,12 +167,18 @@ def _names_in_passwd(host: Host) -> list[str]:
         return []
 
 
-def folder_to_change(root: str) -> str:
-    """The folder that `--root` names. Raises click.BadParameter for what is no machine, or none that can be changed."""
+def store_of(root: str) -> "Store":
+    """The transactions of the machine that `--root` names. Raises click.BadParameter for what is no machine, or none that
+    can be changed."""
+    from dlhealth.txn.store import Store
+
     try:
-        return folder_at(root)
+        store = Store(folder_at(root))
     except NotAMachine as problem:
         raise click.BadParameter(str(problem), param_hint="--root") from problem
+    if unreachable := store.out_of_reach():
+        raise click.BadParameter(unreachable, param_hint="--root")
+    return store
 
 
 def show(text: str, as_json: bool) -> None:

@@ -15,9 +15,9 @@ from dlhealth.cli.common import (
     chosen_rules,
     diagnosis_options,
     examine,
-    folder_to_change,
     show,
     status_of,
+    store_of,
 )
 from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose
@@ -81,11 +81,11 @@ def command(
     names = {*ids, *only}
     # A layer is all of its rules: no rule at all would mean everything.
     wanted = frozenset(r.id for r in loaded.rules if names & {r.id, r.layer.value})
-    folder = folder_to_change(root)
+    store = store_of(root)
     if os.geteuid() and not dry_run:
         raise click.UsageError("a repair changes the machine and needs root: sudo dlhealth fix (or add --dry-run)")
-    limits = Limits(Risk(max_risk), offline, folder == "/", wanted=wanted)
-    session = _Session(request, Store(folder), limits, as_json)
+    limits = Limits(Risk(max_risk), offline, store.root == "/", wanted=wanted)
+    session = _Session(request, store, limits, as_json)
     if dry_run:
         outcome = session.plan_only()
     else:

@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.cli import Failure, option, subcommand, write
-from dlhealth.cli.common import folder_to_change, json_option
+from dlhealth.cli.common import json_option, store_of
 from dlhealth.engine.repair import tell
 from dlhealth.host.path import told
 from dlhealth.txn.store import Record, Store
@@ -32,7 +32,7 @@ def command(root: str, as_json: bool) -> None:
 
 def store_at(root: str) -> Store:
     """Raises click.UsageError where it can't be read."""
-    store = Store(folder_to_change(root))
+    store = store_of(root)
     if not store.readable and not os.geteuid():
         raise Failure(f"{store.folder} is no folder that can be listed")
     if not store.readable:

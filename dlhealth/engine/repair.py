@@ -6,8 +6,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from dlhealth import __version__
-from dlhealth.actions import action_from_json, changed_path, needs_programs
-from dlhealth.actions.base import CommandFailed, Target
+from dlhealth.actions import action_from_json, changed_path
+from dlhealth.actions.base import Target
+from dlhealth.actions.room import out_of_reach
 from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
 from dlhealth.lean import NamedTuple
@@ -36,7 +37,8 @@ def carry_out(
     """One transaction. `look` diagnoses anew. Raises NotPrepared when it can't even begin; then nothing was changed."""
     identity = secrets.token_hex(4)
     target = Target(folder, identity)
-    _check_programs(repair, target)
+    if problems := out_of_reach(target, repair.actions):
+        raise NotPrepared(problems)
     about: dict[str, Any] = {
         "dlhealth": __version__,
         "time": timestamp(),
@@ -156,21 +158,6 @@ def _beside(before: Diagnosis, repair: Repair) -> list[dict[str, str]]:
     names = {_name(c.finding) for c in repair.chosen}
     others = [d.finding for d in before.findings if _name(d.finding) in names and d.finding.fingerprint not in aimed]
     return [{"name": _name(f), "fingerprint": f.fingerprint} for f in others]
-
-
-def _check_programs(repair: Repair, target: Target) -> None:
-    """Whether programs of another root run here, where the repair needs some."""
-    needing = [a for a in repair.actions if needs_programs(a)]
-    if target.live or not needing:
-        return
-    try:
-        target.command("true", timeout=30)
-    except CommandFailed as error:
-        problem = (
-            f"the programs of {target.folder} can't run here (another architecture, or a damaged system), and the "
-            f"repair needs them ({error})"
-        )
-        raise NotPrepared(dict.fromkeys(needing, problem)) from error
 
 
 class Proof(NamedTuple):

@@ -10,6 +10,9 @@ from dlhealth.lean import NamedTuple, fits
 READ_LIMIT = 4 << 20
 """Bytes. No configuration file is larger; a probe that expects more says so."""
 
+NOT_MOUNTED = "not mounted: "
+"""How the reason of Unreadable begins where a file system of the machine is missing; the command that mounts it follows."""
+
 T = TypeVar("T")
 
 

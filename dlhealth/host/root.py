@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeVar
 
-from dlhealth.host.base import Host, Output, Space, Stat, Unreadable
+from dlhealth.host.base import NOT_MOUNTED, Host, Output, Space, Stat, Unreadable
 from dlhealth.host.elf import Elf, NotElf, read_elf
 from dlhealth.host.path import Root
 
@@ -38,6 +38,11 @@ class RootHost(Host):
         self.name = folder
         self.live = live
         self._root = Root(folder)
+        self._mounts = None
+        if not live:
+            from dlhealth.host.mounts import Mounts
+
+            self._mounts = Mounts(self._root)
         self._deadline = time.monotonic() + seconds
 
     def _lstat(self, path: str) -> Stat | None:
@@ -47,6 +52,7 @@ class RootHost(Host):
         return _described(self._status(path, follow=True))
 
     def _status(self, path: str, *, follow: bool) -> os.stat_result | None:
+        self._reach(path)
         return _there(path, lambda: self._root.stat(path, follow=follow))
 
     def _realpath(self, path: str) -> str | None:
@@ -184,6 +190,7 @@ class RootHost(Host):
             for argument in arguments:
                 if argument.startswith("root:"):
                     # Resolved here and handed over as a descriptor, so that the program can't be led out of the root.
+                    self._reach(argument.removeprefix("root:"))
                     fd = self._root.open(argument.removeprefix("root:"), os.O_PATH)
                     descriptors.append(fd)
                     argument = f"/proc/self/fd/{fd}"
@@ -191,6 +198,8 @@ class RootHost(Host):
             return run(argv, min(timeout, remaining), pass_fds=descriptors)
         except OSError as error:
             return Output(None, "", problem=f"{argument.removeprefix('root:')}: {_reason(error)}")
+        except Unreadable as problem:
+            return Output(None, "", problem=str(problem))
         finally:
             for fd in descriptors:
                 os.close(fd)
@@ -200,7 +209,13 @@ class RootHost(Host):
 
     def _open(self, path: str, flags: int) -> int | None:
         """A descriptor that the caller closes; None where there is nothing."""
+        self._reach(path)
         return _there(path, lambda: self._root.open(path, flags))
+
+    def _reach(self, path: str) -> None:
+        """Raises Unreadable for what would be seen there only if its file system was mounted: it is not absent."""
+        if self._mounts and (mount := self._mounts.over(path)):
+            raise Unreadable(mount.path, f"{NOT_MOUNTED}{mount.command(self.name)}")
 
     def _open_file(self, path: str) -> int | None:
         """As _open, for a regular file. Opening a device or a FIFO has effects, so what it is, is looked at first."""

@@ -2,7 +2,7 @@
 
 import re
 
-from dlhealth.host import Host, Space, Unreadable
+from dlhealth.host import NOT_MOUNTED, Host, Space, Unreadable
 from dlhealth.lean import NamedTuple
 
 PATHS = ("/", "/boot", "/usr", "/home", "/root", "/tmp", "/var", "/var/tmp", "/var/lib/dpkg", "/run")
@@ -42,6 +42,42 @@ class Storage(NamedTuple):
             if status and space and status.kind == "dir":
                 systems[path] = FileSystem(path, status.device, space)
         return cls(systems, host.live, tuple(problems))
+
+
+_LOOKED_INTO = ("/boot/", "/efi/", "/etc/", "/home/", "/lib/", "/opt/", "/root/", "/usr/", "/var/")
+
+
+class UnmountedPart(NamedTuple):
+    """A file system of a machine that lies in a folder, which is not mounted there, by its line of fstab; `command` mounts
+    it."""
+
+    path: str
+    source: str
+    line: str
+    command: str
+
+
+class UnmountedParts(NamedTuple):
+    """Those that a diagnosis looks into; of the running machine, none."""
+
+    parts: tuple[UnmountedPart, ...]
+
+    @classmethod
+    def probe(cls, host: Host) -> "UnmountedParts":
+        parts: list[UnmountedPart] = []
+        if host.live:
+            return cls(())
+        for number, line in enumerate((host.text("/etc/fstab") or "").splitlines(), 1):
+            words = line.split()
+            if len(words) < 3 or words[0].startswith("#") or not f"{words[1]}/".startswith(_LOOKED_INTO):
+                continue
+            try:
+                host.exists(words[1])
+            except Unreadable as problem:
+                if problem.path == words[1].rstrip("/") and problem.reason.startswith(NOT_MOUNTED):
+                    command = problem.reason.removeprefix(NOT_MOUNTED)
+                    parts.append(UnmountedPart(problem.path, f"/etc/fstab:{number}", line.strip(), command))
+        return cls(tuple(parts))
 
 
 class BootFolder(NamedTuple):

@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> int:
         print(f"dlhealth: {root}: no such folder", file=sys.stderr)
         return 1
     store = Store(root)
+    if problem := store.out_of_reach():
+        print(f"dlhealth: {problem}", file=sys.stderr)
+        return 1
     ended: Ended | None
     try:
         if verb == "history":

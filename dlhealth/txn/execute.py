@@ -7,7 +7,7 @@ from typing import Any
 
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, changed_path, needs_programs, step_of
 from dlhealth.actions.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, Step, Target
-from dlhealth.actions.room import program_of
+from dlhealth.actions.room import out_of_reach, program_of
 from dlhealth.host.change import ABSENT, NotChangeable
 from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
@@ -145,6 +145,7 @@ def confirm(
         waiting = journal.waiting
         if waiting is None or waiting.fields["boot"] == _boot_id():
             return None
+        _within_reach(target, record)
         with _signals_deferred():
             try:
                 verify()
@@ -157,7 +158,8 @@ def confirm(
 
 def recover(store: Store, target: Target) -> Ended | None:
     """Finish or take back a transaction that was cut off; None when there is none, or one that waits for a reboot.
-    May itself be cut off and run again. Raises Busy where a program of it has not ended."""
+    May itself be cut off and run again. Raises Busy where a program of it has not ended, or what it changed can't be
+    reached."""
     record = store.current()
     if record is None:
         return None
@@ -170,6 +172,7 @@ def recover(store: Store, target: Target) -> Ended | None:
             outcome = committed.fields["outcome"]
             return Ended(store.end(record, outcome), outcome, ())
         _none_at_work(target, record.name)
+        _within_reach(target, record)
         failed = journal.find("FAILED")
         problem = NotVerified(**failed.fields) if failed else Stopped("it was cut off")
         with _signals_deferred():
@@ -185,6 +188,8 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
         _none_at_work(target, record.name)
     else:
         _check(record.folder)
+    _within_reach(target, record)
+    if record.folder != store.active:
         record = store.reopen(record)
     journal = Journal(record.folder)
     try:
@@ -202,6 +207,16 @@ def _none_at_work(target: Target, name: str) -> None:
         raise Busy(
             f"{program}, which the repair {name} had started, is still at work: wait until it has ended, then try again"
         )
+
+
+def _within_reach(target: Target, record: Record) -> None:
+    """Raises Busy where something would be left only because it can't be reached from here: that would be called somebody
+    else's change, and be over."""
+    with reading_plan(record) as plan:
+        begun = {e.fields["n"] for e in read_events(record.folder) if e.kind == "INTENT"}
+        actions = [action_from_json(plan["actions"][n]) for n in sorted(begun)]
+    for problem in out_of_reach(target, actions).values():
+        raise Busy(f"the repair {record.name} can't be taken back from here: {problem}")
 
 
 def in_the_way(store: Store, record: Record) -> Record | None:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dlhealth.host.path import naming, told
+from dlhealth.host.mounts import Mounts
+from dlhealth.host.path import Root, naming, told
 from dlhealth.lean import NamedTuple, regex
 
 FOLDER = "/var/lib/dlhealth/txn"
@@ -139,6 +140,11 @@ class Store:
         with reading(self.active):
             plan = read_json(f"{self.active}/plan.json")
             return Record(self.active, int(plan["sequence"]), str(plan["id"]), "")
+
+    def out_of_reach(self) -> str:
+        """Why another machine's transactions can't be seen here, "" where they can."""
+        mount = Mounts(Root(self.root)).over(FOLDER)
+        return mount.told(self.root) if mount else ""
 
     def explain(self, problem: Exception) -> str:
         """What went wrong, and what that leaves."""

@@ -23,6 +23,11 @@ CHROOT = (
     'export IN_ROOT="$1"; shift; [ -x {inside}/"$1" ] || exit 127; program=$1; shift; exec {inside}/"$program" "$@"'
 )
 
+# That programs of the root run here is nothing to note.
+RUNS_HERE = """#!/bin/sh
+[ "$*" != "-c true" ] || exit 0
+"""
+
 # dpkg and apt, as far as an action needs them: packages with versions and states, the automatic ones, those on hold.
 PACKAGES = """#!{python} -IS
 import json, os, sys
@@ -134,6 +139,7 @@ class StandInRoot:
         self.outside("unshare", UNSHARE)
         self.outside("mount")
         self.outside("chroot", CHROOT.format(inside=shlex.quote(str(self.inside))))
+        self._write(self.inside / "sh", RUNS_HERE)
 
     @property
     def target(self) -> Target:
@@ -162,9 +168,8 @@ class StandInRoot:
             self._write(self.inside / name, PACKAGES.format(python=sys.executable, log=str(self._log)))
         # "cd" within the root, and its programs.
         inside = shlex.quote(str(self.inside))
-        self.program(
-            "sh", f'cd "$IN_ROOT/var/lib/dlhealth/debs" && PATH={inside}:$PATH exec /bin/sh -c "${{2#*&&}}" sh "$4"'
-        )
+        shell = f'cd "$IN_ROOT/var/lib/dlhealth/debs" && PATH={inside}:$PATH exec /bin/sh -c "${{2#*&&}}" sh "$4"'
+        self._write(self.inside / "sh", RUNS_HERE + NOTE.format(log=shlex.quote(str(self._log)), body=shell))
 
     @property
     def database(self) -> dict[str, Any]:

@@ -71,10 +71,14 @@ def test_homes_that_are_not_mounted(tmp_path: Path) -> None:
     host = RootHost(str(tmp_path))
     (empty,) = HomeFiles.probe(host, Users.probe(host, Options())).homes
     assert "is empty: it may not be mounted" in empty.problem
-    (tmp_path / "home/alice").rmdir()
+    (tmp_path / "home/alice").rename(tmp_path / "home/bob")
     host = RootHost(str(tmp_path))
     (gone,) = HomeFiles.probe(host, Users.probe(host, Options())).homes
     assert "is not there" in gone.problem
+    (tmp_path / "home/bob").rmdir()
+    host = RootHost(str(tmp_path))
+    (all_gone,) = HomeFiles.probe(host, Users.probe(host, Options())).homes
+    assert all_gone.problem == f"/home: not mounted: mount /dev/sda3 {tmp_path}/home"
 
 
 def test_what_the_user_may_not_read_is_not_read_for_him(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""What another machine mounts at its start, and nobody has mounted below its root: looked at, its place is an empty
+folder; what is written there lies below what the machine will see.
+
+Standard library only (rescue core).
+"""
+
+import os
+import posixpath
+import shlex
+import stat
+
+from dlhealth.host.path import Root
+from dlhealth.lean import NamedTuple, regex
+
+FSTAB = "/etc/fstab"
+_LIMIT = 1 << 20
+_OCTAL = regex(r"\\([0-7]{3})")
+
+_NO_DISK = (
+    "swap", "ignore", "proc", "sysfs", "tmpfs", "ramfs", "devtmpfs", "devpts", "mqueue", "hugetlbfs", "debugfs",
+    "tracefs", "configfs", "securityfs", "efivarfs", "fusectl", "binfmt_misc", "cgroup", "cgroup2", "autofs",
+)  # fmt: skip
+
+_WRITTEN = (
+    "/boot/efi", "/efi", "/etc", "/lib/modules", "/usr/bin", "/usr/lib", "/usr/sbin", "/usr/share", "/usr/src",
+    "/var/cache/apt/archives", "/var/lib/apt", "/var/lib/dkms", "/var/lib/dpkg",
+)  # fmt: skip
+"""Where programs write that install packages, build modules and make images."""
+
+
+class Mount(NamedTuple):
+    """A line of fstab."""
+
+    device: str
+    path: str
+    options: tuple[str, ...]
+
+    @property
+    def bound(self) -> bool:
+        """Whether another folder of the machine is shown there."""
+        return "bind" in self.options or "rbind" in self.options
+
+    def command(self, folder: str) -> str:
+        """What mounts it below the root that lies in `folder`."""
+        start = folder.rstrip("/")
+        words = ["-o", volume] if (volume := next((o for o in self.options if o.startswith("subvol")), "")) else []
+        device = f"{start}{self.device}" if self.bound else self.device
+        return shlex.join(["mount", *words, *["--bind"] * self.bound, device, f"{start}{self.path}"])
+
+    def told(self, folder: str) -> str:
+        """For people: that it is not mounted, and what mounts it."""
+        return f"{self.path} of {folder} is not mounted; first: {self.command(folder)}"
+
+
+class Mounts:
+    """`missing` is what is not mounted below a root that is not the running machine's."""
+
+    def __init__(self, root: Root) -> None:
+        self.missing: tuple[Mount, ...] = () if root.folder == "/" else tuple(_missing(root))
+        self._places = {m.path: m for m in self.missing}
+        if self._places:
+            self._add_links(root)
+
+    def over(self, path: str) -> Mount | None:
+        """What would have to be mounted for the path to be the machine's."""
+        path = posixpath.normpath(path)
+        while path not in ("", "/"):
+            if path in self._places:
+                return self._places[path]
+            path = posixpath.dirname(path)
+        return None
+
+    @property
+    def needed(self) -> Mount | None:
+        """The first without which the machine's programs would write to the wrong place."""
+        return next((m for path in _WRITTEN if (m := self.over(path))), None)
+
+    def _add_links(self, root: Root) -> None:
+        """/lib leads to usr/lib, and nowhere while /usr is not mounted."""
+        fd = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            links = {e.name: os.readlink(e.name, dir_fd=fd) for e in os.scandir(fd) if e.is_symlink()}
+        finally:
+            os.close(fd)
+        found = {f"/{name}": self.over(posixpath.join("/", target)) for name, target in links.items()}
+        self._places.update({path: mount for path, mount in found.items() if mount})
+
+
+def parse_fstab(text: str) -> list[Mount]:
+    """What it mounts at the start, the outer before the inner: not what a person mounts, swap, or the kernel's own."""
+    mounts = []
+    for line in text.splitlines():
+        words = [_OCTAL.sub(lambda m: chr(int(m[1], 8)), word) for word in line.split()]
+        if len(words) < 3 or words[0].startswith("#") or words[2] in _NO_DISK or not words[1].startswith("/"):
+            continue
+        options = tuple(words[3].split(",")) if len(words) > 3 else ()
+        path = posixpath.normpath(words[1])
+        if path.strip("/") and ("noauto" not in options or "x-systemd.automount" in options):
+            mounts.append(Mount(words[0], path, options))
+    return sorted(mounts, key=lambda m: m.path)
+
+
+def _missing(root: Root) -> list[Mount]:
+    own = _is_mounted(root, "/")
+    return [m for m in parse_fstab(_fstab(root)) if not _is_there(root, m, own)]
+
+
+def _fstab(root: Root) -> str:
+    try:
+        fd = root.open(FSTAB, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        return os.read(fd, _LIMIT).decode(errors="surrogateescape") if is_file else ""
+    finally:
+        os.close(fd)
+
+
+def _is_there(root: Root, mount: Mount, own: bool) -> bool:
+    """With its files in the root's own file system it is a copy of a machine, unless that is the machine's disk itself
+    (`own`): what lies there then was written while nothing was mounted."""
+    try:
+        if _is_mounted(root, mount.path):
+            return True
+        fd = root.open(mount.path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        return bool(os.listdir(fd)) and (mount.bound or not own)
+    finally:
+        os.close(fd)
+
+
+def _is_mounted(root: Root, path: str) -> bool:
+    """Whether another file system begins there."""
+    fd = root.open(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        return os.fstat(fd).st_dev != os.stat("..", dir_fd=fd).st_dev
+    finally:
+        os.close(fd)
