@@ -1,5 +1,6 @@
 """What another machine mounts at its start, and nobody has mounted below its root: looked at, its place is an empty
-folder; what is written there lies below what the machine will see.
+folder; what is written there lies below what the machine will see. And what was mounted there of this machine, as for a
+chroot.
 
 Standard library only (rescue core).
 """
@@ -86,6 +87,30 @@ class Mounts:
         self._places.update({path: mount for path, mount in found.items() if mount})
 
 
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_TELLS_OF_HERE = {
+    "/dev": ("/dev/*",),
+    "/run": ("/run/*",),
+    "/sys": ("/sys/module/*", "/sys/kernel/*", "/sys/bus/pci/drivers/*", "/sys/bus/pci/devices/*/driver/*"),
+}
+"""How this machine runs, by what is mounted for a chroot. Which devices there are stays to be read: most often the disk is
+in its own machine, which was started from another one."""
+
+
+def lent(root: Root) -> tuple[str, ...]:
+    """What tells of the machine that runs this, where it is below another root: patterns of paths with a slash at their
+    end."""
+    patterns = [p for path, shown in _TELLS_OF_HERE.items() if _is_same(root, path) for p in shown]
+    return (*patterns, "/proc/*") if _head(root, _BOOT_ID) == _head(Root("/"), _BOOT_ID) != b"" else tuple(patterns)
+
+
+def _is_same(root: Root, path: str) -> bool:
+    try:
+        return os.path.samestat(root.stat(path, follow=True), os.stat(path))
+    except OSError:
+        return False
+
+
 def parse_fstab(text: str) -> list[Mount]:
     """What it mounts at the start, the outer before the inner: not what a person mounts, swap, or the kernel's own."""
     mounts = []
@@ -102,17 +127,18 @@ def parse_fstab(text: str) -> list[Mount]:
 
 def _missing(root: Root) -> list[Mount]:
     own = _is_mounted(root, "/")
-    return [m for m in parse_fstab(_fstab(root)) if not _is_there(root, m, own)]
+    fstab = _head(root, FSTAB).decode(errors="surrogateescape")
+    return [m for m in parse_fstab(fstab) if not _is_there(root, m, own)]
 
 
-def _fstab(root: Root) -> str:
+def _head(root: Root, path: str) -> bytes:
+    """Of a small file; nothing where it can't be read."""
     try:
-        fd = root.open(FSTAB, os.O_RDONLY | os.O_NONBLOCK)
+        fd = root.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return ""
+        return b""
     try:
-        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-        return os.read(fd, _LIMIT).decode(errors="surrogateescape") if is_file else ""
+        return os.read(fd, _LIMIT) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
     finally:
         os.close(fd)
 

@@ -11,6 +11,7 @@ from typing import IO, TypeVar
 from dlhealth.host.base import NOT_MOUNTED, Host, Output, Space, Stat, Unreadable
 from dlhealth.host.elf import Elf, NotElf, read_elf
 from dlhealth.host.path import Root
+from dlhealth.lean import fits
 
 T = TypeVar("T")
 
@@ -39,10 +40,12 @@ class RootHost(Host):
         self.live = live
         self._root = Root(folder)
         self._mounts = None
+        self._lent: tuple[str, ...] = ()
         if not live:
-            from dlhealth.host.mounts import Mounts
+            from dlhealth.host.mounts import Mounts, lent
 
             self._mounts = Mounts(self._root)
+            self._lent = lent(self._root)
         self._deadline = time.monotonic() + seconds
 
     def _lstat(self, path: str) -> Stat | None:
@@ -52,8 +55,7 @@ class RootHost(Host):
         return _described(self._status(path, follow=True))
 
     def _status(self, path: str, *, follow: bool) -> os.stat_result | None:
-        self._reach(path)
-        return _there(path, lambda: self._root.stat(path, follow=follow))
+        return _there(path, lambda: self._root.stat(path, follow=follow)) if self._reach(path) else None
 
     def _realpath(self, path: str) -> str | None:
         with self._opened(path, os.O_PATH) as fd:
@@ -209,13 +211,14 @@ class RootHost(Host):
 
     def _open(self, path: str, flags: int) -> int | None:
         """A descriptor that the caller closes; None where there is nothing."""
-        self._reach(path)
-        return _there(path, lambda: self._root.open(path, flags))
+        return _there(path, lambda: self._root.open(path, flags)) if self._reach(path) else None
 
-    def _reach(self, path: str) -> None:
-        """Raises Unreadable for what would be seen there only if its file system was mounted: it is not absent."""
+    def _reach(self, path: str) -> bool:
+        """Whether what is there is the machine's. Raises Unreadable for what would be seen there only if its file system
+        was mounted: it is not absent."""
         if self._mounts and (mount := self._mounts.over(path)):
             raise Unreadable(mount.path, f"{NOT_MOUNTED}{mount.command(self.name)}")
+        return not any(fits(f"{path}/", pattern) for pattern in self._lent)
 
     def _open_file(self, path: str) -> int | None:
         """As _open, for a regular file. Opening a device or a FIFO has effects, so what it is, is looked at first."""

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -257,3 +257,43 @@ def test_what_programs_did_is_not_given_up_because_they_do_not_run_here(other_ar
                 recover(store, Target(root, "abc"))
     assert [r.outcome for r in store.ended()] == ["applied"] * ended
     assert bool(store.current()) is not ended
+
+
+# What was mounted for a chroot.
+
+
+@contextmanager
+def for_a_chroot(root: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        mounts = (["-t", "proc", "proc"], ["--rbind", "/sys"], ["--rbind", "/dev"], ["--bind", "/run"])
+        for words, name in zip(mounts, ("proc", "sys", "dev", "run"), strict=True):
+            (root / name).mkdir(exist_ok=True)
+            command = ["mount", *words, str(root / name)]
+            if subprocess.run(command, check=False, capture_output=True).returncode:
+                pytest.skip("nothing can be mounted here")
+            stack.callback(subprocess.run, ["umount", "-l", "-R", root / name], check=True)
+            subprocess.run(["mount", "--make-rprivate", root / name], check=True)
+        yield
+
+
+def test_what_was_mounted_for_a_chroot_tells_of_another_machine(root: Path) -> None:
+    """The kernel of the rescue system was taken for the disk's, whose headers then were missing."""
+    with for_a_chroot(root):
+        host = RootHost(str(root))
+        assert host.text("/proc/sys/kernel/osrelease") is None
+        assert host.text("/proc/self/mounts") is None
+        assert not host.exists("/dev/null")
+        assert not host.exists("/sys/module/kernel")
+        assert (host.listdir("/proc"), host.listdir("/dev"), host.listdir("/run")) == ((), (), ())
+        assert host.listdir("/sys/bus/pci/drivers") == ()
+        assert not host.exists("/sys/bus/pci/devices/0000:00:00.0/driver")
+        assert host.listdir("/sys/bus") == tuple(sorted(os.listdir("/sys/bus")))
+
+
+def test_a_machine_that_was_copied_with_its_proc_is_read(root: Path) -> None:
+    kernel = root / "proc/sys/kernel"
+    (kernel / "random").mkdir(parents=True)
+    (kernel / "osrelease").write_text("6.1.0-50-amd64\n")
+    assert RootHost(str(root)).text("/proc/sys/kernel/osrelease") == "6.1.0-50-amd64\n"
+    (kernel / "random/boot_id").write_text("00000000-0000-0000-0000-000000000000\n")
+    assert RootHost(str(root)).text("/proc/sys/kernel/osrelease") == "6.1.0-50-amd64\n"
