@@ -275,12 +275,15 @@ MARK = "DLHEALTH_TRANSACTION"
 """The variable by which a program is known to be a transaction's."""
 
 
-# /proc and /dev for the programs of another root, and name servers where its own are told by a service, as systemd's
-# resolver does; services stay as they are, because there is no init to ask.
+# /proc and /dev for the programs of another root, and the name servers of this machine: its own may be told by a service
+# that does not run, as systemd's resolver, or be those of another network. Services stay as they are, because there is
+# no init to ask.
 _ENTER = """
 root=$1; shift
 mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" || exit 90
 link=$(readlink "$root/etc/resolv.conf")
+[ "$link" = /etc/resolvconf/run/resolv.conf ] && link=$(readlink "$root/etc/resolvconf/run")/resolv.conf
+[ -z "$link" ] && [ -f "$root/etc/resolv.conf" ] && mount -o bind,ro /etc/resolv.conf "$root/etc/resolv.conf"
 case $link in
 /run/*..* | ../run/*..*) ;;
 /run/* | ../run/*)

@@ -74,6 +74,25 @@ class TestCommand:
         made = root.folder / "run/systemd/resolve/stub-resolv.conf"
         assert made.read_bytes() == Path("/etc/resolv.conf").read_bytes()
 
+    def test_names_are_found_by_this_machine_s_servers_also_where_the_root_names_its_own(
+        self, root: StandInRoot
+    ) -> None:
+        """A resolver of its own that does not run, or another network's."""
+        root.program("getent")
+        own = root.file("etc/resolv.conf", "nameserver 127.0.0.1\n")
+        root.target.command("getent", timeout=20)
+        assert ["mount", "-o", "bind,ro", "/etc/resolv.conf", str(own)] in root.all_runs
+        assert own.read_text() == "nameserver 127.0.0.1\n"
+
+    def test_names_are_found_from_a_root_with_resolvconf(self, root: StandInRoot) -> None:
+        root.program("getent")
+        root.file("etc/resolvconf/interface-order")
+        (root.folder / "run").mkdir()
+        (root.folder / "etc/resolv.conf").symlink_to("/etc/resolvconf/run/resolv.conf")
+        (root.folder / "etc/resolvconf/run").symlink_to("/run/resolvconf")
+        root.target.command("getent", timeout=20)
+        assert (root.folder / "run/resolvconf/resolv.conf").read_bytes() == Path("/etc/resolv.conf").read_bytes()
+
     @pytest.mark.parametrize("target", ["/run/../../outside", "../run/../../../outside", "/etc/other", "other"])
     def test_no_file_is_made_outside_of_run_for_that(self, root: StandInRoot, target: str) -> None:
         root.program("getent")
