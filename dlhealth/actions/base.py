@@ -53,9 +53,11 @@ class Target:
         self.folder = folder
         self.live = folder == "/"
         self.mark = mark
-        self.of_it = f"{mark} {os.path.realpath(folder)}"
-        """What the variable MARK says of the programs that it starts, and of those that they start."""
         self.root = Root(folder)
+        status = self.root.stat("/", follow=True)
+        self.of_it = f"{mark} {status.st_dev} {status.st_ino}"
+        """What the variable MARK says of the programs that it starts, and of those that they start: which transaction's,
+        and of which root, that may be mounted at several places, or be / by now."""
         self.mounts = Mounts(self.root)
         self.wanted: dict[int, dict[str, tuple[int, int]]] = {}
         """Bytes and inodes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""

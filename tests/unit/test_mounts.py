@@ -297,3 +297,22 @@ def test_a_machine_that_was_copied_with_its_proc_is_read(root: Path) -> None:
     assert RootHost(str(root)).text("/proc/sys/kernel/osrelease") == "6.1.0-50-amd64\n"
     (kernel / "random/boot_id").write_text("00000000-0000-0000-0000-000000000000\n")
     assert RootHost(str(root)).text("/proc/sys/kernel/osrelease") == "6.1.0-50-amd64\n"
+
+
+def test_a_transaction_s_programs_are_known_wherever_its_root_is_mounted(root: Path) -> None:
+    """A repair that was killed was taken back below another mount point, or from inside, while its dkms was at work."""
+    outside = Target(str(root), "abc").of_it
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    if subprocess.run(["mount", "--bind", root, elsewhere], check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        assert Target(str(elsewhere), "abc").of_it == outside
+    finally:
+        subprocess.run(["umount", elsewhere], check=True)
+    inside = os.fork()
+    if inside == 0:
+        os.chroot(root)
+        os._exit(Target("/", "abc").of_it != outside)
+    assert os.waitpid(inside, 0)[1] == 0
+    assert Target(str(elsewhere), "abc").of_it != outside
