@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from shlex import join
 
 import click
 
@@ -180,7 +181,10 @@ class _Session:
         )
         if ended is None:
             name = printable(current.name)
-            click.echo(f"Transaction {name} waits for a reboot: systemctl reboot (or: dlhealth undo {name})", err=True)
+            here = self.store.root == "/"
+            start = "systemctl reboot" if here else "start the machine from its own disk"
+            undo = join(("dlhealth", "undo", name, *(() if here else ("--root", self.store.root))))
+            click.echo(f"Transaction {name} waits for a reboot: {start} (or: {undo})", err=True)
             self._ended.append(Ended(current, "awaiting-reboot", ()))
             return "awaiting-reboot"
         self._say(ended)

@@ -380,7 +380,8 @@ def test_a_repair_that_waits_for_a_reboot_is_named_until_that_has_shown_that_it_
         document = json.loads(done.stdout)
         assert (done.returncode, document["outcome"]) == (4, "awaiting-reboot")
         assert document["transactions"] == [{"id": "1-abc", "outcome": "awaiting-reboot", "said": []}]
-        assert "1-abc waits for a reboot: systemctl reboot (or: dlhealth undo 1-abc)" in done.stderr
+        start = "start the machine from its own disk"  # what is to be restarted is not the rescue system
+        assert f"1-abc waits for a reboot: {start} (or: dlhealth undo 1-abc --root {root})" in done.stderr
     assert dlhealth("fix", "--root", str(root), "--yes").returncode == 4
     assert bashrc(root) == SWALLOWED
     mocker.patch("dlhealth.txn.execute.BOOT_ID", "/proc/sys/kernel/random/uuid")  # another at each look
@@ -388,6 +389,24 @@ def test_a_repair_that_waits_for_a_reboot_is_named_until_that_has_shown_that_it_
     ended = [(t["id"][:2], t["outcome"]) for t in json.loads(done.stdout)["transactions"]]
     assert ended == [("1-", "applied"), ("2-", "applied")]
     assert bashrc(root) != SWALLOWED
+
+
+def test_the_start_of_a_rescue_system_proves_nothing_that_only_the_machine_can_show(
+    dlhealth: Run, root: Path, mocker: MockerFixture
+) -> None:
+    for name in ("modules", "driver"):
+        (root / "proc" / name).rename(root / "proc" / f"no-{name}")
+    found = json.loads(dlhealth("doctor", "--root", str(root), "--json").stdout)["findings"]
+    aim = {"id": "nvidia-module-not-loaded", "subject": "host", "severity": "error", "fingerprint": "f", "reboot": True}
+    known = [f"{f['id']} ({f['subject']})" for f in found]
+    write = WriteFile("/etc/modprobe.d/fix.conf", "options nvidia-current NVreg_EnableMSI=1\n")
+    about = {"time": "2026-01-01T00:00:00Z", "findings": [{**aim, "title": "", "summary": "restart"}], "known": known}
+    apply(Store(str(root)), Target(str(root), "abc"), "abc", [write], about, lambda: None, True, lambda text: None)
+    mocker.patch("dlhealth.txn.execute.BOOT_ID", "/proc/sys/kernel/random/uuid")  # another at each look
+    done = dlhealth("fix", "--root", str(root), "--yes", "--json")
+    assert (done.returncode, json.loads(done.stdout)["outcome"]) == (4, "awaiting-reboot")
+    assert dlhealth("undo", "1-abc", "--root", str(root), "--yes").returncode == 0
+    assert not (root / "etc/modprobe.d/fix.conf").exists()
 
 
 def test_one_finding_alone(dlhealth: Run, root: Path) -> None:
