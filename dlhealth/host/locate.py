@@ -24,8 +24,12 @@ def host_at(where: str) -> Host:
         names = os.listdir(where)
         if not any(name in names for name in _LANDMARKS):
             # A mount that failed leaves such a folder; a diagnosis of it would find nothing wrong.
+            # Of btrfs it is the subvolume that is meant.
+            paths = (os.path.join(where, name) for name in sorted(names))
+            within = next((path for path in paths if os.path.isdir(f"{path}/etc")), "")
             raise NotAMachine(
                 f"{where} does not look like the root of a machine: it has no {', '.join(_LANDMARKS[:3])}"
+                + (f"; {within} has" if within else "")
             )
         return RootHost(where)
     except OSError as error:

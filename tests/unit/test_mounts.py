@@ -11,7 +11,8 @@ import pytest
 from dlhealth.actions import AptInstall, EditFile, RefreshLoaderCache, UpdateInitramfs, WriteFile
 from dlhealth.actions.base import Target
 from dlhealth.actions.room import out_of_reach
-from dlhealth.host import Unreadable
+from dlhealth.host import NotAMachine, Unreadable
+from dlhealth.host.locate import host_at
 from dlhealth.host.mounts import Mounts, parse_fstab
 from dlhealth.host.path import Root
 from dlhealth.host.root import RootHost
@@ -100,6 +101,15 @@ def test_on_the_machine_s_own_disk_files_in_the_place_of_a_partition_lie_below_i
         (disk / "boot/initrd.img-6.1.0-50-amd64").touch()
         (disk / "opt/program").touch()
         assert missing(disk) == ["/boot", "/boot/efi", "/efi", "/home", "/srv/more room", "/var"]
+
+
+def test_of_a_disk_with_subvolumes_the_one_with_the_root_is_named(tmp_path: Path) -> None:
+    (tmp_path / "@home/alice").mkdir(parents=True)
+    with pytest.raises(NotAMachine, match=r"it has no etc, usr, var$"):
+        host_at(str(tmp_path))
+    (tmp_path / "@rootfs/etc").mkdir(parents=True)
+    with pytest.raises(NotAMachine, match=rf"it has no etc, usr, var; {tmp_path}/@rootfs has$"):
+        host_at(str(tmp_path))
 
 
 @pytest.mark.parametrize("fstab", [None, "folder", "fifo", "link"])
