@@ -38,7 +38,7 @@ class RootPartitionNotMounted(Rule):
     title = "A partition of the machine is not mounted below --root"
     layer = Layer.PACKAGING
     stage = Stage.DISK
-    severity = Severity.WARNING
+    severity = Severity.NOTE  # nothing is wrong with the machine
 
     def detect(self, unmounted: UnmountedParts) -> Iterator[Finding]:
         for part in unmounted.parts:

@@ -14,6 +14,9 @@ from dlhealth.host.path import Root
 from dlhealth.lean import NamedTuple, regex
 
 FSTAB = "/etc/fstab"
+_GRUB = "/boot/grub/grub.cfg"
+_FIRMWARES = ("/boot/efi", "/efi")
+"""What the firmware starts lies there. Of GRUB, which has its menu and its kernels in /boot, that is all."""
 _LIMIT = 1 << 20
 _OCTAL = regex(r"\\([0-7]{3})")
 
@@ -64,7 +67,7 @@ class Mounts:
 
     def over(self, path: str) -> Mount | None:
         """What would have to be mounted for the path to be the machine's."""
-        path = posixpath.normpath(path)
+        path = posixpath.normpath(path) if self._places else ""
         while path not in ("", "/"):
             if path in self._places:
                 return self._places[path]
@@ -127,8 +130,10 @@ def parse_fstab(text: str) -> list[Mount]:
 
 def _missing(root: Root) -> list[Mount]:
     own = _is_mounted(root, "/")
-    fstab = _head(root, FSTAB).decode(errors="surrogateescape")
-    return [m for m in parse_fstab(fstab) if not _is_there(root, m, own)]
+    mounts = parse_fstab(_head(root, FSTAB).decode(errors="surrogateescape"))
+    if _head(root, _GRUB):
+        mounts = [m for m in mounts if m.path not in _FIRMWARES]
+    return [m for m in mounts if not _is_there(root, m, own)]
 
 
 def _head(root: Root, path: str) -> bytes:
@@ -145,13 +150,13 @@ def _head(root: Root, path: str) -> bytes:
 
 def _is_there(root: Root, mount: Mount, own: bool) -> bool:
     """With its files in the root's own file system it is a copy of a machine, unless that is the machine's disk itself
-    (`own`): what lies there then was written while nothing was mounted."""
+    (`own`): what lies there then was written while nothing was mounted. Without the folder it is only a part of one."""
     try:
         if _is_mounted(root, mount.path):
             return True
         fd = root.open(mount.path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        return False
+        return True
     try:
         return bool(os.listdir(fd)) and (mount.bound or not own)
     finally:

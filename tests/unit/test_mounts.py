@@ -42,7 +42,7 @@ incomplete
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "root é"
-    for name in ("etc", "boot", "home", "var", "opt", "usr/lib", "proc", "dev", "sys"):
+    for name in ("etc", "boot", "efi", "home", "var", "opt", "srv/more room", "usr/lib", "proc", "dev", "sys"):
         (folder / name).mkdir(parents=True)
     (folder / "etc/fstab").write_text(FSTAB)
     return folder
@@ -72,7 +72,6 @@ def test_what_is_not_mounted_is_named_with_the_command_that_mounts_it(root: Path
     told = [m.command("/mnt") for m in Mounts(Root(str(root))).missing]
     assert told == [
         "mount UUID=2 /mnt/boot",
-        "mount UUID=3 /mnt/boot/efi",
         "mount /dev/sdb1 /mnt/efi",
         "mount -o subvol=@home UUID=5 /mnt/home",
         "mount --bind /mnt/data/opt /mnt/opt",
@@ -89,18 +88,32 @@ def test_what_is_mounted_is_not_missed_even_where_it_is_empty(root: Path) -> Non
 def test_a_copy_of_a_whole_machine_in_one_folder_misses_nothing_of_it(root: Path) -> None:
     (root / "boot/vmlinuz").touch()
     (root / "opt/program").touch()
-    assert missing(root) == ["/boot/efi", "/efi", "/home", "/srv/more room", "/var"]
+    assert missing(root) == ["/efi", "/home", "/srv/more room", "/var"]
+
+
+def test_of_a_part_of_a_machine_what_has_no_folder_is_not_missed(root: Path) -> None:
+    for name in ("var", "home", "efi"):
+        (root / name).rmdir()
+    assert missing(root) == ["/boot", "/opt", "/srv/more room"]
+
+
+def test_what_the_firmware_starts_is_not_missed_where_grub_has_its_menu_in_boot(root: Path) -> None:
+    (root / "boot/efi").mkdir()
+    assert {"/boot/efi", "/efi"} <= set(missing(root))
+    (root / "boot/grub").mkdir()
+    (root / "boot/grub/grub.cfg").write_text("set default=0\n")
+    assert missing(root) == ["/home", "/opt", "/srv/more room", "/var"]
 
 
 def test_on_the_machine_s_own_disk_files_in_the_place_of_a_partition_lie_below_it(root: Path) -> None:
     """As those of an earlier repair with chroot, where nobody had mounted it. What is only bound may lie on that disk."""
     with tmpfs(root.parent / "disk") as disk:
-        for name in ("etc", "boot", "opt"):
+        for name in ("etc", "boot", "opt", "var"):
             (disk / name).mkdir()
         (disk / "etc/fstab").write_text(FSTAB)
         (disk / "boot/initrd.img-6.1.0-50-amd64").touch()
         (disk / "opt/program").touch()
-        assert missing(disk) == ["/boot", "/boot/efi", "/efi", "/home", "/srv/more room", "/var"]
+        assert missing(disk) == ["/boot", "/var"]
 
 
 def test_of_a_disk_with_subvolumes_the_one_with_the_root_is_named(tmp_path: Path) -> None:
@@ -138,11 +151,11 @@ def test_nor_is_what_a_link_at_the_top_leads_to(root: Path) -> None:
     (root / "usr/lib").rmdir()
     (root / "etc/fstab").write_text("UUID=7 /usr ext4 defaults 0 0\n")
     (root / "lib").symlink_to("usr/lib")
-    (root / "srv").symlink_to("/home")
+    (root / "media").symlink_to("/home")
     host = RootHost(str(root))
     with pytest.raises(Unreadable, match=r"^/usr: not mounted"):
         host.listdir("/lib/modules")
-    assert host.listdir("/srv") == ()
+    assert host.listdir("/media") == ()
 
 
 @pytest.mark.parametrize(
@@ -151,6 +164,7 @@ def test_nor_is_what_a_link_at_the_top_leads_to(root: Path) -> None:
 def test_no_program_changes_a_machine_of_which_it_does_not_see_a_part_that_it_writes_to(root: Path, path: str) -> None:
     (root / "etc/fstab").write_text(f"UUID=7 {path} ext4 defaults 0 0\n")
     (root / "usr/lib").rmdir()
+    (root / path[1:]).mkdir(parents=True, exist_ok=True)
     (found,) = out_of_reach(Target(str(root), "abc"), [UpdateInitramfs("all")]).values()
     command = f"mount UUID=7 '{root}{path}'"
     assert found == f"{path} of {root} is not mounted; first: {command}"
