@@ -17,6 +17,7 @@ from dlhealth.probes.shell.values import (
     join,
     known_elements,
     prepended,
+    tidy,
 )
 
 PATHS = st.lists(st.sampled_from(["/a", "/b", "/c", ""]), min_size=1, max_size=5).map(":".join)
@@ -82,3 +83,12 @@ def test_quoted_characters_are_plain() -> None:
     assert patterns.matches(patterns.parse([("*", True)]), "x") is False
     assert patterns.matches(patterns.parse([("*:", False), ("/a", True), (":*", False)]), f":{UNKNOWN}:/a:") is True
     assert patterns.matches(patterns.parse([("[[:alpha:]]", False)]), "x") is None
+
+
+def test_an_element_that_unknown_text_may_be_a_part_of_is_not_known() -> None:
+    """`${A:+:$A}/r` is /r where A is empty, and has an empty first element where it is not."""
+    assert known_elements(tidy(f"{AFTER}/r")) == []
+    assert known_elements(tidy(f"/a:/b{AFTER}/r:/c")) == ["/a", "/c"]
+    assert known_elements(tidy(f"/a:/b{BEFORE}/r:/c")) == ["/a", "/c"]
+    assert known_elements(tidy(f"{BEFORE}/r:/a{AFTER}")) == ["/r", "/a"]
+    assert known_elements(tidy(f"/a{AFTER}:/r")) == ["/a", "/r"]

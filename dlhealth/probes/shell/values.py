@@ -11,6 +11,7 @@ UNKNOWN, BEFORE, AFTER = "\0", "\1", "\2"
 _UNKNOWN_PARTS = regex("[\0\1\2]")
 _REPEATED = regex("([\0\1\2])\\1+")
 _ANY = regex("\1+\2+|\1*\0+\2*")
+_GLUED = regex("(?<=[^:\0\1\2])\1|\2(?=[^:\0\1\2])")
 
 Truth = bool | None
 """True, False, or None where it can't be told."""
@@ -44,8 +45,9 @@ def prepended(value: str) -> str:
 
 
 def tidy(value: str) -> str:
-    """Unknown text beside unknown text is one."""
-    return _REPEATED.sub(r"\1", _ANY.sub(UNKNOWN, value))
+    """Unknown text beside unknown text is one; what may be empty and stands directly beside text of an element makes
+    that unknown, too."""
+    return _REPEATED.sub(r"\1", _ANY.sub(UNKNOWN, _GLUED.sub(UNKNOWN, value)))
 
 
 def join(one: str, other: str) -> str:
