@@ -102,6 +102,12 @@ class LoginLoopBrokenPathEnvironment(Rule):
         yield Scenario(
             "Windows' line end", environment('PATH="$PATH:/usr/local/cuda/bin"\r\n'), finds="file:/etc/environment"
         )
+        yield Scenario(
+            "a comment behind it", environment("PATH=/opt/x/bin:$PATH # ours\n"), finds="file:/etc/environment"
+        )
+        yield Scenario(
+            "it goes on in the next line", environment('PATH="/opt/x/bin:\\\n$PATH"\n'), finds="file:/etc/environment"
+        )
         yield Scenario("a reset in ~/.profile", profile("export PATH=/usr/local/cuda/bin\n"), finds="user:alice")
         yield Scenario(
             "single quotes in a file for everybody",
@@ -156,7 +162,11 @@ def _corrected(broken: BrokenPath, environments: Environments) -> str:
     if broken.source.rpartition(":")[0] in _PLAIN_FILES:
         kept = [e for e in broken.value.split(":") if re.fullmatch(r"/[\w./+-]+", e) and e not in _cuda(broken)]
         standard = _STANDARD.split(":")
-        return f'PATH="{":".join([*(e for e in kept if e not in standard), *standard])}"' if broken.line else ""
+        if not broken.line or broken.line.endswith("\\"):
+            return ""
+        # pam_env takes a blank before a comment for a part of the value.
+        _, hash_sign, comment = broken.line.rstrip().partition("#")
+        return f'PATH="{":".join([*(e for e in kept if e not in standard), *standard])}"{hash_sign}{comment}'
     for login in environments.logins:
         for problem in login.problems:
             if problem.source == broken.source and problem.variable == "PATH" and problem.correction:
