@@ -75,14 +75,17 @@ class LdLibraryPathMalformed(Rule):
     ) -> Iterator[Finding | Unknown]:
         # A PATH that keeps sessions from starting is the other rule's.
         known = {broken.source for broken in environments.broken_paths()}
+        in_terminals = {broken.source for broken in environments.broken_paths(in_terminals=True)}
         seen: set[tuple[str, str]] = set()
         for login in environments.logins:
-            for problem in login.problems:
+            # An empty element is often only what the other mistake of a line leaves.
+            for problem in sorted(login.problems, key=lambda p: p.kind == "empty-element"):
                 key = (problem.source, problem.variable)
                 if key in seen or (problem.variable == "PATH" and problem.source in known) or _usual(problem):
                     continue
                 seen.add(key)
-                yield self._malformed(problem, environments)
+                breaks = problem.variable == "PATH" and problem.source in in_terminals
+                yield self._malformed(problem, environments, breaks)
         for broken in environments.broken_paths(in_terminals=True):
             if (broken.source, "PATH") not in seen:
                 subject, about = environments.subject(broken.source)
@@ -103,13 +106,17 @@ class LdLibraryPathMalformed(Rule):
             if login.kind == "interactive":
                 yield from (Unknown(stop, f"user:{login.account.name}") for stop in login.stops)
 
-    def _malformed(self, problem: Problem, environments: Environments) -> Finding:
+    def _malformed(self, problem: Problem, environments: Environments, breaks: bool) -> Finding:
+        """`breaks` says that the line leaves a terminal without /usr/bin."""
         subject, about = environments.subject(problem.source)
         severity = _MILD.get(problem.kind, Severity.ERROR)
         if problem.kind == "empty-element" and not _has_empty(problem.line or problem.shown):
             severity = Severity.NOTE  # only because the variable was not set before: a common way to write it
         if problem.kind == "open-quote" and "syntax" in problem.text:
             severity = Severity.ERROR
+        if breaks:
+            severity = Severity.ERROR
+        useful = not breaks or re.search(r"\$\{?PATH\b|\$path\b|(?<![\w.])(/usr)?/bin\b", problem.correction)
         hidden = problem.part not in problem.shown  # what is wrong comes from another line, or from a variable's value
         return self.finding(
             subject,
@@ -120,7 +127,7 @@ class LdLibraryPathMalformed(Rule):
             about=(*about, f"line:{problem.source}"),
             source=problem.source,
             line=problem.line,
-            correction=problem.correction,
+            correction=problem.correction if useful else "",
             advice=f"{problem.text}; {_as_it_should_be(problem)}",
         )
 
@@ -203,6 +210,11 @@ class LdLibraryPathMalformed(Rule):
             "quotation marks of a web page": f"export LD_LIBRARY_PATH=\u201c{cuda}:$LD_LIBRARY_PATH\u201d\n",
             "a semicolon between folders": f"export LD_LIBRARY_PATH={cuda};/usr/lib\n",
             "a PATH for terminals without /usr/bin": "export PATH=/usr/local/cuda/bin\n",
+            "a blank behind the colon, so that PATH ends there": "export PATH=/usr/local/cuda/bin: $PATH\n",
+            "another variable than PATH": "export PATH=/usr/local/cuda/bin:$LD_LIBRARY_PATH\n",
+            "no colon": "export PATH=/usr/local/cuda/bin$PATH\n",
+            "blanks of a web page": "export\u00a0PATH=/usr/local/cuda/bin:$PATH\n",
+            "a quote left open before a line with others": f'export PATH="{cuda}:$PATH\nalias ll="ls -l"\n',
         }
         for name, text in wrong.items():
             yield Scenario(name, bashrc(text), finds="user:alice")

@@ -82,8 +82,12 @@ class BrokenPath(NamedTuple):
     @property
     def completed(self) -> str:
         """The line so that it keeps what PATH was before; "" where it is no plain assignment."""
-        if plain := re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2\s*", self.line):
-            return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"'
+        if plain := re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2(\s+#.*|\s*)", self.line):
+            return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"{plain[4].rstrip()}'
+        # fish, whose lists make one word for each folder of this.
+        fish = re.fullmatch(r"(\s*export\s+PATH=)((?:[\w./+-]+:)*\$PATH(?::[\w./+-]+)*)(\s+#.*|\s*)", self.line)
+        if fish and ".fish:" in self.source:
+            return f'{fish[1]}"{fish[2]}"{fish[3].rstrip()}'
         if csh := re.fullmatch(r"(\s*setenv\s+PATH\s+)([\"']?)(/[\w./:+-]+)\2\s*", self.line):
             return f'{csh[1]}"{csh[3]}:$PATH"'
         # zsh's and csh's array, which is PATH by another name.
@@ -498,7 +502,8 @@ class _Machine:
         trace = session.trace
         self.read.update(trace.files)
         settings = tuple(self.setting(s) for s in trace.settings)
-        problems = tuple(self.with_line(p) for p in trace.problems)
+        # A value that ends with what it was may have been given whole: only the line tells that a colon is missing.
+        problems = tuple(p for p in map(self.with_line, trace.problems) if p.correction or p.kind != "missing-colon")
         return LoginEnvironment(
             session.account, kind, values, lists, settings, problems, ending,
             self.plain_line(ending.source) if ending else "", tuple(trace.doubts), tuple(trace.stops), tuple(trace.files),
@@ -534,8 +539,14 @@ class _Machine:
     def with_line(self, problem: RawProblem) -> Problem:
         """A problem with the text of its line."""
         line = self.plain_line(problem.source)
-        fixed = corrected(line, problem.variable, problem.kind) if line else ""
-        fixed = _completed(problem.source, fixed) if problem.variable == "PATH" else fixed
+        literal = problem.source.startswith(_UNEXPANDED) and problem.kind == "literal-expansion"
+        fixed = line if literal else corrected(line, problem.variable, problem.kind) if line else ""
+        fixed = _unexpanded(fixed, problem.variable) if problem.source.startswith(_UNEXPANDED) else fixed
+        fixed = (
+            _completed(problem.source, fixed)
+            if problem.variable == "PATH" and problem.kind != "missing-colon"
+            else fixed
+        )
         fixed = "" if fixed == line else fixed
         shown = excerpt(self.line(problem.source), problem.variable)
         # Of a value that goes on in the next line, because a quote is open, that is none of its own.
@@ -543,11 +554,23 @@ class _Machine:
         return Problem(problem.source, problem.variable, problem.kind, shown, part, problem.text, line, fixed)
 
 
+_UNEXPANDED = ("/etc/environment:", "/etc/default/locale:")
+"""No shell reads these: nothing is expanded."""
+
+
+def _unexpanded(line: str, variable: str) -> str:
+    """A line without what only a shell understands: export, and what the variable was before; "" where it has more of
+    that. A blank before a comment would become part of the value."""
+    itself = rf"\$(?:{variable}|\{{{variable}(?::\+:\$\{{?{variable}\}}?)?\}})"
+    text, hash_sign, comment = re.sub(r"^(\s*)export\s+", r"\1", line).partition("#")
+    text = re.sub(rf"(?<==)([\"']?){itself}:|:?(?<=[\w/:]){itself}(?=[\"':\s]|$)", r"\1", text)
+    return "" if "$" in text or "\\" in text else f"{text.rstrip()}{hash_sign}{comment}"
+
+
 def _completed(source: str, line: str) -> str:
     """A line that sets PATH once it is no longer malformed, so that it keeps what PATH was before: nothing was swallowed
     as long as it was malformed."""
-    plain = source.startswith(("/etc/environment:", "/etc/default/locale:"))  # no shell reads these
-    if plain or re.search(r"(?<![\w/.])/(usr/)?bin/?(?![\w/.-])", line):
+    if source.startswith(_UNEXPANDED) or re.search(r"(?<![\w/.])/(usr/)?bin/?(?![\w/.-])", line):
         return line
     return BrokenPath(source, "", (), (), line).completed or line
 

@@ -264,6 +264,8 @@ def test_zsh_fish_and_tcsh(probe: Probe) -> None:
         ("/bin/tcsh", ".tcshrc", "set path=/c/bin", ""),
         ("/usr/bin/fish", ".config/fish/config.fish", "set -gx PATH /c/bin /d", "set -gx PATH /c/bin /d $PATH"),
         ("/usr/bin/fish", ".config/fish/config.fish", "set --path PATH /c/bin", ""),
+        ("/usr/bin/fish", ".config/fish/config.fish", "export PATH=/c:$PATH # x", 'export PATH="/c:$PATH" # x'),
+        ("/bin/bash", ".bashrc", "export PATH=/c # $x", 'export PATH="/c${PATH:+:${PATH}}" # $x'),
     ],
 )
 def test_a_line_that_swallows_path_is_completed_in_the_words_of_its_shell(
@@ -295,6 +297,16 @@ def test_a_line_that_swallows_path_is_completed_in_the_words_of_its_shell(
         ("export PATH=\u201c/c:$PATH\u201d", "literal-quote", 'export PATH="/c:$PATH"'),
         ("export PATH=$PATH:/c;/usr", "wrong-separator", "export PATH=$PATH:/c:/usr"),
         ("export PATH=$PATH:/c,/usr", "wrong-separator", "export PATH=$PATH:/c:/usr"),
+        ("export PATH='/c:$PATH", "open-quote", 'export PATH="/c:$PATH"'),
+        ("export PATH=/c$PATH", "missing-colon", "export PATH=/c:$PATH"),
+        ('export PATH="/c${PATH}" # x', "missing-colon", 'export PATH="/c:${PATH}" # x'),
+        ("export PATH=$PATH/c", "missing-colon", "export PATH=$PATH:/c"),
+        ("PATH+=/c", "missing-colon", "PATH+=:/c"),
+        ("export\u00a0PATH=/c:$PATH", "hard-blank", "export PATH=/c:$PATH"),
+        ("\u00a0\u00a0export PATH=/c:$PATH", "hard-blank", "  export PATH=/c:$PATH"),
+        ("export PATH\u00a0=\u00a0/c:$PATH", "hard-blank", "export PATH=/c:$PATH"),
+        ("export PATH=\u00a0/c:$PATH", "space", "export PATH=/c:$PATH"),
+        ("export PATH=/c:$PATH\u00a0", "space", "export PATH=/c:$PATH"),
     ],
 )  # fmt: skip
 def test_malformed_lines(probe: Probe, line: str, kind: str, correction: str) -> None:
@@ -309,6 +321,7 @@ def test_malformed_lines(probe: Probe, line: str, kind: str, correction: str) ->
     [
         "export PATH=/c${PATH:+:${PATH}}", 'PATH="/c:$PATH"  # don\'t', "PATH=~/bin:$PATH", r"PATH=/a\ b:$PATH", "export PATH",
         "MANPATH='$x'", "alias x='PATH = y'", "echo 'export PATH = x' > /dev/null", "if false; then PATH = 1; fi", "PATH=$PATH:.",
+        "PATH=/usr/bin\nPATH=/opt/usr/bin", "PATH=/usr\nPATH=/usr/bin", "PATH=$HOME/bin:$PATH", "export\u00a0X=1",
     ],
 )  # fmt: skip
 def test_sound_lines(probe: Probe, line: str) -> None:
@@ -476,3 +489,41 @@ def test_nothing_raises(tmp_path_factory: pytest.TempPathFactory, path: str, tex
     for found in Environments.probe(host, Users.probe(host, Options())).logins:
         for value in found.values.values():
             assert value is None or not set(value) & set("\0\1\2")
+
+
+@pytest.mark.parametrize(
+    ("line", "correction"),
+    [
+        ("LD_LIBRARY_PATH=/c/lib:$LD_LIBRARY_PATH", "LD_LIBRARY_PATH=/c/lib"),
+        ('LD_LIBRARY_PATH="$LD_LIBRARY_PATH:/c/lib"', 'LD_LIBRARY_PATH="/c/lib"'),
+        ("LD_LIBRARY_PATH=/c${LD_LIBRARY_PATH:+:${LD_LIBRARY_PATH}}", "LD_LIBRARY_PATH=/c"),
+        ("export LD_LIBRARY_PATH=/c:$LD_LIBRARY_PATH", "LD_LIBRARY_PATH=/c"),
+        ('LD_LIBRARY_PATH="/c:$LD_LIBRARY_PATH" # c = $x', 'LD_LIBRARY_PATH="/c"# c = $x'),
+        ("LD_LIBRARY_PATH=$CUDA_HOME/lib64:$LD_LIBRARY_PATH", ""),
+        (r"LD_LIBRARY_PATH=/c:\$LD_LIBRARY_PATH", ""),
+        ("LD_LIBRARY_PATH=$LD_LIBRARY_PATH", ""),
+        ('PATH="/usr/bin:/bin:$PATH"', 'PATH="/usr/bin:/bin"'),
+    ],
+)
+def test_what_a_variable_was_is_left_out_where_nothing_is_expanded(probe: Probe, line: str, correction: str) -> None:
+    problems = login(probe(Machine.debian12().file("/etc/environment", f"{line}\n"))).problems
+    assert {p.correction for p in problems} == {correction}
+
+
+@pytest.mark.parametrize(
+    ("shell", "file", "line", "correction"),
+    [
+        ("/bin/tcsh", ".cshrc", "setenv PATH = /c:$PATH", "setenv PATH /c:$PATH"),
+        ("/bin/tcsh", ".cshrc", "setenv PATH=/c:$PATH", "setenv PATH /c:$PATH"),
+        ("/usr/bin/fish", ".config/fish/config.fish", "set -gx PATH /c PATH", "set -gx PATH /c $PATH"),
+    ],
+)
+def test_malformed_lines_of_other_shells(probe: Probe, shell: str, file: str, line: str, correction: str) -> None:
+    machine = Machine.debian12().user("bob", 1001, shell).file(f"/home/bob/{file}", f"{line}\n", uid=1001)
+    assert login(probe(machine), user="bob").problems[0].correction == correction
+
+
+def test_a_quote_that_the_next_one_closes_is_found_where_it_was_left_open(probe: Probe) -> None:
+    text = 'export PATH="/c:$PATH\nalias ll="ls -l"\nexport X=1\n'
+    (problem,) = login(probe(Machine.debian12().append("/home/alice/.bashrc", text))).problems
+    assert (problem.source, problem.correction) == ("/home/alice/.bashrc:15", 'export PATH="/c:$PATH"')

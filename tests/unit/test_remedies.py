@@ -240,7 +240,8 @@ def test_where_no_cudnn_is_known_for_the_cuda_a_person_is_told(ladder: Ladder) -
 
 
 def test_a_line_to_correct_by_hand_is_told_with_its_form(ladder: Ladder) -> None:
-    (plan,) = ladder("ld-library-path-malformed", "an expansion in /etc/environment")
+    machine = Machine.debian12_gpu().file("/etc/environment", "LD_LIBRARY_PATH=$CUDA_HOME/lib64:$LD_LIBRARY_PATH\n")
+    (plan,) = ladder("ld-library-path-malformed", machine=machine)
     (step,) = plan.actions
     assert step.summary().startswith("edit line 1 of /etc/environment: a variable is written where it is not expanded")
     assert step.summary().endswith("LD_LIBRARY_PATH=FOLDER:FOLDER has to name every folder itself")

@@ -27,7 +27,7 @@ from dlhealth.probes.shell.builtins import (
 )
 from dlhealth.probes.shell.conditions import Conditional
 from dlhealth.probes.shell.effects import QUIET, Effects, all_arguments, helpers, programs
-from dlhealth.probes.shell.malformed import LISTS, Problem
+from dlhealth.probes.shell.malformed import HARD_BLANK, LISTS, Problem
 from dlhealth.probes.shell.state import Ending, Session, State, Unsure, Variable
 from dlhealth.probes.shell.syntax import (
     Arithmetic,
@@ -71,6 +71,8 @@ from dlhealth.probes.shell.values import (
 
 _NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECLARED = regex(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
+_OPENED = regex(r"\s*(?:export\s+)?(?:PATH|LD_LIBRARY_PATH)=(?:\"[^\"]*|'[^']*)$")
+_PASTED = regex(rf"[{HARD_BLANK} ]*(?:export[{HARD_BLANK} ]+)?(PATH|LD_LIBRARY_PATH)[{HARD_BLANK} ]*=")
 _ITEMS = 200
 
 
@@ -174,11 +176,17 @@ class Shell:
 
     def blame_line(self, line: int, text: str) -> None:
         """A syntax error in a line about one of the variables."""
-        shown = (self.session.host.text(self.path) or "").splitlines()[line - 1 : line]
+        lines = (self.session.host.text(self.path) or "").split("\n")[:line]
+        kind = "open-quote" if "quote" in text else "unbalanced-braces" if "brace" in text else "syntax"
+        if kind == "open-quote" and lines and not _OPENED.match(lines[-1]):
+            # A quote that a line of ours left open ends at the next one, and the last of the file is without partner.
+            ours = next((number for number, before in enumerate(lines, 1) if _OPENED.match(before)), line)
+            self.at(ours)
+            lines = lines[:ours]
         for name in LISTS:
-            if shown and re.search(rf"\b{name}\b", shown[0]):
-                kind = "open-quote" if "quote" in text else "unbalanced-braces" if "brace" in text else "syntax"
-                self.problem(name, kind, f"a syntax error: {text}", shown[0].strip())
+            if lines and re.search(rf"\b{name}\b", lines[-1]):
+                self.problem(name, kind, f"a syntax error: {text}", lines[-1].strip())
+        self.at(line)
 
     def at(self, line: int) -> None:
         self.line = line
@@ -488,8 +496,15 @@ class Shell:
                 self.state.variables[variable] = known if same else Variable(UNKNOWN, known.exported)
         return flow
 
+    def pasted_blank(self, text: str) -> None:
+        pasted = _PASTED.match(text)
+        if pasted and HARD_BLANK in pasted[0]:
+            why = "a blank from a web page (U+00A0) is none to the shell, so that the line is no assignment"
+            self.problem(pasted[1], "hard-blank", why, text)
+
     def misplaced_blank(self, node: Simple, name: str, fields: list[str]) -> None:
         """`PATH = value`, and `PATH= value`: neither sets PATH."""
+        self.pasted_blank(" ".join(fields))
         if name in LISTS and len(fields) > 1 and fields[1].startswith("="):
             self.problem(
                 name, "space-around-equals", f"a space before the = makes {name} a command's name", " ".join(fields)
@@ -701,6 +716,7 @@ class Shell:
             self.unique.update(named)
 
     def blame_export(self, named: list[str], bad: list[str], words: Sequence[Word]) -> None:
+        self.pasted_blank(bad[0])
         for variable in LISTS:
             if variable in named:
                 shows = f"{variable} {bad[0]}"

@@ -9,6 +9,9 @@ from dlhealth.probes.shell.values import elements, is_known
 LISTS = ("PATH", "LD_LIBRARY_PATH")
 _TYPESET = "\u201c\u201d\u201e\u2018\u2019"
 """What word processors and web pages make of quotes."""
+HARD_BLANK = "\u00a0"
+"""What web pages have between words that shall stay in one line."""
+_AT_COLON = r"[ \t]*:[ \t]*(?=[/$~])"
 
 
 class Problem(NamedTuple):
@@ -32,11 +35,20 @@ def problems(source: str, name: str, before: str, after: str) -> Iterator[Proble
     if "" in added:
         text = "an empty element stands for the current folder"
         yield Problem(source, name, "empty-element", after if is_known(after) else name, text)
+    if before and is_known(before) and is_known(after) and _glued(before, after):
+        yield Problem(source, name, "missing-colon", after, "a colon is missing, so that two folders become one")
     for element in added:
         if found := _problem(element, after):
             kind, text = found
             yield Problem(source, name, kind, element, text)
             return
+
+
+def _glued(before: str, after: str) -> bool:
+    """Whether a folder stands directly before or behind what the variable was."""
+    if before.startswith("/") and after.endswith(before):
+        return bool(re.search(r"/[\w./+-]*\w$", after.removesuffix(before)))
+    return after.startswith(f"{before}/") and not before.endswith((":", "/"))
 
 
 def _problem(element: str, value: str) -> tuple[str, str] | None:
@@ -70,13 +82,28 @@ def corrected(line: str, variable: str, kind: str) -> str:
     if kind == "carriage-return":
         return line
     if kind == "space-around-equals":
-        return re.sub(rf"\b{variable}\s*=\s*(?=\S)", f"{variable}=", line, count=1)
+        if re.match(r"\s*setenv\s", line):
+            return re.sub(rf"\b{variable}\s*=\s*(?=\S)", f"{variable} ", line, count=1)
+        plain = re.sub(rf"\b{variable}\s*=\s*(?=\S)", f"{variable}=", line, count=1)
+        return plain if plain != line else re.sub(_AT_COLON, ":", line)
     if kind == "export-keyword":
         return re.sub(r"^(\s*)export\s+", r"\1", line)
     if kind == "missing-dollar":
+        if listed := re.fullmatch(rf"(\s*set\s+(?:-\w+\s+)*{variable}(?:\s+/\S+)+\s+)({variable}\s*)", line):
+            return f"{listed[1]}${listed[2]}"  # fish
         return re.sub(rf"(?<=[=:\"]){variable}(?=[:\"]|\s|$)", f"${variable}", line)
+    if kind == "missing-colon":
+        plain = re.sub(rf"(?<=[\w/])(?=\$(?:{variable}\b|\{{{variable}\}}))", ":", line)
+        # csh takes $PATH:/ for a modifier.
+        itself = rf"\{{{variable}\}}" if re.match(r"\s*setenv\s", line) else rf"(?:{variable}|\{{{variable}\}})"
+        plain = re.sub(rf"(\${itself}[\"']?)(?=/)", r"\1:", plain)
+        return re.sub(rf"\b({variable}\+=[\"']?)(?=/)", r"\1:", plain)
     if kind == "space":
-        return re.sub(r"[ \t]*:[ \t]*(?=[/$~])", ":", line)
+        if HARD_BLANK in line:
+            return re.sub(rf"(?<=[=:\"]){HARD_BLANK}+|{HARD_BLANK}+(?=[:\"]|\s*$)", "", line)
+        return re.sub(_AT_COLON, ":", line)
+    if kind == "hard-blank":
+        return corrected(line.replace(HARD_BLANK, " "), variable, "space-around-equals")
     if kind == "literal-expansion":
         plain = line.replace("\\$", "$")
         return plain if plain != line else re.sub(r"'([^']*\$[^']*)'", r'"\1"', line)
@@ -88,7 +115,7 @@ def corrected(line: str, variable: str, kind: str) -> str:
         plain = re.sub(f"[{_TYPESET}]", '"', line)
         return plain if plain != line and plain.count('"') % 2 == 0 else ""
     if kind == "wrong-separator":
-        return re.sub(r"(?<=[\w/])[;,] ?(?=/)", ":", line)
+        return re.sub(r"(?<=[\w/])[;,] ?(?=[/$])", ":", line)
     if kind == "empty-element":
         return _without_empty(line)
     return ""
@@ -110,8 +137,11 @@ def _closed(line: str) -> str:
     for quote in "\"'":
         if line.count(quote) == 1:
             head, _, tail = line.partition(quote)
-            # A quote at the very end has no partner: it goes. One at the front gets its partner.
-            return head if not tail.strip() else line.rstrip() + quote
+            # A quote at the very end has no partner: it goes. One at the front gets its partner, and lets expand what
+            # is to be expanded.
+            if not tail.strip():
+                return head
+            return f'{head}"{tail.rstrip()}"' if "$" in tail else line.rstrip() + quote
     return ""
 
 
