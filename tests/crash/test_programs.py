@@ -145,7 +145,7 @@ def test_a_program_that_outlives_a_killed_dlhealth_is_waited_for(root: StandInRo
     """As dkms does that seemed to hang: what it writes after all was put back would stay."""
     root.program(
         "update-initramfs",
-        'touch "$IN_ROOT/begun"; while [ ! -e "$IN_ROOT/go" ]; do sleep 0.05; done\n'
+        'touch "$IN_ROOT/begun"; while [ -e "$IN_ROOT/begun" ] && [ ! -e "$IN_ROOT/go" ]; do sleep 0.05; done\n'
         'echo new > "$IN_ROOT/boot/initrd.img-6.1"; touch "$IN_ROOT/ended"',
     )
     was = images(root)
