@@ -45,6 +45,7 @@ _MILD = {
     "export-keyword": Severity.WARNING,
     "open-quote": Severity.WARNING,
     "space": Severity.WARNING,
+    "unread": Severity.WARNING,
     "wrong-separator": Severity.WARNING,
 }
 """What still sets the variable to something that works in part."""
@@ -212,6 +213,8 @@ class LdLibraryPathMalformed(Rule):
             "a PATH for terminals without /usr/bin": "export PATH=/usr/local/cuda/bin\n",
             "a blank behind the colon, so that PATH ends there": "export PATH=/usr/local/cuda/bin: $PATH\n",
             "another variable than PATH": "export PATH=/usr/local/cuda/bin:$LD_LIBRARY_PATH\n",
+            "the whole file from an editor on Windows": f"if true; then\r\n  :\r\nfi\r\nexport PATH={cuda}:$PATH\r\n",
+            "a line with wrong syntax before it": f"alias x=(\necho )\nexport PATH={cuda}:$PATH\n",
             "no colon": "export PATH=/usr/local/cuda/bin$PATH\n",
             "blanks of a web page": "export\u00a0PATH=/usr/local/cuda/bin:$PATH\n",
             "a quote left open before a line with others": f'export PATH="{cuda}:$PATH\nalias ll="ls -l"\n',
@@ -292,6 +295,9 @@ def _is_understood(path: str, correction: str) -> bool:
 
 def _as_it_should_be(problem: Problem) -> str:
     name = problem.variable
+    if problem.kind == "unread":
+        path = problem.source.rpartition(":")[0]
+        return f"sed -i 's/\\r$//' {path}" if problem.line.endswith("\r") else "correct that line first"
     if problem.source.startswith("/etc/environment"):
         return f"no shell reads this file, so {name}=FOLDER:FOLDER has to name every folder itself"
     return f"as in {_form(problem.source, name)}"

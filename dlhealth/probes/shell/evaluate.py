@@ -71,6 +71,7 @@ from dlhealth.probes.shell.values import (
 
 _NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECLARED = regex(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
+_SETS = regex(r"\s*(?:export\s+)?(PATH|LD_LIBRARY_PATH)=")
 _OPENED = regex(r"\s*(?:export\s+)?(?:PATH|LD_LIBRARY_PATH)=(?:\"[^\"]*|'[^']*)$")
 _PASTED = regex(rf"[{HARD_BLANK} ]*(?:export[{HARD_BLANK} ]+)?(PATH|LD_LIBRARY_PATH)[{HARD_BLANK} ]*=")
 _ITEMS = 200
@@ -171,8 +172,20 @@ class Shell:
         self.blame_line(script.problem.line, script.problem.text)
         if self.dialect == "sh" or self.posix:
             return self.end("syntax", script.problem.text)
+        self.blame_unread(script.problem.line)
         self.state.status = False
         return NORMAL
+
+    def blame_unread(self, line: int) -> None:
+        """A shell reads no further than to a syntax error: what a line behind it sets is not set."""
+        lines = (self.session.host.text(self.path) or "").split("\n")
+        how = "ends as on Windows" if lines[line - 1].endswith("\r") else "has wrong syntax"
+        for number, text in enumerate(lines[line:], line + 1):
+            if sets := _SETS.match(text):
+                self.at(number)
+                self.problem(sets[1], "unread", f"the shell stops before it, at line {line}, which {how}", text.strip())
+                self.at(line)
+                return
 
     def blame_line(self, line: int, text: str) -> None:
         """A syntax error in a line about one of the variables."""
