@@ -141,6 +141,36 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
         os.fsync(folder)
 
 
+_GET_FLAGS, _IMMUTABLE, _ONLY_GROWS = 0x80086601, 0x10, 0x20  # linux/fs.h: FS_IOC_GETFLAGS, FS_*_FL
+
+
+def need_changeable(root: Root, path: str) -> None:
+    """Raises NotChangeable where somebody has taken everybody's right to change what is there, or its folder."""
+    with parent(root, path) as (folder, name):
+        if folder is None:
+            return
+        locked = path.rpartition("/")[0] if _is_locked(folder) else ""
+        with suppress(OSError):  # nothing is there, or a link
+            if stat.S_IFMT(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                locked = path if _is_locked(fd) else locked
+                os.close(fd)
+    if locked:
+        raise NotChangeable(
+            f"{locked} is immutable, as somebody made it: if it may be changed, first: chattr -ia {locked}"
+        )
+
+
+def _is_locked(fd: int) -> bool:
+    import fcntl
+
+    try:
+        (flags,) = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, bytes(struct.calcsize("l"))))
+    except OSError:  # the file system has no such flags
+        return False
+    return bool(flags & (_IMMUTABLE | _ONLY_GROWS))
+
+
 def sweep(root: Root, path: str, mark: str) -> None:
     """Take away what a change of that path left beside it when it was cut off. Where there is nothing, nothing is
     written: the disk may be one that can't be written to, as why the change failed."""

@@ -8,7 +8,7 @@ from typing import Any
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, changed_path, needs_programs, step_of
 from dlhealth.actions.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, Step, Target
 from dlhealth.actions.room import out_of_reach, program_of
-from dlhealth.host.change import ABSENT, NotChangeable
+from dlhealth.host.change import ABSENT, NotChangeable, need_changeable
 from dlhealth.host.path import told
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
@@ -117,6 +117,8 @@ def _observe(actions: Sequence[Action], steps: Sequence[Step], target: Target) -
     problems: dict[Action, str] = {}
     for action, step in zip(actions, steps, strict=True):
         try:
+            if isinstance(step, FileStep | MoveAside):
+                need_changeable(target.root, step.path)
             if isinstance(step, FileStep):
                 observed = expected[step.path] if step.path in expected else step.observe(target)
                 expected[step.path] = step.after(target, observed)
