@@ -398,7 +398,9 @@ def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
     there before had unfulfilled dependencies, by dpkg. So too where apt does not get to it: another one that only
     downloads keeps it out, and a program that it asks first (apt-listbugs, etckeeper) may say no."""
     # Without --reinstall apt leaves a package alone that has this version already, though dpkg has half of its files.
-    words = ["install", "--reinstall", "--allow-downgrades", *debs, *(f"{name}-" for name in leaving)]
+    # What is recommended was there, and is among these, or was not wanted.
+    words = ["install", "--reinstall", "--allow-downgrades", "--no-install-recommends"]
+    words += [*debs, *(f"{name}-" for name in leaving)]
     if not debs and not leaving:
         return
     simulated = target.command("apt-get", "-s", "-q", *words, timeout=300, check=False)

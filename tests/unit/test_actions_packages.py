@@ -18,6 +18,7 @@ OURS = [
 APT = ["apt-get", *OURS, "-o", "DPkg::Lock::Timeout=60"]
 SIMULATED = ["apt-get", "-s", *OURS]
 BACK = [word.replace("=60", "=600") for word in APT]
+EXCHANGE = ("install", "--reinstall", "--allow-downgrades", "--no-install-recommends")
 NVTOP = (
     "Package: nvtop\\nArchitecture: amd64\\nVersion: 9-1\\nInstalled-Size: 100\\nDescription: a\\n b: c\\nSize: 3\\n"
 )
@@ -215,8 +216,7 @@ class TestApplyAndRevert:
         root.change(auto=["libc6"])
         root.forget()
         action.revert(root.target, before)
-        words = ["install", "--reinstall", "--allow-downgrades", f"{POOL}/libcuda1_535.1-1_amd64.deb", "nvtop-"]
-        assert [*BACK, *words] in root.runs
+        assert [*BACK, *EXCHANGE, f"{POOL}/libcuda1_535.1-1_amd64.deb", "nvtop-"] in root.runs
         assert ["dpkg", "--purge", "nvtop"] in root.runs
         assert action.observe(root.target) == before
 
@@ -400,13 +400,7 @@ class TestApplyAndRevert:
         action.apply(root.target, before)
         root.forget()
         action.revert(root.target, before)
-        assert [
-            *BACK,
-            "install",
-            "--reinstall",
-            "--allow-downgrades",
-            f"{POOL}/libcuda1_535.1-1_arm64.deb",
-        ] in root.runs
+        assert [*BACK, *EXCHANGE, f"{POOL}/libcuda1_535.1-1_arm64.deb"] in root.runs
         assert action.observe(root.target) == before
 
     def test_an_old_package_that_is_nowhere_is_named(self, root: StandInRoot) -> None:
