@@ -1,14 +1,19 @@
 """Asks the driver through NVML. Runs as a process of its own, because a call into a wedged driver never returns.
 
-Prints one JSON document a line: what it is about to call, each time, and at the end the answer. What hangs or crashes
-is then the last call that was printed. Everything else of dlhealth stays outside, so that it starts fast.
+Prints one JSON document a line: what it is about to call, each time, that it has waited for it for too long, and at the
+end the answer. What crashes is then the last call that was printed. Everything else of dlhealth stays outside, so that it starts fast.
 """
 
 import json
 import sys
+from contextlib import suppress
+from ctypes import CDLL
+from threading import Timer
 from typing import Any
 
 MOST_GPUS = 64
+PATIENCE = 2.0
+"""Seconds that one call may take. A sound driver answers within 0.3; where persistence is off, it first starts the GPU."""
 
 
 def say(**document: Any) -> None:
@@ -25,10 +30,16 @@ def text(value: Any) -> str:
 def ask(nvml: Any, name: str, *arguments: Any) -> Any:
     """What a call gives; None where the device or the driver does not know it, or what it gives is no text."""
     say(call=name)
+    # A thread, because a call that hangs in the kernel does not come back to be asked.
+    waited = Timer(PATIENCE, say, kwargs={"call": name, "seconds": PATIENCE})
+    waited.daemon = True
+    waited.start()
     try:
         return getattr(nvml, name)(*arguments)
     except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, AttributeError, UnicodeDecodeError):
         return None
+    finally:
+        waited.cancel()
 
 
 def device(nvml: Any, index: int) -> dict[str, Any]:
@@ -58,6 +69,8 @@ def main() -> None:
         import pynvml as nvml  # type: ignore[import-untyped]
     except ImportError as error:
         return say(outcome="no-binding", text=str(error))
+    with suppress(OSError):
+        CDLL("libnvidia-ml.so.1")  # from a slow disk that takes long, which is not the driver's fault
     try:
         ask(nvml, "nvmlInit")
         versions = [text(ask(nvml, f"nvmlSystemGet{part}Version") or "") for part in ("Driver", "NVML")]
