@@ -397,20 +397,20 @@ def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
     """Install packages from files while others go: by apt, or, where apt would remove more than these because what was
     there before had unfulfilled dependencies, by dpkg. So too where apt does not get to it: another one that only
     downloads keeps it out, and a program that it asks first (apt-listbugs, etckeeper) may say no."""
+    from contextlib import suppress
+
+    from dlhealth.actions.base import CommandFailed
+
     # Without --reinstall apt leaves a package alone that has this version already, though dpkg has half of its files.
     # What is recommended was there, and is among these, or was not wanted.
     words = ["install", "--reinstall", "--allow-downgrades", "--no-install-recommends"]
     words += [*debs, *(f"{name}-" for name in leaving)]
     if not debs and not leaving:
         return
-    simulated = target.command("apt-get", "-s", "-q", *words, timeout=300, check=False)
-    as_meant = _leaving(simulated.stdout) <= {n.partition(":")[0] for n in leaving} | set(leaving)
-    if (
-        simulated.status == 0
-        and as_meant
-        and target.command(*_APT_BACK, *words, timeout=_SECONDS, check=False).status == 0
-    ):
-        return
+    with suppress(CommandFailed):
+        if _leaving(_simulate(target, *words)) <= {n.partition(":")[0] for n in leaving} | set(leaving):
+            target.command(*_APT_BACK, *words, timeout=_SECONDS)
+            return
     if leaving:
         target.command("dpkg", "--force-depends", "--remove", *leaving, timeout=_SECONDS)
     if debs:

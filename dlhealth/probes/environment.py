@@ -539,14 +539,14 @@ class _Machine:
     def with_line(self, problem: RawProblem) -> Problem:
         """A problem with the text of its line."""
         line = self.plain_line(problem.source)
-        literal = problem.source.startswith(_UNEXPANDED) and problem.kind == "literal-expansion"
-        fixed = line if literal else corrected(line, problem.variable, problem.kind) if line else ""
-        fixed = _unexpanded(fixed, problem.variable) if problem.source.startswith(_UNEXPANDED) else fixed
-        fixed = (
-            _completed(problem.source, fixed)
-            if problem.variable == "PATH" and problem.kind != "missing-colon"
-            else fixed
-        )
+        unexpanded = problem.source.startswith(_UNEXPANDED)
+        fixed = line
+        if line and not (unexpanded and problem.kind == "literal-expansion"):
+            fixed = corrected(line, problem.variable, problem.kind)
+        if unexpanded:
+            fixed = _unexpanded(fixed, problem.variable)
+        elif problem.variable == "PATH" and problem.kind != "missing-colon":
+            fixed = _completed(problem.source, fixed)
         fixed = "" if fixed == line else fixed
         shown = excerpt(self.line(problem.source), problem.variable)
         # Of a value that goes on in the next line, because a quote is open, that is none of its own.
@@ -570,7 +570,7 @@ def _unexpanded(line: str, variable: str) -> str:
 def _completed(source: str, line: str) -> str:
     """A line that sets PATH once it is no longer malformed, so that it keeps what PATH was before: nothing was swallowed
     as long as it was malformed."""
-    if source.startswith(_UNEXPANDED) or re.search(r"(?<![\w/.])/(usr/)?bin/?(?![\w/.-])", line):
+    if re.search(r"(?<![\w/.])/(usr/)?bin/?(?![\w/.-])", line):
         return line
     return BrokenPath(source, "", (), (), line).completed or line
 

@@ -1,7 +1,8 @@
 """Asks the driver through NVML. Runs as a process of its own, because a call into a wedged driver never returns.
 
 Prints one JSON document a line: what it is about to call, each time, that it has waited for it for too long, and at the
-end the answer. What crashes is then the last call that was printed. Everything else of dlhealth stays outside, so that it starts fast.
+end the answer. What crashes is then the last call that was printed. Everything else of dlhealth stays outside, so that
+it starts fast.
 """
 
 import json

@@ -44,6 +44,12 @@ class Storage(NamedTuple):
         return cls(systems, host.live, tuple(problems))
 
 
+def _fstab(host: Host) -> list[tuple[int, str]]:
+    """Its lines with their numbers, but comments and empty ones."""
+    lines = (host.text("/etc/fstab") or "").splitlines()
+    return [(number, line) for number, line in enumerate(lines, 1) if re.match(r"\s*[^#\s]", line)]
+
+
 _LOOKED_INTO = ("/boot/", "/efi/", "/etc/", "/home/", "/lib/", "/opt/", "/root/", "/usr/", "/var/")
 
 
@@ -67,9 +73,9 @@ class UnmountedParts(NamedTuple):
         parts: list[UnmountedPart] = []
         if host.live:
             return cls(())
-        for number, line in enumerate((host.text("/etc/fstab") or "").splitlines(), 1):
+        for number, line in _fstab(host):
             words = line.split()
-            if len(words) < 3 or words[0].startswith("#") or not f"{words[1]}/".startswith(_LOOKED_INTO):
+            if len(words) < 3 or not f"{words[1]}/".startswith(_LOOKED_INTO):
                 continue
             try:
                 host.exists(words[1])
@@ -107,7 +113,6 @@ class BootFolder(NamedTuple):
                 release = name.partition("-")[2]
                 status = host.stat(f"/boot/initrd.img-{release}")
                 initrds[release] = status.size if status else None
-        lines = (host.text("/etc/fstab") or "").splitlines()
-        mounts = [(n, line.split()) for n, line in enumerate(lines, 1) if re.match(r"\s*[^#\s]", line)]
-        boot = next((f"/etc/fstab:{n}" for n, words in mounts if len(words) > 1 and words[1] == "/boot"), "")
+        mounts = _fstab(host)
+        boot = next((f"/etc/fstab:{n}" for n, line in mounts if line.split()[1:2] == ["/boot"]), "")
         return cls(initrds, boot, bool(mounts))

@@ -377,7 +377,7 @@ class TestApplyAndRevert:
     @pytest.mark.parametrize("came", [True, False])
     def test_dpkg_does_only_what_there_is_to_do(self, root: StandInRoot, came: bool) -> None:
         """Either something came or something went."""
-        root.packages(DRIVER, fails=["-s -q install"])
+        root.packages(DRIVER, fails=[" ".join([*SIMULATED[1:], "install"])])
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
         action = AptRemove(("libcuda1",))
         before = action.observe(root.target)
