@@ -30,6 +30,7 @@ from dlhealth.actions import (
 from dlhealth.actions.python import pip_cudnn, replace_torch
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Space
+from dlhealth.host.account import Account
 from dlhealth.lean import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
@@ -86,7 +87,7 @@ from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
-from dlhealth.probes.users import Account, Users
+from dlhealth.probes.users import Users
 
 if TYPE_CHECKING:
     from dlhealth.testing import Machine, Scenario

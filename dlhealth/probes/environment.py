@@ -22,16 +22,17 @@ import re
 from collections.abc import Iterable, Mapping
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.account import Account
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.greeter import chosen_managers
-from dlhealth.probes.shell import plain
-from dlhealth.probes.shell.evaluate import Shell
-from dlhealth.probes.shell.malformed import LISTS, corrected
-from dlhealth.probes.shell.malformed import Problem as RawProblem
-from dlhealth.probes.shell.state import WATCHED, Ending, Session, Variable
-from dlhealth.probes.shell.state import Setting as RawSetting
-from dlhealth.probes.shell.values import UNKNOWN, is_known, known_elements
-from dlhealth.probes.users import Account, Users
+from dlhealth.probes.users import Users
+from dlhealth.shell import plain
+from dlhealth.shell.malformed import LISTS, corrected
+from dlhealth.shell.malformed import Problem as RawProblem
+from dlhealth.shell.sh.evaluate import Shell
+from dlhealth.shell.state import WATCHED, Ending, Session, Variable
+from dlhealth.shell.state import Setting as RawSetting
+from dlhealth.shell.values import UNKNOWN, is_known, known_elements
 
 __all__ = ["BrokenPath", "Ending", "Environments", "LoginEnvironment", "Problem", "Setting"]
 
@@ -363,13 +364,13 @@ class _Machine:
         return UNKNOWN if said else session.account.home
 
     def fish(self, session: Session, *, login: bool, interactive: bool) -> None:
-        from dlhealth.probes.shell.fish import Fish
+        from dlhealth.shell.fish.evaluate import Fish
 
         session.execute()
         Fish(session, login=login, interactive=interactive).start()
 
     def csh(self, session: Session, name: str, *, login: bool, interactive: bool) -> None:
-        from dlhealth.probes.shell.csh import Csh
+        from dlhealth.shell.csh import Csh
 
         session.execute()
         Csh(

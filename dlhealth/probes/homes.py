@@ -3,8 +3,9 @@
 import posixpath
 
 from dlhealth.host import Host, Space, Stat, Unreadable
+from dlhealth.host.account import Account, may_read
 from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.users import Account, Users, may_read
+from dlhealth.probes.users import Users
 
 NEEDED = (
     "",

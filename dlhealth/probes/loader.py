@@ -6,9 +6,9 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.account import may_read
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.environment import Environments
-from dlhealth.probes.users import may_read
 
 CONF = "/etc/ld.so.conf"
 CACHE = "/etc/ld.so.cache"

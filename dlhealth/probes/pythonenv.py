@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.account import Account, may_read
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Options
-from dlhealth.probes.users import Account, Users, may_read
+from dlhealth.probes.users import Users
 
 _DEPTH = 4
 _FOLDERS = 1200

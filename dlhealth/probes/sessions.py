@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.account import Account, may_read
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.homes import HomeFiles
 from dlhealth.probes.journal import Journal, Line
-from dlhealth.probes.users import Account, may_read
 
 SHORT = 10.0
 """Seconds. A desktop that ends earlier never showed itself."""

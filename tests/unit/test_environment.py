@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
 from dlhealth.probes.environment import Environments, LoginEnvironment, excerpt
-from dlhealth.probes.shell.malformed import corrected
 from dlhealth.probes.users import Users
+from dlhealth.shell.malformed import corrected
 from dlhealth.testing import Machine
 
 STANDARD = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.host import Stat
+from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
 from dlhealth.probes.homes import Home, HomeFiles, authority_fault, may_write
-from dlhealth.probes.users import Account, Users
+from dlhealth.probes.users import Users
 from dlhealth.testing import Machine
 
 HOME = "/home/alice"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
 from dlhealth.probes.environment import _Machine
-from dlhealth.probes.shell.state import Ending, Session, Variable
-from dlhealth.probes.users import Account
+from dlhealth.shell.state import Ending, Session, Variable
 
 HOME = "/home/alice"
 SHOWN = str.maketrans({"\0": "?", "\1": "<", "\2": ">"})

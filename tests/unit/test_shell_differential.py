@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
-from dlhealth.probes.shell.evaluate import Shell
-from dlhealth.probes.shell.state import Session, Variable
-from dlhealth.probes.shell.values import known_elements
-from dlhealth.probes.users import Account
+from dlhealth.shell.sh.evaluate import Shell
+from dlhealth.shell.state import Session, Variable
+from dlhealth.shell.values import known_elements
 
 START = {"PATH": "/usr/bin:/bin", "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/bash"}
 VARIABLES = ("PATH", "LD_LIBRARY_PATH", "A", "B")

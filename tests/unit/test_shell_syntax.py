@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlhealth.probes.shell.syntax import SyntaxProblem, parse
+from dlhealth.shell.sh.syntax import SyntaxProblem, parse
 
 SNIPPETS = r"""
 a=(1 2)

@@ -6,8 +6,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlhealth.probes.shell import patterns
-from dlhealth.probes.shell.values import (
+from dlhealth.shell import patterns
+from dlhealth.shell.values import (
     AFTER,
     BEFORE,
     UNKNOWN,

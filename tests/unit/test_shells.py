@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
 from dlhealth.probes.environment import _Machine
-from dlhealth.probes.shell.state import Session, Variable
-from dlhealth.probes.shell.values import known_elements
-from dlhealth.probes.users import Account
+from dlhealth.shell.state import Session, Variable
+from dlhealth.shell.values import known_elements
 
 START = {"PATH": "/usr/bin:/bin", "USER": "root", "LOGNAME": "root"}
 VARIABLES = ("PATH", "LD_LIBRARY_PATH", "AA", "BB")

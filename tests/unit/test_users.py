@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from dlhealth.host.account import Account, may_read
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.users import Account, Users, may_read
+from dlhealth.probes.users import Users
 from dlhealth.testing import Machine
 
 Build = Callable[[Machine], RootHost]

@@ -3,7 +3,7 @@
 import re
 
 from dlhealth.lean import NamedTuple
-from dlhealth.probes.shell.values import Truth, is_known
+from dlhealth.shell.values import Truth, is_known
 
 _LONGEST = 1500
 """Characters. A longer text is not matched: no PATH is so long, and the time would grow with its square."""

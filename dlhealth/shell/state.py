@@ -3,10 +3,10 @@
 import posixpath
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.account import Account, may_read
 from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.shell.malformed import LISTS, Problem, problems
-from dlhealth.probes.shell.values import UNKNOWN, Truth, elements, is_known, join
-from dlhealth.probes.users import Account, may_read
+from dlhealth.shell.malformed import LISTS, Problem, problems
+from dlhealth.shell.values import UNKNOWN, Truth, elements, is_known, join
 
 WATCHED = regex(
     r"PATH|LD_(LIBRARY_PATH|PRELOAD)|(LIBRARY|C(PLUS_INCLUDE)?_?|PYTHON)PATH|(CUDA|CUDNN|NVCC|NVIDIA|TF|XLA)_\w+|CUDAHOSTCXX"

@@ -8,328 +8,13 @@ import posixpath
 import re
 from collections.abc import Sequence
 
-from dlhealth.data import load
 from dlhealth.host import Unreadable
-from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.shell import patterns
-from dlhealth.probes.shell.malformed import LISTS
-from dlhealth.probes.shell.reader import Left, Reader
-from dlhealth.probes.shell.state import WATCHED, Session, Unsure, Variable
-from dlhealth.probes.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, text_of, tidy, tokens
-
-_SPECIAL = " \t\n;&|<>()'\"\\$"
-_DEEPEST = 30
-
-
-class Piece(NamedTuple):
-    """Of a word: text, or a variable's name; `kind` is "text", "variable", "element" (of a list: its name and number),
-    "output" (its text) or "other"."""
-
-    kind: str
-    text: str
-    quoted: bool
-
-
-Word = tuple[Piece, ...]
-
-
-class Command(NamedTuple):
-    """`joined` is "and" or "or" where it depends on the one before; `piped` is the command whose output it reads."""
-
-    line: int
-    words: tuple[Word, ...]
-    joined: str
-    negated: bool
-    piped: tuple[Word, ...] | None
-
-
-class Block(NamedTuple):
-    """if, for, while, switch, begin, function. `parts` are the head and the commands of each branch."""
-
-    line: int
-    kind: str
-    parts: "tuple[tuple[tuple[Command, ...] | tuple[Word, ...], tuple[Command | Block, ...]], ...]"
-    joined: str
-    negated: bool
-
-
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.i = 0
-        self.line = 1
-        self.depth = 0
-
-    def commands(self, stop: tuple[str, ...]) -> tuple[tuple[Command | Block, ...], str]:
-        """Commands up to one of the words; with that word ("" at the end)."""
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            raise Unsure("nested too deeply")
-        found: list[Command | Block] = []
-        joined = ""
-        while True:
-            self.blank(newlines=True)
-            if self.i >= len(self.text):
-                if stop:
-                    raise Unsure("the file ends within a block")
-                break
-            line, start = self.line, self.i
-            words = self.words()
-            name = plain(words[0]) if words else None
-            if name in stop and name:
-                self.i, self.line = start, line
-                self.depth -= 1
-                return tuple(found), name
-            if not words:
-                if self.text[self.i : self.i + 1] not in ("|", "&", ";", "<", ">"):
-                    raise Unsure("syntax that is not followed")
-                self.i += 1
-                continue
-            found.append(self.statement(line, words, joined))
-            self.blank()
-            joined = {"&&": "and", "||": "or"}.get(self.text[self.i : self.i + 2], "")
-            self.i += 2 if joined else 0
-        self.depth -= 1
-        return tuple(found), ""
-
-    def statement(self, line: int, words: list[Word], joined: str) -> "Command | Block":
-        negated = False
-        while words and (first := plain(words[0])) in ("and", "or", "not", "!", "builtin", "time") and len(words) > 1:
-            if first in ("and", "or"):
-                joined = first
-            elif first in ("not", "!"):
-                negated = not negated
-            words = words[1:]
-        name = plain(words[0]) if words else None
-        if name in ("if", "while", "for", "switch", "begin", "function"):
-            return self.block(line, name, words[1:], joined, negated)
-        piped: tuple[Word, ...] | None = None
-        while self.at_pipe():
-            piped = tuple(words)
-            self.i += 1
-            self.blank(newlines=True)
-            words = self.words()
-            if words and plain(words[0]) in ("while", "read", "begin", "for", "if"):
-                raise Unsure("a pipe into a block")
-        return Command(line, tuple(words), joined, negated, piped)
-
-    def at_pipe(self) -> bool:
-        self.blank()
-        return self.text[self.i : self.i + 1] == "|" and self.text[self.i : self.i + 2] != "||"
-
-    def block(self, line: int, kind: str, head: list[Word], joined: str, negated: bool) -> Block:
-        parts: list[tuple[tuple[Command, ...] | tuple[Word, ...], tuple[Command | Block, ...]]] = []
-        if kind in ("if", "while"):
-            condition = self.condition(line, head)
-            body, ending = self.commands(("else", "end"))
-            parts.append((condition, body))
-            while ending == "else":
-                words = self.words()[1:]
-                otherwise = bool(words) and plain(words[0]) == "if"
-                condition = self.condition(self.line, words[1:]) if otherwise else ()
-                if words and not otherwise:
-                    raise Unsure("an else that is not followed")
-                body, ending = self.commands(("else", "end"))
-                parts.append((condition, body))
-        elif kind == "switch":
-            _, ending = self.commands(("case", "end"))
-            parts.append((tuple(head), ()))
-            while ending == "case":
-                patterns_ = tuple(self.words()[1:])
-                body, ending = self.commands(("case", "end"))
-                parts.append((patterns_, body))
-        else:
-            body, _ = self.commands(("end",))
-            parts.append((tuple(head), body))
-        self.words()  # end, with what may be redirected after it
-        if self.at_pipe():
-            raise Unsure("a block in a pipe")
-        return Block(line, kind, tuple(parts), joined, negated)
-
-    def condition(self, line: int, words: list[Word]) -> tuple[Command, ...]:
-        """The commands after if or while, with those that and, or, && and || add."""
-        first = self.statement(line, words, "")
-        found = [first]
-        while True:
-            self.blank()
-            operator = {"&&": "and", "||": "or"}.get(self.text[self.i : self.i + 2], "")
-            if operator:
-                self.i += 2
-                self.blank(newlines=True)
-                found.append(self.statement(self.line, self.words(), operator))
-                continue
-            start, number = self.i, self.line
-            while self.text[self.i : self.i + 1] in (";", "\n"):
-                self.step()
-                self.blank()
-            words = self.words()
-            if words and plain(words[0]) in ("and", "or"):
-                found.append(self.statement(number, words, ""))
-                continue
-            self.i, self.line = start, number
-            break
-        commands = tuple(c for c in found if isinstance(c, Command))
-        if len(commands) != len(found):
-            raise Unsure("a block as a condition")
-        return commands
-
-    def step(self) -> None:
-        self.line += self.text[self.i] == "\n"
-        self.i += 1
-
-    def blank(self, newlines: bool = False) -> None:
-        while self.i < len(self.text):
-            char = self.text[self.i]
-            if char in " \t" or (newlines and char in "\n;"):
-                self.step()
-            elif char == "\\" and self.text[self.i + 1 : self.i + 2] == "\n":
-                self.i += 1
-                self.step()
-            elif char == "#":
-                while self.i < len(self.text) and self.text[self.i] != "\n":
-                    self.i += 1
-            else:
-                return
-
-    def words(self) -> list[Word]:
-        words: list[Word] = []
-        while True:
-            self.blank()
-            if self.i >= len(self.text) or self.text[self.i] in "\n;|":
-                return words
-            if self.text[self.i] == "&":
-                if self.text[self.i + 1 : self.i + 2] in ("&", ">"):
-                    if self.text[self.i + 1] == "&":
-                        return words
-                    self.i += 1
-                else:
-                    self.i += 1
-                    raise Unsure("a job in the background")
-            redirection = regex(r"[0-9]*(>>?\??&?|<&?)[ \t]*").match(self.text, self.i)
-            if redirection:
-                self.i = redirection.end()
-                self.word()
-                continue
-            word = self.word()
-            if not word:
-                raise Unsure("syntax that is not followed")
-            words.append(word)
-
-    def word(self) -> Word:
-        pieces: list[Piece] = []
-        while self.i < len(self.text):
-            char = self.text[self.i]
-            if char == "(" or self.text.startswith("$(", self.i):
-                self.i += 1 if char == "(" else 2
-                pieces.append(Piece("output", self.parentheses(), False))
-            elif char in " \t\n;&|<>)":
-                break
-            elif char == "'":
-                match = regex(r"'((?:[^'\\]|\\.)*)'", re.DOTALL).match(self.text, self.i)
-                if not match:
-                    raise Unsure("a quote ' is left open")
-                self.skip(match.end())
-                pieces.append(Piece("text", re.sub(r"\\(['\\])", r"\1", match[1]), True))
-            elif char == '"':
-                self.double(pieces)
-            elif char == "\\":
-                following = self.text[self.i + 1 : self.i + 2]
-                pieces.append(
-                    Piece("text", following, True)
-                    if following not in "abefnrtvxXuUoc01234567"
-                    else Piece("other", "", True)
-                )
-                self.skip(self.i + 2)
-            elif char == "$":
-                self.variable(pieces, False)
-            else:
-                match = regex(r"[^" + re.escape(_SPECIAL) + "]+").match(self.text, self.i)
-                self.skip(match.end() if match else self.i + 1)
-                text = match[0] if match else char
-                pieces.append(Piece("other" if "{" in text else "text", text, False))
-        return tuple(pieces)
-
-    def skip(self, end: int) -> None:
-        self.line += self.text.count("\n", self.i, end)
-        self.i = min(end, len(self.text))
-
-    def double(self, pieces: list[Piece]) -> None:
-        self.i += 1
-        pieces.append(Piece("text", "", True))
-        while True:
-            match = regex(r"[^\"\\$]+").match(self.text, self.i)
-            if match:
-                pieces.append(Piece("text", match[0], True))
-                self.skip(match.end())
-            if self.i >= len(self.text):
-                raise Unsure('a quote " is left open')
-            char = self.text[self.i]
-            if char == '"':
-                self.i += 1
-                return
-            if self.text.startswith("$(", self.i):
-                self.i += 2
-                pieces.append(Piece("other", self.parentheses(), True))
-            elif char == "$":
-                self.variable(pieces, True)
-            else:
-                following = self.text[self.i + 1 : self.i + 2]
-                if following != "\n":
-                    pieces.append(Piece("text", following if following in '"$\\' else "\\" + following, True))
-                self.skip(self.i + 2)
-
-    def variable(self, pieces: list[Piece], quoted: bool) -> None:
-        match = regex(r"\$([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?").match(self.text, self.i)
-        if not match:
-            raise Unsure("a $ that is not followed")
-        self.i = match.end()
-        number = re.fullmatch(r"\[(-?[1-9]\d?)\]", match[2] or "")
-        if number:
-            pieces.append(Piece("element", f"{match[1]} {number[1]}", quoted))
-        else:
-            pieces.append(Piece("other" if match[2] else "variable", match[1], quoted))
-
-    def parentheses(self) -> str:
-        """The text up to the closing one."""
-        start, depth, quote = self.i, 1, ""
-        while self.i < len(self.text):
-            char = self.text[self.i]
-            if char == "\\":
-                self.skip(self.i + 1)
-            elif quote:
-                quote = "" if char == quote else quote
-            elif char in "'\"":
-                quote = char
-            elif char in "()":
-                depth += 1 if char == "(" else -1
-                if depth == 0:
-                    self.i += 1
-                    return self.text[start : self.i - 1]
-            if self.i < len(self.text):
-                self.step()
-        raise Unsure("a parenthesis is left open")
-
-
-def plain(word: Word) -> str | None:
-    """The text of a word without expansion."""
-    return "".join(p.text for p in word) if all(p.kind == "text" for p in word) else None
-
-
-def spelled(word: Word) -> str:
-    """A word as it may have been written."""
-    return "".join(p.text if p.kind == "text" else f"${p.text.partition(' ')[0]}" for p in word)
-
-
-def _argument_names(head: Sequence[object]) -> tuple[str, ...]:
-    """The names after -a of a function."""
-    names: list[str] = []
-    taken = False
-    for word in (plain(w) or "-" for w in head if isinstance(w, tuple)):
-        if word.startswith("-"):
-            taken = word in ("-a", "--argument-names")
-        elif taken:
-            names.append(word)
-    return tuple(names)
+from dlhealth.shell import helpers, patterns
+from dlhealth.shell.fish.syntax import Block, Command, Parser, Piece, Word, argument_names, plain, spelled
+from dlhealth.shell.malformed import LISTS
+from dlhealth.shell.reader import Left, Reader
+from dlhealth.shell.state import WATCHED, Session, Unsure, Variable
+from dlhealth.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, text_of, tidy, tokens
 
 
 class Fish(Reader):
@@ -412,7 +97,7 @@ class Fish(Reader):
         return [i for i in (self.state.get("fish_user_paths").value or "").split(":") if i]
 
     def run_text(self, text: str) -> None:
-        commands, _ = _Parser(text).commands(())
+        commands, _ = Parser(text).commands(())
         self.run(commands)
 
     def run(self, commands: Sequence[Command | Block]) -> None:
@@ -450,7 +135,7 @@ class Fish(Reader):
             head = block.parts[0][0]
             name = plain(head[0]) if head and not isinstance(head[0], (Command, Block)) else None
             if name:
-                self.state.functions[name] = (_argument_names(head[1:]), block.parts[0][1])
+                self.state.functions[name] = (argument_names(head[1:]), block.parts[0][1])
             self.state.status = True
         elif block.kind == "for":
             self.for_(block)
@@ -515,16 +200,16 @@ class Fish(Reader):
                 self.output_is_run(posixpath.basename(plain(command.piped[0]) or UNKNOWN) if command.piped else UNKNOWN)
             self.state.status = None
             return
-        if name in load("shell_helpers")["conda_command"]:
+        if name in helpers.CONDA_COMMAND:
             if len(words) > 1 and plain(words[1]) in ("activate", "deactivate"):
                 self.prepend("conda activate changes PATH")
                 for variable in ("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"):
                     self.session.set(variable, UNKNOWN, "conda activate")
             self.state.status = None
             return
-        if name in load("shell_helpers")["unknown_command"]:
+        if name in helpers.UNKNOWN_COMMAND:
             raise Unsure(f"{name} changes the environment")
-        if name in load("shell_helpers")["prepending_command"]:
+        if name in helpers.PREPENDING_COMMAND:
             self.prepend(f"{name} changes PATH")
             return
         if name in self.state.functions:

@@ -2,20 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from dlhealth.probes.shell import patterns
-from dlhealth.probes.shell.syntax import Word, literal
-from dlhealth.probes.shell.values import UNKNOWN, Truth, is_empty, is_known
-
-if TYPE_CHECKING:
-    from dlhealth.probes.shell.evaluate import Shell
+from dlhealth.shell import patterns
+from dlhealth.shell.sh.expansion import Expansion
+from dlhealth.shell.sh.syntax import Word, literal
+from dlhealth.shell.values import UNKNOWN, Truth, is_empty, is_known
 
 
 class Conditional:
     """`[[ … ]]`: tokens to a truth."""
 
-    def __init__(self, shell: "Shell", tokens: Sequence[Word | str]) -> None:
+    def __init__(self, shell: Expansion, tokens: Sequence[Word | str]) -> None:
         self.shell = shell
         self.tokens = list(tokens)
         self.i = 0
@@ -81,7 +78,7 @@ class Conditional:
         return compare(operator, left, self.shell.value(right))
 
 
-def unary(shell: "Shell", operator: str, value: str) -> Truth:
+def unary(shell: Expansion, operator: str, value: str) -> Truth:
     """The tests with one operand."""
     if operator in ("-n", "-z"):
         empty = is_empty(value)
@@ -117,7 +114,7 @@ def compare(operator: str, left: str, right: str) -> Truth:
     return None
 
 
-def test(shell: "Shell", arguments: list[str]) -> Truth:
+def test(shell: Expansion, arguments: list[str]) -> Truth:
     """`test` as POSIX defines it by the number of arguments; -a and -o from left to right."""
     count = len(arguments)
     if count == 0:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.lean import NamedTuple
-from dlhealth.probes.shell.values import elements, is_known
+from dlhealth.shell.values import elements, is_known
 
 LISTS = ("PATH", "LD_LIBRARY_PATH")
 _TYPESET = "\u201c\u201d\u201e\u2018\u2019"

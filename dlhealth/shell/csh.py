@@ -4,14 +4,13 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 
-from dlhealth.data import load
 from dlhealth.host import Unreadable
 from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.shell import patterns
-from dlhealth.probes.shell.malformed import LISTS
-from dlhealth.probes.shell.reader import Left, Reader
-from dlhealth.probes.shell.state import Session, Unsure, Variable
-from dlhealth.probes.shell.values import UNKNOWN, Truth, is_known, tidy
+from dlhealth.shell import helpers, patterns
+from dlhealth.shell.malformed import LISTS
+from dlhealth.shell.reader import Left, Reader
+from dlhealth.shell.state import Session, Unsure, Variable
+from dlhealth.shell.values import UNKNOWN, Truth, is_known, tidy
 
 _DEEPEST = 30
 
@@ -264,11 +263,11 @@ class Csh(Reader):
             known[name](words)
         elif name in ("exit", "exec", "logout"):
             raise Left("return" if name == "exit" else name)
-        elif name in load("shell_helpers")["conda_command"]:
+        elif name in helpers.CONDA_COMMAND:
             if words[:1] == ("activate",):
                 self.prepend("conda activate changes PATH")
                 self.session.set("LD_LIBRARY_PATH", UNKNOWN, "conda activate")
-        elif name in load("shell_helpers")["unknown_command"]:
+        elif name in helpers.UNKNOWN_COMMAND:
             raise Unsure(f"{name} changes the environment")
         elif name in ("@", "goto", "onintr", "repeat"):
             if name != "onintr":

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from dlhealth.data import load
-from dlhealth.probes.shell.malformed import Problem
-from dlhealth.probes.shell.state import Session, State, Unsure
-from dlhealth.probes.shell.values import AFTER, UNKNOWN, Truth, prepended, tidy
+from dlhealth.shell import helpers
+from dlhealth.shell.malformed import Problem
+from dlhealth.shell.state import Session, State, Unsure
+from dlhealth.shell.values import AFTER, UNKNOWN, Truth, prepended, tidy
 
 
 class Left(Exception):
@@ -98,19 +98,19 @@ class Reader:
 
     def output_is_run(self, program: str) -> None:
         """The output of a program is run, as by `eval (brew shellenv)`."""
-        if program in load("shell_helpers")["quiet_output"]:
+        if program in helpers.QUIET_OUTPUT:
             return
-        if program in load("shell_helpers")["prepending_output"]:
+        if program in helpers.PREPENDING_OUTPUT:
             self.prepend(f"the output of {program} changes PATH")
             return
         raise Unsure(f"runs the output of {program or 'a program'}".replace(UNKNOWN, "a program"))
 
     def known_file(self, name: str) -> bool:
         """Whether it is a well-known file that need not be read."""
-        if name in load("shell_helpers")["prepending_file"]:
+        if name in helpers.PREPENDING_FILE:
             self.prepend(f"{name} adds to PATH", after=True)
             return True
-        return name in load("shell_helpers")["quiet_file"]
+        return name in helpers.QUIET_FILE
 
     def prepend(self, why: str, after: bool = False) -> None:
         value = prepended(self.state.get("PATH").value or "")

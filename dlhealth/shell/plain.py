@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import regex
-from dlhealth.probes.shell.malformed import LISTS, Problem
-from dlhealth.probes.shell.state import Session, Unsure
-from dlhealth.probes.shell.values import AFTER, BEFORE, UNKNOWN, is_known, join, tidy
+from dlhealth.shell.malformed import LISTS, Problem
+from dlhealth.shell.state import Session, Unsure
+from dlhealth.shell.values import AFTER, BEFORE, UNKNOWN, is_known, join, tidy
 
 ENVIRONMENT = "/etc/environment"
 _PAM_CONF = "/etc/security/pam_env.conf"

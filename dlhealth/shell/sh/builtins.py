@@ -6,17 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dlhealth.lean import regex
-from dlhealth.probes.shell.conditions import test
-from dlhealth.probes.shell.effects import helpers, programs
-from dlhealth.probes.shell.state import Unsure
-from dlhealth.probes.shell.syntax import Node, Output, Simple, literal, parsed
-from dlhealth.probes.shell.values import AFTER, UNKNOWN, is_known, prepended, tidy
+from dlhealth.shell import helpers
+from dlhealth.shell.sh.conditions import test
+from dlhealth.shell.sh.effects import programs
+from dlhealth.shell.sh.flow import BREAK, CONTINUE, EXIT, NORMAL, RETURN
+from dlhealth.shell.sh.syntax import Node, Output, Simple, literal, parsed
+from dlhealth.shell.state import Unsure
+from dlhealth.shell.values import AFTER, UNKNOWN, is_known, prepended, tidy
 
 if TYPE_CHECKING:
-    from dlhealth.probes.shell.evaluate import Shell
-
-NORMAL, RETURN, BREAK, CONTINUE, EXIT, ABORT = "", "return", "break", "continue", "exit", "abort"
-"""How a command leaves: ABORT is back to the prompt of a shell on a terminal."""
+    from dlhealth.shell.sh.evaluate import Shell
 
 DECLARATIONS = ("export", "readonly", "declare", "typeset", "local")
 _NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -108,7 +107,7 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
 
 
 def _text_of(shell: "Shell", path: str) -> str | None:
-    known = posixpath.basename(path) in (*helpers("quiet_file"), *helpers("prepending_file"))
+    known = posixpath.basename(path) in (*helpers.QUIET_FILE, *helpers.PREPENDING_FILE)
     if known:
         return "" if shell.session.test_file("-r", path) else None
     if path.startswith(("/proc/", "/dev/")):
@@ -117,10 +116,10 @@ def _text_of(shell: "Shell", path: str) -> str | None:
 
 
 def _known_file(shell: "Shell", name: str, path: str = "") -> tuple[str] | None:
-    if name in helpers("quiet_file"):
+    if name in helpers.QUIET_FILE:
         shell.state.status = None
         return (NORMAL,)
-    if name in helpers("prepending_file"):
+    if name in helpers.PREPENDING_FILE:
         value = shell.state.get("PATH").value
         if value is not None:
             shell.session.set("PATH", tidy(prepended(value) + AFTER), f"{name} adds to PATH")
@@ -168,9 +167,9 @@ def _relined(nodes: tuple[Node, ...], line: int) -> tuple[Node, ...]:
 def _outcome(shell: "Shell", programs: frozenset[str], how: str) -> str:
     """The output of well-known programs is run."""
     shell.state.status = None
-    if programs <= set(helpers("quiet_output")) | {"echo", "true", "cat"}:
+    if programs <= set(helpers.QUIET_OUTPUT) | {"echo", "true", "cat"}:
         return NORMAL
-    if programs <= set(helpers("quiet_output")) | set(helpers("prepending_output")):
+    if programs <= set(helpers.QUIET_OUTPUT) | set(helpers.PREPENDING_OUTPUT):
         return shell.prepend(f"{how} of the output of {', '.join(sorted(programs))} changes PATH")
     raise Unsure(f"{how} of the output of {', '.join(sorted(programs)) or 'a program'}".replace(UNKNOWN, "a program"))
 

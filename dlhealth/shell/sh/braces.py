@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from dlhealth.lean import regex
-from dlhealth.probes.shell.syntax import Part, Text, Word
+from dlhealth.shell.sh.syntax import Part, Text, Word
 
 _MARKS = regex(r"[{},]")
 _NUMBERS = regex(r"(0|-?[1-9]\d{0,3})\.\.(0|-?[1-9]\d{0,3})")

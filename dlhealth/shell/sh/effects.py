@@ -2,11 +2,10 @@
 
 import posixpath
 from collections.abc import Collection, Iterable
-from functools import cache
 from typing import Any
 
-from dlhealth.data import load
-from dlhealth.probes.shell.syntax import (
+from dlhealth.shell import helpers
+from dlhealth.shell.sh.syntax import (
     Chain,
     For,
     Function,
@@ -21,7 +20,7 @@ from dlhealth.probes.shell.syntax import (
     Word,
     literal,
 )
-from dlhealth.probes.shell.values import UNKNOWN
+from dlhealth.shell.values import UNKNOWN
 
 _NAMING = ("read", "printf", "mapfile", "getopts")
 _DECLARING = ("export", "readonly", "declare", "typeset", "local", "unset")
@@ -29,12 +28,6 @@ QUIET = frozenset(
     ("[", "test", ":", "true", "false", "echo", "alias", "unalias", "umask", "trap", "type", "which", "hash", "continue", "break")
 )  # fmt: skip
 """Builtins that leave the variables as they are."""
-
-
-@cache
-def helpers(kind: str) -> frozenset[str]:
-    """Names of well-known programs and files by what they do to the environment."""
-    return frozenset(load("shell_helpers")[kind])
 
 
 def programs(nodes: Iterable[Node]) -> set[str]:
@@ -99,13 +92,13 @@ class Effects:
                     return False
                 (self.loose if name in _DECLARING else self.names).add(text.rstrip("+").lstrip("-"))
             return True
-        if name in helpers("prepending_command"):
+        if name in helpers.PREPENDING_COMMAND:
             self.names.add("PATH")
         if name == "shift":
             self.shifts = True
             return True
         # A function, `.`, eval, cd, exit and the like; or a program, which is harmless.
-        risky = name is None or name in self.functions or name in self.builtins or name in helpers("unknown_command")
+        risky = name is None or name in self.functions or name in self.builtins or name in helpers.UNKNOWN_COMMAND
         return name in QUIET or not risky
 
 

@@ -1,0 +1,44 @@
+"""An account, and what it may read."""
+
+import posixpath
+
+from dlhealth.host.base import Host, Stat
+from dlhealth.lean import NamedTuple
+
+
+class Account(NamedTuple):
+    """One line of /etc/passwd with the groups of /etc/group (`gids` has the own group too)."""
+
+    name: str
+    uid: int
+    gid: int
+    gids: tuple[int, ...]
+    home: str
+    shell: str
+
+
+def may_read(host: Host, account: Account, path: str) -> bool:
+    """Whether the modes of a file, and of the folders that it really lies in, let somebody read it. A link from a
+    home to /etc/shadow leads to where its owner may not read, and so nobody reads it in the owner's name."""
+    real = host.realpath(path)
+    status = real and host.stat(real)
+    if not real or not status:
+        return False
+    folder = posixpath.dirname(real)
+    while folder != "/":
+        above = host.stat(folder)
+        if not above or not _allows(above, account, 1):
+            return False
+        folder = posixpath.dirname(folder)
+    return _allows(status, account, 4)
+
+
+def _allows(status: Stat, account: Account, bit: int) -> bool:
+    """As path_resolution(7) has it: the first class that fits decides alone."""
+    if account.uid == 0:
+        return True
+    if status.uid == account.uid:
+        return bool(status.mode >> 6 & bit)
+    if status.gid in account.gids:
+        return bool(status.mode >> 3 & bit)
+    return bool(status.mode & bit)

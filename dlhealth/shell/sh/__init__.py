@@ -1,0 +1,1 @@
+"""The readers of sh (dash), bash and zsh."""
