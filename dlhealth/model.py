@@ -76,7 +76,7 @@ class Finding(NamedTuple):
     `about` names further subjects that the finding concerns: it explains, and is explained by, only findings that do
     not contradict it (a broken file in alice's home explains nothing of bob's, "line:/etc/profile:3" nothing of what
     another line does).
-    `detail` carries values from detect() to remedies(); it is not shown.
+    `detail` carries values of any type from detect() to remedies(). It is never shown and never leaves the process.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Finding(NamedTuple):
     title: str
     evidence: tuple[Evidence, ...]
     about: tuple[str, ...] = ()
-    detail: Mapping[str, str] = {}
+    detail: Mapping[str, Any] = {}
 
     @property
     def fingerprint(self) -> str:

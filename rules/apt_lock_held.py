@@ -50,7 +50,7 @@ class AptLockHeld(Rule):
                     Evidence(h.path, f"held by process {h.pid} ({h.command or 'name not known'})")
                     for h in locks.holders
                 ),
-                pid=str(holder.pid),
+                pid=holder.pid,
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:

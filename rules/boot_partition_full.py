@@ -108,7 +108,7 @@ class BootPartitionFull(Rule):
             title,
             *evidence,
             severity=Severity.ERROR if pending else Severity.WARNING,
-            stuck="yes" if pending else "",
+            stuck=bool(pending),
         )
 
     def remedies(

@@ -62,10 +62,10 @@ class ClosedModuleOnBlackwell(Rule):
                 f"{misfit.when}The closed kernel module {misfit.driver.version} does not support {misfit.who}: it needs the open one",
                 *misfit.evidence,
                 severity=misfit.severity,
-                branch=str(misfit.driver.branch),
-                lowest=str(misfit.branch or misfit.driver.branch),
+                branch=misfit.driver.branch,
+                lowest=misfit.branch or misfit.driver.branch,
                 older=next((g.name for g in misfit.others if g.supports_open is False), ""),
-                cured="yes" if misfit.cured else "",
+                cured=misfit.cured,
             )
 
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
@@ -77,7 +77,7 @@ class ClosedModuleOnBlackwell(Rule):
             text = f"no driver serves both GPUs: the {detail['older']} needs the closed kernel module. Take one of them out, or leave this one unused"
             yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
             return
-        offer = drivers.offer(int(detail["lowest"]), None, open_flavour=True, near=int(detail["branch"]))
+        offer = drivers.offer(detail["lowest"], None, open_flavour=True, near=detail["branch"])
         if offer:
             yield Plan(
                 f"Install the open kernel module of branch {offer[0]}",

@@ -95,7 +95,7 @@ class CudaCompatLibError803(Rule):
                 path=compat.path,
                 where=where,
                 source=compat.source,
-                personal=" ".join(users),
+                personal=bool(users),
             )
 
     def _first(self, libcuda: LibcudaChoice) -> Iterable[Libcuda]:

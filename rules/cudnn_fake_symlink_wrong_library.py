@@ -72,7 +72,7 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
                     *([Evidence(library.real, f"belongs to package {library.owner}")] if library.owner else []),
                     path=library.path,
                     folder=posixpath.dirname(library.path),
-                    major=str(library.major or ""),
+                    major=library.major,
                 )
 
     def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
@@ -82,7 +82,7 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
         if right:
             yield Plan(f"Let {path} lead to {right}", Risk.LOW, (MakeLink(path, right), RefreshLoaderCache()))
             return
-        major = int(finding.detail["major"] or 0)
+        major = finding.detail["major"]
         cuda = toolkits.default.version if toolkits.default else ""
         if major and (names := cudnn_package_names(major, cuda, development=False)):
             yield Plan(

@@ -67,7 +67,7 @@ class CudnnMajor8Vs9(Rule):
                 *(Evidence(x.path, f"cuDNN {x.version or other}") for x in libraries if x.stem == "libcudnn"),
                 *([] if libraries else [Evidence(need.source, f"beside cuDNN {other} of the same environment")]),
                 about=need.about,
-                major=str(need.major),
+                major=need.major,
                 program=need.what.partition(" ")[0],
                 python=need.python,
                 manager=need.manager,
@@ -75,7 +75,7 @@ class CudnnMajor8Vs9(Rule):
             )
 
     def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
-        major = int(finding.detail["major"])
+        major = finding.detail["major"]
         if finding.detail["program"] == "ctranslate2":
             wanted = "ctranslate2>=4.5" if major == 8 else "ctranslate2==4.4.0"
             yield Plan(

@@ -95,12 +95,12 @@ class CudnnMixedSublibraries(Rule):
             ),
             severity=severity,
             about=[f"user:{user}" for user in users],
-            major=str(major),
-            folders="\n".join(folders),
+            major=major,
+            folders=folders,
         )
 
     def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
-        major, folders = int(finding.detail["major"]), finding.detail["folders"].split("\n")
+        major, folders = finding.detail["major"], finding.detail["folders"]
         stray = [x for f in cudnn.folders if f.path in folders for x in f.libraries if x.major == major and not x.owner]
         aside = tuple(MoveAside(x.path) for x in stray)
         package = cudnn.runtime_package(major)

@@ -78,7 +78,7 @@ class CudnnRuntimeMissing(Rule):
                         for path in package.absent
                     ),
                     package=package.package.name,
-                    major=str(package.major or 0),
+                    major=package.major or 0,
                 )
         for folder in cudnn.folders:
             yield from self._links(folder, absent)
@@ -99,7 +99,7 @@ class CudnnRuntimeMissing(Rule):
             *(Evidence(x.path, f"link to {x.target}, which does not exist") for x in broken),
             path=first.path,
             folder=folder.path,
-            major=str(first.major or 0),
+            major=first.major or 0,
         )
 
     def _needed(self, folder: CudnnFolder, loader: LoaderConfig) -> Iterator[Finding]:
@@ -119,7 +119,7 @@ class CudnnRuntimeMissing(Rule):
                         Evidence(library.real, f"NEEDED {name}"),
                         Evidence(f"{folder.path}/{name}", "does not exist"),
                         folder=folder.path,
-                        major=str(library.major or 0),
+                        major=library.major or 0,
                     )
                     return
 
@@ -135,7 +135,7 @@ class CudnnRuntimeMissing(Rule):
                     f"{headers.main} is of cuDNN {headers.version}, and there is no libcudnn at all",
                     Evidence(headers.source, f"cuDNN {headers.version}"),
                     Evidence("/etc/ld.so.conf", "no folder with libcudnn"),
-                    major=str(major),
+                    major=major,
                 )
                 return
 
@@ -156,7 +156,7 @@ class CudnnRuntimeMissing(Rule):
                 ),
                 *([] if elsewhere else [Evidence("/etc/ld.so.conf", f"no folder with libcudnn.so.{need.major}")]),
                 about=need.about,
-                major=str(need.major),
+                major=need.major,
                 program=need.what.partition(" ")[0],
                 python=need.python,
                 manager=need.manager,
@@ -165,7 +165,7 @@ class CudnnRuntimeMissing(Rule):
 
     def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
         detail = finding.detail
-        major = int(detail["major"])
+        major = detail["major"]
         if package := detail.get("package"):
             yield Plan(f"Install {package} anew", Risk.LOW, (AptInstall((package,), reinstall=True),), network=True)
             return

@@ -83,7 +83,7 @@ class CudnnWrongCudaMajor(Rule):
             f"{name} {version} is built for CUDA {built}; the toolkit is CUDA {there}",
             Evidence("/var/lib/dpkg/status", f"{name} {version}"),
             *(Evidence(t.source, f"CUDA {t.release}") for t in toolkits.toolkits if t.version),
-            major=str(package.major or 0),
+            major=package.major or 0,
             cuda=known[0],
         )
 
@@ -104,13 +104,13 @@ class CudnnWrongCudaMajor(Rule):
                     f"{own.version} in {own.path}",
                     Evidence(library.real, f"NEEDED {name}"),
                     Evidence(own.source, f"CUDA {own.release}"),
-                    major=str(library.major or 0),
+                    major=library.major or 0,
                     cuda=own.version,
                 )
                 return
 
     def remedies(self, finding: Finding, cudnn: Cudnn) -> Iterator[Plan]:
-        major, cuda = int(finding.detail["major"]), finding.detail["cuda"]
+        major, cuda = finding.detail["major"], finding.detail["cuda"]
         has_dev = any(p.role in ("dev", "headers") for p in cudnn.packages)
         names = cudnn_package_names(major, cuda, development=has_dev)
         if names and finding.subject.startswith("package:"):

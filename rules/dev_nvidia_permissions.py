@@ -77,13 +77,15 @@ class DevNvidiaPermissions(Rule):
                 *(Evidence(m.source, m.text) for m in devices.makers),
                 about=[f"user:{u}" for u in shut],
                 group=group if mode & 0o060 == 0o060 and gid else "",
-                users=" ".join(shut),
-                lines=", ".join([*(li.source for li in devices.options), *(m.source for m in devices.makers)]),
+                users=shut,
+                lines=[*(li.source for li in devices.options), *(m.source for m in devices.makers)],
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        group, users = finding.detail["group"], finding.detail["users"]
-        lines = finding.detail["lines"] or "the NVreg_DeviceFile options in /etc/modprobe.d, or the udev rule"
+        group, users = finding.detail["group"], " ".join(finding.detail["users"])
+        lines = (
+            ", ".join(finding.detail["lines"]) or "the NVreg_DeviceFile options in /etc/modprobe.d, or the udev rule"
+        )
         if group:
             yield Plan(
                 f"Let the users into the group {group}, if they shall use the GPU",

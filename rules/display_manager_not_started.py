@@ -74,7 +74,7 @@ class DisplayManagerNotStarted(Rule):
             Evidence(NAMED, screen.named or "is not there"),
             # Somebody may have wanted it so, and left the target as it was.
             severity=Severity.WARNING if meant and not used else Severity.ERROR,
-            meant="yes" if meant else "",
+            meant=meant,
         )
 
     def remedies(self, finding: Finding, screen: LoginScreen) -> Iterator[Plan]:

@@ -77,12 +77,12 @@ class DpkgInterrupted(Rule):
             "host",
             f"dpkg was interrupted: {' and '.join(what)}",
             *evidence,
-            reinstall=" ".join(sorted({p.name for p in broken})),
-            journal="yes" if packages.updates else "",
+            reinstall=tuple(sorted({p.name for p in broken})),
+            journal=bool(packages.updates),
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        broken = tuple(finding.detail["reinstall"].split())
+        broken = finding.detail["reinstall"]
         if not broken:
             yield Plan("Let dpkg finish what it began", Risk.LOW, (DpkgConfigure(), UpdateInitramfs("all")))
             return

@@ -66,10 +66,10 @@ class DriverTooOldForNewGpu(Rule):
                 *misfit.evidence,
                 severity=misfit.severity,
                 needs=needs,
-                branch=str(misfit.branch or 0),
-                highest=str(min((g.last_branch for g in misfit.others if g.last_branch), default=0)),
-                open="yes" if misfit.gpu.needs_open else "",
-                cured="yes" if misfit.cured else "",
+                branch=misfit.branch,
+                highest=min((g.last_branch for g in misfit.others if g.last_branch), default=None),
+                open=misfit.gpu.needs_open,
+                cured=misfit.cured,
             )
 
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
@@ -77,10 +77,10 @@ class DriverTooOldForNewGpu(Rule):
         if detail["cured"]:
             yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
             return
-        lowest, highest = int(detail["branch"]), int(detail["highest"])
+        lowest, highest = detail["branch"], detail["highest"]
         offer = None
         if lowest:
-            offer = drivers.offer(lowest, highest or None, open_flavour=bool(detail["open"]), near=0)
+            offer = drivers.offer(lowest, highest, open_flavour=detail["open"], near=0)
         if offer:
             yield Plan(
                 f"Install branch {offer[0]} of the distribution",

@@ -72,8 +72,8 @@ class GlxAlternativesWrong(Rule):
                 f"The glx alternative chooses NVIDIA's GL ({choice}), but libGLX_nvidia.so.0 is {missing}",
                 Evidence("/etc/alternatives/glx", f"-> {choice}"),
                 Evidence("libGLX_nvidia.so.0", missing),
-                reinstall="",
-                absent="yes",
+                reinstall=(),
+                absent=True,
             )
             return
         dead = [
@@ -85,7 +85,7 @@ class GlxAlternativesWrong(Rule):
                 f"{dead[0].path} leads nowhere: no program can load its GL library",
                 *(Evidence(x.path, f"-> {x.target} (not there)" if x.target else "not there") for x in dead),
                 *([Evidence("/etc/alternatives/glx", f"-> {choice}")] if choice else []),
-                reinstall="libgl1 libegl1 libglx-mesa0" if not glx.mesa else "",
+                reinstall=("libgl1", "libegl1", "libglx-mesa0") if not glx.mesa else (),
             )
         elif glx.glx is None:
             if packages and packages.installed("glx-alternative-nvidia"):
@@ -94,14 +94,14 @@ class GlxAlternativesWrong(Rule):
                     "The glx alternative is gone while glx-alternative-nvidia is installed: nothing chooses a GL library",
                     Evidence("/etc/alternatives/glx", "not there"),
                     Evidence("/var/lib/dpkg/status", "glx-alternative-nvidia is installed"),
-                    reinstall="glx-alternative-mesa glx-alternative-nvidia",
+                    reinstall=("glx-alternative-mesa", "glx-alternative-nvidia"),
                 )
         elif not glx.glx.real:
             yield self.finding(
                 "host",
                 f"The glx alternative leads to {choice}, which is not there",
                 Evidence("/etc/alternatives/glx", f"-> {choice} (not there)"),
-                reinstall="",
+                reinstall=(),
             )
         elif "mesa" in choice and "/usr/lib/nvidia" in glx.choices and driver and driver.role("x"):
             yield from self._mesa_chosen(glx, packages)
@@ -119,12 +119,11 @@ class GlxAlternativesWrong(Rule):
                 Evidence("/etc/alternatives/glx", f"-> {glx.glx.target if glx.glx else ''}"),
                 Evidence("/var/lib/dpkg/alternatives/glx", "manual" if glx.manual else "auto"),
                 *([Evidence(glx.wanted, 'Driver "nvidia"')] if glx.wanted else []),
-                reinstall="",
+                reinstall=(),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        packages = tuple(finding.detail["reinstall"].split())
-        if packages:
+        if packages := finding.detail["reinstall"]:
             yield Plan(
                 f"Install {', '.join(packages)} again and let the alternative choose itself", Risk.MEDIUM,
                 (AptInstall(packages, reinstall=True), SetAlternative("glx", ""), RefreshLoaderCache()), network=True,

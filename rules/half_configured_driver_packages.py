@@ -96,12 +96,12 @@ class HalfConfiguredDriverPackages(Rule):
             else f"{first.name} {first.version} is {first.state}{others}: the last run of apt did not end",
             *evidence,
             severity=Severity.ERROR if failed else Severity.WARNING,
-            packages=" ".join(sorted(p.name for p in (failed or concerned))),
+            packages=tuple(sorted(p.name for p in (failed or concerned))),
         )
 
     def remedies(self, finding: Finding, packages: Packages) -> Iterator[Plan]:
         yield Plan("Configure what is unpacked", Risk.LOW, (DpkgConfigure(),))
-        broken = tuple(finding.detail["packages"].split())
+        broken = finding.detail["packages"]
         yield Plan(
             f"Install {', '.join(broken)} again", Risk.MEDIUM, (AptInstall(broken, reinstall=True),), network=True
         )

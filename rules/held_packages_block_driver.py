@@ -88,13 +88,13 @@ class HeldPackagesBlockDriver(Rule):
                 f"{' ...' if len(free) > 3 else ''}: {what}",
                 *(Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.want}") for p in _shown(group)),
                 severity=Severity.ERROR if split else Severity.WARNING,
-                held=" ".join(held),
-                free=" ".join(free),
+                held=tuple(held),
+                free=tuple(free),
             )
 
     def remedies(self, finding: Finding, use: DriverUse | None) -> Iterator[Plan]:
         loaded = bool(use and use.version)  # the old module, beside the new libraries
-        held, free = tuple(finding.detail["held"].split()), tuple(finding.detail["free"].split())
+        held, free = finding.detail["held"], finding.detail["free"]
         hold_all = Plan(
             f"Hold the rest as well ({', '.join(free[:3])}{' ...' if len(free) > 3 else ''})",
             Risk.LOW,

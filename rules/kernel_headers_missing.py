@@ -102,9 +102,9 @@ class KernelHeadersMissing(Rule):
                 severity=severity,
                 release=release,
                 package=name,
-                damaged="yes" if package and package.unpacked else "",
+                damaged=bool(package and package.unpacked),
                 # Debian's are three packages: what flavours have in common, and the tools, are in ones of their own.
-                others=" ".join([*re.findall(PARTS, lacking), *_metapackages(packages, release)]),
+                others=(*re.findall(PARTS, lacking), *_metapackages(packages, release)),
             )
 
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
@@ -113,8 +113,8 @@ class KernelHeadersMissing(Rule):
             text = f"put the tree that kernel {release} was built in where /lib/modules/{release}/build points to, or start a kernel of the distribution"
             yield Plan("Bring its headers back: this kernel was built by hand", Risk.MEDIUM, (ByHand(text),))
             return
-        names = (finding.detail["package"], *finding.detail["others"].split())
-        damaged = bool(finding.detail["damaged"])
+        names = (finding.detail["package"], *finding.detail["others"])
+        damaged = finding.detail["damaged"]
         module = dkms.newest()
         build = (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release)) if module else ()
         yield Plan(

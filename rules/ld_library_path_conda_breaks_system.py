@@ -97,11 +97,11 @@ class LdLibraryPathCondaBreaksSystem(Rule):
                 yield Unknown(f"LD_LIBRARY_PATH of {user} can't be told without running something", f"user:{user}")
 
     def remedies(self, finding: Finding, environments: Environments | None) -> Iterator[Plan]:
-        source = finding.detail["source"]
+        source, line = finding.detail["source"], finding.detail.get("line")
         path, _, number = source.rpartition(":")
         folder = finding.detail.get("folder", "")
-        if not folder:
-            edit = EditFile(path, ((int(number), finding.detail["line"], None),))
+        if line is not None:
+            edit = EditFile(path, ((int(number), line, None),))
             yield Plan(f"Take line {number} out of {path}", Risk.LOW, (edit, RefreshLoaderCache()))
             return
         logins = environments.logins if environments else ()

@@ -72,13 +72,13 @@ class LegacyGpuNeeds470390340(Rule):
                 f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",
                 *misfit.evidence,
                 severity=misfit.severity,
-                branch=str(misfit.branch),
-                cured="yes" if misfit.cured else "",
-                beside="yes" if misfit.others else "",
+                branch=misfit.branch,
+                cured=misfit.cured,
+                beside=bool(misfit.others),
             )
 
     def remedies(self, finding: Finding, drivers: Drivers, kernel: Kernel | None) -> Iterator[Plan]:
-        branch = int(finding.detail["branch"])
+        branch = finding.detail["branch"]
         if finding.detail["cured"]:
             yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
             return

@@ -92,7 +92,7 @@ class LibcudaMissingFromLoader(Rule):
                 f"{name} lies in {path}, but the loader's cache does not have it",
                 Evidence(path, f"holds {name}"),
                 Evidence("/etc/ld.so.cache", f"without {name}"),
-                cache="yes",
+                cache=True,
             )
             return
         broken = [x for x in libraries.libraries if x.name in missing and x.bits == 64 and x.problem]
@@ -109,7 +109,7 @@ class LibcudaMissingFromLoader(Rule):
             *evidence,
             reason,
             severity=Severity.ERROR if "libcuda.so.1" in missing else Severity.WARNING,
-            cache="",
+            cache=False,
         )
 
     def remedies(

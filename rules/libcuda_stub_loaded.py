@@ -86,7 +86,7 @@ class LibcudaStubLoaded(Rule):
                 about=[f"user:{user}" for user in users],
                 path=stub.path,
                 source=stub.source,
-                personal=" ".join(listed),
+                personal=bool(listed),
             )
 
     def remedies(

@@ -73,12 +73,11 @@ class LoginLoopCustomUserUnit(Rule):
                     Evidence(unit.source, unit.setting),
                     Evidence(f"{said.source} ({said.identifier})", said.text),
                     about=(f"user:{user}",),
-                    links="\0".join(unit.links),
+                    links=unit.links,
                 )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        links = finding.detail["links"].split("\0")
-        yield Plan("Disable the unit", Risk.LOW, tuple(MoveAside(link) for link in links))
+        yield Plan("Disable the unit", Risk.LOW, tuple(MoveAside(link) for link in finding.detail["links"]))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -78,10 +78,10 @@ class LoginLoopHomeDotfilePermissions(Rule):
                     path=file.path,
                     name=name,
                     kind=status.kind,
-                    owner=user if status.uid != home.account.uid else "",
-                    stranger="yes" if status.uid not in (0, home.account.uid) else "",
+                    owner=user if status.uid != home.account.uid else None,
+                    stranger=status.uid not in (0, home.account.uid),
                     group=str(home.account.gid),
-                    mode=str(status.mode | (0o700 if status.kind == "dir" else 0o600)),
+                    mode=status.mode | (0o700 if status.kind == "dir" else 0o600),
                 )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
@@ -101,7 +101,7 @@ class LoginLoopHomeDotfilePermissions(Rule):
         yield Plan(
             f"Give {path} back to its user",
             Risk.LOW if kind == "dir" and not finding.detail["stranger"] else Risk.MEDIUM,
-            (*owner, ChangeMode(path, int(finding.detail["mode"]))),
+            (*owner, ChangeMode(path, finding.detail["mode"])),
         )
 
     @staticmethod

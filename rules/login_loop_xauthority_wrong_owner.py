@@ -90,11 +90,11 @@ class LoginLoopXauthorityWrongOwner(Rule):
                 kind=status.kind,
                 user=user,
                 group=str(home.account.gid),
-                mode=str(status.mode | 0o600),
+                mode=status.mode | 0o600,
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        path, user, group = (finding.detail[k] for k in ("path", "user", "group"))
+        path, user, group, mode = (finding.detail[k] for k in ("path", "user", "group", "mode"))
         if finding.detail["kind"] != "file":
             yield Plan(
                 f"Make way for {path}", Risk.LOW, (ByHand(f"mv {path} {path}.bak; the next login makes a file"),)
@@ -104,7 +104,7 @@ class LoginLoopXauthorityWrongOwner(Rule):
         yield Plan(
             f"Give {path} back to {user}",
             Risk.MEDIUM,
-            (ChangeOwner(path, user, group), ChangeMode(path, int(finding.detail["mode"]))),
+            (ChangeOwner(path, user, group), ChangeMode(path, mode)),
         )
 
     @staticmethod

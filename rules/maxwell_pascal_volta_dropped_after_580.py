@@ -69,13 +69,13 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
                 f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",
                 *misfit.evidence,
                 severity=misfit.severity,
-                branch=str(misfit.branch),
-                cured="yes" if misfit.cured else "",
+                branch=misfit.branch,
+                cured=misfit.cured,
                 newer=next((g.name for g in misfit.others if g.needs_open), ""),
             )
 
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
-        branch = int(finding.detail["branch"])
+        branch = finding.detail["branch"]
         if finding.detail["cured"]:
             yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
             return

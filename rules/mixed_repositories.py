@@ -114,14 +114,12 @@ class MixedRepositories(Rule):
                 *evidence,
                 severity=Severity.ERROR if len({m.package.upstream for m in members}) > 1 else Severity.WARNING,
                 main=main,
-                foreign=" ".join(m.package.name for m in foreign),
-                nvidia="yes"
-                if any(known[v] == {NVIDIA} for v in ordered[1:]) and sources and sources.of(NVIDIA)
-                else "",
+                foreign=[m.package.name for m in foreign],
+                nvidia=bool(sources and sources.of(NVIDIA) and any(known[v] == {NVIDIA} for v in ordered[1:])),
             )
 
     def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
-        main, foreign = finding.detail["main"], finding.detail["foreign"].split()
+        main, foreign = finding.detail["main"], finding.detail["foreign"]
         ours = [m for m in driver.members if m.package.version == main]
         upstream = ours[0].package.upstream
         # Ubuntu's names have the branch in them: that of another one goes, in exchange for what belongs to ours.

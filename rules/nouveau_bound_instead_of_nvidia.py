@@ -75,7 +75,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
                 # What only the next kernel lacks is no reason for what is so now.
                 about=[f"kernel:{kernel.running}"] if kernel.running else (),
                 lacking=usurpers.lacking,
-                blacklisted="yes" if lines else "",
+                blacklisted=bool(lines),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:

@@ -72,7 +72,7 @@ class NovaCoreClaimsGpu(Rule):
                 usurpers.module,
                 about=[f"kernel:{kernel.running}"] if kernel.running else (),
                 lacking=usurpers.lacking,
-                missing=" ".join(missing),
+                missing=missing,
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
@@ -83,7 +83,7 @@ class NovaCoreClaimsGpu(Rule):
                 (ByHand(f"build or install the NVIDIA module for {lacking}, then run dlhealth doctor again"),),
             )
             return
-        text = "".join(f"blacklist {m}\n" for m in finding.detail["missing"].split())
+        text = "".join(f"blacklist {m}\n" for m in finding.detail["missing"])
         yield Plan(
             "Blacklist nova_core, rebuild the initramfs and restart",
             Risk.MEDIUM,

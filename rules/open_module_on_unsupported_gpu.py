@@ -67,11 +67,11 @@ class OpenModuleOnUnsupportedGpu(Rule):
                 f"{misfit.when}The open kernel module {misfit.driver.version} does not support {misfit.who}: it needs the closed one",
                 *misfit.evidence,
                 severity=misfit.severity,
-                branch=str(misfit.driver.branch),
-                last=str(misfit.branch or 0),
-                lowest=str(max((g.first_branch or 0 for g in (misfit.gpu, *misfit.others)), default=0)),
+                branch=misfit.driver.branch,
+                last=misfit.branch,
+                lowest=max((g.first_branch or 0 for g in (misfit.gpu, *misfit.others)), default=0),
                 newer=next((g.name for g in misfit.others if g.needs_open), ""),
-                cured="yes" if misfit.cured else "",
+                cured=misfit.cured,
             )
 
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
@@ -83,7 +83,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
             text = f"no driver serves both GPUs: the {detail['newer']} needs the open kernel module. Take one of them out, or leave this one unused"
             yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
             return
-        branch, last = int(detail["branch"]), int(detail["last"])
+        branch, last = detail["branch"], detail["last"]
         if "nvidia-open-kernel-dkms" in drivers.packages and not drivers.repository:
             yield Plan(
                 f"Install the closed kernel module of branch {branch}",
@@ -98,7 +98,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
                 network=True,
             )
             return
-        offer = drivers.offer(int(detail["lowest"]), last or None, open_flavour=False, near=branch)
+        offer = drivers.offer(detail["lowest"], last, open_flavour=False, near=branch)
         if offer:
             yield Plan(
                 f"Install the closed kernel module of branch {offer[0]}",

@@ -124,15 +124,15 @@ class PartialDriverInstall(Rule):
             *(Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in driver.members[:4]),
             *(Evidence("package list", f"without {what}") for what in lacks if what in PARTS.values()),
             severity=Severity.WARNING if minor else Severity.ERROR,
-            module="yes" if PARTS["module"] in lacks else "",
-            utils="yes" if minor else "",
-            missing=" ".join([*named, *(m.package.name for m in removed)]),
+            module=PARTS["module"] in lacks,
+            utils=minor,
+            missing=(*named, *(m.package.name for m in removed)),
         )
 
     def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
         # The metapackage for computing without DKMS brings no module; the one with DKMS has no "-no-dkms" in its name.
         complete = tuple(n.replace("-no-dkms", "") for n in driver.complete)
-        missing = tuple(finding.detail["missing"].split())
+        missing: tuple[str, ...] = finding.detail["missing"]
         built = any(re.search(SOURCE, n) for n in missing)
         names = missing + complete if not missing or (finding.detail["module"] and not built) else missing
         if finding.detail["utils"]:

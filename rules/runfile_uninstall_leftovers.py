@@ -89,7 +89,7 @@ class RunfileUninstallLeftovers(Rule):
                     f"{path} keeps nouveau away, but no NVIDIA driver is installed: the desktop has no driver at all",
                     Evidence(path, "blacklist nouveau"),
                     Evidence("/lib/modules", "no nvidia module for any kernel"),
-                    path=path,
+                    paths=(path,),
                     kind="blacklist",
                 )
 
@@ -100,7 +100,7 @@ class RunfileUninstallLeftovers(Rule):
                     f"file:{tree.path}",
                     f"DKMS knows {tree.module} {tree.version}, whose source {tree.source} is gone: every kernel update complains",
                     Evidence(f"{tree.path}/source", f"-> {tree.source} (no dkms.conf there)"),
-                    path=tree.path,
+                    paths=(tree.path,),
                     kind="dkms",
                 )
 
@@ -124,12 +124,12 @@ class RunfileUninstallLeftovers(Rule):
             f"file:{first.path}",
             f"{first.path} is {what}{more}",
             *(Evidence(x.path, x.problem or f"version {x.version}, belongs to no package") for x in stale[:10]),
-            path=" ".join(x.path for x in stale),
+            paths=tuple(x.path for x in stale),
             kind="library",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        paths, kind = finding.detail["path"].split(" "), finding.detail["kind"]
+        paths, kind = finding.detail["paths"], finding.detail["kind"]
         after: dict[str, tuple[Action, ...]] = {
             "dkms": (),
             "library": (RefreshLoaderCache(),),
@@ -169,6 +169,15 @@ class RunfileUninstallLeftovers(Rule):
             "a broken link beside a driver that works",
             Machine.debian12_gpu().link(f"{lib}/libnvidia-fbc.so.1", "libnvidia-fbc.so.470.57.02"),
             finds=f"file:{lib}/libnvidia-fbc.so.1",
+        )
+        blank = "/usr/local/my libs"
+        yield Scenario(
+            "a library in a folder with a blank in its name",
+            Machine.debian12_gpu()
+            .file("/etc/ld.so.conf.d/my.conf", f"{blank}\n")
+            .library(f"{blank}/libcuda.so.470.82.01", "libcuda.so.1")
+            .link(f"{blank}/libcuda.so.1", "libcuda.so.470.82.01"),
+            finds=f"file:{blank}/libcuda.so.1",
         )
         yield Scenario("a whole installation by a .run file", Machine.ubuntu1604_runfile())
         yield Scenario("packages", Machine.ubuntu2404_gpu())

@@ -84,7 +84,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
             *evidence,
             severity=Severity.ERROR if unfinished or failure else Severity.WARNING,
             expected=python.expected,
-            unfinished="yes" if unfinished else "",
+            unfinished=bool(unfinished),
         )
 
     def remedies(self, finding: Finding, python: SystemPython) -> Iterator[Plan]:

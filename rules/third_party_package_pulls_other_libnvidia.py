@@ -94,11 +94,11 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
                 f"{first.package.name} is {first.package.upstream}, but the driver is {anchor}{by}",
                 *evidence,
                 anchor=anchor,
-                foreign=" ".join(m.package.name for m in foreign),
+                foreign=[m.package.name for m in foreign],
             )
 
     def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
-        anchor, foreign = finding.detail["anchor"], finding.detail["foreign"].split()
+        anchor, foreign = finding.detail["anchor"], finding.detail["foreign"]
         ours = DriverPackages(tuple(m for m in driver.members if m.package.upstream == anchor), anchor, None)
         branch = anchor.split(".")[0]
         wanted = ours.complete or (f"nvidia-driver-{branch}", f"libnvidia-compute-{branch}")

@@ -81,15 +81,14 @@ class XorgConfWrongBusid(Rule):
                 Evidence(f"{section.path}:{entry.line}", entry.text.strip()),
                 Evidence("/sys/bus/pci/devices", where),
                 path=section.path,
-                line=str(entry.line),
+                line=entry.line,
                 old=entry.text,
                 new=entry.text.replace(entry.values[0], busid(wanted)) if wanted else "",
                 where=where,
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        path, old, new = (finding.detail[k] for k in ("path", "old", "new"))
-        number = int(finding.detail["line"])
+        path, number, old, new = (finding.detail[k] for k in ("path", "line", "old", "new"))
         if new:
             yield Plan(
                 f"Write the address that the GPU has into {path}", Risk.LOW, (EditFile(path, ((number, old, new),)),)

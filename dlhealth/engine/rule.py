@@ -42,7 +42,7 @@ class Rule:
         *evidence: Evidence,
         severity: Severity | None = None,
         about: Iterable[str] = (),
-        **detail: str,
+        **detail: Any,
     ) -> Finding:
         """A finding of this rule; `title` is one line with the values found."""
         return Finding(self.id, subject, severity or self.severity, self.layer, title, evidence, tuple(about), detail)

@@ -145,7 +145,9 @@ _GET_FLAGS, _IMMUTABLE, _ONLY_GROWS = 0x80086601, 0x10, 0x20  # linux/fs.h: FS_I
 
 
 def need_changeable(root: Root, path: str) -> None:
-    """Raises NotChangeable where somebody has taken everybody's right to change what is there, or its folder."""
+    """Raises NotChangeable for a relative path, and where an owner made the file or its directory immutable."""
+    if not path.startswith("/"):
+        raise NotChangeable(f"{path} is not an absolute path")
     with parent(root, path) as (folder, name):
         if folder is None:
             return

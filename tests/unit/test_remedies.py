@@ -16,6 +16,7 @@ from dlhealth.actions import (
     MoveAside,
     PipInstall,
     Reboot,
+    RefreshLoaderCache,
     RefreshModuleIndex,
     UpdateInitramfs,
     WriteFile,
@@ -105,7 +106,12 @@ def test_built_modules_on_hold_are_told_once_for_each_kind_of_kernel(tmp_path: P
     machine = next(s.machine for s in rule.scenarios() if s.name.startswith("Ubuntu's built modules are held"))
     machine.build(tmp_path)
     found = list(Facts(RootHost(str(tmp_path)), Options()).call(rule.detect))
-    assert [f.detail["held"] for f in found if isinstance(f, Finding)] == ["linux-modules-nvidia-550-generic"]
+    assert [f.detail["held"] for f in found if isinstance(f, Finding)] == [("linux-modules-nvidia-550-generic",)]
+
+
+def test_a_blank_in_a_path_does_not_split_it(ladder: Ladder) -> None:
+    (plan,) = ladder("runfile-uninstall-leftovers", "a library in a folder with a blank in its name")
+    assert plan.actions == (MoveAside("/usr/local/my libs/libcuda.so.1"), RefreshLoaderCache())
 
 
 CUDA_REPOSITORY = "deb https://developer.download.nvidia.com/compute/cuda/repos/{}/x86_64/ /\n"

@@ -347,6 +347,13 @@ def test_what_breaks_something_else_is_taken_back(tmp_path: Path) -> None:
     assert len(tried(patient.store)) == 1
 
 
+def test_a_relative_path_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    patient = Patient(tmp_path, fault("one-bad", low(MoveAside("etc/one"))))
+    with pytest.raises(NotPrepared, match=r"^etc/one is not an absolute path$"):
+        patient.repair()
+    assert patient.text() == "bad\n"
+
+
 def lines(identity: str, word: str, new: str | None = "good", *, subject: str = "host", shut: str = "") -> Rule:
     """A rule that finds each line of /etc/one that is a word, unless a line before shuts what follows off; it repairs
     those that it has something `new` for."""
