@@ -18,6 +18,7 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
 from dlhealth.testing import Machine, logs
+from tests.fuse import unusable
 
 # Here, and not in a conftest.py of its own: the process that prints what workers of pytest-xdist found loads no other.
 pytest_plugins = ("tests.crash.table",)
@@ -94,3 +95,10 @@ def write_journal() -> WriteJournal:
     if not os.path.exists(logs.JOURNAL_REMOTE):
         pytest.skip("needs systemd-journal-remote")
     return logs.write_journal
+
+
+@pytest.fixture
+def fuse() -> None:
+    """For tests that run something beside a FUSE."""
+    if why := unusable():
+        pytest.skip(why)

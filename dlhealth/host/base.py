@@ -20,9 +20,20 @@ class Unreadable(Exception):
     """Something is there, but it could not be looked at; not the same as absent."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(path, reason)
         self.path = path
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class NoAnswer(Unreadable):
+    """It lies on a file system whose server or program does not answer. `path` is where that is mounted; `reason`
+    begins with its type in parentheses."""
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
 
 
 class NotAMachine(Exception):

@@ -17,7 +17,7 @@ from functools import partial
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from dlhealth.host.base import Host, NotAMachine, Output, Space, Stat, T, Unreadable
+from dlhealth.host.base import Host, NoAnswer, NotAMachine, Output, Space, Stat, T, Unreadable
 from dlhealth.host.elf import Elf
 from dlhealth.lean import NamedTuple
 
@@ -114,7 +114,8 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 def _encoded(question: Question, answer: Any, mask: Mask, contents: dict[str, bytes]) -> list[Any]:
     """[question, answer] as JSON holds it; bytes and program output go to `contents`, which names them."""
     if isinstance(answer, Unreadable):
-        return [question, {"unreadable": [answer.path, answer.reason]}]
+        kind = "silent" if isinstance(answer, NoAnswer) else "unreadable"
+        return [question, {kind: [answer.path, answer.reason]}]
     if isinstance(answer, bytes):
         return [question, {"member": _keep(question, mask(question, answer), contents)}]
     if isinstance(answer, Output):
@@ -236,9 +237,10 @@ def _decoded(question: Any, answer: Any, members: dict[str, bytes]) -> tuple[Que
     kind = _ANSWERS.get(asked[0]) if len(asked) > 1 else None
     if kind is None or not isinstance(answer, dict):
         raise ValueError(f"{asked!r} is not a question that this dlhealth knows")
-    if "unreadable" in answer:
-        path, reason = _checked(answer["unreadable"], tuple[str, ...])
-        return asked, Unreadable(path, reason)
+    for name, error in (("unreadable", Unreadable), ("silent", NoAnswer)):
+        if name in answer:
+            path, reason = _checked(answer[name], tuple[str, ...])
+            return asked, error(path, reason)
     if kind is Output:
         out, err = (_text(members[name]) for name in _checked(answer["members"], tuple[str, ...]))
         problem: str = _checked(answer["problem"], str)

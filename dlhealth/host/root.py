@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeVar
 
-from dlhealth.host.base import NOT_MOUNTED, Host, Output, Space, Stat, Unreadable
+from dlhealth.host.base import NOT_MOUNTED, Host, NoAnswer, Output, Space, Stat, Unreadable
 from dlhealth.host.elf import Elf, NotElf, read_elf
 from dlhealth.host.path import Root
+from dlhealth.host.remote import remote_here
 from dlhealth.lean import fits
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class RootHost(Host):
         self._root = Root(folder)
         self._mounts = None
         self._lent: tuple[str, ...] = ()
+        self._remote = remote_here() if live else None
         if not live:
             from dlhealth.host.mounts import Mounts, lent
 
@@ -55,7 +57,9 @@ class RootHost(Host):
         return _described(self._status(path, follow=True))
 
     def _status(self, path: str, *, follow: bool) -> os.stat_result | None:
-        return _there(path, lambda: self._root.stat(path, follow=follow)) if self._reach(path) else None
+        if not self._reach(path, follow=follow):
+            return None
+        return _there(path, lambda: self._root.stat(path, follow=follow))
 
     def _realpath(self, path: str) -> str | None:
         with self._opened(path, os.O_PATH) as fd:
@@ -211,11 +215,15 @@ class RootHost(Host):
 
     def _open(self, path: str, flags: int) -> int | None:
         """A descriptor that the caller closes; None where there is nothing."""
-        return _there(path, lambda: self._root.open(path, flags)) if self._reach(path) else None
+        if not self._reach(path, follow=not flags & os.O_NOFOLLOW):
+            return None
+        return _there(path, lambda: self._root.open(path, flags))
 
-    def _reach(self, path: str) -> bool:
+    def _reach(self, path: str, *, follow: bool = True) -> bool:
         """Whether what is there is the machine's. Raises Unreadable for what would be seen there only if its file system
-        was mounted: it is not absent."""
+        was mounted, or answered: it is not absent."""
+        if self._remote and (silent := self._remote.silent(path, follow=follow)):
+            raise NoAnswer(silent.place, silent.told())
         if self._mounts and (mount := self._mounts.over(path)):
             raise Unreadable(mount.path, f"{NOT_MOUNTED}{mount.command(self.name)}")
         return not any(fits(f"{path}/", pattern) for pattern in self._lent)

@@ -1,9 +1,11 @@
 """The files in people's homes that a session must be able to write, and what may keep it from starting."""
 
 import posixpath
+from contextlib import suppress
 
 from dlhealth.host import Host, Space, Stat, Unreadable
 from dlhealth.host.account import Account, may_read
+from dlhealth.host.remote import MOUNTS, mounts_in, on_server
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.users import Users
 
@@ -24,19 +26,6 @@ or a data set left there with other owners keeps nobody from logging in."""
 AUTHORITY_LIMIT = 1 << 20
 UNIT_LIMIT = 1 << 16
 
-_REMOTE = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "autofs",
-    "fuse.sshfs",
-    "afs",
-    "ceph",
-    "lustre",
-    "glusterfs",
-    "fuse.glusterfs",
-)
 _LOCKED = "Access-Your-Private-Data.desktop"  # what ecryptfs shows in a home that is not unlocked
 _SETTING = regex(r"^\s*(Wants|Requires|BindsTo|PartOf|Requisite|Upholds|WantedBy|RequiredBy|UpheldBy)\s*=\s*(.*)$")
 _SESSION_TARGET = regex(r"(?:graphical-session(?:-pre)?|[\w-]+-session(?:@[^.\s]*)?)\.target")
@@ -122,9 +111,9 @@ def authority_fault(content: bytes) -> str:
 def _home(host: Host, account: Account, mounts: dict[str, str]) -> Home:
     home = account.home
     above = [home, *_parents(home)]
-    remote = next((f"{mounts[p]} at {p}" for p in above if p != "/" and mounts.get(p) in _REMOTE), "")
+    remote = next((f"{mounts[p]} at {p}" for p in above if p != "/" and on_server(mounts.get(p, ""))), "")
     if remote:
-        # Looking may hang where the server is down, and root is nobody there.
+        # The server decides who may write, and root is nobody there.
         return Home(account, f"{home} lies on {remote}")
     try:
         status = host.stat(home)
@@ -169,15 +158,14 @@ def _parents(path: str) -> list[str]:
 def _mounts(host: Host) -> dict[str, str]:
     """Type of the file system by mount point: what is mounted, or what /etc/fstab would mount."""
     found = {}
-    for path in ("/etc/fstab", *(("/proc/self/mounts",) if host.live else ())):
-        try:
-            text = host.text(path) or ""
-        except Unreadable:
-            continue
-        for line in text.splitlines():
+    with suppress(Unreadable):
+        for line in (host.text("/etc/fstab") or "").splitlines():
             words = line.split()
             if len(words) >= 3 and not words[0].startswith("#"):
                 found[words[1].rstrip("/") or "/"] = words[2]
+    if host.live:
+        with suppress(Unreadable):
+            found.update({path: m.kind for path, m in mounts_in(host.text(MOUNTS) or "").items()})
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
+from dlhealth.host.remote import MOUNTS, may_hang, mounts_in
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Options
 from dlhealth.probes.users import Users
@@ -28,7 +29,6 @@ _UNVISITED = frozenset(
 )
 _CONDA_NAMES = ("anaconda3", "anaconda2", "anaconda", "miniconda3", "miniconda", "miniforge3", "mambaforge", "conda")
 _SYSTEM_FOLDERS = ("/", "/bin", "/dev", "/etc", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
-_REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "autofs", "ceph")
 _CUDA_LIBRARY = regex(r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|cudnn)\.so\.[0-9.]+")
 _CUDNN_PACKAGE = regex(r"^Requires-Dist: (nvidia-cudnn-cu\d+) ?\(?==(\d[0-9.]*)", re.MULTILINE)
 _TEXT_LIMIT = 256 << 10
@@ -213,12 +213,12 @@ class _Search:
             frontier = below
 
     def _remote_mounts(self) -> set[str]:
+        """Where a search would be slow, or never end."""
         try:
-            mounts = self.host.text("/proc/self/mounts") or ""
+            mounts = mounts_in(self.host.text(MOUNTS) or "")
         except Unreadable:
             return set()
-        rows = (line.split(" ") for line in mounts.splitlines())
-        return {row[1] for row in rows if len(row) > 2 and (row[2] in _REMOTE or row[2].startswith("fuse"))}
+        return {path for path, mount in mounts.items() if may_hang(mount.kind)}
 
     def _prefix(self, folder: str, account: Account | None, kind: str = "") -> None:
         """An environment by its folder, and for the base of a conda also those below it."""
