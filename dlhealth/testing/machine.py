@@ -13,7 +13,7 @@ from dlhealth.testing import elf, layouts, logs, signing
 if TYPE_CHECKING:  # pathlib costs more than this module, and every rule imports it
     from pathlib import Path
 
-Step = Callable[["Path"], None]
+Step = Callable[["_Tree"], None]
 
 TRIPLET = layouts.TRIPLET
 
@@ -32,16 +32,25 @@ class Machine:
     def build(self, folder: "Path") -> "Path":
         """Make the machine in an empty folder; owners are set as well, which needs root. dpkg's records come first, so
         that a step may spoil them."""
+        tree = _Tree(folder)
         if self._packages:
-            _write(folder, "/var/lib/dpkg/status", "\n".join(_stanza(n, f) for n, f in self._packages.items()))
+            tree.write("/var/lib/dpkg/status", "\n".join(_stanza(n, f) for n, f in self._packages.items()))
         for name, files in self._package_files.items():
-            _write(folder, f"/var/lib/dpkg/info/{name}.list", "".join(f"{f}\n" for f in ["/.", *files]))
+            tree.write(f"/var/lib/dpkg/info/{name}.list", "".join(f"{f}\n" for f in ["/.", *files]))
         for step in self._steps:
-            step(folder)
+            step(tree)
         return folder
 
-    def do(self, step: Step) -> "Machine":
+    def do(self, step: Callable[["Path"], None]) -> "Machine":
         """Anything that the methods below do not cover; `step` gets the root folder."""
+
+        def make(tree: _Tree) -> None:
+            step(tree.root)
+            tree.forget()
+
+        return self._then(make)
+
+    def _then(self, step: Step) -> "Machine":
         self._steps.append(step)
         return self
 
@@ -57,60 +66,42 @@ class Machine:
     ) -> "Machine":
         """A regular file; folders above it are made."""
 
-        def make(root: "Path") -> None:
-            _write(root, path, content, mode)
-            where = place(root, path)
-            os.chown(where, uid, uid if gid is None else gid)
-            os.chmod(where, mode)  # chown clears set-user-ID bits
+        def make(tree: _Tree) -> None:
+            where = tree.write(path, content, mode, uid, uid if gid is None else gid)
             if mtime is not None:
                 os.utime(where, (mtime, mtime))
 
-        return self.do(make)
+        return self._then(make)
 
     def folder(self, path: str, mode: int = 0o755, uid: int = 0, gid: int | None = None) -> "Machine":
         """A folder, or new owner and mode of one that is there."""
 
-        def make(root: "Path") -> None:
-            where = place(root, path)
+        def make(tree: _Tree) -> None:
+            where = tree.of(path)
             os.makedirs(where, exist_ok=True)
             os.chown(where, uid, uid if gid is None else gid)
             os.chmod(where, mode)
 
-        return self.do(make)
+        return self._then(make)
 
     def link(self, path: str, target: str) -> "Machine":
         """A symbolic link, in the place of what was there."""
-
-        def make(root: "Path") -> None:
-            where = place(root, path)
-            where.parent.mkdir(parents=True, exist_ok=True)
-            where.unlink(missing_ok=True)
-            where.symlink_to(target)
-
-        return self.do(make)
+        return self._then(lambda tree: os.symlink(target, tree.cleared(path)))
 
     def fifo(self, path: str) -> "Machine":
         """A FIFO in the place of a file: something that is there and can't be read."""
-
-        def make(root: "Path") -> None:
-            where = place(root, path)
-            where.parent.mkdir(parents=True, exist_ok=True)
-            where.unlink(missing_ok=True)
-            os.mkfifo(where)
-
-        return self.do(make)
+        return self._then(lambda tree: os.mkfifo(tree.cleared(path)))
 
     def node(self, path: str, major: int, minor: int = 0, mode: int = 0o666, uid: int = 0, gid: int = 0) -> "Machine":
         """A character device; making one needs root."""
 
-        def make(root: "Path") -> None:
-            where = place(root, path)
-            where.parent.mkdir(parents=True, exist_ok=True)
+        def make(tree: _Tree) -> None:
+            where = tree.cleared(path)
             os.mknod(where, stat.S_IFCHR | 0o600, os.makedev(major, minor))
             os.chown(where, uid, gid)
             os.chmod(where, mode)
 
-        return self.do(make)
+        return self._then(make)
 
     def remove(self, path: str) -> "Machine":
         """Without a file or link that an earlier step made."""
@@ -119,11 +110,11 @@ class Machine:
     def append(self, path: str, text: str) -> "Machine":
         """More text at the end of a file."""
 
-        def make(root: "Path") -> None:
-            with open(place(root, path), "a") as file:
+        def make(tree: _Tree) -> None:
+            with open(tree.of(path), "a") as file:
                 file.write(text)
 
-        return self.do(make)
+        return self._then(make)
 
     def library(
         self, path: str, soname: str = "", needed: Sequence[str] = (), runpath: str = "", mode: int = 0o644
@@ -167,8 +158,10 @@ class Machine:
         """A lock file that a running process holds; without a command, a process whose name can't be had."""
 
         def make(root: "Path") -> None:
-            _write(root, path, "")
-            status = place(root, path).stat()
+            where = place(root, path)
+            where.parent.mkdir(parents=True, exist_ok=True)
+            where.write_bytes(b"")
+            status = where.stat()
             device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
             with open(place(root, "/proc/locks"), "a") as file:
                 file.write(f"1: POSIX  ADVISORY  WRITE {pid} {device}:{status.st_ino} 0 EOF\n")
@@ -858,30 +851,70 @@ def cudnn_headers(version: str) -> dict[str, str]:
 
 
 def place(root: "Path", path: str) -> "Path":
-    """Where a path of the machine lies. Links above it are followed inside the root: an absolute one, followed by the
-    kernel, would lead into the machine that runs the tests."""
-    where, pending = root, path.strip("/").split("/")[::-1]
-    while len(pending) > 1:
-        step = where / pending.pop()
-        if step.is_symlink():
-            target = str(step.readlink())
+    """The host's own path of a machine's path. Links above it are followed inside the root: the kernel would follow an
+    absolute one into the machine that runs the tests."""
+    return root / _place(os.fspath(root), path)
+
+
+def _place(root: str, path: str) -> str:
+    top, _, name = path.strip("/").rpartition("/")
+    where, pending = root, top.split("/")[::-1] if top else []
+    while pending:
+        part = pending.pop()
+        step = f"{where}/{part}"
+        if part == "..":
+            where = where if where == root else os.path.dirname(where)
+        elif os.path.islink(step):
+            target = os.readlink(step)
             if target.startswith("/"):
                 where = root
             pending += target.strip("/").split("/")[::-1]
-        elif step.name == "..":
-            where = root if where == root else where.parent
         else:
             where = step
-    return where / pending[0]
+    return f"{where}/{name}"
 
 
-def _write(root: "Path", path: str, content: str | bytes, mode: int = 0o644) -> None:
-    where = place(root, path)
-    where.parent.mkdir(parents=True, exist_ok=True)
-    if where.is_symlink():
-        where.unlink()
-    where.write_bytes(content.encode() if isinstance(content, str) else content)
-    where.chmod(mode)
+class _Tree:
+    """The folder of a machine that is being built. A build makes hundreds of files, most of them in the same few
+    folders, so where those lie is kept."""
+
+    def __init__(self, root: "Path") -> None:
+        self.root = root
+        self._known: dict[str, str] = {}
+
+    def of(self, path: str) -> str:
+        """Where a path of the machine lies; the folder above it is made."""
+        top = path.strip("/").rpartition("/")[0]
+        if top not in self._known:
+            where = _place(os.fspath(self.root), path)
+            self._known[top] = os.path.dirname(where)
+            os.makedirs(self._known[top], exist_ok=True)
+        return f"{self._known[top]}/{path.rstrip('/').rpartition('/')[2]}"
+
+    def cleared(self, path: str) -> str:
+        """The same, after what is there was removed."""
+        where = self.of(path)
+        try:
+            os.unlink(where)
+        except FileNotFoundError:
+            return where
+        self.forget()  # it may have been a link to a folder
+        return where
+
+    def write(self, path: str, content: str | bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> str:
+        """Write a file, in the place of a link or of another file; where it lies."""
+        where = self.of(path)
+        if os.path.islink(where):
+            self.cleared(path)
+        with open(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            os.fchown(file.fileno(), uid, gid)
+            os.fchmod(file.fileno(), mode)  # after chown, which clears set-user-ID bits
+        return where
+
+    def forget(self) -> None:
+        """Look up all folders again: a step may have changed a link."""
+        self._known.clear()
 
 
 def _stanza(name: str, fields: Mapping[str, str]) -> str:
