@@ -24,6 +24,7 @@ from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
+from dlhealth.host.exec import as_root
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Risk
 from dlhealth.report.style import current_style
@@ -84,7 +85,9 @@ def command(
     wanted = frozenset(r.id for r in loaded.rules if names & {r.id, r.layer.value})
     store = store_of(root)
     if os.geteuid() and not dry_run:
-        raise click.UsageError("a repair changes the machine and needs root: sudo dlhealth fix (or add --dry-run)")
+        raise click.UsageError(
+            f"a repair changes the machine and needs root: {as_root('dlhealth fix')} (or add --dry-run)"
+        )
     limits = Limits(Risk(max_risk), offline, store.root == "/", wanted=wanted)
     session = _Session(request, store, limits, as_json)
     if dry_run:

@@ -7,6 +7,7 @@ import click
 from dlhealth.cli import Failure, option, subcommand, write
 from dlhealth.cli.common import json_option, store_of
 from dlhealth.engine.repair import tell
+from dlhealth.host.exec import as_root
 from dlhealth.host.path import told
 from dlhealth.txn.store import Record, Store
 
@@ -36,7 +37,7 @@ def store_at(root: str) -> Store:
     if not store.readable and not os.geteuid():
         raise Failure(f"{store.folder} is no folder that can be listed")
     if not store.readable:
-        raise click.UsageError(f"only root may see what was changed ({store.folder}): use sudo")
+        raise click.UsageError(f"only root may read {store.folder}: {as_root('dlhealth history')}")
     return store
 
 

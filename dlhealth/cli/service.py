@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from dlhealth.host.exec import run
+from dlhealth.host.exec import as_root, run
 
 
 @click.group(
@@ -40,7 +40,7 @@ def status() -> int:
 
     units = installed_units()
     if not units:
-        click.echo("The service is not installed: sudo dlhealth service install")
+        click.echo(f"The service is not installed. To install it: {as_root('dlhealth service install')}")
         return 1
     if not running():
         click.echo("The service is installed; systemd does not run here.")
@@ -55,7 +55,7 @@ def _carried_out(what: Callable[[Callable[[str], None]], None]) -> None:
     from dlhealth.service.install import NotInstalled
 
     if os.geteuid():
-        raise click.UsageError("this changes the machine and needs root: use sudo")
+        raise click.UsageError(f"this changes the machine and needs root: {as_root('dlhealth service install')}")
     try:
         what(lambda text: click.echo(text, err=True))
     except (NotInstalled, OSError) as problem:

@@ -6,7 +6,7 @@ import click
 
 from dlhealth.cli import Status, printable, subcommand, write
 from dlhealth.cli.common import json_option
-from dlhealth.host.exec import run
+from dlhealth.host.exec import as_root, run
 from dlhealth.service.alerts import load
 from dlhealth.service.watch import BOOT_STATE, FOLDER
 from dlhealth.txn.store import Store
@@ -50,7 +50,7 @@ def _silent() -> str:
     asked = run(["systemctl", "show", "-p", "LoadState", "-p", "ActiveState", "dlhealth.service"], timeout=10)
     told = dict(line.split("=", 1) for line in asked.stdout.splitlines() if "=" in line)
     if told.get("LoadState") == "not-found":
-        return "The service is not installed: sudo dlhealth service install"
+        return f"The service is not installed. To install it: {as_root('dlhealth service install')}"
     state = told.get("ActiveState", "active")
     if state in ("active", "reloading"):
         return ""
@@ -77,5 +77,5 @@ def _text(checked: int | None, findings: list[dict[str, str]], waits: str, silen
     if waits:
         lines.append(f"Repair {waits} is under way, or waits for a restart: dlhealth show {waits}")
     elif roots:
-        lines.append("To repair: sudo dlhealth fix")
+        lines.append(f"To repair: {as_root('dlhealth fix')}")
     return "\n".join(lines) + "\n"

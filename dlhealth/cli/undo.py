@@ -10,6 +10,7 @@ from dlhealth.cli.common import agreed, json_option, show
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
+from dlhealth.host.exec import as_root
 from dlhealth.txn.execute import Ended, in_the_way, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 
@@ -27,7 +28,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     Exit status: 0 undone, or there was nothing to undo, 1 something was left as others changed it.
     """
     if os.geteuid():
-        raise click.UsageError("an undo changes the machine and needs root: sudo dlhealth undo")
+        raise click.UsageError(f"an undo changes the machine and needs root: {as_root('dlhealth undo')}")
     store = store_at(root)
     try:
         record = named(store, name) if name else _last(store)

@@ -33,6 +33,14 @@ def find_program(name: str) -> str | None:
     return next((p for f in PROGRAM_FOLDERS if os.access(p := f"{f}/{name}", os.X_OK)), None)
 
 
+def as_root(command: str) -> str:
+    """The line that a person types to run a command as root: with sudo, or with su where sudo is not installed."""
+    if os.geteuid() == 0:
+        return command
+    has_sudo = any(os.access(f"{folder}/sudo", os.X_OK) for folder in PROGRAM_FOLDERS)
+    return f"sudo {command}" if has_sudo else f"su -c '{command}'"
+
+
 def run(
     argv: Sequence[str], timeout: float, *, pass_fds: Sequence[int] = (), environment: Mapping[str, str] | None = None
 ) -> Output:

@@ -90,7 +90,6 @@ class Mounts:
         self._places.update({path: mount for path, mount in found.items() if mount})
 
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _TELLS_OF_HERE = {
     "/dev": ("/dev/*",),
     "/run": ("/run/*",),
@@ -104,7 +103,7 @@ def lent(root: Root) -> tuple[str, ...]:
     """What tells of the machine that runs this, where it is below another root: patterns of paths with a slash at their
     end."""
     patterns = [p for path, shown in _TELLS_OF_HERE.items() if _is_same(root, path) for p in shown]
-    return (*patterns, "/proc/*") if _head(root, _BOOT_ID) == _head(Root("/"), _BOOT_ID) != b"" else tuple(patterns)
+    return (*patterns, "/proc/*") if _is_procfs(root) else tuple(patterns)
 
 
 def _is_same(root: Root, path: str) -> bool:
@@ -112,6 +111,16 @@ def _is_same(root: Root, path: str) -> bool:
         return os.path.samestat(root.stat(path, follow=True), os.stat(path))
     except OSError:
         return False
+
+
+def _is_procfs(root: Root) -> bool:
+    """Whether /proc below the root is the kernel's own, not a copy: only there a link has no size. The boot ids are not
+    compared, as a container may see another one in its own /proc than in one that it mounts."""
+    try:
+        link = root.stat("/proc/self", follow=False)
+    except OSError:
+        return False
+    return stat.S_ISLNK(link.st_mode) and link.st_size == 0
 
 
 def parse_fstab(text: str) -> list[Mount]:

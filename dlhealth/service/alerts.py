@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from dlhealth.host.exec import as_root
 from dlhealth.host.journal import Kind, alert
 from dlhealth.lean import NamedTuple
 from dlhealth.service.events import Event
@@ -131,7 +132,7 @@ def sign(findings: Iterable[Found]) -> str:
     return (
         "\ndlhealth: this machine has a problem.\n"
         + "".join(f"  {line}\n" for line in lines)
-        + (f"{more}\nLog in here and type: sudo dlhealth fix\n\n")
+        + (f"{more}\nLog in here and type: {as_root('dlhealth fix')}\n\n")
     )
 
 

@@ -37,6 +37,8 @@ FILES = {
     "dlhealth.motd": "/etc/update-motd.d/95-dlhealth",
 }
 """Where each file of systemd/ goes."""
+COMMAND = "/usr/local/bin/dlhealth"
+"""On root's PATH, sudo's and everybody's: what dlhealth tells people to type begins with this name."""
 _SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
 _ENABLED = ("dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.socket", "dlhealth.service")
 _ISSUES = "/etc/issue.d"
@@ -62,6 +64,7 @@ def install(say: Callable[[str], None]) -> None:
     sources = _folder_of("dlhealth_systemd")
     for name, path in FILES.items():
         _write(f"{sources}/{name}", path, 0o755 if name in _SCRIPTS else 0o644)
+    _link_command()
     say("making the user, and enabling the units")
     _must("systemd-sysusers", FILES["dlhealth.sysusers"])
     _must("systemd-tmpfiles", "--create", FILES["dlhealth.tmpfiles"])
@@ -97,6 +100,8 @@ def _remove_files(say: Callable[[str], None]) -> None:
         if os.path.lexists(path):
             os.unlink(path)
             say(f"removed {path}")
+    if os.path.islink(COMMAND) and os.readlink(COMMAND).startswith(f"{PREFIX}/"):
+        os.unlink(COMMAND)
     for path in (*_ENVIRONMENTS, *_LEFT):
         _remove(path)
     for folder in {posixpath.dirname(p) for p in FILES.values() if p.startswith("/usr/local/")}:
@@ -132,6 +137,14 @@ def running() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
+def _link_command() -> None:
+    """A link that works stays: it leads to what the administrator installed."""
+    if not os.path.exists(COMMAND):
+        os.makedirs(posixpath.dirname(COMMAND), exist_ok=True)
+        _remove(COMMAND)
+        os.symlink(f"{PREFIX}/bin/dlhealth", COMMAND)
+
+
 def _check_python() -> None:
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     said = run([PYTHON, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=20)
@@ -162,6 +175,9 @@ def _make_environment() -> None:
         _copy_distribution(needed, f"{new}/{library}")
     _keep_others_from_writing(f"{new}/lib")
     os.symlink(f"{library}/dlhealth", f"{new}/rescue")
+    with open(f"{new}/bin/dlhealth", "w") as script:
+        script.write(f'#!/bin/sh\nexec {PREFIX}/bin/python -I -m dlhealth "$@"\n')
+    os.chmod(script.name, 0o755)  # noqa: S103  (a program)
     _must(f"{new}/bin/python", "-I", "-m", "compileall", "-q", f"{new}/lib")
     if os.path.exists(PREFIX):
         os.rename(PREFIX, old)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,13 @@ def test_what_can_not_begin_keeps_nothing_else_from_being_repaired(dlhealth: Run
     assert "libcuda" not in line
 
 
+def make_immutable(path: Path) -> None:
+    if not shutil.which("chattr"):
+        pytest.skip("chattr is not installed")
+    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode:
+        pytest.skip("this file system has no immutable files")
+
+
 @pytest.mark.parametrize("obstacle", ["hard link", "immutable", "immutable folder"])
 def test_a_file_that_can_not_be_changed_keeps_nothing_else_from_being_repaired(
     dlhealth: Run, root: Path, obstacle: str
@@ -244,8 +252,8 @@ def test_a_file_that_can_not_be_changed_keeps_nothing_else_from_being_repaired(
     (root / "home/alice/.Xauthority").unlink()
     if not locked:
         os.link(file, root / "home/alice/copy")
-    elif subprocess.run(["/usr/bin/chattr", "+i", locked], check=False, capture_output=True).returncode:
-        pytest.skip("this file system has no immutable files")
+    else:
+        make_immutable(locked)
     try:
         done = dlhealth("fix", "--root", str(root), "--yes", "--json")
         document = json.loads(done.stdout)
@@ -258,7 +266,7 @@ def test_a_file_that_can_not_be_changed_keeps_nothing_else_from_being_repaired(
         assert done.returncode == 3
     finally:
         if locked:
-            subprocess.run(["/usr/bin/chattr", "-i", locked], check=True)
+            subprocess.run(["chattr", "-i", locked], check=True)
     assert dlhealth("undo", "--root", str(root), "--yes").returncode == 0
     assert (root / "tmp").stat().st_mode & 0o7777 == 0o755
 
@@ -266,12 +274,11 @@ def test_a_file_that_can_not_be_changed_keeps_nothing_else_from_being_repaired(
 def test_what_was_made_immutable_since_is_left_by_an_undo_and_the_rest_is_put_back(dlhealth: Run, root: Path) -> None:
     dlhealth("fix", "--root", str(root), "--yes")
     file = root / "home/alice/.bashrc"
-    if subprocess.run(["/usr/bin/chattr", "+i", file], check=False, capture_output=True).returncode:
-        pytest.skip("this file system has no immutable files")
+    make_immutable(file)
     try:
         undone = dlhealth("undo", "--root", str(root), "--yes")
     finally:
-        subprocess.run(["/usr/bin/chattr", "-i", file], check=True)
+        subprocess.run(["chattr", "-i", file], check=True)
     assert (undone.returncode, "/home/alice/.bashrc: operation not permitted" in undone.stdout) == (1, True)
     assert (root / "home/alice/.Xauthority").read_text() == "cookie"
     assert dlhealth("fix", "--root", str(root), "--yes").returncode == 0

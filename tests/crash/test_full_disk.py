@@ -349,6 +349,8 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
 
 @contextmanager
 def ext4(folder: Path, how: str) -> Iterator[Ext4]:
+    if not shutil.which("mkfs.ext4"):
+        pytest.skip("mkfs.ext4 is not installed")
     image, at = folder / "image", folder / "disk"
     at.mkdir()
     with image.open("wb") as file:

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dlhealth.host.exec import OUTPUT_LIMIT, find_program, held, run
+from dlhealth.host import exec as door
+from dlhealth.host.exec import OUTPUT_LIMIT, as_root, find_program, held, run
 
 pytestmark = pytest.mark.real_programs
 
@@ -130,3 +131,12 @@ class TestHeld:
             assert self.ended(int(noted.read_text()))
         finally:
             os.kill(int(other.read_text()), signal.SIGKILL)
+
+
+def test_a_command_for_root_can_be_typed_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "PROGRAM_FOLDERS", (str(tmp_path),))
+    assert as_root("dlhealth fix") == "dlhealth fix"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert as_root("dlhealth fix") == "su -c 'dlhealth fix'"
+    (tmp_path / "sudo").touch(mode=0o755)
+    assert as_root("dlhealth fix") == "sudo dlhealth fix"

@@ -226,7 +226,7 @@ def test_the_sign_names_the_causes_and_what_to_do() -> None:
         "  c is wrong",
         "  and 2 more",
     ]
-    assert "sudo dlhealth fix" in text
+    assert "type: dlhealth fix" in text
     assert "more" not in sign([found(i) for i in "abc"])
 
 

@@ -20,6 +20,7 @@ class Place:
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.base = base
         self.prefix = base / "usr/local/lib/dlhealth"
+        self.command = base / "usr/local/bin/dlhealth"
         self.called: list[str] = []
         self.said: list[str] = []
         self.store = Store(str(base))
@@ -34,6 +35,7 @@ class Place:
 
         for name, value in {
             "PREFIX": str(self.prefix),
+            "COMMAND": str(self.command),
             "_ENVIRONMENTS": (str(self.prefix), f"{self.prefix}.new", f"{self.prefix}.old"),
             "FILES": files,
             "_ISSUES": f"{base}/etc/issue.d",
@@ -144,3 +146,30 @@ def test_what_it_needs_may_have_been_installed_by_a_setup_py(
     monkeypatch.setattr(module, "_needed", lambda name: [PathDistribution(described)])
     place.install()
     assert list(place.prefix.rglob("old_way/__init__.py"))
+
+
+def test_the_command_is_on_everybodys_path(place: Place) -> None:
+    """What dlhealth tells people to type begins with its name alone."""
+    place.install()
+    assert os.readlink(place.command) == f"{place.prefix}/bin/dlhealth"
+    assert os.access(place.prefix / "bin/dlhealth", os.X_OK)
+    remove(place.said.append)
+    assert not place.command.is_symlink()
+
+
+def test_a_command_of_the_administrators_own_stays(place: Place) -> None:
+    mine = place.base / "opt/dlhealth/bin/dlhealth"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("")
+    place.command.parent.mkdir(parents=True)
+    place.command.symlink_to(mine)
+    place.install()
+    remove(place.said.append)
+    assert os.readlink(place.command) == str(mine)
+
+
+def test_a_command_that_leads_nowhere_is_replaced(place: Place) -> None:
+    place.command.parent.mkdir(parents=True)
+    place.command.symlink_to("/opt/removed/bin/dlhealth")
+    place.install()
+    assert os.readlink(place.command) == f"{place.prefix}/bin/dlhealth"

@@ -61,7 +61,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 XID = "NVRM: Xid (PCI:0000:%02x:00): %d, pid=1"
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (answer := what()):
         assert time.monotonic() < deadline, "it did not happen"
