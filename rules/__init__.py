@@ -1,1 +1,1 @@
-"""The built-in rules, one file per fault. This folder stays flat: sub-folders would go missing from a wheel."""
+"""The built-in rules: one file per fault, in the folder of its layer."""

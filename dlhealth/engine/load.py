@@ -9,9 +9,9 @@ from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
-from dlhealth.engine.rule import Rule
+from dlhealth.engine.rule import BUILT_IN, Rule, folder_of
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Failed
+from dlhealth.model import Failed, Layer
 
 RULES_FOLDER = "/etc/dlhealth/rules.d"
 LOCAL_RULES = "dlhealth_local_rules"
@@ -66,14 +66,20 @@ def rules_of(module: ModuleType) -> Iterator[Rule]:
 
 
 def _builtin(failed: list[Failed]) -> Iterator[ModuleType]:
-    package = import_module("dlhealth_rules")
-    for name in sorted(n.removesuffix(".py") for n in os.listdir(package.__path__[0]) if n.endswith(".py")):
-        if name == "__init__":
-            continue
+    top = import_module(BUILT_IN).__path__[0]
+    for layer in map(folder_of, Layer):
         try:
-            yield _imported(f"dlhealth_rules.{name}", f"{package.__path__[0]}/{name}.py")
-        except Exception as error:
-            failed.append(Failed(name.replace("_", "-"), f"not loaded: {error}"))
+            names = sorted(n.removesuffix(".py") for n in os.listdir(f"{top}/{layer}") if n.endswith(".py"))
+        except OSError as error:  # an upgrade that was cut off
+            failed.append(Failed(layer, f"not loaded: {error.strerror}: {top}/{layer}"))
+            continue
+        for name in names:
+            if name == "__init__":
+                continue
+            try:
+                yield _imported(f"{BUILT_IN}.{layer}.{name}", f"{top}/{layer}/{name}.py")
+            except Exception as error:
+                failed.append(Failed(name.replace("_", "-"), f"not loaded: {error}"))
 
 
 def _imported(name: str, path: str) -> ModuleType:

@@ -11,11 +11,20 @@ if TYPE_CHECKING:
     from dlhealth.testing import Scenario
 
 
+BUILT_IN = "dlhealth_rules"
+"""The package of the rules that come with dlhealth."""
+
+
+def folder_of(layer: Layer) -> str:
+    """Where the built-in rules of a layer lie below their package."""
+    return layer.value.replace("-", "_")
+
+
 class Rule:
     """One fault: how it is recognised and how it is repaired. The module's docstring is its documentation.
 
-    `severity` is the usual one, `risk` the usual one of the mildest repair; `explains` names the faults that this one
-    causes. The parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by
+    `layer` is the folder of a built-in rule; other rules say it themselves. `severity` is the usual one, `risk` the
+    usual one of the mildest repair; `explains` names the faults that this one causes. The parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by
     annotation.
     """
 
@@ -29,6 +38,11 @@ class Rule:
 
     detect: Callable[..., Iterable[Finding | Unknown]]
     remedies: Callable[..., Iterable[Plan]]
+
+    def __init_subclass__(cls) -> None:
+        package, _, place = cls.__module__.partition(".")
+        if package == BUILT_IN:
+            cls.layer = next(layer for layer in Layer if place.startswith(f"{folder_of(layer)}."))
 
     @staticmethod
     def scenarios() -> "Iterator[Scenario]":

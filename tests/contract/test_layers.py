@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 
+from dlhealth.engine.rule import folder_of
+from dlhealth.model import Layer
+
 PROJECT = Path(__file__).parent.parent.parent
 
 DOORS = (
@@ -44,8 +47,8 @@ def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def test_only_the_door_touches_the_machine() -> None:
-    sources = [*PROJECT.glob("dlhealth/**/*.py"), *PROJECT.glob("rules/*.py")]
-    assert len(sources) > 50
+    sources = [*PROJECT.glob("dlhealth/**/*.py"), *PROJECT.glob("rules/**/*.py")]
+    assert len(sources) > 150
     found = []
     for source in sources:
         name = str(source.relative_to(PROJECT))
@@ -59,6 +62,13 @@ def test_only_the_door_touches_the_machine() -> None:
 )  # fmt: skip
 def test_the_search_sees_what_it_is_for(code: str) -> None:
     assert list(calls(ast.parse(code)))
+
+
+def test_every_rule_lies_in_the_folder_of_a_layer() -> None:
+    """Elsewhere it would not be loaded."""
+    folders = {path.parent.name for path in PROJECT.glob("rules/*/*.py")}
+    assert folders == {folder_of(layer) for layer in Layer}
+    assert [path.name for path in PROJECT.glob("rules/*.py")] == ["__init__.py"]
 
 
 def test_layers() -> None:

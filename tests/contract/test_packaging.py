@@ -47,10 +47,6 @@ def test_every_file_in_the_wheel_is_the_trees(wheel: zipfile.ZipFile) -> None:
                 assert wheel.read(name) == (PROJECT / folder / name.removeprefix(f"{package}/")).read_bytes(), name
 
 
-def test_rules_lie_flat() -> None:
-    assert not [p for p in (PROJECT / "rules").iterdir() if p.is_dir() and p.name != "__pycache__"]
-
-
 def test_metadata(wheel: zipfile.ZipFile) -> None:
     (name,) = (n for n in wheel.namelist() if n.endswith("/METADATA"))
     metadata = wheel.read(name).decode()

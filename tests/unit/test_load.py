@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dlhealth.engine.load import known_names, load_rules
+from dlhealth.engine.rule import folder_of
+from dlhealth.model import Layer
 
 RULE = '''
 """A local fault."""
@@ -157,14 +159,17 @@ def test_a_built_in_rule_that_does_not_load_is_named(tmp_path: Path, monkeypatch
     """As after an upgrade that was cut off."""
     import dlhealth_rules
 
-    (tmp_path / "of_two_words.py").write_text("from dlhealth.api import Gone")
-    (tmp_path / "whole.py").write_text(RULE)
+    for layer in set(Layer) - {Layer.PYTHON}:
+        (tmp_path / folder_of(layer)).mkdir()
+    (tmp_path / "cuda/of_two_words.py").write_text("from dlhealth.api import Gone")
+    (tmp_path / "kernel_module/whole.py").write_text(RULE)
     monkeypatch.setattr(dlhealth_rules, "__path__", [str(tmp_path)])
     loaded = load_rules("/nonexistent")
-    assert [f.id for f in loaded.failed] == ["of-two-words"]
+    assert [f.id for f in loaded.failed] == ["of-two-words", "python"]
     assert loaded.failed[0].error.startswith("not loaded: cannot import name 'Gone'")
-    assert [r.id for r in loaded.rules] == ["local-fault"]
-    sys.modules.pop("dlhealth_rules.whole")
+    assert loaded.failed[1].error == f"not loaded: No such file or directory: {tmp_path}/python"
+    assert [(r.id, r.layer) for r in loaded.rules] == [("local-fault", Layer.KERNEL_MODULE)]
+    sys.modules.pop("dlhealth_rules.kernel_module.whole")
 
 
 def test_a_file_may_be_as_large_as_is_said(folder: Path) -> None:

@@ -1,0 +1,119 @@
+"""libcupti is in the toolkit, but not where the loader looks.
+
+What you see
+    "Could not load dynamic library 'libcupti.so.10.1'" in TensorFlow's log; the profiler shows no GPU. Training works.
+Why
+    Toolkits before 11 keep CUPTI in extras/CUPTI/lib64, apart from the other libraries, and no package or installer
+    adds that folder to the loader's list.
+Repair
+    Add the folder to /etc/ld.so.conf.d and run ldconfig.
+What the repair risks
+    libcupti becomes visible to all programs; nothing else lies in that folder.
+By hand
+    echo /usr/local/cuda/extras/CUPTI/lib64 > /etc/ld.so.conf.d/dlhealth-cupti.conf; ldconfig
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    CudaToolkits,
+    Evidence,
+    Finding,
+    LoaderConfig,
+    Machine,
+    Plan,
+    PythonEnvironments,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UserPaths,
+    WriteFile,
+)
+
+
+class LibcuptiNotOnPath(Rule):
+    id = "libcupti-not-on-path"
+    title = "libcupti is in the toolkit, but not where the loader looks"
+    stage = Stage.LOADER
+    severity = Severity.WARNING
+
+    def detect(
+        self,
+        toolkits: CudaToolkits,
+        loader: LoaderConfig,
+        paths: UserPaths | None,
+        pythons: PythonEnvironments | None,
+    ) -> Iterator[Finding | Unknown]:
+        toolkit = toolkits.default
+        if not toolkit or not toolkit.cupti:
+            return
+        if loader.cache_problem or loader.problems:
+            yield Unknown(loader.cache_problem or "; ".join(loader.problems))
+            return
+        folder, name = posixpath.split(toolkit.cupti)
+        personal = [d for d in paths.libraries() if name in d.names] if paths else []
+        without = [u for u in paths.users if u not in {d.user for d in personal}] if paths else []
+        if loader.find(name) or (personal and not without):
+            return
+        users = {e.path: e for e in pythons.environments if e.tensorflow and e.tensorflow.gpu} if pythons else {}
+        yield self.finding(
+            f"file:{toolkit.cupti}",
+            f"{name} of CUDA {toolkit.version} is in {folder}, where the loader does not look: no profiling",
+            Evidence(toolkit.cupti, f"{name} of CUDA {toolkit.release}"),
+            Evidence("/etc/ld.so.conf", f"no {folder}, also not in what it includes"),
+            *(Evidence(e.site, f"TensorFlow {e.tensorflow.version}") for e in users.values() if e.tensorflow),
+            # Without a program that profiles nobody misses it.
+            severity=Severity.WARNING if users else Severity.NOTE,
+            about=[f"user:{user}" for user in without] if personal else (),
+            folder=folder,
+        )
+
+    def remedies(self, finding: Finding, loader: LoaderConfig) -> Iterator[Plan]:
+        folder = finding.detail["folder"]
+        entry = loader.configured(folder)
+        write = () if entry else (WriteFile("/etc/ld.so.conf.d/dlhealth-cupti.conf", f"{folder}\n"),)
+        yield Plan(f"Let the loader look into {folder}", Risk.LOW, (*write, RefreshLoaderCache()))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def cuda(version: str) -> Machine:
+            return Machine.ubuntu2404_gpu().cuda_toolkit(version, f"{version}.243")
+
+        old = "/usr/local/cuda-10.1/extras/CUPTI/lib64"
+
+        def apart() -> Machine:
+            return (
+                cuda("10.1")
+                .library(f"{old}/libcupti.so.10.1.208", "libcupti.so.10.1")
+                .link(f"{old}/libcupti.so.10.1", "libcupti.so.10.1.208")
+            )
+
+        yield Scenario("CUDA 10.1 by its packages", apart(), finds=f"file:{old}/libcupti.so.10.1")
+        yield Scenario(
+            "CUDA 9.0, only the real file",
+            cuda("9.0").library("/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176", "libcupti.so.9.0"),
+            finds="file:/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176",
+        )
+        yield Scenario(
+            "the loader knows nothing of the toolkit",
+            apart().remove("/etc/ld.so.conf.d/000_cuda.conf"),
+            finds=f"file:{old}/libcupti.so.10.1",
+            causes=("ldconfig-cuda-entry-missing",),
+        )
+        yield Scenario("the loader knows it", apart().file("/etc/ld.so.conf.d/cupti.conf", f"{old}\n"))
+        yield Scenario(
+            "everybody's LD_LIBRARY_PATH has it",
+            apart().append("/home/alice/.bashrc", f"export LD_LIBRARY_PATH={old}:$LD_LIBRARY_PATH\n"),
+        )
+        yield Scenario(
+            "newer toolkits have it with the other libraries",
+            cuda("12.2")
+            .library("/usr/local/cuda-12.2/lib64/libcupti.so.12", "libcupti.so.12")
+            .link("/usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12", "../../../lib64/libcupti.so.12"),
+        )
+        yield Scenario("ld.so.conf can't be read", apart().fifo("/etc/ld.so.conf"), unknown=True)

@@ -1,0 +1,1 @@
+"""Faults of cuDNN: its libraries, headers and links."""

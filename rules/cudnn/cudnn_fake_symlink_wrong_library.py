@@ -1,0 +1,155 @@
+"""A file called libcudnn is another library.
+
+What you see
+    Nothing at first: a program that missed libcudnn.so.8 starts. Then "undefined symbol", "version libcudnn_ops_infer.so.8
+    not defined", a crash, or convolutions that never run on the GPU.
+Why
+    A popular wrong answer: a link or a copy with the missing name, made from whatever is at hand: another version of
+    cuDNN, even libcuda.so. The loader asks for a name and believes it.
+Repair
+    Take the file with the false name out of the way and install the real library, then run ldconfig.
+What the repair risks
+    A program that only looked for the name says again what it really misses.
+By hand
+    readelf -d /usr/local/cuda/lib64/libcudnn.so.8 | grep SONAME; readlink -f /usr/local/cuda/lib64/libcudnn.so.8
+    mv /usr/local/cuda/lib64/libcudnn.so.8 /root; apt-get install libcudnn8; ldconfig
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    CudaToolkits,
+    Cudnn,
+    CudnnFolder,
+    CudnnLibrary,
+    Evidence,
+    Finding,
+    Machine,
+    MakeLink,
+    MoveAside,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    cudnn_package_names,
+)
+
+
+class CudnnFakeSymlinkWrongLibrary(Rule):
+    id = "cudnn-fake-symlink-wrong-library"
+    title = "A file called libcudnn is another library"
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    explains = (
+        "cudnn-runtime-missing",
+        "cudnn-mixed-sublibraries",
+        "cudnn-header-so-version-mismatch",
+        "cudnn-major-8-vs-9",
+        "cudnn-wrong-cuda-major",
+        "tf-cannot-dlopen-gpu-libraries",
+    )
+
+    def detect(self, cudnn: Cudnn) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in cudnn.problems)
+        for library in cudnn.libraries():
+            if library.special:
+                yield Unknown(library.problem)
+            elif why := _false(library):
+                leads = f"leads to {library.real or f'{library.target}, which does not exist'}"
+                yield self.finding(
+                    f"file:{library.path}",
+                    f"{library.path} is not {library.name}: {why}",
+                    Evidence(library.path, leads if library.target is not None else "a file"),
+                    *([Evidence(library.real, f"SONAME {library.soname}")] if library.soname else []),
+                    *([Evidence(library.real, f"belongs to package {library.owner}")] if library.owner else []),
+                    path=library.path,
+                    folder=posixpath.dirname(library.path),
+                    major=library.major,
+                )
+
+    def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
+        path = finding.detail["path"]
+        folder = next((f for f in cudnn.folders if f.path == finding.detail["folder"]), None)
+        right = _right(folder, path) if folder else None
+        if right:
+            yield Plan(f"Let {path} lead to {right}", Risk.LOW, (MakeLink(path, right), RefreshLoaderCache()))
+            return
+        major = finding.detail["major"]
+        cuda = toolkits.default.version if toolkits.default else ""
+        if major and (names := cudnn_package_names(major, cuda, development=False)):
+            yield Plan(
+                f"Take {path} out of the way and install the real cuDNN {major}",
+                Risk.LOW,
+                (MoveAside(path), AptInstall(names), RefreshLoaderCache()),
+                network=True,
+            )
+        yield Plan(
+            f"Take {path} out of the way",
+            Risk.LOW,
+            (MoveAside(path), RefreshLoaderCache()),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        lib = "/usr/lib/x86_64-linux-gnu"
+        real = "/usr/local/cuda-12.2/targets/x86_64-linux/lib"
+
+        def cuda() -> Machine:
+            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
+
+        yield Scenario(
+            "libcuda called libcudnn",
+            Machine.ubuntu2404_gpu().link(f"{lib}/libcudnn.so.8", f"{lib}/libcuda.so.550.120"),
+            finds=f"file:{lib}/libcudnn.so.8",
+        )
+        yield Scenario(
+            "the other library is gone as well",
+            cuda().cudnn("8.9.7").link(f"{lib}/libcudnn.so.7", f"{lib}/libcuda.so.515.43.04"),
+            finds=f"file:{lib}/libcudnn.so.7",
+        )
+        yield Scenario(
+            "a copy of 8 called 5",
+            cuda().cudnn("8.0.5").library("/usr/local/cuda/lib64/libcudnn.so.5", "libcudnn.so.8"),
+            finds=f"file:{real}/libcudnn.so.5",
+        )
+        yield Scenario(
+            "9 called 8",
+            Machine.ubuntu2404_gpu()
+            .library(f"{lib}/libcudnn.so.9.1.0", "libcudnn.so.9")
+            .link(f"{lib}/libcudnn.so.9", "libcudnn.so.9.1.0")
+            .link(f"{lib}/libcudnn.so.8", "libcudnn.so.9"),
+            finds=f"file:{lib}/libcudnn.so.8",
+        )
+        yield Scenario("the chain of links as it should be", cuda().cudnn("8.9.7"))
+        yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
+        yield Scenario("8 and 9 side by side", cuda().cudnn("9.1.0").cudnn_packages())
+        yield Scenario("the library can't be read", cuda().cudnn().fifo(f"{real}/libcudnn.so.8.9.7"), unknown=True)
+
+
+def _false(library: CudnnLibrary) -> str:
+    """Why a name does not fit the file behind it; "" where it does. The file says what it is by its SONAME and, where
+    it has none, by its name."""
+    behind = posixpath.basename(library.real or library.target or "")
+    stem, _, number = (library.soname or behind).partition(".so")
+    if not library.real and stem == library.stem:
+        return ""  # a broken link of its own family was right once
+    if stem != library.stem:
+        return f"it is {library.soname or behind}"
+    major = library.suffix.partition(".")[0]
+    other = number.lstrip(".").partition(".")[0]
+    if major and other and major != other:
+        return f"it is {library.soname or behind}"
+    return ""
+
+
+def _right(folder: CudnnFolder, path: str) -> str | None:
+    """The newest file of that library in the same folder."""
+    name = posixpath.basename(path)
+    files = [x for x in folder.libraries if x.name.startswith(f"{name}.") and x.target is None and not _false(x)]
+    return max(files, key=lambda x: [int(n) for n in x.suffix.split(".")]).name if files else None

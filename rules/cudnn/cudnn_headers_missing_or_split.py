@@ -1,0 +1,271 @@
+"""cudnn.h, or a header that it includes, is missing.
+
+What you see
+    "fatal error: cudnn.h: No such file or directory", or "fatal error: cudnn_version.h: No such file or directory".
+    Programs that are built already run.
+Why
+    Either only the library's package is installed, without the one for development; or the archive was copied by an
+    old guide: from version 8 on cudnn.h includes half a dozen other headers, and `cp cudnn.h` leaves them behind; or
+    the alternative `libcudnn`, which makes /usr/include/cudnn.h, leads nowhere.
+Repair
+    Install the package for development of the very version of the library; or copy all cudnn*.h of the same version, from
+    another folder of this machine (a Python environment with cuDNN's wheel has them, too), or from the archive.
+What the repair risks
+    Nothing is replaced: headers are added.
+By hand
+    ls -l /usr/include/cudnn*.h /usr/local/cuda/include/cudnn*.h; update-alternatives --display libcudnn
+    cp -P cudnn-*/include/cudnn*.h /usr/local/cuda/include/ && chmod a+r /usr/local/cuda/include/cudnn*.h
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    CopyFile,
+    CudaToolkits,
+    Cudnn,
+    CudnnFolder,
+    CudnnHeaderCopies,
+    CudnnHeaders,
+    CudnnPackage,
+    Evidence,
+    Finding,
+    Machine,
+    MoveAside,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    SetAlternative,
+    Severity,
+    Stage,
+    Unknown,
+    cudnn_package_names,
+    version_key,
+)
+
+
+class CudnnHeadersMissingOrSplit(Rule):
+    id = "cudnn-headers-missing-or-split"
+    title = "cudnn.h, or a header that it includes, is missing"
+    stage = Stage.APPLICATIONS
+    severity = Severity.ERROR
+
+    def detect(self, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in cudnn.problems)
+        yield from (Unknown(h.problem) for h in cudnn.headers if h.problem)
+        for headers in cudnn.headers:
+            if headers.main and not headers.problem:
+                yield from self._broken(headers, cudnn)
+        reported = False
+        for folder in cudnn.folders:
+            for finding in self._without(folder, cudnn, toolkits):
+                reported = True
+                yield finding
+        if not reported and not any(h.main for h in cudnn.headers):
+            yield from self._not_installed(cudnn, toolkits)
+
+    def _broken(self, headers: CudnnHeaders, cudnn: Cudnn) -> Iterator[Finding]:
+        if not headers.real:
+            yield self.finding(
+                f"file:{headers.main}",
+                f"{headers.main} is a link that leads nowhere",
+                Evidence(headers.main, "a broken link"),
+                *(Evidence(f"{headers.folder}/{name}", "is there") for name in headers.others[:4]),
+                folder=headers.folder,
+            )
+            return
+        missing = headers.missing
+        newest = max((m for f in cudnn.folders if headers.folder in f.includes for m in f.majors), default=0)
+        if not missing and not headers.version and newest >= 8:
+            # It has neither the version nor the includes: what every cudnn.h from 8 on has.
+            missing = ((headers.main, "cudnn_version.h"),)
+        if missing:
+            names = list(dict.fromkeys(name for _, name in missing))
+            yield self.finding(
+                f"file:{headers.main}",
+                f"{headers.main} needs {', '.join(names)}, which {'is' if len(names) == 1 else 'are'} nowhere",
+                *(Evidence(source, f"includes {name}, which is not there") for source, name in missing),
+                folder=headers.folder,
+            )
+
+    def _without(self, folder: CudnnFolder, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Finding]:
+        """A linker finds cuDNN there, and a compiler no header."""
+        library = next((x for x in folder.libraries if x.stem == "libcudnn" and x.real), None)
+        if not library or not (folder.for_development or folder.toolkit):
+            return
+        places = [*folder.includes, "/usr/local/include", "/usr/include", "/usr/include/x86_64-linux-gnu"]
+        default = f"{toolkits.default.path}/" if toolkits.default else "/usr/include/"  # nvcc looks there by itself
+        if any(h.main and (h.folder in places or h.folder.startswith(default)) for h in cudnn.headers):
+            return
+        include = folder.includes[-1] if folder.path.startswith("/usr/lib") else folder.includes[0]
+        near = [f"{h.folder}/{name}" for h in cudnn.headers if h.folder in places for name in h.others]
+        yield self.finding(
+            f"file:{include}/cudnn.h",
+            f"cuDNN is in {folder.path}, but there is no {include}/cudnn.h to compile with",
+            Evidence(
+                library.real,
+                f"cuDNN {library.version or library.major or ''}{f', package {library.owner}' if library.owner else ''}",
+            ),
+            Evidence(f"{include}/cudnn.h", "does not exist"),
+            *(Evidence(path, "is there") for path in near[:4]),
+            folder=include,
+            library=library.path,
+        )
+
+    def _not_installed(self, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Finding]:
+        """Packages: those for development say that there are headers; the others that somebody with a compiler for
+        CUDA did not get any."""
+        dev = [p for p in cudnn.packages if p.role in ("dev", "headers")]
+        runtime = [p for p in cudnn.packages if p.role == "runtime" and p.package.name.startswith("libcudnn")]
+        nvcc = next((t.nvcc for t in toolkits.toolkits if t.nvcc), "")
+        for package in dev[:1] or (runtime[:1] if nvcc else ()):
+            text = f"package {package.package.name} {package.package.version}"
+            yield self.finding(
+                f"package:{package.package.name}",
+                f"{package.package.name} is installed, but there is no cudnn.h to compile with",
+                Evidence(text, package.package.state),
+                Evidence("/usr/include/cudnn.h", "does not exist"),
+                *([Evidence(nvcc, "a compiler for CUDA")] if nvcc else []),
+                severity=Severity.ERROR if dev else Severity.WARNING,
+                folder="/usr/include",
+            )
+
+    def remedies(
+        self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits, copies: CudnnHeaderCopies
+    ) -> Iterator[Plan]:
+        folder = finding.detail["folder"]
+        path = f"{folder}/cudnn.h"
+        system = folder.startswith("/usr/include")
+        headers = cudnn.headers_in(folder)
+        dev = [p.package.name for p in cudnn.packages if p.role in ("dev", "headers")]
+        runtime = next((p for p in cudnn.packages if p.role == "runtime"), None)
+        if system and dev:
+            if not headers or not headers.real:
+                yield Plan(
+                    "Let the alternatives system make /usr/include/cudnn.h again",
+                    Risk.LOW,
+                    (SetAlternative("libcudnn", ""),),
+                )
+            yield Plan(
+                f"Install {', '.join(dev)} anew", Risk.LOW, (AptInstall(tuple(dev), reinstall=True),), network=True
+            )
+        elif system and runtime:
+            yield Plan(
+                f"Install the headers for {runtime.package.name} {runtime.package.version}",
+                Risk.LOW,
+                (AptInstall((_development(runtime),)),),
+                network=True,
+            )
+        libraries = [x for f in cudnn.folders if folder in f.includes for x in f.libraries]
+        version = next((x.version for x in libraries if x.version), "")
+        there = {*headers.others, *(["cudnn.h"] if headers.real else [])} if headers else set()
+        same = [c for c in copies.of(version) if c.folder != folder]
+        if same and same[0].roots and not system:
+            # What a user could have written is not put where everybody compiles with it.
+            steps = tuple(CopyFile(file, f"{folder}/{name}") for name, file in same[0].files if name not in there)
+            yield Plan(f"Copy the headers of cuDNN {version} from {same[0].folder}", Risk.LOW, steps)
+        default = toolkits.default
+        fetched = _to_fetch(version, default.major if default else None)
+        source = f"from {same[0].folder}, if you trust who put them there" if same else f"from {fetched}"
+        yield Plan(
+            f"Copy all headers of cuDNN {version}".rstrip(),
+            Risk.LOW,
+            (ByHand(f"{source}: cp -P cudnn*.h {folder}/ && chmod a+r {folder}/cudnn*.h"),),
+        )
+        majors = [x.major for x in libraries if x.major]
+        stray = [x.path for x in libraries if not x.owner]
+        names = cudnn_package_names(max(majors, default=0), default.version if default else "", development=True)
+        if not system and majors and stray and names:
+            lone = [path] if headers and headers.main else []
+            yield Plan(
+                "Take the copied files aside and install cuDNN's packages",
+                Risk.MEDIUM,
+                (
+                    *(
+                        MoveAside(p)
+                        for p in [*stray, *lone, *(f"{folder}/{n}" for n in (headers.others if headers else ()))]
+                    ),
+                    AptInstall(names),
+                ),
+                network=True,
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        include = "/usr/local/cuda-12.2/targets/x86_64-linux/include"
+
+        def cuda() -> Machine:
+            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
+
+        def without(machine: Machine, *names: str, folder: str = include) -> Machine:
+            for name in names:
+                machine.remove(f"{folder}/{name}")
+            return machine
+
+        parts = [f"cudnn_{p}_{u}.h" for p in ("ops", "cnn", "adv") for u in ("infer", "train")]
+        others = ["cudnn_version.h", "cudnn_backend.h", *parts]
+        yield Scenario(
+            "an old guide: cp cudnn.h", without(cuda().cudnn("8.9.7"), *others), finds=f"file:{include}/cudnn.h"
+        )
+        yield Scenario(
+            "only the libraries were copied",
+            without(cuda().cudnn("8.9.7"), "cudnn.h", *others),
+            finds=f"file:{include}/cudnn.h",
+        )
+        yield Scenario(
+            "cuDNN 9 without cudnn_graph.h",
+            without(cuda().cudnn("9.1.0"), "cudnn_graph.h"),
+            finds=f"file:{include}/cudnn.h",
+        )
+        yield Scenario(
+            "cuDNN 7 without its header", without(cuda().cudnn("7.6.5"), "cudnn.h"), finds=f"file:{include}/cudnn.h"
+        )
+        yield Scenario(
+            "only the library's package, beside a toolkit",
+            cuda().cudnn_packages(development=False),
+            finds="package:libcudnn8",
+        )
+        yield Scenario(
+            "the alternative leads nowhere",
+            cuda().cudnn_packages().link("/etc/alternatives/libcudnn", "/usr/include/x86_64-linux-gnu/cudnn_v7.h"),
+            finds="file:/usr/include/cudnn.h",
+        )
+        wheel = "/opt/train/lib/python3.11/site-packages/nvidia/cudnn/include"
+        yield Scenario(
+            "a wheel of the same version has them",
+            without(
+                cuda().cudnn("8.9.7").python_environment("/opt/train", ("nvidia_cudnn_cu12-8.9.7.29",), uid=0),
+                "cudnn.h",
+                *others,
+            ).cudnn("8.9.7", lib="/opt/train/lib/python3.11/site-packages/nvidia/cudnn/lib", include=wheel),
+            finds=f"file:{include}/cudnn.h",
+        )
+        yield Scenario("the archive, complete", cuda().cudnn("8.9.7"))
+        yield Scenario("cuDNN 7 has one header", cuda().cudnn("7.6.5"))
+        yield Scenario("cuDNN 9, complete", cuda().cudnn("9.1.0"))
+        yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
+        yield Scenario(
+            "the library's package, and no toolkit", Machine.ubuntu2404_gpu().cudnn_packages(development=False)
+        )
+        yield Scenario("no cuDNN", cuda())
+        yield Scenario("a header can't be read", cuda().cudnn("8.9.7").fifo(f"{include}/cudnn_version.h"), unknown=True)
+
+
+def _development(runtime: CudnnPackage) -> str:
+    """The package for development of the same version: libcudnn8-dev, libcudnn9-dev-cuda-12."""
+    stem, dash, rest = runtime.package.name.partition("-")
+    return f"{stem}-dev{dash}{rest}={runtime.package.version}"
+
+
+def _to_fetch(version: str, cuda: int | None) -> str:
+    """The file that has the headers, by NVIDIA's names (8.9.7 stands for 8.9.7.29 and the like)."""
+    if version_key(version) < (8, 5):  # older ones have neither public archives of these names nor wheels
+        return f"NVIDIA's archive of cuDNN {version or 'of the version of the library'} (developer.nvidia.com/cudnn)"
+    name = f"cudnn-linux-x86_64-{version}.*_cuda{cuda or 12}-archive.tar.xz"
+    wheel = f"nvidia-cudnn-cu{cuda or 12}=={version}.*"
+    return (
+        f"{name} (developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64), or from the wheel that "
+        f"python3 -m pip download --no-deps '{wheel}' fetches (nvidia/cudnn/include in it)"
+    )

@@ -1,0 +1,145 @@
+"""A program needs cuDNN 8, and there is only 9; or the other way round.
+
+What you see
+    "Could not load library libcudnn_ops_infer.so.8", "Unable to load any of {libcudnn_ops.so.9.1.0, …}", "Invalid
+    handle. Cannot load symbol cudnnCreateTensorDescriptor", although cuDNN is installed.
+Why
+    The names of the libraries changed with version 9 (libcudnn_ops_infer became libcudnn_ops), and a program asks for
+    those it was built with. CTranslate2 before 4.5 and ONNX Runtime before 1.19 want 8; NVIDIA's download page and
+    newer PyTorch bring 9.
+Repair
+    Upgrade the program where a version for the installed cuDNN exists, or install the other major version as well: the
+    libraries of both can be installed side by side.
+What the repair risks
+    A newer version of the program may ask for changes of what uses it. A link from one version's name to the other
+    does not work.
+By hand
+    ldconfig -p | grep libcudnn; pip show ctranslate2; pip install 'ctranslate2>=4.5'
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    CudaToolkits,
+    Cudnn,
+    CudnnNeeds,
+    Evidence,
+    Finding,
+    Machine,
+    PipInstall,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    cudnn_package_names,
+    pip_cudnn,
+)
+
+
+class CudnnMajor8Vs9(Rule):
+    id = "cudnn-major-8-vs-9"
+    title = "A program needs cuDNN 8, and there is only 9; or the other way round"
+    stage = Stage.APPLICATIONS
+    severity = Severity.ERROR
+    explains = ("tf-cannot-dlopen-gpu-libraries",)
+
+    def detect(self, cudnn: Cudnn, needs: CudnnNeeds) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in cudnn.problems)
+        yield from (Unknown(x.problem) for x in cudnn.libraries() if x.special)
+        for need in needs.needs:
+            have = cudnn.majors(need.user or None)
+            if need.major not in (8, 9) or need.major in have or not {8, 9} & (have | need.bundled):
+                continue
+            other = 17 - need.major
+            libraries = [x for f in cudnn.search_path(need.user or None) for x in f.libraries if x.suffix == str(other)]
+            yield self.finding(
+                need.subject,
+                f"{need.what} needs cuDNN {need.major}, and there is only cuDNN {other}",
+                Evidence(need.source, need.shows),
+                *(Evidence(x.path, f"cuDNN {x.version or other}") for x in libraries if x.stem == "libcudnn"),
+                *([] if libraries else [Evidence(need.source, f"beside cuDNN {other} of the same environment")]),
+                about=need.about,
+                major=need.major,
+                program=need.what.partition(" ")[0],
+                python=need.python,
+                manager=need.manager,
+                requirement=need.requirement,
+            )
+
+    def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
+        major = finding.detail["major"]
+        if finding.detail["program"] == "ctranslate2":
+            wanted = "ctranslate2>=4.5" if major == 8 else "ctranslate2==4.4.0"
+            yield Plan(
+                f"Install {wanted}, which uses the cuDNN that is there",
+                Risk.LOW,
+                (PipInstall(finding.detail["python"], (wanted,), uv=finding.detail["manager"] == "uv"),),
+                network=True,
+            )
+        if finding.detail["program"] == "torch":
+            yield pip_cudnn(*(finding.detail[key] for key in ("python", "manager", "requirement")))
+            return
+        cuda = toolkits.default.version if toolkits.default else ""
+        names = cudnn_package_names(major, cuda or 12, development=False)
+        if not names:
+            text = (
+                f"no package of cuDNN {major} for CUDA {cuda} is known: give {finding.detail['program']} a CUDA that has "
+                "one, in an environment or container of its own, or a version that uses the cuDNN that is there"
+            )
+            yield Plan(f"Choose where cuDNN {major} comes from", Risk.LOW, (ByHand(text),))
+        else:
+            yield Plan(
+                f"Install cuDNN {major} beside the other",
+                Risk.LOW,
+                (AptInstall(names), RefreshLoaderCache()),
+                network=True,
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def environment(program: str) -> Machine:
+            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").python_environment("/home/alice/whisper", [program])
+
+        subject = "python:/home/alice/whisper"
+        site = "/home/alice/whisper/lib/python3.11/site-packages"
+        yield Scenario("CTranslate2 4.4 and cuDNN 9", environment("ctranslate2-4.4.0").cudnn("9.1.0"), finds=subject)
+        yield Scenario("CTranslate2 4.5 and cuDNN 8", environment("ctranslate2-4.5.0").cudnn_packages(), finds=subject)
+        yield Scenario(
+            "CTranslate2 4.4 and cuDNN 9 in the same environment",
+            environment("ctranslate2-4.4.0").library(
+                "/home/alice/whisper/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn.so.9", "libcudnn.so.9"
+            ),
+            finds=subject,
+        )
+        torch = (
+            Machine.ubuntu2404_gpu()
+            .python_environment("/home/alice/whisper", torch="2.4.0", cuda="12.1")
+            .file(f"{site}/torch-2.4.0.dist-info/METADATA", "Requires-Dist: nvidia-cudnn-cu12 (==9.1.0.70)\n", uid=1000)
+        )
+        yield Scenario(
+            "another package has put cuDNN 8 in place of PyTorch's",
+            torch.library(f"{site}/nvidia/cudnn/lib/libcudnn.so.8", "libcudnn.so.8"),
+            finds=subject,
+        )
+        yield Scenario(
+            "OpenCV built with 8, then 9 was installed",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .cudnn("9.1.0")
+            .library("/usr/local/lib/libopencv_dnn.so.4.8.0", "libopencv_dnn.so.408", ["libcudnn.so.8"]),
+            finds="file:/usr/local/lib/libopencv_dnn.so.4.8.0",
+        )
+        yield Scenario("CTranslate2 4.5 and cuDNN 9", environment("ctranslate2-4.5.0").cudnn("9.1.0"))
+        yield Scenario("both are there", environment("ctranslate2-4.4.0").cudnn("9.1.0").cudnn_packages())
+        yield Scenario("PyTorch brings its own", environment("torch-2.4.0").cudnn_packages())
+        yield Scenario(
+            "a library can't be read",
+            environment("ctranslate2-4.5.0").cudnn("9.1.0").fifo("/usr/local/cuda/lib64/libcudnn.so.9.1.0"),
+            unknown=True,
+        )

@@ -1,0 +1,214 @@
+"""cuDNN's libraries are of different versions.
+
+What you see
+    "symbol cudnn… version libcudnn_ops_infer.so.8 not defined in file libcudnn_ops_infer.so.8", "Could not load library
+    libcudnn_cnn_train.so.8", or CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH.
+Why
+    From version 8 on cuDNN is one small library and half a dozen large ones, which it opens by name when they are
+    needed. All must be of one version. An archive that was copied over another one only in part, or an archive in the
+    toolkit beside a package in /usr/lib, mixes two.
+Repair
+    Take the files that belong to no package out of the way and install one version anew, then run ldconfig.
+What the repair risks
+    Programs that were built with the version that goes need the one that stays; within one major version the newer one
+    serves both.
+By hand
+    ls -l /usr/local/cuda/lib64/libcudnn* /usr/lib/x86_64-linux-gnu/libcudnn*; ldconfig -p | grep libcudnn
+    dpkg -S FILE names no package: mv FILE FILE.bak; apt-get install --reinstall libcudnn8; ldconfig
+"""
+
+import posixpath
+from collections.abc import Iterator, Sequence
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    CudaToolkits,
+    Cudnn,
+    CudnnFolder,
+    CudnnLibrary,
+    Evidence,
+    Finding,
+    Machine,
+    MoveAside,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    cudnn_package_names,
+)
+
+
+class CudnnMixedSublibraries(Rule):
+    id = "cudnn-mixed-sublibraries"
+    title = "cuDNN's libraries are of different versions"
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    risk = Risk.MEDIUM
+    explains = ("tf-cannot-dlopen-gpu-libraries", "cudnn-header-so-version-mismatch")
+
+    def detect(self, cudnn: Cudnn) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in cudnn.problems)
+        yield from (Unknown(x.problem) for x in cudnn.libraries() if x.special)
+        mixed = set()
+        for folder in cudnn.folders:
+            for major in sorted(folder.all_majors):
+                libraries = _loaded([folder], major)
+                if _differ(libraries):
+                    mixed.add((folder.path, major))
+                    yield self._finding(libraries, major, (), Severity.ERROR)
+        found: dict[tuple[CudnnLibrary, ...], list[str]] = {}
+        for user in ("", *sorted({u for f in cudnn.folders for u in f.users})):
+            path = cudnn.search_path(user or None)
+            for major in sorted({m for f in path for m in f.all_majors}):
+                if not any((f.path, major) in mixed for f in path):
+                    libraries = _loaded(path, major)
+                    if not _differ(libraries):
+                        libraries = _package_and_archive(path, major)
+                    if libraries:
+                        found.setdefault(libraries, []).append(user)
+        for libraries, users in found.items():
+            stems = [x.stem for x in libraries]
+            # Each of two complete sets is sound as long as the order of the folders does not change.
+            severity = Severity.WARNING if len(stems) > len(set(stems)) else Severity.ERROR
+            yield self._finding(libraries, libraries[0].major or 0, () if "" in users else users, severity)
+
+    def _finding(
+        self, libraries: Sequence[CudnnLibrary], major: int, users: Sequence[str], severity: Severity
+    ) -> Finding:
+        folders = sorted({posixpath.dirname(x.path) for x in libraries})
+        versions = sorted({x.version for x in libraries if x.version})
+        return self.finding(
+            f"file:{folders[0]}",
+            f"cuDNN {major} of versions {' and '.join(versions)} in {' and '.join(folders)}"
+            + ("" if severity is Severity.ERROR else ", a package beside an archive"),
+            *(
+                Evidence(x.path, f"{x.version}{f', package {x.owner}' if x.owner else ''}")
+                for x in libraries
+                if x.version
+            ),
+            severity=severity,
+            about=[f"user:{user}" for user in users],
+            major=major,
+            folders=folders,
+        )
+
+    def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
+        major, folders = finding.detail["major"], finding.detail["folders"]
+        stray = [x for f in cudnn.folders if f.path in folders for x in f.libraries if x.major == major and not x.owner]
+        aside = tuple(MoveAside(x.path) for x in stray)
+        package = cudnn.runtime_package(major)
+        cuda = toolkits.default.version if toolkits.default else ""
+        if package and len(folders) > 1:
+            yield Plan(
+                f"Take the files aside that belong to no package, and use {package.package.name}",
+                Risk.MEDIUM,
+                (*aside, RefreshLoaderCache()),
+            )
+        elif package:
+            yield Plan(
+                f"Install {package.package.name} anew",
+                Risk.MEDIUM,
+                (*aside, AptInstall((package.package.name,), reinstall=True), RefreshLoaderCache()),
+                network=True,
+            )
+        else:
+            if names := cudnn_package_names(major, cuda, development=False):
+                yield Plan(
+                    f"Take these files aside and install cuDNN {major} from NVIDIA's repository",
+                    Risk.MEDIUM,
+                    (*aside, AptInstall(names), RefreshLoaderCache()),
+                    network=True,
+                )
+            yield Plan(
+                "Copy one version completely",
+                Risk.MEDIUM,
+                (
+                    ByHand(
+                        f"Copy all of lib/libcudnn* from one archive of cuDNN {major} to {folders[0]} with cp -P, after "
+                        "taking the files of the other version away; then run ldconfig"
+                    ),
+                ),
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        lib, real = "/usr/local/cuda/lib64", "/usr/local/cuda-12.2/targets/x86_64-linux/lib"
+
+        def cuda() -> Machine:
+            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
+
+        yield Scenario(
+            "an archive copied over another one in part",
+            cuda()
+            .cudnn("8.9.7")
+            .library(f"{lib}/libcudnn_cnn_train.so.8.6.0", "libcudnn_cnn_train.so.8")
+            .link(f"{lib}/libcudnn_cnn_train.so.8", "libcudnn_cnn_train.so.8.6.0"),
+            finds=f"file:{real}",
+        )
+        yield Scenario(
+            "what the toolkit's folder lacks comes from the package",
+            cuda()
+            .cudnn_packages("8.9.7.29-1+cuda12.2")
+            .library(f"{lib}/libcudnn.so.8.6.0", "libcudnn.so.8")
+            .link(f"{lib}/libcudnn.so.8", "libcudnn.so.8.6.0"),
+            finds="file:/usr/lib/x86_64-linux-gnu",
+        )
+        yield Scenario(
+            "an older archive beside the package",
+            cuda().cudnn("8.6.0").cudnn_packages("8.9.7.29-1+cuda12.2"),
+            finds="file:/usr/lib/x86_64-linux-gnu",
+        )
+        yield Scenario(
+            "cuDNN 9 of two versions in one folder",
+            cuda()
+            .cudnn("9.1.0")
+            .library(f"{lib}/libcudnn_graph.so.9.5.1", "libcudnn_graph.so.9")
+            .link(f"{lib}/libcudnn_graph.so.9", "libcudnn_graph.so.9.5.1"),
+            finds=f"file:{real}",
+        )
+        yield Scenario(
+            "a part of 8 is a link to that of 9",
+            cuda()
+            .cudnn("8.9.7")
+            .cudnn_packages("9.1.0.70-1")
+            .remove(f"{real}/libcudnn_adv_infer.so.8")
+            .link(f"{lib}/libcudnn_adv_infer.so.8", "/usr/lib/x86_64-linux-gnu/libcudnn_adv.so.9.1.0"),
+            finds=f"file:{real}",
+            causes=("cudnn-fake-symlink-wrong-library",),
+        )
+        yield Scenario("one version", cuda().cudnn("8.9.7"))
+        yield Scenario("the same version twice", cuda().cudnn("8.9.7").cudnn_packages("8.9.7.29-1+cuda12.2"))
+        yield Scenario("8 and 9 by packages", cuda().cudnn_packages("8.9.7.29-1+cuda12.2").cudnn("9.1.0"))
+        yield Scenario(
+            "another toolkit has another version, and the loader does not look there",
+            cuda()
+            .cuda_toolkit("11.8", default=False)
+            .cudnn("8.9.7")
+            .cudnn("8.6.0", lib="/usr/local/cuda-11.8/lib64", include="/usr/local/cuda-11.8/include"),
+        )
+        yield Scenario(
+            "a library can't be read", cuda().cudnn().fifo(f"{real}/libcudnn_ops_infer.so.8.9.7"), unknown=True
+        )
+
+
+def _loaded(path: Sequence[CudnnFolder], major: int) -> tuple[CudnnLibrary, ...]:
+    """What the loader takes for each library of a major version that is in one of these folders."""
+    stems = sorted({x.stem for f in path for x in f.libraries if x.major == major})
+    chosen = (next((x for f in path if (x := f.active(stem, major))), None) for stem in stems)
+    return tuple(x for x in chosen if x)
+
+
+def _differ(libraries: Sequence[CudnnLibrary]) -> bool:
+    return len({x.version for x in libraries if x.version}) > 1
+
+
+def _package_and_archive(path: Sequence[CudnnFolder], major: int) -> tuple[CudnnLibrary, ...]:
+    """The main libraries of two versions, one where packages put it and one of an archive."""
+    mains = [x for f in path if (x := f.active("libcudnn", major)) and x.version]
+    packaged = {bool(x.owner) or x.path.startswith("/usr/lib/") for x in mains}
+    return tuple(mains) if _differ(mains) and len(packaged) > 1 else ()

@@ -1,0 +1,215 @@
+"""A libcuda of another driver version, mostly of cuda-compat, comes before the driver's.
+
+What you see
+    "Error 803: system has unsupported display driver / cuda driver combination", or on a GeForce 804, "forward
+    compatibility was attempted on non supported HW", although nvidia-smi works.
+Why
+    The packages cuda-compat-X-Y hold the libcuda of a newer driver, which data centre GPUs may use with an older
+    kernel module. It lies in the toolkit's folder compat/. On other GPUs, and beside a driver that is newer, it does
+    not work; it only takes part when somebody put that folder into LD_LIBRARY_PATH or /etc/ld.so.conf.d. A libcuda that
+    was copied from another machine or an older driver does the same, where LD_LIBRARY_PATH leads to it.
+Repair
+    Take the folder out of the loader's way and run ldconfig. The package itself does no harm.
+What the repair risks
+    Programs that need a newer CUDA than the driver has, say so then with error 35: the driver has to be upgraded.
+By hand
+    ldconfig -p | grep libcuda.so.1; grep -rn compat /etc/ld.so.conf.d ~/.bashrc; cat /proc/driver/nvidia/version
+    take the folder out of the line that grep finds; ldconfig
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from dlhealth.api import (
+    AptRemove,
+    ByHand,
+    CudaDriver,
+    EditFile,
+    Evidence,
+    Finding,
+    Gpus,
+    Libcuda,
+    LibcudaChoice,
+    LoaderConfig,
+    Machine,
+    Packages,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UserPaths,
+    without_element,
+)
+
+
+class CudaCompatLibError803(Rule):
+    id = "cuda-compat-lib-error-803"
+    title = "A libcuda of another driver version, mostly of cuda-compat, comes before the driver's"
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    explains = ("third-party-package-pulls-other-libnvidia",)
+
+    def detect(self, libcuda: LibcudaChoice, driver: CudaDriver, gpus: Gpus | None) -> Iterator[Finding | Unknown]:
+        groups: dict[str, list[Libcuda]] = {}
+        for x in self._first(libcuda):
+            # Another version's, that a person's LD_LIBRARY_PATH leads to, does the same.
+            if x.kind == "compat" or (x.kind == "driver" and x.user and x.version):
+                groups.setdefault(x.source if x.user else x.path, []).append(x)
+        for compat, *more in groups.values():
+            if not driver.versions or compat.version in driver.numbers:
+                continue
+            if not compat.version:
+                yield Unknown(f"of which driver {compat.real} is can't be told")
+                continue
+            version, source = driver.versions[0]
+            newer = _numbers(compat.version) > _numbers(version)
+            names = [gpu.name for gpu in gpus.gpus] if gpus else []
+            if compat.kind == "compat" and newer and not names:
+                yield Unknown(
+                    f"whether the GPU may use {compat.path}, which is newer than the driver, can't be seen here"
+                )
+                continue
+            if compat.kind == "compat" and newer and all(map(_data_centre, names)):
+                continue  # what the package is made for
+            users = [x.user for x in (compat, *more) if x.user]
+            where = f"LD_LIBRARY_PATH of {', '.join(users)}" if users else compat.source
+            yield self.finding(
+                f"file:{compat.source.rpartition(':')[0] or compat.path}" if users else f"file:{compat.path}",
+                f"{compat.path} of driver {compat.version} comes before the libcuda of the driver, which is {version}: "
+                f"error {804 if newer and compat.kind == 'compat' else 803}",
+                Evidence(compat.source, compat.path),
+                Evidence(compat.real, f"libcuda of driver {compat.version}"),
+                Evidence(source, f"driver {version}"),
+                *(
+                    Evidence(f"GPU {gpu.address}", gpu.name)
+                    for gpu in (gpus.gpus if gpus else ())
+                    if gpu.name and newer
+                ),
+                about=[f"user:{user}" for user in users],
+                path=compat.path,
+                where=where,
+                source=compat.source,
+                personal=bool(users),
+            )
+
+    def _first(self, libcuda: LibcudaChoice) -> Iterable[Libcuda]:
+        """What everybody gets, and what each person gets whose LD_LIBRARY_PATH leads to one."""
+        first: dict[str, Libcuda] = {}
+        for x in (*libcuda.common, *libcuda.personal):
+            if x.runtime:
+                first.setdefault(x.user, x)
+        return first.values()
+
+    def remedies(
+        self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None, packages: Packages | None
+    ) -> Iterator[Plan]:
+        folder = finding.detail["path"].rpartition("/")[0]
+        entry = next((d for d in loader.directories if d.path == folder and d.source), None)
+        if finding.detail["personal"]:
+            yield _edit(folder, finding.detail["source"], paths)
+        elif entry:
+            file, _, line = entry.source.rpartition(":")
+            yield Plan(
+                f"Take {folder} out of {file}",
+                Risk.LOW,
+                (EditFile(file, ((int(line), entry.line, None),)), RefreshLoaderCache()),
+            )
+        else:
+            yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
+        compat = folder.endswith("/compat")
+        installed = packages.installed("cuda-compat-*") if packages and compat else ()
+        if installed:
+            names = tuple(p.name for p in installed)
+            yield Plan(
+                f"Remove {', '.join(names)}", Risk.MEDIUM, (AptRemove(names), RefreshLoaderCache()), network=True
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def compat(version: str, device: str = "1b06") -> Machine:
+            folder, machine = "/usr/local/cuda-12.2/compat", Machine.ubuntu2404()
+            return (
+                (machine.gpu(device) if device else machine)
+                .ubuntu_driver("550.120")
+                .cuda_toolkit("12.2")
+                .library(f"{folder}/libcuda.so.{version}", "libcuda.so.1")
+                .link(f"{folder}/libcuda.so.1", f"libcuda.so.{version}")
+                .link(f"{folder}/libcuda.so", "libcuda.so.1")
+                .package("cuda-compat-12-2", "535.104.05-1", [f"{folder}/libcuda.so.{version}"])
+            )
+
+        def with_entry(machine: Machine) -> Machine:
+            return machine.file("/etc/ld.so.conf.d/00-compat.conf", "# compat\n/usr/local/cuda/compat\n")
+
+        path = "/usr/local/cuda/compat/libcuda.so.1"
+        yield Scenario("in ld.so.conf.d, a GTX 1080 Ti", with_entry(compat("570.86.10")), finds=f"file:{path}")
+        yield Scenario(
+            "older than the driver, a Tesla V100", with_entry(compat("535.104.05", "1db1")), finds=f"file:{path}"
+        )
+        yield Scenario(
+            "in LD_LIBRARY_PATH",
+            compat("535.104.05").append(
+                "/home/alice/.profile", 'export LD_LIBRARY_PATH="/usr/local/cuda-12.2/compat:$LD_LIBRARY_PATH"\n'
+            ),
+            finds="file:/home/alice/.profile",
+        )
+        yield Scenario(
+            "an old driver's, copied into a home",
+            Machine.ubuntu2404_gpu()
+            .library("/home/alice/lib/libcuda.so.515.65.01", "libcuda.so.1")
+            .link("/home/alice/lib/libcuda.so.1", "libcuda.so.515.65.01")
+            .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=$HOME/lib\n"),
+            finds="file:/home/alice/.bashrc",
+        )
+        yield Scenario(
+            "the driver's own, in LD_LIBRARY_PATH",
+            Machine.ubuntu2404_gpu().append(
+                "/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu\n"
+            ),
+        )
+        yield Scenario("the package alone", compat("535.104.05"))
+        yield Scenario("newer than the driver, on a Tesla V100", with_entry(compat("570.86.10", "1db1")))
+        yield Scenario(
+            "newer than the driver, on the disk of a machine whose GPU can't be seen",
+            with_entry(compat("570.86.10", "")),
+            unknown=True,
+        )
+        yield Scenario("of the very version of the driver", with_entry(compat("550.120")))
+        yield Scenario(
+            "behind the driver's", compat("535.104.05").file("/etc/ld.so.conf.d/zz.conf", "/usr/local/cuda/compat\n")
+        )
+        yield Scenario(
+            "no version in its name",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .library("/usr/local/cuda-12.2/compat/libcuda.so.1", "libcuda.so.1")
+            .file("/etc/ld.so.conf.d/00-compat.conf", "/usr/local/cuda-12.2/compat\n"),
+            unknown=True,
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def _data_centre(name: str) -> bool:
+    """By its name: "Tesla V100", "GA100 [A100 SXM4 40GB]", "H100 PCIe", "L40S"; not GeForce, Quadro, RTX or TITAN."""
+    if re.search(r"GeForce|Quadro|RTX|GTX|TITAN|NVS", name, re.IGNORECASE):
+        return False
+    return re.search(r"Tesla|\b(?:[ABHLTPV]\d{1,3}[A-Z]{0,2}|G[HB]200|GRID)\b", name) is not None
+
+
+def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
+    """Take a folder out of a person's LD_LIBRARY_PATH, by ourselves where the line says nothing else."""
+    line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
+    new = without_element(line, folder)
+    summary = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+    if new == line:
+        text = f"Open {source.rpartition(':')[0] or source}, remove what stands for {folder} there, and log in anew"
+        return Plan(summary, Risk.LOW, (ByHand(text),))
+    path, _, number = source.rpartition(":")
+    return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))

@@ -1,0 +1,209 @@
+"""The loaded kernel module and the driver's libraries are of different versions.
+
+What you see
+    Failed to initialize NVML: Driver/library version mismatch
+    NVRM: API mismatch: the client has the version 550.120, but this kernel module has the version 550.90.07.
+    Programs that already use the GPU go on, new ones fail; X and the login screen may fail too.
+Why
+    An upgrade (often the unattended one at night) replaced the libraries, and the old module stays loaded until it is
+    loaded anew or the machine restarts. The same text has two other causes: libraries of another driver than the
+    installed module's (then a restart does not help), and an old module in the initramfs (then it comes back after
+    each restart). Where their traces are found they are reported as the cause.
+Repair
+    Where nothing uses the GPU: unload the modules and load them again. Otherwise restart the machine.
+What the repair risks
+    A reload fails, without harm, when something uses the GPU after all. A restart ends running jobs. Nothing is
+    installed or removed: most reports of this fault were solved by a restart alone.
+By hand
+    modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && modprobe nvidia; or restart
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    DriverFit,
+    DriverLibraries,
+    DriverPackages,
+    DriverUse,
+    Evidence,
+    Finding,
+    Kernel,
+    KernelModules,
+    Machine,
+    PackageLocks,
+    Plan,
+    Reboot,
+    ReloadModules,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+
+class DriverLibraryVersionMismatchAfterUpgrade(Rule):
+    id = "driver-library-version-mismatch-after-upgrade"
+    title = "The loaded kernel module and the driver's libraries are of different versions"
+    stage = Stage.REBOOT
+    severity = Severity.ERROR
+    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+
+    def detect(
+        self,
+        use: DriverUse,
+        modules: KernelModules | None,
+        libraries: DriverLibraries,
+        driver: DriverPackages | None,
+        kernel: Kernel | None,
+        fit: DriverFit | None,
+        locks: PackageLocks | None,
+    ) -> Iterator[Finding | Unknown]:
+        loaded = use.version
+        library, where = _library(libraries, driver)
+        if not loaded or where is None or library == loaded:
+            return
+        if use.container:
+            yield Unknown("in a container the libraries come from the host, whose driver has to be looked at")
+            return
+        file = modules.on_disk(kernel.running) if modules and kernel else None
+        disk = file.version if file else ""
+        if disk != library and locks and locks.busy:
+            yield Unknown(locks.busy)  # the libraries are there already, the module is still to come
+            return
+        after = {
+            library: "a restart or a reload of the module is pending",
+            loaded: "the libraries are not the installed module's",
+        }.get(disk, f"and the module on the disk is {disk}" if disk else "programs on the GPU fail")
+        evidence = [Evidence("/proc/driver/nvidia/version", loaded), where]
+        if file:
+            evidence.append(Evidence(file.path, f"version {file.version}"))
+        yield self.finding(
+            "host",
+            f"The loaded NVIDIA module is {loaded}, but the libraries are {library}: {after}",
+            *evidence,
+            loaded=loaded,
+            library=library,
+            disk=disk,
+            unfit=next((m.who for m in fit.misfits if m.later and not m.others), "") if fit else "",
+        )
+
+    def remedies(self, finding: Finding, use: DriverUse | None, driver: DriverPackages | None) -> Iterator[Plan]:
+        library, disk = finding.detail["library"], finding.detail["disk"]
+        if unfit := finding.detail["unfit"]:
+            text = f"don't restart yet: the driver that is loaded drives {unfit}, {library} does not. Install a branch that does, then restart"
+            yield Plan("First install a driver that supports the GPU", Risk.MEDIUM, (ByHand(text),))
+            return
+        if disk in ("", library):
+            if use and use.modules and not use.busy:
+                yield Plan(
+                    f"Load the module of {library}; nothing uses the GPU", Risk.LOW, (ReloadModules(use.modules),)
+                )
+            yield Plan(f"Restart, so that the module of {library} is loaded", Risk.MEDIUM, (Reboot(),), reboot=True)
+        elif driver and driver.complete:
+            yield Plan(
+                f"Install module and libraries of one version ({', '.join(driver.complete)})",
+                Risk.MEDIUM,
+                (AptInstall(driver.complete, reinstall=True), Reboot()),
+                reboot=True,
+                network=True,
+            )
+        else:
+            yield Plan(
+                "Install module and libraries of one version",
+                Risk.HIGH,
+                (ByHand(f"install the driver {library} completely, the way it was installed before, and restart"),),
+                reboot=True,
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        upgraded = Machine.ubuntu2404().gpu().ubuntu_driver("550.120", loaded=False).loaded_driver("550.90.07")
+        yield Scenario("upgraded, not restarted", upgraded, finds="host")
+        lib = "/usr/lib/x86_64-linux-gnu"
+        yield Scenario(
+            "no packages: a module from a .run file, libraries of a newer one",
+            Machine.ubuntu1604_runfile()
+            .file(
+                "/proc/driver/nvidia/version",
+                "NVRM version: NVIDIA UNIX x86_64 Kernel Module  375.66  Mon May  1 2017\n",
+            )
+            .file("/sys/module/nvidia/version", "375.66\n"),
+            finds="host",
+        )
+        yield Scenario(
+            "a few files of a machine",
+            Machine()
+            .file(
+                "/proc/driver/nvidia/version",
+                "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 2024\n",
+            )
+            .file("/proc/modules", "nvidia 1 0 - Live 0x0\n")
+            .library(f"{lib}/libnvidia-ml.so.535.216.01", "libnvidia-ml.so.1")
+            .link(f"{lib}/libnvidia-ml.so.1", "libnvidia-ml.so.535.216.01"),
+            finds="host",
+            alone=False,  # too little is there for the others
+        )
+        yield Scenario(
+            "only the packages tell the version of the libraries",
+            Machine()
+            .file(
+                "/proc/driver/nvidia/version",
+                "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.90.07  Fri May 31 2024\n",
+            )
+            .file("/proc/modules", "nvidia 1 0 - Live 0x0\n")
+            .package("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1"),
+            finds="host",
+            alone=False,  # too little is there for the others
+        )
+        yield Scenario(
+            "a metapackage moved a Kepler to a branch that ignores it",
+            Machine.ubuntu2404().gpu("128b").ubuntu_driver("535.183.01", loaded=False).loaded_driver("470.256.02"),
+            finds="host",
+            alone=False,
+        )
+        yield Scenario("one version", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "nvidia-settings has a version of its own",
+            Machine.debian12_gpu()
+            .package("nvidia-settings", "525.125.06-1~deb12u1")
+            .library(f"{lib}/libnvidia-gtk3.so.525.125.06"),
+        )
+        yield Scenario(
+            "only the 32 bit library differs",
+            Machine.debian12_gpu().file("/usr/lib32/libcuda.so.1", b"\x7fELF\x01"),
+        )
+        yield Scenario(
+            "the update is at work: its libraries are unpacked, its module is not built yet",
+            Machine.ubuntu2404_gpu()
+            .library(f"{lib}/libcuda.so.550.144.03", "libcuda.so.1")
+            .link(f"{lib}/libcuda.so.1", "libcuda.so.550.144.03")
+            .locked("/var/lib/dpkg/lock-frontend", 1595, "unattended-upgr"),
+            unknown=True,
+        )
+        yield Scenario("in a container", Machine().file("/.dockerenv").file("/proc/modules", "nvidia 1 0 - Live 0x0\n")
+            .file("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 2024\n")
+            .library(f"{lib}/libcuda.so.470.256.02", "libcuda.so.1")
+            .link(f"{lib}/libcuda.so.1", "libcuda.so.470.256.02"), unknown=True)  # fmt: skip
+        yield Scenario(
+            "a disk of a machine",
+            Machine().os_release("debian", "12").kernel("6.1.0-50-amd64", running=False).debian_driver(loaded=False),
+            unknown=True,
+        )
+
+
+def _library(libraries: DriverLibraries, driver: DriverPackages | None) -> tuple[str, Evidence | None]:
+    """The version of the libraries and where it is seen: their files, or else the one package that should hold them."""
+    if libraries.version:
+        found = next(
+            x for x in libraries.libraries if x.version == libraries.version and not x.problem and x.bits == 64
+        )
+        owner = f" (package {found.owner})" if found.owner else ""
+        return libraries.version, Evidence(found.path, f"-> {found.real_path}{owner}")
+    packages = [m.package for m in driver.role("compute")] if driver and not libraries.libraries else []
+    if len({p.upstream for p in packages}) == 1:
+        return packages[0].upstream, Evidence("/var/lib/dpkg/status", f"{packages[0].name} {packages[0].version}")
+    return "", None

@@ -1,0 +1,199 @@
+"""No program can load libcuda or libnvidia-ml, the driver's libraries.
+
+What you see
+    Could not find cuda drivers on your machine, GPU will not be used.
+    libnvidia-ml.so.1: cannot open shared object file: no such file or directory
+Why
+    Only the toolkit was installed and not the driver's libraries, a link in the library folder leads nowhere, or the
+    library lies in a folder that the loader's cache does not know of yet.
+Repair
+    Install the libraries of the version of the kernel module; or rebuild the loader's cache.
+What the repair risks
+    Nothing.
+By hand
+    ldconfig -p | grep -E 'libcuda.so.1|libnvidia-ml'; apt-get install libnvidia-compute-NNN (Ubuntu) or libcuda1
+    (Debian); ldconfig
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    AptPurgeReinstall,
+    ByHand,
+    CudaToolkits,
+    DriverLibraries,
+    DriverPackages,
+    DriverUse,
+    Evidence,
+    Finding,
+    Gpus,
+    KernelModules,
+    LoaderConfig,
+    Machine,
+    Packages,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Runfile,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+NAMES = ("libcuda.so.1", "libnvidia-ml.so.1")
+
+
+class LibcudaMissingFromLoader(Rule):
+    id = "libcuda-missing-from-loader"
+    title = "No program can load the driver's libraries"
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    explains = ("tf-cannot-dlopen-gpu-libraries",)
+
+    def detect(
+        self,
+        libraries: DriverLibraries,
+        modules: KernelModules | None,
+        gpus: Gpus | None,
+        toolkits: CudaToolkits | None,
+        loader: LoaderConfig | None,
+        driver: DriverPackages | None,
+        use: DriverUse | None,
+    ) -> Iterator[Finding | Unknown]:
+        missing = [n for n in NAMES if libraries.find(n) is None]
+        uncached = _uncached(libraries, loader) if not missing else []
+        if not missing and not uncached:
+            return
+        reason = _expected(use, modules, gpus, toolkits)
+        if reason is None:
+            return
+        if use and use.container:
+            yield Unknown("in a container the libraries come from the host")
+            return
+        if libraries.problems:
+            yield Unknown(libraries.problems[0])
+            return
+        compute = driver.role("compute") if driver else ()
+        if not libraries.libraries and (driver is None or compute):
+            known = (
+                f"{compute[0].package.name} is installed" if compute else "which packages are installed is not known"
+            )
+            yield Unknown(f"{known}, but no library of the driver is here: the folders may not be complete")
+            return
+        if uncached:
+            name, path = uncached[0]
+            yield self.finding(
+                "host",
+                f"{name} lies in {path}, but the loader's cache does not have it",
+                Evidence(path, f"holds {name}"),
+                Evidence("/etc/ld.so.cache", f"without {name}"),
+                cache=True,
+            )
+            return
+        broken = [x for x in libraries.libraries if x.name in missing and x.bits == 64 and x.problem]
+        if any(x.problem.startswith("unreadable") for x in broken):
+            yield Unknown(f"{broken[0].path}: {broken[0].problem}")
+            return
+        evidence = [Evidence(x.path, x.problem) for x in broken] or [
+            Evidence("folders of the loader", f"without {n}") for n in missing
+        ]
+        shown = f"{broken[0].path} is {broken[0].problem}" if broken else f"{' and '.join(missing)} not found"
+        yield self.finding(
+            "host",
+            f"{shown}, although {reason.shows}: no program can use the GPU",
+            *evidence,
+            reason,
+            severity=Severity.ERROR if "libcuda.so.1" in missing else Severity.WARNING,
+            cache=False,
+        )
+
+    def remedies(
+        self, finding: Finding, driver: DriverPackages | None, packages: Packages | None, runfile: Runfile
+    ) -> Iterator[Plan]:
+        if finding.detail["cache"]:
+            yield Plan("Rebuild the loader's cache", Risk.LOW, (RefreshLoaderCache(),))
+            return
+        if runfile.installed:
+            yield Plan(
+                "Run NVIDIA's installer of the same version again", Risk.MEDIUM,
+                (ByHand(f"run NVIDIA-Linux-x86_64-{runfile.version or 'VERSION'}.run again; it puts all of its libraries back"),),
+            )  # fmt: skip
+            return
+        names = driver.compute_packages if driver else ()
+        if names:
+            yield Plan(
+                f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names, reinstall=True), RefreshLoaderCache()),
+                network=True,
+            )  # fmt: skip
+            if packages:
+                yield Plan(
+                    "Purge the driver and install the same version again", Risk.HIGH,
+                    (AptPurgeReinstall(packages.driver_family), RefreshLoaderCache()), network=True,
+                )  # fmt: skip
+            return
+        yield Plan(
+            "Install the driver's libraries", Risk.MEDIUM,
+            (ByHand("install the driver with its libraries (Ubuntu: ubuntu-drivers install; Debian: nvidia-driver libcuda1)"),),
+            network=True,
+        )  # fmt: skip
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        lib = "/usr/lib/x86_64-linux-gnu"
+        yield Scenario(
+            "the link leads nowhere",
+            Machine.ubuntu2404_gpu()
+            .link(f"{lib}/libcuda.so.1", "libcuda.so.550.90.07")
+            .remove(f"{lib}/libcuda.so.550.120"),
+            finds="host",
+        )
+        yield Scenario(
+            "the alternative's target is gone",
+            Machine.debian12_gpu().remove(f"{lib}/nvidia/current/libcuda.so.535.261.03"),
+            finds="host",
+        )
+        yield Scenario(
+            "only the toolkit was installed",
+            Machine.ubuntu2404().gpu(driver="").cuda_toolkit("12.4", "12.4.131"),
+            finds="host",
+            alone=False,  # that there is no driver is worth a note of its own
+        )
+        yield Scenario("a complete driver", Machine.ubuntu2404_gpu())
+        yield Scenario("a driver from a .run file", Machine.ubuntu1604_runfile())
+        yield Scenario(
+            "a machine without a GPU that compiles CUDA",
+            Machine.ubuntu2404().folder("/sys/bus/pci/devices").cuda_toolkit("12.4", "12.4.131"),
+        )
+        yield Scenario(
+            "in a container",
+            Machine().file("/.dockerenv").file("/proc/modules", "nvidia 1 0 - Live 0x0\n")
+            .file("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 2024\n"),
+            unknown=True,
+        )  # fmt: skip
+
+
+def _expected(
+    use: DriverUse | None, modules: KernelModules | None, gpus: Gpus | None, toolkits: CudaToolkits | None
+) -> Evidence | None:
+    """Why the libraries should be here; None where a machine may well do without."""
+    if use and use.version:
+        return Evidence("/proc/driver/nvidia/version", f"the module {use.version} is loaded")
+    file = next((f for f in modules.files if f.name == "nvidia"), None) if modules else None
+    if file:
+        return Evidence(file.path, f"the module {file.version} is installed")
+    if gpus and gpus.gpus and toolkits and toolkits.toolkits:
+        return Evidence(toolkits.toolkits[0].path, f"there is a GPU, and CUDA {toolkits.toolkits[0].version}")
+    return None
+
+
+def _uncached(libraries: DriverLibraries, loader: LoaderConfig | None) -> list[tuple[str, str]]:
+    """Libraries in folders that only the cache leads to, and that the loader does not find: (name, folder)."""
+    found = []
+    for name in NAMES:
+        library = libraries.find(name)
+        if library and loader is not None and loader.find(name) is None:
+            found.append((name, library.path.rpartition("/")[0]))
+    return found

@@ -1,0 +1,104 @@
+"""The X server's libglx.so is a link to a driver that is gone.
+
+What you see
+    (EE) Failed to load /usr/lib/xorg/modules/extensions/libglx.so: cannot open shared object file
+    The desktop does not start, or without acceleration.
+Why
+    Older .run installers put a link libglx.so -> libglx.so.VERSION in the place of the X server's own file. When the
+    driver was removed or replaced, the link stayed. (A separate libglxserver_nvidia.so beside libglx.so is how newer
+    drivers do it, and is right.)
+Repair
+    Install the package again that the file belongs to: xserver-xorg-core.
+What the repair risks
+    Nothing that was in use: the link led nowhere, or to a driver that is not the one that runs.
+By hand
+    apt-get install --reinstall xserver-xorg-core; ldconfig
+"""
+
+import re
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    DriverLibraries,
+    Evidence,
+    Finding,
+    KernelModules,
+    Machine,
+    MoveAside,
+    Packages,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    XorgGlx,
+)
+
+
+class StaleLibglxSymlink(Rule):
+    id = "stale-libglx-symlink"
+    title = "The X server's libglx.so is a link to a driver that is gone"
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+
+    def detect(
+        self, glx: XorgGlx, libraries: DriverLibraries, modules: KernelModules | None
+    ) -> Iterator[Finding | Unknown]:
+        versions = libraries.versions()
+        if modules:
+            versions |= {f.version for f in modules.files if f.version}
+            versions |= {modules.loaded_version} if modules.loaded_version else set()
+        for link in glx.links:
+            named = re.search(r"\.so\.(\d{2,4}\.\d+(?:\.\d+)?)$", link.real or link.target)
+            wrong = bool(named) and bool(versions) and named is not None and named[1] not in versions
+            if link.real and not wrong:
+                continue
+            ends = (
+                f"of driver {named[1]}, but the driver is {', '.join(sorted(versions))}"
+                if link.real and named
+                else "which is not there"
+            )
+            yield self.finding(
+                f"file:{link.path}",
+                f"{link.path} is a link to {link.target}, {ends}",
+                Evidence(link.path, f"-> {link.target}"),
+                *(Evidence(x.path, f"-> {x.real_path}") for x in libraries.libraries[:1] if versions),
+                path=link.path,
+            )
+
+    def remedies(self, finding: Finding, packages: Packages | None) -> Iterator[Plan]:
+        path = finding.detail["path"]
+        owner = packages.owner(path) if packages else None
+        package = owner or ("xserver-xorg-core" if path.endswith("/libglx.so") else "")
+        if package:
+            yield Plan(
+                f"Install {package} again", Risk.LOW,
+                (MoveAside(path), AptInstall((package,), reinstall=True), RefreshLoaderCache()), network=True,
+            )  # fmt: skip
+        else:
+            yield Plan(f"Move {path} out of the way", Risk.LOW, (MoveAside(path), RefreshLoaderCache()))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        folder = "/usr/lib/xorg/modules/extensions"
+        yield Scenario(
+            "the driver is gone, the link stayed",
+            Machine.debian12().link(f"{folder}/libglx.so", "libglx.so.381.22"),
+            finds=f"file:{folder}/libglx.so",
+        )
+        yield Scenario(
+            "it leads to an older driver than the one installed",
+            Machine.ubuntu2404_gpu()
+            .library(f"{folder}/libglx.so.390.87")
+            .link(f"{folder}/libglx.so", "libglx.so.390.87"),
+            finds=f"file:{folder}/libglx.so",
+            alone=False,  # the old file itself is a left-over as well
+        )
+        yield Scenario("Debian's own layout", Machine.debian12_gpu())
+        yield Scenario("the installer's own link, in use", Machine.ubuntu1604_runfile())
+        yield Scenario("no X server", Machine.debian12(), unknown=True)

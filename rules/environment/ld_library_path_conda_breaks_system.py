@@ -1,0 +1,187 @@
+"""Every program gets the libraries of conda, or of another vendor, instead of the system's.
+
+What you see
+    "ssh: /home/alice/anaconda3/lib/libcrypto.so.1.0.0: no version information available (required by ssh)", "symbol
+    lookup error: undefined symbol", git, curl or apt fail; "init.c(556):ERROR:161: Cannot initialize TCL".
+Why
+    A lib folder of conda is in LD_LIBRARY_PATH for every shell, often as a way around a missing GLIBCXX version, or even
+    in /etc/ld.so.conf.d. It holds its own libssl, libcurl, libtinfo and others under the same names, and those win for
+    every program, also for those of the system that were built with other versions. In ld.so.conf.d it hits apt, the
+    login screen and all services.
+Repair
+    Take the folder out. What needs it gets the variable for itself: `conda env config vars set LD_LIBRARY_PATH=…` in that
+    environment.
+What the repair risks
+    A program outside of the environment that relied on the folder does not find its library any more.
+By hand
+    env -u LD_LIBRARY_PATH ssh -V
+    grep -n LD_LIBRARY_PATH ~/.bashrc ~/.profile /etc/environment; take conda's folder out of that line
+"""
+
+import re
+from collections.abc import Collection, Iterator
+
+from dlhealth.api import (
+    ByHand,
+    EditFile,
+    Environments,
+    Evidence,
+    Finding,
+    LoaderConfig,
+    Machine,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UserPaths,
+    without_element,
+)
+from dlhealth.lean import regex
+
+_CONDA = regex(r"/(\w*conda\d*|miniforge\d*|mambaforge|micromamba|envs)/", re.IGNORECASE)
+_SYSTEM = regex(
+    r"lib(ssl|crypto|curl|tinfow?|ncursesw?|readline|tcl8\.\d|sqlite3|z|glib-2\.0|gio-2\.0|dbus-1|ffi|lzma|expat|"
+    r"gssapi_krb5|krb5|xml2|X11|xcb|systemd)\.so(\.\d+)*"
+)
+"""What the programs of every Debian and Ubuntu load. A newer libstdc++ does no harm, and is often wanted."""
+
+
+class LdLibraryPathCondaBreaksSystem(Rule):
+    id = "ld-library-path-conda-breaks-system"
+    title = "Every program gets the libraries of conda instead of the system's"
+    stage = Stage.ENVIRONMENT
+    severity = Severity.WARNING
+
+    def detect(
+        self, environments: Environments | None, paths: UserPaths | None, loader: LoaderConfig
+    ) -> Iterator[Finding | Unknown]:
+        for directory in loader.directories:
+            shadowed = _shadowed(directory.path, directory.real, directory.names, loader)
+            if directory.source and not directory.built_in and shadowed:
+                file = directory.source.rpartition(":")[0]
+                yield self.finding(
+                    f"file:{file}",
+                    f"{directory.source} gives {directory.path} to every program: {_list(shadowed)} instead of the system's",
+                    Evidence(directory.source, directory.path),
+                    Evidence(directory.path, ", ".join(shadowed)),
+                    severity=Severity.ERROR,
+                    source=directory.source,
+                    line=directory.line,
+                )
+        if not environments or not paths:
+            return
+        seen: set[tuple[str, str]] = set()
+        for folder in paths.libraries():
+            shadowed = _shadowed(folder.path, folder.real, folder.names, loader)
+            if shadowed and (folder.source, folder.path) not in seen:
+                seen.add((folder.source, folder.path))
+                subject, about = environments.subject(folder.source)
+                yield self.finding(
+                    subject,
+                    f"{folder.source} puts {folder.path} into LD_LIBRARY_PATH: {_list(shadowed)} instead of the system's",
+                    Evidence(folder.source, f"{folder.path} in LD_LIBRARY_PATH"),
+                    Evidence(folder.path, ", ".join(shadowed)),
+                    severity=Severity.ERROR if _at_login(environments, folder.user, folder.path) else Severity.WARNING,
+                    about=about,
+                    source=folder.source,
+                    folder=folder.path,
+                )
+        for user, variable in paths.unclear:
+            if variable == "LD_LIBRARY_PATH":
+                yield Unknown(f"LD_LIBRARY_PATH of {user} can't be told without running something", f"user:{user}")
+
+    def remedies(self, finding: Finding, environments: Environments | None) -> Iterator[Plan]:
+        source, line = finding.detail["source"], finding.detail.get("line")
+        path, _, number = source.rpartition(":")
+        folder = finding.detail.get("folder", "")
+        if line is not None:
+            edit = EditFile(path, ((int(number), line, None),))
+            yield Plan(f"Take line {number} out of {path}", Risk.LOW, (edit, RefreshLoaderCache()))
+            return
+        logins = environments.logins if environments else ()
+        line = next((s.line for e in logins for s in e.settings if s.source == source and s.line), "")
+        changed = without_element(line, folder) if line else line
+        what = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+        if number.isdecimal() and changed != line:
+            yield Plan(what, Risk.LOW, (EditFile(path, ((int(number), line, changed),)),))
+        else:
+            text = (
+                f"edit line {number} of {path} so that it no longer names {folder}; what needs its libraries gets them in its "
+                "own environment: conda env config vars set LD_LIBRARY_PATH=..."
+            )
+            yield Plan(what, Risk.LOW, (ByHand(text),))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        conda = "/home/alice/anaconda3/lib"
+        system = "/usr/lib/x86_64-linux-gnu"
+
+        def machine(*names: str) -> Machine:
+            built = Machine.debian12_gpu().folder("/home/alice/anaconda3", uid=1000)
+            for name in ("libssl.so.3", "libcrypto.so.3", "libtinfo.so.6", "libstdc++.so.6"):
+                built.library(f"{system}/{name}", name)
+            for name in names or ("libssl.so.3", "libcrypto.so.3", "libtinfo.so.6"):
+                built.library(f"{conda}/{name}", name)
+            return built
+
+        export = f"export LD_LIBRARY_PATH={conda}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\n"
+        yield Scenario("in ~/.bashrc", machine().append("/home/alice/.bashrc", export), finds="user:alice")
+        yield Scenario(
+            "in profile.d",
+            machine().file("/etc/profile.d/conda-libs.sh", export),
+            finds="file:/etc/profile.d/conda-libs.sh",
+        )
+        yield Scenario(
+            "in ld.so.conf.d",
+            machine().file("/etc/ld.so.conf.d/000-conda.conf", f"{conda}\n"),
+            finds="file:/etc/ld.so.conf.d/000-conda.conf",
+            alone=False,
+        )
+        yield Scenario(
+            "an environment, in csh",
+            machine().user("bob", 1001, "/bin/tcsh").file("/home/bob/.cshrc", "setenv LD_LIBRARY_PATH /opt/conda/envs/tf/lib\n", uid=1001)
+            .library("/opt/conda/envs/tf/lib/libcurl.so.4", "libcurl.so.4"),
+            finds="user:bob",
+        )  # fmt: skip
+        yield Scenario("only CUDA's libraries", machine("libcudart.so.12").append("/home/alice/.bashrc", export))
+        yield Scenario("only a newer libstdc++", machine("libstdc++.so.6").append("/home/alice/.bashrc", export))
+        yield Scenario(
+            "conda is installed, and nothing more",
+            machine().append("/home/alice/.bashrc", f"export PATH={conda[:-4]}/bin:$PATH\n"),
+        )
+        yield Scenario(
+            "ROS has its own libraries only",
+            Machine.debian12().library("/opt/ros/humble/lib/librclcpp.so", "librclcpp.so").append(
+                "/home/alice/.bashrc", "export LD_LIBRARY_PATH=/opt/ros/humble/lib\n"),
+        )  # fmt: skip
+        yield Scenario("~/.bashrc can't be read", machine().fifo("/home/alice/.bashrc"), unknown=True)
+
+
+def _shadowed(path: str, real: str, names: Collection[str], loader: LoaderConfig) -> list[str]:
+    """The system's libraries that a folder of somebody else's has as well."""
+    if not real or real.startswith(("/usr/lib", "/lib", "/usr/local/lib")):
+        return []
+    candidates = sorted(n for n in names if _SYSTEM.fullmatch(n) and re.search(r"\.so\.\d", n))
+    if not _CONDA.search(f"{path}/") and not _CONDA.search(f"{real}/"):
+        own = {n for d in loader.directories if d.real.startswith(("/usr/lib", "/lib")) for n in d.names}
+        candidates = [n for n in candidates if n in own]
+    return candidates
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+
+def _at_login(environments: Environments, user: str, folder: str) -> bool:
+    """Whether the session itself, not only a terminal, gets the folder."""
+    kinds = ("pam", "graphical")
+    return any(
+        element.rstrip("/") == folder
+        for login in environments.of(user)
+        if login.kind in kinds
+        for element, _ in login.lists.get("LD_LIBRARY_PATH", ())
+    )

@@ -1,0 +1,135 @@
+"""The toolkit's libraries are there, but the loader does not look there.
+
+What you see
+    "libcudart.so.12: cannot open shared object file: No such file or directory", `=> not found` in ldd's output. Often
+    it works in a terminal and fails in a service, in cron or in Jupyter.
+Why
+    NVIDIA's packages add the toolkit to /etc/ld.so.conf.d; the run file and archives don't. Then either everybody's
+    LD_LIBRARY_PATH has to name it, or nothing does. It also happens that the entry is there and ldconfig was not run
+    since: the cache does not know the library.
+Repair
+    Run ldconfig, after adding the folder to /etc/ld.so.conf.d where it is missing.
+What the repair risks
+    The folder's libraries become visible to all programs. They have names of their own; no other library is hidden.
+By hand
+    echo /usr/local/cuda/lib64 > /etc/ld.so.conf.d/dlhealth-cuda.conf; ldconfig; ldconfig -p | grep libcudart
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    CudaToolkits,
+    Evidence,
+    Finding,
+    LoaderConfig,
+    Machine,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UserPaths,
+    WriteFile,
+)
+
+
+class LdconfigCudaEntryMissing(Rule):
+    id = "ldconfig-cuda-entry-missing"
+    title = "The loader does not look into the toolkit's folder of libraries"
+    stage = Stage.LOADER
+    severity = Severity.WARNING
+    explains = ("tf-cannot-dlopen-gpu-libraries", "libcupti-not-on-path", "cudnn-runtime-missing")
+
+    def detect(
+        self, toolkits: CudaToolkits, loader: LoaderConfig, paths: UserPaths | None
+    ) -> Iterator[Finding | Unknown]:
+        toolkit = toolkits.default
+        if not toolkit or not toolkit.runtime:
+            return
+        if loader.cache_problem or loader.problems:
+            yield Unknown(loader.cache_problem or "; ".join(loader.problems))
+            return
+        if loader.find(toolkit.runtime):
+            return
+        library = Evidence(toolkit.runtime_path, f"{toolkit.runtime} of CUDA {toolkit.release}")
+        entry = next((d for real in toolkit.libraries if (d := loader.configured(real))), None)
+        if entry:
+            yield self.finding(
+                f"file:{toolkit.runtime_path}",
+                f"{toolkit.runtime} is in {entry.path}, which {entry.source} names, but not in the loader's cache: "
+                "ldconfig was not run since",
+                library,
+                Evidence(entry.source or entry.path, entry.path),
+                Evidence("/etc/ld.so.cache", f"no {toolkit.runtime}"),
+            )
+            return
+        if paths and any((user, "LD_LIBRARY_PATH") in paths.unclear for user in paths.users):
+            yield Unknown("somebody's LD_LIBRARY_PATH can't be told without running something")
+            return
+        covered = {u for real in toolkit.libraries for u in paths.users_with(real)} if paths else set()
+        without = [u for u in paths.users if u not in covered] if paths else []
+        if covered and not without:
+            return
+        folder = self._folder(toolkits)
+        yield self.finding(
+            f"file:{toolkit.runtime_path}",
+            f"no program finds {toolkit.runtime} of CUDA {toolkit.version}: the loader does not look into {folder}"
+            if not covered
+            else f"{toolkit.runtime} of CUDA {toolkit.version} is found by {', '.join(sorted(covered))} only, through "
+            f"LD_LIBRARY_PATH, not by {', '.join(without)} nor by services",
+            library,
+            Evidence("/etc/ld.so.conf", f"no {folder}, also not in what it includes"),
+            Evidence("LD_LIBRARY_PATH", f"set by {', '.join(sorted(covered))}" if covered else "set by nobody's login"),
+            about=[f"user:{user}" for user in without] if covered else (),
+            folder=folder,
+        )
+
+    def _folder(self, toolkits: CudaToolkits) -> str:
+        """By its link, so that it stays right when the link changes."""
+        toolkit = toolkits.default
+        linked = toolkit and any(x.path == "/usr/local/cuda" and x.real == toolkit.path for x in toolkits.links)
+        home = "/usr/local/cuda" if linked else toolkit.path if toolkit else ""
+        real = toolkit.libraries[0] if toolkit else ""
+        return f"{home}/lib64" if not real.endswith("/lib") or "/targets/" in real else f"{home}/lib"
+
+    def remedies(self, finding: Finding, loader: LoaderConfig) -> Iterator[Plan]:
+        folder = finding.detail.get("folder")
+        if not folder:
+            yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
+            return
+        yield Plan(
+            f"Let the loader look into {folder}",
+            Risk.LOW,
+            (WriteFile("/etc/ld.so.conf.d/dlhealth-cuda.conf", f"{folder}\n"), RefreshLoaderCache()),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def runfile() -> Machine:
+            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").remove("/etc/ld.so.conf.d/000_cuda.conf")
+
+        library = "/usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudart.so.12"
+        export = "export LD_LIBRARY_PATH=/usr/local/cuda-12.2/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\n"
+        yield Scenario("the run file, and nothing else done", runfile(), finds=f"file:{library}")
+        yield Scenario(
+            "CUDA 8, only one of two people set LD_LIBRARY_PATH",
+            Machine.ubuntu1604_runfile().user("bob", 1001),
+            finds="file:/usr/local/cuda-8.0/targets/x86_64-linux/lib/libcudart.so.8.0",
+        )
+        yield Scenario(
+            "the entry is there, the cache is older",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").file("/etc/ld.so.cache", EMPTY_CACHE),
+            finds=f"file:{library}",
+            alone=False,  # an empty cache knows no library of the driver either
+        )
+        yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
+        yield Scenario("everybody sets LD_LIBRARY_PATH", runfile().append("/home/alice/.bashrc", export))
+        yield Scenario("CUDA 8 by the run file, exports in .bashrc as its guide has it", Machine.ubuntu1604_runfile())
+        yield Scenario("no toolkit, wheels bring their own", Machine.ubuntu2404_gpu())
+        yield Scenario("ld.so.conf can't be read", runfile().fifo("/etc/ld.so.conf"), unknown=True)
+
+
+EMPTY_CACHE = b"glibc-ld.so.cache1.1" + bytes(28)

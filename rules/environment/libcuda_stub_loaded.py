@@ -1,0 +1,180 @@
+"""Programs load the toolkit's stub of libcuda instead of the driver's.
+
+What you see
+    "CUDA driver is a stub library" (CUDA_ERROR_STUB_LIBRARY, 34), numba's CudaAPIError [34], or CUPTI that does not
+    start, although nvidia-smi works.
+Why
+    The toolkit's folder stubs/ holds a libcuda.so without content, to link programs on machines without a driver.
+    Somebody put that folder into LD_LIBRARY_PATH or /etc/ld.so.conf.d, or made a libcuda.so.1 that leads to it.
+Repair
+    Take the folder out of the loader's way, and the link aside; then run ldconfig. The folder may stay in LIBRARY_PATH
+    and in a linker's -L.
+What the repair risks
+    A build that found the stub by this detour needs -L/usr/local/cuda/lib64/stubs.
+By hand
+    ldconfig -p | grep libcuda; grep -rn stubs /etc/ld.so.conf.d ~/.bashrc ~/.profile
+    take the folder out of the line that grep finds; ldconfig
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    CudaDriver,
+    DriverLibraries,
+    EditFile,
+    Evidence,
+    Finding,
+    Gpus,
+    Libcuda,
+    LibcudaChoice,
+    LoaderConfig,
+    Machine,
+    MakeLink,
+    MoveAside,
+    Plan,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UserPaths,
+    without_element,
+)
+
+
+class LibcudaStubLoaded(Rule):
+    id = "libcuda-stub-loaded"
+    title = "Programs load the toolkit's stub of libcuda instead of the driver's"
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    explains = ("libcuda-missing-from-loader",)
+
+    def detect(
+        self, libcuda: LibcudaChoice, driver: CudaDriver | None, gpus: Gpus | None
+    ) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in libcuda.problems)
+        if not (driver and driver.versions) and not (gpus and gpus.gpus):
+            return  # where programs are only built, the stub is all there is
+        groups: dict[str, list[Libcuda]] = {}
+        for x in (*libcuda.common, *libcuda.personal):
+            if x.kind == "stub":
+                # A link in another folder is the fault itself, however many paths lead to that folder.
+                key = x.place if not _in_stubs(x) else x.source if x.user else x.path
+                groups.setdefault(key, []).append(x)
+        for group in groups.values():
+            stub, users = group[0], [x.user for x in group if x.user]
+            listed = users if _in_stubs(stub) else []
+            before = () if users else libcuda.common[: libcuda.common.index(stub)]
+            better = next((x for x in before if x.kind == "driver" and x.runtime), None)
+            yield self.finding(
+                f"file:{stub.source.rpartition(':')[0] or stub.path}" if listed else f"file:{stub.path}",
+                f"{stub.path} is the toolkit's stub, and "
+                + (f"LD_LIBRARY_PATH of {', '.join(users)} names its folder" if users else "the loader looks there"),
+                Evidence(stub.source, stub.path),
+                Evidence(
+                    stub.path, f"leads to {stub.real}" if stub.real != stub.path else "the stub itself, or a copy"
+                ),
+                *([Evidence(better.path, f"the driver's, {better.version}, comes first")] if better else []),
+                # Behind the driver's it does nothing until the order changes.
+                severity=Severity.WARNING if better else Severity.ERROR,
+                about=[f"user:{user}" for user in users],
+                path=stub.path,
+                source=stub.source,
+                personal=bool(listed),
+            )
+
+    def remedies(
+        self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None, libraries: DriverLibraries | None
+    ) -> Iterator[Plan]:
+        path, source = finding.detail["path"], finding.detail["source"]
+        folder = path.rpartition("/")[0]
+        entry = next((d for d in loader.directories if d.path == folder and d.source), None)
+        if finding.detail["personal"]:
+            yield _edit(folder, source, paths)
+        elif entry and folder.endswith("/stubs"):
+            file, _, line = entry.source.rpartition(":")
+            yield Plan(
+                f"Take {folder} out of {file}",
+                Risk.LOW,
+                (EditFile(file, ((int(line), entry.line, None),)), RefreshLoaderCache()),
+            )
+        elif folder.endswith("/stubs"):
+            yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
+        elif own := _drivers_own(folder, libraries):
+            yield Plan(f"Let {path} lead to {own}", Risk.LOW, (MakeLink(path, own), RefreshLoaderCache()))
+        else:
+            yield Plan(f"Take {path} out of the way", Risk.LOW, (MoveAside(path), RefreshLoaderCache()))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def cuda() -> Machine:
+            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
+
+        stubs, lib = "/usr/local/cuda/lib64/stubs", "/usr/lib/x86_64-linux-gnu"
+        yield Scenario(
+            "stubs in LD_LIBRARY_PATH",
+            cuda().append("/home/alice/.bashrc", f"export LD_LIBRARY_PATH={stubs}:$LD_LIBRARY_PATH\n"),
+            finds="file:/home/alice/.bashrc",
+        )
+        yield Scenario(
+            "stubs in ld.so.conf.d, before the driver's",
+            cuda().append("/etc/ld.so.conf.d/000_cuda.conf", f"{stubs}\n"),
+            finds=f"file:{stubs}/libcuda.so",
+        )
+        yield Scenario(
+            "stubs in ld.so.conf.d, behind the driver's",
+            cuda().file("/etc/ld.so.conf.d/zz-stubs.conf", f"{stubs}\n"),
+            finds=f"file:{stubs}/libcuda.so",
+        )
+        yield Scenario(
+            "libcuda.so.1 made by hand",
+            cuda().link("/usr/local/cuda-12.2/lib64/libcuda.so.1", "stubs/libcuda.so"),
+            finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
+        )
+        yield Scenario(
+            "libcuda.so.1 made by hand, in a folder that LD_LIBRARY_PATH rightly names",
+            cuda()
+            .link("/usr/local/cuda-12.2/lib64/libcuda.so.1", "stubs/libcuda.so")
+            .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda/lib64\n"),
+            finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
+        )
+        yield Scenario(
+            "the link in the place of the driver's",
+            cuda().link(f"{lib}/libcuda.so.1", f"{stubs}/libcuda.so"),
+            finds=f"file:{lib}/libcuda.so.1",
+            alone=False,  # the driver's own link is gone as well
+        )
+        yield Scenario("stubs in LIBRARY_PATH", cuda().append("/home/alice/.bashrc", f"export LIBRARY_PATH={stubs}\n"))
+        yield Scenario("the toolkit as installed", cuda())
+        yield Scenario(
+            "a container to build in",
+            Machine.debian12().cuda_toolkit("12.2").file("/etc/ld.so.conf.d/stubs.conf", f"{stubs}\n"),
+        )
+        yield Scenario("libcuda is no file", cuda().fifo(f"{lib}/libcuda.so.1"), unknown=True)
+
+
+def _in_stubs(libcuda: Libcuda) -> bool:
+    return posixpath.dirname(libcuda.place).endswith("/stubs")
+
+
+def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
+    """Take a folder out of a person's LD_LIBRARY_PATH, by ourselves where the line says nothing else."""
+    line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
+    new = without_element(line, folder)
+    summary = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+    if new == line:
+        text = f"Open {source.rpartition(':')[0] or source}, remove what stands for {folder} there, and log in anew"
+        return Plan(summary, Risk.LOW, (ByHand(text),))
+    path, _, number = source.rpartition(":")
+    return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))
+
+
+def _drivers_own(folder: str, libraries: DriverLibraries | None) -> str | None:
+    """The name of the driver's libcuda in the same folder."""
+    paths = [x.real_path for x in libraries.libraries if x.bits == 64 and x.version] if libraries else []
+    here = (posixpath.basename(p) for p in paths if posixpath.dirname(p) == folder)
+    return next((name for name in here if name.startswith("libcuda.so.")), None)

@@ -1,0 +1,1 @@
+"""Faults of the cards themselves and the bus they are on."""

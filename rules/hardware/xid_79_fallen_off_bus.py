@@ -1,0 +1,115 @@
+"""The GPU has fallen off the bus (Xid 79).
+
+What you see
+    NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.
+    Unable to determine the device handle for GPU 0000:01:00.0: GPU is lost. Reboot the system to recover this GPU
+Why
+    The GPU stopped answering on PCI Express. NVIDIA names overheating, a lack of power and an old firmware of the
+    mainboard as the most common reasons; risers, and on laptops power saving (ACPI, ASPM), are others. Other Xids that
+    follow it are consequences. The driver's packages have nothing to do with it.
+Repair
+    Restart with the power off in between, then look after power, cables, heat and firmware.
+What the repair risks
+    Running jobs end. A machine that restarts by itself after this would do so again and again: a person decides.
+By hand
+    journalctl -k | grep -iE 'xid|aer'; power off, reseat the card and its cables; nvidia-smi -lgc 300,1500 as a test
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    Evidence,
+    FallenGpus,
+    Finding,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+
+class Xid79FallenOffBus(Rule):
+    id = "xid-79-fallen-off-bus"
+    title = "The GPU has fallen off the bus"
+    stage = Stage.REBOOT
+    severity = Severity.ERROR
+    risk = Risk.HIGH
+    explains = (
+        "gpu-driver-hung",
+        "gpu-not-on-bus",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nvidia-module-not-loaded",
+        "uvm-device-node-missing",
+    )
+
+    def detect(self, fallen: FallenGpus) -> Iterator[Finding | Unknown]:
+        for gpu in fallen.gpus:
+            if gpu.gone is None:
+                yield Unknown(f"the log says that the GPU at {gpu.address} fell off the bus (Xid 79), but {gpu.how}")
+            elif gpu.gone:
+                yield self.finding(
+                    f"gpu:{gpu.address}",
+                    f"The GPU at {gpu.address} has fallen off the bus (Xid 79): {gpu.how}",
+                    Evidence(gpu.source, gpu.text),
+                    Evidence(f"PCI device {gpu.address}", gpu.how),
+                )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        yield Plan(
+            "Restart with the power off in between, then look after power, heat and firmware",
+            Risk.HIGH,
+            (
+                ByHand("end what still runs, power the machine off, and on again after ten seconds"),
+                ByHand(
+                    "if it happens again: reseat the card and its power cables, look at temperatures and at the power supply, update the"
+                    " mainboard's firmware; to test for a lack of power, nvidia-smi -lgc 300,1500; on a laptop pcie_aspm=off"
+                ),
+            ),
+            reboot=True,
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        gpu = "gpu:0000:01:00.0"
+        xid = "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
+        config = "/sys/bus/pci/devices/0000:01:00.0/config"
+        yield Scenario(
+            "it reads ff everywhere",
+            Machine.debian12_gpu().file(config, b"\xff" * 64).says("kernel", xid),
+            finds=gpu,
+        )
+        gone = Machine.ubuntu2404().ubuntu_driver().file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n")
+        yield Scenario(
+            "it is gone from the bus",
+            gone.says("kernel", "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus."),
+            finds=gpu,
+        )
+        yield Scenario(
+            "what follows it is a consequence",
+            Machine.debian12_gpu()
+            .file(config, b"\xff" * 64)
+            .says("kernel", xid, 5000.0)
+            .says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x23:0x65:1204)", 5001.0),
+            finds=gpu,
+        )
+        before = "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)"
+        yield Scenario(
+            "before the last start",
+            Machine.debian12_gpu().says("kernel", xid, 100.0).says("kernel", before, 900.0),
+        )
+        yield Scenario(
+            "an application's fault",
+            Machine.debian12_gpu().says("kernel", "NVRM: Xid (PCI:0000:01:00): 31, pid=1234, MMU Fault"),
+        )
+        yield Scenario(
+            "it can be read again",
+            Machine.debian12_gpu().file(config, b"\xde\x10\x06\x1b" * 16).says("kernel", xid),
+            unknown=True,
+        )
+        yield Scenario("no log", Machine.debian12_gpu(), unknown=True)

@@ -1,0 +1,154 @@
+"""A user may not open the NVIDIA device nodes.
+
+What you see
+    Failed to initialize NVML: Insufficient Permissions
+    CUDA works with sudo only.
+Why
+    The driver makes its nodes for everybody. Options of the module (NVreg_DeviceFileMode, ...GID), a udev rule or a
+    chmod restrict them to a group that the user is not in. The node nvidia-uvm ignores those options.
+    With open nodes it does not matter whether a user is in the groups video or render.
+Repair
+    Add the user to the group that owns the nodes, or take the options away: a person decides, because sites with many
+    users restrict them on purpose.
+What the repair risks
+    Nodes that everybody may open let every user use the GPU.
+By hand
+    usermod -aG GROUP USER, then log in again
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    Account,
+    ByHand,
+    DeviceNodes,
+    Evidence,
+    Finding,
+    KernelModules,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    Users,
+)
+
+# nvidia-modeset is for the X server; nvidia-uvm-tools for profilers.
+UNUSED = ("nvidia-modeset", "nvidia-uvm-tools")
+NOBODY = 65534
+
+
+class DevNvidiaPermissions(Rule):
+    id = "dev-nvidia-permissions"
+    title = "The NVIDIA device nodes are closed to a user"
+    stage = Stage.ENVIRONMENT
+    severity = Severity.WARNING
+
+    def detect(self, devices: DeviceNodes, users: Users, modules: KernelModules) -> Iterator[Finding | Unknown]:
+        nodes = [n for n in devices.nodes if n.path.removeprefix("/dev/") not in UNUSED]
+        real = [n for n in nodes if n.kind == "char"]
+        if any(NOBODY in (n.uid, n.gid) and n.mode & 0o006 != 0o006 for n in real):
+            yield Unknown("the owner of a device node has no number here: it comes from outside of this container")
+            return
+        found: dict[tuple[int, int, int], list[str]] = {}
+        for node in real:
+            found.setdefault((node.mode, node.uid, node.gid), []).append(node.path)
+        configured = devices.configured()
+        if not real and configured:
+            found = {configured: ["/dev/nvidia0", "/dev/nvidiactl"]}
+        options = [f"{k}: {v}" for k, v in devices.parameters.items()]
+        for (mode, uid, gid), paths in found.items():
+            shut = [p.name for p in users.people if not _may_open(p, mode, uid, gid)]
+            if not shut:
+                continue
+            group = devices.groups.get(gid, str(gid))
+            what = ", ".join(paths) if real else "the module's options give /dev/nvidia*"
+            yield self.finding(
+                f"file:{paths[0]}",
+                f"{what}{' has' if len(paths) == 1 else ' have' if real else ''} mode {mode:04o}, group {group}: {', '.join(shut)} can't use the GPU",
+                *(Evidence(path, f"mode {mode:04o}, owner {uid}, group {gid} ({group})") for path in paths if real),
+                *([Evidence("/proc/driver/nvidia/params", ", ".join(options))] if options else []),
+                *(Evidence(li.source, f"options {li.module} {li.arguments}") for li in devices.options),
+                *(Evidence(m.source, m.text) for m in devices.makers),
+                about=[f"user:{u}" for u in shut],
+                group=group if mode & 0o060 == 0o060 and gid else "",
+                users=shut,
+                lines=[*(li.source for li in devices.options), *(m.source for m in devices.makers)],
+            )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        group, users = finding.detail["group"], " ".join(finding.detail["users"])
+        lines = (
+            ", ".join(finding.detail["lines"]) or "the NVreg_DeviceFile options in /etc/modprobe.d, or the udev rule"
+        )
+        if group:
+            yield Plan(
+                f"Let the users into the group {group}, if they shall use the GPU",
+                Risk.LOW,
+                (ByHand(f"usermod -aG {group} USER, for those of {users} who shall; they log in again"),),
+            )
+        yield Plan(
+            "Open the nodes to everybody, as the driver has them, if nothing here was meant to restrict them",
+            Risk.LOW,
+            (ByHand(f"take away {lines}; update-initramfs -u, then restart"),),
+            reboot=True,
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        yield Scenario(
+            "restricted by a chmod",
+            Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255, 0o660, 0, 44).node("/dev/nvidia-uvm", 511),
+            finds="file:/dev/nvidiactl",
+        )
+        yield Scenario(
+            "restricted by options of the module",
+            Machine.ubuntu2404_gpu()
+            .file("/etc/modprobe.d/site.conf", "options nvidia NVreg_DeviceFileGID=27 NVreg_DeviceFileMode=0660\n")
+            .file(
+                "/proc/driver/nvidia/params",
+                "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 27\nDeviceFileMode: 432\n",
+            )
+            .node("/dev/nvidia0", 195, 0, 0o660, 0, 27)
+            .node("/dev/nvidia-uvm", 511),
+            finds="file:/dev/nvidia0",
+        )
+        yield Scenario(
+            "a disk with such options",
+            Machine()
+            .os_release("debian", "12")
+            .user()
+            .debian_driver(loaded=False)
+            .file(
+                "/etc/modprobe.d/gpu.conf",
+                "options nvidia-current NVreg_DeviceFileUID=0 NVreg_DeviceFileGID=44 NVreg_DeviceFileMode=0660\n",
+            ),
+            finds="file:/dev/nvidia0",
+            alone=False,  # nothing but a driver and a user is on that disk
+        )
+        yield Scenario(
+            "open to all", Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255).node("/dev/nvidia-uvm", 511)
+        )
+        yield Scenario(
+            "restricted, and the user is in the group",
+            Machine.debian12_gpu()
+            .append("/etc/group", "gpu:x:44:alice\n")
+            .node("/dev/nvidiactl", 195, 255, 0o660, 0, 44)
+            .node("/dev/nvidia-uvm", 511),
+        )
+        yield Scenario(
+            "only the X server's node is closed",
+            Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255).node("/dev/nvidia-modeset", 195, 254, 0o600),
+        )
+        yield Scenario(
+            "a disk that does not run", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True
+        )
+
+
+def _may_open(account: Account, mode: int, uid: int, gid: int) -> bool:
+    """For reading and writing; the first class that fits decides alone."""
+    shift = 6 if account.uid == uid else 3 if gid in account.gids else 0
+    return account.uid == 0 or mode >> shift & 6 == 6

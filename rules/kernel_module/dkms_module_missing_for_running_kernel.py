@@ -1,0 +1,349 @@
+"""The NVIDIA module is not built for the kernel that runs, or for the one that starts next.
+
+What you see
+    NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.
+    modprobe: FATAL: Module nvidia not found in directory /lib/modules/...
+Why
+    DKMS builds the module anew for each kernel. A kernel update whose build failed, or that came without its headers,
+    leaves a kernel without a driver; it is noticed at the next start. Ubuntu's prebuilt modules are a package for each
+    kernel, which is missing where its metapackage is.
+    A module that lies in updates/dkms, compressed or not, or that Ubuntu built, is one; one that is cut off, or was made
+    for another kernel, is none. A kernel that nobody starts needs none.
+Repair
+    Build the module for that kernel. Where something keeps it from being built (no headers, an unsuitable compiler,
+    a kernel that the driver is too old for), that is repaired first.
+What the repair risks
+    Little: the modules of other kernels stay as they are, and the previous kernel in the boot menu works meanwhile.
+By hand
+    dkms autoinstall -k KERNEL; modprobe nvidia
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    Dkms,
+    DkmsBuild,
+    DkmsModule,
+    DriverLibraries,
+    Evidence,
+    Finding,
+    Kernel,
+    KernelModules,
+    LoadModules,
+    Machine,
+    ModuleBuild,
+    ModuleFile,
+    Packages,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UpdateInitramfs,
+)
+
+BUILDERS = "nvidia*dkms*"
+"""nvidia-kernel-dkms, nvidia-tesla-470-kernel-dkms (Debian), nvidia-dkms-550-open (Ubuntu), nvidia-dkms (NVIDIA)."""
+SPACE = {"disk-full": "the disk was full", "memory": "there was not enough memory"}
+
+
+class DkmsModuleMissingForRunningKernel(Rule):
+    id = "dkms-module-missing-for-running-kernel"
+    title = "The NVIDIA module is not built for this kernel"
+    stage = Stage.MODULE
+    severity = Severity.ERROR
+    explains = (
+        "driver-library-version-mismatch-after-upgrade",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
+        "stale-xorg-conf-nvidia",
+        "uvm-device-node-missing",
+    )
+
+    def detect(
+        self,
+        kernel: Kernel,
+        modules: KernelModules,
+        dkms: Dkms,
+        packages: Packages | None,
+        libraries: DriverLibraries | None,
+    ) -> Iterator[Finding | Unknown]:
+        for problem in dkms.problems:
+            yield Unknown(problem)
+        installed = [p for p in packages.installed(BUILDERS) if "-no-dkms" not in p.name] if packages else []
+        kept = [m for m in dkms.modules if m.source or m.builds]
+        # A driver of Ubuntu's prebuilt modules, or of a .run file without DKMS: other kernels have a module.
+        others = [f for f in modules.files if libraries and libraries.version]
+        if not installed and not kept and not others:
+            return
+        if kernel.target is None:
+            yield Unknown(f"which kernel starts next is not known: {kernel.next_boot_source}")
+        for release, severity in kernel.to_judge():
+            if modules.usable(release):
+                continue
+            build = next((b for m in kept if (b := m.build(release)) and b.state == "failed"), None)
+            refused = _refused(kernel, release, kept)
+            unfit = modules.on_disk(release)
+            evidence = [
+                Evidence(unfit.path, unfit.unfit)
+                if unfit
+                else Evidence(f"/lib/modules/{release}", "no nvidia module in updates, extra or kernel")
+            ]
+            evidence += [Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.state}") for p in installed[:1]]
+            evidence += [Evidence(f"/var/lib/dkms/{m.name}/{m.version}", _built_for(m)) for m in kept]
+            if not installed and not kept:
+                evidence += [Evidence(f.path, f.version or "a module of another kernel") for f in others[:2]]
+            if build and build.error:
+                evidence.append(Evidence(build.log, build.error))
+            yield self.finding(
+                f"kernel:{release}",
+                f"No {'usable ' if unfit else ''}NVIDIA module for kernel {release}: "
+                f"{_effect(kernel, modules, release)} ({_reason(unfit, build, refused)})",
+                *evidence,
+                severity=severity,
+                release=release,
+                refused=refused.name if refused else "",
+                space=SPACE.get(build.cause, "") if build else "",
+                package=installed[0].name if installed else "",
+                prebuilt=_prebuilt(others, packages) if not installed and not kept else "",
+                unfit=unfit.path if unfit else "",
+            )
+
+    def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
+        release, package, prebuilt = (finding.detail[k] for k in ("release", "package", "prebuilt"))
+        load = (LoadModules(("nvidia",)),) if release == kernel.running else ()
+        module = dkms.newest()
+        if finding.detail["refused"]:
+            yield Plan(
+                "Start the distribution's ordinary kernel: the NVIDIA driver is not made for realtime kernels",
+                Risk.MEDIUM,
+                (ByHand("choose a kernel without -rt in the boot menu, and make it the default one"),),
+                reboot=True,
+            )
+        elif prebuilt:
+            names = (f"linux-modules-nvidia-{prebuilt}-{release}",)
+            again = bool(finding.detail["unfit"])
+            yield Plan(
+                f"Install Ubuntu's module for kernel {release}{' again' if again else ''}",
+                Risk.LOW,
+                (AptInstall(names, reinstall=again), *load),
+                network=True,
+            )
+        elif (unfit := finding.detail["unfit"]) and package:
+            # DKMS takes a module that is there for one that is built.
+            yield Plan(
+                f"Install {package} again, which builds the module anew",
+                Risk.MEDIUM,
+                (AptInstall((package,), reinstall=True), UpdateInitramfs(release), *load),
+                network=True,
+            )
+        elif unfit:
+            what = f"dkms install --force {module.name}/{module.version} -k {release}" if module else "build it again"
+            yield Plan(
+                f"Put a module that kernel {release} can load in its place",
+                Risk.MEDIUM,
+                (ByHand(f"move {unfit} away, then {what}; depmod {release}"),),
+            )
+        elif module:
+            build = (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release), *load)
+            what = f"{module.name} {module.version} for kernel {release}"
+            if space := finding.detail["space"]:
+                first = ByHand(f"when it was built last, {space}: see to that first (df -h / /var /boot, free -h)")
+                yield Plan(f"Make room, then build {what}", Risk.LOW, (first, *build))
+            else:
+                yield Plan(f"Build {what}", Risk.LOW, build)
+        elif package:
+            yield Plan(
+                f"Install {package} again: DKMS has no source to build from",
+                Risk.MEDIUM,
+                (AptInstall((package,), reinstall=True), UpdateInitramfs(release), *load),
+                network=True,
+            )
+        else:
+            yield Plan(
+                "The driver's installer must make a module for this kernel",
+                Risk.MEDIUM,
+                (ByHand(f"install the driver for kernel {release} the way it was installed before, with DKMS"),),
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def prebuilt(machine: Machine, kernel: str) -> Machine:
+            modules = f"linux-modules-nvidia-550-{kernel}"
+            return (
+                machine.gpu()
+                .ubuntu_driver(kernels=())
+                .nvidia_module(kernel, "550.120", name="nvidia.ko", place="kernel/nvidia-550")
+                .without_package("nvidia-dkms-550")
+                .package("nvidia-driver-550", "550.120-0ubuntu0.24.04.1", depends="linux-modules-nvidia-550-generic")
+                .package("linux-modules-nvidia-550-generic", "6.8.0-50.51", depends=modules)
+                .package(modules, "6.8.0-50.51")
+                .remove("/var/lib/dkms/nvidia/550.120/source")
+            )
+
+        old, new = "6.1.0-49-amd64", "6.1.0-50-amd64"
+        two = Machine().os_release("debian", "12").kernel(old).kernel(new, running=False).user().gpu()
+        yield Scenario(
+            "a kernel update whose module was not built",
+            Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False),
+            finds=f"kernel:{new}",
+        )
+        yield Scenario(
+            "Ubuntu, module of the old kernel only",
+            Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=("6.8.0-49-generic",), loaded=False),
+            finds="kernel:6.8.0-50-generic",
+        )
+        yield Scenario("only the next kernel lacks it", two.debian_driver(kernels=(old,)), finds=f"kernel:{new}")
+        yield Scenario(
+            "a disk that does not run",
+            Machine().os_release("debian", "12").kernel(new, running=False).debian_driver(kernels=(), loaded=False),
+            finds=f"kernel:{new}",
+        )
+        yield Scenario(
+            "asked for the next kernel only",
+            two.debian_driver(kernels=(old,)),
+            finds=f"kernel:{new}",
+            next_boot=True,
+        )
+        yield Scenario(
+            "no headers are the cause",
+            Machine()
+            .os_release("ubuntu", "24.04")
+            .kernel("6.8.0-51-generic", headers=False)
+            .gpu(driver="")
+            .ubuntu_driver(kernels=("6.8.0-50-generic",), loaded=False),
+            finds="kernel:6.8.0-51-generic",
+            causes=("kernel-headers-missing",),
+        )
+        yield Scenario(
+            "the disk was full when it was built",
+            Machine.debian12()
+            .gpu(driver="")
+            .debian_driver(kernels=(), loaded=False)
+            .file(
+                "/var/lib/dkms/nvidia-current/535.261.03/build/make.log",
+                f"DKMS make.log for nvidia-current-535.261.03 for kernel {new} (x86_64)\n"
+                "/var/tmp/nv-pci.c:1055:1: fatal error: error writing to /tmp/cc0B6OOx.s: No space left on device\n",
+            ),
+            finds=f"kernel:{new}",
+        )
+        yield Scenario(
+            "its package was unpacked, and never configured",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(kernels=(), loaded=False)
+            .remove("/var/lib/dkms/nvidia/550.120/source")
+            .mark("nvidia-dkms-550", "install ok unpacked"),
+            finds="kernel:6.8.0-50-generic",
+            causes=("half-configured-driver-packages",),
+        )
+        ubuntu, newer = "6.8.0-50-generic", "6.8.0-51-generic"
+        yield Scenario(
+            "prebuilt modules of the last kernel only",
+            prebuilt(Machine.ubuntu2404().kernel(newer, running=False), ubuntu),
+            finds=f"kernel:{newer}",
+        )
+        yield Scenario(
+            "a realtime kernel, which the driver refuses",
+            Machine()
+            .os_release("debian", "12")
+            .kernel("6.1.0-50-rt-amd64")
+            .file("/boot/config-6.1.0-50-rt-amd64", "#\nCONFIG_PREEMPT_RT=y\n")
+            .gpu(driver="")
+            .debian_driver(kernels=(), loaded=False)
+            .file(
+                "/usr/src/nvidia-current-535.261.03/dkms.conf",
+                'BUILD_EXCLUSIVE_CONFIG="!CONFIG_PREEMPT_RT !CONFIG_PREEMPT_RT_FULL"\n',
+            ),
+            finds="kernel:6.1.0-50-rt-amd64",
+        )
+        dkms = f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko"
+        yield Scenario(
+            "the disk was full when the module was copied",
+            Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False).file(dkms, b""),
+            finds=f"kernel:{ubuntu}",
+        )
+        yield Scenario(
+            "a module that was copied from another kernel, on a disk",
+            Machine()
+            .os_release("debian", "12")
+            .kernel(new, running=False)
+            .debian_driver(kernels=(), loaded=False)
+            .nvidia_module(new, "535.261.03", name="nvidia-current.ko", vermagic=f"{old} SMP preempt mod_unload "),
+            finds=f"kernel:{new}",
+        )
+        yield Scenario("built", Machine.debian12_gpu())
+        yield Scenario("prebuilt by Ubuntu, no DKMS", prebuilt(Machine.ubuntu2404(), ubuntu))
+        yield Scenario(
+            "compressed",
+            Machine.ubuntu2404().gpu().ubuntu_driver(kernels=()).loaded_driver("550.120")
+            .file(f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko.zst", b"\x28\xb5\x2f\xfd"),
+        )  # fmt: skip
+        yield Scenario(
+            "a third kernel, that nobody starts, lacks it",
+            Machine.debian12().kernel("6.1.0-9-amd64", running=False).gpu().debian_driver(),
+        )
+        yield Scenario(
+            "built for both",
+            Machine()
+            .os_release("debian", "12")
+            .kernel(old)
+            .kernel(new, running=False)
+            .gpu()
+            .debian_driver(kernels=(old, new)),
+        )
+        yield Scenario("no driver wanted", Machine.debian12().gpu(driver="nouveau"))
+        yield Scenario(
+            "another system is started next",
+            Machine.debian12()
+            .gpu()
+            .debian_driver()
+            .file("/boot/grub/grub.cfg", "menuentry 'Windows' {\n chainloader /EFI/Microsoft/Boot/bootmgfw.efi\n}\n"),
+            unknown=True,
+            next_boot=True,
+        )
+        yield Scenario(
+            "modules that can't be listed",
+            Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
+            unknown=True,
+        )
+
+
+def _effect(kernel: Kernel, modules: KernelModules, release: str) -> str:
+    if release != kernel.running:
+        return "the next boot comes up with no NVIDIA driver"
+    if modules.loaded is not None and "nvidia" in modules.loaded:
+        return f"the loaded one ({modules.loaded_version or 'of an unknown version'}) is gone with the next start"
+    return "this kernel has no NVIDIA driver"
+
+
+def _reason(unfit: ModuleFile | None, build: ModuleBuild | None, refused: DkmsModule | None) -> str:
+    if unfit:
+        return f"{unfit.path}: {unfit.unfit}"
+    if refused:
+        return f"{refused.name} {refused.version} is not made for realtime kernels"
+    return f"the last build failed: {build.error}" if build else "it was never built, or removed"
+
+
+def _refused(kernel: Kernel, release: str, kept: list[DkmsModule]) -> DkmsModule | None:
+    realtime = any(k.realtime for k in kernel.installed if k.release == release)
+    return next((m for m in kept if realtime and m.no_realtime), None)
+
+
+def _prebuilt(others: list[ModuleFile], packages: Packages | None) -> str:
+    """The flavour of Ubuntu's prebuilt modules: "550" or "550-server-open"."""
+    for file in others:
+        for package in packages.installed(f"linux-modules-nvidia-*-{file.kernel}") if packages else ():
+            return package.name.removeprefix("linux-modules-nvidia-").removesuffix(f"-{file.kernel}")
+    return ""
+
+
+def _built_for(module: DkmsModule) -> str:
+    kernels = [b.kernel for b in module.builds if b.state == "built"]
+    return f"built for {', '.join(kernels)}" if kernels else "built for no kernel"

@@ -1,0 +1,263 @@
+"""An old NVIDIA module is loaded at each start, although the one that belongs to the libraries is installed.
+
+What you see
+    NVRM: API mismatch: the client has the version X, but this kernel module has the version Y
+    Driver/library version mismatch, again after a restart.
+Why
+    The initramfs holds the module of the old driver, or a second nvidia.ko (of a .run installer) lies where modprobe
+    finds it first.
+    Right after an upgrade the old module is simply still loaded: that a restart cures. Where the loaded module is the
+    one on the disk, only the libraries differ.
+Repair
+    Rebuild the initramfs, so that it holds the module of the driver that is installed, and restart. A second module
+    that belongs to no package is moved aside first.
+What the repair risks
+    A full /boot would leave a truncated image: the space is looked at first, and the old image is kept.
+By hand
+    depmod -a; update-initramfs -u -k all; reboot
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    Action,
+    ByHand,
+    Dkms,
+    DkmsRemove,
+    DriverLibraries,
+    Evidence,
+    Finding,
+    Initramfs,
+    Kernel,
+    KernelModules,
+    Machine,
+    ModuleFile,
+    MoveAside,
+    Packages,
+    Plan,
+    Reboot,
+    RefreshModuleIndex,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UpdateInitramfs,
+)
+
+LOADED = "/proc/driver/nvidia/version"
+MARGIN = 60.0
+"""Seconds: clocks are set while a machine starts."""
+
+
+class InitramfsOldNvidiaModule(Rule):
+    id = "initramfs-old-nvidia-module"
+    title = "An old NVIDIA module is loaded at each start"
+    stage = Stage.INITRAMFS
+    severity = Severity.ERROR
+    explains = (
+        "driver-library-version-mismatch-after-upgrade",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+    )
+
+    def detect(
+        self, kernel: Kernel, modules: KernelModules, image: Initramfs, libraries: DriverLibraries | None
+    ) -> Iterator[Finding | Unknown]:
+        wanted = libraries.version if libraries else None
+        for release, severity in kernel.to_judge():
+            files = [f for f in modules.files if f.kernel == release and f.version]
+            loaded = modules.loaded_version if release == kernel.running else None
+            if pair := _second(files, loaded, wanted):
+                first, right = pair
+                yield self._found(
+                    release, severity, f"{first.path} ({first.version})", right, loaded, (), duplicate=first.path,
+                    old=first.version,
+                )  # fmt: skip
+            elif release == image.kernel and files and wanted in (None, files[0].version):
+                yield from self._in_image(release, severity, files[0], loaded, image, kernel.booted)
+
+    def _in_image(
+        self,
+        release: str,
+        severity: Severity,
+        disk: ModuleFile,
+        loaded: str | None,
+        image: Initramfs,
+        booted: float | None,
+    ) -> Iterator[Finding | Unknown]:
+        if loaded == disk.version:
+            return
+        inside = {path: version for path, version in image.nvidia_versions().items() if version != disk.version}
+        old = next(((p, v) for p, v in inside.items() if v and (loaded is None or v == loaded)), None)
+        if old:
+            held = (Evidence(image.path, f"holds {old[0]}, version {old[1]}"),)
+            yield self._found(release, severity, image.path, disk, loaded, held, duplicate="", old=old[1])
+        elif image.content is None and image.problem:
+            if loaded and booted and image.path and booted > image.module_written + MARGIN:
+                # What was on the disk before the start, and is not what was loaded, was overtaken by the image.
+                shows = (
+                    Evidence("/proc/stat", "the machine started after the module on the disk was written"),
+                    Evidence(image.path, image.problem),
+                )
+                yield self._found(release, severity, image.path, disk, loaded, shows, duplicate="", old=loaded)
+            elif loaded:
+                yield Unknown(image.problem)
+
+    def _found(
+        self,
+        release: str,
+        severity: Severity,
+        where: str,
+        right: ModuleFile,
+        loaded: str | None,
+        shows: tuple[Evidence, ...],
+        *,
+        duplicate: str,
+        old: str,
+    ) -> Finding:
+        return self.finding(
+            f"kernel:{release}",
+            f"At each start of kernel {release} the NVIDIA module {old} is taken from {where}, although {right.version} is installed",
+            *([Evidence(LOADED, loaded)] if loaded else []),
+            Evidence(right.path, right.version),
+            *([Evidence(duplicate, old)] if duplicate else []),
+            *shows,
+            severity=severity,
+            kernel=release,
+            duplicate=duplicate,
+            old=old,
+        )
+
+    def remedies(
+        self, finding: Finding, dkms: Dkms | None, packages: Packages | None, modules: KernelModules
+    ) -> Iterator[Plan]:
+        kernel, duplicate, old = (finding.detail[k] for k in ("kernel", "duplicate", "old"))
+        rebuild: tuple[Action, ...] = (UpdateInitramfs(kernel), Reboot())
+        if not duplicate:
+            yield Plan(f"Rebuild the initramfs of {kernel} and restart", Risk.LOW, rebuild, reboot=True)
+            return
+        owner = packages.owner(duplicate) if packages else None
+        builder = next((m for m in dkms.modules if m.version == old), None) if dkms else None
+        if owner:
+            text = f"{duplicate} belongs to the package {owner}: remove the package that is not wanted"
+            steps: tuple[Action, ...] = (ByHand(text),)
+            risk = Risk.HIGH
+        elif builder and "/updates/" in duplicate:
+            steps, risk = (DkmsRemove(builder.name, builder.version),), Risk.MEDIUM
+        else:
+            parts = next((f.parts for f in modules.files if f.path == duplicate), ())
+            # modprobe would go on looking for it where the old index says.
+            steps = (*map(MoveAside, (duplicate, *parts)), RefreshModuleIndex(kernel))
+            risk = Risk.MEDIUM
+        yield Plan(
+            f"Take the second module away ({duplicate}), rebuild the initramfs of {kernel} and restart",
+            risk,
+            (*steps, *rebuild),
+            reboot=True,
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        new, old, kernel = "550.120", "535.183.01", "6.8.0-50-generic"
+        modules = f"/usr/lib/modules/{kernel}"
+
+        def upgraded() -> Machine:
+            return Machine.ubuntu2404().gpu().ubuntu_driver(new, loaded=False).loaded_driver(old)
+
+        yield Scenario(
+            "the initramfs holds the old one",
+            upgraded().initramfs(kernel, {}, nvidia=old),
+            finds=f"kernel:{kernel}",
+        )
+        yield Scenario(
+            "a .run installer's module beside it",
+            upgraded()
+            .nvidia_module(kernel, old, name="nvidia.ko", place="kernel/drivers/video")
+            .nvidia_module(kernel, old, name="nvidia-drm.ko", place="kernel/drivers/video")
+            .initramfs(kernel, {}),
+            finds=f"kernel:{kernel}",
+            alone=False,  # the second installer is a fault of its own
+        )
+        yield Scenario(
+            "a second module, which modprobe finds before Ubuntu's own",
+            Machine.ubuntu2404()
+            .gpu()
+            .ubuntu_driver(new, kernels=(), loaded=False)
+            .loaded_driver(old)
+            .nvidia_module(kernel, new, name="nvidia.ko", place="kernel/nvidia-550")
+            .nvidia_module(kernel, old, name="nvidia.ko", place="updates"),
+            finds=f"kernel:{kernel}",
+            alone=False,
+        )
+        yield Scenario(
+            "modules.dep names the second one",
+            Machine.ubuntu2404()
+            .gpu()
+            .ubuntu_driver(new, loaded=False)
+            .loaded_driver(old)
+            .nvidia_module(kernel, old, name="nvidia.ko", place="extra")
+            .file(f"{modules}/modules.dep", "kernel/fs/ext4/ext4.ko:\nextra/nvidia.ko:\n"),
+            finds=f"kernel:{kernel}",
+            alone=False,
+        )
+        yield Scenario(
+            "an image that can't be unpacked, but the machine started after the upgrade",
+            upgraded()
+            .file(f"/boot/initrd.img-{kernel}", b"\x02\x21\x4c\x18" + bytes(100))
+            .file("/proc/stat", "cpu  1 2 3\nbtime 4102444800\n"),
+            finds=f"kernel:{kernel}",
+        )
+        yield Scenario(
+            "systemd-boot has a copy of its own, which was not renewed",
+            Machine()
+            .os_release("ubuntu", "24.04")
+            .kernel(kernel, running=False)
+            .ubuntu_driver(new, loaded=False)
+            .initramfs(kernel, {}, nvidia=new)
+            .initramfs(kernel, {}, nvidia=old, mtime=1.7e9, folder=f"/boot/efi/abc/{kernel}")
+            .file(f"/boot/efi/abc/{kernel}/linux")
+            .file(
+                "/boot/efi/loader/entries/abc.conf",
+                f"version {kernel}\nlinux /abc/{kernel}/linux\ninitrd /abc/ucode.img\ninitrd /abc/{kernel}/initrd.img-{kernel}\n",
+            ),
+            finds=f"kernel:{kernel}",
+        )
+        yield Scenario(
+            "the next start of a disk will load it",
+            Machine()
+            .os_release("ubuntu", "24.04")
+            .kernel(kernel, running=False)
+            .ubuntu_driver(new, loaded=False)
+            .initramfs(kernel, {}, nvidia=old, mtime=1.7e9),
+            finds=f"kernel:{kernel}",
+        )
+        yield Scenario("only a restart is missing", upgraded().initramfs(kernel, {}), alone=False)
+        yield Scenario("all the same", Machine.ubuntu2404_gpu().initramfs(kernel, {}, nvidia=new))
+        yield Scenario(
+            "the libraries are the loaded module's: the one on the disk waits for its packages",
+            Machine.ubuntu2404_gpu()
+            .nvidia_module(kernel, "560.35.03", name="nvidia.ko")
+            .initramfs(kernel, {}, nvidia=new),
+            alone=False,
+        )
+        yield Scenario(
+            "two drivers of Debian side by side, one chosen",
+            Machine.debian12_gpu().nvidia_module("6.1.0-50-amd64", "470.256.02", name="nvidia-tesla-470.ko"),
+        )
+        yield Scenario(
+            "an image that can't be unpacked",
+            upgraded().file(f"/boot/initrd.img-{kernel}", b"LZ4?" * 100),
+            unknown=True,
+        )
+
+
+def _second(files: list[ModuleFile], loaded: str | None, wanted: str | None) -> tuple[ModuleFile, ModuleFile] | None:
+    """Of several modules of the same name in different versions: the one that is taken, and the one that should be."""
+    if len({f.version for f in files}) < 2:
+        return None
+    taken = next((f for f in files if loaded and f.version == loaded), files[0])
+    fit = (f for f in files if f.version != taken.version and f.stem == taken.stem)
+    right = next((f for f in fit if f.version == (wanted or files[0].version)), None)
+    return (taken, right) if right else None

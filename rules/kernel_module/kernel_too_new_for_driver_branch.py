@@ -1,0 +1,202 @@
+"""The kernel is newer than what the driver can be built for.
+
+What you see
+    Error! Bad return status for module build on kernel: 6.17.9 (x86_64)
+    nvidia-dkms-390 post-installation script subprocess returned error exit status 10
+    In make.log: error: implicit declaration of function 'follow_pfn'
+Why
+    The kernel's inner interfaces change with every release. A driver knows those of kernels before it; on a newer one
+    its build ends with C errors, and that kernel has no driver. What tells it is the log of a build that failed, or
+    that this very version of the package was seen to fail on such a kernel.
+    Distributions change old drivers so that they can be built for newer kernels: a low version alone proves nothing.
+    "dkms apport: kernel package is not supported" is only about reporting.
+Repair
+    A newer driver of a branch that still supports the GPU; or staying on the last kernel that works.
+What the repair risks
+    Another driver version is a change of the whole graphics stack; an old kernel gets no security fixes once it is out
+    of support.
+By hand
+    Choose the previous kernel in the boot menu; then install a newer driver, or hold the metapackages that bring newer
+    kernels: apt-mark hold linux-image-amd64 linux-headers-amd64 (Ubuntu: linux-generic linux-image-generic
+    linux-headers-generic). A hold on the packages of one kernel keeps no newer one away.
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    Dkms,
+    DkmsModule,
+    Evidence,
+    Finding,
+    Kernel,
+    KernelModules,
+    Machine,
+    Package,
+    Packages,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    branch_of,
+    lowest_driver_for_kernel,
+    measured_failure,
+)
+
+
+class KernelTooNewForDriverBranch(Rule):
+    id = "kernel-too-new-for-driver-branch"
+    title = "The kernel is too new for the installed driver"
+    stage = Stage.PACKAGE_SET
+    severity = Severity.ERROR
+    risk = Risk.MEDIUM
+    explains = (
+        "dkms-module-missing-for-running-kernel",
+        "driver-library-version-mismatch-after-upgrade",
+        "half-configured-driver-packages",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
+    )
+
+    def detect(
+        self, kernel: Kernel, modules: KernelModules, dkms: Dkms, packages: Packages | None
+    ) -> Iterator[Finding]:
+        for release, severity in kernel.to_judge():
+            if modules.usable(release):
+                continue
+            headers = any(k.headers for k in kernel.installed if k.release == release)
+            for module in dkms.modules:
+                build = module.build(release)
+                failed = build is not None and build.cause in ("kernel-too-new", "gpl-symbol")
+                package = _package(packages, module)
+                seen = measured_failure(module.name, package.version, release) if package and headers else None
+                if not failed and (build is not None or not seen):
+                    continue
+                needed = lowest_driver_for_kernel(release, module.version)
+                why = f"{build.error}" if build else "it was never built, and is known to fail on such a kernel"
+                branch = f"branch {branch_of(module.version)}: {needed} or newer for this kernel"
+                yield self.finding(
+                    f"kernel:{release}",
+                    f"Driver {module.version} does not build for kernel {release}: {why}",
+                    *([Evidence(build.log, build.error)] if build else []),
+                    *([Evidence(f"{package.name} {package.version}", f"failed on {seen}")] if package and seen else []),
+                    *([Evidence("kernel_needs.json", branch)] if needed else []),
+                    severity=severity,
+                    release=release,
+                    version=module.version,
+                    needed=needed or "",
+                )
+                break
+
+    def remedies(
+        self, finding: Finding, kernel: Kernel, modules: KernelModules, packages: Packages | None
+    ) -> Iterator[Plan]:
+        release, needed = finding.detail["release"], finding.detail["needed"]
+        works = [
+            k.release for k in kernel.installed if k.has_image and k.release != release and modules.usable(k.release)
+        ]
+        metapackages = " ".join(_metapackages(packages, release))
+        hold = f", and hold what brings newer ones: apt-mark hold {metapackages}" if metapackages else ""
+        steps = (
+            [
+                f"start kernel {works[-1]} from the boot menu (Advanced options): its module is built",
+                f"to stay with it, make it the boot loader's default{hold}",
+            ]
+            if works
+            else [
+                "install the kernel of the distribution's release, which this driver was made for, and start that one"
+            ]
+        )
+        steps.append(
+            f"or install driver {needed} or newer of the same branch, and start kernel {release} again"
+            if needed
+            else "or install a newer driver branch that still supports this GPU (dlhealth doctor says when one does not)"
+        )
+        yield Plan(
+            "A newer driver, or the last kernel that works: a person decides",
+            Risk.MEDIUM,
+            tuple(ByHand(s) for s in steps),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        new = "6.12.95+deb12-amd64"
+        error = "/build/nvidia/os-mlock.c:23:12: error: implicit declaration of function ‘follow_pfn’; did you mean ‘folio_pfn’? [-Werror=implicit-function-declaration]\n"
+        log = f"DKMS make.log for nvidia-tesla-470-470.256.02 for kernel {new} (x86_64)\nCFLAGS=-Werror=strict-prototypes\n{error}"
+        base = Machine().os_release("debian", "12").user().gpu("1180", driver="")
+        yield Scenario(
+            "bookworm's Tesla 470 on the backports kernel",
+            base.kernel(new)
+            .dkms("nvidia-tesla-470", "470.256.02", ())
+            .file("/var/lib/dkms/nvidia-tesla-470/470.256.02/build/make.log", log),
+            finds=f"kernel:{new}",
+        )
+        modpost = "ERROR: modpost: GPL-incompatible module nvidia.ko uses GPL-only symbol '__rcu_read_lock'\n"
+        yield Scenario(
+            "a symbol that became GPL-only",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(kernels=(), loaded=False)
+            .file(
+                "/var/lib/dkms/nvidia/550.120/build/make.log", f"make -C /lib/modules/6.8.0-50-generic/build\n{modpost}"
+            ),
+            finds="kernel:6.8.0-50-generic",
+        )
+        sid = "7.2.13+deb14-amd64"
+        yield Scenario(
+            "a package that is known to fail, not built yet for the next kernel",
+            Machine.debian12()
+            .kernel(sid, running=False, compiler="gcc-16 (Debian 16.1.0-2) 16.1.0")
+            .gpu()
+            .debian_driver(),
+            finds=f"kernel:{sid}",
+        )
+        yield Scenario(
+            "another revision of that package, of which nothing is known",
+            Machine.debian12()
+            .kernel(sid, running=False)
+            .gpu()
+            .debian_driver()
+            .package("nvidia-kernel-dkms", "535.261.03-2", source="nvidia-graphics-drivers"),
+            alone=False,
+        )
+        yield Scenario("built", Machine.debian12_gpu())
+        yield Scenario(
+            "the compiler, not the kernel",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(kernels=(), loaded=False)
+            .file(
+                "/var/lib/dkms/nvidia/550.120/build/make.log",
+                "make -C /lib/modules/6.8.0-50-generic/build\n*** Failed CC version check. Bailing out! ***\n",
+            ),
+        )
+        yield Scenario(
+            "the kernel can't be read",
+            Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
+            unknown=True,
+        )
+
+
+def _metapackages(packages: Packages | None, release: str) -> tuple[str, ...]:
+    """The installed packages that brought a kernel, and bring the next. On hold they are all of them, or it holds
+    nothing; the packages of one kernel keep no other away."""
+    brought = {f"linux-image-{release}", f"linux-headers-{release}"}
+    while packages:
+        known = set(brought)
+        brought |= {
+            p.name for p in packages.installed("linux-*") if known & set(p.dependencies) and release not in p.name
+        }
+        if brought == known:
+            break
+    return tuple(sorted(name for name in brought if release not in name))
+
+
+def _package(packages: Packages | None, module: DkmsModule) -> Package | None:
+    """The package that a module's source is of."""
+    builders = packages.installed("nvidia*dkms*") if packages else ()
+    return next((p for p in builders if p.upstream == module.version), None)

@@ -1,0 +1,166 @@
+"""The GPU is supported only by a legacy branch of the driver (Kepler 470, Fermi 390, Tesla 340).
+
+What you see
+    NVRM: The NVIDIA GeForce GT 710 GPU installed in this system is supported through the NVIDIA 470.xx Legacy drivers.
+    The 535.129.03 NVIDIA driver will ignore this GPU.  Continuing probe...
+    NVRM: No NVIDIA GPU found.
+Why
+    NVIDIA ends the support of an architecture with a branch. A newer driver installs and loads, and ignores the GPU: a
+    metapackage or a .run file was newer than the card. The PCI id decides, not the name on the box: cards named GT 710
+    or GT 730 are of different architectures.
+    An old card that only draws the screen, beside one that computes, is no fault.
+Repair
+    Install the legacy branch, on a kernel that it still builds for; a card that is too old for any of today's CUDA is
+    better served by nouveau.
+What the repair risks
+    340 and 390 do not build on current kernels and are gone from newer releases: then there is no accelerated driver.
+    On Ubuntu, nvidia-driver-470 may be a name only that leads to 535, which ignores the card again.
+By hand
+    apt-get install nvidia-tesla-470-driver (Debian 12) or nvidia-driver-470-server (Ubuntu 24.04); reboot
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    DriverFit,
+    Drivers,
+    Finding,
+    Kernel,
+    Machine,
+    Plan,
+    Reboot,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    version_key,
+)
+
+NOUVEAU = (
+    "use nouveau: remove the NVIDIA driver and what blacklists nouveau in /etc/modprobe.d, then update-initramfs -u"
+)
+
+
+class LegacyGpuNeeds470390340(Rule):
+    id = "legacy-gpu-needs-470-390-340"
+    title = "The GPU needs a legacy branch of the driver"
+    stage = Stage.PACKAGE_SET
+    severity = Severity.ERROR
+    risk = Risk.HIGH
+    explains = (
+        "gpu-driver-hung",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
+        "uvm-device-node-missing",
+    )
+
+    def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
+        for doubt in fit.doubts:
+            if not doubt.flavour:
+                yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
+        for misfit in fit.of("legacy"):
+            yield self.finding(
+                misfit.subject,
+                f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",
+                *misfit.evidence,
+                severity=misfit.severity,
+                branch=misfit.branch,
+                cured=misfit.cured,
+                beside=bool(misfit.others),
+            )
+
+    def remedies(self, finding: Finding, drivers: Drivers, kernel: Kernel | None) -> Iterator[Plan]:
+        branch = finding.detail["branch"]
+        if finding.detail["cured"]:
+            yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
+            return
+        if finding.detail["beside"]:
+            text = f"leave it as it is, or draw the screen with the other GPU; one driver can't serve both (branch {branch} is the last for this one)"
+            yield Plan("Nothing, if this card only draws the screen", Risk.LOW, (ByHand(text),))
+            return
+        offer = drivers.offer(branch, branch, open_flavour=False, near=branch)
+        if offer and not _too_new(kernel, offer[2]):
+            yield Plan(
+                f"Switch to branch {branch}, the last one for this GPU",
+                Risk.HIGH,
+                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
+                reboot=True,
+                network=True,
+            )
+        elif offer:
+            text = f"start an older kernel (the newest that {offer[1]} is known to build for is {offer[2]}) and install {offer[1]}"
+            yield Plan(f"Switch to branch {branch} on a kernel that it builds for", Risk.HIGH, (ByHand(text),))
+        elif branch >= 470:
+            text = f"install branch {branch} from where this driver came from; {drivers.system or 'this system'} has no package of it that is known here"
+            yield Plan(f"Switch to branch {branch}, the last one for this GPU", Risk.HIGH, (ByHand(text),))
+        yield Plan(
+            "Give the GPU to nouveau, which needs no driver of NVIDIA", Risk.HIGH, (ByHand(NOUVEAU),), reboot=True
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        gpu = "gpu:0000:01:00.0"
+        said = (
+            "NVRM: The NVIDIA GeForce GT 720 GPU installed in this system is",
+            "NVRM:  supported through the NVIDIA 470.xx Legacy drivers. Please",
+            "NVRM:  visit http://www.nvidia.com/object/unix.html for more",
+            "NVRM:  information.  The 535.261.03 NVIDIA driver will ignore",
+            "NVRM:  this GPU.  Continuing probe...",
+        )
+        kepler = Machine.debian12().gpu("1286", driver="").debian_driver(loaded=False)
+        for number, line in enumerate(said):
+            kepler.says("kernel", line, 5.0 + number / 1000)
+        yield Scenario("a Kepler with 535, which does not load", kepler, finds=gpu)
+        yield Scenario(
+            "a Kepler that nouveau drives meanwhile",
+            Machine.ubuntu2404()
+            .gpu("1180", driver="nouveau")
+            .ubuntu_driver(loaded=False)
+            .remove("/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"),
+            finds=gpu,
+        )
+        yield Scenario("a Fermi", Machine.debian12().gpu("0de1", driver="").debian_driver(loaded=False), finds=gpu)
+        yield Scenario(
+            "a disk of a machine that does not run",
+            Machine()
+            .os_release("debian", "12")
+            .kernel("6.1.0-50-amd64", running=False)
+            .debian_driver(loaded=False)
+            .says(
+                "kernel",
+                "NVRM: The NVIDIA GeForce GT 710 GPU installed in this system is supported through the NVIDIA 470.xx Legacy drivers.",
+            ),
+            finds="host",
+        )
+        yield Scenario(
+            "a Kepler beside a Pascal: worth a note",
+            Machine.debian12().gpu("1286", "0000:02:00.0", driver="").gpu().debian_driver(),
+            finds="gpu:0000:02:00.0",
+        )
+        yield Scenario(
+            "a GT 640 whose entry in the newest list is missing",
+            Machine.debian12().gpu("0fc1", driver="").debian_driver(loaded=False),
+            finds=gpu,
+        )
+        yield Scenario("a Kepler with 470", Machine.ubuntu2404().gpu("1180").ubuntu_driver("470.256.02"))
+        yield Scenario("a Kepler without any driver", Machine.debian12().gpu("1286", driver="nouveau"), unknown=True)
+        yield Scenario(
+            "a Kepler kept for a virtual machine",
+            Machine.debian12().gpu("1286", driver="vfio-pci").debian_driver(loaded=False),
+        )
+        yield Scenario("a Pascal with 535", Machine.debian12_gpu())
+        yield Scenario(
+            "an id that nobody knows", Machine.debian12().gpu("fffe", driver="").debian_driver(), unknown=True
+        )
+
+
+def _too_new(kernel: Kernel | None, newest: str) -> bool:
+    """Whether the machine's kernel is newer than the newest that the driver's package was made to build for."""
+    release = (kernel.target or "") if kernel else ""
+    return bool(newest) and version_key(release)[:2] > version_key(newest)

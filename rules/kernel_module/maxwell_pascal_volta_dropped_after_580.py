@@ -1,0 +1,153 @@
+"""The driver is of branch 590 or newer, which no longer supports Maxwell, Pascal and Volta.
+
+What you see
+    NVRM: The NVIDIA GeForce GTX 1050 GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers.
+    The 595.58.03 NVIDIA driver will ignore this GPU.
+    nvidia-smi fails after an unattended upgrade.
+Why
+    Branch 580 is the last for these architectures. Metapackages that follow the newest branch (cuda-drivers,
+    nvidia-open, nvidia-driver of NVIDIA's repository) went past it in an ordinary upgrade. The PCI id decides, not the
+    name of the card.
+Repair
+    Install branch 580 with the closed module, and keep it there.
+What the repair risks
+    The whole driver is exchanged. A newer GPU in the same machine stays on the closed 580 too.
+By hand
+    apt-get install nvidia-driver-580 (Ubuntu); with NVIDIA's repository: apt-get install nvidia-driver-pinning-580,
+    then apt-get install --allow-downgrades cuda-drivers; reboot
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    DriverFit,
+    Drivers,
+    Finding,
+    Machine,
+    Plan,
+    Reboot,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+PIN = (
+    "with NVIDIA's repository: apt-get install nvidia-driver-pinning-580, then apt-get install --allow-downgrades cuda-drivers;"
+    " after a .run file: nvidia-uninstall, then the .run file of a 580 with --kernel-module-type=proprietary"
+)
+
+
+class MaxwellPascalVoltaDroppedAfter580(Rule):
+    id = "maxwell-pascal-volta-dropped-after-580"
+    title = "The driver no longer supports this GPU"
+    stage = Stage.PACKAGE_SET
+    severity = Severity.ERROR
+    risk = Risk.HIGH
+    explains = (
+        "gpu-driver-hung",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
+        "uvm-device-node-missing",
+    )
+
+    def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
+        for doubt in fit.doubts:
+            if not doubt.flavour:
+                yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
+        for misfit in fit.of("dropped"):
+            yield self.finding(
+                misfit.subject,
+                f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",
+                *misfit.evidence,
+                severity=misfit.severity,
+                branch=misfit.branch,
+                cured=misfit.cured,
+                newer=next((g.name for g in misfit.others if g.needs_open), ""),
+            )
+
+    def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
+        branch = finding.detail["branch"]
+        if finding.detail["cured"]:
+            yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
+            return
+        if finding.detail["newer"]:
+            text = f"no driver serves both GPUs: the {finding.detail['newer']} needs the open kernel module, this one the closed one. Take one of them out, or leave this one unused"
+            yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
+            return
+        offer = drivers.offer(branch, branch, open_flavour=False, near=branch)
+        if offer:
+            yield Plan(
+                f"Switch to branch {branch}, the last one for this GPU",
+                Risk.HIGH,
+                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
+                reboot=True,
+                network=True,
+            )
+        else:
+            text = (
+                f"install branch {branch}, closed kernel module, from where this driver came from ({PIN}); then restart"
+            )
+            yield Plan(
+                f"Switch to branch {branch}, the last one for this GPU",
+                Risk.HIGH,
+                (ByHand(text),),
+                reboot=True,
+                network=True,
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        gpu = "gpu:0000:01:00.0"
+        yield Scenario(
+            "a GTX 1080 Ti after an upgrade to 590",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver("590.48.01", loaded=False)
+            .says(
+                "kernel",
+                "NVRM: The NVIDIA GeForce GTX 1080 Ti GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers."
+                " Please visit http://www.nvidia.com/object/unix.html for more information. The 590.48.01 NVIDIA driver will ignore this GPU.",
+            ),
+            finds=gpu,
+        )
+        yield Scenario(
+            "loaded, for want of any other GPU it drives none",
+            Machine.ubuntu2404().gpu("1c81", driver="").ubuntu_driver("595.58.03"),
+            finds=gpu,
+        )
+        yield Scenario(
+            "a Volta that has no entry in the newest list",
+            Machine.ubuntu2404().gpu("1db2", driver="").ubuntu_driver("595.58.03", loaded=False),
+            finds=gpu,
+        )
+        yield Scenario(
+            "580 still runs, the next start has 590",
+            Machine.ubuntu2404().gpu().ubuntu_driver("590.48.01", loaded=False).loaded_driver("580.95.05"),
+            finds=gpu,
+            alone=False,  # that the libraries are newer than the loaded module is another fault
+        )
+        yield Scenario(
+            "a new GPU is served, the old one is not",
+            Machine.ubuntu2404().gpu("2684").gpu("1b06", "0000:02:00.0", driver="").ubuntu_driver("590.48.01"),
+            finds="gpu:0000:02:00.0",
+        )
+        yield Scenario("branch 580", Machine.ubuntu2404().gpu().ubuntu_driver("580.95.05"))
+        yield Scenario(
+            "a Turing with 590", Machine.ubuntu2404().gpu("1eb8").ubuntu_driver("590.48.01", open_flavour=True)
+        )
+        yield Scenario(
+            "a Kepler, which went long before",
+            Machine.ubuntu2404().gpu("1180", driver="").ubuntu_driver("590.48.01", loaded=False),
+        )
+        yield Scenario(
+            "an id that nobody knows",
+            Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver("590.48.01"),
+            unknown=True,
+        )

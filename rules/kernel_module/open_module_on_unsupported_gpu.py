@@ -1,0 +1,158 @@
+"""The open kernel module is installed for a GPU that only the closed one supports.
+
+What you see
+    NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1b82)
+    NVRM: installed in this system is not supported by open
+    NVRM: nvidia.ko because it does not include the required GPU
+    NVRM: System Processor (GSP).
+    nvidia-smi: No devices were found
+Why
+    The open module needs a processor on the GPU that only Turing and newer have. Since branch 560 installers choose the
+    open module by themselves, also for Maxwell, Pascal and Volta.
+    An old card beside supported ones is merely ignored. In a virtual machine a supported GPU may give the same message
+    for another reason.
+Repair
+    Install the closed module of a branch that still supports the GPU.
+What the repair risks
+    Another driver package set; in a machine with an older and a newer GPU the closed module of branch 580 or older
+    must serve both, and none can where the newer one is a Blackwell.
+By hand
+    apt-get install nvidia-driver-580 (Ubuntu, without -open) or nvidia-kernel-dkms (Debian); reboot
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    DriverFit,
+    Drivers,
+    Finding,
+    Machine,
+    Plan,
+    Reboot,
+    Risk,
+    Rule,
+    Scenario,
+    SetAlternative,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+
+class OpenModuleOnUnsupportedGpu(Rule):
+    id = "open-module-on-unsupported-gpu"
+    title = "The open kernel module does not support this GPU"
+    stage = Stage.PACKAGE_SET
+    severity = Severity.ERROR
+    risk = Risk.HIGH
+    explains = (
+        "gpu-driver-hung",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "nouveau-bound-instead-of-nvidia",
+        "nvidia-module-not-loaded",
+        "uvm-device-node-missing",
+    )
+
+    def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
+        for doubt in fit.doubts:
+            yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
+        for misfit in fit.of("no-gsp"):
+            yield self.finding(
+                misfit.subject,
+                f"{misfit.when}The open kernel module {misfit.driver.version} does not support {misfit.who}: it needs the closed one",
+                *misfit.evidence,
+                severity=misfit.severity,
+                branch=misfit.driver.branch,
+                last=misfit.branch,
+                lowest=max((g.first_branch or 0 for g in (misfit.gpu, *misfit.others)), default=0),
+                newer=next((g.name for g in misfit.others if g.needs_open), ""),
+                cured=misfit.cured,
+            )
+
+    def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
+        detail = finding.detail
+        if detail["cured"]:
+            yield Plan("Restart: the next start has the closed module", Risk.MEDIUM, (Reboot(),), reboot=True)
+            return
+        if detail["newer"]:
+            text = f"no driver serves both GPUs: the {detail['newer']} needs the open kernel module. Take one of them out, or leave this one unused"
+            yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
+            return
+        branch, last = detail["branch"], detail["last"]
+        if "nvidia-open-kernel-dkms" in drivers.packages and not drivers.repository:
+            yield Plan(
+                f"Install the closed kernel module of branch {branch}",
+                Risk.HIGH,
+                (
+                    AptInstall(("nvidia-kernel-dkms",), may_remove=drivers.packages),
+                    # Debian keeps both side by side; this alternative says which of them modprobe loads.
+                    SetAlternative("nvidia", "/usr/lib/nvidia/current"),
+                    Reboot(),
+                ),
+                reboot=True,
+                network=True,
+            )
+            return
+        offer = drivers.offer(detail["lowest"], last, open_flavour=False, near=branch)
+        if offer:
+            yield Plan(
+                f"Install the closed kernel module of branch {offer[0]}",
+                Risk.HIGH,
+                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
+                reboot=True,
+                network=True,
+            )
+            return
+        limit = f", of branch {last} or older" if last else ""
+        text = f"install the closed kernel module{limit}, from where this driver came from (NVIDIA's repository: cuda-drivers instead of nvidia-open; .run file: --kernel-module-type=proprietary); then restart"
+        yield Plan("Install the closed kernel module", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        gpu = "gpu:0000:01:00.0"
+        said = (
+            "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:{id})",
+            "NVRM: installed in this system is not supported by open",
+            "NVRM: nvidia.ko because it does not include the required GPU",
+            "NVRM: System Processor (GSP).",
+        )
+        yield Scenario(
+            "-open packages on a Pascal",
+            Machine.ubuntu2404().gpu("1b06", driver="").ubuntu_driver("560.35.03", open_flavour=True),
+            finds=gpu,
+        )
+        yield Scenario(
+            "on the disk for the next start",
+            Machine.ubuntu2404().gpu("1db6", driver="").ubuntu_driver(open_flavour=True, loaded=False),
+            finds=gpu,
+        )
+        unlisted = Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True)
+        for number, line in enumerate(said):
+            unlisted.says("kernel", line.format(id="fffe"), 5.0 + number / 1000)
+        yield Scenario("an id that no list has, but the kernel log says it", unlisted, finds=gpu)
+        yield Scenario(
+            "a Maxwell beside a Turing",
+            Machine.ubuntu2404().gpu("1eb8").gpu("1380", "0000:02:00.0", driver="").ubuntu_driver(open_flavour=True),
+            finds="gpu:0000:02:00.0",
+        )
+        virtual = Machine.ubuntu2404().gpu("2331", driver="").ubuntu_driver(open_flavour=True)
+        for number, line in enumerate(said):
+            virtual.says("kernel", line.format(id="2331"), 5.0 + number / 1000)
+        yield Scenario("an H100 of a confidential virtual machine", virtual, unknown=True)
+        yield Scenario("a new GPU", Machine.ubuntu2404().gpu("2684").ubuntu_driver(open_flavour=True))
+        yield Scenario(
+            "a Tesla T4, which some lists forget", Machine.ubuntu2404().gpu("1eb8").ubuntu_driver(open_flavour=True)
+        )
+        yield Scenario("the closed module", Machine.debian12_gpu())
+        yield Scenario(
+            "the log of an older driver",
+            Machine.debian12_gpu().says("kernel", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.261.03"),
+        )
+        yield Scenario(
+            "an id that nobody knows",
+            Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True),
+            unknown=True,
+        )

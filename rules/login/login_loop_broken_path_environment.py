@@ -1,0 +1,181 @@
+"""A login gets a PATH without /usr/bin.
+
+What you see
+    The login screen accepts the password and comes back, or a login on a text console answers every command with
+    "command not found" ("Command 'ls' is available in '/bin/ls'"). The system log may have
+    "pam_env(sddm:session): Unrecognized Option: PATH".
+Why
+    CUDA's guide says `export PATH=/usr/local/cuda/bin:$PATH`. That is a line for a shell. /etc/environment and
+    pam_env.conf are not read by one: nothing is expanded there, so "$PATH" stays as five characters, and what was in
+    PATH before is gone. The same happens in a shell's file when $PATH is left out or a quote keeps it from being
+    expanded. Then no program of the session is found: not even the shell scripts that start it work.
+Repair
+    Correct that one line, and move the CUDA folder to /etc/profile.d, which shells do read.
+What the repair risks
+    Only that line changes; other variables in the file stay. Who has logged in already keeps the old PATH until the
+    next login. The repair itself calls every program by its full path.
+By hand
+    /usr/bin/nano /etc/environment
+    PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"
+    and in /etc/profile.d/cuda.sh: export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"
+"""
+
+import re
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    BrokenPath,
+    ByHand,
+    EditFile,
+    Environments,
+    Evidence,
+    Finding,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    WriteFile,
+)
+
+_STANDARD = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"
+_PLAIN_FILES = ("/etc/environment", "/etc/default/locale")
+
+
+class LoginLoopBrokenPathEnvironment(Rule):
+    id = "login-loop-broken-path-environment"
+    title = "A login gets a PATH without /usr/bin"
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+    explains = ("login-loop-unexplained", "login-loop-profile-script-error", "nvcc-not-in-path")
+
+    def detect(self, environments: Environments) -> Iterator[Finding | Unknown]:
+        for broken in environments.broken_paths():
+            subject, about = environments.subject(broken.source)
+            yield self.finding(
+                subject,
+                f"{broken.source} sets PATH to {_short(broken.value)}, without /usr/bin: {_who(broken)} finds no programs",
+                Evidence(broken.source, f"PATH={broken.value}"),
+                about=(*about, f"line:{broken.source}"),
+                source=broken.source,
+            )
+        for login in environments.logins:
+            unclear = login.values.get("PATH", "") is None and login.kind in ("console", "graphical")
+            known = ":".join(element for element, _ in login.lists.get("PATH", ()))
+            if unclear and not environments.usable(known):
+                reason = login.doubts[0] if login.doubts else "PATH can't be told"
+                yield Unknown(f"PATH of {login.account.name}: {reason}", f"user:{login.account.name}")
+
+    def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
+        source = finding.detail["source"]
+        broken = next(b for b in environments.broken_paths() if b.source == source)
+        path, _, number = source.rpartition(":")
+        line = _corrected(broken, environments) if number.isdecimal() else ""
+        if not line:
+            what = f"In {source} put /usr/bin and /bin back into PATH, or take the line out"
+            yield Plan(f"Correct PATH in {source}", Risk.LOW, (ByHand(what),))
+            return
+        edit = EditFile(path, ((int(number), broken.line, line),))
+        yield Plan(f"Correct PATH in {source}", Risk.LOW, (edit, *_moved(broken, environments)))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def environment(text: str) -> Machine:
+            return Machine.debian12().file("/etc/environment", text)
+
+        def profile(text: str) -> Machine:
+            return Machine.debian12().append("/home/alice/.profile", text)
+
+        yield Scenario(
+            "a shell's line in /etc/environment",
+            environment("LANG=C.UTF-8\nexport PATH=/usr/local/cuda/bin:$PATH\n"),
+            finds="file:/etc/environment",
+        )
+        yield Scenario(
+            "the quoted line", environment('PATH="$PATH:/usr/local/cuda/bin"\n'), finds="file:/etc/environment"
+        )
+        yield Scenario(
+            "Windows' line end", environment('PATH="$PATH:/usr/local/cuda/bin"\r\n'), finds="file:/etc/environment"
+        )
+        yield Scenario(
+            "a comment behind it", environment("PATH=/opt/x/bin:$PATH # ours\n"), finds="file:/etc/environment"
+        )
+        yield Scenario(
+            "it goes on in the next line", environment('PATH="/opt/x/bin:\\\n$PATH"\n'), finds="file:/etc/environment"
+        )
+        yield Scenario("a reset in ~/.profile", profile("export PATH=/usr/local/cuda/bin\n"), finds="user:alice")
+        yield Scenario(
+            "single quotes in a file for everybody",
+            Machine.debian12().file("/etc/profile.d/cuda.sh", "export PATH='/usr/local/cuda/bin:$PATH'\n"),
+            finds="file:/etc/profile.d/cuda.sh",
+        )
+        yield Scenario(
+            "pam_env.conf",
+            Machine.debian12().file("/etc/security/pam_env.conf", "PATH DEFAULT=/usr/local/cuda/bin:$PATH\n"),
+            finds="file:/etc/security/pam_env.conf",
+        )
+        yield Scenario(
+            "as installed", environment('PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n')
+        )
+        yield Scenario("a missing folder is harmless", profile('export PATH="/opt/gone/bin:$PATH"\n'))
+        yield Scenario(
+            "environment.d expands $PATH",
+            Machine.debian12().file("/home/alice/.config/environment.d/cuda.conf", "PATH=/usr/local/cuda/bin:$PATH\n"),
+        )
+        yield Scenario(
+            "only terminals are concerned",
+            Machine.debian12().append("/home/alice/.bashrc", "PATH=/opt/x\n"),
+            alone=False,
+        )
+        yield Scenario("conda puts itself in front", profile('eval "$(/opt/conda/bin/conda shell.posix hook)"\n'))
+        yield Scenario("a program writes the whole PATH", profile("PATH=$(/opt/site/path)\n"), unknown=True)
+        yield Scenario(
+            "/etc/environment can't be read",
+            Machine.debian12().remove("/etc/profile").fifo("/etc/environment"),
+            unknown=True,
+        )
+
+
+def _short(value: str) -> str:
+    return value if len(value) < 60 else f"{value[:57]}..."
+
+
+def _who(broken: BrokenPath) -> str:
+    kinds = {"pam": "every session", "console": "a login on a console", "graphical": "a graphical login"}
+    first = kinds[broken.kinds[0]]
+    return first if len(broken.users) > 1 else f"{first} of {broken.users[0]}"
+
+
+def _cuda(broken: BrokenPath) -> list[str]:
+    # A quote, or Windows' line end, may have become part of the last one.
+    folders = (e.strip("\"'\r") for e in broken.value.split(":"))
+    return [e for e in folders if re.fullmatch(r"/[\w./-]*cuda[\w./-]*", e)]
+
+
+def _corrected(broken: BrokenPath, environments: Environments) -> str:
+    """The line with a PATH that works, "" where a person has to look."""
+    if broken.source.rpartition(":")[0] in _PLAIN_FILES:
+        kept = [e for e in broken.value.split(":") if re.fullmatch(r"/[\w./+-]+", e) and e not in _cuda(broken)]
+        standard = _STANDARD.split(":")
+        if not broken.line or broken.line.endswith("\\"):
+            return ""
+        # pam_env takes a blank before a comment for a part of the value.
+        _, hash_sign, comment = broken.line.rstrip().partition("#")
+        return f'PATH="{":".join([*(e for e in kept if e not in standard), *standard])}"{hash_sign}{comment}'
+    for login in environments.logins:
+        for problem in login.problems:
+            if problem.source == broken.source and problem.variable == "PATH" and problem.correction:
+                return problem.correction
+    return broken.completed
+
+
+def _moved(broken: BrokenPath, environments: Environments) -> Iterator[WriteFile]:
+    """The CUDA folders of a file that no shell reads, in one that shells do."""
+    if broken.source.rpartition(":")[0] not in _PLAIN_FILES or not _cuda(broken):
+        return
+    there = {file for login in environments.logins for file in login.files}
+    name = "cuda.sh" if "/etc/profile.d/cuda.sh" not in there else "dlhealth-cuda.sh"
+    yield WriteFile(f"/etc/profile.d/{name}", f'export PATH="{":".join(_cuda(broken))}${{PATH:+:${{PATH}}}}"\n')

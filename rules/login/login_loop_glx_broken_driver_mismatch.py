@@ -1,0 +1,215 @@
+"""The login screen works, and the desktop dies because NVIDIA's OpenGL does not work.
+
+What you see
+    The login screen accepts every user's password and comes back, or shows "Oh no! Something has gone wrong". In the
+    logs: 'extension "GLX" missing', "Failed to initialize the GLX module", "Unrecoverable failure in required component
+    org.gnome.Shell.desktop".
+Why
+    The login screen can be drawn without OpenGL; a compositor can't. NVIDIA's libraries do not fit the loaded kernel
+    module, or the GLX module of the X server is missing or somebody else's. Nearly always this is the consequence of
+    something else that has a finding of its own: a driver upgraded and not rebooted, a module that was not built, a mix
+    of packages. If only one of several users loops, it is that user's home, not the driver. GLX is also missing in ssh,
+    VNC and xrdp sessions, which is normal.
+Repair
+    Repair the driver. Where nothing else is found, install again the packages that hold its OpenGL libraries, and
+    reboot.
+What the repair risks
+    The same versions are installed again; the running graphical session must be ended.
+By hand
+    cat /proc/driver/nvidia/version; dpkg -l 'libnvidia-gl*' 'nvidia-driver*'; journalctl -b | grep -i -e glx -e nvidia
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    AptPurgeReinstall,
+    ByHand,
+    DisplaySetup,
+    DriverLibraries,
+    Evidence,
+    Finding,
+    KernelModules,
+    Machine,
+    Packages,
+    Plan,
+    Reboot,
+    Risk,
+    Rule,
+    Scenario,
+    SessionLogs,
+    Sessions,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+_SERVER = (
+    r"NVIDIA.*Failed to initialize the GLX module"
+    r"|Failed to load module \"(?:glx|glxserver_nvidia|libglx)\""
+    r"|NVIDIA.*Failed to load the NVIDIA kernel module"
+    r"|NVIDIA.*Failed to initialize the NVIDIA kernel module"
+)
+# Display :0 or :1: what ssh, VNC and xrdp give has a number of its own.
+_SESSION = (
+    r"extension \"GLX\" missing on display \":[01](?:\.\d)?\""
+    r"|Unrecoverable failure in required component (?:org\.gnome\.Shell|gnome-shell|compiz)"
+    r"|Driver/library version mismatch"
+    r"|Unable to initialize (?:Clutter|COGL)|Unable to find suitable fbconfig"
+    r"|Failed to (?:initialize|create|setup).{0,40}(?:EGL|GLX)"
+    r"|not supported by EGL"
+)
+_LIBRARIES = ("libGLX_nvidia.so.0", "libEGL_nvidia.so.0", "libnvidia-glcore.so")
+
+
+class LoginLoopGlxBrokenDriverMismatch(Rule):
+    id = "login-loop-glx-broken-driver-mismatch"
+    title = "The desktop dies because NVIDIA's OpenGL does not work"
+    stage = Stage.REBOOT
+    severity = Severity.ERROR
+    risk = Risk.MEDIUM
+    explains = ("login-loop-unexplained",)
+
+    def detect(
+        self,
+        logs: SessionLogs,
+        sessions: Sessions | None,
+        display: DisplaySetup | None,
+        libraries: DriverLibraries | None,
+        modules: KernelModules | None,
+    ) -> Iterator[Finding | Unknown]:
+        server = logs.matching(_SERVER)
+        session = tuple(c for c in logs.matching(_SESSION) if c not in server)
+        shown = [*server[:1], *session[:1]]
+        nvidia = (
+            any("NVIDIA" in c.text for c in shown)
+            or bool(libraries and libraries.libraries)
+            or any(d.vendor == "10de" for d in (display and display.devices) or ())
+        )
+        if not shown or not nvidia:
+            for problem in logs.problems:
+                yield Unknown(problem)
+            return
+        users = sessions.users() if sessions else ()
+        looping = [user for user in users if sessions and sessions.loop(user)]
+        got_in = [user for user in users if sessions and sessions.got_in(user)]
+        if got_in or (users and len(looping) < len(users) and not _does_not_fit(modules, libraries)):
+            return
+        if not users and not (server and session) and not _does_not_fit(modules, libraries):
+            yield Unknown(f"{shown[0].source} says {shown[0].text!r}, but no log says how long sessions lasted")
+            return
+        who = f"the sessions of {' and '.join(users)}" if users else "graphical sessions"
+        yield self.finding(
+            "host",
+            f"OpenGL does not work, and {who} die at once: {shown[0].text}",
+            *(Evidence(c.source, c.text) for c in shown),
+        )
+
+    def remedies(
+        self, finding: Finding, libraries: DriverLibraries | None, packages: Packages | None
+    ) -> Iterator[Plan]:
+        owned = {x.owner for x in (libraries.libraries if libraries else ()) if x.name in _LIBRARIES and x.owner}
+        if owned:
+            yield Plan(
+                "Install the OpenGL libraries of the driver again and reboot",
+                Risk.MEDIUM,
+                (AptInstall(tuple(sorted(owned)), reinstall=True), Reboot()),
+                reboot=True,
+                network=True,
+            )
+        yield Plan(
+            "See which part of the driver does not fit",
+            Risk.MEDIUM,
+            (
+                ByHand(
+                    "Compare the loaded module (cat /proc/driver/nvidia/version) with the packages (dpkg -l '*nvidia*'), remove what "
+                    "a .run installer left, and install one driver branch completely"
+                ),
+            ),
+        )
+        if owned and packages:
+            yield Plan(
+                "Purge the driver and install the same version again",
+                Risk.HIGH,
+                (AptPurgeReinstall(packages.driver_family), Reboot()),
+                reboot=True,
+                network=True,
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        errors = "/home/alice/.xsession-errors"
+        missing = 'Xlib:  extension "GLX" missing on display ":0".\n' * 2
+        whale = "Unrecoverable failure in required component org.gnome.Shell.desktop"
+        debian, ubuntu = Machine.debian12_gpu, Machine.ubuntu2404_gpu
+        yield Scenario(
+            "GLX missing in a loop of Unity or Xfce",
+            ubuntu().login_loop().file(errors, missing, 0o600, 1000),
+            finds="host",
+        )
+        yield Scenario(
+            "GNOME Shell fails for everybody",
+            debian().user("bob", 1001).login_loop(manager="gdm").login_loop("bob", manager="gdm").says("gnome-session-binary", whale, 1101.0),
+            finds="host",
+        )  # fmt: skip
+        yield Scenario(
+            "the X server's GLX module, and the session's complaint, without a log of logins",
+            ubuntu().file("/var/log/Xorg.0.log", XORG).file(errors, missing, 0o600, 1000),
+            finds="host",
+        )
+        yield Scenario(
+            "a loop, and only the X server complains",
+            debian().file("/var/log/Xorg.0.log", XORG).login_loop(),
+            finds="host",
+        )
+        yield Scenario(
+            "the X server complains, and the libraries were upgraded",
+            ubuntu().loaded_driver("550.90.07").file("/var/log/Xorg.0.log", XORG),
+            finds="host",
+            causes=("driver-library-version-mismatch-after-upgrade",),
+        )
+        yield Scenario("a healthy desktop", debian().login(manager="gdm").file("/var/log/Xorg.0.log", HEALTHY))
+        yield Scenario(
+            "one of two loops: that one's home",
+            debian().user("bob", 1001).login_loop().login("bob", begin=2000.0).file(errors, missing, 0o600, 1000),
+        )
+        yield Scenario(
+            "GLX is missing in VNC",
+            debian().login_loop().file(errors, missing.replace(":0", ":10.0"), 0o600, 1000),
+        )
+        yield Scenario(
+            "a loop without NVIDIA", Machine.debian12().login_loop().says("gnome-session-binary", whale, 1101.0)
+        )
+        yield Scenario(
+            "only the X server complains, and no log tells of sessions",
+            debian().file("/var/log/Xorg.0.log", XORG),
+            unknown=True,
+        )
+        yield Scenario("a log that is no file", debian().fifo("/var/log/Xorg.0.log"), unknown=True)
+
+
+XORG = """\
+[    12.207] (II) LoadModule: "glx"
+[    12.208] (II) Loading /usr/lib/xorg/modules/extensions/libglx.so
+[    12.212] (II) Module glx: vendor="X.Org Foundation"
+[    12.301] (EE) NVIDIA(0): Failed to initialize the GLX module; please check in your X
+[    12.301] (EE) NVIDIA(0):     log file that the GLX module has been loaded in your X
+[    12.301] (EE) NVIDIA(0):     server, and that the module is the NVIDIA GLX module.  If
+[    12.301] (EE) NVIDIA(0):     you continue to encounter problems, Please try
+[    12.301] (EE) NVIDIA(0):     reinstalling the NVIDIA driver.
+"""
+
+HEALTHY = """\
+[    12.207] (II) LoadModule: "glx"
+[    12.212] (II) Module glx: vendor="X.Org Foundation"
+[    12.230] (EE) Failed to load module "fbdev" (module does not exist, 0)
+[    12.231] (EE) Failed to load module "vesa" (module does not exist, 0)
+[    12.301] (II) NVIDIA GLX Module  535.261.03
+"""
+
+
+def _does_not_fit(modules: KernelModules | None, libraries: DriverLibraries | None) -> bool:
+    """Whether the driver that runs is known not to be the one of the libraries, or not to run at all."""
+    if modules is None or libraries is None or modules.loaded is None or libraries.version is None:
+        return False
+    return modules.loaded_version != libraries.version

@@ -1,0 +1,181 @@
+"""A folder or file in the home that a session writes at its start can't be written by its user.
+
+What you see
+    The login screen comes back without a message, or the desktop freezes with a dead cursor. A login on a text console
+    works.
+Why
+    A session keeps its state in ~/.config, ~/.cache, ~/.local and ~/.ICEauthority. A program that was run with sudo
+    (pip, conda, jupyter, an editor) and wrote there left them to root; a `chmod` that went wrong took the user's own
+    right. Only what a session needs to start is judged: what belongs to root deeper down, as containers leave it,
+    keeps nobody from logging in.
+Repair
+    Give just that file or folder back to the user, with the user's right to read and write it. A session file is moved
+    aside instead: the next login makes a new one.
+What the repair risks
+    Nothing below the folder is changed. `chown -R` on a home would take data sets, shares and containers' volumes away
+    from their owners.
+By hand
+    sudo chown -h alice: /home/alice/.config; chmod u+rwX /home/alice/.config
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    ChangeMode,
+    ChangeOwner,
+    Evidence,
+    Finding,
+    Home,
+    HomeFile,
+    HomeFiles,
+    Machine,
+    MoveAside,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Sessions,
+    Severity,
+    Stage,
+    Unknown,
+    may_write,
+)
+
+_FILES = (".ICEauthority", ".profile")
+
+
+class LoginLoopHomeDotfilePermissions(Rule):
+    id = "login-loop-home-dotfile-permissions"
+    title = "A session can't write its files in the home"
+    stage = Stage.DISK
+    severity = Severity.ERROR
+    explains = ("login-loop-unexplained",)
+
+    def detect(self, homes: HomeFiles, sessions: Sessions | None) -> Iterator[Finding | Unknown]:
+        for home in homes.homes:
+            user = home.account.name
+            for problem in filter(None, (home.problem, *home.problems)):
+                yield Unknown(problem, f"user:{user}")
+            looping = sessions is not None and sessions.loop(user) is not None
+            for file in home.files:
+                name = file.path.removeprefix(home.account.home).strip("/")
+                if name == ".Xauthority" or not _judged(home, name, looping) or _usable(home, name, file):
+                    continue
+                if file.link:
+                    yield Unknown(f"{file.path} is a link to {file.link}, which {user} can't write", f"user:{user}")
+                    continue
+                status = file.status
+                shows = f"{status.kind}, mode {status.mode:04o}, owner {status.uid}"
+                verb = "read" if name == ".profile" else "write"
+                yield self.finding(
+                    f"file:{file.path}",
+                    f"{user} (UID {home.account.uid}) can't {verb} {file.path}: {shows}",
+                    Evidence(file.path, shows),
+                    about=(f"user:{user}",),
+                    path=file.path,
+                    name=name,
+                    kind=status.kind,
+                    owner=user if status.uid != home.account.uid else None,
+                    stranger=status.uid not in (0, home.account.uid),
+                    group=str(home.account.gid),
+                    mode=status.mode | (0o700 if status.kind == "dir" else 0o600),
+                )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        path, name, kind = (finding.detail[k] for k in ("path", "name", "kind"))
+        if kind not in ("dir", "file") or (name in _FILES) != (kind == "file"):
+            yield Plan(
+                f"Make way for {path}", Risk.LOW, (ByHand(f"mv {path} {path}.bak; it is made anew at the next login"),)
+            )
+            return
+        if name == ".ICEauthority":
+            yield Plan(f"Move {path} aside; the next login makes a new one", Risk.LOW, (MoveAside(path),))
+        owner = (
+            (ChangeOwner(path, finding.detail["owner"], finding.detail["group"]),) if finding.detail["owner"] else ()
+        )
+        # A file may be a hard link to one that is not its user's, and a folder of another person may be meant to be so:
+        # a person looks before they change hands.
+        yield Plan(
+            f"Give {path} back to its user",
+            Risk.LOW if kind == "dir" and not finding.detail["stranger"] else Risk.MEDIUM,
+            (*owner, ChangeMode(path, finding.detail["mode"])),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        home = "/home/alice"
+        debian = Machine.debian12
+        yield Scenario("~/.config of root", debian().folder(f"{home}/.config", 0o700), finds=f"file:{home}/.config")
+        yield Scenario(
+            "~/.cache of root after sudo pip, and a loop",
+            Machine.ubuntu2404().folder(f"{home}/.cache", 0o755).login_loop(manager="gdm"),
+            finds=f"file:{home}/.cache",
+        )
+        yield Scenario("a home that can't be entered", debian().folder(home, 0o444, 1000), finds=f"file:{home}")
+        yield Scenario("a home of somebody else", debian().folder(home, 0o755, 1005), finds=f"file:{home}")
+        yield Scenario(
+            "~/.ICEauthority read-only",
+            debian().file(f"{home}/.ICEauthority", "x", 0o400, 1000),
+            finds=f"file:{home}/.ICEauthority",
+        )
+        yield Scenario(
+            "~/.ICEauthority of root",
+            debian().file(f"{home}/.ICEauthority", "x", 0o600),
+            finds=f"file:{home}/.ICEauthority",
+        )
+        yield Scenario(
+            "~/.profile unreadable", debian().file(f"{home}/.profile", "", 0o600), finds=f"file:{home}/.profile"
+        )
+        used = debian().file(f"{home}/.ICEauthority", "x", 0o600, 1000).file(f"{home}/.profile", "", 0o644, 0)
+        for name in (".config", ".cache", ".local", ".local/share"):
+            used.folder(f"{home}/{name}", 0o700, 1000)
+        yield Scenario("as a desktop leaves it, .profile given by root", used)
+        yield Scenario(
+            "what a container left deeper down",
+            debian().folder(f"{home}/.cache", 0o700, 1000).folder(f"{home}/.cache/pip").folder(f"{home}/data"),
+        )
+        yield Scenario("~/.dbus of root, no loop", debian().folder(f"{home}/.dbus", 0o700))
+        yield Scenario(
+            "writable through the group", debian().folder(home, 0o775, 0, 1000).folder(f"{home}/.config", 0o777)
+        )
+        yield Scenario(
+            "an account of a service, its home not its own",
+            debian().append("/etc/passwd", "svc:x:1001:1001::/opt/svc:/bin/bash\n").folder("/opt/svc"),
+        )
+        yield Scenario(
+            "a home on NFS",
+            debian().file("/etc/fstab", "server:/home /home nfs4 defaults 0 0\n").folder(home, 0o755, 99),
+            unknown=True,
+        )
+        yield Scenario(
+            "an encrypted home that is locked",
+            debian().file(f"{home}/Access-Your-Private-Data.desktop").folder(home, 0o500, 1000),
+            unknown=True,
+        )
+        yield Scenario(
+            "a link that is root's to a folder of the user",
+            debian().folder(f"{home}/dotfiles/config", 0o700, 1000).link(f"{home}/.config", "dotfiles/config"),
+        )
+        yield Scenario(
+            "a link to a folder of root",
+            debian().folder("/data/cache").link(f"{home}/.cache", "/data/cache"),
+            unknown=True,
+        )
+
+
+def _judged(home: Home, name: str, looping: bool) -> bool:
+    if name in (".dbus", ".config/dconf"):
+        # A sudo often leaves these to root; most sessions start all the same.
+        return looping
+    # The account of a service may well not own its home; it never has a desktop either.
+    return bool(name) or home.account.home.startswith("/home/") or home.file(".profile") is not None
+
+
+def _usable(home: Home, name: str, file: HomeFile) -> bool:
+    status, account = file.status, home.account
+    if name == ".profile":
+        # Sessions read it; that an administrator keeps it is fine.
+        shift = 6 if status.uid == account.uid else 3 if status.gid in account.gids else 0
+        return status.kind == "file" and bool(status.mode >> shift & 4)
+    return (status.kind == "file") == (name in _FILES) and status.kind in ("file", "dir") and may_write(account, status)

@@ -1,0 +1,188 @@
+"""A file that starts the session ends it.
+
+What you see
+    The login screen accepts the password and comes back; ~/.xsession-errors, or the journal, has a line like
+    '/home/alice/.profile: 12: Syntax error: "(" unexpected' or '.: cannot open /opt/ros/setup.sh: No such file'. Or a
+    login on a text console is logged out at once.
+Why
+    The script that starts a graphical session reads /etc/profile, everything in /etc/profile.d, ~/.profile, ~/.xprofile
+    and ~/.xsessionrc itself (with `.`), with /bin/sh, which is dash on Debian and Ubuntu. What ends that shell ends the
+    session: `exit`, `exec zsh`, a syntax error (arrays and `function f()` are bash's), ${name//a/b}, an `export` with
+    spaces beside the =, and `.` of a file that is gone: removed ROS, CUDA and conda installations are the usual case.
+    A command that is not found does not end it.
+Repair
+    Take that one line out, or guard it: [ -r FILE ] && . FILE. What only bash understands belongs into ~/.bashrc.
+What the repair risks
+    What the line was for is not done any more at the start of a session.
+By hand
+    dash -n ~/.profile
+    sh -c '. ~/.profile; echo alive'
+"""
+
+import re
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    EditFile,
+    Environments,
+    Evidence,
+    Finding,
+    LoginEnvironment,
+    Machine,
+    MoveAside,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+_SHELLS = ("sh", "bash", "dash", "zsh", "fish", "tcsh", "csh", "ksh", "mksh", "nu", "xonsh", "elvish", "tmux", "screen")
+
+
+class LoginLoopProfileScriptError(Rule):
+    id = "login-loop-profile-script-error"
+    title = "A file that starts the session ends it"
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+    explains = ("login-loop-unexplained",)
+
+    def detect(self, environments: Environments) -> Iterator[Finding | Unknown]:
+        by_source: dict[str, list[LoginEnvironment]] = {}
+        for login in environments.logins:
+            user = login.account.name
+            if login.ending and login.kind in ("graphical", "console"):
+                fatal = _fatal(login)
+                if fatal is None:
+                    yield Unknown(f"{login.ending.source}: {login.ending.text}", f"user:{user}")
+                elif fatal:
+                    by_source.setdefault(login.ending.source, []).append(login)
+            elif login.kind in ("graphical", "console"):
+                yield from (Unknown(stop, f"user:{user}") for stop in login.stops)
+        for source, logins in by_source.items():
+            subject, about = environments.subject(source)
+            first = logins[0]
+            ending = first.ending
+            if ending:
+                shows = first.ending_line.strip() if ending.how == "missing" and first.ending_line else ending.text
+                yield self.finding(
+                    subject,
+                    f"{source} ends every {_kinds(logins)} login{_of(logins)}: {ending.text}",
+                    Evidence(source, shows),
+                    about=(*about, f"line:{source}"),
+                    source=source,
+                    line=first.ending_line,
+                    how=ending.how,
+                )
+
+    def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
+        source = finding.detail["source"]
+        path, _, number = source.rpartition(":")
+        line = finding.detail["line"]
+        replaced = _replaced(line, finding.detail["how"])
+        if replaced:
+            what = "Guard" if "[ -r" in replaced else "Take out"
+            edit = EditFile(path, ((int(number), line, replaced),))
+            yield Plan(f"{what} line {number} of {path}", Risk.LOW, (edit,))
+        else:
+            text = f"Correct line {number} of {path} for sh, or move what only bash understands to ~/.bashrc"
+            if line.endswith("\r"):
+                text = f"{path} has the line ends of Windows, which sh takes for a part of each word: sed -i 's/\\r$//' {path}"
+            yield Plan(f"Correct {path}", Risk.LOW, (ByHand(text),))
+        if path.startswith("/etc/profile.d/"):
+            yield Plan(f"Take {path} out of the way", Risk.MEDIUM, (MoveAside(path),))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def profile(text: str) -> Machine:
+            return Machine.debian12().append("/home/alice/.profile", text)
+
+        yield Scenario("an array in ~/.profile", profile('dirs=("$HOME/a" "$HOME/b")\n'), finds="user:alice")
+        yield Scenario("a removed ROS is sourced", profile(". /opt/ros/noetic/setup.sh\n"), finds="user:alice")
+        yield Scenario(
+            "bash's function in profile.d",
+            Machine.debian12().file("/etc/profile.d/motd.sh", "function motd() {\n  echo hello\n}\nmotd\n"),
+            finds="file:/etc/profile.d/motd.sh",
+        )
+        yield Scenario(
+            "a ROS file that is for bash",
+            profile(". /opt/ros/noetic/setup.bash\n").file(
+                "/opt/ros/noetic/setup.bash",
+                'D=$(builtin cd "`dirname "${BASH_SOURCE[0]}"`" && pwd)\n. "$D/setup.sh"\n',
+            ),
+            finds="user:alice",
+        )
+        yield Scenario("exec of another shell", profile("exec zsh\n"), finds="user:alice")
+        yield Scenario(
+            "exit", Machine.debian12().file("/home/alice/.xprofile", "exit 0\n", uid=1000), finds="user:alice"
+        )
+        yield Scenario("spaces beside the =", profile("export CUDA_HOME = /usr/local/cuda\n"), finds="user:alice")
+        yield Scenario(
+            "on the console",
+            Machine.debian12().file("/home/alice/.bash_profile", ". ~/.bashrc\nexit\n", uid=1000),
+            finds="user:alice",
+        )
+        yield Scenario(
+            "Windows' line ends",
+            Machine.debian12().file("/home/alice/.profile", "if true; then\r\n  umask 022\r\nfi\r\n", uid=1000),
+            finds="user:alice",
+        )
+        yield Scenario("as installed", Machine.debian12())
+        yield Scenario(
+            "a missing command is harmless", profile("module load cuda\n[[ -d /opt ]] && echo yes\nfoo=bar\n")
+        )
+        yield Scenario(
+            "only a subshell ends", profile('dir=$(dirname "${BASH_SOURCE[0]}")\nexport X="$(echo ${PATH//:/ })"\n')
+        )
+        yield Scenario("guarded", profile("[ -f /opt/ros/setup.sh ] && . /opt/ros/setup.sh\n"))
+        yield Scenario("exec only on a console", profile('[ -t 0 ] && [ -n "$UNKNOWN_TTY" ] && exec zsh\n'))
+        yield Scenario(
+            "return leaves the file only",
+            profile('[ -n "$BASH_VERSION" ] || return\na=(1 2)\n'.replace("a=(1 2)", "a=1")),
+        )
+        yield Scenario(
+            "bash's syntax in ~/.bashrc",
+            Machine.debian12().append("/home/alice/.bashrc", "a=(1 2)\nfunction f() { :; }\n"),
+        )
+        yield Scenario("~/.profile can't be read", Machine.debian12().fifo("/home/alice/.profile"), unknown=True)
+
+
+def _fatal(login: LoginEnvironment) -> bool | None:
+    """Whether the session really does not start; None where it depends on the program that takes over."""
+    ending = login.ending
+    if not ending or ending.how != "exec":
+        return bool(ending)
+    program = ending.text.split()[1].rpartition("/")[2]
+    if login.kind == "console":
+        return False  # another shell, or a session: that is wanted there
+    # A window manager at the end of ~/.xsessionrc is a session, too; a shell without a terminal ends at once.
+    return True if program in _SHELLS else None
+
+
+def _kinds(logins: list[LoginEnvironment]) -> str:
+    return " and ".join(dict.fromkeys(login.kind for login in logins))
+
+
+def _of(logins: list[LoginEnvironment]) -> str:
+    names = list(dict.fromkeys(login.account.name for login in logins))
+    return f" of {names[0]}" if len(names) == 1 else ""
+
+
+def _replaced(line: str, how: str) -> str:
+    """What the line becomes, "" where it is not a whole command of its own."""
+    indent = line[: len(line) - len(line.lstrip())]
+    text = line.strip()
+    sourced = re.fullmatch(r"(?:\.|source)\s+([\w./~$\{\}\"-]+)", text)
+    if how == "missing" and sourced:
+        return f"{indent}[ -r {sourced[1]} ] && . {sourced[1]}"
+    opened = re.search(
+        r"(\\|\{|\bthen|\bdo|\belse|&&|\|\||;;)$|^(if|for|while|case|until|function|fi|done|esac|\})\b", text
+    )
+    if not text or opened or text.count("(") != text.count(")") or (how == "syntax" and text.count('"') % 2):
+        return ""
+    if how == "syntax" and not re.fullmatch(r"\w+=\(.*\)", text):
+        return ""
+    return f"{indent}: # {text}"

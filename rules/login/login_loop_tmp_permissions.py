@@ -1,0 +1,131 @@
+"""/tmp or one of its socket folders lost its owner or its mode.
+
+What you see
+    The login screen accepts the password and comes back. A login on a text console works.
+Why
+    Everybody's session writes to /tmp: the X server and the compositor put their sockets into /tmp/.X11-unix, session
+    managers theirs into /tmp/.ICE-unix. A script that ran `chmod -R`, or /tmp moved to a data disk, took away the mode
+    1777 that lets all people write there. GNOME's compositor refuses a /tmp/.X11-unix that belongs to somebody else or
+    has no sticky bit, because its owner could take the socket over.
+    A /tmp that is mounted noexec, lies in memory, is a link to such a folder, or is private to a service is fine.
+Repair
+    Give the folder back to root with mode 1777, then restart the display manager.
+What the repair risks
+    Nothing is lost; only the mode and the owner of that one folder change.
+By hand
+    chown root:root /tmp; chmod 1777 /tmp
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    ChangeMode,
+    ChangeOwner,
+    Evidence,
+    Finding,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    SharedFolder,
+    SharedFolders,
+    Stage,
+    Unknown,
+)
+
+# Who root is in a user namespace that does not know root: then no owner can be judged.
+_NOBODY = 65534
+
+
+class LoginLoopTmpPermissions(Rule):
+    id = "login-loop-tmp-permissions"
+    title = "A folder that every session writes to has the wrong owner or mode"
+    stage = Stage.DISK
+    severity = Severity.ERROR
+    explains = ("login-loop-unexplained", "login-loop-glx-broken-driver-mismatch")
+
+    def detect(self, shared: SharedFolders) -> Iterator[Finding | Unknown]:
+        for problem in shared.problems:
+            yield Unknown(problem)
+        for folder in shared.folders:
+            severity = _fault(folder)
+            if severity:
+                status = folder.status
+                shows = f"{status.kind}, mode {status.mode:04o}, owner {status.uid}"
+                effect = "no session can start" if severity is Severity.ERROR else "some programs refuse it"
+                yield self.finding(
+                    f"file:{folder.path}",
+                    f"{folder.path} {_wrong(folder)}: {effect}",
+                    Evidence(folder.path, shows),
+                    severity=severity,
+                    path=folder.path,
+                    link=folder.link or ("" if status.kind == "dir" else "no folder"),
+                )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        path = finding.detail["path"]
+        if finding.detail["link"]:
+            yield Plan(
+                f"Make {path} a folder again",
+                Risk.MEDIUM,
+                (
+                    ByHand(
+                        f"See what {path} is (ls -ld {path}); make it, or what it leads to, a folder of root with mode 1777"
+                    ),
+                ),
+            )
+            return
+        yield Plan(
+            f"Give {path} back to root with mode 1777",
+            Risk.LOW,
+            (ChangeOwner(path, "root", "root"), ChangeMode(path, 0o1777)),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        yield Scenario("no sticky bit, not writable", Machine.debian12().folder("/tmp", 0o755), finds="file:/tmp")
+        yield Scenario("writable, but no sticky bit", Machine.debian12().folder("/tmp", 0o777), finds="file:/tmp")
+        yield Scenario(
+            "the socket folder owned by a user",
+            Machine.debian12().folder("/tmp/.X11-unix", 0o1777, 1000),
+            finds="file:/tmp/.X11-unix",
+        )
+        yield Scenario(
+            "nobody can use the session managers' sockets",
+            Machine.debian12().folder("/tmp/.ICE-unix", 0o700),
+            finds="file:/tmp/.ICE-unix",
+        )
+        yield Scenario(
+            "a loop of two people",
+            Machine.debian12().user("bob", 1001).folder("/tmp", 0o700).login_loop("alice").login_loop("bob"),
+            finds="file:/tmp",
+        )
+        yield Scenario("as installed", Machine.debian12())
+        yield Scenario(
+            "a link to a good folder",
+            Machine().file("/etc/hostname", "host").folder("/data/tmp", 0o1777).link("/tmp", "/data/tmp"),
+        )
+        yield Scenario("a private /tmp without sockets", Machine().folder("/tmp", 0o1777))
+        yield Scenario("no /tmp in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+
+
+def _wrong(folder: SharedFolder) -> str:
+    status = folder.status
+    if status.kind != "dir":
+        return f"is a {status.kind}, not a folder"
+    owner = f"belongs to UID {status.uid} instead of root" if status.uid not in (0, _NOBODY) else ""
+    mode = f"has mode {status.mode:04o} instead of 1777" if status.mode != 0o1777 else ""
+    return " and ".join(filter(None, (mode, owner)))
+
+
+def _fault(folder: SharedFolder) -> Severity | None:
+    """How bad the state of a folder is."""
+    path, status = folder.path, folder.status
+    if status.kind != "dir" or status.mode & 0o007 != 0o007:
+        return Severity.ERROR
+    if path == "/tmp/.ICE-unix" or (status.mode & 0o1000 and status.uid in (0, _NOBODY)):
+        return None
+    return Severity.ERROR if path == "/tmp/.X11-unix" else Severity.WARNING

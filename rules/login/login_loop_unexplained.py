@@ -1,0 +1,120 @@
+"""Somebody's graphical sessions end at once, again and again, and nothing else that is looked at says why.
+
+What you see
+    The login screen accepts the password, the screen flashes, and the login screen is back.
+Why
+    The logs of the last boot in which this person logged in show at least three graphical sessions within ten minutes
+    that ended within ten seconds, and none afterwards that lasted. The usual causes (the driver, a file in the home,
+    the environment, a full disk, the folders in /tmp) each have a finding of their own, under which this one is then
+    folded. Left over are a broken desktop package, a desktop that is not installed at all, a crash.
+Repair
+    None by itself: the log of the session names what ended it.
+What the repair risks
+    Nothing is changed.
+By hand
+    Log in on a text console (Ctrl+Alt+F3), then read ~/.xsession-errors and: journalctl -b _UID=$(id -u)
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    Evidence,
+    Finding,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Sessions,
+    Severity,
+    Stage,
+)
+
+
+class LoginLoopUnexplained(Rule):
+    id = "login-loop-unexplained"
+    title = "The login screen comes back after each login"
+    stage = Stage.APPLICATIONS
+    severity = Severity.ERROR
+
+    def detect(self, sessions: Sessions) -> Iterator[Finding]:
+        for loop in sessions.loops():
+            through = f" through {' and '.join(loop.services)}" if loop.services else ""
+            yield self.finding(
+                f"user:{loop.user}",
+                f"{loop.user} is in a login loop: {loop.tries} graphical sessions in a row ended within {loop.longest:.0f} s",
+                Evidence(loop.source, f"{loop.user}'s sessions{through} end within 10 seconds, one after the other"),
+                user=loop.user,
+            )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        user = finding.detail["user"]
+        yield Plan(
+            "Find out what ends the session",
+            Risk.LOW,
+            (
+                ByHand(
+                    f"Log in as {user} on a text console (Ctrl+Alt+F3); read ~/.xsession-errors and journalctl -b _UID=$(id -u); "
+                    "try another session in the login screen's menu, and another user: who else fails tells the machine from the home"
+                ),
+            ),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        yield Scenario("lightdm", Machine.debian12().login_loop(), finds="user:alice")
+        yield Scenario("gdm on Ubuntu", Machine.ubuntu2404().login_loop(manager="gdm"), finds="user:alice")
+        yield Scenario("sddm", Machine.debian12().login_loop(manager="sddm"), finds="user:alice")
+        yield Scenario(
+            "the texts of older PAM, without process numbers",
+            Machine.debian12().file("/var/log/auth.log", OLDER_LOG, mtime=1542990000),
+            finds="user:alice",
+        )
+        yield Scenario(
+            "logind alone, the greeter in between",
+            Machine.debian12().file("/var/log/auth.log", LOGIND_LOG),
+            finds="user:alice",
+        )
+        yield Scenario(
+            "one of two, the other gets in",
+            Machine.debian12().user("bob", 1001).login_loop().login("bob", begin=2000.0),
+            finds="user:alice",
+        )
+        yield Scenario("got in at last", Machine.debian12().login_loop().login(begin=1500.0))
+        yield Scenario("two tries are no loop", Machine.debian12().login_loop(tries=2))
+        yield Scenario(
+            "logins of a whole day, each of an hour",
+            Machine.debian12().login(begin=100.0, seconds=3600.0).login(begin=4000.0, seconds=3600.0),
+        )
+        ssh = Machine.debian12()
+        for number in range(5):
+            ssh.says(
+                "sshd", "pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)", 10.0 * number
+            )
+            ssh.says("systemd-logind", f"New session {number} of user alice.", 10.0 * number)
+            ssh.says("sshd", "pam_unix(sshd:session): session closed for user alice", 10.0 * number + 1)
+            ssh.says("systemd-logind", f"Removed session {number}.", 10.0 * number + 1)
+        yield Scenario("short sessions over ssh", ssh)
+        yield Scenario("no logs", Machine.debian12(), unknown=True)
+        yield Scenario("a log that is no file", Machine.debian12().fifo("/var/log/auth.log"), unknown=True)
+
+
+OLDER_LOG = "".join(
+    f"""\
+Nov 23 07:0{minute}:01 workstation lightdm: pam_unix(lightdm:session): session opened for user alice by (uid=0)
+Nov 23 07:0{minute}:01 workstation systemd-logind[709]: New session c{minute} of user alice.
+Nov 23 07:0{minute}:03 workstation lightdm: pam_unix(lightdm:session): session closed for user alice
+"""
+    for minute in range(4)
+)
+
+LOGIND_LOG = "".join(
+    f"""\
+2026-11-23T07:0{minute}:01.000100+01:00 workstation systemd-logind[709]: New session {minute} of user alice.
+2026-11-23T07:0{minute}:02.000100+01:00 workstation systemd-logind[709]: Session {minute} logged out. Waiting for processes to exit.
+2026-11-23T07:0{minute}:02.000200+01:00 workstation systemd-logind[709]: Removed session {minute}.
+2026-11-23T07:0{minute}:04.000100+01:00 workstation systemd-logind[709]: New session c{minute} of user gdm.
+"""
+    for minute in range(4)
+)

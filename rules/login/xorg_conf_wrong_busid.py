@@ -1,0 +1,152 @@
+"""The X server's configuration names a PCI address at which no display is.
+
+What you see
+    No graphical login. The X server's log: "Screen 0 deleted because of no matching config section", or "Device(s)
+    detected, but none match those in the config file".
+Why
+    A BusID in /etc/X11/xorg.conf is written in decimal: PCI:59:0:0 for what lspci calls 3b:00.0. The hexadecimal number
+    was copied from lspci, or the GPU changed its address: it was moved to another slot, or a new drive or card
+    renumbered the bus.
+Repair
+    Write the address that the GPU has now. On a machine with several of them, which one is for a person to say.
+What the repair risks
+    One line of one file changes.
+By hand
+    lspci -D | grep -e VGA -e 3D; then BusID "PCI:BUS:DEVICE:FUNCTION" in decimal, or no BusID line at all
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    DisplayDevice,
+    DisplaySetup,
+    EditFile,
+    Evidence,
+    Finding,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    busid,
+    parse_busid,
+    parse_copied_busid,
+)
+
+# The maker whose displays a driver drives; any other driver may drive any display.
+_VENDORS = {
+    "nvidia": "10de",
+    "nouveau": "10de",
+    "nv": "10de",
+    "intel": "8086",
+    "amdgpu": "1002",
+    "radeon": "1002",
+    "ati": "1002",
+}
+
+
+class XorgConfWrongBusid(Rule):
+    id = "xorg-conf-wrong-busid"
+    title = "The X server is told to use a display that is not at this address"
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+
+    def detect(self, display: DisplaySetup) -> Iterator[Finding | Unknown]:
+        for problem in display.problems:
+            yield Unknown(problem)
+        for section in display.active_devices():
+            entry, driver = section.entry("busid"), section.value("driver").lower()
+            if entry is None or not _is_pci(entry.values[0]):
+                continue
+            if not display.devices:
+                yield Unknown("the PCI bus can't be seen here, or has no display")
+                continue
+            mine = [d for d in display.devices if d.vendor == _VENDORS.get(driver, d.vendor)]
+            written = parse_busid(entry.values[0])
+            if not mine or written in {d.address for d in display.devices}:
+                continue  # a driver whose GPU is gone is another fault
+            wanted = _meant(entry.values[0], mine)
+            where = ", ".join(f"{d.address} ({busid(d.address)})" for d in mine)
+            means = f"means {written}, where no display is" if written else "is no decimal PCI address"
+            yield self.finding(
+                f"file:{section.path}",
+                f'BusID "{entry.values[0]}" in {section.path} {means}; the GPU is at {where}',
+                Evidence(f"{section.path}:{entry.line}", entry.text.strip()),
+                Evidence("/sys/bus/pci/devices", where),
+                path=section.path,
+                line=entry.line,
+                old=entry.text,
+                new=entry.text.replace(entry.values[0], busid(wanted)) if wanted else "",
+                where=where,
+            )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        path, number, old, new = (finding.detail[k] for k in ("path", "line", "old", "new"))
+        if new:
+            yield Plan(
+                f"Write the address that the GPU has into {path}", Risk.LOW, (EditFile(path, ((number, old, new),)),)
+            )
+            return
+        yield Plan(
+            f"Say in {path} which GPU is meant",
+            Risk.MEDIUM,
+            (ByHand(f"Write into line {number} of {path} which of these X shall use: {finding.detail['where']}"),),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        conf = "/etc/X11/xorg.conf"
+
+        def machine(line: str, *addresses: str) -> Machine:
+            made = Machine.debian12().debian_driver()
+            for address in addresses or ("0000:3b:00.0",):
+                made.gpu(address=address)
+            return made.file(
+                conf, f'Section "Device"\n    Identifier "gpu"\n    Driver "nvidia"\n    {line}\nEndSection\n'
+            )
+
+        yield Scenario("copied from lspci", machine('BusID "PCI:3b:00.0"'), finds=f"file:{conf}")
+        yield Scenario(
+            "hexadecimal digits that look decimal", machine('BusID "PCI:10:0:0"', "0000:10:00.0"), finds=f"file:{conf}"
+        )
+        yield Scenario("the GPU was moved", machine('busid "pci:1:0:0"'), finds=f"file:{conf}")
+        yield Scenario("in another domain", machine('BusID "PCI:59@1:0:0"'), finds=f"file:{conf}")
+        yield Scenario(
+            "which of two is meant",
+            machine('BusID "PCI:2:0:0"', "0000:3b:00.0", "0000:5e:00.0"),
+            finds=f"file:{conf}",
+        )
+        yield Scenario("right", machine('BusID "PCI:59:0:0"'))
+        yield Scenario("right, with zeros and a domain", machine('BusID "PCI:059@0:00:0"'))
+        yield Scenario("right, without the function", machine('BusID "PCI:59:0"'))
+        yield Scenario("none", machine(""))
+        yield Scenario("in a comment", machine('# BusID "PCI:1:0:0"'))
+        yield Scenario("not PCI", machine('BusID "platform:fd4a0000.gpu"'))
+        yield Scenario(
+            "the display of the processor",
+            machine('BusID "PCI:0:2:0"', "0000:00:02.0", "0000:3b:00.0")
+            .file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n"),
+        )  # fmt: skip
+        yield Scenario(
+            "no bus in sight",
+            Machine().file(conf, 'Section "Device"\n Driver "nvidia"\n BusID "PCI:1:0:0"\nEndSection\n'),
+            unknown=True,
+        )
+
+
+def _is_pci(text: str) -> bool:
+    kind, colon, _ = text.strip().partition(":")
+    return kind.lower() == "pci" or not (colon and kind.isalpha() and len(kind) > 2)
+
+
+def _meant(text: str, devices: list[DisplayDevice]) -> str:
+    """The address of the only display that can be meant, "" where several can."""
+    copied = parse_copied_busid(text)
+    if copied in {d.address for d in devices}:
+        return copied or ""
+    return devices[0].address if len(devices) == 1 else ""

@@ -1,0 +1,1 @@
+"""Faults of dpkg, apt and where the driver's packages come from."""

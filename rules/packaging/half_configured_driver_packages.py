@@ -1,0 +1,158 @@
+"""Packages of the driver are unpacked, but not configured.
+
+What you see
+    nvidia-driver-510 depends on nvidia-dkms-510; however: Package nvidia-dkms-510 is not configured yet.
+    8 not fully installed or removed.
+    Every run of apt fails, also for other packages.
+Why
+    The configuration step of one package failed, and with it all that depend on it. That failure is the cause, the
+    state is its trace: a kernel module that could not be built, a full /boot, a python3 that is not the
+    distribution's. Where one of these is found too, it is the cause and is repaired first.
+Repair
+    Repair the cause, then let dpkg configure what is left.
+What the repair risks
+    Little. When the cause is still there, the same step fails again and nothing is worse.
+By hand
+    dpkg --audit; look for the first error in /var/log/apt/term.log (not the last); dpkg --configure -a;
+    apt-get -f install
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptFailures,
+    AptInstall,
+    AptPurgeReinstall,
+    DpkgConfigure,
+    Evidence,
+    Finding,
+    Gpus,
+    Machine,
+    Package,
+    PackageLocks,
+    Packages,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+ERRORS = ("half-configured", "unpacked", "half-installed")
+TRIGGERS = ("triggers-awaited", "triggers-pending")
+BUILDERS = ("linux-image-", "linux-headers-", "linux-modules-", "dkms", "initramfs-tools", "dracut")
+"""Packages without which the driver's modules can't be built or get into the initramfs."""
+
+
+class HalfConfiguredDriverPackages(Rule):
+    id = "half-configured-driver-packages"
+    title = "Packages of the driver are unpacked, but not configured"
+    stage = Stage.PACKAGE_STATE
+    severity = Severity.ERROR
+    explains = (
+        "partial-driver-install",
+        "third-party-package-pulls-other-libnvidia",
+        "driver-library-version-mismatch-after-upgrade",
+        "dkms-module-missing-for-running-kernel",
+        "initramfs-old-nvidia-module",
+        "libcuda-missing-from-loader",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+    )
+
+    def detect(
+        self, packages: Packages, locks: PackageLocks | None, failures: AptFailures | None, gpus: Gpus | None
+    ) -> Iterator[Finding | Unknown]:
+        unfinished = [p for p in packages.all() if p.state in (*ERRORS, *TRIGGERS)]
+        if not unfinished:
+            return
+        ours = [p for p in packages.installed() if p.gpu]
+        if not ours and not (gpus and gpus.gpus):
+            return
+        needed = {name for p in ours for name in p.dependencies}
+        concerned = [p for p in unfinished if p.gpu or p.name in needed or p.name.startswith(BUILDERS)]
+        if not concerned:
+            return
+        if locks and locks.busy:
+            yield Unknown(locks.busy)
+            return
+        failed = [p for p in concerned if p.state in ERRORS]
+        first = _first(failed or concerned)
+        evidence = [
+            Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.want} {p.flag} {p.state}")
+            for p in concerned[:12]
+        ]
+        for failure in failures.failures[:3] if failures else ():
+            evidence.append(Evidence(failure.source, failure.text))
+        others = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
+        yield self.finding(
+            f"package:{first.name}",
+            f"{first.name} {first.version} is {first.state}{others}: no run of apt succeeds until they are configured"
+            if failed
+            else f"{first.name} {first.version} is {first.state}{others}: the last run of apt did not end",
+            *evidence,
+            severity=Severity.ERROR if failed else Severity.WARNING,
+            packages=tuple(sorted(p.name for p in (failed or concerned))),
+        )
+
+    def remedies(self, finding: Finding, packages: Packages) -> Iterator[Plan]:
+        yield Plan("Configure what is unpacked", Risk.LOW, (DpkgConfigure(),))
+        broken = finding.detail["packages"]
+        yield Plan(
+            f"Install {', '.join(broken)} again", Risk.MEDIUM, (AptInstall(broken, reinstall=True),), network=True
+        )
+        yield Plan(
+            "Purge the driver and install the same version again", Risk.HIGH,
+            (AptPurgeReinstall(packages.driver_family),), network=True,
+        )  # fmt: skip
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def failed(machine: Machine) -> Machine:
+            version = "550.120-0ubuntu0.24.04.1"
+            return machine.package(
+                "nvidia-dkms-550", version, status="install ok half-configured", source="nvidia-graphics-drivers-550",
+                files=["/usr/src/nvidia-550.120/dkms.conf"],
+            ).package(
+                "nvidia-driver-550", version, status="install ok unpacked", source="nvidia-graphics-drivers-550",
+                depends=f"nvidia-dkms-550 (>= {version})",
+            )  # fmt: skip
+
+        yield Scenario(
+            "the DKMS package failed, the driver waits for it",
+            failed(Machine.ubuntu2404_gpu()),
+            finds="package:nvidia-dkms-550",
+        )
+        yield Scenario(
+            "a library was unpacked when the machine went down",
+            Machine.debian12_gpu().package("libcuda1", "535.261.03-1", status="install ok unpacked", multi_arch="same"),
+            finds="package:libcuda1",
+        )
+        yield Scenario(
+            "because dpkg was interrupted",
+            failed(Machine.ubuntu2404_gpu()).file("/var/lib/dpkg/updates/0000", ""),
+            finds="package:nvidia-dkms-550",
+            causes=("dpkg-interrupted",),
+        )
+        yield Scenario("all configured", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "only left-over configuration files",
+            Machine.ubuntu2404_gpu().package("nvidia-utils-535", "535.183-1", status="deinstall ok config-files"),
+        )
+        yield Scenario(
+            "another package is unfinished",
+            Machine.debian12_gpu().package("libreoffice-core", "4:7.4.7-1", status="install ok unpacked"),
+        )
+        yield Scenario(
+            "apt is at work", failed(Machine.ubuntu2404_gpu()).locked("/var/lib/dpkg/lock", 1595, "dpkg"), unknown=True
+        )
+
+
+def _first(packages: list[Package]) -> Package:
+    """The one that failed rather than those that wait for it; among equals, the one that others wait for."""
+    waited_for = {name for p in packages for name in p.dependencies}
+    return min(
+        packages, key=lambda p: (ERRORS.index(p.state) if p.state in ERRORS else 9, p.name not in waited_for, p.name)
+    )

@@ -1,0 +1,199 @@
+"""The driver was installed by NVIDIA's .run file and by packages, on top of each other.
+
+What you see
+    WARNING: Your driver installation has been altered since it was initially installed
+    Failed to initialize NVML: Driver/library version mismatch
+    It worked until the next update of the packages, or of the kernel.
+Why
+    Two installers overwrite each other's files without knowing. Whoever came last wins, until the other one updates.
+    A CUDA toolkit from a .run file without its driver is no such mix.
+Repair
+    Keep one, the packages: take the installer's files out of the way, install the driver's packages again completely,
+    restart.
+What the repair risks
+    The driver itself. Between the steps the desktop can't start; nvidia-uninstall may delete files that belong to
+    packages by now, which is why the packages are installed again afterwards.
+By hand
+    stop the desktop; nvidia-uninstall --silent; apt-get install --reinstall nvidia-driver-NNN ...; ldconfig;
+    update-initramfs -u -k all; restart
+"""
+
+import re
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    Action,
+    AptInstall,
+    ByHand,
+    DkmsRemove,
+    DriverLibraries,
+    DriverLibrary,
+    DriverPackages,
+    Evidence,
+    Finding,
+    InstalledFiles,
+    KernelModules,
+    Machine,
+    MoveAside,
+    Packages,
+    Plan,
+    Reboot,
+    RefreshLoaderCache,
+    RefreshModuleIndex,
+    Risk,
+    Rule,
+    Runfile,
+    Scenario,
+    Severity,
+    Stage,
+    UpdateInitramfs,
+)
+
+
+class MixedRunfileAndApt(Rule):
+    id = "mixed-runfile-and-apt"
+    title = "The driver was installed by a .run file and by packages"
+    stage = Stage.PACKAGE_SET
+    severity = Severity.ERROR
+    risk = Risk.HIGH
+    explains = (
+        "driver-library-version-mismatch-after-upgrade",
+        "initramfs-old-nvidia-module",
+        "third-party-package-pulls-other-libnvidia",
+        "runfile-uninstall-leftovers",
+        "stale-libglx-symlink",
+        "partial-driver-install",
+        "libcuda-missing-from-loader",
+        "glx-alternatives-wrong",
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+    )
+
+    def detect(self, runfile: Runfile, driver: DriverPackages, libraries: DriverLibraries) -> Iterator[Finding]:
+        parts = driver.role("driver", "module", "compute", "gl", "x")
+        if not parts:
+            return
+        # Without the installer's programs its log only says that it ran once: then its libraries must be there.
+        unowned = [x for x in libraries.libraries if libraries.records and not x.owner and x.version and not x.problem]
+        foreign = [x for x in unowned if x.version not in driver.versions()]
+        if not runfile.installed and not (runfile.log and foreign):
+            return
+        version = runfile.version or (foreign[0].version if foreign else "")
+        evidence = [Evidence(path, "NVIDIA's installer") for path in runfile.programs]
+        if runfile.manifest:
+            evidence.append(Evidence(runfile.manifest, "the installer's list of what it installed"))
+        if runfile.log:
+            evidence.append(Evidence(runfile.log, f"version {runfile.version}" if runfile.version else "its log"))
+        evidence += [Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in parts[:4]]
+        evidence += [Evidence(x.real_path, "belongs to no package") for x in unowned[:4]]
+        others = [t for t in runfile.trees if t.module == "nvidia" and t.version not in driver.versions()]
+        evidence += [Evidence(t.path, f"DKMS knows version {t.version}") for t in others[:2]]
+        yield self.finding(
+            "host",
+            f"The driver{f' {version}' if version else ''} was installed by a .run file, and {driver.version} by packages "
+            f"({parts[0].package.name} ...): each overwrites the other's files",
+            *evidence,
+            severity=Severity.WARNING if version and set(driver.versions()) == {version} else Severity.ERROR,
+            version=version,
+        )
+
+    def remedies(
+        self,
+        finding: Finding,
+        runfile: Runfile,
+        installed: InstalledFiles,
+        driver: DriverPackages,
+        libraries: DriverLibraries,
+        packages: Packages | None,
+        modules: KernelModules,
+    ) -> Iterator[Plan]:
+        # What the installer's list has; where there is none, what is known to be of a driver and belongs to no package.
+        stray = [
+            f for f in modules.files if packages and "/kernel/drivers/video/" in f.path and not packages.owner(f.path)
+        ]
+        moved = tuple(
+            sorted(
+                {
+                    *runfile.programs,
+                    *(f.path for f in installed.files),
+                    *(x.path for x in libraries.libraries if libraries.records and _of_a_driver(x)),
+                    *(path for f in stray for path in (f.path, *f.parts)),
+                    *([runfile.manifest] if runfile.manifest else []),
+                    *runfile.blacklists,
+                }
+            )
+        )
+        foreign = [
+            t
+            for t in runfile.trees
+            if t.version not in driver.versions() and not (packages and packages.owner(f"{t.source}/dkms.conf"))
+        ]
+        steps: list[Action] = [DkmsRemove(t.module, t.version) for t in foreign if t.sound]  # while its source is there
+        steps += [MoveAside(path) for path in (*moved, *(t.path for t in foreign if not t.sound))]
+        names = (*driver.complete, *(m.package.name for m in driver.members), *(f.owner for f in installed.files))
+        kernels = dict.fromkeys(
+            found[1] for path in moved if (found := re.match(r"(?:/usr)?/lib/modules/([^/]+)/", path))
+        )
+        install: tuple[Action, ...] = (
+            AptInstall(tuple(dict.fromkeys(filter(None, names))), reinstall=True, instead_of=moved),
+            RefreshLoaderCache(),
+            *map(RefreshModuleIndex, kernels),
+            UpdateInitramfs("all"),
+            Reboot(),
+        )
+        yield Plan(
+            "Move the installer's files out of the way and install the driver's packages again",
+            Risk.HIGH,
+            (*steps, *install),
+            reboot=True,
+            network=True,
+        )
+        if runfile.programs:
+            yield Plan(
+                "Let the installer remove its driver, then install the packages again",
+                Risk.HIGH,
+                (ByHand(f"stop the desktop, then run {runfile.programs[0]} --silent"), *install),
+                reboot=True,
+                network=True,
+            )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        lib = "/usr/lib/x86_64-linux-gnu"
+        yield Scenario(
+            "a .run file over Ubuntu's packages",
+            Machine.ubuntu2404()
+            .gpu()
+            .ubuntu_driver("550.120", loaded=False)
+            .runfile_driver("570.86.10", ("6.8.0-50-generic",)),
+            finds="host",
+            alone=False,
+        )
+        yield Scenario(
+            "Debian's packages; the installer left its log and its libraries",
+            Machine.debian12_gpu()
+            .file("/var/log/nvidia-installer.log", "nvidia-installer log file\ninstaller version: 470.57.02\n")
+            .library(f"{lib}/libcuda.so.470.57.02", "libcuda.so.1")
+            .library(f"{lib}/libnvidia-ml.so.470.57.02", "libnvidia-ml.so.1"),
+            finds="host",
+        )
+        yield Scenario("only the .run file", Machine.ubuntu1604_runfile())
+        yield Scenario("only packages", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "the toolkit from a .run file, the driver from packages",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.4", "12.4.131")
+            .file("/var/log/cuda-installer.log", "[INFO]: Driver not installed.\n")
+            .file("/usr/local/cuda-12.4/bin/cuda-uninstaller", "", 0o755),
+        )
+        yield Scenario(
+            "the installer's driver was removed properly before",
+            Machine.debian12_gpu().file("/var/log/nvidia-installer.log", "installer version: 470.57.02\n"),
+        )
+        yield Scenario("no packages in sight", Machine().file("/usr/bin/nvidia-uninstall"), unknown=True)
+
+
+def _of_a_driver(library: DriverLibrary) -> bool:
+    """Of which no package knows, and that is nothing else: libvdpau.so.1 and libGL.so.1 are Debian's, in packages that
+    have nothing to do with NVIDIA."""
+    return not library.owner and bool(library.version or not library.real_path)

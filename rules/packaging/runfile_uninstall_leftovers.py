@@ -1,0 +1,195 @@
+"""Something of a driver is left that was removed.
+
+What you see
+    ldconfig: File /usr/lib/x86_64-linux-gnu/libcuda.so.1 is empty, not checked.
+    Error! Could not locate dkms.conf file. (at every kernel update)
+    A desktop with a low resolution, because nouveau is still kept away.
+Why
+    An uninstall was interrupted, or files were removed by hand: libraries that belong to no package, a tree in
+    /var/lib/dkms whose source is gone, or the installer's blacklist of nouveau, which only makes sense with its driver.
+    Configuration files of removed packages alone do no harm and are not reported.
+Repair
+    Move what is left out of the way (it can be put back).
+What the repair risks
+    Little: nothing that is moved belongs to a driver that is installed.
+By hand
+    ls -l FILE; dpkg -S FILE; mv FILE FILE.bak; ldconfig; update-initramfs -u -k all
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    Action,
+    DriverLibraries,
+    DriverPackages,
+    DriverUse,
+    Evidence,
+    Finding,
+    Gpus,
+    Kernel,
+    KernelModules,
+    Machine,
+    MoveAside,
+    Plan,
+    Reboot,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Runfile,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UpdateInitramfs,
+)
+
+
+class RunfileUninstallLeftovers(Rule):
+    id = "runfile-uninstall-leftovers"
+    title = "Something of a driver is left that was removed"
+    stage = Stage.PACKAGE_SET
+    severity = Severity.WARNING
+    risk = Risk.MEDIUM
+    explains = (
+        "stale-libglx-symlink",
+        "libcuda-missing-from-loader",
+        "driver-library-version-mismatch-after-upgrade",
+        "initramfs-stale-nouveau-blacklist",
+    )
+
+    def detect(
+        self,
+        runfile: Runfile,
+        libraries: DriverLibraries,
+        modules: KernelModules,
+        driver: DriverPackages | None,
+        gpus: Gpus | None,
+        use: DriverUse | None,
+        kernel: Kernel | None,
+    ) -> Iterator[Finding | Unknown]:
+        for problem in (*runfile.problems, *libraries.problems):
+            yield Unknown(problem)
+        packaged = driver.versions() if driver else {}
+        there = {f.version for f in modules.files if f.version} | set(packaged)
+        if modules.loaded_version:
+            there.add(modules.loaded_version)
+        if runfile.installed and runfile.version:
+            there.add(runfile.version)
+        yield from self._trees(runfile, there)
+        if (use and use.container) or not (there or (kernel and kernel.installed)):
+            return  # without a kernel of its own, a container's or an image's libraries belong to another machine's
+        yield from self._libraries(libraries, there, runfile, driver)
+        no_driver = not there and not (driver and driver.members)
+        if no_driver and not (gpus and not gpus.gpus):
+            for path in runfile.blacklists:
+                yield self.finding(
+                    f"file:{path}",
+                    f"{path} keeps nouveau away, but no NVIDIA driver is installed: the desktop has no driver at all",
+                    Evidence(path, "blacklist nouveau"),
+                    Evidence("/lib/modules", "no nvidia module for any kernel"),
+                    paths=(path,),
+                    kind="blacklist",
+                )
+
+    def _trees(self, runfile: Runfile, there: set[str]) -> Iterator[Finding]:
+        for tree in runfile.trees:
+            if not tree.sound and tree.version not in there:
+                yield self.finding(
+                    f"file:{tree.path}",
+                    f"DKMS knows {tree.module} {tree.version}, whose source {tree.source} is gone: every kernel update complains",
+                    Evidence(f"{tree.path}/source", f"-> {tree.source} (no dkms.conf there)"),
+                    paths=(tree.path,),
+                    kind="dkms",
+                )
+
+    def _libraries(
+        self, libraries: DriverLibraries, there: set[str], runfile: Runfile, driver: DriverPackages | None
+    ) -> Iterator[Finding]:
+        # Whether a file belongs to a package is known only where dpkg's lists are, or where no package could own it.
+        if not (libraries.records or driver is None or not driver.members):
+            return
+        stale = [
+            x
+            for x in libraries.libraries
+            if not x.owner and _stale(x.problem, x.version, there, bool(runfile.installed))
+        ]
+        if not stale:
+            return
+        first = min(stale, key=lambda x: (not x.asked_for, x.path))
+        what = first.problem if first.problem else f"of driver {first.version}, of which no module is there"
+        more = f", and {len(stale) - 1} more" if len(stale) > 1 else ""
+        yield self.finding(
+            f"file:{first.path}",
+            f"{first.path} is {what}{more}",
+            *(Evidence(x.path, x.problem or f"version {x.version}, belongs to no package") for x in stale[:10]),
+            paths=tuple(x.path for x in stale),
+            kind="library",
+        )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        paths, kind = finding.detail["paths"], finding.detail["kind"]
+        after: dict[str, tuple[Action, ...]] = {
+            "dkms": (),
+            "library": (RefreshLoaderCache(),),
+            "blacklist": (UpdateInitramfs("all"), Reboot()),
+        }
+        what = paths[0] if len(paths) == 1 else f"{len(paths)} files"
+        yield Plan(
+            f"Move {what} out of the way", Risk.LOW if kind == "dkms" else Risk.MEDIUM,
+            (*(MoveAside(p) for p in paths), *after[kind]), reboot=kind == "blacklist",
+        )  # fmt: skip
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        lib = "/usr/lib/x86_64-linux-gnu"
+        blacklist = "/etc/modprobe.d/nvidia-installer-disable-nouveau.conf"
+        yield Scenario(
+            "the source in /usr/src was removed by hand",
+            Machine.debian12_gpu().link("/var/lib/dkms/nvidia/470.57.02/source", "/usr/src/nvidia-470.57.02"),
+            finds="file:/var/lib/dkms/nvidia/470.57.02",
+        )
+        yield Scenario(
+            "libraries of a driver that is gone, one of them empty",
+            Machine.ubuntu2404()
+            .gpu(driver="nouveau")
+            .library(f"{lib}/libcuda.so.525.60.11", "libcuda.so.1")
+            .link(f"{lib}/libcuda.so.1", "libcuda.so.525.60.11")
+            .file(f"{lib}/libnvidia-ml.so.1", b""),
+            finds=f"file:{lib}/libcuda.so.1",
+        )
+        yield Scenario(
+            "the installer's blacklist without its driver",
+            Machine.debian12().gpu(driver="").file(blacklist, "blacklist nouveau\noptions nouveau modeset=0\n"),
+            finds=f"file:{blacklist}",
+            alone=False,  # there is no driver, which is also worth a note
+        )
+        yield Scenario(
+            "a broken link beside a driver that works",
+            Machine.debian12_gpu().link(f"{lib}/libnvidia-fbc.so.1", "libnvidia-fbc.so.470.57.02"),
+            finds=f"file:{lib}/libnvidia-fbc.so.1",
+        )
+        blank = "/usr/local/my libs"
+        yield Scenario(
+            "a library in a folder with a blank in its name",
+            Machine.debian12_gpu()
+            .file("/etc/ld.so.conf.d/my.conf", f"{blank}\n")
+            .library(f"{blank}/libcuda.so.470.82.01", "libcuda.so.1")
+            .link(f"{blank}/libcuda.so.1", "libcuda.so.470.82.01"),
+            finds=f"file:{blank}/libcuda.so.1",
+        )
+        yield Scenario("a whole installation by a .run file", Machine.ubuntu1604_runfile())
+        yield Scenario("packages", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "only configuration of a removed package",
+            Machine.debian12().package("nvidia-kernel-dkms", "535.261.03-1", status="deinstall ok config-files"),
+        )
+        yield Scenario(
+            "the installer's log can't be read", Machine.debian12().fifo("/var/log/nvidia-installer.log"), unknown=True
+        )
+
+
+def _stale(problem: str, version: str, there: set[str], installed: bool) -> bool:
+    """Whether a library that no package owns belongs to no driver that is here."""
+    if problem:
+        return problem == "empty" or problem.startswith("a broken link")
+    return bool(version) and version not in there and not (installed and not there)

@@ -1,0 +1,1 @@
+"""Faults of PyTorch and TensorFlow in Python environments."""

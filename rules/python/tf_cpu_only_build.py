@@ -1,0 +1,146 @@
+"""TensorFlow in this environment is built without CUDA, on a machine with an NVIDIA GPU.
+
+What you see
+    tf.config.list_physical_devices('GPU') is [] and tf.test.is_built_with_cuda() is False, although nvidia-smi shows
+    the GPU. (The line "This TensorFlow binary is optimized to use available CPU instructions" says nothing: builds with
+    CUDA print it too.)
+Why
+    The package is tensorflow-cpu or intel-tensorflow, or a "tensorflow" from before 2.0, when the build with CUDA was
+    called tensorflow-gpu; or conda chose an mkl or eigen build, as it does where the environment is solved on a machine
+    without a GPU. The driver has no part in it.
+Repair
+    Replace the package by the build with CUDA in this environment.
+What the repair risks
+    Some gigabytes of download into this environment. Both packages own the same files, so the CPU one must be
+    uninstalled first: what depends on its name has to be told.
+By hand
+    /path/to/venv/bin/python -m pip uninstall tensorflow-cpu
+    /path/to/venv/bin/python -m pip install 'tensorflow[and-cuda]==2.15.1'
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    CudaDriver,
+    Evidence,
+    Finding,
+    Machine,
+    Plan,
+    PythonEnvironments,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UsableGpu,
+    max_cuda,
+    tensorflow_needs,
+    version_key,
+)
+
+
+class TfCpuOnlyBuild(Rule):
+    id = "tf-cpu-only-build"
+    title = "TensorFlow is built without CUDA, on a machine with an NVIDIA GPU"
+    stage = Stage.APPLICATIONS
+    severity = Severity.WARNING
+
+    def detect(self, environments: PythonEnvironments, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
+        if not gpu.source:
+            return
+        for problem in environments.problems:
+            yield Unknown(problem)
+        for environment in environments.environments:
+            tensorflow = environment.tensorflow
+            if tensorflow is None:
+                continue
+            if tensorflow.gpu is None:
+                yield Unknown(
+                    f"{environment.path}: whether {tensorflow.distribution} {tensorflow.version} is built with CUDA is "
+                    "not known",
+                    environment.subject,
+                )
+            elif not tensorflow.gpu:
+                yield self.finding(
+                    environment.subject,
+                    f"{tensorflow.distribution} {tensorflow.version} in {environment.path} is built without CUDA: it "
+                    "can't use the GPU",
+                    Evidence(tensorflow.source, tensorflow.shows),
+                    Evidence(gpu.source, gpu.shows),
+                    # The system's own package, perhaps only there because another package depends on it.
+                    severity=Severity.NOTE if environment.kind == "system" else Severity.WARNING,
+                    about=environment.about,
+                    site=environment.site,
+                )
+
+    def remedies(self, finding: Finding, environments: PythonEnvironments, driver: CudaDriver) -> Iterator[Plan]:
+        environment = environments.at(finding.detail["site"])
+        if environment is None or environment.tensorflow is None:
+            return
+        tensorflow = environment.tensorflow
+        needs = tensorflow_needs(tensorflow.version)
+        if environment.kind == "conda" and "tensorflow" in environment.conda:
+            cuda = ".".join(map(str, max_cuda(driver.numbers[0]) or ())) or "12.0"
+            text = f"CONDA_OVERRIDE_CUDA={cuda} conda install --prefix {environment.path} 'tensorflow=*=cuda*'"
+        elif needs and needs.finds_wheels:
+            text = f"pip install 'tensorflow[and-cuda]=={tensorflow.version}'"
+        elif needs:
+            name = "tensorflow" if version_key(tensorflow.version) >= (2, 1) else "tensorflow-gpu"
+            text = (
+                f"pip install {name}=={tensorflow.version}, with CUDA {needs.cuda} and cuDNN {needs.cudnn} where the "
+                "loader finds them"
+            )
+        else:
+            text = "pip install 'tensorflow[and-cuda]'"
+        if text.startswith("pip"):
+            tool = f"{environment.python} -m pip" if environment.manager else "the pip of a new virtual environment"
+            if environment.manager == "uv":
+                tool = f"uv pip, and --python {environment.python}"
+            text = f"With {tool}: uninstall {tensorflow.distribution}, then {text}"
+        yield Plan("Replace TensorFlow by the build with CUDA", Risk.LOW, (ByHand(text),), network=True)
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        build = "/home/alice/venv/lib/python3.11/site-packages/tensorflow/python/platform/build_info.py"
+        conda = "/opt/miniconda3/envs/keras"
+        yield Scenario(
+            "tensorflow-cpu",
+            Machine.debian12_gpu().python_environment(packages=["tensorflow_cpu-2.15.1"]),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "conda chose an eigen build",
+            Machine.debian12_gpu()
+            .file(f"{conda}/conda-meta/history")
+            .file(f"{conda}/conda-meta/tensorflow-2.10.0-eigen_py39h9c8d6f4_0.json", "{}")
+            .file(f"{conda}/conda-meta/tensorflow-base-2.10.0-eigen_py39h9c8d6f4_0.json", "{}")
+            .file(f"{conda}/lib/python3.9/site-packages/tensorflow-2.10.0.dist-info/METADATA"),
+            finds=f"python:{conda}",
+        )
+        yield Scenario(
+            "built from source without CUDA",
+            Machine.debian12_gpu()
+            .python_environment(packages=["tensorflow-2.15.1"])
+            .file(
+                build,
+                "import collections\n\nbuild_info = collections.OrderedDict([('is_cuda_build', False), "
+                "('is_rocm_build', False)])\n",
+                uid=1000,
+            ),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "no NVIDIA GPU",
+            Machine.debian12().folder("/sys/bus/pci/devices").python_environment(packages=["tensorflow_cpu-2.15.1"]),
+        )
+        yield Scenario(
+            "the usual wheel is built with CUDA",
+            Machine.debian12_gpu().python_environment(packages=["tensorflow-2.15.1", "tensorflow_estimator-2.15.0"]),
+        )
+        yield Scenario(
+            "2.0, of which nothing tells the build",
+            Machine.debian12_gpu().python_environment(packages=["tensorflow-2.0.0"], python="3.7"),
+            unknown=True,
+        )

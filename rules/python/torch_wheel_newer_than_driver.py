@@ -1,0 +1,150 @@
+"""PyTorch is built with a CUDA that the installed driver can't run.
+
+What you see
+    torch.cuda.is_available() is False; "The NVIDIA driver on your system is too old (found version 12020). Please
+    update your GPU driver". nvidia-smi works.
+Why
+    `pip install torch` takes the newest build, whose CUDA needs a newer driver than this one. A driver runs every older
+    CUDA, and from CUDA 11 on also later versions of the same major (with limits), but no newer major. The number in the
+    message is what the driver supports: 12020 is CUDA 12.2. Which nvcc is installed plays no role: the wheel brings its
+    own libraries.
+Repair
+    Install a PyTorch for a CUDA that this driver runs, into this environment.
+What the repair risks
+    Some gigabytes of download; packages that insist on one version of PyTorch may have to change as well. The driver
+    stays as it is.
+By hand
+    /path/to/venv/bin/python -m pip install torch==2.9.1+cu126 --index-url https://download.pytorch.org/whl/cu126
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    CudaDriver,
+    Evidence,
+    Finding,
+    Gpus,
+    Machine,
+    Plan,
+    PythonEnvironments,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    branch_of,
+    fitting_wheel,
+    lowest_driver,
+    replace_torch,
+)
+
+
+class TorchWheelNewerThanDriver(Rule):
+    id = "torch-wheel-newer-than-driver"
+    title = "PyTorch is built with a CUDA that the driver can't run"
+    stage = Stage.APPLICATIONS
+    severity = Severity.ERROR
+    # It refuses the driver before it looks for code for the GPU.
+    explains = ("torch-no-kernel-image-new-gpu", "torch-no-kernel-image-old-gpu")
+
+    def detect(
+        self, environments: PythonEnvironments, gpus: Gpus | None, driver: CudaDriver
+    ) -> Iterator[Finding | Unknown]:
+        if not driver.versions or (gpus and all(gpu.driver == "vfio-pci" for gpu in gpus.gpus)):
+            return
+        for problem in environments.problems:
+            yield Unknown(problem)
+        for environment in environments.environments:
+            torch = environment.torch
+            if torch is None or torch.cuda == "":
+                continue
+            runs = driver.runs(torch.cuda) if torch.cuda else None
+            if runs is None:
+                what = f"CUDA {torch.cuda}" if torch.cuda else "the CUDA that it was built with"
+                yield Unknown(
+                    f"{environment.path}: whether the driver runs PyTorch {torch.version} is not known ({what})",
+                    environment.subject,
+                )
+            elif not runs:
+                needed = lowest_driver(torch.cuda or "") or "a newer one"
+                version, source = driver.versions[0]
+                yield self.finding(
+                    environment.subject,
+                    f"PyTorch {torch.version} in {environment.path} is built with CUDA {torch.cuda}, which needs driver "
+                    f"{needed} or newer; the driver is {version}",
+                    Evidence(torch.source, torch.shows),
+                    Evidence(source, version),
+                    about=environment.about,
+                    site=environment.site,
+                    needed=needed,
+                )
+
+    def remedies(
+        self, finding: Finding, environments: PythonEnvironments, gpus: Gpus | None, driver: CudaDriver
+    ) -> Iterator[Plan]:
+        environment = environments.at(finding.detail["site"])
+        if environment is None or environment.torch is None:
+            return
+        installed = environment.torch.version
+        usable = [g for g in gpus.gpus if g.driver != "vfio-pci"] if gpus else []
+        wheel = fitting_wheel(installed, driver.numbers, [g.capability for g in usable if g.capability])
+        yield replace_torch(
+            environment.path,
+            environment.python,
+            environment.manager,
+            installed,
+            environment.packages,
+            (wheel.version, wheel.tag) if wheel else None,
+        )
+        needed = branch_of(finding.detail["needed"]) or 0
+        if all(g.last_branch is None or g.last_branch >= needed for g in usable):
+            text = (
+                f"install branch {needed} or newer from the repository that the driver comes from now (on Ubuntu: apt-get "
+                f"install nvidia-driver-{needed}), and restart"
+            )
+            yield Plan("Or upgrade the driver", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        yield Scenario(
+            "the default wheel of CUDA 13 on driver 535",
+            Machine.debian12_gpu().gpu("2204").python_environment(torch="2.9.1+cu130", cuda="13.0"),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "CUDA 12 on driver 470",
+            Machine.ubuntu2404().gpu().ubuntu_driver("470.256.02").python_environment(torch="2.3.0", cuda="12.1"),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "in /opt, known only by the name of the package",
+            Machine.debian12_gpu()
+            .gpu("2204")
+            .python_environment("/opt/train", ["numpy-1.26.4", "torch-2.10.0+cu130"], uid=0),
+            finds="python:/opt/train",
+        )
+        yield Scenario(
+            "a later minor version of the same major runs",
+            Machine.debian12_gpu().gpu("2204").python_environment(torch="2.8.0+cu128", cuda="12.8"),
+        )
+        yield Scenario(
+            "an older toolkit is no matter",
+            Machine.debian12_gpu().cuda_toolkit("11.8", "11.8.89").python_environment(torch="2.3.0+cu121", cuda="12.1"),
+        )
+        yield Scenario(
+            "the new driver waits for a reboot",
+            Machine.ubuntu2404()
+            .gpu("2204")
+            .ubuntu_driver("580.95.05", loaded=False)
+            .loaded_driver("550.120")
+            .python_environment(torch="2.9.1+cu130", cuda="13.0"),
+        )
+        yield Scenario("without a driver", Machine.debian12().python_environment(torch="2.9.1+cu130", cuda="13.0"))
+        yield Scenario("built without CUDA", Machine.debian12_gpu().python_environment(torch="2.3.0+cpu"))
+        yield Scenario(
+            "nothing tells the CUDA",
+            Machine.debian12_gpu().python_environment(packages=["torch-2.3.0"]),
+            unknown=True,
+        )

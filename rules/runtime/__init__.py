@@ -1,0 +1,1 @@
+"""Faults of faults that show only while the GPU works."""

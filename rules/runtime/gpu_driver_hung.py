@@ -1,0 +1,159 @@
+"""The NVIDIA driver is loaded but does not answer, or could not start the GPU.
+
+What you see
+    nvidia-smi hangs, or says: No devices were found, Unable to determine the device handle, Unknown Error.
+    NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)
+    INFO: task nvidia-smi:1234 blocked for more than 120 seconds.
+Why
+    The driver, or the GPU's firmware, is stuck after a fault; the first NVRM or Xid line in the kernel log says which.
+    Reinstalling the driver changes nothing about it. A kernel module of the wrong flavour, or a GPU that fell off the
+    bus, are faults of their own with the same face.
+Repair
+    Restart the machine; where it comes back, the kernel log's first line decides.
+What the repair risks
+    Running jobs end.
+By hand
+    journalctl -k | grep -iE 'nvrm|xid'; reboot
+"""
+
+import re
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    Evidence,
+    Finding,
+    Journal,
+    KernelModules,
+    Line,
+    Machine,
+    Nvml,
+    Plan,
+    Reboot,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+from dlhealth.lean import regex
+
+# Xid 119 and 120: the GPU's own processor (GSP) timed out, or failed.
+FAILED = (
+    r"NVRM: .*(?:RmInitAdapter failed|rm_init_adapter failed|Timeout waiting for RPC)"
+    r"|NVRM: Xid \([^)]*\): (?:119|120),|INFO: task (?:nvidia|irq/\d+-nvidia)\S* blocked for more than"
+)
+ADDRESS = regex(r"(?:GPU |PCI:)((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2})(?:\.(\d))?", re.IGNORECASE)
+# What NVML answers where another fault is the reason: no permission, and versions that differ.
+OTHERS = (4, 18)
+
+
+class GpuDriverHung(Rule):
+    id = "gpu-driver-hung"
+    title = "The NVIDIA driver does not answer"
+    stage = Stage.REBOOT
+    severity = Severity.ERROR
+    risk = Risk.MEDIUM
+    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+
+    def detect(self, modules: KernelModules, nvml: Nvml | None, journal: Journal | None) -> Iterator[Finding | Unknown]:
+        version = modules.loaded_version
+        if not version:
+            if modules.loaded is None:
+                yield Unknown(
+                    "which modules are loaded can't be seen here (a disk, a container, or a kernel without modules)"
+                )
+            return
+        log = next(journal.kernel(FAILED, last_boot=True), None) if journal else None
+        said = [Evidence(log.source, log.text.strip()[:300])] if log else []
+        if nvml is None and journal is None:
+            yield Unknown("neither NVML nor the kernel log can be asked")
+        elif nvml is not None and nvml.outcome == "hung":
+            yield self.finding(
+                "host",
+                f"The NVIDIA driver {version} is loaded but does not answer: {nvml.call or 'NVML'} does not come back",
+                Evidence("libnvidia-ml.so.1", nvml.text or f"no answer to {nvml.call}"),
+                *said,
+            )
+        elif nvml is not None and nvml.outcome in ("crashed", "nonsense"):
+            # A damaged library does that too; then a restart is no help.
+            yield Unknown(f"NVML gave no answer that makes sense: {nvml.text or nvml.outcome}")
+        elif log and not (nvml and (nvml.code in OTHERS or _all_answer(nvml))):
+            yield self.finding(
+                _subject(log),
+                f"The NVIDIA driver {version} could not start the GPU, or got stuck: {said[0].shows}",
+                *said,
+                *([Evidence("libnvidia-ml.so.1", nvml.text or nvml.outcome)] if nvml else []),
+            )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        yield Plan(
+            "Restart the machine; if it happens again, follow the first NVRM or Xid line of the kernel log",
+            Risk.MEDIUM,
+            (ByHand("save your work and end jobs on the GPU"), Reboot()),
+            reboot=True,
+        )
+        yield Plan(
+            "If it comes back after each start: the firmware or the card",
+            Risk.HIGH,
+            (
+                ByHand(
+                    "update the mainboard's firmware, switch Above 4G Decoding on there, reseat the card and its power cables, or try it in another machine"
+                ),
+            ),
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        yield Scenario(
+            "the firmware of the GPU did not start",
+            Machine.ubuntu2404_gpu().says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)"),
+            finds="gpu:0000:01:00.0",
+        )
+        yield Scenario(
+            "the firmware stopped answering",
+            Machine.debian12_gpu().says(
+                "kernel", "NVRM: Xid (PCI:0000:01:00): 119, pid=1234, Timeout waiting for RPC from GSP!"
+            ),
+            finds="gpu:0000:01:00.0",
+        )
+        yield Scenario(
+            "a program is stuck in the driver",
+            Machine.debian12_gpu().says("kernel", "INFO: task nvidia-smi:4711 blocked for more than 120 seconds."),
+            finds="host",
+        )
+        yield Scenario(
+            "the closed module on a Blackwell is the cause",
+            Machine.ubuntu2404()
+            .gpu("2b85")
+            .ubuntu_driver("580.95.05")
+            .says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x22:0x56:884)"),
+            finds="gpu:0000:01:00.0",
+            causes=("closed-module-on-blackwell",),
+        )
+        yield Scenario(
+            "nothing of that in the log",
+            Machine.debian12_gpu().says("kernel", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module"),
+        )
+        yield Scenario(
+            "an application's fault",
+            Machine.debian12_gpu().says("kernel", "NVRM: Xid (PCI:0000:01:00): 31, pid=1234, MMU Fault"),
+        )
+        yield Scenario("neither log nor NVML", Machine.debian12_gpu(), unknown=True)
+        yield Scenario(
+            "a disk that does not run", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True
+        )
+
+
+def _all_answer(nvml: Nvml) -> bool:
+    """Whether what the log tells is over."""
+    return nvml.outcome == "ok" and bool(nvml.gpus) and all(g.code is None for g in nvml.gpus)
+
+
+def _subject(line: Line) -> str:
+    found = ADDRESS.search(line.text)
+    if not found:
+        return "host"
+    place = found[1].lower() if found[1].count(":") == 2 else f"0000:{found[1].lower()}"
+    return f"gpu:{place}.{found[2] or 0}"
