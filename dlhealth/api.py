@@ -35,6 +35,7 @@ from dlhealth.lean import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
 from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
+from dlhealth.probes.buildlog import BuildFault, compiler_major
 from dlhealth.probes.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
 from dlhealth.probes.compilers import Compiler, Compilers, HostLimit
 from dlhealth.probes.cuda import CudaLink, CudaToolkits, CudaVariable, CudaVariables, Libcuda, LibcudaChoice, Toolkit
@@ -56,7 +57,14 @@ from dlhealth.probes.cudnn import (
 )
 from dlhealth.probes.devices import DeviceNodes, Maker, Node
 from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
-from dlhealth.probes.dkms import Dkms, DkmsModule, ModuleBuild, lowest_driver_for_kernel, measured_failure
+from dlhealth.probes.dkms import (
+    Dkms,
+    DkmsModule,
+    DkmsOwners,
+    ModuleBuild,
+    lowest_driver_for_kernel,
+    measured_failure,
+)
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
 from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
@@ -110,6 +118,7 @@ __all__ = [
     "AptUnhold",
     "BootFolder",
     "BrokenPath",
+    "BuildFault",
     "ByHand",
     "ChangeMode",
     "ChangeOwner",
@@ -139,6 +148,7 @@ __all__ = [
     "Dkms",
     "DkmsBuild",
     "DkmsModule",
+    "DkmsOwners",
     "DkmsRemove",
     "DkmsTree",
     "Doubt",
@@ -251,6 +261,7 @@ __all__ = [
     "branch_of",
     "busid",
     "classify",
+    "compiler_major",
     "cudnn_package_names",
     "fitting_wheel",
     "known_wheel",

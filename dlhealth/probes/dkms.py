@@ -1,63 +1,25 @@
-"""What DKMS knows of NVIDIA's modules: versions, for which kernels they are built, and why a build failed."""
+"""What DKMS has: NVIDIA's modules, for which kernels they are built, and every build that failed."""
 
 import re
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
+from dlhealth.probes.buildlog import BuildFault, read_log
 from dlhealth.probes.compat import branch_of, version_key
+from dlhealth.probes.packages import INFO
 
 TREE = "/var/lib/dkms"
 _MODULE = regex(r"nvidia(?:-(?:current|open|srv|server|tesla|legacy|updates|\d{2,3}xx|\d{3}))*", re.ASCII)
 _LOG_LIMIT = 32 << 20
-_LINE_LIMIT = 1000
-"""Characters. Lines of compiler flags are longer, and tell nothing."""
-
-# In the order in which they are looked for: the first that is found in the log is the cause of all that follows it.
-_CAUSES = (
-    ("disk-full", regex(r"No space left on device|Disk quota exceeded")),
-    (
-        "memory",
-        regex(
-            r"Killed signal terminated program|virtual memory exhausted|out of memory allocating|Cannot allocate memory"
-        ),
-    ),
-    (
-        "headers",
-        regex(
-            r"\*\*\* (?:/lib/modules/\S+/build: No such file or directory"
-            r"|No rule to make target '(?:modules|scripts/[^']*|/usr/src/linux-headers-[^']*)')"
-            r"|Unable to find the kernel source tree|kernel headers for kernel \S+ cannot be found"
-            # Kernels before 5.19 show, in every log, the commands that would print this.
-            r"|^[\s*]*(?:ERROR: Kernel configuration is invalid|include/generated/autoconf\.h .{,40} are missing)"
-            r"|scripts/(?:basic/fixdep|mod/modpost): (?:not found|No such file|cannot execute)"
-        ),
-    ),
-    (
-        "compiler",
-        regex(
-            r"Failed CC (?:sanity|version) check|unrecognized (?:command[- ]line option|argument in option)"
-            r"|(?:^|[\s/:-])(?:gcc|clang|cc)(?:-\d+)?: (?:[Cc]ommand not found|not found|No such file or directory)"
-            r"|incompatible gcc/plugin versions|fail(?:ed)? to initialize plugin"
-        ),
-    ),
-    ("gpl-symbol", regex(r"GPL-incompatible module \S+ uses GPL-only symbol")),
-    # Only what a compiler or modpost says of a place: the bare word "error" is in every line of compiler flags.
-    (
-        "kernel-too-new",
-        regex(r"^\S+:\d+(?::\d+)?: (?:fatal )?error: |^\s*#\s*error |modpost: \"\w+\" \[\S+\] undefined!"),
-    ),
-)
 
 
 class ModuleBuild(NamedTuple):
-    """One kernel of one version. `state` is built or failed; of a failed one, `cause` is disk-full, memory, headers,
-    compiler, gpl-symbol, kernel-too-new or unknown, `error` the log's first telling line and `log` its "path:LINE".
-    `kernel` is empty where a log does not name it."""
+    """One kernel of one version. `fault` says why the build failed, None that it succeeded; `error` is the first line of
+    the log that tells it, `log` that line's "path:LINE". `kernel` is "" where a log does not name it."""
 
     kernel: str
-    state: str
-    cause: str = ""
+    fault: BuildFault | None = None
     error: str = ""
     log: str = ""
 
@@ -73,16 +35,23 @@ class DkmsModule(NamedTuple):
     no_realtime: bool = False
 
     def build(self, kernel: str | None) -> ModuleBuild | None:
-        """What became of it for a kernel. A log that names no kernel can be that of any which has no module."""
+        """What became of it for a kernel. A log that names no kernel can be that of any kernel without a module."""
         named = next((b for b in self.builds if b.kernel == kernel), None)
         return named or next((b for b in self.builds if not b.kernel), None)
 
+    def failed(self, kernel: str | None) -> ModuleBuild | None:
+        """Its build for a kernel, where that failed."""
+        build = self.build(kernel)
+        return build if build and build.fault else None
+
 
 class Dkms(NamedTuple):
-    """The NVIDIA modules that DKMS keeps. `problems` are folders that could not be looked at."""
+    """The NVIDIA modules that DKMS keeps; `others` are the modules of other makers whose last build failed. `problems`
+    are directories that could not be read."""
 
     modules: tuple[DkmsModule, ...]
     problems: tuple[str, ...] = ()
+    others: tuple[DkmsModule, ...] = ()
 
     def newest(self) -> DkmsModule | None:
         """The version to build: the newest whose source is there."""
@@ -91,16 +60,17 @@ class Dkms(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host) -> "Dkms":
-        modules, problems = [], []
+        modules, others, problems = [], [], []
         for name in host.listdir(TREE):
-            if not _MODULE.fullmatch(name):
-                continue
             try:
-                versions = [v for v in host.listdir(f"{TREE}/{name}") if v[:1].isdigit()]
-                modules += [_module(host, name, version) for version in versions]
+                for version in (v for v in host.listdir(f"{TREE}/{name}") if v[:1].isdigit()):
+                    if _MODULE.fullmatch(name):
+                        modules.append(_module(host, name, version))
+                    elif host.exists(f"{TREE}/{name}/{version}/build/make.log"):
+                        others.append(_module(host, name, version))
             except Unreadable as problem:
                 problems.append(str(problem))
-        return cls(tuple(modules), tuple(problems))
+        return cls(tuple(modules), tuple(problems), tuple(others))
 
 
 def _module(host: Host, name: str, version: str) -> DkmsModule:
@@ -116,7 +86,7 @@ def _module(host: Host, name: str, version: str) -> DkmsModule:
             continue
         places = [f"{folder}/{kernel}/{arch}" for arch in host.listdir(f"{folder}/{kernel}")]
         if any(host.listdir(f"{place}/module") for place in places):
-            builds.append(ModuleBuild(kernel, "built"))
+            builds.append(ModuleBuild(kernel))
         else:
             logs = (_failed_build(host, f"{place}/log/make.log") for place in places)
             builds += [b._replace(kernel=kernel) for b in logs if b][:1]
@@ -131,28 +101,35 @@ def _failed_build(host: Host, path: str) -> ModuleBuild | None:
     try:
         text = host.text(path, _LOG_LIMIT)
     except Unreadable as problem:
-        return ModuleBuild("", "failed", "unknown", problem.reason, path)
-    return None if text is None else read_log(text, path)
+        return ModuleBuild("", BuildFault.UNKNOWN, problem.reason, path)
+    if text is None:
+        return None
+    log = read_log(text)
+    return ModuleBuild(log.kernel, log.fault, log.error, f"{path}:{log.line}" if log.line else path)
 
 
-_KERNEL = (
-    regex(r"make\.log for \S+ for kernel:? (\S+)"),
-    regex(r"/lib/modules/([^/\s\"']+)/(?:build|source)"),
-    regex(r"KERNEL_UNAME=\"?([^\s\"]+)"),
-    regex(r"/linux-headers-([^/\s\"']+(?<!-common))(?=[/\s\"'])"),
-)
+class DkmsOwners(NamedTuple):
+    """By (name, version) of a module: the package that brought its source. A module without one was added by hand, or
+    its package could not be found."""
+
+    packages: dict[tuple[str, str], str]
+
+    @classmethod
+    def probe(cls, host: Host, dkms: Dkms) -> "DkmsOwners":
+        failed = [m for m in (*dkms.modules, *dkms.others) if any(b.fault for b in m.builds)]
+        return cls({(m.name, m.version): owner for m in failed if (owner := _owner(host, m))})
 
 
-def read_log(text: str, path: str) -> ModuleBuild:
-    """What a make.log says: for which kernel, and the first line that tells why it failed."""
-    named = (pattern.search(text[:20_000]) for pattern in _KERNEL)
-    release = next((m[1] for m in named if m), "")
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if len(line) < _LINE_LIMIT]
-    for cause, pattern in _CAUSES:
-        for number, line in lines:
-            if pattern.search(line):
-                return ModuleBuild(release, "failed", cause, line.strip()[:300], f"{path}:{number}")
-    return ModuleBuild(release, "failed", "unknown", "the log names no error", path)
+def _owner(host: Host, module: DkmsModule) -> str:
+    # Of Ubuntu's two packages it is the one with dkms.conf whose configuration builds the module.
+    wanted = f"/usr/src/{module.name}-{module.version}/dkms.conf\n".encode()
+    for path in dict.fromkeys((*host.glob(f"{INFO}/*{module.name}*.list"), *host.glob(f"{INFO}/*dkms*.list"))):
+        try:
+            if wanted in (host.read(path) or b""):
+                return path.rpartition("/")[2].removesuffix(".list").partition(":")[0]
+        except Unreadable:
+            continue
+    return ""
 
 
 def lowest_driver_for_kernel(kernel: str, driver: str) -> str | None:

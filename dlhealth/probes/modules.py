@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.elf import appended_signature
 from dlhealth.lean import NamedTuple, regex
+from dlhealth.probes.boot import version_order
 from dlhealth.probes.kernel import Kernel, in_container
 from dlhealth.probes.secureboot import enforcement, signer_of
 
@@ -141,6 +142,11 @@ class KernelModules(NamedTuple):
         """The same, unless that kernel can't load it."""
         file = self.on_disk(kernel)
         return file if file and not file.unfit else None
+
+    def working(self, kernel: Kernel, besides: str) -> tuple[str, ...]:
+        """Other installed kernels that can be started and have a module that fits, the newest first."""
+        able = [k.release for k in kernel.installed if k.has_image and k.release != besides and self.usable(k.release)]
+        return tuple(sorted(able, key=version_order, reverse=True))
 
     @classmethod
     def probe(cls, host: Host, kernel: Kernel, config: ModprobeConfig | None) -> "KernelModules":

@@ -5,26 +5,27 @@ What you see
     gcc: error: unrecognized command-line option '-ftrivial-auto-var-init=zero'
     /bin/sh: 1: gcc-12: not found
 Why
-    A module is built with the compiler that built the kernel, or a newer one. Where gcc was switched to an old version
-    (often for nvcc) or removed, the options of the kernel are unknown to it. Ubuntu's HWE kernels need a newer gcc than
-    the release's own.
+    A module must be built with a compiler like the one that built the kernel.
+    An older gcc does not know the kernel's options: gcc was switched to an old version (often for nvcc) or removed, or
+    the kernel needs a newer gcc than the release's own, as Ubuntu's HWE kernels do.
+    A newer gcc refuses code that the kernel's gcc accepted: it treats old warnings as errors.
     The warning that "the compiler differs from the one used to build the kernel" is harmless by itself.
 Repair
-    Install the kernel's compiler, let gcc be the distribution's again where it was switched, and build the module. What
-    nvcc needs is given to nvcc alone (-ccbin). Where the kernel was built with another gcc than the release's own, as
-    Ubuntu's HWE kernels are, gcc stays the release's: DKMS takes the kernel's, or is told to.
+    Install the kernel's compiler and build the module with it. Where somebody switched gcc, make it the distribution's
+    again: nvcc has an option of its own for its compiler (-ccbin). Where the release's gcc is another one than the
+    kernel's, gcc stays as it is and DKMS is told which compiler to use.
 What the repair risks
-    Programs that were built with the switched gcc are built with the distribution's from now on.
+    Programs that were built with the switched gcc are built with the distribution's gcc from now on.
 By hand
     apt-get install gcc-12; ln -sfn gcc-12 /usr/bin/gcc (where that is the release's own); dkms autoinstall
     else: CC=/usr/bin/gcc-12 dkms install nvidia/VERSION -k KERNEL
 """
 
-import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    BuildFault,
     ByHand,
     Compiler,
     Compilers,
@@ -47,6 +48,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     UpdateInitramfs,
+    compiler_major,
 )
 
 
@@ -76,7 +78,7 @@ class DkmsCompilerMismatch(Rule):
             headers = any(k.headers for k in kernel.installed if k.release == release)
             for module in dkms.modules:
                 build = module.build(release)
-                failed = build is not None and build.cause == "compiler"
+                failed = build is not None and build.fault in (BuildFault.COMPILER, BuildFault.NEWER_COMPILER)
                 if not failed and not (build is None and headers and module.source and _too_old(gcc, wanted)):
                     continue
                 yield self.finding(
@@ -89,6 +91,7 @@ class DkmsCompilerMismatch(Rule):
                     release=release,
                     module=module.name,
                     version=module.version,
+                    newer="yes" if build and build.fault is BuildFault.NEWER_COMPILER else "",
                 )
                 break
 
@@ -96,8 +99,16 @@ class DkmsCompilerMismatch(Rule):
         self, finding: Finding, kernel: Kernel, compilers: Compilers | None, packages: Packages | None
     ) -> Iterator[Plan]:
         release, module, version = (finding.detail[k] for k in ("release", "module", "version"))
-        major = _major(kernel.compiler_of(release))
+        major = compiler_major(kernel.compiler_of(release))
         gcc = compilers.gcc if compilers else None
+        if finding.detail["newer"] and major:
+            yield Plan(
+                f"Build the module with gcc-{major}, which built the kernel",
+                Risk.LOW,
+                (AptInstall((f"gcc-{major}",)), ByHand(_named(major, module, version, release))),
+                network=True,
+            )
+            return
         other = bool(gcc and major and gcc.version and gcc.version.partition(".")[0] != major)
         switched = other and _of_the_release(packages) in ("", major)
         yield Plan(
@@ -116,8 +127,8 @@ class DkmsCompilerMismatch(Rule):
             network=True,
         )
         if other and not switched:
-            text = f"CC=/usr/bin/gcc-{major} dkms install {module}/{version} -k {release}"
-            yield Plan(f"Name gcc-{major} to DKMS, which did not take it by itself", Risk.LOW, (ByHand(text),))
+            text = _named(major, module, version, release)
+            yield Plan(f"Tell DKMS to use gcc-{major}, which it did not choose by itself", Risk.LOW, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -160,6 +171,21 @@ class DkmsCompilerMismatch(Rule):
                 "/var/lib/dkms/nvidia-current/535.261.03/6.1.0-50-amd64/x86_64/log/make.log", warning
             ),
         )
+        newer = (
+            "warning: the compiler differs from the one used to build the kernel\n"
+            "  The kernel was built by: x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0-23ubuntu4) 13.2.0\n"
+            "  You are using:           cc (Ubuntu 15.0.1-1) 15.0.1\n"
+        )
+        yield Scenario(
+            "a newer gcc refuses what the kernel's accepted",
+            ubuntu(f"{newer}./common/inc/nv-mm.h:29:13: error: conflicting types for 'vm_fault_t'; have 'int'\n"),
+            finds=release,
+            alone=True,
+        )
+        yield Scenario(
+            "a newer gcc, but the kernel's interface changed",
+            ubuntu(f"{newer}nvidia/nv-mmap.c:9:5: error: 'struct vm_area_struct' has no member named '__vm_flags'\n"),
+        )
         yield Scenario("failed once, built since", Machine.ubuntu2404_gpu().file(tree, log + option))
         yield Scenario("a gcc that is as new", switched(ubuntu(), "13"), alone=False)
         yield Scenario("an old gcc, but the module is there", switched(Machine.ubuntu2404_gpu(), "9"))
@@ -174,12 +200,6 @@ class DkmsCompilerMismatch(Rule):
         )
 
 
-def _major(compiler: str) -> str:
-    """The major version of the gcc in a kernel's words: "x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0) 13.2.0" """
-    found = re.search(r"gcc(?:-(\d+)| version (\d+)| .*?\) (\d+))", compiler)
-    return next((group for group in found.groups() if group), "") if found else ""
-
-
 def _of_the_release(packages: Packages | None) -> str:
     """The major version of the distribution's own gcc, as its package has it: "4:11.2.0-1ubuntu1"; "" where it is not
     there to tell."""
@@ -187,9 +207,13 @@ def _of_the_release(packages: Packages | None) -> str:
     return package.upstream.partition(".")[0] if package and package.unpacked else ""
 
 
+def _named(major: str, module: str, version: str, release: str) -> str:
+    return f"CC=/usr/bin/gcc-{major} dkms install {module}/{version} -k {release}"
+
+
 def _too_old(gcc: Compiler | None, wanted: str) -> bool:
     """Whether gcc is of an older major version than what built the kernel, whose options it does not know."""
-    major, now = _major(wanted), gcc.version.partition(".")[0] if gcc else ""
+    major, now = compiler_major(wanted), gcc.version.partition(".")[0] if gcc else ""
     return major.isdigit() and now.isdigit() and int(now) < int(major)
 
 

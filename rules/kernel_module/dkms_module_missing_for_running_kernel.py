@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    BuildFault,
     ByHand,
     Dkms,
     DkmsBuild,
@@ -48,7 +49,7 @@ from dlhealth.api import (
 
 BUILDERS = "nvidia*dkms*"
 """nvidia-kernel-dkms, nvidia-tesla-470-kernel-dkms (Debian), nvidia-dkms-550-open (Ubuntu), nvidia-dkms (NVIDIA)."""
-SPACE = {"disk-full": "the disk was full", "memory": "there was not enough memory"}
+SPACE = {BuildFault.DISK_FULL: "the disk was full", BuildFault.MEMORY: "there was not enough memory"}
 
 
 class DkmsModuleMissingForRunningKernel(Rule):
@@ -87,7 +88,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
         for release, severity in kernel.to_judge():
             if modules.usable(release):
                 continue
-            build = next((b for m in kept if (b := m.build(release)) and b.state == "failed"), None)
+            build = next((b for m in kept if (b := m.failed(release))), None)
             refused = _refused(kernel, release, kept)
             unfit = modules.on_disk(release)
             evidence = [
@@ -99,8 +100,10 @@ class DkmsModuleMissingForRunningKernel(Rule):
             evidence += [Evidence(f"/var/lib/dkms/{m.name}/{m.version}", _built_for(m)) for m in kept]
             if not installed and not kept:
                 evidence += [Evidence(f.path, f.version or "a module of another kernel") for f in others[:2]]
-            if build and build.error:
+            if build:
                 evidence.append(Evidence(build.log, build.error))
+            for other in modules.working(kernel, release)[:1]:
+                evidence.append(Evidence(f"/lib/modules/{other}", "has its NVIDIA module: this kernel can be started"))
             yield self.finding(
                 f"kernel:{release}",
                 f"No {'usable ' if unfit else ''}NVIDIA module for kernel {release}: "
@@ -109,7 +112,8 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 severity=severity,
                 release=release,
                 refused=refused.name if refused else "",
-                space=SPACE.get(build.cause, "") if build else "",
+                space=SPACE.get(build.fault, "") if build and build.fault else "",
+                crashed="yes" if build and build.fault is BuildFault.COMPILER_CRASHED else "",
                 package=installed[0].name if installed else "",
                 prebuilt=_prebuilt(others, packages) if not installed and not kept else "",
                 unfit=unfit.path if unfit else "",
@@ -154,8 +158,13 @@ class DkmsModuleMissingForRunningKernel(Rule):
             build = (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release), *load)
             what = f"{module.name} {module.version} for kernel {release}"
             if space := finding.detail["space"]:
-                first = ByHand(f"when it was built last, {space}: see to that first (df -h / /var /boot, free -h)")
+                first = ByHand(f"when it was built last, {space}: make room first (df -h / /var /boot, free -h)")
                 yield Plan(f"Make room, then build {what}", Risk.LOW, (first, *build))
+            elif finding.detail["crashed"]:
+                last = ByHand(
+                    "if the compiler crashes again, test the memory (memtest86+) or use another version of gcc"
+                )
+                yield Plan(f"Build {what} again", Risk.LOW, (*build, last))
             else:
                 yield Plan(f"Build {what}", Risk.LOW, build)
         elif package:
@@ -345,5 +354,5 @@ def _prebuilt(others: list[ModuleFile], packages: Packages | None) -> str:
 
 
 def _built_for(module: DkmsModule) -> str:
-    kernels = [b.kernel for b in module.builds if b.state == "built"]
+    kernels = [b.kernel for b in module.builds if not b.fault]
     return f"built for {', '.join(kernels)}" if kernels else "built for no kernel"

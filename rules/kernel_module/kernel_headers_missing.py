@@ -1,19 +1,23 @@
-"""The headers that modules are built with are missing for a kernel.
+"""The headers that modules are built with are missing for a kernel, or nothing can be built with them.
 
 What you see
     Error! Your kernel headers for kernel 6.x cannot be found
     make: *** /lib/modules/6.x/build: No such file or directory.  Stop.
+    ./include/linux/module.h:21:10: fatal error: asm/orc_header.h: No such file or directory
+    ERROR: modpost: nvidia: sizeof(struct of_device_id)=196 is not a modulo of the size of section ...
     After a kernel update there is no NVIDIA driver.
 Why
     The kernel came without the package of its headers: only the image's metapackage is installed (HWE, cloud, oem and
     lowlatency kernels have their own), or the headers were removed, or half of them. DKMS can't build anything for that
     kernel.
-    A kernel whose module is there needs no headers until the next driver, and Ubuntu's prebuilt modules never do.
+    Or the headers and their build tools do not belong together: linux-kbuild was upgraded and the headers were not, or
+    it is installed for another architecture. Each build then ends with an error in the kernel's own files.
+    A kernel that has its module needs no headers until the next driver, and Ubuntu's prebuilt modules never do.
 Repair
     Install the headers of that kernel and build the module. The metapackage of the headers, which a person chooses, keeps
-    them coming with each kernel.
+    them coming with each kernel. Until then, start a kernel that has its module.
 What the repair risks
-    Little; it needs the network. Where that exact version has left the archive, image and headers go up together.
+    Little; it needs the network. Where that exact version has left the archive, upgrade image and headers together.
 By hand
     apt-get install linux-headers-KERNEL linux-headers-amd64 (Ubuntu: linux-headers-generic); dkms autoinstall -k KERNEL
 """
@@ -23,9 +27,11 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    BuildFault,
     ByHand,
     Dkms,
     DkmsBuild,
+    DkmsModule,
     Evidence,
     Finding,
     InstalledKernel,
@@ -33,6 +39,8 @@ from dlhealth.api import (
     KernelModules,
     LoadModules,
     Machine,
+    ModuleBuild,
+    Package,
     Packages,
     Plan,
     Risk,
@@ -75,7 +83,10 @@ class KernelHeadersMissing(Rule):
                 (k for k in kernel.installed if k.release == release), InstalledKernel(release, False, False, "")
             )
             # A module that is there was built; the headers are needed again only for the next version.
-            if known.headers or modules.usable(release):
+            if modules.usable(release):
+                continue
+            if known.headers:
+                yield from self._unfit(release, severity, known, dkms, packages, modules.working(kernel, release))
                 continue
             name = _package(packages, release)
             package = packages.get(name) if packages and name else None
@@ -89,9 +100,9 @@ class KernelHeadersMissing(Rule):
             if packages:
                 state = f"{name}: {package.state if package else 'not installed'}"
                 evidence.append(Evidence(STATUS, state if name else f"no package has kernel {release}"))
-            log = next((b for m in dkms.modules if (b := m.build(release)) and b.cause == "headers"), None)
-            if log:
+            if log := _failed(dkms.modules, release, BuildFault.HEADERS, BuildFault.KBUILD):
                 evidence.append(Evidence(log.log, log.error))
+            evidence += _working(modules.working(kernel, release))
             state = "are damaged" if package and package.unpacked else "are not installed"
             yield self.finding(
                 f"kernel:{release}",
@@ -105,11 +116,56 @@ class KernelHeadersMissing(Rule):
                 others=(*re.findall(PARTS, lacking), *_metapackages(packages, release)),
             )
 
+    def _unfit(
+        self,
+        release: str,
+        severity: Severity,
+        known: InstalledKernel,
+        dkms: Dkms,
+        packages: Packages | None,
+        working: tuple[str, ...],
+    ) -> Iterator[Finding]:
+        """Headers that are there, with which a build failed in the kernel's own files."""
+        build = _failed(dkms.modules, release, BuildFault.KBUILD)
+        if build is None:
+            return
+        headers = packages.get(f"linux-headers-{release}") if packages else None
+        tools = [p for p in (packages.installed("linux-kbuild-*") if packages else ()) if _tools_of(p, release)]
+        foreign = [p for p in tools if headers and p.architecture not in (headers.architecture, "all")]
+        newer = [p for p in tools if headers and p.version != headers.version]
+        yield self.finding(
+            f"kernel:{release}",
+            f"No module can be built with the headers of kernel {release}, which are damaged or mix two builds: "
+            f"{build.error}",
+            Evidence(build.log, build.error),
+            Evidence(known.headers, "the headers are there"),
+            *(Evidence(STATUS, f"{p.name} {p.version} is for {p.architecture}") for p in foreign),
+            *(
+                Evidence(STATUS, f"{p.name} is {p.version}, the headers are {headers.version}")
+                for p in newer
+                if headers
+            ),
+            *_working(working),
+            severity=severity,
+            release=release,
+            package=headers.name if headers else "",
+            damaged="yes",
+            others=" ".join(f"{p.name}:{headers.architecture}" if p in foreign and headers else p.name for p in tools),
+            start=working[0] if working and newer else "",
+        )
+
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
         release = finding.detail["release"]
+        if start := finding.detail.get("start"):
+            text = f"start kernel {start} from the boot menu (Advanced options): its NVIDIA module is built"
+            yield Plan(f"Start kernel {start}, which has its module", Risk.LOW, (ByHand(text),), reboot=True)
         if not finding.detail["package"]:
-            text = f"put the tree that kernel {release} was built in where /lib/modules/{release}/build points to, or start a kernel of the distribution"
-            yield Plan("Bring its headers back: this kernel was built by hand", Risk.MEDIUM, (ByHand(text),))
+            text = (
+                f"restore the source tree of kernel {release} where /lib/modules/{release}/build points to, "
+                "or start a kernel of the distribution"
+            )
+            summary = f"No package has the headers of kernel {release}; it is probably self-built"
+            yield Plan(summary, Risk.MEDIUM, (ByHand(text),))
             return
         names = (finding.detail["package"], *finding.detail["others"])
         damaged = finding.detail["damaged"]
@@ -183,6 +239,31 @@ class KernelHeadersMissing(Rule):
             .link(f"{source}/scripts", "/usr/lib/linux-kbuild-6.1/scripts"),
             finds=f"kernel:{new}",
         )
+        modpost = "ERROR: modpost: nvidia: sizeof(struct of_device_id)=196 is not a modulo of the size of section x\n"
+        header = "./include/linux/module.h:21:10: fatal error: asm/orc_header.h: No such file or directory\n"
+
+        def broken(text: str) -> Machine:
+            log = f"DKMS make.log for nvidia-current-535.261.03 for kernel {new} (x86_64)\n{text}"
+            path = "/var/lib/dkms/nvidia-current/535.261.03/build/make.log"
+            machine = Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False)
+            return machine.file(path, log).package(f"linux-headers-{new}", "6.1.176-1")
+
+        yield Scenario(
+            "the build tools are those of another architecture",
+            broken(modpost).package("linux-kbuild-6.1", "6.1.176-1", arch="i386"),
+            finds=f"kernel:{new}",
+            alone=True,
+        )
+        yield Scenario(
+            "the build tools are newer than the headers",
+            broken(header).package("linux-kbuild-6.1", "6.1.180-1"),
+            finds=f"kernel:{new}",
+            alone=True,
+        )
+        yield Scenario(
+            "a header of the driver's own that an older kernel had",
+            broken("common/inc/nv-linux.h:21:10: fatal error: asm/kmap_types.h: No such file or directory\n"),
+        )
         yield Scenario(
             "after an upgrade: the old module is loaded, the libraries are new",
             Machine()
@@ -223,6 +304,19 @@ class KernelHeadersMissing(Rule):
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
+
+
+def _failed(modules: tuple[DkmsModule, ...], release: str, *faults: BuildFault) -> ModuleBuild | None:
+    return next((b for m in modules if (b := m.failed(release)) and b.fault in faults), None)
+
+
+def _tools_of(package: Package, release: str) -> bool:
+    """Whether it is the linux-kbuild of a kernel: linux-kbuild-6.3 or -6.3.0 of 6.3.0-1-amd64."""
+    return release.startswith(package.name.removeprefix("linux-kbuild-"))
+
+
+def _working(kernels: tuple[str, ...]) -> list[Evidence]:
+    return [Evidence(f"/lib/modules/{k}", "has its NVIDIA module: this kernel can be started") for k in kernels[:1]]
 
 
 def _package(packages: Packages | None, release: str) -> str:

@@ -16,14 +16,17 @@ What the repair risks
     Another driver version is a change of the whole graphics stack; an old kernel gets no security fixes once it is out
     of support.
 By hand
-    Choose the previous kernel in the boot menu; then install a newer driver, or hold the metapackages that bring newer
+    Choose the previous kernel in the boot menu. Then install a newer driver, or hold the metapackages that bring newer
     kernels: apt-mark hold linux-image-amd64 linux-headers-amd64 (Ubuntu: linux-generic linux-image-generic
     linux-headers-generic). A hold on the packages of one kernel keeps no newer one away.
+    Where the new kernel's packages stay half-configured, remove them, so that apt works again:
+    apt-get remove linux-image-KERNEL linux-headers-KERNEL && dpkg --configure -a
 """
 
 from collections.abc import Iterator
 
 from dlhealth.api import (
+    BuildFault,
     ByHand,
     Dkms,
     DkmsModule,
@@ -71,7 +74,7 @@ class KernelTooNewForDriverBranch(Rule):
             headers = any(k.headers for k in kernel.installed if k.release == release)
             for module in dkms.modules:
                 build = module.build(release)
-                failed = build is not None and build.cause in ("kernel-too-new", "gpl-symbol")
+                failed = build is not None and build.fault in (BuildFault.KERNEL_TOO_NEW, BuildFault.GPL_SYMBOL)
                 package = _package(packages, module)
                 seen = measured_failure(module.name, package.version, release) if package and headers else None
                 if not failed and (build is not None or not seen):
@@ -96,14 +99,12 @@ class KernelTooNewForDriverBranch(Rule):
         self, finding: Finding, kernel: Kernel, modules: KernelModules, packages: Packages | None
     ) -> Iterator[Plan]:
         release, needed = finding.detail["release"], finding.detail["needed"]
-        works = [
-            k.release for k in kernel.installed if k.has_image and k.release != release and modules.usable(k.release)
-        ]
+        works = modules.working(kernel, release)
         metapackages = " ".join(_metapackages(packages, release))
         hold = f", and hold what brings newer ones: apt-mark hold {metapackages}" if metapackages else ""
         steps = (
             [
-                f"start kernel {works[-1]} from the boot menu (Advanced options): its module is built",
+                f"start kernel {works[0]} from the boot menu (Advanced options): its module is built",
                 f"to stay with it, make it the boot loader's default{hold}",
             ]
             if works
@@ -116,6 +117,11 @@ class KernelTooNewForDriverBranch(Rule):
             if needed
             else "or install a newer driver branch that still supports this GPU (dlhealth doctor says when one does not)"
         )
+        if stuck := _stuck(packages, release):
+            steps.append(
+                f"once another kernel runs, remove what can't be configured, so that apt works again: "
+                f"apt-get remove {' '.join(stuck)} && dpkg --configure -a"
+            )
         yield Plan(
             "A newer driver, or the last kernel that works: a person decides",
             Risk.MEDIUM,
@@ -145,6 +151,20 @@ class KernelTooNewForDriverBranch(Rule):
                 "/var/lib/dkms/nvidia/550.120/build/make.log", f"make -C /lib/modules/6.8.0-50-generic/build\n{modpost}"
             ),
             finds="kernel:6.8.0-50-generic",
+        )
+        stuck = "6.12.1-1-liquorix-amd64"
+        yield Scenario(
+            "a kernel that is not used yet, whose packages stay half-configured",
+            Machine.ubuntu2404_gpu()
+            .kernel(stuck, running=False)
+            .package(f"linux-image-{stuck}", "6.12-2", status="install ok half-configured")
+            .file(
+                "/var/lib/dkms/nvidia/550.120/build/make.log",
+                f"DKMS make.log for nvidia-550.120 for kernel {stuck} (x86_64)\n"
+                "nvidia-drm/nvidia-drm-drv.c:207:6: error: 'struct drm_mode_config_funcs' has no member named 'x'\n",
+            ),
+            finds=f"kernel:{stuck}",
+            alone=True,
         )
         sid = "7.2.13+deb14-amd64"
         yield Scenario(
@@ -194,6 +214,14 @@ def _metapackages(packages: Packages | None, release: str) -> tuple[str, ...]:
         if brought == known:
             break
     return tuple(sorted(name for name in brought if release not in name))
+
+
+def _stuck(packages: Packages | None, release: str) -> tuple[str, ...]:
+    """The packages of a kernel that dpkg can't configure, because the module does not build for that kernel."""
+    unfinished = {p.name for p in (packages.all() if packages else ()) if p.unpacked and p.state != "installed"}
+    of_kernel = {n for n in unfinished if n.startswith("linux-") and n.endswith(f"-{release}")}
+    waiting = unfinished.intersection(_metapackages(packages, release))
+    return tuple(sorted(of_kernel | waiting)) if of_kernel else ()
 
 
 def _package(packages: Packages | None, module: DkmsModule) -> Package | None:

@@ -5,9 +5,9 @@ What you see
     8 not fully installed or removed.
     Every run of apt fails, also for other packages.
 Why
-    The configuration step of one package failed, and with it all that depend on it. That failure is the cause, the
-    state is its trace: a kernel module that could not be built, a full /boot, a python3 that is not the
-    distribution's. Where one of these is found too, it is the cause and is repaired first.
+    The configuration of one package failed, and so all packages that depend on it wait. The cause is the step that
+    failed: a kernel module that does not build, a full /boot, a python3 that is not the distribution's. Where one of
+    these is found too, it is repaired first. A build that failed is quoted with its first error.
 Repair
     Repair the cause, then let dpkg configure what is left.
 What the repair risks
@@ -23,10 +23,13 @@ from dlhealth.api import (
     AptFailures,
     AptInstall,
     AptPurgeReinstall,
+    Dkms,
     DpkgConfigure,
     Evidence,
     Finding,
     Gpus,
+    Kernel,
+    KernelModules,
     Machine,
     Package,
     PackageLocks,
@@ -63,7 +66,14 @@ class HalfConfiguredDriverPackages(Rule):
     )
 
     def detect(
-        self, packages: Packages, locks: PackageLocks | None, failures: AptFailures | None, gpus: Gpus | None
+        self,
+        packages: Packages,
+        locks: PackageLocks | None,
+        failures: AptFailures | None,
+        gpus: Gpus | None,
+        dkms: Dkms | None,
+        kernel: Kernel | None,
+        modules: KernelModules | None,
     ) -> Iterator[Finding | Unknown]:
         unfinished = [p for p in packages.all() if p.state in (*ERRORS, *TRIGGERS)]
         if not unfinished:
@@ -87,9 +97,17 @@ class HalfConfiguredDriverPackages(Rule):
         for failure in failures.failures[:3] if failures else ():
             evidence.append(Evidence(failure.source, failure.text))
         others = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
+        step = ""
+        for release in (k.release for k in kernel.installed) if kernel and modules else ():
+            for module in dkms.modules if dkms and modules and not modules.usable(release) else ():
+                if not step and (build := module.failed(release)) and build.kernel:
+                    step = (
+                        f", because {module.name} {module.version} does not build for kernel {release}: {build.error}"
+                    )
+                    evidence.append(Evidence(build.log, build.error))
         yield self.finding(
             f"package:{first.name}",
-            f"{first.name} {first.version} is {first.state}{others}: no run of apt succeeds until they are configured"
+            f"{first.name} {first.version} is {first.state}{others}, and every run of apt fails{step}"
             if failed
             else f"{first.name} {first.version} is {first.state}{others}: the last run of apt did not end",
             *evidence,
@@ -123,6 +141,15 @@ class HalfConfiguredDriverPackages(Rule):
         yield Scenario(
             "the DKMS package failed, the driver waits for it",
             failed(Machine.ubuntu2404_gpu()),
+            finds="package:nvidia-dkms-550",
+        )
+        yield Scenario(
+            "the build's first error is quoted, whatever it says",
+            failed(Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False)).file(
+                "/var/lib/dkms/nvidia/550.120/build/make.log",
+                "DKMS make.log for nvidia-550.120 for kernel 6.8.0-50-generic (x86_64)\n"
+                "nvidia-uvm/uvm_va_block.c:8812:1: internal compiler error: Segmentation fault\n",
+            ),
             finds="package:nvidia-dkms-550",
         )
         yield Scenario(
