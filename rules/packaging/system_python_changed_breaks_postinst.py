@@ -5,10 +5,11 @@ What you see
     ModuleNotFoundError: No module named 'apt_pkg'
     The configuration of nvidia-dkms-NNN fails, and so does ubuntu-drivers.
 Why
-    Somebody made another version the default, with update-alternatives or a link, or deleted the link. The distribution's own scripts begin
-    with #!/usr/bin/python3 and use modules that are built only for the version that came with it.
+    Somebody made another version the default, with update-alternatives or a link, or deleted the link. The
+    distribution's own scripts begin with #!/usr/bin/python3 and use modules that are built only for the version that
+    came with it. It is called the cause of a failed configuration only where a log says so.
 Repair
-    Put the link back. Other versions are for virtual environments, pyenv or conda; they are not touched.
+    Restore the link. Other versions are for virtual environments, pyenv or conda; they are not touched.
 What the repair risks
     A user's program that relied on /usr/bin/python3 being the other version has to name it.
 By hand
@@ -21,6 +22,7 @@ from dlhealth.api import (
     Action,
     AptFailures,
     AptInstall,
+    ByHand,
     DpkgConfigure,
     Evidence,
     Finding,
@@ -75,18 +77,22 @@ class SystemPythonChangedBreaksPostinst(Rule):
         evidence += [Evidence("/var/lib/dpkg/status", f"{p.name} is {p.state}") for p in unfinished[:3]]
         other = f"Python {python.version} instead of the distribution's {python.expected}"
         found = other if python.version else f"not there (the distribution's is Python {python.expected})"
-        works = "packages of the driver can't be configured" if unfinished else "scripts of packages may fail"
+        works = "packages of the driver can't be configured" if failure else "scripts of packages may fail"
         yield self.finding(
             "file:/usr/bin/python3",
             f"/usr/bin/python3 is {found}: {works}",
             *evidence,
-            severity=Severity.ERROR if unfinished or failure else Severity.WARNING,
+            severity=_severity(python, bool(unfinished), bool(failure)),
             expected=python.expected,
             unfinished=bool(unfinished),
         )
 
     def remedies(self, finding: Finding, python: SystemPython) -> Iterator[Plan]:
         expected = finding.detail["expected"]
+        if finding.severity is Severity.NOTE:
+            text = f"where a script of a package fails for this reason: ln -sfn python{expected} /usr/bin/python3"
+            yield Plan(f"Make /usr/bin/python3 Python {expected} again, if it does harm", Risk.LOW, (ByHand(text),))
+            return
         steps: list[Action] = [MakeLink("/usr/bin/python3", f"python{expected}")]
         if not python.expected_there:
             steps.insert(0, AptInstall((f"python{expected}-minimal",), reinstall=True))
@@ -131,6 +137,19 @@ class SystemPythonChangedBreaksPostinst(Rule):
             python(Machine.ubuntu2404_gpu()).remove("/usr/bin/python3"),
             finds="file:/usr/bin/python3",
         )
+        yield Scenario(
+            "another Python since long, and packages that another fault keeps half-configured",
+            python(Machine.ubuntu2404_gpu())
+            .file("/usr/bin/python3.13", b"\x7fELF", 0o755)
+            .link("/usr/bin/python3", "python3.13")
+            .package("nvidia-dkms-550", "550.120-0ubuntu0.24.04.1", status="install ok half-configured")
+            .file(
+                "/var/log/apt/term.log",
+                "Log started: 2025-02-02  10:00:00\nError! Bad return status for module build\n",
+            ),
+            finds="file:/usr/bin/python3",
+            alone=False,
+        )
         yield Scenario("as installed", python(Machine.ubuntu2404_gpu()))
         yield Scenario("without Python", Machine.ubuntu2404_gpu(), unknown=True)
         yield Scenario(
@@ -154,3 +173,10 @@ class SystemPythonChangedBreaksPostinst(Rule):
             python(Machine.ubuntu2404_gpu()).remove("/usr/bin/python3").file("/usr/bin/python3", b"\x7fELF"),
             unknown=True,
         )
+
+
+def _severity(python: SystemPython, unfinished: bool, failure: bool) -> Severity:
+    """Packages that are not configured are its doing where a log says so, or where there is no Python at all."""
+    if failure or (unfinished and not python.version):
+        return Severity.ERROR
+    return Severity.NOTE if unfinished else Severity.WARNING
