@@ -91,7 +91,7 @@ class DkmsCompilerMismatch(Rule):
                     release=release,
                     module=module.name,
                     version=module.version,
-                    newer="yes" if build and build.fault is BuildFault.NEWER_COMPILER else "",
+                    newer=bool(build and build.fault is BuildFault.NEWER_COMPILER),
                 )
                 break
 

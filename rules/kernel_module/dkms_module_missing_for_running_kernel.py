@@ -113,7 +113,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 release=release,
                 refused=refused.name if refused else "",
                 space=SPACE.get(build.fault, "") if build and build.fault else "",
-                crashed="yes" if build and build.fault is BuildFault.COMPILER_CRASHED else "",
+                crashed=bool(build and build.fault is BuildFault.COMPILER_CRASHED),
                 package=installed[0].name if installed else "",
                 prebuilt=_prebuilt(others, packages) if not installed and not kept else "",
                 unfit=unfit.path if unfit else "",
