@@ -9,6 +9,7 @@ from dlhealth.probes.driver import DriverLibraries
 from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.pythonenv import PythonEnvironments
 from dlhealth.probes.system import os_release
 
 
@@ -20,6 +21,7 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
     libraries: DriverLibraries | None = _fact(facts, DriverLibraries)
     gpus: Gpus | None = _fact(facts, Gpus)
     toolkits: CudaToolkits | None = _fact(facts, CudaToolkits)
+    pythons: PythonEnvironments | None = _fact(facts, PythonEnvironments)
     target = kernel.target if kernel else None
     on_disk = modules.on_disk(target) if modules else None
     return {
@@ -43,6 +45,10 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
             "libraries": libraries.version if libraries else None,
         },
         "cuda": list(dict.fromkeys(t.version for t in toolkits.toolkits if t.version)) if toolkits else [],
+        "python_environments": {
+            "found": [environment.path for environment in pythons.environments] if pythons else [],
+            "bounds": pythons.bounds if pythons else "",
+        },
     }
 
 

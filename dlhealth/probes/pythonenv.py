@@ -3,8 +3,9 @@
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
+from time import monotonic
 
-from dlhealth.host import Host, Unreadable
+from dlhealth.host import Host, Stat, Unreadable
 from dlhealth.host.account import Account, may_read
 from dlhealth.host.remote import MOUNTS, may_hang, mounts_in
 from dlhealth.lean import NamedTuple, regex
@@ -12,9 +13,26 @@ from dlhealth.probes import Options
 from dlhealth.probes.users import Users
 
 _DEPTH = 4
+"""Levels below a home. The search of a home ends there, or when its share of _FOLDERS is used up."""
 _FOLDERS = 1200
-"""How many folders of all homes together are searched for virtual environments; some 40 ms."""
+"""Folders of all homes together that are searched; some 40 ms."""
+_OUTSIDE_DEPTH = 6
+_OUTSIDE_FOLDERS = 600
+"""The same for /opt, /srv and the data folders at the top level."""
+_SECONDS = 3.0
+"""A disk that is slower than this ends the search."""
 _VISITED_DOT_FOLDERS = (".venv", ".virtualenvs", ".conda", ".local", ".pyenv", ".venvs")
+_UNVISITED_DOT_FOLDERS = frozenset(
+    (".cache", ".cargo", ".config", ".docker", ".git", ".gnupg", ".gradle", ".java", ".m2", ".mozilla", ".npm", ".nv",
+     ".nvm", ".ollama", ".rustup", ".ssh", ".steam", ".themes", ".thunderbird", ".var", ".vscode", ".vscode-server",
+     ".wine")
+)  # fmt: skip
+"""Hidden folders at the top of a home that hold much and no environments. All others are searched: programs keep their
+environments there."""
+_SYSTEM_TOP_FOLDERS = frozenset(
+    ("bin", "boot", "cdrom", "dev", "etc", "home", "lost+found", "proc", "root", "run", "sbin", "snap", "sys", "tmp",
+     "usr", "var")
+)  # fmt: skip
 _MANAGED = (
     ".cache/pypoetry/virtualenvs",
     ".local/pipx/venvs",
@@ -29,7 +47,11 @@ _UNVISITED = frozenset(
 )
 _CONDA_NAMES = ("anaconda3", "anaconda2", "anaconda", "miniconda3", "miniconda", "miniforge3", "mambaforge", "conda")
 _SYSTEM_FOLDERS = ("/", "/bin", "/dev", "/etc", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
-_CUDA_LIBRARY = regex(r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|cudnn)\.so\.[0-9.]+")
+CUDA_LIBRARY = regex(
+    r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusolverMg|cusparse|cusparseLt|cudnn(?:_[a-z_]+)?|cupti"
+    r"|nvrtc|nvJitLink|nvToolsExt|nccl|npp[a-z]+)\.so(?:\.[0-9.]+)?"
+)
+"""Names of the libraries of CUDA, cuDNN and NCCL that programs open."""
 _CUDNN_PACKAGE = regex(r"^Requires-Dist: (nvidia-cudnn-cu\d+) ?\(?==(\d[0-9.]*)", re.MULTILINE)
 _TEXT_LIMIT = 256 << 10
 
@@ -110,10 +132,12 @@ class PythonEnvironment(NamedTuple):
 
 
 class PythonEnvironments(NamedTuple):
-    """All environments that have packages. `problems` says what could not be looked at."""
+    """All environments that have packages. `problems` says what could not be read. `bounds` says in one sentence where
+    the search looked and where it did not; it is "" where the caller named the environments."""
 
     environments: tuple[PythonEnvironment, ...]
     problems: tuple[str, ...]
+    bounds: str = ""
 
     def at(self, site: str) -> PythonEnvironment | None:
         """The environment whose packages lie in this folder."""
@@ -125,9 +149,9 @@ class PythonEnvironments(NamedTuple):
         if options.pythons:
             for python in options.pythons:
                 search.named(python)
-        else:
-            search.everywhere()
-        return cls(tuple(search.found), tuple(dict.fromkeys(search.problems)))
+            return cls(tuple(search.found), tuple(dict.fromkeys(search.problems)))
+        bounds = search.everywhere(with_root=not options.users)
+        return cls(tuple(search.found), tuple(dict.fromkeys(search.problems)), bounds)
 
 
 class _Search:
@@ -139,6 +163,7 @@ class _Search:
         self.found: list[PythonEnvironment] = []
         self.problems: list[str] = []
         self._seen: set[str] = set()
+        self._deadline = monotonic() + _SECONDS
 
     def named(self, python: str) -> None:
         """An environment that the caller asked for, by its folder or its interpreter, which may be a broken link."""
@@ -154,16 +179,36 @@ class _Search:
         if len(self.found) == before:
             self.problems.append(f"there is no Python environment at {python}")
 
-    def everywhere(self) -> None:
-        """The environments of the system, of /opt and of every person."""
+    def everywhere(self, *, with_root: bool) -> str:
+        """The environments of the system, of every person and of root, and those outside homes. Returns the sentence
+        that says where environments were not searched."""
         self._prefix("/usr", None)
         self._prefix("/usr/local", None)
-        for folder in (*self._children("/opt", None), *(f"/usr/local/{name}" for name in _CONDA_NAMES)):
-            self._prefix(folder, None)
-            for child in () if self._is_environment(folder) else self._children(folder, None):
-                self._prefix(child, None)
-        for account in self.people:
+        for name in _CONDA_NAMES:
+            self._prefix(f"/usr/local/{name}", None)
+        people = self.people
+        if with_root and not any(a.uid == 0 for a in people):
+            people = (*people, Account("root", 0, 0, (0,), "/root", "/bin/bash"))
+        for account in people:
             self._home(account)
+        return self._outside()
+
+    def _outside(self) -> str:
+        """The environments below /opt, /srv and the data folders at the top level. Returns what was left out."""
+        homes = {posixpath.dirname(account.home) for account in self.people} | {a.home for a in self.people}
+        system = {f"/{name}" for name in _SYSTEM_TOP_FOLDERS} | homes
+        tops = [f"/{name}" for name in self._names("/") if not name.startswith((".", "lib"))]
+        remote = self._remote_mounts()
+        searched = [top for top in tops if top not in system and top not in remote]
+        left = self._breadth_first(searched, _OUTSIDE_FOLDERS, _OUTSIDE_DEPTH, None, remote)
+        afar = sorted(m for m in remote if any(m == top or m.startswith(f"{top}/") for top in tops if top not in system))
+        places = ["in other places", *(f"on the network file system at {mount}" for mount in afar)]
+        if left:
+            places.append(f"in the folders from {left} on, as there are many")
+        return (
+            f"Python environments in homes, {', '.join([*searched, '/usr/local'])} were searched; further folders were "
+            f"not ({'; '.join(places)}): name one with --python FOLDER"
+        )
 
     def _home(self, account: Account) -> None:
         home = account.home
@@ -182,35 +227,44 @@ class _Search:
         for place in _MANAGED:
             for folder in self._children(f"{home}/{place}", account):
                 self._prefix(folder, account)
-        self._breadth_first(home, account)
+        self._search_home(home, account)
 
-    def _breadth_first(self, home: str, account: Account) -> None:
-        """Look for virtual environments near the top of a home. Links are not followed, so that nothing outside the
-        home is read, nor another machine's disk, which may not answer."""
-        remote = self._remote_mounts()
-        budget = max(20, _FOLDERS // len(self.people))
+    def _search_home(self, home: str, account: Account) -> None:
         try:
             self.host.folders(home)
         except Unreadable as problem:
             self.problems.append(str(problem))
-        frontier = [home]
-        for _ in range(_DEPTH + 1):
+            return
+        budget = max(20, _FOLDERS // (len(self.people) or 1))
+        if self._breadth_first([home], budget, _DEPTH, account, self._remote_mounts()):
+            self.problems.append(f"{home} has many folders: not all were searched for Python environments")
+
+    def _breadth_first(
+        self, tops: list[str], budget: int, depth: int, account: Account | None, remote: set[str]
+    ) -> str:
+        """Look for environments near the top of folders. Links are not followed, so that nothing outside them is read,
+        nor another machine's disk, which may not answer. Returns the first folder that was left out, or ""."""
+        frontier = tops
+        for _ in range(depth + 1):
             below: list[str] = []
             for folder in frontier:
                 budget -= 1
-                if budget < 0:
-                    self.problems.append(f"{home} has many folders: not all were searched for Python environments")
-                    return
+                if budget < 0 or monotonic() > self._deadline:
+                    return folder
                 names = self._names(folder)
-                for pixi in self._children(f"{folder}/.pixi/envs", account) if ".pixi" in names else ():
-                    self._prefix(pixi, account)
-                if "lib" in names and folder not in (home, f"{home}/.local") and self._is_environment(folder):
-                    self._prefix(folder, account)
+                owner = account or self._owner(folder)
+                for pixi in self._children(f"{folder}/.pixi/envs", owner) if ".pixi" in names else ():
+                    self._prefix(pixi, owner)
+                home = account is not None and folder == account.home
+                own = (account.home, f"{account.home}/.local") if account else ()
+                if "lib" in names and folder not in own and self._is_environment(folder):
+                    self._prefix(folder, owner)
                     continue
-                below += [
-                    f"{folder}/{name}" for name in names if _is_visited(name) and f"{folder}/{name}" not in remote
-                ]
+                wanted = [name for name in names if _is_visited(name, in_home=home)]
+                wanted.sort(key=lambda name: name.startswith("."))
+                below += [path for name in wanted if (path := f"{folder}/{name}") not in remote]
             frontier = below
+        return ""
 
     def _remote_mounts(self) -> set[str]:
         """Where a search would be slow, or never end."""
@@ -297,7 +351,7 @@ class _Search:
             name: f"{folder}/{name}"
             for folder in folders
             for name in self._listdir(folder)
-            if _CUDA_LIBRARY.fullmatch(name)
+            if CUDA_LIBRARY.fullmatch(name)
         }
 
     def _activation(self, path: str, kind: str, account: Account | None) -> tuple[str, ...]:
@@ -373,7 +427,19 @@ class _Search:
 
     # Reading on behalf of somebody.
     def _owner(self, folder: str) -> Account | None:
-        return next((a for a in self.people if folder == a.home or folder.startswith(a.home + "/")), None)
+        """In whose home a folder lies; outside homes whose folder it is (None: root's)."""
+        at_home = next((a for a in self.people if folder == a.home or folder.startswith(a.home + "/")), None)
+        status = None if at_home else self._status(folder)
+        if status is None or status.uid == 0:
+            return at_home
+        unnamed = Account(f"#{status.uid}", status.uid, status.gid, (status.gid,), "/nonexistent", "")
+        return next((a for a in self.people if a.uid == status.uid), unnamed)
+
+    def _status(self, path: str) -> Stat | None:
+        try:
+            return self.host.stat(path)
+        except Unreadable:
+            return None
 
     def _may_enter(self, path: str, account: Account | None) -> bool:
         """A person's environments are read with the rights of that person only: what a link in a home leads to may be
@@ -541,5 +607,8 @@ def _version_in(site: str) -> str:
     return match[1] if match else ""
 
 
-def _is_visited(name: str) -> bool:
-    return (not name.startswith(".") or name in _VISITED_DOT_FOLDERS) and name not in _UNVISITED
+def _is_visited(name: str, *, in_home: bool) -> bool:
+    """Whether a folder may hold environments; `in_home` says that it lies at the top of a home."""
+    if name.startswith("."):
+        return name not in _UNVISITED_DOT_FOLDERS if in_home else name in _VISITED_DOT_FOLDERS
+    return name not in _UNVISITED

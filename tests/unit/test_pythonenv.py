@@ -267,6 +267,50 @@ class TestSearch:
         assert kinds["/home/alice/.pyenv/versions/3.10.4"] == ("pyenv", "3.10", "alice")
 
     @pytest.mark.parametrize(
+        "path",
+        [
+            "/root/anaconda3/envs/llava",
+            "/workspace/ComfyUI/venv",
+            "/data/team/models/whisper/.venv",
+            "/srv/jupyter/env",
+            "/opt/company/apps/vision/releases/7/venv",
+            "/venv",
+            "/home/alice/.invokeai/.venv",
+            "/home/alice/.transformerlab/envs/transformerlab",
+        ],
+    )
+    def test_places_outside_homes_and_hidden_folders(self, tmp_path: Path, path: str) -> None:
+        found = look(Machine.debian12().python_environment(path, ["a-1"], uid=0), tmp_path)
+        assert paths(found) == [path]
+        assert not found.problems
+
+    def test_whose_an_environment_outside_homes_is(self, tmp_path: Path) -> None:
+        machine = Machine.debian12()
+        for path, uid in (("/data/a", 1000), ("/data/b", 0), ("/data/c", 4711)):
+            machine.folder(path, uid=uid).python_environment(path, ["a-1"], uid=uid)
+        owners = {e.path: e.account.name if e.account else None for e in look(machine, tmp_path).environments}
+        assert owners == {"/data/a": "alice", "/data/b": None, "/data/c": "#4711"}
+
+    def test_says_where_it_did_not_search(self, tmp_path: Path) -> None:
+        machine = Machine.debian12().python_environment("/var/lib/jupyter/venv", ["a-1"])
+        machine.folder("/data").file("/proc/self/mounts", "server:/x /data nfs4 rw 0 0\nserver:/y /mnt/y nfs rw 0 0\n")
+        machine.python_environment("/data/venv", ["a-1"]).python_environment("/mnt/y/venv", ["a-1"]).folder("/srv")
+        found = look(machine, tmp_path)
+        assert paths(found) == []
+        assert "/srv" in found.bounds
+        assert "the network file system at /data; on the network file system at /mnt/y" in found.bounds
+        assert "further folders were not (in other places;" in found.bounds
+        assert paths(look(machine, tmp_path / "2", "/var/lib/jupyter/venv")) == ["/var/lib/jupyter/venv"]
+
+    def test_the_search_outside_homes_is_bounded(self, tmp_path: Path) -> None:
+        machine = Machine.debian12()
+        for number in range(700):
+            machine.folder(f"/data/{number:03}")
+        found = look(machine.python_environment("/data/699/venv", ["a-1"]), tmp_path)
+        assert paths(found) == []
+        assert "in the folders from /data/5" in found.bounds
+
+    @pytest.mark.parametrize(
         ("metadata", "cudnn"),
         [
             # PyPI's 2.1, its 2.4, and a wheel that has cuDNN inside.
@@ -324,9 +368,10 @@ class TestSearch:
     def test_links_out_of_a_home_lead_nowhere(self, tmp_path: Path) -> None:
         machine = (
             Machine.debian12()
-            .python_environment("/root/secret", ["a-1"], uid=0)
-            .link("/home/alice/linked", "/root/secret")
-            .file("/home/alice/.conda/environments.txt", "/root/secret\n")
+            .folder("/etc/secret", 0o700)
+            .python_environment("/etc/secret", ["a-1"], uid=0)
+            .link("/home/alice/linked", "/etc/secret")
+            .file("/home/alice/.conda/environments.txt", "/etc/secret\n")
         )
         assert paths(look(machine, tmp_path)) == []
 
@@ -345,7 +390,7 @@ class TestSearch:
         machine = (
             Machine.debian12()
             .python_environment("/home/alice/web/node_modules/x", ["a-1"])
-            .python_environment("/home/alice/.secret/x", ["a-1"])
+            .python_environment("/home/alice/.cache/x", ["a-1"])
             .python_environment("/home/alice/nfs/x", ["a-1"])
             .file("/proc/self/mounts", "server:/x /home/alice/nfs nfs4 rw 0 0\nbroken\n")
         )
@@ -364,7 +409,7 @@ class TestSearch:
         )
         (environment,) = look(machine, tmp_path).environments
         assert environment.packages == {"nvidia-cudnn-cu12": "9.10.2.21", "ruamel-yaml": "0.18", "torch": "2.8.0"}
-        assert environment.libraries == {"libcudnn.so.9": f"{lib}/libcudnn.so.9"}
+        assert environment.libraries == {name: f"{lib}/{name}" for name in ("libcudnn.so.9", "libcudnn_ops.so.9")}
 
     def test_cuda_by_the_runtime_that_a_wheel_requires(self, tmp_path: Path) -> None:
         packages = ["torch-2.3.1", "nvidia_cuda_runtime_cu12-12.1.105"]
@@ -376,7 +421,7 @@ class TestSearch:
     def test_strange_homes(self, tmp_path: Path, home: str) -> None:
         machine = Machine.debian12().append("/etc/passwd", f"bob:x:1001:1001::{home}:/bin/bash\n")
         machine.python_environment(f"{home}/venv", ["a-1"])
-        expected = ["/home/a[b]*/venv"] if "[" in home else ["/nonexistent/venv"] if home == "/nonexistent" else []
+        expected = ["/home/a[b]*/venv"] if "[" in home else [] if home == "/var" else [f"{home.rstrip('/')}/venv"]
         assert paths(look(machine, tmp_path)) == expected
 
     @pytest.mark.parametrize(
