@@ -52,9 +52,8 @@ from dlhealth.probes.cudnn import (
     CudnnPackage,
     Restricted,
 )
-from dlhealth.probes.cudnn import (
-    package_names as cudnn_package_names,
-)
+from dlhealth.probes.cudnn import needed_major as cudnn_major_of
+from dlhealth.probes.cudnn import package_names as cudnn_package_names
 from dlhealth.probes.devices import DeviceNodes, Maker, Node
 from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
 from dlhealth.probes.dkms import (
@@ -90,6 +89,7 @@ from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory,
 from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile
 from dlhealth.probes.nvml import Nvml, NvmlGpu
 from dlhealth.probes.packages import DriverPackage, DriverPackages, Package, Packages, classify
+from dlhealth.probes.programs import Consumer, Program, Programs, wheel_of
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
@@ -126,6 +126,7 @@ __all__ = [
     "Compiler",
     "Compilers",
     "Complaint",
+    "Consumer",
     "CopyFile",
     "CudaDriver",
     "CudaLink",
@@ -213,6 +214,8 @@ __all__ = [
     "PipInstall",
     "Plan",
     "Problem",
+    "Program",
+    "Programs",
     "PythonEnvironment",
     "PythonEnvironments",
     "Reboot",
@@ -262,6 +265,7 @@ __all__ = [
     "busid",
     "classify",
     "compiler_major",
+    "cudnn_major_of",
     "cudnn_package_names",
     "fitting_wheel",
     "known_wheel",
@@ -279,5 +283,6 @@ __all__ = [
     "tensorflow_needs",
     "torch_wheel",
     "version_key",
+    "wheel_of",
     "without_element",
 ]

@@ -20,7 +20,8 @@ class NotElf(ValueError):
 
 
 class Elf(NamedTuple):
-    """`modinfo` holds a kernel module's keys (repeated keys joined by a newline); `signature` is its appended
+    """`rpath` is the older kind of run path, which comes before LD_LIBRARY_PATH; the loader ignores it where there is a
+    `runpath`. `modinfo` holds a kernel module's keys (repeated keys joined by a newline); `signature` is its appended
     PKCS#7 message as hexadecimal digits, empty when unsigned."""
 
     bits: int
@@ -31,6 +32,7 @@ class Elf(NamedTuple):
     modinfo: tuple[tuple[str, str], ...]
     signature: str
     size: int
+    rpath: str = ""
 
     def info(self, key: str) -> str:
         """One modinfo value; empty when absent."""
@@ -72,7 +74,7 @@ def _read(file: IO[bytes], size: int) -> Elf:
     table = _at(file, shoff, shentsize * shnum)
     sections = [_Section(*struct.unpack_from(layout, table, i * shentsize)) for i in range(shnum)]
     names = _section(file, sections[shstrndx]) if sections else b""
-    soname, needed, runpath = "", [], ""
+    soname, needed, runpath, rpath = "", [], "", ""
     modinfo: dict[str, str] = {}
     for section in sections:
         if section.type == _SHT_DYNAMIC:
@@ -90,8 +92,10 @@ def _read(file: IO[bytes], size: int) -> Elf:
                         needed.append(text)
                     elif tag == _DT_SONAME:
                         soname = text
-                    elif tag == _DT_RUNPATH or not runpath:
+                    elif tag == _DT_RUNPATH:
                         runpath = text
+                    else:
+                        rpath = text
         elif _string(names, section.name) == ".modinfo":
             for entry in _section(file, section).split(b"\0"):
                 key, equals, value_bytes = entry.partition(b"=")
@@ -99,7 +103,8 @@ def _read(file: IO[bytes], size: int) -> Elf:
                     name, value = key.decode(errors="replace"), value_bytes.decode(errors="replace")
                     modinfo[name] = f"{modinfo[name]}\n{value}" if name in modinfo else value
     signature = appended_signature(file, size) if modinfo else ""
-    return Elf(bits, machine, soname, tuple(needed), runpath, tuple(modinfo.items()), signature, size)
+    rpath = "" if runpath else rpath
+    return Elf(bits, machine, soname, tuple(needed), runpath, tuple(modinfo.items()), signature, size, rpath)
 
 
 def appended_signature(file: IO[bytes], size: int) -> str:

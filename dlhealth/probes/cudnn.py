@@ -12,7 +12,7 @@ from dlhealth.probes.cuda import CudaToolkits
 from dlhealth.probes.frameworks import TensorFlowLibraries, tensorflow_needs
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.packages import Package, Packages
-from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, metadata_folder
 
 _NAME = regex(r"(libcudnn(?:_[a-z0-9_]+)?)\.so(?:\.(\d+(?:\.\d+)*))?", re.ASCII)
 _PACKAGE = regex(
@@ -507,13 +507,13 @@ class CudnnNeeds(NamedTuple):
         # Where more than cuDNN is missing, TensorFlow's own rule says so.
         lacking = {o.environment.site for o in tensorflow.opened if o.lacks_only_cudnn} if tensorflow else set()
         found = environments.environments if environments else ()
-        needs = [n for e in found for n in _python_needs(e, e.site in lacking)]
+        needs = [n for e in found for n in _python_needs(host, e, e.site in lacking)]
         # Without any cuDNN nobody built programs here that need one.
         native = list(_native_needs(host)) if cudnn.folders else []
         return cls((*needs, *native))
 
 
-def _python_needs(environment: PythonEnvironment, with_tensorflow: bool) -> Iterator[CudnnNeed]:
+def _python_needs(host: Host, environment: PythonEnvironment, with_tensorflow: bool) -> Iterator[CudnnNeed]:
     wanted: list[tuple[str, str, int]] = []
     bundled = {version_key(name.rpartition(".so.")[2])[0] for name in environment.libraries if "libcudnn.so." in name}
     torch = environment.torch
@@ -540,7 +540,7 @@ def _python_needs(environment: PythonEnvironment, with_tensorflow: bool) -> Iter
                 python=environment.python,
                 manager=environment.manager,
                 requirement=torch.cudnn if torch and program == "torch" and not shared else "",
-                source=f"{environment.site}/{program.replace('-', '_')}",
+                source=metadata_folder(host, environment, program),
                 shows=f"version {version} opens libcudnn.so.{major}",
                 user=environment.account.name if environment.account else "",
                 subject=environment.subject,

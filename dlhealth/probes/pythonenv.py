@@ -201,7 +201,9 @@ class _Search:
         remote = self._remote_mounts()
         searched = [top for top in tops if top not in system and top not in remote]
         left = self._breadth_first(searched, _OUTSIDE_FOLDERS, _OUTSIDE_DEPTH, None, remote)
-        afar = sorted(m for m in remote if any(m == top or m.startswith(f"{top}/") for top in tops if top not in system))
+        afar = sorted(
+            m for m in remote if any(m == top or m.startswith(f"{top}/") for top in tops if top not in system)
+        )
         places = ["in other places", *(f"on the network file system at {mount}" for mount in afar)]
         if left:
             places.append(f"in the folders from {left} on, as there are many")
@@ -486,6 +488,19 @@ class _Search:
             return self.host.realpath(path)
         except Unreadable:
             return path
+
+
+def metadata_folder(host: Host, environment: PythonEnvironment, package: str) -> str:
+    """Where an installed package is described, as evidence of its version: its .dist-info, or the folder of all
+    packages where it is called differently."""
+    for name in (package.replace("-", "_"), package):
+        path = f"{environment.site}/{name}-{environment.packages.get(package, '')}.dist-info"
+        try:
+            if host.exists(path):
+                return path
+        except Unreadable:
+            return path
+    return environment.site
 
 
 _CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime-cu11")

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"
 
 
-def shared_library(soname: str = "", needed: Sequence[str] = (), runpath: str = "", *, bits: int = 64) -> bytes:
+def shared_library(
+    soname: str = "", needed: Sequence[str] = (), runpath: str = "", *, rpath: str = "", bits: int = 64
+) -> bytes:
     """A shared library with a dynamic section and nothing else."""
     strings = bytearray(b"\0")
     entries: list[tuple[int, int]] = []
     for tag, text in [
         *((1, n) for n in needed),
         *([(14, soname)] if soname else []),
+        *([(15, rpath)] if rpath else []),
         *([(29, runpath)] if runpath else []),
     ]:
         entries.append((tag, len(strings)))
