@@ -13,8 +13,9 @@ from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.host import Unreadable
-from dlhealth.host.base import Host
+from dlhealth.host.base import Host, Watch
 from dlhealth.host.root import live_host
+from dlhealth.host.supervise import supervised
 from dlhealth.model import timestamp
 from dlhealth.probes import Options
 
@@ -53,11 +54,15 @@ def command(output: str | None) -> None:
         click.echo("dlhealth: without root, some files could not be read; a bundle made by root holds more.", err=True)
 
 
-def ask_everything(host: Host, progress: Progress) -> None:
+def ask_everything(host: Host, watch: Watch) -> None:
     """Diagnose, for the running kernel and for the next one, so that the host knows all answers."""
     rules = load_rules().rules
-    for next_boot in (False, True):
-        diagnose(rules, Facts(host, Options(next_boot=next_boot), progress))
+
+    def work(watch: Watch) -> None:
+        for next_boot in (False, True):
+            diagnose(rules, Facts(host, Options(next_boot=next_boot), watch))
+
+    supervised(host, work, watch)
 
 
 def _hostname(host: Host) -> str:

@@ -12,7 +12,9 @@ from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, NotAMachine, Unreadable
+from dlhealth.host.base import Watch
 from dlhealth.host.locate import folder_at, host_at
+from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable
@@ -88,7 +90,7 @@ class Examined(NamedTuple):
     diagnosis: Diagnosis
 
 
-def examine(request: Request, progress: Callable[[str], None] = lambda name: None) -> Examined:
+def examine(request: Request, watch: Watch | None = None) -> Examined:
     """Diagnose. Raises click.UsageError for a name, a folder or a file that is not there."""
     loaded = load_rules()
     rules = chosen_rules(loaded, request.only)
@@ -96,12 +98,18 @@ def examine(request: Request, progress: Callable[[str], None] = lambda name: Non
         host = host_at(request.root)
     except NotAMachine as problem:
         raise click.BadParameter(str(problem), param_hint="--root") from problem
-    pythons = tuple(_existing_python(host, exe) for exe in request.pythons)
-    facts = Facts(host, Options(request.users, pythons, request.next_boot), progress)
-    _check_users(facts, request.users)
     # With --only, a rule of another name that did not load is nobody's concern.
     failed = [f for f in loaded.failed if not request.only or f.id in request.only]
-    return Examined(host, facts, rules, diagnose(rules, facts, failed=failed))
+
+    def work(watch: Watch) -> tuple[Diagnosis, Options]:
+        pythons = tuple(_existing_python(host, exe) for exe in request.pythons)
+        options = Options(request.users, pythons, request.next_boot)
+        facts = Facts(host, options, watch)
+        _check_users(facts, request.users)
+        return diagnose(rules, facts, failed=failed), options
+
+    diagnosis, options = supervised(host, work, watch)
+    return Examined(host, Facts(host, options), rules, diagnosis)
 
 
 def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> tuple[Rule, ...]:

@@ -5,24 +5,44 @@ import sys
 import time
 from contextlib import suppress
 from types import TracebackType
+from typing import TypeVar
+
+from dlhealth.host.base import Question, Watch
+from dlhealth.host.remote import mount_of, mounts_here
+
+_Self = TypeVar("_Self", bound="Progress")
 
 _PATIENCE = 0.5
+_LONG = 2.0
+"""Seconds of waiting for one thing after which that is named, too."""
+_WIDTH = 79
 _ERASE = "\r\033[K"
 
 
-class Progress:
-    """Called with the name of each step before it begins. Writes to standard error, only on a terminal, and only when
-    a step takes longer than half a second; the line is gone afterwards."""
+class Progress(Watch):
+    """Follows a diagnosis. Writes to standard error, only on a terminal, and only when a step takes longer than half a
+    second; the line is gone afterwards."""
 
     def __init__(self) -> None:
         self._shows = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "")
-        self._step, self._since = "", 0.0
+        self._steps: list[str] = []
+        self._since = 0.0
+        self._asked, self._asked_since = "", 0.0
         self._drawn = False
 
-    def __call__(self, step: str) -> None:
-        self._step, self._since = step, time.monotonic()
+    def begins(self, fact: str) -> str:
+        self._steps.append(fact)
+        self._since = time.monotonic()
+        return ""
 
-    def __enter__(self) -> "Progress":
+    def ends(self) -> None:
+        self._steps = self._steps[:-1]
+        self._since = time.monotonic()
+
+    def asks(self, question: Question) -> None:
+        self._asked, self._asked_since = (question[1] if question else ""), time.monotonic()
+
+    def __enter__(self: _Self) -> _Self:
         if self._shows:
             # A thread, because a step that hangs in the kernel does not come back to be asked.
             from threading import Event, Lock, Thread
@@ -41,7 +61,15 @@ class Progress:
             self._write("")
 
     def _words(self) -> str:
-        return f"Looking at {in_words(self._step)} ..."
+        """The step, and where it waits if it waits for one thing."""
+        step = f"Checking {in_words(''.join(self._steps[-1:]))}"
+        asked = self._asked
+        if not asked or time.monotonic() - self._asked_since < _LONG:
+            return f"{step} ..."
+        kind = f" ({mount_of(asked, mounts_here()).kind})" if asked.startswith("/") else ""
+        from dlhealth.report.style import current_style
+
+        return shortened(f"{step}: {current_style().clean(asked)}{kind} ...", _WIDTH)
 
     def _write(self, text: str, drawn: bool = False) -> None:
         """In the place of what was drawn, which is gone then; `drawn` where that is to go, too."""
@@ -52,7 +80,7 @@ class Progress:
     def _watch(self) -> None:
         before = 0.0
         while not self._ended.wait(_PATIENCE):
-            if self._since == before and self._step:
+            if self._since == before and self._steps:
                 self._write(self._words(), drawn=True)
             before = self._since
 
@@ -76,17 +104,25 @@ class Steps(Progress):
             self._write(line)
         else:
             _say(line)
-        super().__call__(step)
+        self._steps, self._since = [step], time.monotonic()
 
     def pause(self) -> None:
         """Somebody else draws now."""
-        self._step = ""
+        self._steps = []
         if self._shows:
             self._write("")
 
     def _words(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._since), 60)
         return f"     {f'{minutes} min ' if minutes else ''}{seconds} s ..."
+
+
+def shortened(text: str, width: int) -> str:
+    """With its middle left out where it is longer."""
+    if len(text) <= width:
+        return text
+    half = (width - 3) // 2
+    return f"{text[: width - 3 - half]}...{text[-half:]}"
 
 
 def in_words(name: str) -> str:

@@ -6,24 +6,26 @@ from types import UnionType
 from typing import Any, get_args
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.base import Watch
 from dlhealth.probes import Options, Unavailable
 
 
 class Facts:
     """The facts of one host. Thread-free; a fact that could not be had stays unavailable."""
 
-    def __init__(self, host: Host, options: Options, progress: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(self, host: Host, options: Options, watch: Watch | None = None) -> None:
         self._known: dict[type, Any] = {Host: host, Options: options}
-        self._progress = progress
+        self._watch = watch or Watch()
         self.seconds: dict[str, float] = {}
 
     def get(self, kind: type) -> Any:
         """A fact, or Unavailable with the reason."""
         if kind not in self._known:
             self._known[kind] = Unavailable(f"{kind.__name__} needs itself")
-            self._progress(kind.__name__)
             started = time.monotonic()
             try:
+                if reason := self._watch.begins(kind.__name__):
+                    raise Unavailable(reason)
                 self._known[kind] = self.call(kind.probe)  # type: ignore[attr-defined]
             except Unavailable as problem:
                 self._known[kind] = problem
@@ -32,6 +34,8 @@ class Facts:
             except Exception as error:  # a defect, which the first rule that needs the fact reports as a failure
                 self._known[kind] = Unavailable(f"{kind.__name__} could not be looked at ({type(error).__name__})")
                 raise
+            finally:
+                self._watch.ends()
             self.seconds[kind.__name__] = time.monotonic() - started
         known = self._known[kind]
         if isinstance(known, Unavailable):

@@ -13,6 +13,9 @@ READ_LIMIT = 4 << 20
 NOT_MOUNTED = "not mounted: "
 """How the reason of Unreadable begins where a file system of the machine is missing; the command that mounts it follows."""
 
+Question = tuple[str, ...]
+"""What is asked, and of which path or program."""
+
 T = TypeVar("T")
 
 
@@ -72,6 +75,20 @@ class Output(NamedTuple):
     problem: str = ""
 
 
+class Watch:
+    """Follows a diagnosis: which fact is being built, and what the machine is asked for it. This one does nothing."""
+
+    def begins(self, fact: str) -> str:
+        """Before a fact is built, also in the middle of another that needs it. Why it must not be, "" where it may."""
+        return ""
+
+    def ends(self) -> None:
+        """After the fact that began last."""
+
+    def asks(self, question: Question) -> None:
+        """Before the machine is asked, and with () after its answer. Raises Unreadable for what must not be asked."""
+
+
 class Host:
     """A machine seen through one door.
 
@@ -85,7 +102,9 @@ class Host:
     """Whether the running kernel, its devices and its programs may be asked."""
 
     def __init__(self) -> None:
-        self.seen: dict[tuple[str, ...], Any] = {}
+        self.seen: dict[Question, Any] = {}
+        self.asks: Callable[[Question], None] = lambda question: None
+        """`Watch.asks` of who follows, for each question that is not answered yet."""
 
     # What a kind of host implements.
     def _lstat(self, path: str) -> Stat | None:
@@ -223,15 +242,18 @@ class Host:
         run."""
         return self._ask(("now", ""), self._now)
 
-    def _ask(self, question: tuple[str, ...], answer: Callable[[], T]) -> T:
+    def _ask(self, question: Question, answer: Callable[[], T]) -> T:
         if question in self.seen:
             known = self.seen[question]
             if isinstance(known, Unreadable):
                 raise known
             return known  # type: ignore[no-any-return]
         try:
+            self.asks(question)
             self.seen[question] = result = answer()
         except Unreadable as problem:
             self.seen[question] = problem
             raise
+        finally:
+            self.asks(())
         return result

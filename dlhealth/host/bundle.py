@@ -17,7 +17,7 @@ from functools import partial
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from dlhealth.host.base import Host, NoAnswer, NotAMachine, Output, Space, Stat, T, Unreadable
+from dlhealth.host.base import Host, NoAnswer, NotAMachine, Output, Question, Space, Stat, T, Unreadable
 from dlhealth.host.elf import Elf
 from dlhealth.lean import NamedTuple
 
@@ -27,7 +27,6 @@ _SIZE_LIMIT = 512 << 20
 _MEMBER_LIMIT = 64 << 20
 _COUNT_LIMIT = 200_000
 
-Question = tuple[str, ...]
 Mask = Callable[[Question, bytes], bytes]
 """Takes the secrets out of an answer."""
 

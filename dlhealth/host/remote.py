@@ -12,7 +12,7 @@ import select
 import signal
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from dlhealth.lean import NamedTuple, regex
@@ -57,7 +57,7 @@ _PATIENCE = 0.5
 """Seconds without an answer after which a file system is said not to answer."""
 _BUDGET = 1.5
 """Seconds for all questions of one diagnosis together: each autofs is asked by itself."""
-_START = 5.0
+_START = 2.0
 """Seconds until the child that asks has begun: a busy machine is not a file system that does not answer."""
 _THREADS = 64
 _STACK = 1 << 18
@@ -95,8 +95,8 @@ def mounts_in(text: str) -> dict[str, Mounted]:
         if len(words) < 4 or not words[1].startswith("/"):
             continue
         path = words[1]
-        below = path.rstrip("/") + "/"
-        for covered in [p for p in found if p.startswith(below)]:
+        # The root comes after what was mounted before the machine switched to it, and covers none of that.
+        for covered in [p for p in found if p.startswith(f"{path}/")]:
             del found[covered]
         found[path] = Mounted(path, words[2], tuple(words[3].split(",")))
     return found
@@ -116,14 +116,30 @@ class Silent(NamedTuple):
 class Remote:
     """The file systems of this machine that may hang, as they were when it was asked first."""
 
-    def __init__(self, mounts: Iterable[Mounted]) -> None:
+    def __init__(
+        self, mounts: Iterable[Mounted], asks: Callable[[tuple[str, str]], None] = lambda question: None
+    ) -> None:
+        self._asks = asks
         self._mounts = {m.path: m for m in mounts}
         self._answers: dict[str, bool] = {}
         self._folders = {"/": "/"}
         self._spent = 0.0
+        self._stuck: dict[str, Silent] = {}
+
+    def give_up(self, path: str, mount: Mounted) -> None:
+        """A question about this path did not come back. The file system that it lies on is not asked again where that
+        does not answer either, or for the second time."""
+        whole = mount.path != "/" and (
+            any(stuck.mount.path == mount.path for stuck in self._stuck.values()) or not _answering([mount.path])
+        )
+        place = mount.path if whole else path
+        self._stuck[place] = Silent(mount, place, "does not answer")
 
     def silent(self, path: str, *, follow: bool) -> Silent | None:
         """The first file system on the way to a path that does not answer. Nothing below it is touched."""
+        for place, silent in self._stuck.items():
+            if path == place or path.startswith(f"{place}/"):
+                return silent
         try:
             self._resolve(path, follow)
         except _NoAnswer as found:
@@ -187,7 +203,9 @@ class Remote:
         }
         places = [place, *sorted(others - {place})]
         started = time.monotonic()
+        self._asks(("answers", place))
         answering = _answering(places)
+        self._asks(("stat", place))
         self._answers.update({p: p in answering for p in places})
         self._spent += time.monotonic() - started
 
@@ -198,20 +216,29 @@ class _NoAnswer(Exception):
         self.silent = silent
 
 
-def remote_of(mounts: Iterable[Mounted]) -> Remote | None:
+def remote_of(
+    mounts: Iterable[Mounted], asks: Callable[[tuple[str, str]], None] = lambda question: None
+) -> Remote | None:
     """The file systems that may hang; None where there are none outside of those of the system's own folders, so that
     nobody pays for the file system that each desktop mounts below /run."""
     risky = [m for m in mounts if may_hang(m.kind)]
-    return Remote(risky) if any(not m.path.startswith(_SYSTEM) for m in risky) else None
+    return Remote(risky, asks) if any(not m.path.startswith(_SYSTEM) for m in risky) else None
 
 
-def remote_here() -> Remote | None:
+def mounts_here() -> dict[str, Mounted]:
     """Of the machine that runs this."""
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            return remote_of(mounts_in(file.read()).values())
+            return mounts_in(file.read())
     except OSError:
-        return None
+        return {}
+
+
+def mount_of(path: str, mounts: Mapping[str, Mounted]) -> Mounted:
+    """The file system that a path lies on, as far as its name says."""
+    while path not in mounts and path.strip("/"):
+        path = posixpath.dirname(path)
+    return mounts.get(path) or Mounted("/", "unknown")
 
 
 def _answering(places: Sequence[str]) -> set[str]:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeVar
 
-from dlhealth.host.base import NOT_MOUNTED, Host, NoAnswer, Output, Space, Stat, Unreadable
+from dlhealth.host.base import NOT_MOUNTED, Host, NoAnswer, Output, Question, Space, Stat, Unreadable
 from dlhealth.host.elf import Elf, NotElf, read_elf
 from dlhealth.host.path import Root
-from dlhealth.host.remote import remote_here
+from dlhealth.host.remote import Remote, mount_of, mounts_here, remote_of
 from dlhealth.lean import fits
 
 T = TypeVar("T")
@@ -42,13 +42,21 @@ class RootHost(Host):
         self._root = Root(folder)
         self._mounts = None
         self._lent: tuple[str, ...] = ()
-        self._remote = remote_here() if live else None
+        self._remote = remote_of(mounts_here().values(), self._asks_now) if live else None
         if not live:
             from dlhealth.host.mounts import Mounts, lent
 
             self._mounts = Mounts(self._root)
             self._lent = lent(self._root)
         self._deadline = time.monotonic() + seconds
+
+    def give_up(self, path: str) -> None:
+        """Ask nothing of a path again, as a question about it did not come back."""
+        self._remote = self._remote or Remote(())
+        self._remote.give_up(path, mount_of(path, mounts_here()))
+
+    def _asks_now(self, question: Question) -> None:
+        self.asks(question)  # the supervisor sets it later
 
     def _lstat(self, path: str) -> Stat | None:
         return _described(self._status(path, follow=False))

@@ -8,8 +8,10 @@ from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.policy import Trigger, Verdict
+from dlhealth.host.base import Watch
 from dlhealth.host.journal import Kind, alert, send
 from dlhealth.host.root import live_host
+from dlhealth.host.supervise import supervised
 from dlhealth.model import Risk
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.packages import Packages
@@ -81,12 +83,17 @@ def next_boot_problems() -> list[str]:
     """A line for each thing that will keep the next boot from having a driver or a login screen. Nothing while packages
     are still to be configured: apt calls dpkg several times, and half of a change is no fault."""
     host = live_host()
-    policy, _ = policy_of(host)
-    facts = Facts(host, Options(users=policy.users, next_boot=True))
-    try:
-        if any(p.unpacked and p.state != "installed" for p in facts.get(Packages).all()):
+
+    def work(watch: Watch) -> list[str]:
+        policy, _ = policy_of(host)
+        facts = Facts(host, Options(users=policy.users, next_boot=True), watch)
+        try:
+            if any(p.unpacked and p.state != "installed" for p in facts.get(Packages).all()):
+                return []
+        except Unavailable:
             return []
-    except Unavailable:
-        return []
-    diagnosis = diagnose(select(load_rules().rules, _OF_THE_BOOT), facts)
-    return [f["title"] for f in told(diagnosis, policy) if f["severity"] == "error" and not f["caused_by"]]
+        diagnosis = diagnose(select(rules, _OF_THE_BOOT), facts)
+        return [f["title"] for f in told(diagnosis, policy) if f["severity"] == "error" and not f["caused_by"]]
+
+    rules = load_rules().rules
+    return supervised(host, work)

@@ -11,10 +11,12 @@ from typing import Any
 
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import known_names, load_rules
+from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.base import Watch
 from dlhealth.host.root import live_host
+from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable
@@ -39,15 +41,19 @@ class Checked(NamedTuple):
 
 
 def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
+    """One look, as `_check` describes it, under the supervision of this process."""
+    host, loaded = machine(), load_rules()
+    return supervised(host, lambda watch: _check(host, machine, loaded, only, watch))
+
+
+def _check(host: Host, machine: Callable[[], Host], loaded: Loaded, only: Sequence[str], watch: Watch) -> Checked:
     """Look at what `only` names (rules and layers); at everything, and at what the next boot will find, where it is
     empty. The half of a change of packages is no fault: nothing is said while one is under way, also where it began
     during the look. `machine` opens the machine anew: a host remembers what it has seen."""
-    host = machine()
     if busy := being_changed(host):
         return Checked(busy=busy)
     policy, problem = policy_of(host)
-    now = Facts(host, Options(users=policy.users))
-    loaded = load_rules()
+    now = Facts(host, Options(users=policy.users), watch)
     # What was found before may be of a rule that has been taken away since.
     names = [name for name in only if name in known_names(loaded.rules)]
     rules = select(loaded.rules, names) if names or not only else []
@@ -55,7 +61,7 @@ def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
     findings = told(diagnosis, policy)
     unsure = [*(s.id for s in diagnosis.skipped), *(f.id for f in diagnosis.failed)]
     if not only:
-        coming = diagnose(rules, Facts(host, Options(users=policy.users, next_boot=True)))
+        coming = diagnose(rules, Facts(host, Options(users=policy.users, next_boot=True), watch))
         open_now = {(f["id"], f["subject"]) for f in findings}
         findings += [f for f in told(coming, policy, "next") if (f["id"], f["subject"]) not in open_now]
         unsure += [*(s.id for s in coming.skipped), *(f.id for f in coming.failed)]

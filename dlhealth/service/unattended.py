@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import TypedDict
 
@@ -14,9 +14,12 @@ from dlhealth.engine.load import LOCAL_RULES, load_rules
 from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide, restart_at
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.engine.rule import Rule
+from dlhealth.host import Host
+from dlhealth.host.base import Watch
 from dlhealth.host.exec import run
 from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
+from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
 from dlhealth.model import TIME_FORMAT, Diagnosis, Risk
 from dlhealth.probes import Options
@@ -57,10 +60,15 @@ class Proposal(NamedTuple):
 def look() -> Seen:
     """Diagnose the running machine with all rules."""
     host = live_host()
-    policy, _ = policy_of(host)
-    facts = Facts(host, Options(users=policy.users))
     rules = load_rules().rules
-    return Seen(diagnose(rules, facts), {r.id: r for r in rules}, facts, policy)
+    diagnosis, policy = supervised(host, lambda watch: _diagnosed(host, rules, watch))
+    # What these facts are made of is known to the host by now.
+    return Seen(diagnosis, {r.id: r for r in rules}, Facts(host, Options(users=policy.users)), policy)
+
+
+def _diagnosed(host: Host, rules: Sequence[Rule], watch: Watch) -> tuple[Diagnosis, Policy]:
+    policy, _ = policy_of(host)
+    return diagnose(rules, Facts(host, Options(users=policy.users), watch)), policy
 
 
 def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: str, highest: Risk) -> Proposal:

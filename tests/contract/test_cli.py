@@ -363,10 +363,10 @@ def test_colours_on_a_terminal(root: Path) -> None:
 def test_progress_is_shown_of_what_takes_long_and_gone_afterwards() -> None:
     code = (
         "import time; from dlhealth.cli.progress import Progress\n"
-        "with Progress() as progress:\n progress('DriverPackages'); time.sleep(1.4)\n progress('Fast')\nprint('done')"
+        "with Progress() as progress:\n progress.begins('DriverPackages'); time.sleep(1.4)\n progress.begins('Fast')\nprint('done')"
     )
     text, _ = on_terminal([sys.executable, "-c", code], TERM="xterm")
-    assert text == "\r\033[KLooking at driver packages ...\r\033[Kdone\r\n"
+    assert text == "\r\033[KChecking driver packages ...\r\033[Kdone\r\n"
     silent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (silent.stdout, silent.stderr) == ("done\n", "")
     assert in_words("DriverPackages") == "driver packages"

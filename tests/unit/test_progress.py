@@ -49,25 +49,46 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 def test_a_step_that_takes_long_is_named_and_the_line_is_gone_afterwards(terminal: Terminal) -> None:
     with Progress() as shown:
-        shown("DriverPackages")
+        shown.begins("DriverPackages")
         drawn = terminal.drawn(lambda text: "..." in text)
-        assert drawn.startswith(f"{ERASE}Looking at driver packages ...")
+        assert drawn.startswith(f"{ERASE}Checking driver packages ...")
     assert terminal.drawn(lambda text: text.endswith(ERASE)).endswith(ERASE)
 
 
 def test_each_long_step_takes_the_place_of_the_one_before(terminal: Terminal) -> None:
     with Progress() as shown:
         for step in ("Journal", "Packages"):
-            shown(step)
+            shown.begins(step)
             drawn = terminal.drawn(lambda text, step=step: step.lower() in text)
-            assert f"{ERASE}Looking at {step.lower()} ..." in drawn
+            assert f"{ERASE}Checking {step.lower()} ..." in drawn
+
+
+def test_a_fact_that_needed_another_is_named_again(terminal: Terminal) -> None:
+    with Progress() as shown:
+        shown.begins("Environments")
+        shown.begins("Users")
+        terminal.drawn(lambda text: "users" in text)
+        shown.ends()
+        assert "Checking environments ..." in terminal.drawn(lambda text: "environments" in text)
+
+
+def test_what_is_waited_for_is_named_with_its_file_system(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LONG", 0.1)
+    with Progress() as shown:
+        shown.begins("Environments")
+        shown.asks(("read", "/proc/\x1b" + 200 * "x" + "/version"))
+        drawn = terminal.drawn(lambda text: "version" in text)
+    line = drawn.rpartition(ERASE)[2].strip()
+    assert line.startswith(r"Checking environments: /proc/\x1bxxx")
+    assert line.endswith("xxx/version (proc) ...")
+    assert len(line) == 79
 
 
 def test_steps_that_are_done_in_time_draw_nothing(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_PATIENCE", 30.0)
     started = time.monotonic()
     with Progress() as shown:
-        shown("Journal")
+        shown.begins("Journal")
     assert terminal.drawn() == ""
     assert time.monotonic() - started < 10  # the end is not waited for
 
@@ -80,7 +101,7 @@ def test_nothing_is_drawn_before_the_first_step(terminal: Terminal) -> None:
 
 def test_the_line_is_gone_also_when_a_step_fails(terminal: Terminal) -> None:
     with pytest.raises(ValueError, match="broken"), Progress() as shown:
-        shown("Journal")
+        shown.begins("Journal")
         terminal.drawn(lambda text: "journal" in text)
         raise ValueError("broken")
     assert terminal.drawn(lambda text: text.endswith(ERASE)).endswith(ERASE)
@@ -93,7 +114,7 @@ def test_a_stream_that_is_no_terminal_gets_nothing_and_no_thread(monkeypatch: py
     monkeypatch.setattr(progress, "_PATIENCE", 0.01)
     before = threading.active_count()
     with Progress() as shown:
-        shown("Journal")
+        shown.begins("Journal")
         assert threading.active_count() == before
         time.sleep(0.1)
     assert stream.getvalue() == ""
@@ -123,13 +144,12 @@ def test_minutes_are_told_as_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == "  [1/1] dkms install\n"
 
 
-@pytest.mark.parametrize("kind", [Progress, Steps])
-def test_a_terminal_that_was_closed_ends_nothing(kind: type[Progress], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_was_closed_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     end, inner = os.openpty()
     monkeypatch.setattr(progress, "_PATIENCE", 0.01)
     stream = open(inner, "w")  # noqa: SIM115
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream))
-    with kind() as shown:
+    with Steps() as shown:
         os.close(end)
         shown("[1/2] dkms install")
         time.sleep(0.05)
@@ -142,10 +162,12 @@ def test_a_terminal_that_can_erase_nothing_gets_lines_alone(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    for kind in (Progress, Steps):
-        with kind() as shown:
-            shown("ldconfig")
-            time.sleep(0.1)
+    with Progress() as checks:
+        checks.begins("Journal")
+        time.sleep(0.1)
+    with Steps() as steps:
+        steps("ldconfig")
+        time.sleep(0.1)
     assert terminal.drawn() == "  ldconfig\r\n"
 
 

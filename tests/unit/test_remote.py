@@ -32,6 +32,7 @@ def test_a_later_mount_covers_what_is_below() -> None:
     text = "s:/x /data nfs rw 0 0\ns:/y /data/a\\040b nfs rw 0 0\n/dev/sda1 /data ext4 rw 0 0\nbroken\n"
     assert mounts_in(text) == {"/data": Mounted("/data", "ext4", ("rw",))}
     assert "/data/a b" in mounts_in(text.replace("/dev/sda1 /data ", "/dev/sda1 /other "))
+    assert set(mounts_in("proc /proc proc rw 0 0\n/dev/sda1 / ext4 rw 0 0\n")) == {"/", "/proc"}
 
 
 def test_nothing_is_paid_where_nothing_can_hang() -> None:
