@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from dlhealth.cli import COMMANDS, commands
+from dlhealth.engine.causes import neighbours
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Layer
@@ -65,7 +66,7 @@ def rule_page(rule: Rule, rules: Sequence[Rule]) -> str:
         else:
             body = "\n".join(f"- {marked(line)}" for line in lines)
         parts.append(f"## {name}\n\n{body}\n")
-    for name, ids in (("Explains", rule.explains), ("Explained by", [r.id for r in rules if rule.id in r.explains])):
+    for name, ids in zip(("Explains", "Explained by"), neighbours(rule, rules), strict=True):
         if ids:
             parts.append(f"## {name}\n\n" + "".join(f"- [{i}]({i}.md)\n" for i in ids))
     return "\n".join(parts)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 
+from dlhealth.engine.causes import causes, declared
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.machine import describe_machine
 from dlhealth.engine.rule import Rule, plans
@@ -23,7 +24,8 @@ def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
     if unknown:
         raise KeyError(sorted(unknown)[0])
     chosen = {r.id for r in rules if r.id in wanted or r.layer.value in wanted}
-    while more := {r.id for r in rules if r.id not in chosen and chosen & set(r.explains)}:
+    graph = declared(rules)
+    while more := {cause for cause, effects in graph.items() if cause not in chosen and chosen & effects.keys()}:
         chosen |= more
     return [r for r in rules if r.id in chosen]
 
@@ -71,59 +73,17 @@ def order(
     findings: Sequence[Finding], rules: Mapping[str, Rule], remedy: Callable[[Rule, Finding], Plan | None]
 ) -> list[Diagnosed]:
     """Root causes first; each group by severity, then in the order of repair."""
-    causes = {i: _causes(i, findings, rules) for i in range(len(findings))}
+    explained = causes(findings, rules)
 
     def rank(number: int) -> tuple[bool, int, int, str, str]:
         finding = findings[number]
         rule = rules.get(finding.id)
         stage = rule.stage if rule else 0
-        return bool(causes[number]), _BY_SEVERITY[finding.severity], stage, finding.id, finding.subject
+        return bool(explained[number]), _BY_SEVERITY[finding.severity], stage, finding.id, finding.subject
 
     result = []
-    for number in sorted(causes, key=rank):
+    for number in sorted(range(len(findings)), key=rank):
         finding, rule = findings[number], rules.get(findings[number].id)
-        plan = None if causes[number] or rule is None else remedy(rule, finding)
-        result.append(Diagnosed(finding, causes[number], plan))
+        plan = None if explained[number] or rule is None else remedy(rule, finding)
+        result.append(Diagnosed(finding, explained[number], plan))
     return result
-
-
-def _causes(number: int, findings: Sequence[Finding], rules: Mapping[str, Rule]) -> tuple[str, ...]:
-    """Ids of all that explains a finding, directly or through others, the nearest first."""
-    reached, frontier = {number}, [number]
-    ids: dict[str, None] = {}
-    while frontier:
-        parents = [
-            p
-            for p, cause in enumerate(findings)
-            if p not in reached
-            and any(_explains(cause, findings[child], rules) for child in frontier)
-            and compatible(cause, findings[number])
-        ]
-        reached.update(parents)
-        ids.update(dict.fromkeys(findings[p].id for p in parents))
-        frontier = parents
-    ids.pop(findings[number].id, None)
-    return tuple(ids)
-
-
-def _explains(cause: Finding, effect: Finding, rules: Mapping[str, Rule]) -> bool:
-    rule = rules.get(cause.id)
-    # A note harms nothing, so nothing that harms comes from it.
-    mild = cause.severity is Severity.NOTE and effect.severity is not Severity.NOTE
-    return rule is not None and effect.id in rule.explains and not mild and compatible(cause, effect)
-
-
-def compatible(cause: Finding, effect: Finding) -> bool:
-    """Whether one can concern the other: they don't name different users, kernels, GPUs, environments or lines."""
-    ours, theirs = _subjects(cause), _subjects(effect)
-    return all(ours[kind] & theirs[kind] for kind in ours.keys() & theirs.keys())
-
-
-def _subjects(finding: Finding) -> dict[str, set[str]]:
-    subjects: dict[str, set[str]] = {}
-    for subject in (finding.subject, *finding.about):
-        kind, colon, name = subject.partition(":")
-        # Two files or packages may well explain each other; two users or kernels, or two lines of a file, can't.
-        if colon and kind in ("user", "kernel", "gpu", "python", "line"):
-            subjects.setdefault(kind, set()).add(name)
-    return subjects

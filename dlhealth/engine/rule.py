@@ -24,8 +24,9 @@ class Rule:
     """One fault: how it is recognised and how it is repaired. The module's docstring is its documentation.
 
     `layer` is the folder of a built-in rule; other rules say it themselves. `severity` is the usual one, `risk` the
-    usual one of the mildest repair; `explains` names the faults that this one causes. The parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by
-    annotation.
+    usual one of the mildest repair. `explains` names the faults that follow directly from this one, `explained_by` the
+    ones that it follows directly from: either end may name the other, and what is between is found by the graph. The
+    parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by annotation.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Rule:
     severity: Severity
     risk: Risk = Risk.LOW
     explains: tuple[str, ...] = ()
+    explained_by: tuple[str, ...] = ()
 
     detect: Callable[..., Iterable[Finding | Unknown]]
     remedies: Callable[..., Iterable[Plan]]

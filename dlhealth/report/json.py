@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlhealth import __version__
 from dlhealth.actions import action_to_json
+from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosed, Diagnosis, Plan, Severity, kind_of, timestamp
 
@@ -102,6 +103,7 @@ def status_to_json(checked: int | None, findings: Sequence[Mapping[str, str]], t
 
 def rules_to_json(rules: Sequence[Rule]) -> str:
     """The list of `rules --json`, and a newline."""
+    explained = declared(rules)
     listed = [
         {
             "id": rule.id,
@@ -109,7 +111,7 @@ def rules_to_json(rules: Sequence[Rule]) -> str:
             "layer": rule.layer.value,
             "severity": rule.severity.value,
             "risk": rule.risk.value,
-            "explains": list(rule.explains),
+            "explains": list(explained[rule.id]),
         }
         for rule in rules
     ]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dlhealth.engine.diagnose import compatible
+from dlhealth.engine.causes import compatible, neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.lean import regex
 from dlhealth.model import Diagnosed, Diagnosis, Layer, Severity, Skipped
@@ -76,7 +76,7 @@ def render_rule(rule: Rule, rules: Sequence[Rule], style: Style) -> str:
         page.line(style.paint(style.clean(name), "1"))
         for line in lines:
             page.text("    ", line, "    " if name not in LITERAL else "        ")
-    for name, ids in (("Explains", rule.explains), ("Explained by", [r.id for r in rules if rule.id in r.explains])):
+    for name, ids in zip(("Explains", "Explained by"), neighbours(rule, rules), strict=True):
         if ids:
             page.line()
             page.line(style.paint(name, "1"))

@@ -54,13 +54,7 @@ class CudaSymlinkWrongVersion(Rule):
     stage = Stage.LOADER
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = (
-        "nvcc-not-in-path",
-        "ldconfig-cuda-entry-missing",
-        "libcupti-not-on-path",
-        "cudnn-runtime-missing",
-        "tf-cannot-dlopen-gpu-libraries",
-    )
+    explains = ("nvcc-not-in-path", "ldconfig-cuda-entry-missing")
 
     def detect(
         self,

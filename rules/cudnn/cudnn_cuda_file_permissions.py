@@ -39,12 +39,9 @@ class CudnnCudaFilePermissions(Rule):
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = (
-        "tf-cannot-dlopen-gpu-libraries",
-        "cudnn-runtime-missing",
         "cudnn-headers-missing-or-split",
         "cudnn-mixed-sublibraries",
         "ldconfig-cuda-entry-missing",
-        "libcupti-not-on-path",
         "nvcc-not-in-path",
     )
 

@@ -46,14 +46,7 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
     title = "A file called libcudnn is another library"
     stage = Stage.LOADER
     severity = Severity.ERROR
-    explains = (
-        "cudnn-runtime-missing",
-        "cudnn-mixed-sublibraries",
-        "cudnn-header-so-version-mismatch",
-        "cudnn-major-8-vs-9",
-        "cudnn-wrong-cuda-major",
-        "tf-cannot-dlopen-gpu-libraries",
-    )
+    explains = ("cudnn-runtime-missing", "cudnn-mixed-sublibraries", "cudnn-major-8-vs-9", "cudnn-wrong-cuda-major")
 
     def detect(self, cudnn: Cudnn) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in cudnn.problems)

@@ -45,12 +45,7 @@ class GlxAlternativesWrong(Rule):
     stage = Stage.LOADER
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = (
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
-    )
+    explains = ("login-loop-glx-broken-driver-mismatch", "nouveau-bound-instead-of-nvidia")
 
     def detect(
         self,

@@ -44,7 +44,7 @@ class StaleLibglxSymlink(Rule):
     title = "The X server's libglx.so is a link to a driver that is gone"
     stage = Stage.LOADER
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+    explains = ("login-loop-glx-broken-driver-mismatch",)
 
     def detect(
         self, glx: XorgGlx, libraries: DriverLibraries, modules: KernelModules | None

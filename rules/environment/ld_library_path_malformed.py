@@ -56,14 +56,7 @@ class LdLibraryPathMalformed(Rule):
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
 
-    explains = (
-        "login-loop-profile-script-error",
-        "nvcc-not-in-path",
-        "ldconfig-cuda-entry-missing",
-        "tf-cannot-dlopen-gpu-libraries",
-        "libcupti-not-on-path",
-        "cudnn-runtime-missing",
-    )
+    explains = ("login-loop-profile-script-error", "nvcc-not-in-path", "ldconfig-cuda-entry-missing")
 
     def detect(
         self,

@@ -40,7 +40,7 @@ class GpuNotOnBus(Rule):
     title = "No NVIDIA GPU is on the PCI bus"
     stage = Stage.REBOOT
     severity = Severity.WARNING
-    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained", "stale-xorg-conf-nvidia")
+    explains = ("stale-xorg-conf-nvidia",)
 
     def detect(
         self, absent: AbsentGpu, kernel: Kernel, modules: KernelModules, config: ModprobeConfig | None

@@ -46,12 +46,7 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
     title = "A leftover configuration blacklists the nvidia module"
     stage = Stage.MODULE
     severity = Severity.ERROR
-    explains = (
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nvidia-module-not-loaded",
-        "nouveau-bound-instead-of-nvidia",
-    )
+    explains = ("nouveau-bound-instead-of-nvidia", "nvidia-module-not-loaded")
 
     def detect(
         self, config: ModprobeConfig, modules: KernelModules, gpus: Gpus | None, packages: Packages | None

@@ -42,14 +42,7 @@ class ClosedModuleOnBlackwell(Rule):
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.HIGH
-    explains = (
-        "gpu-driver-hung",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
-        "uvm-device-node-missing",
-    )
+    explains = ("gpu-driver-hung", "nouveau-bound-instead-of-nvidia", "nvidia-module-not-loaded")
 
     def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
         for doubt in fit.doubts:

@@ -57,15 +57,7 @@ class DkmsCompilerMismatch(Rule):
     title = "The NVIDIA module can't be built with this compiler"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
-    explains = (
-        "dkms-module-missing-for-running-kernel",
-        "driver-library-version-mismatch-after-upgrade",
-        "half-configured-driver-packages",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
-    )
+    explains = ("dkms-module-missing-for-running-kernel", "half-configured-driver-packages")
 
     def detect(
         self, kernel: Kernel, modules: KernelModules, dkms: Dkms, compilers: Compilers | None

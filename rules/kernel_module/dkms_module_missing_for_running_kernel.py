@@ -59,12 +59,8 @@ class DkmsModuleMissingForRunningKernel(Rule):
     severity = Severity.ERROR
     explains = (
         "driver-library-version-mismatch-after-upgrade",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
         "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
         "stale-xorg-conf-nvidia",
-        "uvm-device-node-missing",
     )
 
     def detect(

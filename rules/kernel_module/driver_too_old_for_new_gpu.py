@@ -43,14 +43,7 @@ class DriverTooOldForNewGpu(Rule):
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.HIGH
-    explains = (
-        "gpu-driver-hung",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
-        "uvm-device-node-missing",
-    )
+    explains = ("gpu-driver-hung", "nouveau-bound-instead-of-nvidia", "nvidia-module-not-loaded")
 
     def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
         for doubt in fit.doubts:

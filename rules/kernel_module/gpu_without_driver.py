@@ -44,13 +44,7 @@ class GpuWithoutDriver(Rule):
     stage = Stage.PACKAGE_SET
     severity = Severity.NOTE
     risk = Risk.MEDIUM
-    explains = (
-        "cuda-runtime-newer-than-driver",
-        "libcuda-missing-from-loader",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "stale-xorg-conf-nvidia",
-    )
+    explains = ("cuda-runtime-newer-than-driver", "libcuda-missing-from-loader", "stale-xorg-conf-nvidia")
 
     def detect(
         self,

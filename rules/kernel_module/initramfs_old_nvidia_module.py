@@ -56,11 +56,7 @@ class InitramfsOldNvidiaModule(Rule):
     title = "An old NVIDIA module is loaded at each start"
     stage = Stage.INITRAMFS
     severity = Severity.ERROR
-    explains = (
-        "driver-library-version-mismatch-after-upgrade",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-    )
+    explains = ("driver-library-version-mismatch-after-upgrade",)
 
     def detect(
         self, kernel: Kernel, modules: KernelModules, image: Initramfs, libraries: DriverLibraries | None

@@ -43,14 +43,7 @@ class InitramfsStaleNouveauBlacklist(Rule):
     title = "The initramfs lacks the blacklist of nouveau"
     stage = Stage.INITRAMFS
     severity = Severity.ERROR
-    explains = (
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
-        "stale-xorg-conf-nvidia",
-        "uvm-device-node-missing",
-    )
+    explains = ("nouveau-bound-instead-of-nvidia", "stale-xorg-conf-nvidia")
 
     def detect(
         self,

@@ -61,15 +61,7 @@ class KernelHeadersMissing(Rule):
     title = "Kernel headers are missing"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
-    explains = (
-        "dkms-module-missing-for-running-kernel",
-        "driver-library-version-mismatch-after-upgrade",
-        "half-configured-driver-packages",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
-    )
+    explains = ("dkms-module-missing-for-running-kernel", "half-configured-driver-packages")
 
     def detect(
         self, kernel: Kernel, modules: KernelModules, dkms: Dkms, packages: Packages | None

@@ -51,12 +51,7 @@ class NovaCoreClaimsGpu(Rule):
     stage = Stage.INITRAMFS
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = (
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nvidia-module-not-loaded",
-        "uvm-device-node-missing",
-    )
+    explains = ("nvidia-module-not-loaded",)
 
     def detect(self, usurpers: Usurpers, kernel: Kernel, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
         yield from usurpers.doubts

@@ -56,7 +56,7 @@ class NvidiaModuleNotLoaded(Rule):
     title = "The NVIDIA module is installed but not loaded"
     stage = Stage.MODULE
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained", "uvm-device-node-missing")
+    explains = ("login-loop-glx-broken-driver-mismatch", "uvm-device-node-missing")
 
     def detect(
         self,

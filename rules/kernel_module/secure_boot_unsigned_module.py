@@ -50,15 +50,10 @@ class SecureBootUnsignedModule(Rule):
     severity = Severity.ERROR
     risk = Risk.MEDIUM
     explains = (
-        # While the NVIDIA module can't load, nouveau and nova are what draws the screen: they are left in place.
+        # Without the NVIDIA module, nouveau and nova draw the screen, so they stay.
         "initramfs-stale-nouveau-blacklist",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
         "nova-core-claims-gpu",
         "nvidia-module-not-loaded",
-        "stale-xorg-conf-nvidia",
-        "uvm-device-node-missing",
     )
 
     def detect(

@@ -44,12 +44,7 @@ class VfioPciClaimsGpu(Rule):
     stage = Stage.INITRAMFS
     severity = Severity.WARNING
     risk = Risk.MEDIUM
-    explains = (
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nvidia-module-not-loaded",
-        "uvm-device-node-missing",
-    )
+    explains = ("nvidia-module-not-loaded",)
 
     def detect(
         self,

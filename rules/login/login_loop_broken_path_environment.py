@@ -50,7 +50,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
     title = "A login gets a PATH without /usr/bin"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
-    explains = ("login-loop-unexplained", "login-loop-profile-script-error", "nvcc-not-in-path")
+    explains = ("login-loop-profile-script-error", "nvcc-not-in-path")
 
     def detect(self, environments: Environments) -> Iterator[Finding | Unknown]:
         for broken in environments.broken_paths():

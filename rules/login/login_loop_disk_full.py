@@ -55,7 +55,6 @@ class LoginLoopDiskFull(Rule):
     severity = Severity.ERROR
     risk = Risk.MEDIUM
     explains = (
-        "login-loop-unexplained",
         "login-loop-xauthority-wrong-owner",
         "login-loop-glx-broken-driver-mismatch",
         "dkms-module-missing-for-running-kernel",

@@ -45,7 +45,7 @@ class LoginLoopTmpPermissions(Rule):
     title = "A folder that every session writes to has the wrong owner or mode"
     stage = Stage.DISK
     severity = Severity.ERROR
-    explains = ("login-loop-unexplained", "login-loop-glx-broken-driver-mismatch")
+    explains = ("login-loop-glx-broken-driver-mismatch",)
 
     def detect(self, shared: SharedFolders) -> Iterator[Finding | Unknown]:
         for problem in shared.problems:

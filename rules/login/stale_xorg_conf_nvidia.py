@@ -48,7 +48,7 @@ class StaleXorgConfNvidia(Rule):
     title = "The X server is told to use a driver or a GPU that is not there"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+    explains = ("login-loop-glx-broken-driver-mismatch",)
 
     def detect(
         self, display: DisplaySetup, packages: Packages | None, libraries: DriverLibraries | None

@@ -54,7 +54,7 @@ class XorgConfWrongBusid(Rule):
     title = "The X server is told to use a display that is not at this address"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+    explains = ("login-loop-glx-broken-driver-mismatch",)
 
     def detect(self, display: DisplaySetup) -> Iterator[Finding | Unknown]:
         for problem in display.problems:

@@ -36,7 +36,7 @@ class AptLockHeld(Rule):
     title = "A program is changing packages right now"
     stage = Stage.PACKAGE_STATE
     severity = Severity.NOTE
-    explains = ("half-configured-driver-packages", "dpkg-interrupted", "partial-driver-install")
+    explains = ("dpkg-interrupted",)
 
     def detect(self, locks: PackageLocks) -> Iterator[Finding]:
         if locks.holders:

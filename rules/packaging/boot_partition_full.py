@@ -53,14 +53,7 @@ class BootPartitionFull(Rule):
     stage = Stage.DISK
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = (
-        "half-configured-driver-packages",
-        "dpkg-interrupted",
-        "partial-driver-install",
-        "initramfs-old-nvidia-module",
-        "initramfs-stale-nouveau-blacklist",
-        "dkms-module-missing-for-running-kernel",
-    )
+    explains = ("dpkg-interrupted", "initramfs-stale-nouveau-blacklist")
 
     def detect(
         self,

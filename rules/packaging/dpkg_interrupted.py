@@ -44,17 +44,7 @@ class DpkgInterrupted(Rule):
     title = "dpkg was stopped in the middle of its work"
     stage = Stage.PACKAGE_STATE
     severity = Severity.ERROR
-    explains = (
-        "half-configured-driver-packages",
-        "partial-driver-install",
-        "third-party-package-pulls-other-libnvidia",
-        "driver-library-version-mismatch-after-upgrade",
-        "dkms-module-missing-for-running-kernel",
-        "initramfs-old-nvidia-module",
-        "libcuda-missing-from-loader",
-        "login-loop-unexplained",
-        "display-manager-not-started",
-    )
+    explains = ("half-configured-driver-packages", "display-manager-not-started")
 
     def detect(self, packages: Packages, locks: PackageLocks | None) -> Iterator[Finding | Unknown]:
         broken = [p for p in packages.all() if p.flag == "reinstreq"]

@@ -54,16 +54,7 @@ class HalfConfiguredDriverPackages(Rule):
     title = "Packages of the driver are unpacked, but not configured"
     stage = Stage.PACKAGE_STATE
     severity = Severity.ERROR
-    explains = (
-        "partial-driver-install",
-        "third-party-package-pulls-other-libnvidia",
-        "driver-library-version-mismatch-after-upgrade",
-        "dkms-module-missing-for-running-kernel",
-        "initramfs-old-nvidia-module",
-        "libcuda-missing-from-loader",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-    )
+    explains = ("third-party-package-pulls-other-libnvidia", "initramfs-old-nvidia-module")
 
     def detect(
         self,

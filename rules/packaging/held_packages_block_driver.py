@@ -47,10 +47,9 @@ class HeldPackagesBlockDriver(Rule):
     severity = Severity.WARNING
     risk = Risk.MEDIUM
     explains = (
-        "third-party-package-pulls-other-libnvidia",
         "driver-library-version-mismatch-after-upgrade",
-        "partial-driver-install",
         "kernel-headers-missing",
+        "third-party-package-pulls-other-libnvidia",
     )
 
     def detect(self, packages: Packages, driver: DriverPackages) -> Iterator[Finding]:

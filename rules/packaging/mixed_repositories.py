@@ -62,13 +62,7 @@ class MixedRepositories(Rule):
     stage = Stage.SOURCES
     severity = Severity.WARNING
     risk = Risk.HIGH
-    explains = (
-        "third-party-package-pulls-other-libnvidia",
-        "driver-library-version-mismatch-after-upgrade",
-        "half-configured-driver-packages",
-        "partial-driver-install",
-        "libcuda-missing-from-loader",
-    )
+    explains = ("half-configured-driver-packages", "third-party-package-pulls-other-libnvidia")
 
     def detect(self, driver: DriverPackages, origins: PackageOrigins, sources: AptSources | None) -> Iterator[Finding]:
         for members in _sets(driver):

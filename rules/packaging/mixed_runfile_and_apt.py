@@ -57,16 +57,9 @@ class MixedRunfileAndApt(Rule):
     severity = Severity.ERROR
     risk = Risk.HIGH
     explains = (
-        "driver-library-version-mismatch-after-upgrade",
         "initramfs-old-nvidia-module",
         "third-party-package-pulls-other-libnvidia",
         "runfile-uninstall-leftovers",
-        "stale-libglx-symlink",
-        "partial-driver-install",
-        "libcuda-missing-from-loader",
-        "glx-alternatives-wrong",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
     )
 
     def detect(self, runfile: Runfile, driver: DriverPackages, libraries: DriverLibraries) -> Iterator[Finding]:

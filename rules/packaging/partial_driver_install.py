@@ -60,15 +60,7 @@ class PartialDriverInstall(Rule):
     title = "Only a part of the driver is installed"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
-    explains = (
-        "glx-alternatives-wrong",
-        "libcuda-missing-from-loader",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-        "nouveau-bound-instead-of-nvidia",
-        "nvidia-module-not-loaded",
-        "dkms-module-missing-for-running-kernel",
-    )
+    explains = ("glx-alternatives-wrong", "libcuda-missing-from-loader", "dkms-module-missing-for-running-kernel")
 
     def detect(
         self,

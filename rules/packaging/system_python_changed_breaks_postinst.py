@@ -46,11 +46,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
     title = "/usr/bin/python3 is not the distribution's Python"
     stage = Stage.PACKAGE_STATE
     severity = Severity.WARNING
-    explains = (
-        "half-configured-driver-packages",
-        "partial-driver-install",
-        "dkms-module-missing-for-running-kernel",
-    )
+    explains = ("half-configured-driver-packages",)
 
     def detect(
         self, python: SystemPython, packages: Packages | None, failures: AptFailures | None, gpus: Gpus | None

@@ -49,13 +49,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = (
-        "driver-library-version-mismatch-after-upgrade",
-        "partial-driver-install",
-        "libcuda-missing-from-loader",
-        "login-loop-glx-broken-driver-mismatch",
-        "login-loop-unexplained",
-    )
+    explains = ("partial-driver-install",)
 
     def detect(
         self,

@@ -55,7 +55,7 @@ class GpuDriverHung(Rule):
     stage = Stage.REBOOT
     severity = Severity.ERROR
     risk = Risk.MEDIUM
-    explains = ("login-loop-glx-broken-driver-mismatch", "login-loop-unexplained")
+    explains = ("login-loop-glx-broken-driver-mismatch",)
 
     def detect(self, modules: KernelModules, nvml: Nvml | None, journal: Journal | None) -> Iterator[Finding | Unknown]:
         version = modules.loaded_version

@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
+from dlhealth.engine.causes import declared
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosis, Risk
@@ -41,8 +42,9 @@ def test_has_enough_scenarios(rule: Rule) -> None:
 
 def test_explains_has_no_cycle_and_names_rules() -> None:
     ids = {r.id for r in RULES}
-    assert {i for r in RULES for i in r.explains} <= ids
-    TopologicalSorter({r.id: r.explains for r in RULES}).prepare()
+    graph = declared(RULES)
+    assert {*graph, *(effect for effects in graph.values() for effect in effects)} <= ids
+    TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize(("rule", "scenario"), CASES)

@@ -1,10 +1,16 @@
 """One text, several causes: combinations of faults in which the report must name the root and fold the rest under it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from dlhealth.model import Diagnosis
+from dlhealth.engine.diagnose import diagnose
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.rule import Rule
+from dlhealth.host.root import RootHost
+from dlhealth.model import Diagnosis, Evidence, Finding, Layer, Severity, Stage
+from dlhealth.probes import Options
 from dlhealth.testing import Machine
 
 DEBIAN, UBUNTU = "6.1.0-50-amd64", "6.8.0-50-generic"
@@ -268,3 +274,33 @@ def test_a_loop_without_a_word_of_glx_is_the_missing_drivers(machine: Machine, c
     diagnosis = examine(machine.login_loop("alice"))
     assert cause in folded(diagnosis)["login-loop-unexplained"]
     assert roots(diagnosis) == {cause}
+
+
+class NothingComputes(Rule):
+    """A symptom that dlhealth does not know yet."""
+
+    id = "nothing-computes"
+    title = "No program can use the GPU"
+    layer = Layer.RUNTIME
+    stage = Stage.APPLICATIONS
+    severity = Severity.ERROR
+    explained_by = (
+        "driver-library-version-mismatch-after-upgrade",
+        "gpu-driver-hung",
+        "gpu-not-on-bus",
+        "nvidia-module-not-loaded",
+    )
+
+    def detect(self) -> Iterator[Finding]:
+        yield self.finding("host", "No program can use the GPU", Evidence("a program", "no CUDA-capable device"))
+
+
+@pytest.mark.parametrize(("machine", "expected"), DRIVER_DOWN.values(), ids=DRIVER_DOWN.keys())
+def test_a_new_symptom_of_a_driver_that_is_down_names_its_causes_itself(
+    machine: Machine, expected: str, rules: tuple[Rule, ...], tmp_path: Path
+) -> None:
+    """It names the nearest ones; what lies behind them is in the graph. No other rule's file has to know it."""
+    machine.build(tmp_path)
+    diagnosis = diagnose((*rules, NothingComputes()), Facts(RootHost(str(tmp_path)), Options()))
+    assert roots(diagnosis) == {expected}
+    assert expected in folded(diagnosis)[NothingComputes.id]

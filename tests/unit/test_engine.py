@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from dlhealth.engine.diagnose import compatible, diagnose, select
+from dlhealth.engine.causes import compatible, neighbours
+from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, Unreadable
@@ -106,6 +107,12 @@ def make(
     return rule
 
 
+def absent(rule: Rule) -> Rule:
+    """The same rule on a machine that does not have its fault."""
+    rule.detect = lambda: iter(())
+    return rule
+
+
 def test_consequences_are_folded_under_all_that_explains_them(facts: Facts) -> None:
     rules = [
         make("headers", explains=("build",)),
@@ -127,6 +134,53 @@ def test_consequences_are_folded_under_all_that_explains_them(facts: Facts) -> N
     assert plans == {"headers": "mild", "other": "mild", "build": None, "mismatch": None, "loop": None}
     assert diagnosis.run == 5
     assert diagnosis.worst is Severity.ERROR
+
+
+def test_what_lies_between_a_cause_and_its_effect_need_not_be_found(facts: Facts) -> None:
+    rules = [
+        make("near", explains=("loop",)),
+        make("headers", explains=("build",)),
+        absent(make("build", explains=("mismatch",))),
+        absent(make("mismatch", explains=("loop",))),
+        make("loop", subject="user:alice"),
+    ]
+    causes = {d.finding.id: d.caused_by for d in diagnose(rules, facts).findings}
+    assert causes == {"headers": (), "near": (), "loop": ("near", "headers")}
+
+
+def test_a_symptom_may_name_its_causes(facts: Facts) -> None:
+    symptom = make("symptom")
+    symptom.explained_by = ("middle",)
+    rules = [make("root", explains=("middle",)), absent(make("middle")), symptom]
+    assert [(d.finding.id, d.caused_by) for d in diagnose(rules, facts).findings] == [
+        ("root", ()),
+        ("symptom", ("root",)),
+    ]
+    assert [r.id for r in select(rules, ["symptom"])] == ["root", "middle", "symptom"]
+    assert neighbours(rules[1], rules) == (["symptom"], ["root"])
+
+
+@pytest.mark.parametrize(
+    ("subject", "about", "layer", "explained"),
+    [
+        ("host", (), Layer.PACKAGING, True),
+        ("kernel:6.1", (), Layer.PACKAGING, True),
+        ("user:alice", (), Layer.PACKAGING, False),
+        ("file:/home/alice/.profile", ("user:alice",), Layer.PACKAGING, False),
+        ("python:/home/alice/venv", (), Layer.CUDNN, False),
+        ("user:alice", (), Layer.LOGIN, True),
+        ("user:alice", (), Layer.ENVIRONMENT, True),
+    ],
+)
+def test_one_persons_fault_breaks_the_machine_only_where_that_is_found(
+    facts: Facts, subject: str, about: tuple[str, ...], layer: Layer, explained: bool
+) -> None:
+    cause = make("cause", subject=subject, about=about, explains=("middle",))
+    middle = make("middle", layer=layer, explains=("effect",))
+    found = {d.finding.id: d.caused_by for d in diagnose([cause, middle, make("effect")], facts).findings}
+    assert found == {"cause": (), "middle": ("cause",), "effect": ("middle", "cause")}
+    found = {d.finding.id: d.caused_by for d in diagnose([cause, absent(middle), make("effect")], facts).findings}
+    assert found == {"cause": (), "effect": ("cause",) if explained else ()}
 
 
 def test_a_note_explains_no_error(facts: Facts) -> None:
