@@ -140,6 +140,9 @@ class Host:
     def _initramfs(self, path: str) -> dict[str, str] | None:
         raise NotImplementedError
 
+    def _offers(self, path: str, names: tuple[str, ...]) -> dict[str, str] | None:
+        raise NotImplementedError
+
     def _sha256(self, path: str) -> str | None:
         raise NotImplementedError
 
@@ -223,6 +226,11 @@ class Host:
         """Of an initramfs image: each file name below lib/modules, etc/modprobe.d and the like, and for modprobe.d
         files their text. Slow: some hundred milliseconds."""
         return self._ask(("initramfs", path), lambda: self._initramfs(path))
+
+    def offers(self, path: str, names: tuple[str, ...]) -> dict[str, str] | None:
+        """Of an index of packages, as apt has them: what it says of each of these packages that it offers, one entry
+        for each version (`host.packages.read_offers`)."""
+        return self._ask(("offers", path, *names), lambda: self._offers(path, names))
 
     def sha256(self, path: str) -> str | None:
         """Of a regular file, as hexadecimal digits. Slow for large files."""

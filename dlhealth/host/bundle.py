@@ -42,6 +42,7 @@ _ANSWERS: dict[str, Any] = {
     "tail": bytes | None,
     "elf": Elf | None,
     "initramfs": dict[str, str] | None,
+    "offers": dict[str, str] | None,
     "sha256": str | None,
     "space": Space | None,
     "run": Output,

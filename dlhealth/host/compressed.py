@@ -98,6 +98,45 @@ class _Lz4:
         return self._buffer.raw[:written]
 
 
+class _Lz4Frame:
+    """lz4 in its usual form, in which apt keeps its lists where it is told to compress them."""
+
+    _VERSION = 100
+
+    def __init__(self, file: Readable) -> None:
+        import ctypes
+
+        self._file, self._packed = file, b""
+        self._left = 0
+        """Bytes that the frame still expects; 0 behind its end."""
+        self._sizes = ctypes.c_size_t, ctypes.byref
+        self._library = ctypes.CDLL("liblz4.so.1")
+        self._library.LZ4F_decompress.restype = self._library.LZ4F_freeDecompressionContext.restype = ctypes.c_size_t
+        self._context = ctypes.c_void_p()
+        self._buffer = ctypes.create_string_buffer(_CHUNK)
+        self._library.LZ4F_createDecompressionContext(ctypes.byref(self._context), self._VERSION)
+
+    def __del__(self) -> None:
+        self._library.LZ4F_freeDecompressionContext(self._context)
+
+    def read(self, size: int = -1) -> bytes:
+        number, reference = self._sizes
+        while self._packed or (packed := self._file.read(_CHUNK)):
+            self._packed = self._packed or packed
+            written, taken = number(min(size, _CHUNK) if size >= 0 else _CHUNK), number(len(self._packed))
+            self._left = self._library.LZ4F_decompress(
+                self._context, self._buffer, reference(written), self._packed, reference(taken), None
+            )
+            if self._library.LZ4F_isError(number(self._left)):
+                raise ValueError("a block that can't be unpacked")
+            self._packed = self._packed[taken.value :]
+            if written.value:
+                return self._buffer.raw[: written.value]
+        if self._left:
+            raise EOFError("it is cut off")
+        return b""
+
+
 def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
     """The content behind a compressed stream, by its first six bytes. Raises Damaged for a kind that is not known."""
     if magic.startswith(b"\x1f\x8b"):
@@ -118,6 +157,11 @@ def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
     if magic.startswith(b"\x02\x21\x4c\x18"):
         try:
             return Stream(_Lz4(file))
+        except OSError as error:
+            raise Damaged("compressed with lz4, which can't be read here (liblz4.so.1 is missing)") from error
+    if magic.startswith(b"\x04\x22\x4d\x18"):
+        try:
+            return Stream(_Lz4Frame(file))
         except OSError as error:
             raise Damaged("compressed with lz4, which can't be read here (liblz4.so.1 is missing)") from error
     raise Damaged(f"compressed in a way that is not known here (first bytes {magic[:4].hex()})")

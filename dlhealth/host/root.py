@@ -172,6 +172,19 @@ class RootHost(Host):
             except ValueError as error:
                 raise Unreadable(path, str(error)) from error
 
+    def _offers(self, path: str, names: tuple[str, ...]) -> dict[str, str] | None:
+        from dlhealth.host.compressed import Damaged, decompressed
+        from dlhealth.host.packages import read_offers
+
+        with self._file(path) as file:
+            if file is None:
+                return None
+            try:
+                packed = not path.endswith("_Packages")
+                return read_offers(decompressed(file, _magic(file)) if packed else file, names)
+            except Damaged as error:
+                raise Unreadable(path, str(error)) from error
+
     def _sha256(self, path: str) -> str | None:
         import hashlib  # loads OpenSSL, which few diagnoses need
 
@@ -272,6 +285,13 @@ class RootHost(Host):
                 yield file
         except OSError as error:
             raise Unreadable(path, _reason(error)) from error
+
+
+def _magic(file: IO[bytes]) -> bytes:
+    """The first bytes of a compressed file, which is read from its beginning afterwards."""
+    magic = file.read(6)
+    file.seek(0)
+    return magic
 
 
 def live_host() -> RootHost:

@@ -222,6 +222,24 @@ def _package(name: str, stanza: bytes) -> Package:
     )  # fmt: skip
 
 
+def debian_order(version: str) -> tuple[int, list[tuple[tuple[int, ...], int]], list[tuple[tuple[int, ...], int]]]:
+    """A key that sorts versions as dpkg does (deb-version(7)): epoch, upstream version, revision. A tilde sorts before
+    everything, also before the end; letters sort before other characters."""
+    epoch, _, rest = version.rpartition(":")
+    upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "")
+    return int(epoch) if epoch.isdecimal() else 0, _parts(upstream), _parts(revision)
+
+
+def _parts(text: str) -> list[tuple[tuple[int, ...], int]]:
+    """Pairs of what is no number, and a number."""
+    pairs = re.findall(r"(\D*)(\d*)", text, re.ASCII)
+    return [((*map(_rank, word), 0), int(number[:18] or 0)) for word, number in pairs]
+
+
+def _rank(character: str) -> int:
+    return -1 if character == "~" else ord(character) if character.isalpha() else ord(character) + 256
+
+
 def _names(clause: str) -> list[str]:
     """Of the alternatives of one dependency, without architectures and versions."""
     return [word.split()[0].partition(":")[0] for word in clause.split("|") if word.strip()]
