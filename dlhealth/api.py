@@ -64,6 +64,7 @@ from dlhealth.probes.dkms import (
     lowest_driver_for_kernel,
     measured_failure,
 )
+from dlhealth.probes.dkms import package_of as dkms_package
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
 from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
@@ -267,6 +268,7 @@ __all__ = [
     "compiler_major",
     "cudnn_major_of",
     "cudnn_package_names",
+    "dkms_package",
     "fitting_wheel",
     "known_wheel",
     "lowest_driver",

@@ -141,11 +141,13 @@ class Failed(NamedTuple):
 
 
 class Diagnosed(NamedTuple):
-    """A finding in its place: what explains it, and (for a root cause only) the mildest plan to repair it."""
+    """A finding in its place: what explains it, and (for a root cause only) the plan that `dlhealth fix` carries out.
+    Where it can carry out none, `by_hand` says why, and the plan is what a person can do."""
 
     finding: Finding
     caused_by: tuple[str, ...]
     remedy: Plan | None
+    by_hand: str = ""
 
 
 class Diagnosis(NamedTuple):

@@ -1,10 +1,10 @@
 """From a diagnosis to the one repair that will be carried out: for each root cause the mildest plan that is allowed."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dlhealth.actions import (
+    ByHand,
+    DkmsBuild,
     EditFile,
     LoadModules,
     PipInstall,
@@ -17,12 +17,16 @@ from dlhealth.actions import (
     changed_path,
     step_of,
 )
+from dlhealth.engine.available import not_available
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule, plans
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk
 from dlhealth.probes import Unavailable
+from dlhealth.probes.dkms import known_to_fail
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.modules import KernelModules
 
 _BY_RISK = {risk: number for number, risk in enumerate(Risk)}
 # Made from what the other actions change, so they come last, and once; the last of them holds what the first makes.
@@ -85,6 +89,9 @@ class Repair(NamedTuple):
 
     @property
     def digest(self) -> str:
+        import hashlib  # loads OpenSSL, which a diagnosis does not need
+        import json
+
         text = json.dumps([action_to_json(a) for a in self.actions], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -97,12 +104,8 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     taken: dict[str, list[Action]] = {}
     for finding in _to_repair(diagnosis, rules, limits):
         try:
-            ladder = [
-                _in_place(_for_target(p, limits.live), facts.get(Host))
-                for p in plans(rules[finding.id], finding, facts.call)
-            ]
-            plan, reason = _mildest(finding, ladder, limits)
-            by_hand = tuple(a.summary() for a in ladder[0].actions) if ladder else ()
+            offer = offer_for(rules[finding.id], finding, facts, limits)
+            steps = tuple(a.summary() for a in offer.plan.actions) if offer.plan else ()
         except Unavailable as problem:
             left.append(Left(finding, str(problem), ()))
             continue
@@ -113,8 +116,9 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
             reason = f"the rule {finding.id} has a defect: remedies: {type(error).__name__}: {error}"
             left.append(Left(finding, reason, ()))
             continue
-        if plan is None:
-            left.append(Left(finding, reason, by_hand))
+        plan = offer.plan
+        if plan is None or offer.reason:
+            left.append(Left(finding, offer.reason, steps))
         elif _agrees(plan, taken):
             chosen.append(Chosen(finding, plan))
             for action in filter(changed_path, plan.actions):
@@ -122,6 +126,34 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
         else:
             left.append(Left(finding, "another repair changes the same file: run dlhealth fix again", ()))
     return Repair(tuple(chosen), tuple(left), merge([c.plan for c in chosen]))
+
+
+class Offer(NamedTuple):
+    """What is offered for one finding, by `doctor` and by `fix`: the mildest plan that dlhealth can carry out here and
+    now; or, with the `reason` why it can carry out none, what a person can do."""
+
+    plan: Plan | None
+    reason: str = ""
+
+
+def offer_for(rule: Rule, finding: Finding, facts: Facts, limits: Limits) -> Offer:
+    """Go up the ladder of a finding's repairs. Raises Unavailable where a fact is missing that the rule needs."""
+    host = facts.get(Host)
+    rungs = plans(rule, finding, facts.call)
+    if refused := limits.refused.get(finding.fingerprint):
+        return Offer(next(iter(rungs), None), refused)
+    reasons = []
+    for rung in rungs:
+        plan = _in_place(_for_target(rung, limits.live), host)
+        reason = _refusal(plan, limits) or _hopeless(plan, facts) or _failed_before(finding, plan, limits)
+        if not reason:
+            return Offer(plan)
+        reasons.append(reason)
+        if isinstance(plan.actions[0] if plan.actions else None, PipInstall):
+            break  # its owner's command is the repair: nothing is installed for the whole system instead
+    if not rungs:
+        return Offer(None, "there is no repair that dlhealth could carry out")
+    return Offer(_by_person(finding, rungs, facts), reasons[0])
 
 
 def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], limits: Limits) -> list[Finding]:
@@ -135,13 +167,42 @@ def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], limits: Limits) 
     return sorted((f for f in roots if f.id in rules), key=lambda f: rules[f.id].stage)
 
 
-def _mildest(finding: Finding, ladder: Sequence[Plan], limits: Limits) -> tuple[Plan | None, str]:
-    """The first plan that is allowed, or why the mildest is not."""
-    if refused := limits.refused.get(finding.fingerprint):
-        return None, refused
-    reasons = [_refusal(p, limits) or _failed_before(finding, p, limits) for p in ladder]
-    allowed = next((p for p, reason in zip(ladder, reasons, strict=True) if not reason), None)
-    return allowed, reasons[0] if reasons else "there is no repair that dlhealth could carry out"
+def _hopeless(plan: Plan, facts: Facts) -> str:
+    """Why a plan would fail, as far as that is known before anything is tried; "" where it may work."""
+    for build in plan.actions:
+        if isinstance(build, DkmsBuild):
+            what = (build.module, build.version, build.kernel)
+            if seen := facts.call(known_to_fail, *what):
+                return f"{build.module} {build.version} does not build for kernel {build.kernel} (seen on {seen})"
+    return not_available(plan, facts)
+
+
+def _by_person(finding: Finding, rungs: Sequence[Plan], facts: Facts) -> Plan:
+    """What a person can do where dlhealth can do nothing: the mildest plan, or what that plan lacks. A kernel that has
+    its module is named first: it is the quickest way back."""
+    first = next((p for p in rungs if not _hopeless(p, facts)), rungs[0])
+    older = facts.call(_other_kernels, finding)
+    named = any(release in action.summary() for action in first.actions for release in older)
+    start = (
+        ByHand(f"start kernel {release} from the boot menu (Advanced options): it has its NVIDIA module")
+        for release in older[: not named]
+    )
+    if why := _hopeless(first, facts):
+        lacking = ByHand(f"once this is mended, run dlhealth fix: {why}")
+        return Plan(first.summary, first.risk, (*start, lacking), reboot=bool(older), network=first.network)
+    return first._replace(actions=(*start, *first.actions))
+
+
+def _other_kernels(finding: Finding, kernel: Kernel | None, modules: KernelModules | None) -> tuple[str, ...]:
+    """Installed kernels, the newest first, that have a module where the one that the finding is about has none."""
+    kind, _, release = finding.subject.partition(":")
+    if kind != "kernel" or kernel is None or modules is None:
+        return ()
+    return tuple(
+        k.release
+        for k in reversed(kernel.installed)
+        if k.has_image and k.release != release and modules.usable(k.release)
+    )
 
 
 def _refusal(plan: Plan, limits: Limits) -> str:

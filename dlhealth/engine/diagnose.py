@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 
 from dlhealth.engine.causes import causes, declared
+from dlhealth.engine.choose import Limits, Offer, offer_for
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.machine import describe_machine
-from dlhealth.engine.rule import Rule, plans
-from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Plan, Severity, Skipped, Unknown
+from dlhealth.engine.rule import Rule
+from dlhealth.host import Host
+from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Severity, Skipped, Unknown
 from dlhealth.probes import Unavailable
 
 _BY_SEVERITY = {severity: number for number, severity in enumerate(Severity)}
@@ -54,23 +56,23 @@ def diagnose(
         if unknown:
             skipped.append(Skipped(rule.id, "; ".join(unknown)))
     by_id = {rule.id: rule for rule in rules}
-    ordered = order(findings, by_id, lambda rule, finding: mildest(rule, finding, facts, failures))
+    ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
     return Diagnosis(tuple(ordered), run, tuple(skipped), tuple(failures), describe_machine(facts))
 
 
-def mildest(rule: Rule, finding: Finding, facts: Facts, failures: list[Failed]) -> Plan | None:
-    """The first remedy of a root cause; None where what it needs to know could not be had."""
+def _offer(rule: Rule, finding: Finding, facts: Facts, failures: list[Failed]) -> Offer:
+    """What `fix` would do about a root cause; no plan where what the rule needs to know could not be had."""
     try:
-        return next(iter(plans(rule, finding, facts.call)), None)
-    except Unavailable:
-        return None
+        return offer_for(rule, finding, facts, Limits(live=facts.get(Host).live))
+    except Unavailable as problem:
+        return Offer(None, str(problem))
     except (Exception, SystemExit) as error:
         failures.append(Failed(rule.id, f"remedies: {type(error).__name__}: {error}"))
-        return None
+        return Offer(None)
 
 
 def order(
-    findings: Sequence[Finding], rules: Mapping[str, Rule], remedy: Callable[[Rule, Finding], Plan | None]
+    findings: Sequence[Finding], rules: Mapping[str, Rule], offer: Callable[[Rule, Finding], Offer]
 ) -> list[Diagnosed]:
     """Root causes first; each group by severity, then in the order of repair."""
     explained = causes(findings, rules)
@@ -84,6 +86,6 @@ def order(
     result = []
     for number in sorted(range(len(findings)), key=rank):
         finding, rule = findings[number], rules.get(findings[number].id)
-        plan = None if explained[number] or rule is None else remedy(rule, finding)
-        result.append(Diagnosed(finding, explained[number], plan))
+        made = Offer(None) if explained[number] or rule is None else offer(rule, finding)
+        result.append(Diagnosed(finding, explained[number], made.plan, made.reason))
     return result

@@ -7,7 +7,7 @@ from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.buildlog import BuildFault, read_log
 from dlhealth.probes.compat import branch_of, version_key
-from dlhealth.probes.packages import INFO
+from dlhealth.probes.packages import INFO, Package, Packages
 
 TREE = "/var/lib/dkms"
 _MODULE = regex(r"nvidia(?:-(?:current|open|srv|server|tesla|legacy|updates|\d{2,3}xx|\d{3}))*", re.ASCII)
@@ -149,3 +149,16 @@ def measured_failure(module: str, package: str, kernel: str) -> str | None:
         if same and version_key(row["linux"]) <= version_key(kernel)[:2]:
             return f"{row['kernel']}: {row['error']}"
     return None
+
+
+def known_to_fail(module: str, version: str, kernel: str, packages: Packages | None) -> str:
+    """The error with which the installed package of a module was seen to fail on such a kernel; "" where nobody saw
+    that. A low version alone proves nothing: a distribution's package may carry the change that the kernel needs."""
+    package = package_of(packages, version)
+    return (package and measured_failure(module, package.version, kernel)) or ""
+
+
+def package_of(packages: Packages | None, version: str) -> Package | None:
+    """The package that brings the source of this version to DKMS."""
+    builders = packages.installed("nvidia*dkms*") if packages else ()
+    return next((p for p in builders if p.upstream == version), None)

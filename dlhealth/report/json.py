@@ -134,11 +134,11 @@ def _finding(diagnosed: Diagnosed) -> dict[str, Any]:
         "title": finding.title,
         "caused_by": list(diagnosed.caused_by),
         "evidence": [e._asdict() for e in finding.evidence],
-        "remedy": _remedy(diagnosed.remedy),
+        "remedy": _remedy(diagnosed.remedy, diagnosed.by_hand),
     }
 
 
-def _remedy(plan: Plan | None) -> dict[str, Any] | None:
+def _remedy(plan: Plan | None, by_hand: str = "") -> dict[str, Any] | None:
     if plan is None:
         return None
     return {
@@ -146,5 +146,6 @@ def _remedy(plan: Plan | None) -> dict[str, Any] | None:
         "risk": plan.risk.value,
         "reboot": plan.reboot,
         "network": plan.network,
+        "by_hand": by_hand,
         "actions": [{"kind": kind_of(action), "summary": action.summary()} for action in plan.actions],
     }

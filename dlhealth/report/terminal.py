@@ -7,7 +7,7 @@ from typing import Any
 from dlhealth.engine.causes import compatible, neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.lean import regex
-from dlhealth.model import Diagnosed, Diagnosis, Layer, Severity, Skipped
+from dlhealth.model import Diagnosed, Diagnosis, Layer, Severity, Skipped, kind_of
 from dlhealth.report.style import Style
 
 _COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
@@ -21,6 +21,7 @@ _LINES = {
     " ": (_BLANK, _BLANK),
 }
 """The lines of a tree at the first line of an entry, and at its other lines."""
+_BY_PERSON = ("by-hand", "pip-install")
 _FEW = 4
 _FLOWS = 90
 """Columns. A longer line of a rule's documentation was broken by its width, and goes on in the next."""
@@ -168,7 +169,10 @@ class Page:
                 *["needs a reboot"] * plan.reboot,
                 *["needs the network"] * plan.network,
             ]
-            self.heading(margin, "Repair", f"{plan.summary} ({', '.join(needs)})")
+            by_person = root.by_hand and any(kind_of(a) in _BY_PERSON for a in plan.actions)
+            self.heading(margin, "Repair by hand" if by_person else "Repair", f"{plan.summary} ({', '.join(needs)})")
+            if root.by_hand:
+                self.text(f"{margin}  ", f"dlhealth fix does not do this by itself: {root.by_hand}", code="2")
             for number, action in enumerate(plan.actions, 1):
                 self.text(f"{margin}  {number}. ", action.summary())
         if tree:

@@ -29,13 +29,11 @@ from dlhealth.api import (
     BuildFault,
     ByHand,
     Dkms,
-    DkmsModule,
     Evidence,
     Finding,
     Kernel,
     KernelModules,
     Machine,
-    Package,
     Packages,
     Plan,
     Risk,
@@ -44,6 +42,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     branch_of,
+    dkms_package,
     lowest_driver_for_kernel,
     measured_failure,
 )
@@ -67,7 +66,7 @@ class KernelTooNewForDriverBranch(Rule):
             for module in dkms.modules:
                 build = module.build(release)
                 failed = build is not None and build.fault in (BuildFault.KERNEL_TOO_NEW, BuildFault.GPL_SYMBOL)
-                package = _package(packages, module)
+                package = dkms_package(packages, module.version)
                 seen = measured_failure(module.name, package.version, release) if package and headers else None
                 if not failed and (build is not None or not seen):
                     continue
@@ -214,9 +213,3 @@ def _stuck(packages: Packages | None, release: str) -> tuple[str, ...]:
     of_kernel = {n for n in unfinished if n.startswith("linux-") and n.endswith(f"-{release}")}
     waiting = unfinished.intersection(_metapackages(packages, release))
     return tuple(sorted(of_kernel | waiting)) if of_kernel else ()
-
-
-def _package(packages: Packages | None, module: DkmsModule) -> Package | None:
-    """The package that a module's source is of."""
-    builders = packages.installed("nvidia*dkms*") if packages else ()
-    return next((p for p in builders if p.upstream == module.version), None)
