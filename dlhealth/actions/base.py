@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Protocol
 
+from dlhealth.host import cell
 from dlhealth.host.base import Output
 from dlhealth.host.change import (
     ABSENT,
@@ -25,7 +26,7 @@ from dlhealth.host.change import (
 )
 from dlhealth.host.exec import run
 from dlhealth.host.mounts import Mounts
-from dlhealth.host.path import Root, naming
+from dlhealth.host.path import Root, naming, told
 
 KEPT = "/var/lib/dlhealth/kept"
 """Where large files lie that an undo needs."""
@@ -64,17 +65,17 @@ class Target:
         self.unheld = False
         """Whether a step of the plan takes packages off hold, so that those after it may change them."""
 
-    def command(self, *argv: str, timeout: float, check: bool = True) -> Output:
-        """Run a program on the machine itself, inside its root when that is another one. Seconds; a change that is
-        under way is given its time, so a limit is far beyond what the slowest machine needs."""
+    def command(self, *argv: str, timeout: float, check: bool = True, network: bool = False) -> Output:
+        """Run a program on the machine itself, confined to its root when that is another one; `network` then says
+        whether it may use this machine's. Seconds; a change that is under way is given its time, so a limit is far beyond
+        what the slowest machine needs."""
         words = argv
-        if not self.live:
-            argv = ("unshare", "--mount", "--propagation=private", "sh", "-c", _ENTER, "sh", self.folder, *argv)
-        output = run(
-            argv,
-            timeout,
-            environment={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", MARK: self.of_it},
-        )
+        environment = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", MARK: self.of_it}
+        try:
+            inside = argv if self.live else cell.words(self.folder, argv, network)
+            output = run(inside, timeout, environment=environment)
+        except OSError as error:
+            output = Output(None, "", problem=told(error))
         if check and output.status != 0:
             last = " / ".join((output.stderr or output.stdout).strip().splitlines()[-4:])
             full = os.strerror(errno.ENOSPC) in output.stderr + output.stdout
@@ -275,26 +276,6 @@ class Target:
 
 MARK = "DLHEALTH_TRANSACTION"
 """The variable by which a program is known to be a transaction's."""
-
-
-# /proc and /dev for the programs of another root, and the name servers of this machine: its own may be told by a service
-# that does not run, as systemd's resolver, or be those of another network. Services stay as they are, because there is
-# no init to ask.
-_ENTER = """
-root=$1; shift
-mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" || exit 90
-link=$(readlink "$root/etc/resolv.conf")
-[ "$link" = /etc/resolvconf/run/resolv.conf ] && link=$(readlink "$root/etc/resolvconf/run")/resolv.conf
-[ -z "$link" ] && [ -f "$root/etc/resolv.conf" ] && mount -o bind,ro /etc/resolv.conf "$root/etc/resolv.conf"
-case $link in
-/run/*..* | ../run/*..*) ;;
-/run/* | ../run/*)
-    file=$root/run/${link#*run/}
-    mount -t tmpfs tmpfs "$root/run" && mkdir -p "${file%/*}" && cat /etc/resolv.conf >"$file"
-    ;;
-esac
-exec chroot "$root" "$@"
-"""
 
 
 class Step(Protocol):

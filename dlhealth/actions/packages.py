@@ -172,7 +172,7 @@ class DpkgConfigure(NamedTuple):
         target.command(*words, timeout=_SECONDS)
         # What apt would have to remove for that, as a program of a user's that lacks a library, is no part of this.
         if not _leaving(_simulate(target, "-f", "install")):
-            target.command(*_APT, "-f", "install", timeout=_SECONDS)
+            target.command(*_APT, "-f", "install", timeout=_SECONDS, network=True)
 
     def revert(self, target: "Target", before: "Observed") -> None:
         # Half-configured is no state to go back to: a configured package is the one thing that undo leaves.
@@ -268,7 +268,7 @@ def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) ->
         _need_room_to_unpack(target, known, coming, leaving)
         _need_room_to_configure(target, list(coming))
         if not _are_here(target, known, coming):
-            target.command(*_APT, "--download-only", *words, timeout=_SECONDS)
+            target.command(*_APT, "--download-only", *words, timeout=_SECONDS, network=True)
     for item in leaving.items():
         _keep_package(target, *item, known.get(item, {}).get("Size"))
 
@@ -355,7 +355,8 @@ def _keep_package(target: "Target", name: str, version: str, size: str | None) -
     if cached := _have(target, ARCHIVES, name, version, size):
         target.share(f"{ARCHIVES}/{cached}", POOL)
     else:
-        fetched = target.command("sh", "-c", _FETCH, "sh", f"{name}={version}", timeout=_SECONDS, check=False)
+        words = ("sh", "-c", _FETCH, "sh", f"{name}={version}")
+        fetched = target.command(*words, timeout=_SECONDS, check=False, network=True)
         said = (fetched.stderr.strip().splitlines() or [""])[-1]
     kept = _have(target, POOL, name, version, size)
     if kept is None:

@@ -17,11 +17,10 @@ NOTE = """#!/bin/sh
 {body}
 """
 
-# What stands in for unshare, mount and chroot: the script between them is the real one.
-UNSHARE = 'shift 2; exec "$@"'
-CHROOT = (
-    'export IN_ROOT="$1"; shift; [ -x {inside}/"$1" ] || exit 127; program=$1; shift; exec {inside}/"$program" "$@"'
-)
+# What stands in for bubblewrap: the root's program runs outside of it.
+BWRAP = """while [ "$1" != -- ]; do [ "$1" != --bind ] || IN_ROOT=$2; shift; done; shift 5; export IN_ROOT
+[ -x {inside}/"$1" ] || exit 127; program=$1; shift; exec {inside}/"$program" "$@"
+"""
 
 # That programs of the root run here is nothing to note.
 RUNS_HERE = """#!/bin/sh
@@ -136,9 +135,9 @@ class StandInRoot:
         self._log = base / "log"
         monkeypatch.setattr(door, "PROGRAM_FOLDERS", (str(self.programs),))
         monkeypatch.setitem(door._ENVIRONMENT, "PATH", f"{self.programs}:/usr/bin:/bin")
-        self.outside("unshare", UNSHARE)
-        self.outside("mount")
-        self.outside("chroot", CHROOT.format(inside=shlex.quote(str(self.inside))))
+        for name in ("dev", "etc", "proc", "run", "sys"):
+            (self.folder / name).mkdir()
+        self.outside("bwrap", BWRAP.format(inside=shlex.quote(str(self.inside))))
         self._write(self.inside / "sh", RUNS_HERE)
 
     @property
@@ -195,7 +194,7 @@ class StandInRoot:
     @property
     def runs(self) -> list[list[str]]:
         """Those of the root's own programs."""
-        return [run for run in self.all_runs if run[0] not in ("unshare", "mount", "chroot")]
+        return [run for run in self.all_runs if run[0] != "bwrap"]
 
     def forget(self) -> None:
         self._log.unlink(missing_ok=True)

@@ -335,7 +335,6 @@ def test_the_loaders_cache_comes_back_byte_for_byte(root: StandInRoot) -> None:
 
 
 def test_a_cache_that_was_not_there_goes_again(root: StandInRoot) -> None:
-    (root.folder / "etc").mkdir()
     root.program("ldconfig", 'echo new > "$IN_ROOT/etc/ld.so.cache"')
     action = RefreshLoaderCache()
     before = action.observe(root.target)
