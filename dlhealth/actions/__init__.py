@@ -20,9 +20,12 @@ from dlhealth.actions.system import (
     SetAlternative,
     UpdateInitramfs,
 )
+from dlhealth.lean import regex
 from dlhealth.model import Action, kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dlhealth.actions.base import Step
 
 __all__ = [
@@ -58,10 +61,14 @@ def action_to_json(action: Action) -> dict[str, Any]:
 
 
 def action_from_json(record: dict[str, Any]) -> Action:
-    """The same action again. Raises KeyError for a kind that this version does not know."""
+    """The same action again. Raises KeyError for a kind that this version does not know, ValueError for a field that no
+    rule could have filled so: the record may be another machine's, and made up."""
     fields = dict(record)
     name = "".join(word.title() for word in fields.pop("kind").split("-"))
     made: type[Action] = {name: globals()[name] for name in __all__}[name]
+    for field, value in fields.items():
+        if not _FIELDS[field](value) and not (made is SetAlternative and field == "path" and value == ""):
+            raise ValueError(f"{field} of {name} can't be {value!r:.80}")
     return made(**{k: _tuples(v) for k, v in fields.items()})
 
 
@@ -87,6 +94,51 @@ def step_of(action: Action) -> "Step":
     if not hasattr(action, "apply"):
         raise KeyError(kind_of(action))
     return action  # type: ignore[return-value]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_path(value: Any) -> bool:
+    return _is_text(value) and value.startswith("/") and ".." not in value.split("/")
+
+
+def _is_name(value: Any) -> bool:
+    """A word that is neither an option of a program nor a path."""
+    return bool(_NAME.fullmatch(value)) if isinstance(value, str) else False
+
+
+def _is_mode(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 0o7777
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _are(is_one: "Callable[[Any], bool]") -> "Callable[[Any], bool]":
+    return lambda values: isinstance(values, list) and all(map(is_one, values))
+
+
+def _is_change(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 3 or type(value[0]) is not int:
+        return False
+    return _is_text(value[1]) and (value[2] is None or _is_text(value[2]))
+
+
+_NAME = regex(r"[A-Za-z0-9_][A-Za-z0-9_.+:~=@-]*")
+_FIELDS: "dict[str, Callable[[Any], bool]]" = {
+    **dict.fromkeys(("path", "source", "python"), _is_path),
+    **dict.fromkeys(("module", "version", "kernel", "name", "user", "group"), _is_name),
+    **dict.fromkeys(("packages", "may_remove", "remove", "modules"), _are(_is_name)),
+    **dict.fromkeys(("target", "text"), _is_text),
+    **dict.fromkeys(("reinstall", "purge", "uv"), _is_flag),
+    "arguments": _are(_is_text),
+    "changes": _are(_is_change),
+    "instead_of": _are(_is_path),
+    "mode": _is_mode,
+}
 
 
 def _tuples(value: Any) -> Any:

@@ -52,6 +52,12 @@ class Failure(click.ClickException):
         return printable(self.message)
 
 
+class InTheWay(Failure):
+    """Another repair comes first: one that runs, or one that was begun and has not ended."""
+
+    exit_code = Status.USAGE
+
+
 class Commands(click.Group):
     """Imports a command's file only when that command is asked for: a start costs what one command needs."""
 

@@ -8,7 +8,7 @@ import click
 
 from dlhealth.actions import changed_path
 from dlhealth.actions.base import CommandFailed, DiskFull, Target
-from dlhealth.cli import Failure, Status, option, printable, subcommand, write
+from dlhealth.cli import Failure, InTheWay, Status, option, printable, subcommand, write
 from dlhealth.cli.common import (
     Examined,
     Request,
@@ -23,13 +23,14 @@ from dlhealth.cli.common import (
 from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.load import load_rules
-from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
+from dlhealth.engine.repair import carry_out, confirm_after_reboot, tell, tried
 from dlhealth.host.exec import as_root
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Risk
 from dlhealth.report.style import current_style
 from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
-from dlhealth.txn.store import Busy, Store
+from dlhealth.txn.journal import read_events, waiting_in
+from dlhealth.txn.store import Busy, Record, Store
 
 _WALKS = 5
 """One repair may uncover what another fault had hidden; more rounds than this mean that it goes in circles."""
@@ -74,8 +75,9 @@ def command(
 
     With IDs or layers, only these findings and what explains them are repaired.
 
-    Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage, 3 an error is left, 4 repaired once
-    the machine has been rebooted, 5 the repair failed and was rolled back, 70 dlhealth itself failed.
+    Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage or another repair comes first, 3 an
+    error is left, 4 repaired once the machine has been rebooted, 5 the repair failed and was rolled back, 70 dlhealth
+    itself failed.
     """
     request = Request(root, only, users, pythons, next_boot)
     loaded = load_rules()
@@ -98,7 +100,9 @@ def command(
                 outcome = session.repair(yes)
         except BrokenPipeError:  # who read the report has gone
             raise
-        except (Busy, OSError) as problem:
+        except Busy as problem:
+            raise InTheWay(session.store.explain(problem)) from problem
+        except OSError as problem:
             raise Failure(session.store.explain(problem)) from problem
     return session.report(outcome)
 
@@ -133,7 +137,7 @@ class _Session:
 
     def repair(self, yes: bool) -> str:
         """The outcome: nothing-to-do, applied, awaiting-reboot, rolled-back, conflict, declined or refused."""
-        if waiting := self._settle():
+        if waiting := self._settle(yes):
             return waiting
         outcomes = ["nothing-to-do"]
         for _ in range(_WALKS):
@@ -174,17 +178,20 @@ class _Session:
             write(render_remaining(diagnosis, current_style(), waiting=outcome == "awaiting-reboot"))
         return _STATUS.get(outcome) or status_of(diagnosis)
 
-    def _settle(self) -> str:
-        """Bring an earlier transaction to its end; "awaiting-reboot" when it still waits for one."""
+    def _settle(self, yes: bool) -> str:
+        """Bring an earlier transaction to its end; "awaiting-reboot" when it still waits for one: of another machine's disk,
+        only that machine's start can show whether it helped. Raises InTheWay where one of such a disk is not agreed to."""
         current = self.store.current()
         if current is None:
             return ""
-        ended = recover(self.store, Target(self.store.root, current.id)) or confirm_after_reboot(
-            self.store, self.store.root, lambda: self._examine().diagnosis
-        )
+        here = self.store.root == "/"
+        if not here and not waiting_in(read_events(current.folder)):
+            self._agree_to_settle(current, yes)
+        ended = recover(self.store, Target(self.store.root, current.id))
+        if ended is None and here:
+            ended = confirm_after_reboot(self.store, self.store.root, lambda: self._examine().diagnosis)
         if ended is None:
             name = printable(current.name)
-            here = self.store.root == "/"
             start = "systemctl reboot" if here else "start the machine from its own disk"
             undo = join(("dlhealth", "undo", name, *(() if here else ("--root", self.store.root))))
             click.echo(f"Transaction {name} waits for a reboot: {start} (or: {undo})", err=True)
@@ -192,6 +199,19 @@ class _Session:
             return "awaiting-reboot"
         self._say(ended)
         return ""
+
+    def _agree_to_settle(self, current: Record, yes: bool) -> None:
+        """Another machine's disk may claim any repair to have been begun: a person has to see it."""
+        from dlhealth.report.repairs import render_told
+
+        show(render_told(tell(current), current_style()), self._json)
+        if yes or not agreed(
+            "The disk says that it began this repair. Finish it first, or undo it if it did not help?"
+        ):
+            command = join(("dlhealth", "undo", current.name, "--root", self.store.root))
+            raise InTheWay(
+                f"repair {current.name} was begun on this disk and has not ended. To undo it first: {command}"
+            )
 
     def _examine(self) -> Examined:
         with Progress() as progress:

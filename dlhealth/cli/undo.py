@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.actions.base import Target
-from dlhealth.cli import Failure, Status, option, subcommand, write
+from dlhealth.cli import Failure, InTheWay, Status, option, subcommand, write
 from dlhealth.cli.common import agreed, json_option, show
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
@@ -15,17 +15,19 @@ from dlhealth.txn.execute import Ended, in_the_way, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 
 
-@subcommand("undo", "Put back what a repair changed.")
+@subcommand("undo", "Undo a repair.")
 @click.argument("name", metavar="[TXN]", required=False)
 @root_option
 @json_option
 @option("--yes", is_flag=True, help="Don't ask.")
 def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
-    """Put back what a transaction changed. [default: the last one that was applied]
+    """Undo what a transaction changed. [default: the last one that was applied]
 
-    What somebody changed since is left as it is, and said.
+    What somebody changed since is left as it is, and named. With --root, a repair that was begun on that disk and has not
+    ended is undone without a question only when TXN names it.
 
-    Exit status: 0 undone, or there was nothing to undo, 1 something was left as others changed it.
+    Exit status: 0 undone, or there was nothing to undo, 1 something could not be undone, 2 wrong usage or another repair
+    comes first.
     """
     if os.geteuid():
         raise click.UsageError(f"an undo changes the machine and needs root: {as_root('dlhealth undo')}")
@@ -42,18 +44,24 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     if record is None:
         _print(None, as_json)
         return Status.HEALTHY
-    if not (yes and as_json):  # who is asked sees what for
+    if not (yes and as_json):  # a person sees what the question is about
         from dlhealth.report.repairs import render_told
         from dlhealth.report.style import current_style
 
         show(render_told(tell(record), current_style()), as_json)
-    if not yes and not agreed("Take this back?"):
+    if yes and not name and not record.outcome and store.root != "/":
+        raise InTheWay(
+            f"repair {record.name} was begun on this disk and has not ended; name it to undo it: {record.name}"
+        )
+    if not yes and not agreed("Undo this?"):
         return Status.WARNINGS
     try:
         with store.locked(), Steps() as progress:
-            progress(f"taking {record.name} back")
+            progress(f"undoing {record.name}")
             ended = _take_back(store, record)
-    except (Busy, OSError) as problem:
+    except Busy as problem:
+        raise InTheWay(store.explain(problem)) from problem
+    except OSError as problem:
         raise Failure(store.explain(problem)) from problem
     _print(ended, as_json)
     return Status.WARNINGS if ended.outcome == "conflict" else Status.HEALTHY
@@ -61,6 +69,8 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
 
 def _take_back(store: Store, record: Record) -> Ended:
     current = store.current()
+    if current and current.id != record.id and store.root != "/":
+        raise Busy(f"repair {current.name} was begun on this disk and has not ended: undo it first")
     # Only one may be under way; one that was cut off comes first.
     ended = recover(store, Target(store.root, current.id)) if current else None
     if current and current.id == record.id and ended:

@@ -78,24 +78,13 @@ def confirm_after_reboot(
     store: Store, folder: str, look: Look, sure: Callable[[], bool] = lambda: True
 ) -> Ended | None:
     """Judge a repair that waited for the reboot which has happened; None when there is none, or when it seems to have
-    helped and that is not `sure` yet. A disk that was carried to another machine, or a rescue system, has not been
-    started by that: what can't be looked at there is not proved."""
+    helped and that is not `sure` yet."""
     record = store.current()
     if record is None:
         return None
     with reading_plan(record) as plan:
         proof = Proof(plan["findings"], plan["known"], plan.get("beside", ()), frozenset())
-    could_not_look: set[str] = set()
-
-    def verify() -> None:
-        after = look()
-        could_not_look.update(s.id for s in after.skipped if folder != "/")
-        _prove(after, proof)
-
-    def proved() -> bool:
-        return sure() and could_not_look.isdisjoint(f["id"] for f in proof.aims)
-
-    return confirm(store, Target(folder, record.id), verify, proved)
+    return confirm(store, Target(folder, record.id), lambda: _prove(look(), proof), sure)
 
 
 def tried(store: Store) -> frozenset[tuple[str, str]]:

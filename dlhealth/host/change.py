@@ -61,9 +61,19 @@ class State(NamedTuple):
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "State":
-        attributes = tuple((k, base64.b64decode(v)) for k, v in record["attributes"])
+        """Raises ValueError, KeyError or TypeError for what `to_json` never makes."""
+        attributes = tuple((str(k), base64.b64decode(v)) for k, v in record["attributes"])
         content = base64.b64decode(record["content"])
-        return cls(record["kind"], content, record["mode"], record["uid"], record["gid"], attributes)
+        state = cls(record["kind"], content, record["mode"], record["uid"], record["gid"], attributes)
+        if state.kind not in _KINDS:
+            raise ValueError(f"{state.kind!r:.80} is no kind of file")
+        if any(type(record[name]) is not int or not 0 <= record[name] <= most for name, most in _NUMBERS.items()):
+            raise ValueError("a mode or an owner is out of range")
+        return state
+
+
+_KINDS = ("absent", "file", "link", "dir")
+_NUMBERS = {"mode": 0o7777, "uid": (1 << 32) - 2, "gid": (1 << 32) - 2}
 
 
 ABSENT = State("absent")
@@ -273,8 +283,8 @@ def parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
     """A descriptor of the folder, None when it does not exist: also where a file has taken the place of one above it, or
     a link there leads nowhere."""
     parts = [p for p in path.split("/") if p]
-    if not parts or ".." in parts:
-        raise NotChangeable(f"{path} is not a path that can be changed")
+    if not path.startswith("/") or not parts or ".." in parts or "\0" in path:
+        raise NotChangeable(f"{path!r} is not a path that can be changed")
     try:
         fd = _folder(root, parts[:-1])
     except OSError as error:

@@ -11,7 +11,6 @@ from dlhealth.model import Action, Diagnosis, Severity
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import SIGNS, WELL, Page, count
 from dlhealth.txn.execute import Ended
-from dlhealth.txn.store import FOLDER
 
 _ADVICE = {
     "applied": "That was proved by all rules, which ran again. To take it back: dlhealth undo {name}{root}",
@@ -106,8 +105,8 @@ def render_ended(ended: Ended, style: Style) -> str:
         page.text(margin, line, f"{margin}  ")
     for finding in tell(ended.record).findings if ended.outcome == "applied" else ():
         page.text(margin, f"no longer found: {finding['id']} ({finding['subject']})", f"{margin}  ")
-    root = ended.record.folder.partition(FOLDER)[0]
-    where = f" --root {quote(root)}" if root else ""  # without it, the command would be about this machine
+    root = ended.record.folder.root
+    where = f" --root {quote(root)}" if root != "/" else ""  # without it, the command would be about this machine
     page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name, root=where))
     return page.content()
 

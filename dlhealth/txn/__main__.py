@@ -5,17 +5,18 @@
 
 import os
 import sys
+from typing import TextIO
 
 _USAGE = "usage: python3 -I -S __main__.py recover|undo|history [ROOT]"
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 0 done, 1 something was left as others changed it, 2 wrong usage."""
+    """The exit status: 0 done, 1 something could not be undone, 2 wrong usage or not agreed to."""
     from dlhealth.actions.base import Target
     from dlhealth.host.journal import send
     from dlhealth.host.path import told
     from dlhealth.txn.alert import of_ended
-    from dlhealth.txn.execute import Ended, recover, undo
+    from dlhealth.txn.execute import Ended, recover, steps_of, undo
     from dlhealth.txn.store import Busy, Store
 
     if not 1 <= len(arguments) <= 2 or arguments[0] not in ("recover", "undo", "history"):
@@ -23,44 +24,66 @@ def main(arguments: list[str]) -> int:
         return 2
     verb, root = arguments[0], arguments[1] if len(arguments) > 1 else "/"
     if not os.path.isdir(root):
-        print(f"dlhealth: {root}: no such folder", file=sys.stderr)
+        _say(f"dlhealth: {root}: no such directory", sys.stderr)
         return 1
+    if os.path.samefile(root, "/"):
+        root = "/"
     store = Store(root)
     if problem := store.out_of_reach():
-        print(f"dlhealth: {problem}", file=sys.stderr)
+        _say(f"dlhealth: {problem}", sys.stderr)
         return 1
     ended: Ended | None
     try:
         if verb == "history":
             for record in store.ended():
-                print(f"{record.name}  {record.outcome}")
+                _say(f"{record.name}  {record.outcome}")
             return 0
         with store.locked():
             # The mark of temporary files is the transaction's, so that those of a cut-off one are found.
             current = store.current()
             done = [r for r in store.ended() if r.outcome == "applied"]
+            chosen = current or (done[-1] if done and verb == "undo" else None)
+            if chosen and root != "/" and not _agreed(f"{store.folder}: repair {chosen.name}", steps_of(chosen)):
+                return 2
             if current:
                 ended = (
                     recover(store, Target(root, current.id))
                     if verb == "recover"
                     else undo(store, Target(root, current.id), current)
                 )
-            elif verb == "undo" and done:
-                ended = undo(store, Target(root, done[-1].id), done[-1])
+            elif chosen:
+                ended = undo(store, Target(root, chosen.id), chosen)
             else:
                 ended = None
     except (Busy, OSError) as error:
-        print(f"dlhealth: {told(error)}", file=sys.stderr)
+        _say(f"dlhealth: {told(error)}", sys.stderr)
         return 1
     if ended is None:
-        print("dlhealth: there is nothing to do")
+        _say("dlhealth: there is nothing to do")
         return 0
     if verb == "recover" and store.root == "/":
         send(of_ended(ended))
-    print(f"dlhealth: transaction {ended.record.name}: {ended.outcome}")
+    _say(f"dlhealth: transaction {ended.record.name}: {ended.outcome}")
     for line in ended.said:
-        print(f"  {line}")
+        _say(f"  {line}")
     return 1 if ended.outcome == "conflict" else 0
+
+
+def _agreed(head: str, steps: tuple[str, ...]) -> bool:
+    """Another machine's disk may claim anything: a person has to see it before it is undone."""
+    for line in (f"{head}:", *(f"  {step}" for step in steps)):
+        _say(line, sys.stderr)
+    print("Undo it? [y/N]: ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    _say(f"{'' if answer else '(no answer) '}dlhealth: nothing was changed", sys.stderr)
+    return False
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    """A line without control characters, which a name on another machine's disk may have."""
+    print("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), file=file)
 
 
 if __name__ == "__main__":

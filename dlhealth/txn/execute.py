@@ -8,8 +8,9 @@ from typing import Any
 from dlhealth.actions import MoveAside, action_from_json, action_to_json, changed_path, needs_programs, step_of
 from dlhealth.actions.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, Step, Target
 from dlhealth.actions.room import out_of_reach, program_of
-from dlhealth.host.change import ABSENT, NotChangeable, need_changeable
+from dlhealth.host.change import ABSENT, NotChangeable, State, need_changeable
 from dlhealth.host.path import told
+from dlhealth.host.private import PrivateFolder
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action
 from dlhealth.txn.journal import Journal, read_events
@@ -229,13 +230,19 @@ def in_the_way(store: Store, record: Record) -> Record | None:
     return next((r for r in reversed(later) if _changes(r) & ours), None)
 
 
+def steps_of(record: Record) -> tuple[str, ...]:
+    """What a transaction does, a line for each step. Raises Damaged."""
+    with reading_plan(record) as plan:
+        return tuple(action_from_json(a).summary() for a in plan["actions"])
+
+
 def _changes(record: Record) -> set[str]:
     """The paths that a transaction changed; of what programs changed, all is one."""
     with reading_plan(record) as plan:
         return {changed_path(action_from_json(a)) for a in plan["actions"]}
 
 
-def _check(folder: str) -> None:
+def _check(folder: PrivateFolder) -> None:
     """Raises Damaged for an applied transaction of which something is missing: it would be called undone, and be the
     active one for ever, for which no other can begin."""
     events = read_events(folder)
@@ -244,14 +251,18 @@ def _check(folder: str) -> None:
     _kept(folder, {e.fields["n"] for e in events if e.kind == "INTENT"})
 
 
-def _kept(folder: str, numbers: Collection[int]) -> tuple[dict[int, Step], dict[int, Observed], set[int]]:
+def _kept(folder: PrivateFolder, numbers: Collection[int]) -> tuple[dict[int, Step], dict[int, Observed], set[int]]:
     """The steps with these numbers and what each found; and the numbers of all of the plan that need programs. Raises
     Damaged."""
     with reading(folder):
-        actions = [action_from_json(a) for a in read_json(f"{folder}/plan.json")["actions"]]
+        actions = [action_from_json(a) for a in read_json(folder, "plan.json")["actions"]]
         steps = {n: step_of(actions[n]) for n in numbers}
         programs = {n for n, action in enumerate(actions) if needs_programs(action)}
-        return steps, {n: dict(read_json(f"{folder}/pre/{n}.json")) for n in numbers}, programs
+        observed = {n: dict(read_json(folder / "pre", f"{n}.json")) for n in numbers}
+        for n in numbers:
+            if isinstance(steps[n], FileStep):
+                State.from_json(observed[n])
+        return steps, observed, programs
 
 
 def _commit(store: Store, record: Record, journal: Journal) -> Ended:
@@ -271,7 +282,7 @@ def _take_back(store: Store, target: Target, record: Record, journal: Journal, p
     return Ended(store.end(record, outcome), outcome, (*([told(problem)] if problem else []), *said))
 
 
-def revert(journal: Journal, target: Target, folder: str) -> tuple[str, ...]:
+def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str, ...]:
     """Take back every step that was begun, strictly the last first. What somebody else changed since is kept; the
     answer names it."""
     begun = set(journal.numbers("INTENT"))

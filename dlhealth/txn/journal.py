@@ -6,7 +6,13 @@ import zlib
 from typing import Any
 
 from dlhealth.host.path import naming
-from dlhealth.lean import NamedTuple
+from dlhealth.host.private import PrivateFolder
+from dlhealth.lean import NamedTuple, regex
+
+_LIMIT = 256 << 20
+"""Bytes of a journal that are read: a line has the state of a file, which may be large."""
+_STEPS = 10_000
+_OUTCOME = regex(r"[a-z-]{1,32}")
 
 
 class Event(NamedTuple):
@@ -20,11 +26,11 @@ class Journal:
     """An append-only file. A torn last line, as a power cut or a full disk leaves one, is cut off before the next is
     written: it would hide all that follows from a recovery."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: PrivateFolder) -> None:
         self._path = f"{folder}/journal"
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with open(self._fd, "rb", closefd=False) as file:
-            content = file.read()
+        content = folder.read("journal", _LIMIT)
+        self._fd = folder.open_file("journal", os.O_RDWR)
+        os.lseek(self._fd, 0, os.SEEK_END)
         self.events, self._sound = _parse_all(content)
         self._torn = self._sound < len(content)
 
@@ -59,8 +65,7 @@ class Journal:
     @property
     def waiting(self) -> Event | None:
         """The event that waits for a reboot, as long as nothing was decided since."""
-        decided = [e for e in self.events if e.kind in ("WAIT-REBOOT", "FAILED", "UNDO", "COMMIT")]
-        return decided[-1] if decided and decided[-1].kind == "WAIT-REBOOT" else None
+        return waiting_in(self.events)
 
     def find(self, kind: str) -> Event | None:
         """The last event of a kind."""
@@ -71,13 +76,18 @@ class Journal:
         return [e.fields["n"] for e in self.events if e.kind == kind]
 
 
-def read_events(folder: str) -> list[Event]:
+def read_events(folder: PrivateFolder) -> list[Event]:
     """The events of a transaction, without touching it; none where it has no journal."""
     try:
-        with open(f"{folder}/journal", "rb") as file:
-            return _parse_all(file.read())[0]
+        return _parse_all(folder.read("journal", _LIMIT))[0]
     except FileNotFoundError:
         return []
+
+
+def waiting_in(events: list[Event]) -> Event | None:
+    """See `Journal.waiting`."""
+    decided = [e for e in events if e.kind in ("WAIT-REBOOT", "FAILED", "UNDO", "COMMIT")]
+    return decided[-1] if decided and decided[-1].kind == "WAIT-REBOOT" else None
 
 
 def _parse_all(content: bytes) -> tuple[list[Event], int]:
@@ -102,6 +112,31 @@ def _parse(line: bytes) -> Event | None:
         if int(checksum, 16) != zlib.crc32(text):
             return None
         fields = json.loads(text)
-        return Event(fields.pop("kind"), fields)
-    except (ValueError, KeyError, AttributeError, TypeError):
+        event = Event(fields.pop("kind"), fields)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
+    return event if _is_sound(event) else None
+
+
+def _is_sound(event: Event) -> bool:
+    """Whether the fields are of the right kind: the journal of another machine may have been made up."""
+    fields = event.fields
+    match event.kind:
+        case "INTENT" | "DONE" | "REVERT" | "REVERTED" | "CONFLICT":
+            sound = type(fields.get("n")) is int and 0 <= fields["n"] < _STEPS
+            return sound and isinstance(fields.get("after", {}), dict) and isinstance(fields.get("what", ""), str)
+        case "COMMIT":
+            outcome = fields.get("outcome")
+            return isinstance(outcome, str) and bool(_OUTCOME.fullmatch(outcome)) and _is_told(fields)
+        case "FAILED":
+            return set(fields) == {"problem", "failed"} and _is_told(fields)
+        case "WAIT-REBOOT":
+            return isinstance(fields.get("boot"), str)
+    return isinstance(event.kind, str)
+
+
+def _is_told(fields: dict[str, Any]) -> bool:
+    failed = fields.get("failed", [])
+    return (
+        isinstance(fields.get("problem", ""), str) and isinstance(failed, list) and all(type(f) is str for f in failed)
+    )

@@ -6,21 +6,26 @@
 ```
 """
 
+import errno
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dlhealth.host.mounts import Mounts
-from dlhealth.host.path import Root, naming, told
+from dlhealth.host.path import Root, told
+from dlhealth.host.private import PrivateFolder
 from dlhealth.lean import NamedTuple, regex
 
 FOLDER = "/var/lib/dlhealth/txn"
-_PARENTS = ("/var", "/var/lib", "/var/lib/dlhealth", FOLDER)
-_ENDED = regex(r"(\d+)-([0-9a-f]+)-([a-z-]+)")
+_ID = "[0-9a-f]{1,64}"
+_ENDED = regex(rf"([0-9]{{1,9}})-({_ID})-([a-z-]{{1,32}})")
+_IS_ID = regex(_ID)
+_LAST = 999_999_999
+_LIMIT = 128 << 20
+"""Bytes of a JSON file that are read: a file of `host.change.SIZE_LIMIT` bytes fits."""
 
 
 class Busy(Exception):
@@ -28,29 +33,38 @@ class Busy(Exception):
 
 
 class Damaged(OSError):
-    """What is kept of a transaction can't be read: it is torn, or another version's. Nothing was done."""
+    """The record of a transaction can't be read: it is torn, made up, or of another version. Nothing was done."""
 
-    def __init__(self, folder: str, error: object) -> None:
-        said = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+    def __init__(self, folder: PrivateFolder, error: object) -> None:
+        said = f"{type(error).__name__}: {told(error)}" if isinstance(error, Exception) else error
         super().__init__(
-            f"{folder} is damaged or of another version of dlhealth ({said}): its changes can't be taken back by it. "
-            f"Put back by hand what {folder}/pre has of the files as they were, then move {folder} away."
+            f"{folder} is damaged or of another version of dlhealth ({said}): dlhealth can't undo its changes. "
+            f"Restore by hand what {folder}/pre has of the files as they were, then move {folder} away."
         )
 
 
 @contextmanager
-def reading(folder: str) -> Iterator[None]:
-    """Raises Damaged for JSON of any shape, or none, where there is to be what is kept of a transaction."""
+def reading(folder: PrivateFolder) -> Iterator[None]:
+    """Raises Damaged where the record of a transaction is missing, of any other shape, or no regular file."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError, NotADirectoryError) as error:
+    except PermissionError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(folder, error) from error
+    except OSError as error:
+        if isinstance(error, Damaged) or error.errno not in _NO_RECORD:
+            raise
+        raise Damaged(folder, error) from error
+
+
+_NO_RECORD = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EMLINK, errno.EISDIR)
 
 
 class Record(NamedTuple):
     """A transaction as it is kept. `outcome` is empty while it is active."""
 
-    folder: str
+    folder: PrivateFolder
     sequence: int
     id: str
     outcome: str
@@ -64,17 +78,16 @@ class Store:
     """The transactions of one machine. What is in it is root's alone: it holds copies of what was changed."""
 
     def __init__(self, root_folder: str) -> None:
-        self._root = root_folder.rstrip("/")
-        self.root = self._root or "/"
-        self.folder = self._root + FOLDER
-        self.active = f"{self.folder}/active"
-        self.history = f"{self.folder}/history"
+        self.root = root_folder.rstrip("/") or "/"
+        self.folder = PrivateFolder(self.root, FOLDER)
+        self.active = self.folder / "active"
+        self.history = self.folder / "history"
 
     @property
     def readable(self) -> bool:
         """Whether this user may see what is in it; a machine on which nothing was changed yet has none."""
         try:
-            os.listdir(self.folder)
+            self.folder.names()
         except FileNotFoundError:
             return True
         except OSError:
@@ -84,14 +97,11 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one. Raises Busy at once when somebody else is."""
-        for part in (*_PARENTS, *(f"{FOLDER}/{name}" for name in ("active", "history", "staging"))):
-            if os.path.islink(self._root + part):
-                # On a disk that is not this machine's, a link could lead the store anywhere.
-                raise OSError(f"{part} of {self.root} is a link")
-        os.makedirs(os.path.dirname(self.folder), exist_ok=True)
-        for folder in (self.folder, self.history):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-        fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self.folder.make()
+        self.history.make()
+        with suppress(FileExistsError):
+            self.folder.create("lock")
+        fd = self.folder.open_file("lock", os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -103,48 +113,53 @@ class Store:
             os.close(fd)
 
     def begin(self, identity: str, plan: dict[str, Any], before: list[dict[str, Any]]) -> Record:
-        """Put on disk all that is needed to take the plan back. From here on the transaction is active."""
-        staging = f"{self.folder}/staging"
-        shutil.rmtree(staging, ignore_errors=True)
-        os.makedirs(f"{staging}/pre", mode=0o700)
+        """Put on disk all that is needed to undo the plan. From here on the transaction is active."""
+        staging = self.folder / "staging"
+        staging.clear()
+        kept = staging / "pre"
+        kept.make()
         sequence = 1 + max((r.sequence for r in self.ended()), default=0)
-        write_json(f"{staging}/plan.json", {**plan, "id": identity, "sequence": sequence})
+        _write_json(staging, "plan.json", {**plan, "id": identity, "sequence": sequence})
         for number, observed in enumerate(before):
-            write_json(f"{staging}/pre/{number}.json", observed)
+            _write_json(kept, f"{number}.json", observed)
         # The journal's name has to be on disk before anything that it announces is done.
-        os.close(os.open(f"{staging}/journal", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        sync_folder(f"{staging}/pre")
-        sync_folder(staging)
-        os.rename(staging, self.active)
-        sync_folder(self.folder)
+        staging.create("journal")
+        kept.sync()
+        staging.sync()
+        self.folder.rename("staging", self.folder, "active")
         return Record(self.active, sequence, identity, "")
 
     def reopen(self, record: Record) -> Record:
-        """Make one that has ended the active one again, before anything of it is taken back."""
-        os.rename(record.folder, self.active)
-        sync_folder(self.folder)
+        """Make one that has ended the active one again, before anything of it is undone."""
+        self.history.rename(record.folder.path.rpartition("/")[2], self.folder, "active")
         return record._replace(folder=self.active)
 
     def end(self, record: Record, outcome: str) -> Record:
         """Make the active transaction history, by one rename."""
-        ended = f"{self.history}/{record.sequence:06d}-{record.id}-{outcome}"
-        os.rename(self.active, ended)
-        sync_folder(self.history)
-        sync_folder(self.folder)
-        return Record(ended, record.sequence, record.id, outcome)
+        name = f"{record.sequence:06d}-{record.id}-{outcome}"
+        self.folder.rename("active", self.history, name)
+        return Record(self.history / name, record.sequence, record.id, outcome)
 
     def current(self) -> Record | None:
         """The active transaction, if there is one. Raises Damaged."""
-        if not _names(self.active):
-            return None
         with reading(self.active):
-            plan = read_json(f"{self.active}/plan.json")
-            return Record(self.active, int(plan["sequence"]), str(plan["id"]), "")
+            if not _names(self.active):
+                return None
+            plan = read_json(self.active, "plan.json")
+            identity, sequence = plan["id"], plan["sequence"]
+            if not isinstance(identity, str) or not _IS_ID.fullmatch(identity):
+                raise ValueError(f"{identity!r:.80} is no id of a transaction")
+            if type(sequence) is not int or not 0 < sequence <= _LAST:
+                raise ValueError(f"{sequence!r:.80} is no number of a transaction")
+            return Record(self.active, sequence, identity, "")
 
     def out_of_reach(self) -> str:
         """Why another machine's transactions can't be seen here, "" where they can."""
-        mount = Mounts(Root(self.root)).over(FOLDER)
-        return mount.told(self.root) if mount else ""
+        if mount := Mounts(Root(self.root)).over(FOLDER):
+            return mount.told(self.root)
+        if self.root != "/" and _is_same(self.folder, PrivateFolder("/", FOLDER)):
+            return f"{self.folder} is this machine's own, mounted there: its repairs are undone without --root"
+        return ""
 
     def explain(self, problem: Exception) -> str:
         """What went wrong, and what that leaves."""
@@ -152,49 +167,42 @@ class Store:
             return f"{problem}; nothing was changed"
         if isinstance(problem, Damaged):
             return str(problem)
-        if os.path.isfile(f"{self.active}/plan.json"):
-            return f"{told(problem)}; what was begun is taken back when dlhealth fix runs again, or at the next boot"
+        with suppress(OSError):
+            if "plan.json" in self.active.names():
+                return f"{told(problem)}; the repair that began is undone when dlhealth fix runs again, or at the next boot"
         return f"{told(problem)}; nothing is left half done"
 
     def ended(self) -> list[Record]:
         """All transactions that have ended, the oldest first."""
         found = [(m, name) for name in _names(self.history) if (m := _ENDED.fullmatch(name))]
-        return sorted(Record(f"{self.history}/{name}", int(m[1]), m[2], m[3]) for m, name in found)
+        return sorted(Record(self.history / name, int(m[1]), m[2], m[3]) for m, name in found)
 
 
-def _names(folder: str) -> list[str]:
+def _names(folder: PrivateFolder) -> list[str]:
     try:
-        return os.listdir(folder)
+        return folder.names()
     except FileNotFoundError:
         return []
 
 
-def write_json(path: str, content: Any) -> None:
-    """A new file, on disk when this returns."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with naming(path), open(fd, "w") as file:
-        json.dump(content, file, sort_keys=True)
-        file.flush()
-        os.fsync(fd)
+def _is_same(one: PrivateFolder, other: PrivateFolder) -> bool:
+    try:
+        with one.opened() as first, other.opened() as second:
+            return os.path.samestat(os.fstat(first), os.fstat(second))
+    except OSError:
+        return False
 
 
-def read_json(path: str) -> Any:
-    with open(path) as file:
-        return json.load(file)
+def _write_json(folder: PrivateFolder, name: str, content: Any) -> None:
+    folder.create(name, json.dumps(content, sort_keys=True).encode())
+
+
+def read_json(folder: PrivateFolder, name: str) -> Any:
+    return json.loads(folder.read(name, _LIMIT))
 
 
 @contextmanager
 def reading_plan(record: Record) -> Iterator[dict[str, Any]]:
     """What a transaction was to do. Raises Damaged, also for what the block does not find in it."""
     with reading(record.folder):
-        yield dict(read_json(f"{record.folder}/plan.json"))
-
-
-def sync_folder(path: str) -> None:
-    """Put the names in a folder on disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with naming(path):
-            os.fsync(fd)
-    finally:
-        os.close(fd)
+        yield dict(read_json(record.folder, "plan.json"))

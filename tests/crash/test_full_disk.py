@@ -26,13 +26,14 @@ from dlhealth.actions import ChangeOwner, MoveAside, UpdateInitramfs, WriteFile
 from dlhealth.actions.base import KEPT, CommandFailed, Target
 from dlhealth.host.change import NotChangeable
 from dlhealth.host.path import told
+from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Action
 from dlhealth.txn import execute
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm, recover, undo
-from dlhealth.txn.journal import Journal, read_events
+from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
-from tests.crash.test_transactions import ACTIONS, make
+from tests.crash.test_transactions import ACTIONS, journal_in, make
 from tests.snapshot import snapshot
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -501,7 +502,7 @@ def test_a_disk_that_is_read_only_when_dlhealth_starts(
 
 
 def test_half_a_line_of_the_journal_hides_nothing_that_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(str(tmp_path))
+    journal = journal_in(tmp_path)
     journal.write("BEGIN", digest="d")
     write = os.write
 
@@ -515,7 +516,7 @@ def test_half_a_line_of_the_journal_hides_nothing_that_follows(tmp_path: Path, m
             journal.write("INTENT", n=0)
     journal.write("COMMIT", outcome="rolled-back")
     journal.close()
-    assert [event.kind for event in read_events(str(tmp_path))] == ["BEGIN", "COMMIT"]
+    assert [event.kind for event in read_events(PrivateFolder("/", str(tmp_path)))] == ["BEGIN", "COMMIT"]
 
 
 def test_what_could_not_even_begin_is_no_conflict(tmp_path: Path) -> None:
@@ -612,4 +613,4 @@ def test_an_undo_is_on_disk_before_anything_is_taken_back(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "fsync", noted)
     take_back(disk)
-    assert synced[:2] == ["txn", "txn/active/journal"]
+    assert synced[:3] == ["txn", "txn/history", "txn/active/journal"]

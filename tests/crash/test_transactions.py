@@ -16,6 +16,7 @@ import dlhealth.txn
 from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
 from dlhealth.actions.base import Target
 from dlhealth.host.change import SIZE_LIMIT
+from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Action
 from dlhealth.txn.execute import NotPrepared, NotVerified, apply, recover, undo
 from dlhealth.txn.journal import Journal
@@ -85,6 +86,11 @@ def cut_off(work: Callable[[], object], after: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def journal_in(folder: Path) -> Journal:
+    (folder / "journal").touch()
+    return Journal(PrivateFolder("/", str(folder)))
+
+
 def recovered(root: Path) -> str:
     store, target = Store(str(root)), Target(str(root), "abc")
     with store.locked():
@@ -125,18 +131,18 @@ def test_every_crash_point_and_every_crash_of_the_recovery(tmp_path: Path, count
 
 @pytest.mark.parametrize("keep", range(0, 100, 7))
 def test_a_torn_journal(tmp_path: Path, keep: int) -> None:
-    journal = Journal(str(tmp_path))
+    journal = journal_in(tmp_path)
     journal.write("BEGIN", digest="d")
     journal.write("INTENT", n=0)
     journal.close()
     whole = (tmp_path / "journal").read_bytes()
     (tmp_path / "journal").write_bytes(whole[: max(0, len(whole) - keep)])
-    opened = Journal(str(tmp_path))
+    opened = journal_in(tmp_path)
     kinds = [e.kind for e in opened.events]
     assert kinds == ["BEGIN", "INTENT"][: len(kinds)]
     opened.write("DONE", n=0)
     opened.close()
-    assert [e.kind for e in Journal(str(tmp_path)).events] == [*kinds, "DONE"]
+    assert [e.kind for e in journal_in(tmp_path).events] == [*kinds, "DONE"]
 
 
 def test_what_does_not_verify_is_taken_back(tmp_path: Path) -> None:
@@ -271,7 +277,8 @@ PACKAGE = Path(dlhealth.txn.__file__).parents[1]
 def rescue(root: Path, verb: str, package: Path = PACKAGE) -> "subprocess.CompletedProcess[str]":
     """As a person would on a machine whose dlhealth does not start: the system's Python, no site-packages."""
     command = ["/usr/bin/python3", "-I", "-S", package / "txn/__main__.py", verb, root]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": "/broken"})
+    environment = {"PYTHONPATH": "/broken"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input="y\n")
 
 
 def test_the_rescue_needs_only_a_python(tmp_path: Path) -> None:
@@ -280,8 +287,8 @@ def test_the_rescue_needs_only_a_python(tmp_path: Path) -> None:
     assert "nothing to do" in rescue(tmp_path, "recover").stdout
     assert cut_off(lambda: run(tmp_path), 60)
     done = rescue(tmp_path, "recover")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "rolled-back" in done.stdout
+    assert done.returncode == 0
+    assert done.stdout.startswith("dlhealth: transaction 1-abc: rolled-back\n")
     assert snapshot(tmp_path) == before
     run(tmp_path)
     assert "undone" in rescue(tmp_path, "undo").stdout

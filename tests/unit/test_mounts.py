@@ -237,6 +237,8 @@ def foreign() -> bytes:
 @pytest.fixture
 def other_architecture(root: Path) -> Path:
     (root / "etc/fstab").unlink()
+    for name in ("dev", "proc", "run", "sys"):
+        (root / name).mkdir(exist_ok=True)
     for path in ("usr/bin/sh", "usr/bin/dpkg", "usr/bin/true"):
         program = root / path
         program.parent.mkdir(exist_ok=True)

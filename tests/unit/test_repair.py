@@ -282,8 +282,8 @@ def test_what_is_told_of_a_repair_in_each_state_of_its_actions(tmp_path: Path) -
         journal.write("INTENT", n=number)
         for kind in kinds:
             journal.write(kind, n=number, **({"problem": "a first one"} if kind == "DONE" else {}))
-    journal.write("FAILED", problem="the disk is full")
-    journal.write("COMMIT")
+    journal.write("FAILED", problem="the disk is full", failed=[])
+    journal.write("COMMIT", outcome="conflict")
     journal.close()
     told = tell(record)
     assert told.problem == "the disk is full"
@@ -296,7 +296,7 @@ def test_what_is_kept_of_a_repair(tmp_path: Path) -> None:
     digest = patient.choose().digest
     patient.repair()
     (record,) = patient.store.ended()
-    plan = read_json(f"{record.folder}/plan.json")
+    plan = read_json(record.folder, "plan.json")
     assert (plan["dlhealth"], plan["digest"]) == (__version__, digest)
     assert abs(calendar.timegm(time.strptime(plan["time"], TIME_FORMAT)) - time.time()) < 60
     (finding,) = plan["findings"]

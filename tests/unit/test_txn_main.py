@@ -1,7 +1,9 @@
 """The rescue's verbs, called as functions: what they print, what they exit with, and what they do to a root."""
 
+import io
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from dlhealth.actions import EditFile, MoveAside, WriteFile
 from dlhealth.actions.base import Target
 from dlhealth.host.journal import SOCKET, Kind
+from dlhealth.host.private import PrivateFolder
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, confirm
 from dlhealth.txn.journal import Journal, read_events
@@ -24,6 +27,26 @@ def root(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "etc/one").write_text("bad\n")
     yield tmp_path
     assert (tmp_path / "etc").is_dir()
+
+
+@pytest.fixture(autouse=True)
+def answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person who agrees to each question."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 5))
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "n\n", "yesterday\n"])
+@pytest.mark.parametrize("verb", ["recover", "undo"])
+def test_what_another_disk_says_was_cut_off_is_shown_and_left_without_consent(
+    root: Path, verb: str, answer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    cut_off(root)
+    assert main([verb, str(root)]) == 2
+    said = capsys.readouterr().err
+    assert "repair 1-abc:\n  /etc/one: line 1 becomes: good\n  write /etc/two: new\n" in said
+    assert said.endswith("dlhealth: nothing was changed\n")
+    assert state(root) == ("good\n", False)
 
 
 def applied(root: Path, identity: str = "abc", reboot: bool = False) -> None:
@@ -186,7 +209,7 @@ def test_a_store_behind_a_link_is_not_followed(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (root / "var").symlink_to(elsewhere)
     assert main([verb, str(root)]) == 1
-    assert capsys.readouterr().err == f"dlhealth: /var of {root} is a link\n"
+    assert capsys.readouterr().err == f"dlhealth: {root}/var: a link, or not a directory\n"
     assert list(elsewhere.iterdir()) == []
 
 
@@ -195,7 +218,7 @@ def test_a_root_that_is_not_there_is_told_and_not_made(
     root: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([verb, str(root / "mnt")]) == 1
-    assert capsys.readouterr().err == f"dlhealth: {root}/mnt: no such folder\n"
+    assert capsys.readouterr().err == f"dlhealth: {root}/mnt: no such directory\n"
     assert not (root / "mnt").exists()
 
 
@@ -227,11 +250,11 @@ def test_a_journal_whose_lines_are_sound_but_no_events_ends_there(tmp_path: Path
     for text in (b'{"kind": "BEGIN"}', b"[]", b'{"kind": "DONE"}'):
         lines += b"%08x %s\n" % (zlib.crc32(text), text)
     (tmp_path / "journal").write_bytes(lines)
-    journal = Journal(str(tmp_path))
+    journal = Journal(PrivateFolder("/", str(tmp_path)))
     assert [event.kind for event in journal.events] == ["BEGIN"]
     journal.write("INTENT", n=0)
     journal.close()
-    assert [event.kind for event in read_events(str(tmp_path))] == ["BEGIN", "INTENT"]
+    assert [event.kind for event in read_events(PrivateFolder("/", str(tmp_path)))] == ["BEGIN", "INTENT"]
     assert len((tmp_path / "journal").read_bytes().splitlines()) == 2
 
 
@@ -283,9 +306,9 @@ def test_a_plan_that_can_not_be_read_is_told_in_one_line(
     assert main([verb, str(root)]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith(f"dlhealth: {active} is damaged or of another version of dlhealth (")
-    assert said.err.endswith(f"then move {active} away.\n")
-    assert said.err.count("\n") == 1
+    problem = said.err.splitlines()[-1]
+    assert problem.partition("dlhealth: ")[2].startswith(f"{active} is damaged or of another version of dlhealth (")
+    assert problem.endswith(f"then move {active} away.")
     assert state(root) == ("good\n", False)
 
 
@@ -349,4 +372,4 @@ def test_a_history_that_can_not_be_listed_is_told(root: Path, capsys: pytest.Cap
     folder.mkdir(parents=True)
     (folder / "history").write_text("")
     assert main(["history", str(root)]) == 1
-    assert capsys.readouterr().err == f"dlhealth: {folder}/history: not a directory\n"
+    assert capsys.readouterr().err == f"dlhealth: {folder}/history: a link, or not a directory\n"
