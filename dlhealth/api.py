@@ -51,6 +51,7 @@ from dlhealth.probes.cudnn import (
     CudnnNeeds,
     CudnnPackage,
     Restricted,
+    SplitWheels,
 )
 from dlhealth.probes.cudnn import needed_major as cudnn_major_of
 from dlhealth.probes.cudnn import package_names as cudnn_package_names
@@ -90,7 +91,7 @@ from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory,
 from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile
 from dlhealth.probes.nvml import Nvml, NvmlGpu
 from dlhealth.probes.packages import DriverPackage, DriverPackages, Package, Packages, classify
-from dlhealth.probes.programs import Consumer, Program, Programs, wheel_of
+from dlhealth.probes.programs import Consumer, Program, Programs, TorchLibraries, wheel_name, wheel_of
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
@@ -240,6 +241,7 @@ __all__ = [
     "SharedFolders",
     "Signer",
     "Space",
+    "SplitWheels",
     "Stage",
     "Storage",
     "SystemPython",
@@ -248,6 +250,7 @@ __all__ = [
     "TensorFlowNeeds",
     "Toolkit",
     "Torch",
+    "TorchLibraries",
     "Unknown",
     "UnmountedParts",
     "UpdateInitramfs",
@@ -285,6 +288,7 @@ __all__ = [
     "tensorflow_needs",
     "torch_wheel",
     "version_key",
+    "wheel_name",
     "wheel_of",
     "without_element",
 ]

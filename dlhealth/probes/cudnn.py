@@ -473,6 +473,48 @@ def _only_roots(host: Host, path: str) -> bool:
         path = posixpath.dirname(path)
 
 
+class SplitWheel(NamedTuple):
+    """A part of cuDNN that the package in a Python environment lacks and the loader takes from the system, in another
+    version. `package` is the package with its `version`, `main` its libcudnn, `part` the system's library. `reinstall`
+    says that this version of the package should have the part."""
+
+    environment: PythonEnvironment
+    package: str
+    version: str
+    main: str
+    part: CudnnLibrary
+    reinstall: bool
+
+
+class SplitWheels(NamedTuple):
+    """Of all environments."""
+
+    parts: tuple[SplitWheel, ...]
+
+    @classmethod
+    def probe(cls, environments: PythonEnvironments, cudnn: Cudnn) -> "SplitWheels":
+        return cls(tuple(part for e in environments.environments for part in _split(e, cudnn)))
+
+
+def _split(environment: PythonEnvironment, cudnn: Cudnn) -> Iterator[SplitWheel]:
+    package = next((n for n in environment.packages if n.startswith("nvidia-cudnn-cu")), "")
+    version = environment.packages.get(package, "")
+    key = version_key(version)
+    main = environment.libraries.get(f"libcudnn.so.{key[0]}" if key else "")
+    if not main:
+        return
+    for row in load("cudnn")["parts"]:
+        if row["major"] != key[0] or version_key(row["from"]) > key:
+            continue
+        for stem in row["stems"]:
+            if f"{stem}.so.{key[0]}" in environment.libraries:
+                continue
+            path = cudnn.search_path(environment.account.name if environment.account else None)
+            part = next((x for f in path if (x := f.active(stem, key[0]))), None)
+            if part and part.version and version_key(part.version)[:3] != key[:3]:
+                yield SplitWheel(environment, package, version, main, part, row["from"].endswith(".0"))
+
+
 class CudnnNeed(NamedTuple):
     """A program that opens a cuDNN of one major version which it does not bring along. `what` names it with its
     version, `source` is the file that shows the need, `shows` what is there; `bundled` are the other majors that it

@@ -17,7 +17,7 @@ from dlhealth.host.account import may_read
 from dlhealth.host.elf import Elf
 from dlhealth.lean import NamedTuple, fits, regex
 from dlhealth.probes.compat import version_key
-from dlhealth.probes.loader import LoaderConfig, UserPaths
+from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.pythonenv import CUDA_LIBRARY, PythonEnvironment, PythonEnvironments, metadata_folder
 
 _FILES_LIMIT = 24
@@ -73,6 +73,21 @@ class Programs(NamedTuple):
         look = _Look(host, environments, loader, paths)
         programs = [p for e in environments.environments for p in look.programs(e)]
         return cls(tuple(programs), look.consumers, tuple(look.damaged), tuple(dict.fromkeys(look.problems)))
+
+
+class TorchLibraries(NamedTuple):
+    """`inside` are the environments with PyTorch, each with the folder of PyTorch's own libraries and their names."""
+
+    inside: tuple[tuple[PythonEnvironment, str, frozenset[str]], ...]
+
+    @classmethod
+    def probe(cls, host: Host, environments: PythonEnvironments) -> "TorchLibraries":
+        found = []
+        for environment in environments.environments:
+            folder = f"{environment.site}/torch/lib"
+            if environment.torch and (names := library_names(host, folder)):
+                found.append((environment, folder, names))
+        return cls(tuple(found))
 
 
 class _Look:
@@ -281,8 +296,14 @@ def _cuda_of(needs: Mapping[str, str]) -> str:
     return next((release for n in sorted(needs) if (release := cuda_release(n))), "")
 
 
+def wheel_name(soname: str) -> str:
+    """NVIDIA's package of PyPI that brings a library, without the suffix that tells the CUDA: "nvidia-cublas"; "" where
+    none is known."""
+    return load("cuda_programs")["wheels"].get(soname.partition(".so")[0], "")  # type: ignore[no-any-return]
+
+
 def wheel_of(soname: str, cuda: str) -> str:
     """NVIDIA's package of PyPI that brings a library of a CUDA major version, as pip takes it: "nvidia-cublas-cu12";
     "" where none is known."""
-    name: str = load("cuda_programs")["wheels"].get(soname.partition(".so")[0], "")
+    name = wheel_name(soname)
     return f"{name}-cu{cuda}" if name and cuda and int(cuda) < 13 else name

@@ -117,10 +117,17 @@ class Machine:
         return self._then(make)
 
     def library(
-        self, path: str, soname: str = "", needed: Sequence[str] = (), runpath: str = "", mode: int = 0o644
+        self,
+        path: str,
+        soname: str = "",
+        needed: Sequence[str] = (),
+        runpath: str = "",
+        mode: int = 0o644,
+        *,
+        rpath: str = "",
     ) -> "Machine":
         """An ELF shared library."""
-        return self.file(path, elf.shared_library(soname, needed, runpath), mode)
+        return self.file(path, elf.shared_library(soname, needed, runpath, rpath=rpath), mode)
 
     # Packages.
     def package(

@@ -6,9 +6,11 @@ What you see
 Why
     From version 8 on cuDNN is one small library and half a dozen large ones, which it opens by name when they are
     needed. All must be of one version. An archive that was copied over another one only in part, or an archive in the
-    toolkit beside a package in /usr/lib, mixes two.
+    toolkit beside a package in /usr/lib, mixes two. A Python package of cuDNN that lacks a part, as
+    nvidia-cudnn-cu13 9.20.0.48 lacks libcudnn_engines_tensor_ir, takes that part from the system.
 Repair
-    Take the files that belong to no package out of the way and install one version anew, then run ldconfig.
+    Move the files that belong to no package out of the way, reinstall one version, then run ldconfig. In a Python
+    environment, install a complete version of the package.
 What the repair risks
     Programs that were built with the version that goes need the one that stays; within one major version the newer one
     serves both.
@@ -31,12 +33,14 @@ from dlhealth.api import (
     Finding,
     Machine,
     MoveAside,
+    PipInstall,
     Plan,
     RefreshLoaderCache,
     Risk,
     Rule,
     Scenario,
     Severity,
+    SplitWheels,
     Stage,
     Unknown,
     cudnn_package_names,
@@ -51,7 +55,7 @@ class CudnnMixedSublibraries(Rule):
     risk = Risk.MEDIUM
     explains = ("tf-cannot-dlopen-gpu-libraries", "cudnn-header-so-version-mismatch")
 
-    def detect(self, cudnn: Cudnn) -> Iterator[Finding | Unknown]:
+    def detect(self, cudnn: Cudnn, wheels: SplitWheels | None) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in cudnn.problems)
         yield from (Unknown(x.problem) for x in cudnn.libraries() if x.special)
         mixed = set()
@@ -76,6 +80,21 @@ class CudnnMixedSublibraries(Rule):
             # Each of two complete sets is sound as long as the order of the folders does not change.
             severity = Severity.WARNING if len(stems) > len(set(stems)) else Severity.ERROR
             yield self._finding(libraries, libraries[0].major or 0, () if "" in users else users, severity)
+        for split in wheels.parts if wheels else ():
+            environment, part = split.environment, split.part
+            yield self.finding(
+                environment.subject,
+                f"{split.package} {split.version} in {environment.path} lacks {part.stem}, and the loader takes that of "
+                f"cuDNN {part.version} from {part.path}",
+                Evidence(split.main, f"cuDNN {split.version}, without {part.stem} beside it"),
+                Evidence(part.path, f"cuDNN {part.version}{f', package {part.owner}' if part.owner else ''}"),
+                about=environment.about,
+                python=environment.python,
+                manager=environment.manager,
+                requirement=f"{split.package}=={split.version}"
+                if split.reinstall
+                else _newer(split.package, part.version),
+            )
 
     def _finding(
         self, libraries: Sequence[CudnnLibrary], major: int, users: Sequence[str], severity: Severity
@@ -98,6 +117,17 @@ class CudnnMixedSublibraries(Rule):
         )
 
     def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
+        if requirement := finding.detail.get("requirement"):
+            options = ("--force-reinstall", "--no-deps", requirement)
+            summary = f"Install {requirement} with all its files"
+            manager = finding.detail["manager"]
+            if manager in ("pip", "uv"):
+                install = PipInstall(finding.detail["python"], options, uv=manager == "uv")
+                yield Plan(summary, Risk.LOW, (install,), network=True)
+            else:
+                text = f"With the pip of this environment: pip install --force-reinstall --no-deps '{requirement}'"
+                yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
+            return
         major, folders = finding.detail["major"], finding.detail["folders"]
         stray = [x for f in cudnn.folders if f.path in folders for x in f.libraries if x.major == major and not x.owner]
         aside = tuple(MoveAside(x.path) for x in stray)
@@ -181,6 +211,44 @@ class CudnnMixedSublibraries(Rule):
             finds=f"file:{real}",
             causes=("cudnn-fake-symlink-wrong-library",),
         )
+        site = "/home/alice/venv/lib/python3.11/site-packages"
+
+        def wheel(version: str, *parts: str) -> Machine:
+            machine = Machine.ubuntu2404_gpu().python_environment(packages=[f"nvidia_cudnn_cu12-{version}"])
+            for name in ("libcudnn", *parts):
+                machine.library(f"{site}/nvidia/cudnn/lib/{name}.so.9", f"{name}.so.9")
+            return machine
+
+        nine = (
+            "libcudnn_graph", "libcudnn_ops", "libcudnn_cnn", "libcudnn_adv", "libcudnn_heuristic",
+            "libcudnn_engines_precompiled", "libcudnn_engines_runtime_compiled",
+        )  # fmt: skip
+        lib64 = "/usr/lib/x86_64-linux-gnu"
+
+        def system(machine: Machine, version: str, *stems: str) -> Machine:
+            for stem in stems:
+                machine.library(f"{lib64}/{stem}.so.{version}", f"{stem}.so.9")
+                machine.link(f"{lib64}/{stem}.so.9", f"{stem}.so.{version}")
+            return machine
+
+        yield Scenario(
+            "a wheel without a part that the system has of another version",
+            system(wheel("9.20.0.48", *nine), "9.22.0", "libcudnn", *nine, "libcudnn_engines_tensor_ir"),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "a part of the wheel was deleted",
+            system(wheel("9.1.0.70", *nine[:3], *nine[4:]), "9.5.1", "libcudnn", *nine),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "the wheel's version does not know the part that only the system has",
+            system(wheel("9.1.0.70", *nine), "9.22.0", "libcudnn", *nine, "libcudnn_engines_tensor_ir"),
+        )
+        yield Scenario(
+            "the system's part is of the wheel's version",
+            system(wheel("9.20.0.48", *nine), "9.20.0", "libcudnn", *nine, "libcudnn_engines_tensor_ir"),
+        )
         yield Scenario("one version", cuda().cudnn("8.9.7"))
         yield Scenario("the same version twice", cuda().cudnn("8.9.7").cudnn_packages("8.9.7.29-1+cuda12.2"))
         yield Scenario("8 and 9 by packages", cuda().cudnn_packages("8.9.7.29-1+cuda12.2").cudnn("9.1.0"))
@@ -212,3 +280,7 @@ def _package_and_archive(path: Sequence[CudnnFolder], major: int) -> tuple[Cudnn
     mains = [x for f in path if (x := f.active("libcudnn", major)) and x.version]
     packaged = {bool(x.owner) or x.path.startswith("/usr/lib/") for x in mains}
     return tuple(mains) if _differ(mains) and len(packaged) > 1 else ()
+
+
+def _newer(package: str, version: str) -> str:
+    return f"{package}>={version}"

@@ -1,0 +1,146 @@
+"""A library of the driver, CUDA or cuDNN is empty, cut off, or no library at all.
+
+What you see
+    "error while loading shared libraries: libcudnn.so.8: file too short", "invalid ELF header", "cannot read file
+    data".
+Why
+    The disk was full or the power went while the file was written; or a pointer of Git LFS, or a web page, was saved
+    under the name of the library.
+Repair
+    Reinstall the package that the file belongs to. A file that belongs to none has to be copied again.
+What the repair risks
+    Low: the same version is installed again. Look for a full disk first: dlhealth reports one.
+By hand
+    ls -l FILE; file FILE; dpkg -S FILE
+    apt-get install --reinstall PACKAGE, or pip install --force-reinstall --no-deps PACKAGE==VERSION
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    AptInstall,
+    ByHand,
+    Cudnn,
+    DriverLibraries,
+    Evidence,
+    Finding,
+    Layer,
+    Machine,
+    Packages,
+    PipInstall,
+    Plan,
+    Programs,
+    RefreshLoaderCache,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    wheel_name,
+)
+
+
+class LibraryDamaged(Rule):
+    id = "library-damaged"
+    title = "A library of the driver, CUDA or cuDNN is empty, cut off, or no library at all"
+    layer = Layer.DRIVER_LIBRARIES
+    stage = Stage.LOADER
+    severity = Severity.ERROR
+    explains = (
+        "cudnn-mixed-sublibraries",
+        "cudnn-runtime-missing",
+        "libcuda-missing-from-loader",
+        "partial-driver-install",
+        "program-cuda-major-missing",
+        "tf-cannot-dlopen-gpu-libraries",
+    )
+
+    def detect(
+        self,
+        cudnn: Cudnn | None,
+        driver: DriverLibraries | None,
+        programs: Programs | None,
+        packages: Packages | None,
+    ) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in (programs.problems if programs else ()))
+        damaged: dict[str, str] = {}
+        for x in cudnn.libraries() if cudnn else ():
+            if x.special:
+                yield Unknown(x.problem)
+            elif x.problem and x.real and x.suffix:
+                damaged[x.real] = x.problem
+        for library in driver.libraries if driver else ():
+            if library.problem and library.real_path and "ELF" in library.problem:
+                damaged[library.real_path] = library.problem
+        for path, problem in damaged.items():
+            owner = (packages.owner(path) if packages else None) or ""
+            yield self.finding(
+                f"file:{path}",
+                f"{posixpath.basename(path)} in {posixpath.dirname(path)} is damaged: no program can load it",
+                Evidence(path, problem.removeprefix(f"{path}: ")),
+                path=path,
+                package=owner,
+            )
+        for environment, path, problem in programs.damaged if programs else ():
+            name = wheel_name(posixpath.basename(path))
+            wheel = next((n for n in environment.packages if name and (n == name or n.startswith(f"{name}-cu"))), "")
+            yield self.finding(
+                environment.subject,
+                f"{posixpath.basename(path)} in {environment.path} is damaged: no program can load it",
+                Evidence(path, problem),
+                about=environment.about,
+                path=path,
+                python=environment.python,
+                manager=environment.manager,
+                requirement=f"{wheel}=={environment.packages[wheel]}" if wheel else "",
+            )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        detail = finding.detail
+        if package := detail.get("package"):
+            actions = (AptInstall((package,), reinstall=True), RefreshLoaderCache())
+            yield Plan(f"Reinstall {package}", Risk.LOW, actions, network=True)
+            return
+        requirement, manager = detail.get("requirement", ""), detail.get("manager", "")
+        options = ("--force-reinstall", "--no-deps", requirement)
+        if requirement and manager in ("pip", "uv"):
+            install = PipInstall(detail["python"], options, uv=manager == "uv")
+            yield Plan(f"Reinstall {requirement}", Risk.LOW, (install,), network=True)
+        elif requirement:
+            text = f"With the pip of this environment: pip install {' '.join(options)}"
+            yield Plan(f"Reinstall {requirement}", Risk.LOW, (ByHand(text),), network=True)
+        else:
+            text = f"Copy {detail['path']} again from where it came from, then run ldconfig"
+            yield Plan("Copy the library again", Risk.LOW, (ByHand(text),))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        site = "/home/alice/venv/lib/python3.11/site-packages"
+        lib = "/usr/local/cuda-12.2/targets/x86_64-linux/lib"
+
+        def wheel(content: bytes | str) -> Machine:
+            return (
+                Machine.ubuntu2404_gpu()
+                .python_environment(packages=["nvidia_cudnn_cu12-9.1.0.70"])
+                .library(f"{site}/nvidia/cudnn/lib/libcudnn.so.9", "libcudnn.so.9")
+                .file(f"{site}/nvidia/cudnn/lib/libcudnn_cnn.so.9", content, uid=1000)
+            )
+
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
+        numbers = ((1 << 20, 8), (0, 10), (64, 2), (30, 2), (0, 2))  # the sections begin behind the end of the file
+        header = b"\x7fELF\x02\x01\x01" + bytes(33) + b"".join(n.to_bytes(size, "little") for n, size in numbers)
+        yield Scenario("a part of cuDNN is cut off", wheel(header + bytes(4000)), finds="python:/home/alice/venv")
+        yield Scenario("a pointer of Git LFS", wheel(pointer), finds="python:/home/alice/venv")
+        yield Scenario(
+            "cuDNN of the system is empty",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7").file(f"{lib}/libcudnn_ops_infer.so.8.9.7", ""),
+            finds=f"file:{lib}/libcudnn_ops_infer.so.8.9.7",
+        )
+        yield Scenario("all are sound", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
+        yield Scenario(
+            "a library can't be read",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn().fifo(f"{lib}/libcudnn_ops_infer.so.8.9.7"),
+            unknown=True,
+        )
