@@ -90,8 +90,19 @@ from dlhealth.probes.kernel import InstalledKernel, Kernel
 from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
 from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile
 from dlhealth.probes.nvml import Nvml, NvmlGpu
-from dlhealth.probes.packages import DriverPackage, DriverPackages, Package, Packages, classify
 from dlhealth.probes.programs import Consumer, Program, Programs, TorchLibraries, wheel_name, wheel_of
+from dlhealth.probes.packages import (
+    DriverPackage,
+    DriverPackages,
+    Owner,
+    Package,
+    Packages,
+    Unowned,
+    classify,
+    owner_of,
+)
+from dlhealth.probes.platform import Platform
+from dlhealth.probes.platform import Setting as PlatformSetting
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
@@ -208,6 +219,7 @@ __all__ = [
     "Node",
     "Nvml",
     "NvmlGpu",
+    "Owner",
     "Package",
     "PackageLocks",
     "PackageOrigins",
@@ -215,6 +227,8 @@ __all__ = [
     "Passthrough",
     "PipInstall",
     "Plan",
+    "Platform",
+    "PlatformSetting",
     "Problem",
     "Program",
     "Programs",
@@ -253,6 +267,7 @@ __all__ = [
     "TorchLibraries",
     "Unknown",
     "UnmountedParts",
+    "Unowned",
     "UpdateInitramfs",
     "UsableGpu",
     "UserDirectory",
@@ -279,6 +294,7 @@ __all__ = [
     "max_cuda",
     "may_write",
     "measured_failure",
+    "owner_of",
     "parse_busid",
     "parse_copied_busid",
     "pip_cudnn",

@@ -29,6 +29,15 @@ class Risk(str, Enum):
     HIGH = "high"
 
 
+class Health(str, Enum):
+    """What a diagnosis comes to. UNKNOWN: nothing was found, but too little could be checked to call that healthy."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+
+
 class Layer(str, Enum):
     """The part of the machine a rule is about; `--only` takes these names."""
 
@@ -158,12 +167,30 @@ class Diagnosis(NamedTuple):
     skipped: tuple[Skipped, ...]
     failed: tuple[Failed, ...]
     machine: Mapping[str, Any]
+    unjudged: str | None = None
+    """Why no finding does not mean a healthy machine, for what holds of the whole machine; None where it does."""
 
     @property
     def worst(self) -> Severity | None:
         """The severity that decides verdict and exit status; None when nothing was found."""
         found = {d.finding.severity for d in self.findings}
         return next((s for s in Severity if s in found), None)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the machine can't be called healthy although nothing was found; None where it can."""
+        if self.unjudged:
+            return self.unjudged
+        if self.failed:
+            return f"{len(self.failed)} {'check' if len(self.failed) == 1 else 'checks'} failed"
+        return None if self.run else "nothing could be checked"
+
+    @property
+    def health(self) -> Health:
+        """What decides the exit status."""
+        if self.worst in (Severity.ERROR, Severity.WARNING):
+            return Health.BROKEN if self.worst is Severity.ERROR else Health.DEGRADED
+        return Health.UNKNOWN if self.doubt else Health.HEALTHY
 
     @property
     def root_causes(self) -> tuple[Finding, ...]:

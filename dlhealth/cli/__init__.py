@@ -38,6 +38,7 @@ class Status(IntEnum):
     ERRORS = 3
     AFTER_REBOOT = 4
     ROLLED_BACK = 5
+    UNKNOWN = 6
     INTERNAL = 70
     INTERRUPTED = 130
     PIPE_CLOSED = 141

@@ -16,17 +16,17 @@ from dlhealth.host.base import Watch
 from dlhealth.host.locate import folder_at, host_at
 from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis, Severity
+from dlhealth.model import Diagnosis, Health
 from dlhealth.probes import Options, Unavailable
 
 if TYPE_CHECKING:  # the doctor changes nothing
     from dlhealth.txn.store import Store
 
 _STATUS = {
-    None: Status.HEALTHY,
-    Severity.NOTE: Status.HEALTHY,
-    Severity.WARNING: Status.WARNINGS,
-    Severity.ERROR: Status.ERRORS,
+    Health.HEALTHY: Status.HEALTHY,
+    Health.DEGRADED: Status.WARNINGS,
+    Health.BROKEN: Status.ERRORS,
+    Health.UNKNOWN: Status.UNKNOWN,
 }
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -211,4 +211,4 @@ def agreed(question: str) -> bool:
 
 def status_of(diagnosis: Diagnosis) -> Status:
     """The exit status that a diagnosis means."""
-    return _STATUS[diagnosis.worst]
+    return _STATUS[diagnosis.health]

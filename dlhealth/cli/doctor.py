@@ -12,7 +12,8 @@ def command(
 ) -> int:
     """Diagnose. Reads only, changes nothing, needs no root.
 
-    Exit status: 0 healthy, 1 warnings only, 2 wrong usage, 3 at least one error, 70 dlhealth itself failed.
+    Exit status: 0 healthy, 1 warnings only, 2 wrong usage, 3 at least one error, 6 too little could be checked
+    to say, 70 dlhealth itself failed.
     """
     with Progress() as progress:
         diagnosis = examine(Request(root, only, users, pythons, next_boot), progress).diagnosis

@@ -76,8 +76,8 @@ def command(
     With IDs or layers, only these findings and what explains them are repaired.
 
     Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage or another repair comes first, 3 an
-    error is left, 4 repaired once the machine has been rebooted, 5 the repair failed and was rolled back, 70 dlhealth
-    itself failed.
+    error is left, 4 repaired once the machine has been rebooted, 5 the repair failed and was rolled back, 6 too little
+    could be checked to say, 70 dlhealth itself failed.
     """
     request = Request(root, only, users, pythons, next_boot)
     loaded = load_rules()

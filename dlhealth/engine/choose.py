@@ -18,6 +18,7 @@ from dlhealth.actions import (
     step_of,
 )
 from dlhealth.engine.available import not_available
+from dlhealth.engine.bounds import Bounds, bounds_of
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule, plans
 from dlhealth.host import Host, Unreadable
@@ -102,6 +103,7 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     chosen: list[Chosen] = []
     left: list[Left] = []
     taken: dict[str, list[Action]] = {}
+    bounds: Bounds = facts.call(bounds_of)
     for finding in _to_repair(diagnosis, rules, limits):
         try:
             offer = offer_for(rules[finding.id], finding, facts, limits)
@@ -119,6 +121,8 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
         plan = offer.plan
         if plan is None or offer.reason:
             left.append(Left(finding, offer.reason, steps))
+        elif lost := bounds.lost([a for p in (*(c.plan for c in chosen), plan) for a in p.actions]):
+            left.append(Left(finding, f"together with the others it would leave no usable {lost}", steps))
         elif _agrees(plan, taken):
             chosen.append(Chosen(finding, plan))
             for action in filter(changed_path, plan.actions):

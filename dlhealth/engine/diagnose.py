@@ -12,6 +12,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
 from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Severity, Skipped, Unknown
 from dlhealth.probes import Unavailable
+from dlhealth.probes.platform import Platform
 
 _BY_SEVERITY = {severity: number for number, severity in enumerate(Severity)}
 
@@ -57,7 +58,8 @@ def diagnose(
             skipped.append(Skipped(rule.id, "; ".join(unknown)))
     by_id = {rule.id: rule for rule in rules}
     ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
-    return Diagnosis(tuple(ordered), run, tuple(skipped), tuple(failures), describe_machine(facts))
+    unjudged = facts.get(Platform).unsupported
+    return Diagnosis(tuple(ordered), run, tuple(skipped), tuple(failures), describe_machine(facts), unjudged)
 
 
 def _offer(rule: Rule, finding: Finding, facts: Facts, failures: list[Failed]) -> Offer:

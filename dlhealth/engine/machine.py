@@ -9,6 +9,7 @@ from dlhealth.probes.driver import DriverLibraries
 from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.platform import Platform
 from dlhealth.probes.pythonenv import PythonEnvironments
 from dlhealth.probes.system import os_release
 
@@ -28,6 +29,7 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
         "root": host.name,
         "hostname": _first_line(host, "/proc/sys/kernel/hostname") or _first_line(host, "/etc/hostname") or None,
         "os": _system(host) or None,
+        "platform": _platform(facts.get(Platform)),
         # A container has no kernel to judge, but runs on one.
         "kernel": target or _first_line(host, "/proc/sys/kernel/osrelease") or None,
         "gpus": [
@@ -49,6 +51,17 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
             "found": [environment.path for environment in pythons.environments] if pythons else [],
             "bounds": pythons.bounds if pythons else "",
         },
+    }
+
+
+def _platform(platform: Platform) -> dict[str, Any]:
+    return {
+        "name": platform.name,
+        "family": platform.family,
+        "setting": platform.setting,
+        "container": platform.manager,
+        "supported": platform.managed,
+        "notes": list(platform.sentences),
     }
 
 

@@ -70,9 +70,11 @@ class Rule:
 
 
 def plans(rule: Rule, finding: Finding, call: Callable[..., Any]) -> tuple[Plan, ...]:
-    """Every remedy of a finding, mild first; `call` gives the facts."""
+    """Every remedy of a finding, mild first, within the bounds of the machine; `call` gives the facts."""
+    from dlhealth.engine.bounds import bounds_of  # needs the actions, which finding a fault does not
+
     with redirect_stdout(sys.stderr):  # what a rule prints is no part of a report
         ladder = tuple(call(rule.remedies, finding))
     if not all(isinstance(plan, Plan) for plan in ladder):
         raise TypeError("remedies must yield plans")
-    return ladder
+    return tuple(map(call(bounds_of).within, ladder))

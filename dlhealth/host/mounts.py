@@ -81,13 +81,46 @@ class Mounts:
 
     def _add_links(self, root: Root) -> None:
         """/lib leads to usr/lib, and nowhere while /usr is not mounted."""
-        fd = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            links = {e.name: os.readlink(e.name, dir_fd=fd) for e in os.scandir(fd) if e.is_symlink()}
-        finally:
-            os.close(fd)
-        found = {f"/{name}": self.over(posixpath.join("/", target)) for name, target in links.items()}
+        found = {path: self.over(target) for path, target in _top_links(root).items()}
         self._places.update({path: mount for path, mount in found.items() if mount})
+
+
+SYSTEM_TREES = ("/etc", "/usr", "/var")
+"""Every system has something in these; one without is a part of a system, and what it lacks may well be elsewhere."""
+
+
+def lacking(root: Root) -> tuple[str, ...]:
+    """The system's trees that are empty below a root, or absent where others are there; and the links at its top that
+    lead into them."""
+    entries = {path: _entries(root, path) for path in SYSTEM_TREES}
+    bare = tuple(path for path, number in entries.items() if not number)
+    if not bare or all(number is None for number in entries.values()):
+        return ()
+    return (*bare, *(link for link, target in _top_links(root).items() if target.startswith(bare)))
+
+
+def _entries(root: Root, path: str) -> int | None:
+    """How many there are in a folder; None where there is no folder."""
+    try:
+        fd = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return 1  # something is there; each look at it says what is wrong
+    try:
+        return len(os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
+def _top_links(root: Root) -> dict[str, str]:
+    """The links at the top of a root, and where each leads."""
+    fd = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        links = {e.name: os.readlink(e.name, dir_fd=fd) for e in os.scandir(fd) if e.is_symlink()}
+    finally:
+        os.close(fd)
+    return {f"/{name}": posixpath.join("/", target) for name, target in links.items()}
 
 
 _TELLS_OF_HERE = {

@@ -43,11 +43,13 @@ class RootHost(Host):
         self._mounts = None
         self._lent: tuple[str, ...] = ()
         self._remote = remote_of(mounts_here().values(), self._asks_now) if live else None
+        self._lacking: tuple[str, ...] = ()
         if not live:
-            from dlhealth.host.mounts import Mounts, lent
+            from dlhealth.host.mounts import Mounts, lacking, lent
 
             self._mounts = Mounts(self._root)
             self._lent = lent(self._root)
+            self._lacking = lacking(self._root)
         self._deadline = time.monotonic() + seconds
 
     def give_up(self, path: str) -> None:
@@ -247,6 +249,9 @@ class RootHost(Host):
             raise NoAnswer(silent.place, silent.told())
         if self._mounts and (mount := self._mounts.over(path)):
             raise Unreadable(mount.path, f"{NOT_MOUNTED}{mount.command(self.name)}")
+        for tree in self._lacking:
+            if path == tree or path.startswith(f"{tree}/"):
+                raise Unreadable(tree, "not here: only a part of the system is")
         return not any(fits(f"{path}/", pattern) for pattern in self._lent)
 
     def _open_file(self, path: str) -> int | None:

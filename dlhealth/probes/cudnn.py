@@ -11,7 +11,7 @@ from dlhealth.probes.compat import version_key
 from dlhealth.probes.cuda import CudaToolkits
 from dlhealth.probes.frameworks import TensorFlowLibraries, tensorflow_needs
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
-from dlhealth.probes.packages import Package, Packages
+from dlhealth.probes.packages import Owner, Package, Packages, owner_of
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, metadata_folder
 
 _NAME = regex(r"(libcudnn(?:_[a-z0-9_]+)?)\.so(?:\.(\d+(?:\.\d+)*))?", re.ASCII)
@@ -48,9 +48,14 @@ class CudnnLibrary(NamedTuple):
     needed: tuple[str, ...]
     size: int
     digest: str
-    owner: str
+    owner: Owner
     problem: str
     special: bool
+
+    @property
+    def package(self) -> str | None:
+        """The name of its package, where it is known to have one."""
+        return self.owner if isinstance(self.owner, str) else None
 
     @property
     def name(self) -> str:
@@ -121,7 +126,7 @@ class CudnnHeaders(NamedTuple):
     version: str
     source: str
     missing: tuple[tuple[str, str], ...]
-    owner: str
+    owner: Owner
     problem: str
 
 
@@ -249,14 +254,15 @@ def _library(host: Host, path: str, packages: Packages | None) -> CudnnLibrary:
     stem, suffix = (match[1], match[2] or "") if match else ("", "")
     target: str | None = None
     needed: tuple[str, ...] = ()
-    real, soname, size, owner, problem, special = "", "", 0, "", "", False
+    real, soname, size, problem, special = "", "", 0, "", False
+    owner = owner_of(packages, path)
     try:
         target = host.readlink(path)
         real = host.realpath(path) or ""
         status = host.stat(real) if real else None
         size = status.size if status else 0
         special = status is not None and status.kind != "file"
-        owner = (packages.owner(real) or packages.owner(path) or "") if packages else ""
+        owner = owner_of(packages, *filter(None, (real, path)))
         elf = host.elf(real) if real else None
         if elf:
             soname, needed = elf.soname, elf.needed
@@ -280,11 +286,11 @@ def _library(host: Host, path: str, packages: Packages | None) -> CudnnLibrary:
     )
 
 
-def _version(real: str, owner: str, packages: Packages | None) -> str:
+def _version(real: str, owner: Owner, packages: Packages | None) -> str:
     match = _NAME.fullmatch(posixpath.basename(real))
     if match and match[2] and "." in match[2]:
         return match[2]
-    package = packages.get(owner) if packages and owner else None
+    package = packages.get(owner) if packages and isinstance(owner, str) else None
     return ".".join(str(n) for n in version_key(package.version)[:3]) if match and package else ""
 
 
@@ -339,11 +345,12 @@ def _headers(host: Host, folder: str, packages: Packages | None) -> Iterator[Cud
     if not names:
         return
     main = f"{folder}/cudnn.h" if "cudnn.h" in names else ""
-    real, version, source, owner, problem = "", "", "", "", ""
+    real, version, source, problem = "", "", "", ""
+    owner = owner_of(packages, main or folder)
     missing: list[tuple[str, str]] = []
     try:
         real = (host.realpath(main) or "") if main else ""
-        owner = (packages.owner(real) or packages.owner(main) or "") if packages and main else ""
+        owner = owner_of(packages, *filter(None, (real, main or folder)))
         start = main if real else next((f"{folder}/{n}" for n in names if n.startswith("cudnn_version")), "")
         if start:
             version, source = _read_headers(host, start, folder, missing)
@@ -417,7 +424,7 @@ def _packages(host: Host, packages: Packages | None) -> Iterator[CudnnPackage]:
                 absent.append(path)
         cuda = suffix[1] if suffix else match["cuda"] or ""
         role = (match["dev"] or "-runtime").lstrip("-")
-        yield CudnnPackage(package, int(major) if major else None, cuda, role, tuple(sorted(absent)))
+        yield CudnnPackage(package, int(major[:9]) if major else None, cuda, role, tuple(sorted(absent)))
 
 
 def _there(host: Host, path: str) -> bool:

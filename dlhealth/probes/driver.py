@@ -2,14 +2,14 @@
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
-from dlhealth.probes.kernel import in_container
 from dlhealth.probes.loader import LoaderConfig
-from dlhealth.probes.packages import Packages
+from dlhealth.probes.packages import Owner, Packages, Unowned, owner_of, owners
+from dlhealth.probes.platform import Platform
 
 _TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "powerpc64le-linux-gnu")
 _FOLDERS_64 = (*(f"/usr/lib/{t}" for t in _TRIPLETS), *(f"/lib/{t}" for t in _TRIPLETS), "/usr/lib64", "/lib64",
@@ -30,17 +30,21 @@ _LIBRARIES_LIMIT = 1000
 class DriverLibrary(NamedTuple):
     """`name` is what the loader is asked for ("libcuda.so.1"), or the file's own name where no such link leads to it.
     `path` is where the loader looks, `real_path` the file behind the links ("" where a link leads nowhere), `version`
-    that of the file's name ("" where it tells none), `owner` its package ("" when it has none, or there are no
-    records), `bits` 64 or 32. `problem` says why the loader can't use it ("a broken link to …", "empty", "not an ELF
+    that of the file's name ("" where it tells none), `owner` its package, `bits` 64 or 32. `problem` says why the loader can't use it ("a broken link to …", "empty", "not an ELF
     file", …); "" when it can."""
 
     name: str
     path: str
     real_path: str
     version: str
-    owner: str
+    owner: Owner
     bits: int
     problem: str
+
+    @property
+    def package(self) -> str | None:
+        """The name of its package, where it is known to have one."""
+        return self.owner if isinstance(self.owner, str) else None
 
     @property
     def asked_for(self) -> bool:
@@ -50,12 +54,10 @@ class DriverLibrary(NamedTuple):
 
 class DriverLibraries(NamedTuple):
     """In the loader's order. `version` is that of the libcuda or NVML library that a 64 bit program gets; None when it
-    gets none. `records` says whether dpkg's lists of files were there, so that no owner means that none is known.
-    `problems` are folders that could not be looked at. The toolkit's stubs and cuda-compat are left out."""
+    gets none. `problems` are folders that could not be looked at. The toolkit's stubs and cuda-compat are left out."""
 
     libraries: tuple[DriverLibrary, ...]
     version: str | None
-    records: bool
     problems: tuple[str, ...]
 
     def find(self, name: str, bits: int = 64) -> DriverLibrary | None:
@@ -81,18 +83,17 @@ class DriverLibraries(NamedTuple):
                     libraries += _in_folder(host, real, bits, packages)
                 except Unreadable as problem:
                     problems.append(str(problem))
-        libraries = libraries[:_LIBRARIES_LIMIT]
-        records = packages is not None and any(
-            o for p in packages.installed() for o in [p.name not in packages.unlisted]
-        )
-        found = cls(tuple(libraries), None, records and _has_records(packages), tuple(problems))
+        found = cls(_with_any_owner(host, libraries[:_LIBRARIES_LIMIT]), None, tuple(problems))
         first = next((x for n in ("libcuda.so.1", "libnvidia-ml.so.1") if (x := found.find(n)) and x.version), None)
         return found._replace(version=first.version if first else None)
 
 
-def _has_records(packages: Packages | None) -> bool:
-    """Whether a library that no list names belongs to no package: the lists of all library packages are there."""
-    return packages is not None and bool(packages.files) and not any(n.startswith("lib") for n in packages.unlisted)
+def _with_any_owner(host: Host, libraries: Sequence[DriverLibrary]) -> tuple[DriverLibrary, ...]:
+    """Packages of any name may hold a library of the driver: what belongs to none of NVIDIA's is looked for in all lists."""
+    strays = {p: x for x in libraries if x.owner is Unowned.NOBODY for p in (x.path, x.real_path) if p}
+    found = owners(host, list(strays)) if strays else {}
+    named = {id(strays[path]): package for path, package in found.items()}
+    return tuple(x._replace(owner=named[id(x)]) if id(x) in named else x for x in libraries)
 
 
 def _real(host: Host, folder: str) -> str | None:
@@ -143,8 +144,8 @@ def _library(host: Host, folder: str, name: str, bits: int, packages: Packages |
     if real and _NOT_THE_DRIVER.search(real):
         return None
     version = _VERSION.search(real) or _VERSION.search(name)
-    owners = (packages.owner(p) for p in (real, path, last)) if packages else ()
-    return DriverLibrary(name, path, real, version[1] if version else "", next(filter(None, owners), ""), bits, problem)
+    owner = owner_of(packages, *filter(None, (real, path, last)))
+    return DriverLibrary(name, path, real, version[1] if version else "", owner, bits, problem)
 
 
 def _last_link(host: Host, path: str) -> str:
@@ -160,27 +161,24 @@ def _last_link(host: Host, path: str) -> str:
 class DriverUse(NamedTuple):
     """The driver in the running kernel. `version` is the loaded one ("" when none is loaded); `modules` are the loaded
     NVIDIA modules in the order in which they can be unloaded, `busy` those of them that something else than another of
-    them uses: a display, a program on the GPU. `container` says that the kernel, and with it the driver's module and
-    mostly its libraries too, is another machine's."""
+    them uses: a display, a program on the GPU. `elsewhere` says why neither the module nor, mostly, the libraries
+    are this system's; None where they are."""
 
     version: str
     modules: tuple[str, ...]
     busy: tuple[str, ...]
-    container: bool
+    elsewhere: str | None
 
     @classmethod
-    def probe(cls, host: Host) -> "DriverUse":
+    def probe(cls, host: Host, platform: Platform) -> "DriverUse":
         listed = host.text("/proc/modules")
         version = host.text("/proc/driver/nvidia/version") or host.text("/sys/module/nvidia/version")
         if listed is None and version is None:
-            reason = (
-                "in a container the driver is that of the host" if in_container(host) else "there is no /proc/modules"
-            )
-            raise Unavailable(reason)
+            raise Unavailable(platform.driver_elsewhere or "there is no /proc/modules")
         used = module_use(listed or "")
         order = [m for m in ("nvidia_peermem", "nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia") if m in used]
         busy = tuple(m for m in order if used[m])
-        return cls(loaded_version(version or ""), tuple(order), busy, in_container(host))
+        return cls(loaded_version(version or ""), tuple(order), busy, platform.driver_elsewhere)
 
 
 def loaded_version(text: str) -> str:

@@ -6,11 +6,15 @@ from dlhealth.data import load, lookup_gpu
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
-from dlhealth.probes.kernel import in_container
+from dlhealth.probes.platform import Platform, Setting
 
 _DEVICES = "/sys/bus/pci/devices"
 _DRIVERS = "/sys/bus/pci/drivers"
 _PROC = "/proc/bus/pci/devices"
+_OFF_THE_BUS = {
+    Setting.WSL: "in WSL2 the GPU is not on the PCI bus: Windows has it",
+    Setting.JETSON: "on a Jetson the GPU is part of the chip and not on the PCI bus",
+}
 _STUBS = ("pci-stub", "pciback", "xen-pciback")
 
 
@@ -61,13 +65,18 @@ class Gpus(NamedTuple):
     container: bool = False
 
     @classmethod
-    def probe(cls, host: Host) -> "Gpus":
-        container = in_container(host)
+    def probe(cls, host: Host, platform: Platform) -> "Gpus":
+        container = platform.setting is Setting.CONTAINER
         addresses = host.listdir(_DEVICES)
         if addresses or host.exists("/sys/bus/pci"):
             problems: list[str] = []
             found = [_from_sysfs(host, address, problems) for address in addresses]
-            return cls(tuple(g for g in found if g), tuple(problems), container)
+            gpus = tuple(g for g in found if g)
+            if not gpus and platform.setting in _OFF_THE_BUS:
+                raise Unavailable(_OFF_THE_BUS[platform.setting])
+            return cls(gpus, tuple(problems), container)
+        if platform.setting in _OFF_THE_BUS:
+            raise Unavailable(_OFF_THE_BUS[platform.setting])
         listed = host.text(_PROC)
         if listed is None:
             raise Unavailable("there is no PCI bus to look at: this machine does not run, or has no /sys here")

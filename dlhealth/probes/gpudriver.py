@@ -11,10 +11,11 @@ from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.compat import branch_of
 from dlhealth.probes.gpu import Gpu, Gpus, make_gpu
 from dlhealth.probes.journal import Journal, Line
-from dlhealth.probes.kernel import Kernel, in_container
+from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.nvml import Nvml
 from dlhealth.probes.packages import DriverPackages
+from dlhealth.probes.platform import Platform
 from dlhealth.probes.system import os_release
 
 _HEAD = r"(?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}) \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?installed in this system "
@@ -160,10 +161,16 @@ class Drivers(NamedTuple):
 
     @classmethod
     def probe(
-        cls, host: Host, options: Options, kernel: Kernel, modules: KernelModules, packages: DriverPackages | None
+        cls,
+        host: Host,
+        options: Options,
+        kernel: Kernel,
+        modules: KernelModules,
+        packages: DriverPackages | None,
+        platform: Platform,
     ) -> "Drivers":
-        if in_container(host):
-            raise Unavailable("in a container the driver is that of the host")
+        if platform.driver_elsewhere:
+            raise Unavailable(platform.driver_elsewhere)
         now = None
         if modules.loaded_version and kernel.running and not options.next_boot:
             now = _loaded(modules, kernel)

@@ -7,6 +7,7 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import Severity
 from dlhealth.probes import Options
 from dlhealth.probes.boot import NO_KERNEL, next_boot, version_order
+from dlhealth.probes.platform import Platform
 
 
 class InstalledKernel(NamedTuple):
@@ -57,10 +58,8 @@ class Kernel(NamedTuple):
         return tuple(judged.items())
 
     @classmethod
-    def probe(cls, host: Host, options: Options) -> "Kernel":
-        container = in_container(host)
-        # In a container the kernel is the host's, and so are its modules.
-        running = None if container else _running(host)
+    def probe(cls, host: Host, options: Options, platform: Platform) -> "Kernel":
+        running = _running(host) if platform.own_kernel else None
         releases = sorted(
             {
                 *(n for n in host.listdir("/lib/modules") if n[:1].isdigit()),
@@ -69,7 +68,7 @@ class Kernel(NamedTuple):
         )
         installed = tuple(_installed(host, r) for r in releases)
         following, source, _, image = next_boot(host)
-        if source == NO_KERNEL and running is None and not container:
+        if source == NO_KERNEL and running is None and platform.own_kernel:
             # A disk whose /boot is another partition, which is not here.
             whole = [r for r in releases if host.exists(f"/lib/modules/{r}/modules.dep")]
             following = max(whole or releases, key=version_order, default=None)
@@ -80,15 +79,6 @@ class Kernel(NamedTuple):
         stamp = re.search(r"^btime (\d{1,12})$", host.text("/proc/stat") or "", re.MULTILINE)
         booted = float(stamp[1]) if stamp and running else None
         return cls(running, installed, following, source, target, version, cmdline, booted, image)
-
-
-def in_container(host: Host) -> bool:
-    """Whether this is a container: its kernel and its devices are those of another machine."""
-    # Left by systemd-nspawn and other managers (systemd's Container Interface), by Podman and by Docker.
-    return any(
-        host.exists(p)
-        for p in ("/run/host/container-manager", "/run/systemd/container", "/run/.containerenv", "/.dockerenv")
-    )
 
 
 def _running(host: Host) -> str | None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.elf import appended_signature
 from dlhealth.lean import NamedTuple, regex
+from dlhealth.probes import Unavailable
 from dlhealth.probes.boot import version_order
-from dlhealth.probes.kernel import Kernel, in_container
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.platform import Platform
 from dlhealth.probes.secureboot import enforcement, signer_of
 
 # Debian's names of the main module have its flavour in them, those of Ubuntu until 17.10 the branch (nvidia_375.ko).
@@ -149,15 +151,17 @@ class KernelModules(NamedTuple):
         return tuple(sorted(able, key=version_order, reverse=True))
 
     @classmethod
-    def probe(cls, host: Host, kernel: Kernel, config: ModprobeConfig | None) -> "KernelModules":
-        # In a container the loaded modules are those of the host, which this machine's files have no part in.
-        container = in_container(host)
-        listed = None if container else host.text("/proc/modules")
-        version = "" if container else host.text("/proc/driver/nvidia/version") or ""
+    def probe(cls, host: Host, kernel: Kernel, config: ModprobeConfig | None, platform: Platform) -> "KernelModules":
+        # Where the driver is not this system's, this system's files say nothing about what is loaded.
+        elsewhere = platform.driver_elsewhere is not None
+        if kernel.target and not elsewhere and not host.exists("/lib/modules"):
+            raise Unavailable("there is no /lib/modules here: which modules are installed is not known")
+        listed = None if elsewhere else host.text("/proc/modules")
+        version = "" if elsewhere else host.text("/proc/driver/nvidia/version") or ""
         match = _VERSION.search(version)
         loaded = None if listed is None else tuple(line.split()[0] for line in listed.splitlines() if line.split())
         loaded_version = match[1] if match else None
-        if loaded_version is None and not container:
+        if loaded_version is None and not elsewhere:
             loaded_version = (host.text("/sys/module/nvidia/version") or "").strip() or None
         chosen = config.chosen() if config else ""
         # Who signed a module only matters where signatures do; to find a signature all of a module is unpacked.

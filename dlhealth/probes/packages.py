@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, fits, regex
 from dlhealth.probes import Unavailable
+from dlhealth.probes.platform import DPKG_STATUS as STATUS
+from dlhealth.probes.platform import Family, Platform
 
-STATUS = "/var/lib/dpkg/status"
 UPDATES = "/var/lib/dpkg/updates"
 INFO = "/var/lib/dpkg/info"
 STATUS_LIMIT = 64 << 20
@@ -24,6 +26,7 @@ _GPU = (
 )  # fmt: skip
 _RELEVANT = (
     *_GPU,
+    b"system76-power", b"supergfxctl", b"envycontrol", b"optimus-manager",
     b"linux-image", b"linux-headers", b"linux-modules", b"linux-generic", b"linux-signed", b"linux-kbuild",
     b"proxmox-kernel", b"proxmox-headers", b"pve-kernel", b"pve-headers",
     b"xserver-xorg", b"libgl", b"libegl1", b"glx-", b"update-glx", b"gcc", b"g++", b"cpp", b"clang", b"python3",
@@ -41,6 +44,17 @@ _BULKY = regex(r"nsight|documentation|-doc$|-samples$|visual-tools|sanitizer")
 _FIELD = regex(rb"^([A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
 _NAME = regex(rb"^Package:[ \t]*(\S+)", re.MULTILINE)
 _INSTALLED = b"\nStatus: install ok installed\n"
+
+
+class Unowned(Enum):
+    """Why there is no package to name as the owner of a file."""
+
+    NOBODY = "belongs to no package"
+    UNKNOWN = "which package it belongs to is not known"
+
+
+Owner = str | Unowned
+"""A package's name, or why there is none."""
 
 
 class Package(NamedTuple):
@@ -84,7 +98,8 @@ class Packages(NamedTuple):
     """The packages that matter for a GPU, and every package that is not simply installed.
 
     `total` counts all. `updates` are the journal files that an interrupted dpkg left (their content is part of the
-    answer, as it is for dpkg). `unlisted` are packages with files whose list of files could not be read.
+    answer, as it is for dpkg). `unlisted` are packages with files whose list of files could not be read, `lists` whether
+    dpkg's lists of files are there at all.
     """
 
     packages: Mapping[str, tuple[Package, ...]]
@@ -92,6 +107,7 @@ class Packages(NamedTuple):
     updates: tuple[str, ...]
     files: Mapping[str, str]
     unlisted: tuple[str, ...]
+    lists: bool
 
     def get(self, name: str) -> Package | None:
         """By name; of several architectures the first (the machine's own)."""
@@ -142,17 +158,22 @@ class Packages(NamedTuple):
             for package in self.all()
             if package.unpacked and package.gpu
             for names in map(_names, package.depends.split(","))
-            if names and all(n.encode().startswith(_GPU) for n in names)
+            if names and all(n.encode(errors="surrogateescape").startswith(_GPU) for n in names)
             if not present.intersection(names)
         )
 
-    def owner(self, path: str) -> str | None:
-        """The package that a file of the driver, CUDA or cuDNN belongs to; whether /lib is /usr/lib or not. Large
-        documentation and tool packages (nsight) are not looked at."""
-        return self.files.get(_usr(path))
+    def owner(self, *paths: str) -> Owner:
+        """The package of the driver, CUDA or cuDNN that the first of these files belongs to which has one; whether /lib
+        is /usr/lib or not. The lists of large documentation and tool packages (nsight) are not read."""
+        found = next((name for path in paths if (name := self.files.get(_usr(path)))), None)
+        # Without the list of a package of libraries, a library that no list names may be one of its.
+        missing = not self.lists or any(name.startswith("lib") for name in self.unlisted)
+        return found or (Unowned.UNKNOWN if missing else Unowned.NOBODY)
 
     @classmethod
-    def probe(cls, host: Host) -> "Packages":
+    def probe(cls, host: Host, platform: Platform) -> "Packages":
+        if platform.family not in (Family.DEBIAN, None):
+            raise Unavailable(f"{platform.name or 'this system'} is not Debian or Ubuntu")
         try:
             content = host.read(STATUS, STATUS_LIMIT)
         except Unreadable as problem:
@@ -174,7 +195,7 @@ class Packages(NamedTuple):
             by_name[package.name] = (*by_name.get(package.name, ()), package)
         _native_first(by_name, host)
         files, unlisted = _file_lists(host, by_name)
-        return cls(by_name, total, updates, files, unlisted)
+        return cls(by_name, total, updates, files, unlisted, _has_lists(host))
 
 
 def _collect(content: bytes, packages: dict[tuple[str, str], Package], *, every: bool = False) -> int:
@@ -299,6 +320,18 @@ def owners(host: Host, paths: Sequence[str]) -> dict[str, str]:
             package = plain if architecture in ("", own) else f"{plain}:{architecture}"
             found.update({wanted[path]: package for path in wanted.keys() & listed})
     return found
+
+
+def _has_lists(host: Host) -> bool:
+    try:
+        return bool(host.listdir(INFO))
+    except Unreadable:
+        return False
+
+
+def owner_of(packages: Packages | None, *paths: str) -> Owner:
+    """The owner of the first of these files that has one, also where no packages are known."""
+    return packages.owner(*paths) if packages else Unowned.UNKNOWN
 
 
 def _diversions(host: Host) -> Iterator[tuple[str, str, str]]:

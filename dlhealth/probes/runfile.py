@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.packages import Packages, owners
+from dlhealth.probes.packages import Packages, owner_of, owners
 
 _PROGRAMS = ("/usr/bin/nvidia-uninstall", "/usr/bin/nvidia-installer")
 _LOG = "/var/log/nvidia-installer.log"
@@ -81,7 +81,7 @@ class Runfile(NamedTuple):
     def probe(cls, host: Host, packages: Packages | None) -> "Runfile":
         problems: list[str] = []
         programs = tuple(
-            p for p in _PROGRAMS if host.lstat(p) is not None and not (packages is not None and packages.owner(p))
+            p for p in _PROGRAMS if host.lstat(p) is not None and not isinstance(owner_of(packages, p), str)
         )
         blacklists = dict.fromkeys(real for p in _BLACKLISTS if (real := host.realpath(p)))
         version = _version_of(host, problems)

@@ -8,7 +8,7 @@ from dlhealth import __version__
 from dlhealth.actions import action_to_json
 from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Diagnosed, Diagnosis, Plan, Severity, kind_of, timestamp
+from dlhealth.model import Diagnosed, Diagnosis, Plan, kind_of, timestamp
 
 if TYPE_CHECKING:  # the doctor's report needs nothing of repairs
     from dlhealth.engine.choose import Repair
@@ -16,8 +16,6 @@ if TYPE_CHECKING:  # the doctor's report needs nothing of repairs
     from dlhealth.txn.execute import Ended
 
 SCHEMA = 1
-
-VERDICTS = {None: "healthy", Severity.NOTE: "healthy", Severity.WARNING: "degraded", Severity.ERROR: "broken"}
 
 
 def to_json(diagnosis: Diagnosis) -> str:
@@ -32,7 +30,7 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
         "dlhealth": __version__,
         "time": timestamp(),
         "host": dict(diagnosis.machine),
-        "verdict": VERDICTS[diagnosis.worst],
+        "verdict": diagnosis.health,
         "findings": [_finding(d) for d in diagnosis.findings],
         "checks": {
             "run": diagnosis.run,

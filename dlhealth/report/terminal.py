@@ -7,7 +7,7 @@ from typing import Any
 from dlhealth.engine.causes import compatible, neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.lean import regex
-from dlhealth.model import Diagnosed, Diagnosis, Layer, Severity, Skipped, kind_of
+from dlhealth.model import Diagnosed, Diagnosis, Health, Layer, Severity, Skipped, kind_of
 from dlhealth.report.style import Style
 
 _COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
@@ -140,15 +140,17 @@ class Page:
             others = sum(bool(d.caused_by) for d in diagnosis.findings)
             explained = f" with {count(others, 'consequence')}" if others else ""
             said = f"{name} is {state}: {count(len(diagnosis.root_causes), 'root cause')}{explained}"
-        elif diagnosis.run:
+        elif diagnosis.health is Health.UNKNOWN:
+            sign, colour = self.sign(SIGNS[Severity.WARNING]), "33"
+            found = "no problem found, but too little could be checked to call it healthy: " if diagnosis.run else ""
+            said = f"{name}: {found}{diagnosis.doubt}"
+        else:
             sign, colour = self.sign(WELL), "32"
             blind = f", {len(diagnosis.skipped)} could not look everywhere" if diagnosis.skipped else ""
             said = f"{name}: no fault found by {count(diagnosis.run, 'check')}{blind}"
-        else:
-            sign, colour = self.sign(SIGNS[Severity.WARNING]), "33"
-            said = f"{name}: nothing could be checked"
         self.text(f"{self._style.paint(sign, colour)} ", said, " " * (len(sign) + 1), f"1;{colour}", len(sign) + 1)
-        self.text(" " * (len(sign) + 1), describe(machine))
+        for line in (describe(machine), *((machine.get("platform") or {}).get("notes") or ())):
+            self.text(" " * (len(sign) + 1), line)
 
     def cause(self, root: Diagnosed, tree: Sequence[tuple[str, int]], findings: Sequence[Diagnosed]) -> None:
         """A finding with all that it explains."""

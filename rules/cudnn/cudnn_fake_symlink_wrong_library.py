@@ -60,7 +60,7 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
                     f"{library.path} is not {library.name}: {why}",
                     Evidence(library.path, leads if library.target is not None else "a file"),
                     *([Evidence(library.real, f"SONAME {library.soname}")] if library.soname else []),
-                    *([Evidence(library.real, f"belongs to package {library.owner}")] if library.owner else []),
+                    *([Evidence(library.real, f"belongs to package {library.package}")] if library.package else []),
                     path=library.path,
                     folder=posixpath.dirname(library.path),
                     major=library.major,

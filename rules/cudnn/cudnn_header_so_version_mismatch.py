@@ -36,6 +36,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    Unowned,
 )
 
 
@@ -59,7 +60,10 @@ class CudnnHeaderSoVersionMismatch(Rule):
                 f"file:{headers.main}",
                 f"{headers.main} is of cuDNN {headers.version}, the library of {versions}",
                 Evidence(headers.source, f"cuDNN {headers.version}"),
-                *(Evidence(x.path, f"cuDNN {x.version}{f', package {x.owner}' if x.owner else ''}") for x in libraries),
+                *(
+                    Evidence(x.path, f"cuDNN {x.version}{f', package {x.package}' if x.package else ''}")
+                    for x in libraries
+                ),
                 severity=Severity.WARNING if same_major else Severity.ERROR,
                 folder=headers.folder,
                 library=libraries[0].path,
@@ -69,8 +73,8 @@ class CudnnHeaderSoVersionMismatch(Rule):
         headers = cudnn.headers_in(finding.detail["folder"])
         library = next(x for x in cudnn.libraries() if x.path == finding.detail["library"])
         packages = [p for p in cudnn.packages if p.role in ("dev", "headers")]
-        runtime = next((p for p in cudnn.packages if p.package.name == library.owner), None)
-        if headers and not headers.owner and packages and not headers.folder.startswith("/usr/include"):
+        runtime = next((p for p in cudnn.packages if p.package.name == library.package), None)
+        if headers and headers.owner is Unowned.NOBODY and packages and not headers.folder.startswith("/usr/include"):
             names = ("cudnn.h", *headers.others)
             yield Plan(
                 "Take the headers aside that belong to no package",

@@ -41,6 +41,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    Unowned,
     cudnn_package_names,
     version_key,
 )
@@ -106,7 +107,7 @@ class CudnnHeadersMissingOrSplit(Rule):
             f"cuDNN is in {folder.path}, but there is no {include}/cudnn.h to compile with",
             Evidence(
                 library.real,
-                f"cuDNN {library.version or library.major or ''}{f', package {library.owner}' if library.owner else ''}",
+                f"cuDNN {library.version or library.major or ''}{f', package {library.package}' if library.package else ''}",
             ),
             Evidence(f"{include}/cudnn.h", "does not exist"),
             *(Evidence(path, "is there") for path in near[:4]),
@@ -175,7 +176,7 @@ class CudnnHeadersMissingOrSplit(Rule):
             (ByHand(f"{source}: cp -P cudnn*.h {folder}/ && chmod a+r {folder}/cudnn*.h"),),
         )
         majors = [x.major for x in libraries if x.major]
-        stray = [x.path for x in libraries if not x.owner]
+        stray = [x.path for x in libraries if x.owner is Unowned.NOBODY]
         names = cudnn_package_names(max(majors, default=0), default.version if default else "", development=True)
         if not system and majors and stray and names:
             lone = [path] if headers and headers.main else []

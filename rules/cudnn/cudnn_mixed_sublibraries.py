@@ -43,6 +43,7 @@ from dlhealth.api import (
     SplitWheels,
     Stage,
     Unknown,
+    Unowned,
     cudnn_package_names,
 )
 
@@ -106,7 +107,7 @@ class CudnnMixedSublibraries(Rule):
             f"cuDNN {major} of versions {' and '.join(versions)} in {' and '.join(folders)}"
             + ("" if severity is Severity.ERROR else ", a package beside an archive"),
             *(
-                Evidence(x.path, f"{x.version}{f', package {x.owner}' if x.owner else ''}")
+                Evidence(x.path, f"{x.version}{f', package {x.package}' if x.package else ''}")
                 for x in libraries
                 if x.version
             ),
@@ -129,7 +130,8 @@ class CudnnMixedSublibraries(Rule):
                 yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
             return
         major, folders = finding.detail["major"], finding.detail["folders"]
-        stray = [x for f in cudnn.folders if f.path in folders for x in f.libraries if x.major == major and not x.owner]
+        there = [x for f in cudnn.folders if f.path in folders for x in f.libraries if x.major == major]
+        stray = [x for x in there if x.owner is Unowned.NOBODY]
         aside = tuple(MoveAside(x.path) for x in stray)
         package = cudnn.runtime_package(major)
         cuda = toolkits.default.version if toolkits.default else ""
@@ -278,7 +280,7 @@ def _differ(libraries: Sequence[CudnnLibrary]) -> bool:
 def _package_and_archive(path: Sequence[CudnnFolder], major: int) -> tuple[CudnnLibrary, ...]:
     """The main libraries of two versions, one where packages put it and one of an archive."""
     mains = [x for f in path if (x := f.active("libcudnn", major)) and x.version]
-    packaged = {bool(x.owner) or x.path.startswith("/usr/lib/") for x in mains}
+    packaged = {x.package is not None or x.path.startswith("/usr/lib/") for x in mains}
     return tuple(mains) if _differ(mains) and len(packaged) > 1 else ()
 
 

@@ -66,7 +66,7 @@ class CudnnWrongCudaMajor(Rule):
                 yield self._package(package, built, toolkits)
         personal = {name for d in paths.libraries() for name in d.names} if paths else set()
         for folder in cudnn.folders:
-            if not any(x.owner in reported for x in folder.libraries):
+            if not any(x.package in reported for x in folder.libraries):
                 yield from self._needed(folder, toolkits, loader, personal)
 
     def _found(self, built: int, loader: LoaderConfig) -> bool:

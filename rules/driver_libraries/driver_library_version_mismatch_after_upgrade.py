@@ -66,8 +66,8 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         library, where = _library(libraries, driver)
         if not loaded or where is None or library == loaded:
             return
-        if use.container:
-            yield Unknown("in a container the libraries come from the host, whose driver has to be looked at")
+        if use.elsewhere:
+            yield Unknown(use.elsewhere)
             return
         file = modules.on_disk(kernel.running) if modules and kernel else None
         disk = file.version if file else ""
@@ -201,7 +201,7 @@ def _library(libraries: DriverLibraries, driver: DriverPackages | None) -> tuple
         found = next(
             x for x in libraries.libraries if x.version == libraries.version and not x.problem and x.bits == 64
         )
-        owner = f" (package {found.owner})" if found.owner else ""
+        owner = f" (package {found.package})" if found.package else ""
         return libraries.version, Evidence(found.path, f"-> {found.real_path}{owner}")
     packages = [m.package for m in driver.role("compute")] if driver and not libraries.libraries else []
     if len({p.upstream for p in packages}) == 1:

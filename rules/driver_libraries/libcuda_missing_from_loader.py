@@ -70,8 +70,8 @@ class LibcudaMissingFromLoader(Rule):
         reason = _expected(use, modules, gpus, toolkits)
         if reason is None:
             return
-        if use and use.container:
-            yield Unknown("in a container the libraries come from the host")
+        if use and use.elsewhere:
+            yield Unknown(use.elsewhere)
             return
         if libraries.problems:
             yield Unknown(libraries.problems[0])

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    ByHand,
     DriverLibraries,
     Evidence,
     Finding,
@@ -35,7 +36,9 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    Unowned,
     XorgGlx,
+    owner_of,
 )
 
 
@@ -73,9 +76,13 @@ class StaleLibglxSymlink(Rule):
 
     def remedies(self, finding: Finding, packages: Packages | None) -> Iterator[Plan]:
         path = finding.detail["path"]
-        owner = packages.owner(path) if packages else None
-        package = owner or ("xserver-xorg-core" if path.endswith("/libglx.so") else "")
-        if package:
+        owner = owner_of(packages, path)
+        # Its file is the X server's, also where dpkg no longer lists the link that took its place.
+        package = "xserver-xorg-core" if owner is Unowned.NOBODY and path.endswith("/libglx.so") else owner
+        if package is Unowned.UNKNOWN:
+            text = f"find out which package {path} belongs to and reinstall it, or move the link out of the way"
+            yield Plan(f"Replace the link {path}", Risk.LOW, (ByHand(text),))
+        elif isinstance(package, str):
             yield Plan(
                 f"Install {package} again", Risk.LOW,
                 (MoveAside(path), AptInstall((package,), reinstall=True), RefreshLoaderCache()), network=True,

@@ -43,7 +43,9 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    Unowned,
     UpdateInitramfs,
+    owner_of,
 )
 
 LOADED = "/proc/driver/nvidia/version"
@@ -134,10 +136,11 @@ class InitramfsOldNvidiaModule(Rule):
         if not duplicate:
             yield Plan(f"Rebuild the initramfs of {kernel} and restart", Risk.LOW, rebuild, reboot=True)
             return
-        owner = packages.owner(duplicate) if packages else None
+        owner = owner_of(packages, duplicate)
         builder = next((m for m in dkms.modules if m.version == old), None) if dkms else None
-        if owner:
-            text = f"{duplicate} belongs to the package {owner}: remove the package that is not wanted"
+        if owner is not Unowned.NOBODY:
+            told = owner.value if isinstance(owner, Unowned) else f"belongs to the package {owner}"
+            text = f"{duplicate} {told}: find out who installed the two, and remove the one that is not wanted"
             steps: tuple[Action, ...] = (ByHand(text),)
             risk = Risk.HIGH
         elif builder and "/updates/" in duplicate:

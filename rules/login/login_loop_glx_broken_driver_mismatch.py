@@ -108,7 +108,7 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
     def remedies(
         self, finding: Finding, libraries: DriverLibraries | None, packages: Packages | None
     ) -> Iterator[Plan]:
-        owned = {x.owner for x in (libraries.libraries if libraries else ()) if x.name in _LIBRARIES and x.owner}
+        owned = {x.package for x in (libraries.libraries if libraries else ()) if x.name in _LIBRARIES and x.package}
         if owned:
             yield Plan(
                 "Install the OpenGL libraries of the driver again and reboot",

@@ -46,7 +46,9 @@ from dlhealth.api import (
     Scenario,
     Severity,
     Stage,
+    Unowned,
     UpdateInitramfs,
+    owner_of,
 )
 
 
@@ -67,7 +69,7 @@ class MixedRunfileAndApt(Rule):
         if not parts:
             return
         # Without the installer's programs its log only says that it ran once: then its libraries must be there.
-        unowned = [x for x in libraries.libraries if libraries.records and not x.owner and x.version and not x.problem]
+        unowned = [x for x in libraries.libraries if x.owner is Unowned.NOBODY and x.version and not x.problem]
         foreign = [x for x in unowned if x.version not in driver.versions()]
         if not runfile.installed and not (runfile.log and foreign):
             return
@@ -102,14 +104,16 @@ class MixedRunfileAndApt(Rule):
     ) -> Iterator[Plan]:
         # What the installer's list has; where there is none, what is known to be of a driver and belongs to no package.
         stray = [
-            f for f in modules.files if packages and "/kernel/drivers/video/" in f.path and not packages.owner(f.path)
+            f
+            for f in modules.files
+            if "/kernel/drivers/video/" in f.path and owner_of(packages, f.path) is Unowned.NOBODY
         ]
         moved = tuple(
             sorted(
                 {
                     *runfile.programs,
                     *(f.path for f in installed.files),
-                    *(x.path for x in libraries.libraries if libraries.records and _of_a_driver(x)),
+                    *(x.path for x in libraries.libraries if _of_a_driver(x)),
                     *(path for f in stray for path in (f.path, *f.parts)),
                     *([runfile.manifest] if runfile.manifest else []),
                     *runfile.blacklists,
@@ -119,7 +123,7 @@ class MixedRunfileAndApt(Rule):
         foreign = [
             t
             for t in runfile.trees
-            if t.version not in driver.versions() and not (packages and packages.owner(f"{t.source}/dkms.conf"))
+            if t.version not in driver.versions() and owner_of(packages, f"{t.source}/dkms.conf") is Unowned.NOBODY
         ]
         steps: list[Action] = [DkmsRemove(t.module, t.version) for t in foreign if t.sound]  # while its source is there
         steps += [MoveAside(path) for path in (*moved, *(t.path for t in foreign if not t.sound))]
@@ -189,4 +193,4 @@ class MixedRunfileAndApt(Rule):
 def _of_a_driver(library: DriverLibrary) -> bool:
     """Of which no package knows, and that is nothing else: libvdpau.so.1 and libGL.so.1 are Debian's, in packages that
     have nothing to do with NVIDIA."""
-    return not library.owner and bool(library.version or not library.real_path)
+    return library.owner is Unowned.NOBODY and bool(library.version or not library.real_path)

@@ -76,8 +76,8 @@ class PartialDriverInstall(Rule):
     ) -> Iterator[Finding | Unknown]:
         if not driver.members or runfile.installed:
             return
-        if use and use.container:
-            yield Unknown("in a container the module, and mostly the libraries, are the host's")
+        if use and use.elsewhere:
+            yield Unknown(use.elsewhere)
             return
         roles = {m.role for m in driver.members}
         if any(m.family == "ubuntu-old" and m.role == "driver" for m in driver.members):

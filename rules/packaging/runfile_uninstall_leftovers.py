@@ -40,6 +40,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    Unowned,
     UpdateInitramfs,
 )
 
@@ -76,9 +77,9 @@ class RunfileUninstallLeftovers(Rule):
         if runfile.installed and runfile.version:
             there.add(runfile.version)
         yield from self._trees(runfile, there)
-        if (use and use.container) or not (there or (kernel and kernel.installed)):
+        if (use and use.elsewhere) or not (there or (kernel and kernel.installed)):
             return  # without a kernel of its own, a container's or an image's libraries belong to another machine's
-        yield from self._libraries(libraries, there, runfile, driver)
+        yield from self._libraries(libraries, there, runfile)
         no_driver = not there and not (driver and driver.members)
         if no_driver and not (gpus and not gpus.gpus):
             for path in runfile.blacklists:
@@ -102,17 +103,13 @@ class RunfileUninstallLeftovers(Rule):
                     kind="dkms",
                 )
 
-    def _libraries(
-        self, libraries: DriverLibraries, there: set[str], runfile: Runfile, driver: DriverPackages | None
-    ) -> Iterator[Finding]:
-        # Whether a file belongs to a package is known only where dpkg's lists are, or where no package could own it.
-        if not (libraries.records or driver is None or not driver.members):
-            return
-        stale = [
-            x
-            for x in libraries.libraries
-            if not x.owner and _stale(x.problem, x.version, there, bool(runfile.installed))
-        ]
+    def _libraries(self, libraries: DriverLibraries, there: set[str], runfile: Runfile) -> Iterator[Finding | Unknown]:
+        suspect = [x for x in libraries.libraries if _stale(x.problem, x.version, there, bool(runfile.installed))]
+        if unsure := [x.path for x in suspect if x.owner is Unowned.UNKNOWN]:
+            yield Unknown(
+                f"{unsure[0]} is of no driver that is seen here, but which package it belongs to is not known"
+            )
+        stale = [x for x in suspect if x.owner is Unowned.NOBODY]
         if not stale:
             return
         first = min(stale, key=lambda x: (not x.asked_for, x.path))

@@ -117,7 +117,7 @@ def test_the_display_uses_the_driver(facts: Callable[[Machine], Facts]) -> None:
     use = facts(Machine.ubuntu2404_gpu()).get(DriverUse)
     assert use.modules == ("nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia")
     assert "nvidia_drm" in use.busy
-    assert not use.container
+    assert not use.elsewhere
 
 
 IDLE = """\

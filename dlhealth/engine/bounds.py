@@ -1,0 +1,76 @@
+"""What no plan may do, whichever rule offers it."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from dlhealth.actions import (
+    AptInstall,
+    AptPurgeReinstall,
+    ByHand,
+    MakeLink,
+    MoveAside,
+    PipInstall,
+    Reboot,
+    changed_path,
+)
+from dlhealth.model import Action, Plan
+from dlhealth.probes.driver import DriverLibraries
+from dlhealth.probes.platform import Platform
+from dlhealth.probes.users import Users
+
+_OF_THE_DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
+"""Without these no program can use a GPU."""
+
+
+class Bounds:
+    """The bounds that a machine sets to every plan."""
+
+    def __init__(self, platform: Platform, users: Users | None, libraries: DriverLibraries | None) -> None:
+        self._platform = platform
+        self._homes = tuple(f"{a.home.rstrip('/')}/." for a in users.people) if users else ()
+        self._libraries = libraries
+
+    def within(self, plan: Plan) -> Plan:
+        """The plan, or what a person can do where dlhealth must not: change what an unknown package manager may own, or
+        move away the last libraries of a driver."""
+        if not self._platform.managed and not all(map(self._is_personal, plan.actions)):
+            tools = f"with the tools of {self._platform.name or 'this system'}"
+            return _by_hand(plan, f"{plan.summary}, {tools}: {self._platform.unsupported}")
+        if lost := self.lost(plan.actions):
+            return _by_hand(
+                plan, f"{plan.summary}, once another driver is installed: nothing else here provides {lost}"
+            )
+        return plan
+
+    def lost(self, actions: Sequence[Action]) -> str | None:
+        """The library of a driver of which nothing usable would be left; None where there is none, or the same actions
+        bring another one."""
+        if any(map(_installs_a_driver, actions)):
+            return None
+        moved = {a.path for a in actions if isinstance(a, MoveAside)}
+        linked = {a.path for a in actions if isinstance(a, MakeLink)}
+        return next((name for name in _OF_THE_DRIVER if self._loses(name, moved, linked)), None)
+
+    def _loses(self, name: str, moved: set[str], linked: set[str]) -> bool:
+        usable = [x for x in self._libraries.libraries if x.name == name and not x.problem] if self._libraries else []
+        gone = [bool(moved & {x.path, x.real_path}) and x.path not in linked for x in usable]
+        return bool(gone) and all(gone)
+
+    def _is_personal(self, action: Action) -> bool:
+        """Whether it changes nothing but a start-up file of a person, or is done by one."""
+        return isinstance(action, ByHand | PipInstall) or changed_path(action).startswith(self._homes or ("\0",))
+
+
+def _installs_a_driver(action: Action) -> bool:
+    names = action.packages if isinstance(action, AptInstall | AptPurgeReinstall) else ()
+    return any(re.match(r"(lib)?(nvidia|cuda(?!-toolkit))", name) for name in names)
+
+
+def bounds_of(platform: Platform, users: Users | None, libraries: DriverLibraries | None) -> Bounds:
+    """Those of the machine that these facts are of."""
+    return Bounds(platform, users, libraries)
+
+
+def _by_hand(plan: Plan, text: str) -> Plan:
+    told: Iterable[Action] = (a for a in plan.actions if isinstance(a, ByHand | Reboot))
+    return plan._replace(actions=(ByHand(text), *told))
