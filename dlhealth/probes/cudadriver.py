@@ -1,5 +1,6 @@
 """The driver version that a CUDA program meets."""
 
+from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.compat import runs_cuda
@@ -8,6 +9,7 @@ from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.packages import DriverPackages
+from dlhealth.probes.platform import is_tegra
 
 
 class CudaDriver(NamedTuple):
@@ -63,16 +65,40 @@ class UsableGpu(NamedTuple):
 
     @classmethod
     def probe(
-        cls, gpus: Gpus | None, driver: CudaDriver, kernel: Kernel | None, modules: KernelModules | None
+        cls,
+        host: Host,
+        gpus: Gpus | None,
+        driver: CudaDriver,
+        kernel: Kernel | None,
+        modules: KernelModules | None,
     ) -> "UsableGpu":
+        if elsewhere := _off_the_bus(host):
+            return elsewhere
         if gpus is None:
             # The disk of a machine that does not run: nobody installs the module without a GPU.
             file = modules.on_disk(kernel.target) if modules and kernel else None
             if file is None:
-                raise Unavailable("there is no PCI bus to look at: this machine does not run, or has no /sys here")
+                raise Unavailable("whether there is a GPU is not known: no PCI bus is seen here")
             return cls(file.path, f"the driver's module{file.version and ' '}{file.version}", ())
         usable = [gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci"]
         if not usable or not driver.versions:
             return cls("", "", ())
         capabilities = tuple(gpu.capability for gpu in usable if gpu.capability)
         return cls(f"GPU {usable[0].address}", usable[0].name or "NVIDIA", capabilities)
+
+
+_WSL_NODE, _WSL_LIBRARY = "/dev/dxg", "/usr/lib/wsl/lib/libcuda.so.1"
+_TEGRA_NODES = ("/dev/nvhost-gpu", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
+
+
+def _off_the_bus(host: Host) -> UsableGpu | None:
+    """A GPU that no PCI bus shows: Windows' in WSL2, or the one inside of a Jetson's chip; also in a container there."""
+    try:
+        if host.exists(_WSL_NODE) and host.exists(_WSL_LIBRARY):
+            return UsableGpu(_WSL_NODE, f"a GPU of Windows, with {_WSL_LIBRARY}", ())
+        node = next((path for path in _TEGRA_NODES if host.exists(path)), None)
+    except Unreadable:
+        return None
+    if node is None and is_tegra(host):
+        node = "/etc/nv_tegra_release"
+    return UsableGpu(node, "the GPU of a Jetson", ()) if node else None

@@ -41,6 +41,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    UsableGpu,
     UserPaths,
     without_element,
 )
@@ -54,10 +55,12 @@ class LibcudaStubLoaded(Rule):
     explains = ("libcuda-missing-from-loader",)
 
     def detect(
-        self, libcuda: LibcudaChoice, driver: CudaDriver | None, gpus: Gpus | None
+        self, libcuda: LibcudaChoice, driver: CudaDriver | None, gpus: Gpus | None, usable: UsableGpu | None
     ) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in libcuda.problems)
-        if not (driver and driver.versions) and not (gpus and gpus.gpus):
+        if not (driver and driver.versions) and not (gpus and gpus.gpus) and not (usable and usable.source):
+            if gpus is None and usable is None:
+                yield Unknown("whether there is a GPU is not known")
             return  # where programs are only built, the stub is all there is
         groups: dict[str, list[Libcuda]] = {}
         for x in (*libcuda.common, *libcuda.personal):
