@@ -82,6 +82,7 @@ from dlhealth.probes.frameworks import (
 from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
 from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
+from dlhealth.probes.gpuswitch import GpuSwitch
 from dlhealth.probes.greeter import DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.initramfs import Initramfs
@@ -184,6 +185,7 @@ __all__ = [
     "Finding",
     "GlxAlternative",
     "Gpu",
+    "GpuSwitch",
     "Gpus",
     "Home",
     "HomeFile",

@@ -108,8 +108,6 @@ def _text(host: Host, path: str, problems: list[str]) -> str:
         return ""
 
 
-_REMOVED = regex(r"0x10de.*\{class\}==\"0x03.*\{remove\}=\"1\"")
-"""A rule of udev that takes GPUs off the bus; NVIDIA's own, for their sound and USB controllers, are of other classes."""
 _SEEN = regex(
     r"(?:pci (?=\S+ \[10de:[0-9a-f]{4}\] type 00 class 0x03)|nvidia (?=\S+ (?:vgaarb:|enabling device)))"
     r"(?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): "
@@ -117,11 +115,9 @@ _SEEN = regex(
 
 
 class AbsentGpu(NamedTuple):
-    """Whether no GPU of NVIDIA's is on the bus (`missing`); then, `rules` are lines of udev that take it off, `address` is
-    where the kernel log, of this start or of one before, has one, and `seen` that line."""
+    """Whether no GPU of NVIDIA's is on the bus (`missing`); then `address` is where the kernel log, of this start or of one before, has one, and `seen` that line."""
 
     missing: bool
-    rules: tuple[Claim, ...]
     address: str
     seen: Evidence | None
 
@@ -130,20 +126,11 @@ class AbsentGpu(NamedTuple):
         if gpus.container:
             raise Unavailable("in a container, which GPUs are on the bus is the host's affair")
         if gpus.gpus:
-            return cls(False, (), "", None)
-        problems: list[str] = []
-        rules = [
-            Claim(f"{path}:{number}", line.strip()[:200])
-            for folder in ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
-            for path in host.glob(f"{folder}/*nvidia*.rules")
-            for number, line in enumerate(_text(host, path, problems).splitlines(), 1)
-            if not line.lstrip().startswith("#") and _REMOVED.search(line)
-        ]
+            return cls(False, "", None)
         line = next(journal.kernel(_SEEN.pattern), None) if journal else None
         found = _SEEN.search(line.text) if line else None
         return cls(
             True,
-            tuple(rules),
             found["address"] if found else "",
             Evidence(line.source, line.text.strip()[:200]) if line else None,
         )

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
+    ByHand,
     DriverLibraries,
     DriverPackages,
     Evidence,
@@ -108,14 +109,22 @@ class GlxAlternativesWrong(Rule):
         elif glx.wanted or (glx.manual and glx.hybrid is False):
             yield self.finding(
                 "host",
-                "The glx alternative chooses Mesa, but NVIDIA's X driver is the one that is wanted: it can't be loaded",
+                "The glx alternative chooses Mesa, but NVIDIA's X driver is the one that is wanted: it can't be loaded"
+                if glx.wanted
+                else "Mesa was chosen by hand as the glx alternative, so no program draws with NVIDIA's GL",
                 Evidence("/etc/alternatives/glx", f"-> {glx.glx.target if glx.glx else ''}"),
                 Evidence("/var/lib/dpkg/alternatives/glx", "manual" if glx.manual else "auto"),
                 *([Evidence(glx.wanted, 'Driver "nvidia"')] if glx.wanted else []),
+                severity=self.severity if glx.wanted else Severity.NOTE,
+                chosen=not glx.wanted,
                 reinstall=(),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
+        if finding.detail.get("chosen"):
+            text = "run sudo update-glx --auto glx, then restart"
+            yield Plan("Use NVIDIA's GL again, if you want to", Risk.LOW, (ByHand(text),))
+            return
         if packages := finding.detail["reinstall"]:
             yield Plan(
                 f"Install {', '.join(packages)} again and let the alternative choose itself", Risk.MEDIUM,

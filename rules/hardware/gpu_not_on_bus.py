@@ -4,7 +4,7 @@ What you see
     lspci shows no device of NVIDIA's; nvidia-smi: No devices were found, or it couldn't communicate with the driver.
 Why
     The card, its cable or riser is loose, or has no power; it, or the laptop's second GPU, is switched off in the
-    firmware or by a rule of udev (prime-select intel, EnvyControl); an external GPU is not plugged in; a virtual machine
+    firmware or by a rule of udev that a removed tool left; an external GPU is not plugged in; a virtual machine
     was given none. No driver package has anything to do with it.
     A GPU that fell off the bus while the machine ran says so in the kernel log (Xid 79).
 Repair
@@ -22,10 +22,10 @@ from dlhealth.api import (
     ByHand,
     Evidence,
     Finding,
+    GpuSwitch,
     Kernel,
     KernelModules,
     Machine,
-    ModprobeConfig,
     Plan,
     Risk,
     Rule,
@@ -42,15 +42,12 @@ class GpuNotOnBus(Rule):
     severity = Severity.WARNING
     explains = ("stale-xorg-conf-nvidia",)
 
-    def detect(
-        self, absent: AbsentGpu, kernel: Kernel, modules: KernelModules, config: ModprobeConfig | None
-    ) -> Iterator[Finding]:
+    def detect(self, absent: AbsentGpu, kernel: Kernel, modules: KernelModules, switch: GpuSwitch) -> Iterator[Finding]:
         disk = modules.on_disk(kernel.running)
-        if disk is None or not absent.missing:
+        if disk is None or not absent.missing or switch.chosen:
             return
-        off = absent.rules[0] if absent.rules else None
-        chosen = bool(off or (config and config.blacklists("nvidia")))
-        how = f": {off.source} takes it off at each start" if off else ""
+        off = switch.left_over[0] if switch.left_over else None
+        how = f": {off.source} switches it off at each start" if off else ""
         if absent.seen and not off:
             how = f", although there was one at {absent.address}"
         yield self.finding(
@@ -58,15 +55,15 @@ class GpuNotOnBus(Rule):
             f"NVIDIA driver {disk.version or disk.path} is installed, but no NVIDIA GPU is on the PCI bus{how}",
             Evidence("/sys/bus/pci/devices", "no display controller of vendor 10de"),
             Evidence(disk.path, disk.version),
-            *(Evidence(claim.source, claim.text) for claim in absent.rules[:2]),
+            *(Evidence(b.source, b.text) for b in switch.left_over[:2]),
             *([absent.seen] if absent.seen else []),
-            severity=Severity.WARNING if absent.seen and not chosen else Severity.NOTE,
+            severity=Severity.WARNING if absent.seen and not off else Severity.NOTE,
             off=off.source if off else "",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if off := finding.detail["off"]:
-            text = f"prime-select on-demand, or the tool that wrote {off}; then restart"
+            text = f"its tool is gone: move the file of {off} away, then restart"
             yield Plan("Switch the GPU on again, if it is wanted", Risk.MEDIUM, (ByHand(text),), reboot=True)
             return
         steps = (
@@ -96,14 +93,20 @@ class GpuNotOnBus(Rule):
             .says("kernel", "nvidia 0000:01:00.0: enabling device (0000 -> 0003)", -5000.0),
             finds="host",
         )
-        rule = 'ACTION=="add", SUBSYSTEM=="pci", ATTR{vendor}=="0x10de", ATTR{class}=="0x03[0-9]*", ATTR{remove}="1"\n'
+        removes = (
+            'ACTION=="add", SUBSYSTEM=="pci", ATTR{vendor}=="0x10de", ATTR{class}=="0x03[0-9]*", ATTR{remove}="1"\n'
+        )
+        left = ubuntu.file(
+            "/lib/udev/rules.d/50-pm-nvidia.rules", f"# Remove NVIDIA VGA/3D controller devices\n{removes}"
+        )
+        yield Scenario("prime-select is gone, its rule stayed", left, finds="host")
         yield Scenario(
             "switched off by prime-select",
             Machine.ubuntu2404()
             .ubuntu_driver(loaded=False)
             .file(bus, "0x8086\n")
-            .file("/lib/udev/rules.d/50-pm-nvidia.rules", f"# Remove NVIDIA VGA/3D controller devices\n{rule}"),
-            finds="host",
+            .file("/usr/bin/prime-select")
+            .file("/lib/udev/rules.d/50-pm-nvidia.rules", removes),
         )
         yield Scenario("a GPU is there", Machine.debian12_gpu())
         yield Scenario("no driver", Machine.debian12().file(bus, "0x8086\n"))

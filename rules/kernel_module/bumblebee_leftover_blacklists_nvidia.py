@@ -1,15 +1,15 @@
-"""Bumblebee, or another old tool for hybrid laptops, forbids the nvidia module to load.
+"""A tool for laptops with two GPUs was removed, but its file still keeps the nvidia module from loading.
 
 What you see
     [ERROR] Could not load GPU driver
     The driver is installed and built, yet the module is not loaded after a start.
 Why
-    Bumblebee loads the module itself, only when a program asks for it; its configuration blacklists nvidia for
-    everybody else and stays behind when Bumblebee goes.
+    Bumblebee, EnvyControl, system76-power and others keep the module away with a file in /etc/modprobe.d. A file that
+    names its tool, or bears its name, is a leftover once that tool is not installed any more.
 Repair
     Take the blacklist away and rebuild the initramfs.
 What the repair risks
-    A laptop that still uses Bumblebee would have its GPU powered all the time: where it is installed, it is left alone.
+    None where the tool is gone. While it is installed, its file is not touched.
 By hand
     apt-get purge bumblebee; rm /etc/modprobe.d/bumblebee.conf; update-initramfs -u -k all
 """
@@ -20,13 +20,12 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Gpus,
+    GpuSwitch,
     Kernel,
     KernelModules,
     LoadModules,
     Machine,
-    ModprobeConfig,
     MoveAside,
-    Packages,
     Plan,
     Risk,
     Rule,
@@ -37,9 +36,6 @@ from dlhealth.api import (
     UpdateInitramfs,
 )
 
-# prime-select's own files say that the GPU is off because somebody chose so.
-CHOSEN = ("prime", "blacklist-nvidia.conf")
-
 
 class BumblebeeLeftoverBlacklistsNvidia(Rule):
     id = "bumblebee-leftover-blacklists-nvidia"
@@ -48,26 +44,22 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
     severity = Severity.ERROR
     explains = ("nouveau-bound-instead-of-nvidia", "nvidia-module-not-loaded")
 
-    def detect(
-        self, config: ModprobeConfig, modules: KernelModules, gpus: Gpus | None, packages: Packages | None
-    ) -> Iterator[Finding | Unknown]:
-        yield from (Unknown(problem) for problem in config.problems)
-        lines = [li for li in config.blacklists("nvidia") if not any(c in li.source for c in CHOSEN)]
-        if not lines or not modules.files or (gpus is not None and not gpus.gpus):
+    def detect(self, switch: GpuSwitch, modules: KernelModules, gpus: Gpus | None) -> Iterator[Finding | Unknown]:
+        yield from (Unknown(problem) for problem in switch.problems)
+        if not modules.files or (gpus is not None and not gpus.gpus):
             return
-        bumblebee = packages.get("bumblebee") if packages else None
-        in_use = bumblebee is not None and bumblebee.state == "installed"
         loaded = modules.loaded is not None and "nvidia" in modules.loaded
-        for path in dict.fromkeys(li.source.rpartition(":")[0] for li in lines):
-            line = next(li for li in lines if li.source.startswith(f"{path}:"))
+        for blocker in switch.left_over:
+            if blocker.tool is None or "/modprobe.d/" not in blocker.source:
+                continue
             yield self.finding(
-                f"file:{path}",
-                f"{path} blacklists the nvidia module"
-                + (": it loads only when Bumblebee asks for it" if in_use else ", and Bumblebee is not installed"),
-                Evidence(line.source, "blacklist nvidia"),
-                Evidence("/var/lib/dpkg/status", f"bumblebee: {bumblebee.state if bumblebee else 'not installed'}"),
-                severity=Severity.NOTE if in_use else Severity.WARNING if loaded else Severity.ERROR,
-                path=path,
+                f"file:{blocker.path}",
+                f"{blocker.path} keeps the nvidia module away, and {blocker.tool.name}, which wrote it, is not installed",
+                Evidence(blocker.source, blocker.text),
+                Evidence("/var/lib/dpkg/status", f"{' and '.join(blocker.tool.packages)}: not installed"),
+                Evidence(blocker.tool.programs[0], "does not exist"),
+                severity=Severity.WARNING if loaded else Severity.ERROR,
+                path=blocker.path,
             )
 
     def remedies(self, finding: Finding, kernel: Kernel) -> Iterator[Plan]:
@@ -100,6 +92,7 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(loaded=False)
+            .file("/usr/bin/prime-select")
             .file("/lib/modprobe.d/blacklist-nvidia.conf", "blacklist nvidia\n"),
             alone=False,
         )

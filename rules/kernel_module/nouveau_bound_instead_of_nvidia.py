@@ -25,6 +25,8 @@ from dlhealth.api import (
     ByHand,
     Evidence,
     Finding,
+    GlxAlternative,
+    GpuSwitch,
     Kernel,
     Machine,
     ModprobeConfig,
@@ -53,8 +55,18 @@ class NouveauBoundInsteadOfNvidia(Rule):
     risk = Risk.MEDIUM
     explains = ("nvidia-module-not-loaded",)
 
-    def detect(self, usurpers: Usurpers, kernel: Kernel, config: ModprobeConfig | None) -> Iterator[Finding | Unknown]:
+    def detect(
+        self,
+        usurpers: Usurpers,
+        kernel: Kernel,
+        config: ModprobeConfig | None,
+        switch: GpuSwitch | None,
+        glx: GlxAlternative | None,
+    ) -> Iterator[Finding | Unknown]:
         yield from usurpers.doubts
+        if switch and switch.chosen:
+            return  # who switched NVIDIA's module off wants nouveau, or no driver at all
+        wanted = glx is not None and glx.manual and glx.glx is not None and "mesa" in glx.glx.target
         lines = config.blacklists("nouveau") if config else ()
         for gpu in usurpers.held_by("nouveau"):
             yield self.finding(
@@ -67,11 +79,17 @@ class NouveauBoundInsteadOfNvidia(Rule):
                 usurpers.module,
                 # What only the next kernel lacks is no reason for what is so now.
                 about=[f"kernel:{kernel.running}"] if kernel.running else (),
+                severity=Severity.NOTE if wanted else Severity.ERROR,
+                wanted=wanted,
                 lacking=usurpers.lacking,
                 blacklisted=bool(lines),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
+        if finding.detail["wanted"]:
+            text = "sudo update-glx --auto glx, then restart"
+            yield Plan("Use NVIDIA's driver again, if you want to: Mesa was chosen by hand", Risk.LOW, (ByHand(text),))
+            return
         if lacking := finding.detail["lacking"]:
             yield Plan(
                 "First get the NVIDIA module built: without it, nouveau is all that draws the screen",
@@ -96,6 +114,20 @@ class NouveauBoundInsteadOfNvidia(Rule):
             Machine.debian12()
             .gpu(driver="nouveau")
             .nvidia_module("6.1.0-50-amd64", "535.183.01", name="nvidia.ko", place="kernel/drivers/video")
+        )
+        yield Scenario(
+            "Mesa was chosen by hand",
+            Machine.debian12()
+            .gpu(driver="nouveau")
+            .debian_driver(loaded=False)
+            .remove("/etc/modprobe.d/nvidia-blacklists-nouveau.conf")
+            .link("/etc/alternatives/glx", "/usr/lib/mesa-diverted")
+            .file(
+                "/var/lib/dpkg/alternatives/glx",
+                "manual\n/usr/lib/glx\n\n/usr/lib/mesa-diverted\n5\n/usr/lib/nvidia\n100\n\n",
+            ),
+            finds=gpu,
+            alone=False,
         )
         # A module alone is no driver: its libraries are missing too.
         yield Scenario("a module without a blacklist", runfile, finds=gpu, alone=False)

@@ -6,7 +6,7 @@ Why
     Something kept it from loading at the start: a signature that Secure Boot rejects, another driver that holds the
     GPU, a blacklist, also one on the kernel's command line, a GPU that it does not support. Or the kernel refuses it
     because it was built with the headers of another build. Or it was unloaded, or installed since the start.
-    A GPU that prime-select switched off, or that a virtual machine has, is not looked at.
+    A GPU that somebody switched off, or that a virtual machine has, is not reported.
 Repair
     Load it; where modprobe does not find it, make its index anew first; or build it again.
 What the repair risks
@@ -24,14 +24,13 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Gpus,
+    GpuSwitch,
     Journal,
     Kernel,
     KernelModules,
     LoadModules,
     Machine,
-    ModprobeConfig,
     Plan,
-    Reboot,
     RefreshModuleIndex,
     Risk,
     Rule,
@@ -41,10 +40,6 @@ from dlhealth.api import (
     Unknown,
 )
 
-# prime-select's own files say that the GPU is off because somebody chose so.
-CHOSEN = ("prime", "blacklist-nvidia.conf")
-# The kernel's command line: its own, modprobe's, and dracut's and systemd's way to say it to the initramfs as well.
-WORD = r"(?:module_blacklist|modprobe\.blacklist|rd\.driver\.blacklist)=(?:\S*,)?nvidia(?:,|\Z)"
 # What the kernel says of a module that was built for another one than this.
 FOREIGN = r"nvidia: (?:disagrees|version magic)"
 # What the kernel says of a module that it did not take, or that found nothing to drive.
@@ -63,7 +58,7 @@ class NvidiaModuleNotLoaded(Rule):
         gpus: Gpus,
         kernel: Kernel,
         modules: KernelModules,
-        config: ModprobeConfig | None,
+        switch: GpuSwitch,
         fit: DriverFit | None,
         journal: Journal | None,
     ) -> Iterator[Finding | Unknown]:
@@ -75,16 +70,12 @@ class NvidiaModuleNotLoaded(Rule):
         disk = modules.on_disk(kernel.running)
         if "nvidia" in modules.loaded or modules.loaded_version or disk is None:
             return
-        blacklists = config.blacklists("nvidia") if config else ()
-        chosen = [li for li in blacklists if any(c in li.source for c in CHOSEN)]
         free = [g for g in gpus.gpus if not g.passed_through]
-        if not free or chosen:
+        if not free or switch.chosen:
             return
         # A GPU that the driver ignores is no reason to load it; where all are, that is the cause.
         unserved = fit.unserved() if fit else frozenset()
         wanting = [g for g in free if g.address not in unserved] or free
-        disabled = config.disables("nvidia") if config else ()
-        word = next((w for w in kernel.cmdline.split() if re.match(WORD, w)), "")
         said = next(journal.kernel(SAID, last_boot=True), None) if journal else None
         yield self.finding(
             f"kernel:{kernel.running}",
@@ -92,27 +83,13 @@ class NvidiaModuleNotLoaded(Rule):
             Evidence("/proc/modules", "no nvidia module"),
             Evidence(disk.path, disk.version),
             *(Evidence(f"/sys/bus/pci/devices/{g.address}/driver", g.driver or "none") for g in wanting[:4]),
-            *(Evidence(li.source, f"blacklist {li.module}") for li in blacklists[:2]),
-            *(Evidence(li.source, f"{li.directive} {li.module} {li.arguments}") for li in disabled[:1]),
-            *([Evidence("/proc/cmdline", word)] if word else []),
+            *(Evidence(b.source, b.text) for b in switch.blockers[:2]),
             *([Evidence(said.source, said.text.strip()[:200])] if said else []),
             about=[f"gpu:{g.address}" for g in wanting],
-            disabled=disabled[0].source if disabled else f"the kernel's command line ({word})" if word else "",
             foreign=said.text.strip() if said and re.search(FOREIGN, said.text) else "",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        if where := finding.detail["disabled"]:
-            yield Plan(
-                "Let the module load again",
-                Risk.LOW,
-                (
-                    ByHand(f"{where} keeps the module from loading: take that away if nobody wants it any more"),
-                    Reboot(),
-                ),
-                reboot=True,
-            )
-            return
         if foreign := finding.detail["foreign"]:
             yield Plan(
                 "Build the module again, with the headers of the kernel that runs",
@@ -134,30 +111,6 @@ class NvidiaModuleNotLoaded(Rule):
     def scenarios() -> Iterator[Scenario]:
         debian, ubuntu = "kernel:6.1.0-50-amd64", "kernel:6.8.0-50-generic"
         yield Scenario("unloaded by hand", Machine.debian12().gpu(driver="").debian_driver(loaded=False), finds=debian)
-        yield Scenario(
-            "installed as false",
-            Machine.ubuntu2404()
-            .gpu(driver="")
-            .ubuntu_driver(loaded=False)
-            .file("/etc/modprobe.d/off.conf", "install nvidia /bin/false\n"),
-            finds=ubuntu,
-        )
-        yield Scenario(
-            "an alias of the administrator's",
-            Machine.debian12()
-            .gpu(driver="")
-            .debian_driver(loaded=False)
-            .file("/etc/modprobe.d/off.conf", "alias nvidia off\n"),
-            finds=debian,
-        )
-        yield Scenario(
-            "blacklisted on the command line",
-            Machine.debian12()
-            .gpu(driver="")
-            .debian_driver(loaded=False)
-            .file("/proc/cmdline", "BOOT_IMAGE=/vmlinuz ro modprobe.blacklist=nvidia_drm,nvidia\n"),
-            finds=debian,
-        )
         yield Scenario(
             "built with the headers of another build of this kernel",
             Machine.ubuntu2404()
@@ -210,6 +163,7 @@ class NvidiaModuleNotLoaded(Rule):
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(loaded=False)
+            .file("/usr/bin/prime-select")
             .file("/lib/modprobe.d/blacklist-nvidia.conf", "blacklist nvidia\n"),
         )
         yield Scenario("no bus in sight", Machine().os_release("debian", "12").kernel("6.1.0-50-amd64"), unknown=True)

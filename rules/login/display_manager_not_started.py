@@ -24,6 +24,7 @@ By hand
 
 import posixpath
 from collections.abc import Iterator
+from enum import Enum
 
 from dlhealth.api import (
     ByHand,
@@ -34,7 +35,6 @@ from dlhealth.api import (
     LoginScreen,
     Machine,
     MakeLink,
-    MoveAside,
     Plan,
     Risk,
     Rule,
@@ -49,6 +49,17 @@ ALIAS = "/etc/systemd/system/display-manager.service"
 NAMED = "/etc/X11/default-display-manager"
 
 
+class Intent(Enum):
+    """Whether somebody wanted it so: a mask is only ever made on purpose, a missing link may be a wish or an accident."""
+
+    CHOSEN = "chosen"
+    UNSURE = "unsure"
+    FAULT = "fault"
+
+
+_SEVERITY = {Intent.CHOSEN: Severity.NOTE, Intent.UNSURE: Severity.WARNING, Intent.FAULT: Severity.ERROR}
+
+
 class DisplayManagerNotStarted(Rule):
     id = "display-manager-not-started"
     title = "The next start brings no login screen: nothing starts the display manager"
@@ -59,11 +70,11 @@ class DisplayManagerNotStarted(Rule):
     def detect(self, screen: LoginScreen, sessions: Sessions | None, journal: Journal | None) -> Iterator[Finding]:
         if screen.target != "graphical.target" or screen.text or screen.otherwise:
             return
-        used = bool(sessions and journal and sessions.of_boot(journal.boots[-1]).sessions)
+        used = bool(sessions and journal and journal.boots and sessions.of_boot(journal.boots[-1]).sessions)
         fault = _fault(screen, used)
         if fault is None:
             return
-        what, evidence, meant = fault
+        what, evidence, intent = fault
         yield self.finding(
             "host",
             f"the next start brings no login screen: {what}",
@@ -71,8 +82,9 @@ class DisplayManagerNotStarted(Rule):
             evidence,
             Evidence(NAMED, screen.named or "is not there"),
             # Somebody may have wanted it so, and left the target as it was.
-            severity=Severity.WARNING if meant and not used else Severity.ERROR,
-            meant=meant,
+            severity=_SEVERITY[intent] if not used or intent is Intent.CHOSEN else Severity.ERROR,
+            chosen=intent is Intent.CHOSEN,
+            meant=intent is not Intent.FAULT,
         )
 
     def remedies(self, finding: Finding, screen: LoginScreen) -> Iterator[Plan]:
@@ -89,10 +101,10 @@ class DisplayManagerNotStarted(Rule):
                 Risk.MEDIUM,
                 (ByHand(f"dpkg -S {manager.path}; apt-get install --reinstall the package that it names"),),
             )
-        elif manager.mask:
-            yield Plan(
-                f"Take the mask of {manager.name} away", risk, (MoveAside(manager.mask), *_linked(screen, manager))
-            )
+        elif finding.detail["chosen"]:
+            unit = manager.name if manager.mask else "display-manager"
+            text = f"sudo systemctl unmask {unit}.service; sudo dpkg-reconfigure {manager.name}"
+            yield Plan("Unmask the display manager, if you want a login screen", Risk.LOW, (ByHand(text),))
         elif _linked(screen, manager):
             yield Plan(f"Have {manager.name} started", risk, _linked(screen, manager))
         else:
@@ -154,31 +166,31 @@ class DisplayManagerNotStarted(Rule):
         yield Scenario("a disk without systemd", Machine.debian12(), unknown=True)
 
 
-def _fault(screen: LoginScreen, used: bool) -> tuple[str, Evidence, bool] | None:
-    """What keeps the login screen away, what shows it, and whether somebody may have wanted it so."""
+def _fault(screen: LoginScreen, used: bool) -> "tuple[str, Evidence, Intent] | None":
+    """What keeps the login screen away, what shows it, and whether somebody wanted it so."""
     if not screen.managers:
         # A server, or somebody who wants none; Debian leaves the link when the last one is removed.
         if not used or not screen.desktops:
             return None
-        return "there is no display manager any more", Evidence(ALIAS, "no display manager is installed"), False
+        return "there is no display manager any more", Evidence(ALIAS, "no display manager is installed"), Intent.FAULT
     manager = screen.manager(screen.alias or "")
     if screen.alias and manager is None:
         shows = Evidence(ALIAS, f"leads to {screen.alias}.service")
-        return f"display-manager.service leads to {screen.alias}, which is not installed", shows, False
+        return f"display-manager.service leads to {screen.alias}, which is not installed", shows, Intent.FAULT
     if manager and manager.mask:
-        return f"{manager.name}.service is masked", Evidence(manager.mask, "leads to /dev/null"), True
+        return f"{manager.name}.service is masked", Evidence(manager.mask, "leads to /dev/null"), Intent.CHOSEN
     if manager and not manager.there:
-        return f"{manager.program} is gone", Evidence(manager.path, f"starts {manager.program}"), False
+        return f"{manager.program} is gone", Evidence(manager.path, f"starts {manager.program}"), Intent.FAULT
     if manager and manager.demands not in ("", screen.named, posixpath.basename(screen.named)):
         shows = Evidence(manager.path, f"ends at once unless {NAMED} names {manager.demands}")
-        return f"{NAMED} names {screen.named or 'none'}, and {manager.name} ends because of it", shows, False
+        return f"{NAMED} names {screen.named or 'none'}, and {manager.name} ends because of it", shows, Intent.FAULT
     if manager is None and screen.wanted:
         masked = screen.alias == ""
         shows = Evidence(ALIAS, "leads to /dev/null" if masked else "is not there")
         return (
             f"display-manager.service is {'masked' if masked else 'not there, so nothing starts ' + screen.wanted.name}",
             shows,
-            True,
+            Intent.CHOSEN if masked else Intent.UNSURE,
         )
     return None
 
