@@ -91,7 +91,6 @@ from dlhealth.probes.kernel import InstalledKernel, Kernel
 from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
 from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile
 from dlhealth.probes.nvml import Nvml, NvmlGpu
-from dlhealth.probes.programs import Consumer, Program, Programs, TorchLibraries, wheel_name, wheel_of
 from dlhealth.probes.packages import (
     DriverPackage,
     DriverPackages,
@@ -104,6 +103,7 @@ from dlhealth.probes.packages import (
 )
 from dlhealth.probes.platform import Platform
 from dlhealth.probes.platform import Setting as PlatformSetting
+from dlhealth.probes.programs import Consumer, Program, Programs, TorchLibraries, wheel_name, wheel_of
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of

@@ -115,7 +115,7 @@ class Journal(NamedTuple):
         for line in self.lines:
             if identifiers and line.identifier not in identifiers:
                 continue
-            if last_boot and line.boot != self.boots[-1]:
+            if last_boot and line.boot != self.boots[-1]:  # a line has a boot, so there is one
                 continue
             if wanted.search(line.text):
                 yield line

@@ -1,6 +1,7 @@
 """The people of this machine."""
 
 import posixpath
+import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account
@@ -39,18 +40,25 @@ def _accounts(passwd: str, group: str) -> list[Account]:
     members: dict[str, list[int]] = {}
     for line in group.splitlines():
         fields = line.split(":")
-        if len(fields) == 4 and fields[2].isdecimal():
+        gid = _number(fields[2]) if len(fields) == 4 else None
+        if gid is not None:
             for name in fields[3].split(","):
-                members.setdefault(name, []).append(int(fields[2]))
+                members.setdefault(name, []).append(gid)
     accounts = []
     for line in passwd.splitlines():
         fields = line.split(":")
-        if len(fields) != 7 or not (fields[2].isdecimal() and fields[3].isdecimal()):
+        uid, gid = (_number(fields[2]), _number(fields[3])) if len(fields) == 7 else (None, None)
+        if uid is None or gid is None:
             continue  # a comment, or a line for NIS ("+::::::")
-        name, gid = fields[0], int(fields[3])
+        name = fields[0]
         gids = (gid, *members.get(name, ()))
-        accounts.append(Account(name, int(fields[2]), gid, gids, fields[5] or "/", fields[6] or "/bin/sh"))
+        accounts.append(Account(name, uid, gid, gids, fields[5] or "/", fields[6] or "/bin/sh"))
     return accounts
+
+
+def _number(text: str) -> int | None:
+    """A user's or group's number; the kernel's have 32 bits."""
+    return int(text) if re.fullmatch(r"\d{1,10}", text, re.ASCII) else None
 
 
 def _uid_range(login_defs: str) -> tuple[int, int]:
@@ -58,8 +66,9 @@ def _uid_range(login_defs: str) -> tuple[int, int]:
     found = {"UID_MIN": 1000, "UID_MAX": 60000}
     for line in login_defs.splitlines():
         words = line.split()
-        if len(words) >= 2 and words[0] in found and words[1].isdecimal():
-            found[words[0]] = int(words[1])
+        number = _number(words[1]) if len(words) >= 2 and words[0] in found else None
+        if number is not None:
+            found[words[0]] = number
     return found["UID_MIN"], found["UID_MAX"]
 
 

@@ -200,9 +200,12 @@ def _login_seen(waiting: Record, seen: Seen) -> bool:
     if not ours:
         return True
     try:
-        here = seen.facts.get(Sessions).of_boot(seen.facts.get(Journal).boots[-1])
+        sessions, boots = seen.facts.get(Sessions), seen.facts.get(Journal).boots
     except Unavailable:
         return False
+    if not boots:
+        return False
+    here = sessions.of_boot(boots[-1])
     stayed = {user for user in here.users() if here.got_in(user)}
     people = {f["subject"].removeprefix("user:") for f in ours if f["subject"].startswith("user:")}
     return bool(stayed) and people <= stayed

@@ -157,7 +157,7 @@ class Expansion:
             arguments = self.state.arguments
             if arguments is None:
                 return UNKNOWN
-            return arguments[int(name) - 1] if int(name[:6]) <= len(arguments) else None
+            return arguments[int(name) - 1] if len(name) < 7 and int(name) <= len(arguments) else None
         if name in ("0", "$", "!", "_"):
             return UNKNOWN
         return self.state.get(self.tied.get(name, name)).value
