@@ -29,6 +29,7 @@ from dlhealth.actions import (
 )
 from dlhealth.actions.python import pip_cudnn, replace_torch
 from dlhealth.engine.rule import Rule
+from dlhealth.engine.xidrule import XidRule
 from dlhealth.host import Space
 from dlhealth.host.account import Account
 from dlhealth.lean import later
@@ -89,7 +90,7 @@ from dlhealth.probes.initramfs import Initramfs
 from dlhealth.probes.journal import Journal, Line
 from dlhealth.probes.kernel import InstalledKernel, Kernel
 from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
-from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile
+from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile, ModuleVersions
 from dlhealth.probes.nvml import Nvml, NvmlGpu
 from dlhealth.probes.packages import (
     DriverPackage,
@@ -106,6 +107,7 @@ from dlhealth.probes.platform import Setting as PlatformSetting
 from dlhealth.probes.programs import Consumer, Program, Programs, TorchLibraries, wheel_name, wheel_of
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
+from dlhealth.probes.sayings import SXID_FAULT, Saying, XidEvents, sayings
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
@@ -120,6 +122,7 @@ API_VERSION = 1
 
 __all__ = [
     "API_VERSION",
+    "SXID_FAULT",
     "AbsentGpu",
     "Account",
     "Action",
@@ -217,6 +220,7 @@ __all__ = [
     "ModprobeLine",
     "ModuleBuild",
     "ModuleFile",
+    "ModuleVersions",
     "MoveAside",
     "Node",
     "Nvml",
@@ -244,6 +248,7 @@ __all__ = [
     "Risk",
     "Rule",
     "Runfile",
+    "Saying",
     "Scenario",
     "Section",
     "SecureBoot",
@@ -280,6 +285,8 @@ __all__ = [
     "Wheel",
     "WheelCoverage",
     "WriteFile",
+    "XidEvents",
+    "XidRule",
     "XorgGlx",
     "authority_fault",
     "branch_of",
@@ -302,6 +309,7 @@ __all__ = [
     "pip_cudnn",
     "replace_torch",
     "runs_cuda",
+    "sayings",
     "signer_of",
     "tensorflow_needs",
     "torch_wheel",

@@ -1,6 +1,5 @@
 """Why a GPU is not the driver's: kept for a virtual machine, or gone from the bus."""
 
-import re
 from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
@@ -14,6 +13,7 @@ from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.nvml import GPU_IS_LOST, Nvml
 from dlhealth.probes.packages import DriverPackages
+from dlhealth.probes.sayings import full_address, messages, sayings
 
 _LISTS = ("/etc/initramfs-tools/modules", "/etc/modules", "/etc/modules-load.d/*.conf", "/etc/default/grub",
           "/etc/default/grub.d/*.cfg", "/etc/kernel/cmdline", "/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf",
@@ -155,27 +155,18 @@ class FallenGpus(NamedTuple):
     @classmethod
     def probe(cls, host: Host, journal: Journal, modules: KernelModules, nvml: Nvml | None) -> "FallenGpus":
         found: dict[str, FallenGpu] = {}
-        for line in journal.kernel("fallen off the bus|Xid", last_boot=True):
-            address = fallen_address(line.text)
+        for said in messages(journal.kernel("NVRM", last_boot=True)):
+            address = fallen_address(said.text)
             if address and address not in found:
                 gone, how = _answers(host, address, modules, nvml)
-                found[address] = FallenGpu(address, line.text.strip()[:300], line.source, gone, how)
+                found[address] = FallenGpu(address, said.text[:300], said.line.source, gone, how)
         return cls(tuple(found.values()))
 
 
-_FALLEN = regex(
-    r"NVRM: (?:Xid \(PCI:(?P<xid>[0-9a-f:.]{7,16})\): 79,|GPU (?P<gpu>[0-9a-f:.]{7,16}): GPU has fallen off the bus)",
-    re.ASCII | re.IGNORECASE,
-)
-
-
 def fallen_address(text: str) -> str:
-    """The PCI address of which a line of the kernel log says that the GPU there fell off the bus; "" for another line."""
-    found = _FALLEN.search(text)
-    address = (found["xid"] or found["gpu"] or "").lower() if found else ""
-    if address.count(":") == 1:
-        address = f"0000:{address}"
-    return address if "." in address or not address else f"{address}.0"
+    """The PCI address of the GPU that fell off the bus, as a message of the kernel log says; "" for another message."""
+    found = sayings()["fallen"].pattern.search(text)
+    return full_address(found["xid"] or found["gpu"]) if found else ""
 
 
 def _answers(host: Host, address: str, modules: KernelModules, nvml: Nvml | None) -> tuple[bool | None, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from dlhealth.data import load
 from dlhealth.host import Host
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lean import NamedTuple
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.compat import branch_of
@@ -16,32 +16,18 @@ from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.nvml import Nvml
 from dlhealth.probes.packages import DriverPackages
 from dlhealth.probes.platform import Platform
+from dlhealth.probes.sayings import messages, sayings
 from dlhealth.probes.system import os_release
 
-_HEAD = r"(?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}) \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?installed in this system "
-_REFUSALS = tuple(
-    (kind, regex(pattern, re.ASCII | re.IGNORECASE))
-    for kind, pattern in (
-        # What nvidia.ko prints when it probes a device (nv.c, osinit.c); the version stood elsewhere before branch 390.
-        ("no-gsp", _HEAD + r"is not supported by open nvidia\.ko"),
-        ("needs-open", _HEAD + r"requires use of the NVIDIA open kernel modules"),
-        (
-            "too-old",
-            _HEAD + r"is not supported by the (?:NVIDIA )?(?P<version>\d[\d.]+) (?:NVIDIA )?(?:Linux )?driver release",
-        ),
-        (
-            "legacy",
-            r"The NVIDIA (?P<name>[^:]{1,80}?) GPU installed in this system is supported through the NVIDIA "
-            r"(?P<branch>\d{2,3})\.[\dx.]{1,9} Legacy drivers(?:.{0,150}?The (?P<version>\d[\d.]+) NVIDIA driver will)?",
-        ),
-    )
-)
+_REFUSALS = ("no-gsp", "not-ready", "needs-open", "too-old", "legacy")
+"""What the table calls the messages with which the driver refuses a GPU."""
 _AFTER_580 = 580
 """The branch that a rule has in its name."""
 
 
 class Refusal(NamedTuple):
-    """The driver said in the kernel log that it won't drive a GPU. `kind` is no-gsp, needs-open, too-old or legacy;
+    """The driver said in the kernel log that it won't drive a GPU. `kind` is no-gsp, not-ready, needs-open, too-old or
+    legacy;
     `branch` the one that supports it, `version` that of the driver; empty or None where it was not said."""
 
     kind: str
@@ -55,21 +41,13 @@ class Refusal(NamedTuple):
 
 
 def read_refusals(lines: list[Line]) -> Iterator[Refusal]:
-    """Each refusal once. The driver prints one in several lines, each of which begins with "NVRM:"; a journal keeps them
-    as one message, rsyslog as many."""
-    starts: list[int] = []
-    owners: list[Line] = []
-    text = ""
-    for line in lines:
-        for part in line.text.replace("#012", "\n").split("\n"):
-            found = re.search(r"NVRM:?\s*(.*)", part)
-            if found:
-                starts.append(len(text))
-                owners.append(line)
-                text += f"{' '.join(found[1].split())} "
-    seen = set()
-    for kind, pattern in _REFUSALS if text else ():
-        for match in pattern.finditer(text):
+    """Each refusal once; the later lines of a message, read alone, are no second one."""
+    seen: list[Refusal] = []
+    for said in messages(lines):
+        for kind in _REFUSALS:
+            match = sayings()[kind].pattern.search(said.text)
+            if match is None or any(match[0].removeprefix("NVRM: ") in r.text for r in seen if r.kind == kind):
+                continue
             groups = match.groupdict()
             branch = groups.get("branch")
             refusal = Refusal(
@@ -79,12 +57,11 @@ def read_refusals(lines: list[Line]) -> Iterator[Refusal]:
                 groups.get("name") or "",
                 int(branch) if branch else None,
                 (groups.get("version") or "").rstrip("."),
-                f"NVRM: {match[0].strip()}",
-                next((o.source for s, o in zip(reversed(starts), reversed(owners), strict=True) if s <= match.start())),
+                match[0].strip(),
+                said.line.source,
             )
-            if refusal not in seen:
-                seen.add(refusal)
-                yield refusal
+            seen.append(refusal)
+            yield refusal
 
 
 class DriverInPlace(NamedTuple):

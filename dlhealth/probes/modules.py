@@ -19,6 +19,7 @@ _NAME = regex(rf"({_STEM})\.ko(?:\.xz|\.zst|\.gz)?", re.ASCII)
 _BRANCH = regex(r"nvidia-\d{3}\S*", re.ASCII)
 _VERSION = regex(r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)", re.ASCII)
 _LICENSE = regex(r'MODULE_LICENSE\(\s*"([^"\n]*)"')
+_PART = regex(r"[-_](?:drm|modeset|uvm|peermem)\.ko(?:\.xz|\.zst|\.gz)?", re.ASCII)
 _DEP_LIMIT = 16 << 20
 _TAIL = (1 << 16) + 64
 """Bytes. A signature and its trailer are shorter."""
@@ -175,6 +176,53 @@ class KernelModules(NamedTuple):
             for path in _paths(host, k.release, chosen)
         )
         return cls(loaded, loaded_version, "Open Kernel Module" in version if match else None, files)
+
+
+class ModulePart(NamedTuple):
+    """One of the driver's other modules, as modprobe would load it; `version` is "" where it could not be read."""
+
+    kernel: str
+    path: str
+    version: str
+
+
+class ModuleVersions(NamedTuple):
+    """The other modules of the kernels to judge."""
+
+    parts: tuple[ModulePart, ...]
+
+    @classmethod
+    def probe(cls, host: Host, kernel: Kernel, modules: KernelModules) -> "ModuleVersions":
+        found = []
+        for release, _ in kernel.to_judge():
+            main = modules.on_disk(release)
+            if main is None:
+                continue
+            for path in _chosen_parts(host, release, main):
+                # A compressed part beside a compressed main module is DKMS's, or a package's: one build made both.
+                if path.endswith(".ko") or path.rpartition("/")[0] != main.path.rpartition("/")[0]:
+                    found.append(ModulePart(release, path, _version_of(host, path)))
+        return cls(tuple(found))
+
+
+def _chosen_parts(host: Host, release: str, main: ModuleFile) -> tuple[str, ...]:
+    """The paths that depmod chose; those beside the main module where there is no index."""
+    base = f"/lib/modules/{release}"
+    try:
+        known = list(_lines_with(b"nvidia", host.read(f"{base}/modules.dep", _DEP_LIMIT) or b""))
+    except Unreadable:
+        return ()
+    paths = [p if p.startswith("/") else f"{base}/{p}" for p in (line.partition(":")[0] for line in known)]
+    listed = tuple(p for p in paths if _PART.fullmatch(p.rpartition("/")[2].removeprefix(main.stem)) and host.exists(p))
+    return listed or main.parts
+
+
+def _version_of(host: Host, path: str) -> str:
+    try:
+        elf = host.elf(path)
+    except Unreadable:
+        return ""
+    return elf.info("version") if elf else ""
 
 
 _NOTHING = (["/bin/false"], ["/bin/true"], ["/usr/bin/false"], ["/usr/bin/true"], ["false"], ["true"], [":"])

@@ -3,8 +3,9 @@
 import re
 from enum import Enum
 
-from dlhealth.data.xids import XIDS
 from dlhealth.lean import NamedTuple, regex
+from dlhealth.model import Severity
+from dlhealth.probes.sayings import SXID_FAULT, SXID_PATTERN, XID_PATTERN, full_address, sayings, xid
 
 
 class Topic(str, Enum):
@@ -48,30 +49,8 @@ class Event(NamedTuple):
     layer: str = ""
 
 
-# Texts of NVIDIA's kernel module, of the module loader (kernel/module/) and of nouveau. They stand at the start of a
-# line: further on, a line may hold what a program of anybody is called. A rule is named where the line leaves no doubt.
-_PCI = r"((?:[0-9a-fA-F]{1,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)"
-_XID = regex(rf"^NVRM: Xid \(PCI:{_PCI}\): (\d+)")
-_GPU = regex(rf"GPU (?:at )?(?:PCI:)?{_PCI}\b")
-_KERNEL: tuple[tuple[re.Pattern[str], Topic, str], ...] = (
-    (regex(r"^NVRM: API mismatch"), Topic.DRIVER, "driver-library-version-mismatch-after-upgrade"),
-    (regex(r"^NVRM: .*RmInitAdapter failed"), Topic.GPU, "gpu-driver-hung"),
-    (regex(r"^NVRM: .*fallen off the bus"), Topic.GPU, "xid-79-fallen-off-bus"),
-    (regex(r"^NVRM: .*(?:in this system is not supported|No NVIDIA|None of the NVIDIA)"), Topic.DRIVER, "nvidia-module-not-loaded"),
-    (regex(r"^nvidia[\w-]*: (?:version magic|disagrees about version|Unknown symbol)"), Topic.DRIVER, "nvidia-module-not-loaded"),
-    (regex(r"^nvidia[\w-]*: loading of .*module.* is rejected"), Topic.DRIVER, "secure-boot-unsigned-module"),
-    (regex(r"^Loading of .*module.* is rejected|^Lockdown: .*: unsigned module loading"), Topic.DRIVER, ""),
-    (regex(r"^nvidia-modeset: ERROR|^\[drm:nv_drm"), Topic.DRIVER, ""),
-    (regex(r"^nouveau [0-9a-f:.]+: (?:NVIDIA |(?:bus|fifo|gr): )"), Topic.DRIVER, ""),
-    (regex(r"^nvidia: (?:loading|module verification)|^NVRM: loading"), Topic.DRIVER, ""),
-)  # fmt: skip
-_LAYER = {
-    "driver-library-version-mismatch-after-upgrade": "driver-libraries",
-    "gpu-driver-hung": "runtime",
-    "nvidia-module-not-loaded": "kernel-module",
-    "secure-boot-unsigned-module": "kernel-module",
-    "xid-79-fallen-off-bus": "hardware",
-}
+# The table's patterns stand at the start of a line: further on, a line may hold what a program of anybody is called.
+_GPU = regex(r"GPU (?:at )?(?:PCI:)?((?:[0-9a-fA-F]{1,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)\b")
 _WORTH_READING = (b"NVRM", b"nvidia", b"nouveau", b"module", b"nv_drm")
 
 
@@ -82,20 +61,28 @@ def of_kernel(record: bytes) -> Event | None:
     _, _, rest = record.partition(b";")
     # Where one message has several lines, the kernel writes their ends as "\x0a".
     text = " ".join(rest.split(b"\n", 1)[0][:500].decode(errors="replace").replace("\\x0aNVRM:", " ").split())
-    if xid := _XID.search(text):
-        id, severity, layer = XIDS.get(xid[2], (f"xid-{xid[2]}", "error", "hardware"))
-        return Event(Topic.GPU, id, f"gpu:{address(xid[1])}", text, severity, layer)
-    for pattern, topic, id in _KERNEL:
-        if pattern.search(text):
+    if found := XID_PATTERN.search(text):
+        known = xid(int(found["number"]))
+        return _of_gpu(found["gpu"], known.fault, text, known.severity, known.layer)
+    if found := SXID_PATTERN.search(text):
+        severity = Severity.ERROR if found["fatal"].lower() == "fatal" else Severity.NOTE
+        return _of_gpu(found["gpu"], SXID_FAULT, text, severity, "hardware")
+    for saying in sayings().values():
+        if saying.pattern.search(text):
+            topic = Topic(saying.topic)
             gpu = _GPU.search(text) if topic is Topic.GPU else None
-            return Event(topic, id, f"gpu:{address(gpu[1])}" if gpu else "host", text, layer=_LAYER.get(id, ""))
+            subject = f"gpu:{full_address(gpu[1])}" if gpu else "host"
+            return Event(topic, saying.fault, subject, text, layer=saying.layer)
     return None
 
 
-def address(text: str) -> str:
-    """A PCI address in full: NVIDIA's messages leave out the function, and sometimes shorten the domain."""
-    domain, _, rest = (text if text.count(":") == 2 else f"0:{text}").lower().partition(":")
-    return f"{int(domain, 16):04x}:{rest if '.' in rest else rest + '.0'}"
+def _of_gpu(address: str, fault: str, text: str, severity: Severity, layer: str) -> Event | None:
+    """What is only worth a note gives no alert: a look may tell it."""
+    if not re.search(r"[0-9a-f]{2}:[0-9a-f]{2}", address, re.ASCII | re.IGNORECASE):
+        return None
+    if severity is Severity.NOTE:
+        return Event(Topic.GPU)
+    return Event(Topic.GPU, fault, f"gpu:{full_address(address)}", text, severity.value, layer)
 
 
 def of_uevent(message: bytes) -> Event | None:

@@ -117,6 +117,7 @@ class GpuDriverHung(Rule):
                 "kernel", "NVRM: Xid (PCI:0000:01:00): 119, pid=1234, Timeout waiting for RPC from GSP!"
             ),
             finds="gpu:0000:01:00.0",
+            causes=("xid-119-120-gsp-timeout",),
         )
         yield Scenario(
             "a program is stuck in the driver",

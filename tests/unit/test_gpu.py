@@ -308,6 +308,12 @@ def test_claims_name_their_lines(facts: Callable[..., Facts]) -> None:
         ),
         ("NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.", "0000:01:00.0"),
         ("NVRM: GPU 0000:82:00.0: GPU has fallen off the bus.", "0000:82:00.0"),
+        ("NVRM: GPU at 0000:01:00.0 has fallen off the bus.", "0000:01:00.0"),
+        (
+            "NVRM: The NVIDIA GPU 0000:b3:00.0 (PCI ID: 10de:26b5) installed in this system has fallen off the bus",
+            "0000:b3:00.0",
+        ),
+        ("NVRM: Xid (0000:02:00): 79, GPU has fallen off the bus.", "0000:02:00.0"),
         ("NVRM: Xid (PCI:0000:01:00): 31, pid=1, MMU Fault", ""),
         ("NVRM: Xid (PCI:0000:01:00): 179, something", ""),
         ("", ""),

@@ -1,0 +1,91 @@
+"""What the kernel and NVIDIA's module write to the kernel log when something is wrong.
+
+The one table for the watcher, which reads single messages, and for the doctor, which reads whole logs. A message of
+several lines is matched as one line, with one "NVRM:" at its start. Sources: NVIDIA's open kernel modules (nv.c,
+nv-pci.c, osinit.c), Linux (kernel/module/, security/lockdown/), and public logs of older drivers.
+"""
+
+from collections.abc import Mapping
+
+_GPU = (
+    r"^NVRM: (?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}):? \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?"
+    r"(?:installed )?in this system "
+)
+
+SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
+    "api-mismatch": (
+        r"^NVRM: API mismatch",
+        "driver-library-version-mismatch-after-upgrade", "driver-libraries", "driver", "",
+    ),
+    "two-versions": (
+        r"^nvidia-\w+: Version mismatch: nvidia\.ko ?\((?P<main>[\d.]+)\) (?P<file>nvidia-\w+)\.ko ?\((?P<part>[\d.]+)\)",
+        "kernel-modules-of-two-versions", "kernel-module", "driver", "",
+    ),
+    "fallen": (
+        r"^NVRM: (?:Xid \((?:PCI:)?(?P<xid>[0-9a-f:.]{5,16})\): 79\b"
+        r"|(?:The NVIDIA )?GPU (?:at )?(?:PCI:)?(?P<gpu>[0-9a-f:.]{5,16}?):? "
+        r"(?:\(PCI ID: [0-9a-f:]{9}\) installed in this system has|GPU has|has) fallen off the bus)",
+        "xid-79-fallen-off-bus", "hardware", "gpu", "",
+    ),
+    "no-gsp": (
+        _GPU + r"is not supported by open nvidia\.ko",
+        "open-module-on-unsupported-gpu", "kernel-module", "driver", "",
+    ),
+    "not-ready": (
+        r"^NVRM: Open nvidia\.ko is only ready for use on Data Center GPUs",
+        "open-module-on-unsupported-gpu", "kernel-module", "driver", "",
+    ),
+    "needs-open": (
+        _GPU + r"requires use of the NVIDIA open kernel modules",
+        "closed-module-on-blackwell", "kernel-module", "driver", "",
+    ),
+    "too-old": (
+        _GPU + r"is not supported by the (?:NVIDIA )?(?P<version>\d[\d.]+) (?:NVIDIA )?(?:Linux )?driver release",
+        "driver-too-old-for-new-gpu", "kernel-module", "driver", "",
+    ),
+    "legacy": (
+        r"^NVRM: The NVIDIA (?P<name>[^:]{1,80}?) GPU installed in this system is supported through the NVIDIA "
+        r"(?P<branch>\d{2,3})\.[\dx.]{1,9} Legacy drivers(?:.{0,150}?The (?P<version>\d[\d.]+) NVIDIA driver will)?",
+        "legacy-gpu-needs-470-390-340", "kernel-module", "driver", "",
+    ),
+    "not-started": (
+        r"^NVRM: .*(?:RmInitAdapter failed|rm_init_adapter failed)",
+        "gpu-driver-hung", "runtime", "gpu", "",
+    ),
+    "magic": (
+        r"^nvidia[\w-]*: version magic '(?P<has>[^']*)' should be '(?P<wants>[^']*)'",
+        "nvidia-module-not-loaded", "kernel-module", "driver",
+        "the module was built for another configuration of the kernel, or by another compiler: see which words differ",
+    ),
+    "foreign": (
+        r"^nvidia[\w-]*: (?:version magic|disagrees about version|Unknown symbol)",
+        "nvidia-module-not-loaded", "kernel-module", "driver",
+        "the module was built with the headers of another build of this kernel: remove it from DKMS for this kernel, "
+        "and install it again",
+    ),
+    "unsigned": (
+        r"^nvidia[\w-]*: loading of unsigned module is rejected",
+        "secure-boot-unsigned-module", "kernel-module", "driver", "",
+    ),
+    "key-rejected": (
+        r"^nvidia[\w-]*: [Ll]oading of module with unavailable key is rejected",
+        "secure-boot-mok-not-enrolled", "kernel-module", "driver", "",
+    ),
+    "none-initialized": (
+        r"^NVRM: .*(?:in this system is not supported|No NVIDIA|None of the NVIDIA)",
+        "nvidia-module-not-loaded", "kernel-module", "driver",
+        "the module found no GPU that it can drive: the first NVRM lines of this start say why",
+    ),
+    # They do not name the module, or prove no fault: a reason to look.
+    "rejected": (r"^Loading of .*module.* is rejected|^Lockdown: .*: unsigned module loading", "", "", "driver", ""),
+    "display": (r"^nvidia-modeset: ERROR|^\[drm:nv_drm", "", "", "driver", ""),
+    "nouveau": (r"^nouveau [0-9a-f:.]+: (?:NVIDIA |(?:bus|fifo|gr): )", "", "", "driver", ""),
+    "loading": (r"^nvidia: (?:loading|module verification)|^NVRM: loading", "", "", "driver", ""),
+}  # fmt: skip
+"""By name: a pattern (case is ignored), the fault that it proves and the layer of that fault ("" for neither), what the
+watcher looks at, and what to do where the fault has no repair of its own. The first that matches counts."""
+
+XID = r"^NVRM: Xid \((?:PCI:)?(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{1,4})\b"
+"""An error that the driver reports by its number; xids.json says what NVIDIA advises. Drivers before 361 wrote no PCI:"""
+SXID = r"^nvidia-nvswitch\d+: SXid \(PCI:(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{5}), (?P<fatal>Fatal|Non-fatal)"
+"""The same of an NVSwitch."""

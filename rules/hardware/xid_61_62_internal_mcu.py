@@ -1,0 +1,42 @@
+"""A controller inside the GPU stopped (Xid 61, 62).
+
+What you see
+    NVRM: Xid (PCI:0000:01:00): 62, pid='<unknown>', name=<unknown>, 20ff(2d0c) 00000000 00000000
+Why
+    The GPU's own power controller halted, or reported a breakpoint. The driver's version, power saving and the card
+    itself are known reasons.
+Repair
+    Reset the GPU or restart the machine; where it comes back, try another driver version, then test the card.
+What the repair risks
+    A reset ends all programs on that GPU.
+By hand
+    journalctl -k -b | grep -i xid; nvidia-smi --gpu-reset -i N
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import Machine, Scenario, XidRule
+
+
+class XidInternalMcu(XidRule):
+    id = "xid-61-62-internal-mcu"
+    title = "A controller inside the GPU stopped (Xid 61, 62)"
+    explains = ("xid-application-errors-13-31-32-43-45-69",)
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def said(number: int, text: str = "pid=4711, name=python3, Ch 00000008") -> Machine:
+            return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
+
+        gpu = "gpu:0000:01:00.0"
+        yield Scenario("it halted", said(62), finds=gpu, alone=True)
+        yield Scenario("a breakpoint", said(61), finds=gpu, alone=False)
+        yield Scenario("another number", said(31))
+
+        yield Scenario(
+            "before the last start",
+            Machine.debian12_gpu()
+            .says("kernel", "NVRM: Xid (PCI:0000:01:00): 62, pid=1", 100.0)
+            .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),
+        )
+        yield Scenario("no log", Machine.debian12_gpu(), unknown=True)

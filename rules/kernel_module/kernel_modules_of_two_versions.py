@@ -1,0 +1,131 @@
+"""nvidia.ko and the driver's other modules are of different versions.
+
+What you see
+    nvidia-modeset: Version mismatch: nvidia.ko(410.73) nvidia-modeset.ko(390.87)
+    The screen stays black, or X hangs, although nvidia.ko is loaded.
+Why
+    Two installations of the driver left modules for the same kernel, and depmod chose some from each. The first loads,
+    the others refuse. A driver that was upgraded and not loaded yet has two versions in memory only, never on the disk.
+Repair
+    Build and install the driver's modules again for that kernel, so that all are of one version.
+What the repair risks
+    Little: the other modules could not be loaded anyway.
+By hand
+    for m in nvidia nvidia-modeset nvidia-drm nvidia-uvm; do modinfo -F version $m; done
+    dkms uninstall nvidia/VERSION -k KERNEL; dkms install --force nvidia/VERSION -k KERNEL; update-initramfs -u
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    Dkms,
+    Evidence,
+    Finding,
+    Journal,
+    Kernel,
+    KernelModules,
+    Machine,
+    ModuleVersions,
+    Plan,
+    Reboot,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    UpdateInitramfs,
+    sayings,
+)
+
+
+class KernelModulesOfTwoVersions(Rule):
+    id = "kernel-modules-of-two-versions"
+    title = "The driver's kernel modules are of two versions"
+    stage = Stage.MODULE
+    severity = Severity.ERROR
+    risk = Risk.MEDIUM
+    explains = (
+        "login-loop-glx-broken-driver-mismatch",
+        "login-loop-unexplained",
+        "uvm-device-node-missing",
+    )
+
+    def detect(
+        self, versions: ModuleVersions, kernel: Kernel, modules: KernelModules, journal: Journal | None
+    ) -> Iterator[Finding | Unknown]:
+        for release, severity in kernel.to_judge():
+            main = modules.on_disk(release)
+            if main is None:
+                continue
+            if not main.version:
+                yield Unknown(f"the version of {main.path} could not be read: {main.problem}", f"kernel:{release}")
+                continue
+            others = [p for p in versions.parts if p.kernel == release and p.version not in ("", main.version)]
+            if not others:
+                continue
+            here = journal if journal and release == kernel.running else None
+            pattern = sayings()["two-versions"].pattern.pattern
+            said = next(here.kernel(f"(?i){pattern}", last_boot=True), None) if here else None
+            names = ", ".join(f"{p.path.rpartition('/')[2]} {p.version}" for p in others)
+            yield self.finding(
+                f"kernel:{release}",
+                f"The modules of kernel {release} are of two versions: {main.path.rpartition('/')[2]} {main.version}, but {names}",
+                Evidence(main.path, main.version),
+                *(Evidence(p.path, p.version) for p in others),
+                *([Evidence(said.source, said.text.strip()[:200])] if said else []),
+                severity=severity,
+                release=release,
+                version=main.version,
+                paths=tuple(p.path for p in others),
+            )
+
+    def remedies(self, finding: Finding, dkms: Dkms) -> Iterator[Plan]:
+        release, version = finding.detail["release"], finding.detail["version"]
+        module = next((m for m in dkms.modules if m.version == version and m.source), None) or dkms.newest()
+        if module:
+            text = (
+                f"dkms uninstall {module.name}/{module.version} -k {release}; move {' '.join(finding.detail['paths'])} "
+                f"out of the way where they are still there; dkms install --force {module.name}/{module.version} -k {release}"
+            )
+        else:
+            text = f"install the driver again, for kernel {release}, so that all of its modules are of one version"
+        yield Plan(
+            f"Install all modules of one version for kernel {release}",
+            Risk.MEDIUM,
+            (ByHand(text), UpdateInitramfs(release), Reboot()),
+            reboot=True,
+        )
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        ubuntu = "6.8.0-50-generic"
+
+        def mixed(machine: Machine, name: str, version: str = "535.183.01") -> Machine:
+            return machine.nvidia_module(ubuntu, version, name=name, place="updates/dkms")
+
+        yield Scenario(
+            "modeset is of another version",
+            mixed(Machine.ubuntu2404_gpu(), "nvidia-modeset.ko").says(
+                "kernel", "nvidia-modeset: Version mismatch: nvidia.ko(550.120) nvidia-modeset.ko(535.183.01)"
+            ),
+            finds=f"kernel:{ubuntu}",
+            alone=True,
+        )
+        yield Scenario(
+            "the module for unified memory, and no log",
+            mixed(Machine.ubuntu2404_gpu(), "nvidia-uvm.ko"),
+            finds=f"kernel:{ubuntu}",
+        )
+        yield Scenario("all of one version", Machine.ubuntu2404_gpu())
+        yield Scenario(
+            "a newer driver on the disk than in memory",
+            Machine.ubuntu2404().gpu().ubuntu_driver(loaded=False).loaded_driver("535.183.01"),
+            alone=False,
+        )
+        yield Scenario(
+            "the main module can't be read",
+            Machine.ubuntu2404_gpu().file(f"/lib/modules/{ubuntu}/updates/dkms/nvidia.ko", b"\x7fELF"),
+            unknown=True,
+        )

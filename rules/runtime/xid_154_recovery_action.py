@@ -1,0 +1,45 @@
+"""The driver says what a GPU needs to recover (Xid 154).
+
+What you see
+    NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)
+Why
+    Another Xid came first. This line says what the GPU needs since then: a reset, a restart of the machine, or that
+    the programs on it end.
+Repair
+    Do what the line asks for.
+What the repair risks
+    Programs on that GPU end.
+By hand
+    journalctl -k -b | grep -i xid
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import Machine, Scenario, XidRule
+
+
+class XidRecoveryAction(XidRule):
+    id = "xid-154-recovery-action"
+    title = "The driver asks for a reset or a restart (Xid 154)"
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def said(number: int, text: str = "pid=4711, name=python3, Ch 00000008") -> Machine:
+            return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
+
+        gpu = "gpu:0000:01:00.0"
+        yield Scenario("a reset is required", said(154), finds=gpu, alone=True)
+        yield Scenario(
+            "a restart is required",
+            said(154, "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)"),
+            finds=gpu,
+        )
+        yield Scenario("another number", said(31))
+
+        yield Scenario(
+            "before the last start",
+            Machine.debian12_gpu()
+            .says("kernel", "NVRM: Xid (PCI:0000:01:00): 154, pid=1", 100.0)
+            .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),
+        )
+        yield Scenario("no log", Machine.debian12_gpu(), unknown=True)
