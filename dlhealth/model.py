@@ -13,16 +13,37 @@ from typing import Any, Protocol
 from dlhealth.lean import NamedTuple
 
 
-class Severity(str, Enum):
-    """How bad a finding is: error (something does not work), warning (it will, or it may), note (worth knowing)."""
+class _Ordered(str, Enum):
+    """Text in documents; the members compare by the order in which they are defined."""
 
-    ERROR = "error"
-    WARNING = "warning"
+    @property
+    def rank(self) -> int:
+        """Its place in that order."""
+        return tuple(type(self)).index(self)
+
+    def __lt__(self, other: str) -> bool:
+        return self.rank < type(self)(other).rank
+
+    def __le__(self, other: str) -> bool:
+        return self.rank <= type(self)(other).rank
+
+    def __gt__(self, other: str) -> bool:
+        return self.rank > type(self)(other).rank
+
+    def __ge__(self, other: str) -> bool:
+        return self.rank >= type(self)(other).rank
+
+
+class Severity(_Ordered):
+    """How bad a finding is: note (worth knowing), warning (something will or may fail), error (something fails)."""
+
     NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
 
 
-class Risk(str, Enum):
-    """What a repair may cost: low (easily put back), medium (a service or a reboot), high (the driver itself)."""
+class Risk(_Ordered):
+    """What a repair may cost: low (easily undone), medium (a service or a reboot), high (the driver itself)."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -173,8 +194,7 @@ class Diagnosis(NamedTuple):
     @property
     def worst(self) -> Severity | None:
         """The severity that decides verdict and exit status; None when nothing was found."""
-        found = {d.finding.severity for d in self.findings}
-        return next((s for s in Severity if s in found), None)
+        return max((d.finding.severity for d in self.findings), default=None)
 
     @property
     def doubt(self) -> str | None:

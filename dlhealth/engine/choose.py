@@ -29,7 +29,6 @@ from dlhealth.probes.dkms import known_to_fail
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 
-_BY_RISK = {risk: number for number, risk in enumerate(Risk)}
 # Made from what the other actions change, so they come last, and once; the last of them holds what the first makes.
 _DERIVED = (RefreshLoaderCache, RefreshModuleIndex, UpdateInitramfs)
 # A disk that does not run has no modules loaded and no services started.
@@ -78,7 +77,7 @@ class Repair(NamedTuple):
 
     @property
     def risk(self) -> Risk:
-        return max((c.plan.risk for c in self.chosen), key=_BY_RISK.__getitem__, default=Risk.LOW)
+        return max((c.plan.risk for c in self.chosen), default=Risk.LOW)
 
     @property
     def reboot(self) -> bool:
@@ -216,7 +215,7 @@ def _refusal(plan: Plan, limits: Limits) -> str:
         return "a Python environment is changed by its owner alone: run this as that user, without sudo"
     if any(not _can_be_done(a) for a in plan.actions):
         return "a person has to do this"
-    if _BY_RISK[plan.risk] > _BY_RISK[limits.highest]:
+    if plan.risk > limits.highest:
         return f"its risk is {plan.risk.value}: --max-risk {plan.risk.value} allows it"
     if plan.network and limits.offline:
         return "it needs the network"

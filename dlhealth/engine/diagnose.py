@@ -10,11 +10,9 @@ from dlhealth.engine.facts import Facts
 from dlhealth.engine.machine import describe_machine
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
-from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Severity, Skipped, Unknown
+from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Skipped, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.platform import Platform
-
-_BY_SEVERITY = {severity: number for number, severity in enumerate(Severity)}
 
 
 def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
@@ -83,7 +81,7 @@ def order(
         finding = findings[number]
         rule = rules.get(finding.id)
         stage = rule.stage if rule else 0
-        return bool(explained[number]), _BY_SEVERITY[finding.severity], stage, finding.id, finding.subject
+        return bool(explained[number]), -finding.severity.rank, stage, finding.id, finding.subject
 
     result = []
     for number in sorted(range(len(findings)), key=rank):

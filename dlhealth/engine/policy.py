@@ -12,7 +12,6 @@ from dlhealth.model import Plan, Risk
 CONFIG = "/etc/dlhealth/config.toml"
 DROP_INS = "/etc/dlhealth/config.toml.d/*.toml"
 _HOURS = regex(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
-_BY_RISK = {risk: number for number, risk in enumerate(Risk)}
 
 
 class BadConfig(Exception):
@@ -72,7 +71,7 @@ def decide(policy: Policy, trigger: Trigger, rule: str, plan: Plan, attempts: in
         return Decision(Verdict.NEVER, f"{rule} is ignored ({CONFIG}: rules.ignore)")
     if policy.max_risk is None:
         return Decision(Verdict.ASK, f'nothing is repaired unattended ({CONFIG}: repair.max_risk = "none")')
-    if _BY_RISK[plan.risk] > _BY_RISK[policy.max_risk]:
+    if plan.risk > policy.max_risk:
         return Decision(
             Verdict.ASK, f"its risk is {plan.risk.value}; unattended only {policy.max_risk.value} is allowed"
         )

@@ -183,6 +183,14 @@ def test_one_persons_fault_breaks_the_machine_only_where_that_is_found(
     assert found == {"cause": (), "effect": ("cause",) if explained else ()}
 
 
+def test_severities_and_risks_compare_by_weight_not_as_text() -> None:
+    assert Severity.NOTE < Severity.WARNING < Severity.ERROR
+    assert max(Severity.WARNING, Severity.NOTE) is Severity.WARNING
+    assert Risk.LOW <= Risk.LOW < Risk.MEDIUM < Risk.HIGH
+    assert Risk.HIGH >= Risk.MEDIUM > Risk.LOW
+    assert sorted(["low", Risk.HIGH, Risk.MEDIUM], key=Risk) == list(Risk)
+
+
 def test_a_note_explains_no_error(facts: Facts) -> None:
     rules = [
         make("remark", severity=Severity.NOTE, explains=("broken", "other-remark")),
