@@ -14,7 +14,12 @@ from dlhealth.lean import NamedTuple
 
 
 class _Ordered(str, Enum):
-    """Text in documents; the members compare by the order in which they are defined."""
+    """Text in documents and file names; the members compare by the order in which they are defined."""
+
+    __hash__ = str.__hash__
+
+    def __str__(self) -> str:
+        return str(self.value)
 
     @property
     def rank(self) -> int:
@@ -57,6 +62,21 @@ class Health(str, Enum):
     DEGRADED = "degraded"
     BROKEN = "broken"
     UNKNOWN = "unknown"
+
+
+class Outcome(_Ordered):
+    """How a repair ended; of several, the greatest is the one to report. The values stand in documents and in the names
+    of directories on disk."""
+
+    NOTHING = "nothing-to-do"
+    PLANNED = "planned"
+    DECLINED = "declined"
+    APPLIED = "applied"
+    REFUSED = "refused"
+    AWAITING_REBOOT = "awaiting-reboot"
+    UNDONE = "undone"
+    ROLLED_BACK = "rolled-back"
+    CONFLICT = "conflict"
 
 
 class Layer(str, Enum):

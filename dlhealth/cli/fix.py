@@ -26,7 +26,7 @@ from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tell, tried
 from dlhealth.host.exec import as_root
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Action, Diagnosis, Risk
+from dlhealth.model import Action, Diagnosis, Outcome, Risk
 from dlhealth.report.style import current_style
 from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
 from dlhealth.txn.journal import read_events, waiting_in
@@ -35,13 +35,10 @@ from dlhealth.txn.store import Busy, Record, Store
 _WALKS = 5
 """One repair may uncover what another fault had hidden; more rounds than this mean that it goes in circles."""
 
-_BY_WEIGHT = (
-    "nothing-to-do", "declined", "applied", "refused", "awaiting-reboot", "rolled-back", "conflict",
-)  # fmt: skip
 _STATUS = {
-    "awaiting-reboot": Status.AFTER_REBOOT,
-    "rolled-back": Status.ROLLED_BACK,
-    "conflict": Status.ROLLED_BACK,
+    Outcome.AWAITING_REBOOT: Status.AFTER_REBOOT,
+    Outcome.ROLLED_BACK: Status.ROLLED_BACK,
+    Outcome.CONFLICT: Status.ROLLED_BACK,
 }
 
 
@@ -129,17 +126,17 @@ class _Session:
         self._refused: dict[str, str] = {}
         self._taken_back: set[str] = set()
 
-    def plan_only(self) -> str:
+    def plan_only(self) -> Outcome:
         """What would be done, without touching anything."""
         shown = self._look(tried(self.store) if self.store.readable else frozenset())
         self._show(shown.repair, asks=False)
-        return "planned" if shown.repair.chosen else "nothing-to-do"
+        return Outcome.PLANNED if shown.repair.chosen else Outcome.NOTHING
 
-    def repair(self, yes: bool) -> str:
-        """The outcome: nothing-to-do, applied, awaiting-reboot, rolled-back, conflict, declined or refused."""
+    def repair(self, yes: bool) -> Outcome:
+        """Repair until nothing is left that may be repaired."""
         if waiting := self._settle(yes):
             return waiting
-        outcomes = ["nothing-to-do"]
+        outcomes = [Outcome.NOTHING]
         for _ in range(_WALKS):
             shown = self._look(tried(self.store))
             if not shown.repair.chosen and self._ended:
@@ -149,41 +146,43 @@ class _Session:
             if not shown.repair.chosen:
                 break
             if not yes and not agreed(_question(shown.repair)):
-                outcomes.append("declined")
+                outcomes.append(Outcome.DECLINED)
                 break
             outcomes.append(self._carry_out(shown))
-            if outcomes[-1] in ("conflict", "awaiting-reboot") or self._stopped():
+            if outcomes[-1] in (Outcome.CONFLICT, Outcome.AWAITING_REBOOT) or self._stopped():
                 break
-            if outcomes[-1] == "refused":
+            if outcomes[-1] is Outcome.REFUSED:
                 # What can't begin keeps nothing else from being repaired.
                 left = [c for c in shown.repair.chosen if c.finding.fingerprint not in self._refused]
                 if not left or len(left) == len(shown.repair.chosen):
                     break
                 self._planned = planned
-        return max(outcomes, key=_BY_WEIGHT.index)
+        return max(outcomes)
 
-    def report(self, outcome: str) -> int:
+    def report(self, outcome: Outcome) -> int:
         """Print how it ended; the exit status."""
         diagnosis = self._diagnosis or self._examine().diagnosis
-        if outcome == "rolled-back" and not self._taken_back & {d.finding.fingerprint for d in diagnosis.findings}:
-            outcome = "applied"  # the next rung helped
+        if outcome is Outcome.ROLLED_BACK and not self._taken_back & {
+            d.finding.fingerprint for d in diagnosis.findings
+        }:
+            outcome = Outcome.APPLIED  # the next rung helped
         if self._json:
             from dlhealth.report.json import repair_to_json
 
             write(repair_to_json(outcome, self._planned, self._ended, diagnosis))
-        elif self._ended or (outcome == "nothing-to-do" and not self._planned.left):
+        elif self._ended or (outcome is Outcome.NOTHING and not self._planned.left):
             # Else everything was just said.
             from dlhealth.report.repairs import render_remaining
 
-            write(render_remaining(diagnosis, current_style(), waiting=outcome == "awaiting-reboot"))
+            write(render_remaining(diagnosis, current_style(), waiting=outcome is Outcome.AWAITING_REBOOT))
         return _STATUS.get(outcome) or status_of(diagnosis)
 
-    def _settle(self, yes: bool) -> str:
-        """Bring an earlier transaction to its end; "awaiting-reboot" when it still waits for one: of another machine's disk,
-        only that machine's start can show whether it helped. Raises InTheWay where one of such a disk is not agreed to."""
+    def _settle(self, yes: bool) -> Outcome | None:
+        """Bring an earlier transaction to its end; AWAITING_REBOOT when it still waits for one: for another machine's
+        disk, only that machine's start can show whether it helped. Raises InTheWay where one of such a disk is not agreed to."""
         current = self.store.current()
         if current is None:
-            return ""
+            return None
         here = self.store.root == "/"
         if not here and not waiting_in(read_events(current.folder)):
             self._agree_to_settle(current, yes)
@@ -195,10 +194,10 @@ class _Session:
             start = "systemctl reboot" if here else "start the machine from its own disk"
             undo = join(("dlhealth", "undo", name, *(() if here else ("--root", self.store.root))))
             click.echo(f"Transaction {name} waits for a reboot: {start} (or: {undo})", err=True)
-            self._ended.append(Ended(current, "awaiting-reboot", ()))
-            return "awaiting-reboot"
+            self._ended.append(Ended(current, Outcome.AWAITING_REBOOT, ()))
+            return Outcome.AWAITING_REBOOT
         self._say(ended)
-        return ""
+        return None
 
     def _agree_to_settle(self, current: Record, yes: bool) -> None:
         """Another machine's disk may claim any repair to have been begun: a person has to see it."""
@@ -233,7 +232,7 @@ class _Session:
 
             show(render_repair(repair, current_style()), self._json)
 
-    def _carry_out(self, shown: _Shown) -> str:
+    def _carry_out(self, shown: _Shown) -> Outcome:
         def look() -> Diagnosis:
             progress.pause()
             return self._examine().diagnosis
@@ -245,9 +244,9 @@ class _Session:
         except NotPrepared as problem:
             click.echo(printable(f"dlhealth: {problem}\nNothing was changed."), err=True)
             self._refused.update(_reasons(repair, problem.problems))
-            return "refused"
+            return Outcome.REFUSED
         self._say(ended)
-        if ended.outcome == "rolled-back":
+        if ended.outcome is Outcome.ROLLED_BACK:
             self._learn(repair, ended)
         return ended.outcome
 

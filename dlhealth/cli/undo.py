@@ -11,6 +11,7 @@ from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
 from dlhealth.host.exec import as_root
+from dlhealth.model import Outcome
 from dlhealth.txn.execute import Ended, in_the_way, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 
@@ -36,9 +37,11 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         record = named(store, name) if name else _last(store)
     except OSError as problem:
         raise Failure(store.explain(problem)) from problem
-    if record and record.outcome not in ("", "applied"):
+    if record and record.outcome not in ("", Outcome.APPLIED):
         left = (
-            "what others changed of it is left to them" if record.outcome == "conflict" else "it left nothing to undo"
+            "what others changed of it is left to them"
+            if record.outcome == Outcome.CONFLICT
+            else "it left nothing to undo"
         )
         raise click.BadParameter(f"transaction {record.name} ended as {record.outcome}: {left}", param_hint="TXN")
     if record is None:
@@ -64,7 +67,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     except OSError as problem:
         raise Failure(store.explain(problem)) from problem
     _print(ended, as_json)
-    return Status.WARNINGS if ended.outcome == "conflict" else Status.HEALTHY
+    return Status.WARNINGS if ended.outcome is Outcome.CONFLICT else Status.HEALTHY
 
 
 def _take_back(store: Store, record: Record) -> Ended:
@@ -83,7 +86,7 @@ def _take_back(store: Store, record: Record) -> Ended:
 
 
 def _last(store: Store) -> Record | None:
-    done = [r for r in store.ended() if r.outcome == "applied"]
+    done = [r for r in store.ended() if r.outcome == Outcome.APPLIED]
     return store.current() or (done[-1] if done else None)
 
 

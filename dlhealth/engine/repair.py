@@ -12,7 +12,7 @@ from dlhealth.actions.room import out_of_reach
 from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis, Finding, Risk, Severity, timestamp
+from dlhealth.model import Diagnosis, Finding, Outcome, Risk, Severity, timestamp
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm
 from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Damaged, Record, Store, reading_plan
@@ -92,7 +92,7 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
     same evidence."""
     found: set[tuple[str, str]] = set()
     for record in store.ended():
-        if record.outcome in ("rolled-back", "conflict"):
+        if record.outcome in (Outcome.ROLLED_BACK, Outcome.CONFLICT):
             ends = [e for e in read_events(record.folder) if e.kind == "COMMIT"]
             failed = ends[-1].fields.get("failed", ()) if ends else ()
             found.update(

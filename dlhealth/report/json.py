@@ -8,7 +8,7 @@ from dlhealth import __version__
 from dlhealth.actions import action_to_json
 from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Diagnosed, Diagnosis, Plan, kind_of, timestamp
+from dlhealth.model import Diagnosed, Diagnosis, Outcome, Plan, kind_of, timestamp
 
 if TYPE_CHECKING:  # the doctor's report needs nothing of repairs
     from dlhealth.engine.choose import Repair
@@ -40,7 +40,7 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def repair_to_json(outcome: str, repair: "Repair", ended: "Sequence[Ended]", diagnosis: Diagnosis) -> str:
+def repair_to_json(outcome: Outcome, repair: "Repair", ended: "Sequence[Ended]", diagnosis: Diagnosis) -> str:
     """The document of `fix --json`: the plan, what became of it, and the diagnosis afterwards."""
     return dump(
         {

@@ -7,19 +7,19 @@ from shlex import quote
 from dlhealth.actions import EditFile, MoveAside, WriteFile
 from dlhealth.engine.choose import Repair
 from dlhealth.engine.repair import Told, tell
-from dlhealth.model import Action, Diagnosis, Severity
+from dlhealth.model import Action, Diagnosis, Outcome, Severity
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import SIGNS, WELL, Page, count
 from dlhealth.txn.execute import Ended
 
 _ADVICE = {
-    "applied": "That was proved by all rules, which ran again. To take it back: dlhealth undo {name}{root}",
-    "awaiting-reboot": "Reboot to finish it: systemctl reboot. The next dlhealth fix after it proves the repair or takes it back.",
-    "rolled-back": "All that was changed was put back.",
-    "undone": "All that was changed was put back.",
-    "conflict": "What was changed by others since was left as it is; the rest was put back.",
+    Outcome.APPLIED: "That was proved by all rules, which ran again. To take it back: dlhealth undo {name}{root}",
+    Outcome.AWAITING_REBOOT: "Reboot to finish it: systemctl reboot. The next dlhealth fix after it proves the repair or takes it back.",
+    Outcome.ROLLED_BACK: "All that was changed was put back.",
+    Outcome.UNDONE: "All that was changed was put back.",
+    Outcome.CONFLICT: "What was changed by others since was left as it is; the rest was put back.",
 }
-_COLOURS = {"applied": "32", "undone": "32", "awaiting-reboot": "33"}
+_COLOURS = {Outcome.APPLIED: "32", Outcome.UNDONE: "32", Outcome.AWAITING_REBOOT: "33"}
 
 
 def render_repair(repair: Repair, style: Style) -> str:
@@ -103,7 +103,7 @@ def render_ended(ended: Ended, style: Style) -> str:
     page.text(f"{style.paint(sign, colour)} ", head, margin, f"1;{colour}", len(sign) + 1)
     for line in ended.said:
         page.text(margin, line, f"{margin}  ")
-    for finding in tell(ended.record).findings if ended.outcome == "applied" else ():
+    for finding in tell(ended.record).findings if ended.outcome is Outcome.APPLIED else ():
         page.text(margin, f"no longer found: {finding['id']} ({finding['subject']})", f"{margin}  ")
     root = ended.record.folder.root
     where = f" --root {quote(root)}" if root != "/" else ""  # without it, the command would be about this machine

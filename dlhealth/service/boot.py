@@ -12,7 +12,7 @@ from dlhealth.host.base import Watch
 from dlhealth.host.journal import Kind, alert, send
 from dlhealth.host.root import live_host
 from dlhealth.host.supervise import supervised
-from dlhealth.model import Risk
+from dlhealth.model import Outcome, Risk
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.packages import Packages
 from dlhealth.service.alerts import Known, of_change, save
@@ -71,7 +71,7 @@ def _repair(seen: Seen, store: Store) -> bool:
         if proposal.decision.verdict is Verdict.DO:
             Manager().needs(_REPAIR_SECONDS)
             ended = do(proposal, seen, store, send)
-            return ended is not None and ended.outcome == "applied"
+            return ended is not None and ended.outcome is Outcome.APPLIED
         if proposal.decision.verdict is Verdict.ENOUGH:
             enough.append(proposal)
     for proposal in enough:

@@ -19,7 +19,7 @@ from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.exec import run
 from dlhealth.host.journal import send
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Layer, Risk
+from dlhealth.model import Layer, Outcome, Risk
 from dlhealth.probes import Unavailable
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.sessions import Sessions
@@ -158,7 +158,7 @@ def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str
         if not _may(proposal, trigger):
             raise Refused(proposal.decision.reason)
         ended = do(proposal, seen, store, send)
-    return {"ok": ended is not None, "outcome": ended.outcome if ended else "refused"}
+    return {"ok": ended is not None, "outcome": ended.outcome if ended else Outcome.REFUSED}
 
 
 def _proposed(store: Store, trigger: Trigger, asked: Asked) -> tuple[Seen, Proposal]:
@@ -189,7 +189,7 @@ def _confirm(store: Store) -> dict[str, Any]:
     with store.locked():
         waiting = store.current()
         ended = settle(store, send, lambda seen: waiting is not None and _login_seen(waiting, seen))
-    return {"ok": True, "outcome": ended.outcome if ended else "nothing-to-do"}
+    return {"ok": True, "outcome": ended.outcome if ended else Outcome.NOTHING}
 
 
 def _login_seen(waiting: Record, seen: Seen) -> bool:
@@ -216,10 +216,10 @@ def _undo(store: Store, peer: Peer, trigger: Trigger) -> dict[str, Any]:
         raise Refused("only a person takes a repair back")
     _allow(peer, trigger, "org.dlhealth.undo")
     with store.locked():
-        done = [r for r in store.ended() if r.outcome == "applied"]
+        done = [r for r in store.ended() if r.outcome == Outcome.APPLIED]
         record = store.current() or (done[-1] if done else None)
         if record is None:
-            return {"ok": True, "outcome": "nothing-to-do"}
+            return {"ok": True, "outcome": Outcome.NOTHING}
         return {"ok": True, "outcome": undo(store, Target(ROOT, record.id), record).outcome}
 
 

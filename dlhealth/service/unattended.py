@@ -21,7 +21,7 @@ from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
 from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
-from dlhealth.model import TIME_FORMAT, Diagnosis, Risk
+from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk
 from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
 from dlhealth.txn.alert import of_ended
@@ -32,7 +32,7 @@ ROOT = "/"
 STOPPED = "/run/dlhealth/stopped"
 """Has the fingerprint of each finding that was said to be left to a person."""
 _DAY = 86400
-_KINDS = {"applied": Kind.REPAIRED, "awaiting-reboot": Kind.AWAITING_REBOOT}
+_KINDS = {Outcome.APPLIED: Kind.REPAIRED, Outcome.AWAITING_REBOOT: Kind.AWAITING_REBOOT}
 
 
 class Seen(NamedTuple):
@@ -107,7 +107,7 @@ def _attempts(store: Store, fingerprint: str, failed: Collection[tuple[str, str]
         # Of one that can't be read, nobody knows what it tried: then nothing is repaired unattended.
         with reading_plan(record) as plan:
             pairs = {(f["fingerprint"], f["summary"]) for f in plan["findings"]} - set(failed)
-            recent = record.outcome != "applied" or plan["time"] >= yesterday
+            recent = record.outcome != Outcome.APPLIED or plan["time"] >= yesterday
         if recent:
             count += any(own == fingerprint for own, _ in pairs)
     return count
@@ -139,13 +139,13 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
         return None
     what = "; ".join(c.plan.summary for c in proposal.repair.chosen)
     text = {
-        "applied": f"Repaired: {what}. To take it back: dlhealth undo {ended.record.name}",
-        "awaiting-reboot": f"Repaired, once the machine has been restarted: {what}",
+        Outcome.APPLIED: f"Repaired: {what}. To take it back: dlhealth undo {ended.record.name}",
+        Outcome.AWAITING_REBOOT: f"Repaired, once the machine has been restarted: {what}",
     }.get(ended.outcome, f"Tried, did not help, and was taken back: {what} ({'; '.join(ended.said)})")
     kind = _KINDS.get(ended.outcome, Kind.NOT_REPAIRED)
-    severity = "note" if ended.outcome == "applied" else "warning"
+    severity = "note" if ended.outcome is Outcome.APPLIED else "warning"
     tell(alert(kind, text, severity=severity, transaction=ended.record.name, **about))
-    if ended.outcome == "awaiting-reboot" and seen.policy.reboot_hours:
+    if ended.outcome is Outcome.AWAITING_REBOOT and seen.policy.reboot_hours:
         now = time.localtime()
         moment = restart_at(seen.policy.reboot_hours, now.tm_hour * 60 + now.tm_min)
         run(

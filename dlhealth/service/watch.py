@@ -16,6 +16,7 @@ from typing import Any
 from dlhealth.host.exec import Started, start
 from dlhealth.host.journal import Kind, alert, send
 from dlhealth.lean import NamedTuple
+from dlhealth.model import Outcome
 from dlhealth.service.alerts import Known, Repeats, load, of_change, save, sign, understood
 from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.notify import Manager
@@ -52,7 +53,6 @@ _BUSY_PAUSE = 5.0
 _LOOK_LIMIT = 60.0
 _SHOWS_IF_IT_HELD = {Topic.START, Topic.LOGGED_IN, Topic.REPAIR}
 """After these, a repair that waited for a restart can be judged."""
-_NOTHING = "nothing-to-do"
 _OUTPUT_LIMIT = 4 << 20
 _UNSENT = 256
 """Entries that wait for a journal that is being restarted."""
@@ -329,7 +329,7 @@ class Watcher:
             self._send("apply", request.finding, request.subject, str(answer.get("digest", "")))
         else:
             self._ask_again.reset()
-            if answer.get("outcome", _NOTHING) != _NOTHING:
+            if answer.get("outcome", Outcome.NOTHING) != Outcome.NOTHING:
                 self._happened(Event(Topic.REPAIR))
         self._ask()
 

@@ -15,6 +15,7 @@ def main(arguments: list[str]) -> int:
     from dlhealth.actions.base import Target
     from dlhealth.host.journal import send
     from dlhealth.host.path import told
+    from dlhealth.model import Outcome
     from dlhealth.txn.alert import of_ended
     from dlhealth.txn.execute import Ended, recover, steps_of, undo
     from dlhealth.txn.store import Busy, Store
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
         with store.locked():
             # The mark of temporary files is the transaction's, so that those of a cut-off one are found.
             current = store.current()
-            done = [r for r in store.ended() if r.outcome == "applied"]
+            done = [r for r in store.ended() if r.outcome == Outcome.APPLIED]
             chosen = current or (done[-1] if done and verb == "undo" else None)
             if chosen and root != "/" and not _agreed(f"{store.folder}: repair {chosen.name}", steps_of(chosen)):
                 return 2
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> int:
     _say(f"dlhealth: transaction {ended.record.name}: {ended.outcome}")
     for line in ended.said:
         _say(f"  {line}")
-    return 1 if ended.outcome == "conflict" else 0
+    return 1 if ended.outcome is Outcome.CONFLICT else 0
 
 
 def _agreed(head: str, steps: tuple[str, ...]) -> bool:

@@ -12,7 +12,7 @@ from dlhealth.host.change import ABSENT, NotChangeable, State, need_changeable
 from dlhealth.host.path import told
 from dlhealth.host.private import PrivateFolder
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Action
+from dlhealth.model import Action, Outcome
 from dlhealth.txn.journal import Journal, read_events
 from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading, reading_plan
 
@@ -42,13 +42,13 @@ class Stopped(Exception):
 
 
 class Ended(NamedTuple):
-    """How a transaction ended: applied, awaiting-reboot (still active), rolled-back, undone, or conflict (something
+    """How a transaction ended: applied, awaiting a reboot (still active), rolled back, undone, or in conflict (something
     was changed by others since and was left as it is); `said` tells why and what. Of a repair that was taken back,
     `problem` is why, and `action` the one that failed, None where all were carried out; of one that was applied, that
     somebody asked for an end meanwhile."""
 
     record: Record
-    outcome: str
+    outcome: Outcome
     said: tuple[str, ...]
     problem: Exception | None = None
     action: Action | None = None
@@ -104,7 +104,7 @@ def apply(
                 return _take_back(store, target, record, journal, error)._replace(problem=error, action=failing)
             if reboot:
                 journal.write("WAIT-REBOOT", boot=_boot_id())
-                return Ended(record, "awaiting-reboot", ())
+                return Ended(record, Outcome.AWAITING_REBOOT, ())
             return _commit(store, record, journal)._replace(problem=Stopped() if stopped else None)
     finally:
         journal.close()
@@ -172,7 +172,7 @@ def recover(store: Store, target: Target) -> Ended | None:
             return None
         committed = journal.find("COMMIT")
         if committed and not journal.undoing:
-            outcome = committed.fields["outcome"]
+            outcome = Outcome(committed.fields["outcome"])
             return Ended(store.end(record, outcome), outcome, ())
         _none_at_work(target, record.name)
         _within_reach(target, record)
@@ -226,7 +226,7 @@ def in_the_way(store: Store, record: Record) -> Record | None:
     """The last one of those that were applied later and changed something of the same: it has to be undone before, or
     this one could not be put back whole. Raises Damaged."""
     ours = _changes(record)
-    later = [r for r in store.ended() if r.outcome == "applied" and r.sequence > record.sequence]
+    later = [r for r in store.ended() if r.outcome == Outcome.APPLIED and r.sequence > record.sequence]
     return next((r for r in reversed(later) if _changes(r) & ours), None)
 
 
@@ -267,8 +267,8 @@ def _kept(folder: PrivateFolder, numbers: Collection[int]) -> tuple[dict[int, St
 
 def _commit(store: Store, record: Record, journal: Journal) -> Ended:
     journal.write("VERIFIED", sync=False)
-    journal.write("COMMIT", outcome="applied")
-    return Ended(store.end(record, "applied"), "applied", ())
+    journal.write("COMMIT", outcome=Outcome.APPLIED)
+    return Ended(store.end(record, Outcome.APPLIED), Outcome.APPLIED, ())
 
 
 def _take_back(store: Store, target: Target, record: Record, journal: Journal, problem: Exception | None) -> Ended:
@@ -277,7 +277,7 @@ def _take_back(store: Store, target: Target, record: Record, journal: Journal, p
         # From here on it waits for no reboot, and what did not help is known, also when the taking back is cut off.
         journal.write("FAILED", problem=str(problem), failed=failed)
     said = revert(journal, target, record.folder)
-    outcome = "conflict" if said else "undone" if journal.undoing else "rolled-back"
+    outcome = Outcome.CONFLICT if said else Outcome.UNDONE if journal.undoing else Outcome.ROLLED_BACK
     journal.write("COMMIT", outcome=outcome, problem=told(problem) if problem else "", failed=failed)
     return Ended(store.end(record, outcome), outcome, (*([told(problem)] if problem else []), *said))
 

@@ -18,6 +18,7 @@ from dlhealth.host.mounts import Mounts
 from dlhealth.host.path import Root, told
 from dlhealth.host.private import PrivateFolder
 from dlhealth.lean import NamedTuple, regex
+from dlhealth.model import Outcome
 
 FOLDER = "/var/lib/dlhealth/txn"
 _ID = "[0-9a-f]{1,64}"
@@ -134,7 +135,7 @@ class Store:
         self.history.rename(record.folder.path.rpartition("/")[2], self.folder, "active")
         return record._replace(folder=self.active)
 
-    def end(self, record: Record, outcome: str) -> Record:
+    def end(self, record: Record, outcome: Outcome) -> Record:
         """Make the active transaction history, by one rename."""
         name = f"{record.sequence:06d}-{record.id}-{outcome}"
         self.folder.rename("active", self.history, name)

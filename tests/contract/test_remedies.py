@@ -25,7 +25,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule, plans
 from dlhealth.host.root import RootHost
-from dlhealth.model import Action, Finding, Plan, Risk
+from dlhealth.model import Action, Finding, Plan
 from dlhealth.probes import Options
 from dlhealth.testing import Scenario
 

@@ -188,6 +188,8 @@ def test_severities_and_risks_compare_by_weight_not_as_text() -> None:
     assert max(Severity.WARNING, Severity.NOTE) is Severity.WARNING
     assert Risk.LOW <= Risk.LOW < Risk.MEDIUM < Risk.HIGH
     assert Risk.HIGH >= Risk.MEDIUM > Risk.LOW
+    assert {Risk.LOW: "value"}["low"] == "value", "as a document has it"
+    assert f"{Risk.LOW}" == "low"
     assert sorted(["low", Risk.HIGH, Risk.MEDIUM], key=Risk) == list(Risk)
 
 
