@@ -39,6 +39,10 @@ class NoAnswer(Unreadable):
         return f"{self.path} {self.reason}"
 
 
+class OutOfTime(Unreadable):
+    """It was not asked for, as the time for the diagnosis was used up."""
+
+
 class NotAMachine(Exception):
     """What was named is no machine that can be looked at; the message says why."""
 

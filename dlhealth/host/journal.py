@@ -4,7 +4,7 @@ https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 SOCKET = "/run/systemd/journal/socket"
@@ -33,16 +33,16 @@ def alert(
     message: str,
     *,
     id: str = "",
-    subject: str = "",
+    subject: str | Sequence[str] = "",
     severity: str = "note",
     layer: str = "",
     transaction: str = "",
     caused_by: str = "",
     quiet: bool = False,
 ) -> bytes:
-    """An alert as the journal's socket takes it. Empty fields are left out. A `quiet` one is no call for anybody,
-    however severe that is which it is about."""
-    fields = {
+    """An alert as the journal's socket takes it. Empty fields are left out; a field of several subjects is there several
+    times. A `quiet` alert asks nobody to act, however severe the finding is that it is about."""
+    fields: dict[str, str | Sequence[str]] = {
         "MESSAGE": message,
         "MESSAGE_ID": kind.value,
         "PRIORITY": _PRIORITY["note" if quiet else severity],
@@ -57,10 +57,11 @@ def alert(
     return encode({name: value for name, value in fields.items() if value})
 
 
-def encode(fields: Mapping[str, str]) -> bytes:
+def encode(fields: Mapping[str, str | Sequence[str]]) -> bytes:
     """Fields in the native protocol. A value with a line break is sent with its length in front."""
     parts = []
-    for name, value in fields.items():
+    pairs = ((name, v) for name, value in fields.items() for v in ([value] if isinstance(value, str) else value))
+    for name, value in pairs:
         data = value.encode(errors="replace")[: LIMIT // 4].decode(errors="ignore").encode()
         if b"\n" in data:
             parts.append(name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n")

@@ -20,7 +20,7 @@ from mmap import mmap
 from types import FrameType
 from typing import Any, TypeVar, cast
 
-from dlhealth.host.base import Host, Question, Unreadable, Watch
+from dlhealth.host.base import Host, OutOfTime, Question, Watch
 from dlhealth.host.root import RootHost
 from dlhealth.lean import NamedTuple
 
@@ -95,7 +95,7 @@ class _Board(Watch):
 
     def asks(self, question: Question) -> None:
         if question and self._out_of_time:
-            raise Unreadable(question[1], NO_TIME)
+            raise OutOfTime(question[1], NO_TIME)
         self._write(question)
 
     def _write(self, question: Question) -> None:

@@ -92,11 +92,13 @@ def _told(told: "Told") -> dict[str, Any]:
     }
 
 
-def status_to_json(checked: int | None, findings: Sequence[Mapping[str, str]], transaction: str) -> str:
-    """The document of `status --json`. `checked` is a time in seconds, null where the service has not looked yet."""
+def status_to_json(checked: int | None, findings: Sequence[Mapping[str, str]], transaction: str, unknown: str) -> str:
+    """The document of `status --json`. `checked` is a time in seconds, null where the service has not checked yet;
+    `unknown` says why nobody knows how the machine is now, null where the service does."""
     kept = ("id", "subject", "severity", "layer", "title", "boot")
     listed = [{**{name: f[name] for name in kept}, "caused_by": f["caused_by"].split()} for f in findings]
-    return dump({"schema": SCHEMA, "checked": checked, "findings": listed, "transaction": transaction or None})
+    document = {"schema": SCHEMA, "checked": checked, "findings": listed, "transaction": transaction or None}
+    return dump({**document, "unknown": unknown or None})
 
 
 def rules_to_json(rules: Sequence[Rule]) -> str:

@@ -15,8 +15,15 @@ Found = Mapping[str, str]
 _FIELDS = frozenset(
     ("id", "subject", "severity", "layer", "title", "boot", "fingerprint", "caused_by", "files", "repair")
 )
+_OPTIONAL = {"checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list}
+"""What a saved state may hold besides."""
 _REPEAT = 600.0
 """Seconds within which the same event of the driver is not told again."""
+_ALONE = 3
+"""So many findings of one kind have an alert each."""
+_SUBJECTS = 256
+"""Of one alert; an entry must fit into a datagram."""
+_NAMED = 5
 _KINDS = 64
 """Different events that are told within that time: a GPU that dies has a dozen, not more."""
 
@@ -28,11 +35,40 @@ class Change(NamedTuple):
     gone: tuple[Found, ...]
 
 
+class Alert(NamedTuple):
+    """An entry for the journal, and the findings that it tells of: that they have appeared, or are `gone`."""
+
+    entry: bytes
+    findings: tuple[Found, ...]
+    gone: bool
+
+
+_Key = tuple[str, str, str]
+
+
 class Known:
-    """The findings that are open now."""
+    """The findings that are open now, and what of them the journal was told. What it did not take is not kept as entries:
+    they are made again from this, so that however many there are none is lost."""
 
     def __init__(self, findings: Iterable[Found] = ()) -> None:
-        self._open: dict[tuple[str, str, str], Found] = {_key(f): f for f in findings}
+        """What is given was told."""
+        self._open: dict[_Key, Found] = {_key(f): f for f in findings}
+        self._told: dict[_Key, str] = {key: f["severity"] for key, f in self._open.items()}
+        self._gone: dict[_Key, Found] = {}
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Known":
+        """From a state that `saved` gave, or the check at boot."""
+        known = cls(saved.get("findings", ()))
+        untold = {(id, subject, boot) for id, subject, boot in saved.get("untold", ())}
+        known._told = {key: severity for key, severity in known._told.items() if key not in untold}
+        known._gone = {_key(f): f for f in saved.get("gone", ())}
+        return known
+
+    def saved(self) -> dict[str, Any]:
+        """What `of` makes the same of."""
+        untold = [key for key, f in self._open.items() if self._is_news(key, f)]
+        return {"findings": self.findings, "untold": untold, "gone": tuple(self._gone.values())}
 
     @property
     def findings(self) -> tuple[Found, ...]:
@@ -46,49 +82,98 @@ class Known:
         gone = [f for key, f in self._open.items() if key not in found and f["id"] in sure and f["boot"] in boots]
         appeared = [f for key, f in found.items() if self._severity(key) not in (f["severity"], "error")]
         for finding in gone:
-            del self._open[_key(finding)]
+            key = _key(finding)
+            del self._open[key]
+            if self._told.pop(key, ""):
+                self._gone[key] = finding
+        for key in found:
+            if self._gone.pop(key, None):
+                self._told[key] = found[key]["severity"]
+        self._told.update({key: found[key]["severity"] for key in found if not self._is_news(key, found[key])})
         self._open.update(found)
         return Change(tuple(appeared), tuple(gone))
 
-    def _severity(self, key: tuple[str, str, str]) -> str:
+    def untold(self) -> Change:
+        """What the journal has not been told yet."""
+        news = (f for key, f in self._open.items() if self._is_news(key, f))
+        return Change(tuple(news), tuple(self._gone.values()))
+
+    def was_told(self, alert: Alert) -> None:
+        """The journal took it."""
+        for finding in alert.findings:
+            if alert.gone:
+                self._gone.pop(_key(finding), None)
+            else:
+                self._told[_key(finding)] = finding["severity"]
+
+    def _is_news(self, key: _Key, finding: Found) -> bool:
+        return self._told.get(key, "") not in (finding["severity"], "error")
+
+    def _severity(self, key: _Key) -> str:
         return self._open[key]["severity"] if key in self._open else ""
 
 
-def _key(finding: Found) -> tuple[str, str, str]:
+def _key(finding: Found) -> _Key:
     return finding["id"], finding["subject"], finding["boot"]
 
 
-def of_change(change: Change) -> list[bytes]:
-    """The entries for the journal. What is explained by another finding is told at a lower priority, naming it."""
-    entries = []
-    for finding in change.appeared:
-        cause = finding["caused_by"]
-        because = f" (because of {cause.split()[0]})" if cause else ""
-        entries.append(
-            alert(
-                Kind.NEXT_BOOT if finding["boot"] else Kind.APPEARED,
-                f"{'At the next boot: ' if finding['boot'] else ''}{finding['title']}{because}",
-                id=finding["id"],
-                subject=finding["subject"],
-                severity=finding["severity"],
-                layer=finding["layer"],
-                caused_by=cause,
-                quiet=bool(cause),
-            )
-        )
-    for finding in change.gone:
-        entries.append(
-            alert(
-                Kind.GONE,
-                f"No longer so: {finding['title']}",
-                id=finding["id"],
-                subject=finding["subject"],
-                severity=finding["severity"],
-                layer=finding["layer"],
-                quiet=True,
-            )
-        )
-    return entries
+def of_change(change: Change) -> list[Alert]:
+    """The alerts for the journal. A finding that another explains has a lower priority, and names it. One fault of many
+    people, as of a line that all of their files have, is one alert that counts them."""
+    return [
+        *(_appeared(group) for group in _groups(change.appeared)),
+        *(_gone(group) for group in _groups(change.gone)),
+    ]
+
+
+def _groups(findings: Iterable[Found]) -> list[tuple[Found, ...]]:
+    alike: dict[tuple[str, ...], list[Found]] = {}
+    for f in findings:
+        kind = f["subject"].partition(":")[0]
+        alike.setdefault((f["id"], f["severity"], f["boot"], f["caused_by"], kind), []).append(f)
+    groups: list[tuple[Found, ...]] = []
+    for group in alike.values():
+        groups += [tuple(group)] if len(group) > _ALONE else [(f,) for f in group]
+    return groups
+
+
+def _appeared(group: tuple[Found, ...]) -> Alert:
+    finding = group[0]
+    cause = finding["caused_by"]
+    because = f" (because of {cause.split()[0]})" if cause else ""
+    entry = alert(
+        Kind.NEXT_BOOT if finding["boot"] else Kind.APPEARED,
+        f"{'At the next boot: ' if finding['boot'] else ''}{finding['title']}{because}{_others(group)}",
+        id=finding["id"],
+        subject=[f["subject"] for f in group[:_SUBJECTS]],
+        severity=finding["severity"],
+        layer=finding["layer"],
+        caused_by=cause,
+        quiet=bool(cause),
+    )
+    return Alert(entry, group, gone=False)
+
+
+def _gone(group: tuple[Found, ...]) -> Alert:
+    finding = group[0]
+    entry = alert(
+        Kind.GONE,
+        f"Resolved: {finding['title']}{_others(group)}",
+        id=finding["id"],
+        subject=[f["subject"] for f in group[:_SUBJECTS]],
+        severity=finding["severity"],
+        layer=finding["layer"],
+        quiet=True,
+    )
+    return Alert(entry, group, gone=True)
+
+
+def _others(group: tuple[Found, ...]) -> str:
+    names = [f["subject"].partition(":")[2] or f["subject"] for f in group[1 : 1 + _NAMED]]
+    if not names:
+        return ""
+    more = ", ..." if len(group) - 1 > len(names) else ""
+    return f" (the same problem for {len(group) - 1} others: {', '.join(names)}{more})"
 
 
 class Repeats:
@@ -158,7 +243,12 @@ def understood(text: bytes | bytearray, **kinds: type) -> dict[str, Any]:
     """A JSON object that has findings, and what else is named, of these kinds. Raises ValueError for anything else."""
     try:
         said: dict[str, Any] = json.loads(text)
-        sound = all(_sound(f) for f in said["findings"]) and all(isinstance(said[n], k) for n, k in kinds.items())
+        kinds = {**{name: kind for name, kind in _OPTIONAL.items() if name in said}, **kinds}
+        sound = (
+            all(isinstance(said[n], k) for n, k in kinds.items())
+            and all(_sound(f) for f in (*said["findings"], *said.get("gone", ())))
+            and all(isinstance(key, list) and len(key) == 3 for key in said.get("untold", ()))
+        )
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         sound = False
     if not sound:

@@ -40,10 +40,12 @@ def boot_check() -> Seen:
         seen = look()
     found = told(seen.diagnosis, seen.policy)
     known = Known()
-    for entry in of_change(known.update(found, ())):
-        send(entry)
+    known.update(found, ())
+    for told_of in of_change(known.untold()):
+        if send(told_of.entry):
+            known.was_told(told_of)
     os.makedirs(os.path.dirname(BOOT_STATE), exist_ok=True)
-    save(BOOT_STATE, json.dumps({"checked": int(time.time()), "findings": found}))
+    save(BOOT_STATE, json.dumps({"checked": int(time.time()), **known.saved()}))
     return seen
 
 

@@ -13,7 +13,7 @@ from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
-from dlhealth.host import Host, Unreadable
+from dlhealth.host import Host, NoAnswer, OutOfTime, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.root import live_host
 from dlhealth.host.supervise import supervised
@@ -31,13 +31,14 @@ class Checked(NamedTuple):
     """What one look found. `judged` are the rules that could say yes or no: only of them, a finding can be gone, and of
     those that are no longer among `rules`, which are all that there are, or none where some could not be loaded.
     `busy` says what is changing packages right now; then nothing else is said. `problem` is a setting that can't be
-    meant, or a rule that is broken."""
+    meant, or a rule that is broken; `unchecked` says what did not answer, or not in time."""
 
     findings: tuple[dict[str, str], ...] = ()
     judged: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     busy: str = ""
     problem: str = ""
+    unchecked: str = ""
 
 
 def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
@@ -71,7 +72,12 @@ def _check(host: Host, machine: Callable[[], Host], loaded: Loaded, only: Sequen
     if busy := being_changed(machine()):
         return Checked(busy=busy)
     there = () if loaded.failed else tuple(r.id for r in loaded.rules)
-    return Checked(tuple(findings), tuple(sorted(judged)), there, problem=problem)
+    return Checked(tuple(findings), tuple(sorted(judged)), there, problem=problem, unchecked=_unchecked(host))
+
+
+def _unchecked(host: Host) -> str:
+    problems = [a for a in host.seen.values() if isinstance(a, NoAnswer | OutOfTime)]
+    return "; ".join(sorted({str(p) if isinstance(p, NoAnswer) else p.reason for p in problems}))
 
 
 def being_changed(host: Host) -> str:

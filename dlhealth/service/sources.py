@@ -196,14 +196,17 @@ class Files:
         placed = self._CHANGED & ~flags.ATTRIB
         screen = {folder: self._watch(folder, placed) for folder, _ in _LOGIN_SCREEN}
         self._login_screen = {(screen[folder], name) for folder, name in _LOGIN_SCREEN}
+        # A repair or an undo that ends, also a person's.
+        history = self._watch("/var/lib/dlhealth/txn/history", flags.MOVED_TO)
         self._topics: tuple[tuple[int, str, Topic], ...] = (
             (dpkg, "status", Topic.PACKAGES),
             (dpkg, "lock", Topic.PACKAGES),
             (boot, "vmlinuz", Topic.KERNELS),
             (boot, "initrd", Topic.KERNELS),
             (modules, "", Topic.KERNELS),
+            (history, "", Topic.REPAIR),
         )
-        self._fixed = {self._session_folder, dpkg, boot, modules, *screen.values()}
+        self._fixed = {self._session_folder, dpkg, boot, modules, history, *screen.values()}
         self._reported: set[tuple[int, str]] = set()
 
     def fileno(self) -> int:

@@ -55,7 +55,9 @@ _SHOWS_IF_IT_HELD = {Topic.START, Topic.LOGGED_IN, Topic.REPAIR}
 """After these, a repair that waited for a restart can be judged."""
 _OUTPUT_LIMIT = 4 << 20
 _UNSENT = 256
-"""Entries that wait for a journal that is being restarted."""
+"""Entries about events that wait for a journal that is being restarted; those about findings are made again."""
+_TELL_AGAIN = 0.5
+"""Seconds until a journal that takes no more is tried again."""
 
 
 class _Look(NamedTuple):
@@ -65,6 +67,8 @@ class _Look(NamedTuple):
     topics: tuple[Topic, ...]
     only: tuple[str, ...]
     since: float
+    began: float
+    """By the wall clock."""
     output: bytearray
 
 
@@ -105,7 +109,7 @@ class Watcher:
         for source in (*sources, files):
             self._selector.register(source, selectors.EVENT_READ, source)
         saved = load(f"{folder}/state.json") or load(BOOT_STATE)
-        self._known = Known(saved.get("findings", ()))
+        self._known = Known.of(saved)
         self._repeats = Repeats()
         self._due: dict[Topic, float] = {}
         self._pause: dict[Topic, tuple[float, float]] = {}
@@ -118,7 +122,11 @@ class Watcher:
         self._ask_again = _Patience(_WANTED)
         self._confirm = False
         self._unsent: list[bytes] = []
-        self._problem = ""
+        self._tell_at = 0.0
+        self._problem = str(saved.get("problem", ""))
+        self._unchecked = ""
+        self._checked: int | None = saved.get("checked")
+        self._began: float = saved.get("began", 0.0)
         self._sign: str | None = None
         self._stopping = False
 
@@ -145,6 +153,8 @@ class Watcher:
         moments = [m for m in (next_sign_of_life, *self._due.values()) if m is not None]
         if self._look:
             moments = [m for m in (next_sign_of_life, self._look.since + _LOOK_LIMIT) if m is not None]
+        if self._tell_at:
+            moments.append(self._tell_at)
         wait = max(0.0, min(moments) - time.monotonic()) if moments else None
         for key, _ in self._selector.select(wait):
             if isinstance(key.data, _Look):
@@ -189,7 +199,7 @@ class Watcher:
             self._complain(f"a check could not be started: {error.strerror}")
             self._try_again(topics, self._look_again)
             return
-        self._look = _Look(started, topics, only, now, bytearray())
+        self._look = _Look(started, topics, only, now, time.time(), bytearray())
         self._selector.register(started.output, selectors.EVENT_READ, self._look)
 
     def _concerned(self, topic: Topic) -> tuple[str, ...]:
@@ -211,7 +221,11 @@ class Watcher:
         ended = look.started.end()
         problem = problem or ended
         try:
-            checked = {} if problem else understood(look.output, judged=list, rules=list, busy=str, problem=str)
+            checked = (
+                {}
+                if problem
+                else understood(look.output, judged=list, rules=list, busy=str, problem=str, unchecked=str)
+            )
         except ValueError as error:
             checked, problem = {}, str(error)
         now = time.monotonic()
@@ -252,8 +266,6 @@ class Watcher:
         without_rule = [f["id"] for f in self._known.findings if rules and f["id"] not in rules]
         judged = [*checked["judged"], *without_rule]
         change = self._known.update(checked["findings"], judged, ("",) if look.only else ("", "next"))
-        for entry in of_change(change):
-            self._say(entry)
         self._handled -= {(f["id"], f["subject"]) for f in (*change.appeared, *change.gone)}
         if Topic.REPAIR in look.topics:
             self._handled -= self._refused
@@ -263,22 +275,30 @@ class Watcher:
         self._confirm = bool(_SHOWS_IF_IT_HELD.intersection(look.topics)) and os.path.exists(WAITING)
         self._ask()
         self._files.watch({p for f in self._known.findings for p in f["files"].split("\n") if p})
-        self._complain(checked["problem"] or self._write_state())
+        self._checked, self._began = int(time.time()), look.began
+        self._unchecked = checked["unchecked"]
+        unwritten = self._write_state()
+        left_out = f"not everything was checked: {self._unchecked}" if self._unchecked else ""
+        self._complain(checked["problem"] or left_out or unwritten)
         return bool(change.appeared or change.gone)
 
     def _complain(self, problem: str) -> None:
         """Of what keeps this from looking; once, not after each look."""
-        if problem and problem != self._problem:
+        if problem == self._problem:
+            return
+        if problem:
             self._say(alert(Kind.NOT_CHECKED, problem, severity="warning"))
         self._problem = problem
+        self._write_state()
 
     def _write_state(self) -> str:
         """What kept it from being written: a full /run must not end the watcher, who would tell all anew."""
-        findings = self._known.findings
-        state = {"checked": int(time.time()), "findings": findings}
+        state = {**self._known.saved(), "problem": self._problem, "unchecked": self._unchecked}
+        if self._checked is not None:
+            state.update(checked=self._checked, began=self._began)
         try:
             save(f"{self._folder}/state.json", json.dumps(state))
-            self._put_up(sign(findings))
+            self._put_up(sign(self._known.findings))
         except OSError as error:
             return f"what was found can't be written to {self._folder}: {error.strerror}"
         return ""
@@ -345,8 +365,20 @@ class Watcher:
             self._unsent = [*self._unsent, entry][-_UNSENT:]
 
     def _flush(self) -> None:
+        """Tell the journal what it does not know yet."""
+        now = time.monotonic()
+        if self._tell_at > now:
+            return
         while self._unsent and self._tell(self._unsent[0]):
             self._unsent.pop(0)
+        waiting = of_change(self._known.untold())
+        told = 0
+        while not self._unsent and told < len(waiting) and self._tell(waiting[told].entry):
+            self._known.was_told(waiting[told])
+            told += 1
+        self._tell_at = now + _TELL_AGAIN if self._unsent or told < len(waiting) else 0.0
+        if told:
+            self._write_state()
 
 
 def main() -> None:

@@ -154,6 +154,13 @@ class Store:
                 raise ValueError(f"{sequence!r:.80} is no number of a transaction")
             return Record(self.active, sequence, identity, "")
 
+    def changed(self) -> float:
+        """When the last repair or undo ended, by the wall clock; 0 where none did, or this user may not see it."""
+        try:
+            return os.stat(self.history).st_mtime if self.ended() else 0.0
+        except OSError:
+            return 0.0
+
     def out_of_reach(self) -> str:
         """Why another machine's transactions can't be seen here, "" where they can."""
         if mount := Mounts(Root(self.root)).over(FOLDER):

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +32,9 @@ class Cli:
         self._capfd.readouterr()
         return Done(run(words), *self._capfd.readouterr())
 
-    def knows(self, *findings: dict[str, str], name: str = "watch/state.json") -> None:
+    def knows(self, *findings: dict[str, str], name: str = "watch/state.json", **more: Any) -> None:
         (self.folder / "watch").mkdir(exist_ok=True)
-        save(str(self.folder / name), json.dumps({"checked": 1_700_000_000, "findings": findings}))
+        save(str(self.folder / name), json.dumps({"checked": 1_700_000_000, "findings": findings, **more}))
 
 
 @pytest.fixture
@@ -65,14 +66,15 @@ def finding(id: str, severity: str = "error", **more: str) -> dict[str, str]:
 
 def test_without_a_service_status_says_so(dlhealth: Cli) -> None:
     done = dlhealth("status")
-    assert (done.status, done.err) == (0, "")
-    assert "has not looked" in done.out
-    assert "dlhealth service status" in done.out
+    assert (done.status, done.err) == (6, "")
+    assert done.out.splitlines()[0] == "Unknown: the service has not checked this machine since it started"
+    assert "Nothing is open" not in done.out
     assert json.loads(dlhealth("status", "--json").out) == {
         "schema": 1,
         "checked": None,
         "findings": [],
         "transaction": None,
+        "unknown": "the service has not checked this machine since it started",
     }
 
 
@@ -80,7 +82,7 @@ def test_without_a_service_status_says_so(dlhealth: Cli) -> None:
     ("shown", "said"),
     [
         ("LoadState=loaded\nActiveState=active\n", ""),
-        ("ActiveState=failed\nLoadState=loaded\n", "does not run (failed), what it knew may be old: systemctl status"),
+        ("ActiveState=failed\nLoadState=loaded\n", "does not run (failed). See: systemctl status dlhealth.service"),
         ("LoadState=not-found\nActiveState=inactive\n", "not installed. To install it: dlhealth service install"),
         ("", ""),
     ],
@@ -92,14 +94,45 @@ def test_a_service_that_does_not_run_is_told_in_one_line(
     monkeypatch.setattr(status, "run", lambda argv, timeout: Output(0, shown))
     nothing = dlhealth("status").out
     assert said in nothing
-    assert ("has not looked" in nothing) == (not said)
+    assert ("has not checked" in nothing) == (not said)
     dlhealth.knows()
     done = dlhealth("status")
-    assert (done.status, done.err, len(done.out.splitlines())) == (0, "", 3 if said else 2)
+    assert (done.status, done.err) == (6 if said else 0, "")
     assert said in done.out
-    document = dlhealth("status", "--json")
-    assert said in document.err
-    json.loads(document.out)
+    assert ("Nothing is open" in done.out) == (not said)
+    document = json.loads(dlhealth("status", "--json").out)
+    assert said in (document["unknown"] or "")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"problem": "/etc/dlhealth/config.toml: not TOML"}, "Unknown: /etc/dlhealth/config.toml: not TOML"),
+        ({"problem": "a check could not be made: it did not end"}, "Unknown: a check could not be made"),
+        ({"began": 1.0}, "Unknown: a repair or an undo has ended since the last check"),
+    ],
+)
+def test_a_service_that_does_not_know(dlhealth: Cli, more: dict[str, Any], said: str) -> None:
+    store = Store(f"{dlhealth.folder}/root")
+    with store.locked():
+        store.end(store.begin("abcd", {"actions": []}, []), "applied")
+    dlhealth.knows(began=time.time() + 1)
+    assert dlhealth("status").status == 0
+    dlhealth.knows(**{"began": time.time() + 1, **more})
+    done = dlhealth("status")
+    assert done.status == 6
+    assert done.out.startswith(said)
+    assert "Nothing is open" not in done.out
+
+
+def test_what_was_found_stands_where_not_everything_was_checked(dlhealth: Cli) -> None:
+    left_out = {"problem": "not everything was checked: /home/bob (nfs4) does not answer", "unchecked": "/home/bob ..."}
+    dlhealth.knows(**left_out)
+    assert dlhealth("status").status == 6
+    dlhealth.knows(finding("a"), **left_out)
+    done = dlhealth("status")
+    assert done.status == 3
+    assert "Unknown: not everything was checked: /home/bob (nfs4) does not answer" in done.out
 
 
 def test_nothing_is_open(dlhealth: Cli) -> None:
@@ -158,8 +191,8 @@ def test_a_state_that_cannot_be_read_is_none(dlhealth: Cli, content: str) -> Non
     (dlhealth.folder / "watch").mkdir()
     (dlhealth.folder / "watch/state.json").write_text(content)
     done = dlhealth("status")
-    assert (done.status, done.err) == (0, "")
-    assert "has not looked" in done.out
+    assert (done.status, done.err) == (6, "")
+    assert "has not checked" in done.out
 
 
 def test_a_repair_that_waits(dlhealth: Cli) -> None:

@@ -136,7 +136,7 @@ def test_the_entries_of_a_change() -> None:
         (found("a", subject="user:alice"), found("b", caused_by="a c"), found("c", severity="warning", boot="next")),
         (found("d"),),
     )
-    one, two, three, four = [decoded(e) for e in of_change(change)]
+    one, two, three, four = [decoded(a.entry) for a in of_change(change)]
     assert one == {
         "MESSAGE": "a is wrong",
         "MESSAGE_ID": Kind.APPEARED.value,
@@ -153,6 +153,52 @@ def test_the_entries_of_a_change() -> None:
     assert three["MESSAGE"] == "At the next boot: c is wrong"
     assert (four["PRIORITY"], four["MESSAGE_ID"]) == ("6", Kind.GONE.value)
     assert (four["DLHEALTH_SEVERITY"], four["DLHEALTH_LAYER"]) == ("error", "login"), "what it was when it appeared"
+
+
+def test_one_fault_of_many_people_is_one_alert_that_counts_them() -> None:
+    many = [found("a", subject=f"user:u{n}", title=f"a line of u{n}") for n in range(600)]
+    few = [found("b", subject=f"user:u{n}") for n in range(3)]
+    alerts = of_change(Change((*many, *few, found("c")), ()))
+    assert [len(a.findings) for a in alerts] == [600, 1, 1, 1, 1]
+    assert (
+        decoded(alerts[0].entry)["MESSAGE"] == "a line of u0 (the same problem for 599 others: u1, u2, u3, u4, u5, ...)"
+    )
+    assert alerts[0].entry.count(b"DLHEALTH_SUBJECT=user:") == 256
+    assert len(alerts[0].entry) < LIMIT
+    (gone,) = of_change(Change((), tuple(many)))
+    assert decoded(gone.entry)["MESSAGE"].startswith("Resolved: a line of u0 (the same problem for 599 others")
+
+
+def test_what_the_journal_did_not_take_is_told_later_also_by_another_process() -> None:
+    known = Known([found("old")])
+    known.update([found(f"f{n}") for n in range(1000)], ["old", *(f"f{n}" for n in range(1000))])
+    alerts = of_change(known.untold())
+    assert len(alerts) == 1001
+    for taken in alerts[:400]:
+        known.was_told(taken)
+    assert of_change(known.untold()) == alerts[400:]
+    later = Known.of(json.loads(json.dumps(known.saved())))
+    assert [a.entry for a in of_change(later.untold())] == [a.entry for a in alerts[400:]]
+    for taken in alerts[400:]:
+        later.was_told(taken)
+    assert later.untold() == Change((), ())
+
+
+def test_what_came_and_went_before_it_was_told_is_not_told() -> None:
+    known = Known()
+    known.update([found()], ["a"])
+    known.update([], ["a"])
+    assert known.untold() == Change((), ())
+    known = Known([found()])
+    known.update([], ["a"])
+    known.update([found()], ["a"])
+    assert known.untold() == Change((), ())
+
+
+@pytest.mark.parametrize("more", ['"untold": [1]', '"gone": [{}]', '"checked": null', '"began": "x"', '"problem": 1'])
+def test_a_state_of_another_version_is_none(more: str, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text(f'{{"findings": [], {more}}}')
+    assert load(str(tmp_path / "state")) == {}
 
 
 def xid(number: int = 79, gpu: int = 1) -> Event:
