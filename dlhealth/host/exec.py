@@ -178,6 +178,12 @@ def start(argv: Sequence[str]) -> Started:
         os.close(writer)
 
 
+def answer(argv: Sequence[str], connection: int) -> int:
+    """Start a program with a connection as its standard input; its number. What it prints goes where dlhealth's own
+    output goes. Raises OSError."""
+    return _spawn(list(argv), 1, None, (), {}, connection)
+
+
 @contextmanager
 def held(argv: Sequence[str], timeout: float) -> Iterator[bool]:
     """Keep a program running that ends with its standard input: when the block is left, and when this process ends,

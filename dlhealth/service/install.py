@@ -25,7 +25,7 @@ FILES = {
     "dlhealth-boot.service": "/usr/local/lib/systemd/system/dlhealth-boot.service",
     "dlhealth-recover.service": "/usr/local/lib/systemd/system/dlhealth-recover.service",
     "dlhealth-repair.socket": "/usr/local/lib/systemd/system/dlhealth-repair.socket",
-    "dlhealth-repair@.service": "/usr/local/lib/systemd/system/dlhealth-repair@.service",
+    "dlhealth-repair.service": "/usr/local/lib/systemd/system/dlhealth-repair.service",
     "90-dlhealth.preset": "/usr/local/lib/systemd/system-preset/90-dlhealth.preset",
     "dlhealth.sysusers": "/usr/local/lib/sysusers.d/dlhealth.conf",
     "dlhealth.tmpfiles": "/usr/local/lib/tmpfiles.d/dlhealth.conf",
@@ -39,6 +39,8 @@ FILES = {
 """Where each file of systemd/ goes."""
 COMMAND = "/usr/local/bin/dlhealth"
 """On root's PATH, sudo's and everybody's: what dlhealth tells people to type begins with this name."""
+_FORMER = ("/usr/local/lib/systemd/system/dlhealth-repair@.service",)
+"""What an earlier version had put in place, and this one does not need."""
 _SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
 _ENABLED = ("dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.socket", "dlhealth.service")
 _ISSUES = "/etc/issue.d"
@@ -64,6 +66,8 @@ def install(say: Callable[[str], None]) -> None:
     sources = _folder_of("dlhealth_systemd")
     for name, path in FILES.items():
         _write(f"{sources}/{name}", path, 0o755 if name in _SCRIPTS else 0o644)
+    for path in _FORMER:
+        _remove(path)
     _link_command()
     say("making the user, and enabling the units")
     _must("systemd-sysusers", FILES["dlhealth.sysusers"])
@@ -73,6 +77,8 @@ def install(say: Callable[[str], None]) -> None:
         _must("systemctl", "daemon-reload")
     _must("systemctl", "enable", "-q", *_ENABLED)
     if running():
+        # A socket is not restarted while its service runs.
+        _must("systemctl", "stop", "dlhealth-repair.socket", "dlhealth-repair.service")
         _must("systemctl", "restart", "dlhealth-repair.socket", "dlhealth.service")
         say("dlhealth.service watches this machine; what it finds: dlhealth status")
     else:
@@ -95,6 +101,8 @@ def _remove_files(say: Callable[[str], None]) -> None:
     there = installed_units()
     if there:
         _must("systemctl", "disable", "-q", *(["--now"] if running() else []), *there)
+        if running():
+            _must("systemctl", "stop", "dlhealth-repair.service")
     for path in FILES.values():
         _remove(f"{path}{_UNFINISHED}")
         if os.path.lexists(path):
@@ -102,7 +110,7 @@ def _remove_files(say: Callable[[str], None]) -> None:
             say(f"removed {path}")
     if os.path.islink(COMMAND) and os.readlink(COMMAND).startswith(f"{PREFIX}/"):
         os.unlink(COMMAND)
-    for path in (*_ENVIRONMENTS, *_LEFT):
+    for path in (*_ENVIRONMENTS, *_LEFT, *_FORMER):
         _remove(path)
     for folder in {posixpath.dirname(p) for p in FILES.values() if p.startswith("/usr/local/")}:
         _remove_empty(folder)

@@ -10,7 +10,6 @@ import pwd
 import re
 import select
 import socket
-import struct
 import time
 from typing import Any
 
@@ -23,7 +22,7 @@ from dlhealth.model import Layer, Outcome, Risk
 from dlhealth.probes import Unavailable
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.sessions import Sessions
-from dlhealth.service.request import LINE_LIMIT, VERSION
+from dlhealth.service.request import LINE_LIMIT, VERSION, Peer, peer_of
 from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle, stop
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Busy, Record, Store, reading_plan
@@ -43,13 +42,6 @@ class Refused(Exception):
     """A request that is not answered; the message says why."""
 
 
-class Peer(NamedTuple):
-    """Who asks, as the kernel says."""
-
-    pid: int
-    uid: int
-
-
 class Asked(NamedTuple):
     """A request that is well formed."""
 
@@ -57,11 +49,6 @@ class Asked(NamedTuple):
     finding: str
     subject: str
     digest: str
-
-
-def peer_of(channel: socket.socket) -> Peer:
-    pid, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return Peer(pid, uid)
 
 
 def receive(channel: socket.socket, patience: float = PATIENCE) -> bytes:
@@ -251,7 +238,8 @@ def authorize(peer: Peer, action: str) -> None:
 
 
 def main() -> None:
-    """What dlhealth-repair@.service runs: the connection is its standard input."""
+    """What dlhealth-repair.service starts for each request: the connection is its standard input."""
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # who lets requests in has a higher one
     channel = socket.socket(fileno=os.dup(0))
     answer = json.dumps(serve(channel)) + "\n"
     try:

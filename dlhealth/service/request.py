@@ -7,6 +7,7 @@
 
 import json
 import socket
+import struct
 from typing import Any
 
 from dlhealth.lean import NamedTuple
@@ -16,6 +17,8 @@ VERSION = 1
 LINE_LIMIT = 4096
 """Bytes of a request."""
 _ANSWER_LIMIT = 64 << 10
+_PATIENCE = 2
+"""Seconds."""
 
 
 class Request(NamedTuple):
@@ -45,12 +48,25 @@ class Request(NamedTuple):
         return found if isinstance(found, dict) else {}
 
 
+class Peer(NamedTuple):
+    """Who asks, as the kernel says."""
+
+    pid: int
+    uid: int
+
+
+def peer_of(channel: socket.socket) -> Peer:
+    pid, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return Peer(pid, uid)
+
+
 def ask(verb: str, finding: str, subject: str, digest: str = "", path: str = SOCKET) -> Request | None:
     """Send a request; None where nobody listens."""
     line = json.dumps({"version": VERSION, "verb": verb, "finding": finding, "subject": subject, "digest": digest})
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        channel.settimeout(1)
+        # With a timeout of Python's own it would not wait where many others are about to connect, but fail at once.
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE, 0))
         channel.connect(path)
         channel.sendall(line.encode() + b"\n")
         channel.setblocking(False)

@@ -138,7 +138,7 @@ def test_a_repair_that_was_cut_off_is_ended_by_the_systems_own_python_before_all
     assert unit["Service"]["TimeoutStartSec"] == ["infinity"], "it may be killed in the middle of dpkg"
 
 
-@pytest.mark.parametrize("name", ["dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair@.service"])
+@pytest.mark.parametrize("name", ["dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.service"])
 def test_who_stops_a_repair_does_not_kill_its_dpkg(name: str) -> None:
     assert Unit(name)["Service"]["KillMode"] == ["mixed"]
 
@@ -205,7 +205,7 @@ def test_memory_that_one_look_or_compiler_took_ends_no_more_than_that() -> None:
             assert Unit(name)["Service"].get("OOMPolicy") == ["continue"], name
 
 
-@pytest.mark.parametrize("name", ["dlhealth-recover.service", "dlhealth-repair@.service"])
+@pytest.mark.parametrize("name", ["dlhealth-recover.service", "dlhealth-repair.service"])
 def test_who_is_stopped_has_the_time_to_take_a_driver_back(name: str) -> None:
     # systemd's default is 90 seconds; then dpkg is killed with all else.
     assert int(Unit(name)["Service"]["TimeoutStopSec"][0]) >= 900
@@ -222,12 +222,12 @@ def test_a_kernel_is_looked_at_when_the_boot_loader_knows_it() -> None:
     assert all(os.path.basename(FILES["dlhealth.kernel"]) > name for name in ("zz-update-grub", "zz-systemd-boot"))
 
 
-def test_each_connection_is_one_process() -> None:
-    socket, service = Unit("dlhealth-repair.socket"), Unit("dlhealth-repair@.service")
+def test_one_process_decides_who_is_let_in() -> None:
+    socket, service = Unit("dlhealth-repair.socket"), Unit("dlhealth-repair.service")
     assert socket["Socket"]["ListenStream"] == [request.SOCKET]
-    assert socket["Socket"]["Accept"] == ["yes"]
-    assert service["Service"]["StandardInput"] == ["socket"]
-    assert service["Service"]["ExecStart"] == ["@PREFIX@/bin/python -I -m dlhealth.service.repair"]
+    assert not {"Accept", "MaxConnections", "MaxConnectionsPerSource"} & socket["Socket"].keys()
+    assert service["Service"]["ExecStart"] == ["@PREFIX@/bin/python -I -m dlhealth.service.door"]
+    assert service["Unit"]["StartLimitIntervalSec"] == ["0"], "a user could have it refused to everybody"
     assert "User" not in service["Service"]
 
 
