@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from dlhealth.data import load
 from dlhealth.host import Host
-from dlhealth.lean import NamedTuple
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.compat import branch_of
@@ -196,6 +196,7 @@ class Misfit(NamedTuple):
     dropped     the same, and that branch is 580
     too-old     the driver is older than the GPU
     no-gsp      the open kernel module, on a GPU that only the closed one supports
+    not-ready   the open kernel module of a branch in which it serves only GPUs for data centers
     needs-open  the closed kernel module, on a GPU that only the open one supports
 
     `branch` is the last (legacy, dropped) or the first (too-old) that supports it. `later` says that only the next
@@ -333,11 +334,14 @@ def _judge(
 
 def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
     """What to make of a refusal that the table does not foresee."""
-    if said.kind == "legacy" and not gpu.known:
+    # Neither a virtual machine nor firmware can cause this one, whatever a table says of the model.
+    if said.kind == "legacy":
         return "dropped" if said.branch and said.branch >= _AFTER_580 else "legacy", said.branch, said, ""
     if said.kind == "too-old" and (not gpu.known or (gpu.listed is not None and driver.branch < gpu.listed)):
         return "too-old", gpu.needed, said, ""
     if said.kind in ("no-gsp", "needs-open") and not gpu.known:
+        return said.kind, None, said, ""
+    if said.kind == "not-ready" and driver.open is not False:
         return said.kind, None, said, ""
     if said.kind == "needs-open" and not driver.open:
         return said.kind, gpu.first_branch, said, ""
@@ -350,7 +354,12 @@ def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
     )
 
 
+_DATA_CENTER = regex(r"Tesla|\b(?:A|H|L|T|V|P|B|GB|GH|K|M)\d{1,3}[A-Z]?\b", re.ASCII)
+
+
 def _about(said: Refusal, gpu: Gpu, gpus: tuple[Gpu, ...]) -> bool:
+    if said.kind == "not-ready":
+        return not _DATA_CENTER.search(gpu.name)
     if said.address:
         return said.address == gpu.address
     if said.device:

@@ -15,11 +15,12 @@ By hand
     modprobe nvidia, or depmod -a && modprobe nvidia; journalctl -k | grep -i nvrm
 """
 
-import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
+    AptSources,
     ByHand,
+    Compilers,
     DriverFit,
     Evidence,
     Finding,
@@ -28,22 +29,28 @@ from dlhealth.api import (
     Journal,
     Kernel,
     KernelModules,
+    Line,
     LoadModules,
     Machine,
+    ModuleFile,
     Plan,
     RefreshModuleIndex,
     Risk,
     Rule,
+    Saying,
     Scenario,
+    SecureBoot,
     Severity,
     Stage,
     Unknown,
+    sayings,
+    signer_of,
 )
 
-# What the kernel says of a module that was built for another one than this.
-FOREIGN = r"nvidia: (?:disagrees|version magic)"
-# What the kernel says of a module that it did not take, or that found nothing to drive.
-SAID = r"\bnvidia: (?:disagrees|Unknown symbol|version magic)|NVRM: (?:No NVIDIA|None of the NVIDIA|API mismatch)|nvidia.*probe.* failed with error"
+# Why the kernel or the module itself refused, in the table of the kernel log; the first that was said counts.
+REASONS = ("magic", "foreign", "key-rejected", "unsigned", "rejected", "none-initialized", "api-mismatch")
+PROBE_FAILED = r"nvidia.*probe.* failed with error"
+REJECTED = ("key-rejected", "unsigned", "rejected")
 
 
 class NvidiaModuleNotLoaded(Rule):
@@ -61,6 +68,9 @@ class NvidiaModuleNotLoaded(Rule):
         switch: GpuSwitch,
         fit: DriverFit | None,
         journal: Journal | None,
+        boot: SecureBoot | None,
+        compilers: Compilers | None,
+        sources: AptSources | None,
     ) -> Iterator[Finding | Unknown]:
         if modules.loaded is None:
             yield Unknown(
@@ -76,30 +86,53 @@ class NvidiaModuleNotLoaded(Rule):
         # A GPU that the driver ignores is no reason to load it; where all are, that is the cause.
         unserved = fit.unserved() if fit else frozenset()
         wanting = [g for g in free if g.address not in unserved] or free
-        said = next(journal.kernel(SAID, last_boot=True), None) if journal else None
+        reason, said = _reason(journal) if journal else (None, None)
+        differ = _words(reason, said) if reason and said and reason.name == "magic" else ()
+        built = _built_by(compilers, sources) if differ else ()
+        refused = (
+            f": the kernel refuses it, {said.text.strip()[:200]}"
+            if said and reason and reason.name != "none-initialized"
+            else ""
+        )
         yield self.finding(
             f"kernel:{kernel.running}",
-            f"The NVIDIA module {disk.version or disk.path} is installed for kernel {kernel.running} but not loaded, so nothing can use the {wanting[0].name}",
+            f"The NVIDIA module {disk.version or disk.path} is installed for kernel {kernel.running} but not loaded, so nothing can use the {wanting[0].name}{refused}",
             Evidence("/proc/modules", "no nvidia module"),
             Evidence(disk.path, disk.version),
             *(Evidence(f"/sys/bus/pci/devices/{g.address}/driver", g.driver or "none") for g in wanting[:4]),
             *(Evidence(b.source, b.text) for b in switch.blockers[:2]),
             *([Evidence(said.source, said.text.strip()[:200])] if said else []),
+            *built,
             about=[f"gpu:{g.address}" for g in wanting],
-            foreign=said.text.strip() if said and re.search(FOREIGN, said.text) else "",
+            reason=reason.name if reason else "",
+            advice=reason.advice if reason else "",
+            differ=differ,
+            key=_key(boot, disk) if boot else "",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        if foreign := finding.detail["foreign"]:
-            yield Plan(
-                "Build the module again, with the headers of the kernel that runs",
-                Risk.MEDIUM,
-                (
-                    ByHand(
-                        f"the kernel says: {foreign}. Remove the module from DKMS for this kernel, and install it again"
-                    ),
-                ),
+        detail = finding.detail
+        if detail["reason"] in REJECTED:
+            key = detail["key"] or "the certificate of the key that signed it"
+            steps = (
+                f"mokutil --import {key}, and give a password",
+                "restart, choose Enroll MOK in the blue screen and type that password",
             )
+            summary = "Enroll the key that signed the module: the kernel rejected it, and rejects it again"
+            yield Plan(summary, Risk.MEDIUM, tuple(ByHand(s) for s in steps), reboot=True)
+            return
+        if detail["differ"]:
+            words = ", ".join(detail["differ"])
+            text = (
+                f"the module was built by a compiler or for a configuration that differs in: {words}. Install the "
+                "compiler of the release that built the kernel (a gcc from a PPA must go), then dkms remove and dkms "
+                "install the module for this kernel"
+            )
+            yield Plan("Build the module with the compiler of the kernel", Risk.MEDIUM, (ByHand(text),))
+            return
+        if detail["reason"] in ("magic", "foreign"):
+            summary = "Build the module again, with the headers of the kernel that runs"
+            yield Plan(summary, Risk.MEDIUM, (ByHand(detail["advice"]),))
             return
         load = LoadModules(("nvidia",))
         yield Plan("Load the module", Risk.LOW, (load,))
@@ -118,6 +151,25 @@ class NvidiaModuleNotLoaded(Rule):
             .ubuntu_driver(loaded=False)
             .says("kernel", "nvidia: disagrees about version of symbol module_layout"),
             finds=ubuntu,
+        )
+        magic = "6.8.0-50-generic SMP preempt mod_unload modversions "
+        yield Scenario(
+            "built by a compiler that lacks what the kernel's has",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(loaded=False)
+            .says("kernel", f"nvidia: version magic '{magic}' should be '{magic}retpoline '"),
+            finds=ubuntu,
+            alone=True,
+        )
+        yield Scenario(
+            "the kernel rejected its key, whatever the firmware trusts",
+            Machine.ubuntu2404()
+            .gpu(driver="")
+            .ubuntu_driver(loaded=False)
+            .says("kernel", "Loading of module with unavailable key is rejected"),
+            finds=ubuntu,
+            alone=True,
         )
         yield Scenario(
             "Secure Boot keeps it out",
@@ -167,3 +219,33 @@ class NvidiaModuleNotLoaded(Rule):
             .file("/lib/modprobe.d/blacklist-nvidia.conf", "blacklist nvidia\n"),
         )
         yield Scenario("no bus in sight", Machine().os_release("debian", "12").kernel("6.1.0-50-amd64"), unknown=True)
+
+
+def _reason(journal: Journal) -> tuple[Saying | None, Line | None]:
+    """Why the module is not loaded, in the kernel's or its own words."""
+    for name in REASONS:
+        saying = sayings()[name]
+        if line := next(journal.kernel(f"(?i){saying.pattern.pattern}", last_boot=True), None):
+            return saying, line
+    return None, next(journal.kernel(PROBE_FAILED, last_boot=True), None)
+
+
+def _words(saying: Saying, line: Line) -> tuple[str, ...]:
+    """The words in which the module's version magic and the kernel's differ, apart from the release."""
+    found = saying.pattern.search(line.text)
+    has, wants = (found[name].split() for name in ("has", "wants")) if found else ([], [])
+    return tuple(sorted(set(has[1:]) ^ set(wants[1:]))) if has[:1] == wants[:1] else ()
+
+
+def _built_by(compilers: Compilers | None, sources: AptSources | None) -> Iterator[Evidence]:
+    if compilers and compilers.gcc:
+        yield Evidence(compilers.gcc.path, f"gcc {compilers.gcc.version or compilers.gcc.real}, which built the module")
+    for source in sources.sources if sources else ():
+        if "toolchain" in source.uri:
+            yield Evidence(source.source, f"{source.uri}: compilers that are not the release's")
+
+
+def _key(boot: SecureBoot, module: ModuleFile) -> str:
+    """The certificate of this machine that signed the module."""
+    known = boot.key_of(signer_of(module.signature)) if module.signature else None
+    return known.path if known else ""

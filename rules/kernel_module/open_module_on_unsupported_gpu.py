@@ -9,6 +9,8 @@ What you see
 Why
     The open module needs a processor on the GPU that only Turing and newer have. Since branch 560 installers choose the
     open module by themselves, also for Maxwell, Pascal and Volta.
+    In branches 515 to 545 the open module serves only GPUs for data centers; on another it starts with the parameter
+    NVreg_OpenRmEnableUnsupportedGpus=1 alone, and the kernel log says so.
     An old card beside supported ones is merely ignored. In a virtual machine a supported GPU may give the same message
     for another reason.
 Repair
@@ -52,10 +54,15 @@ class OpenModuleOnUnsupportedGpu(Rule):
     def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
         for doubt in fit.doubts:
             yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
-        for misfit in fit.of("no-gsp"):
+        for misfit in fit.of("no-gsp", "not-ready"):
+            why = (
+                "in this branch it is only ready for data-center GPUs"
+                if misfit.kind == "not-ready"
+                else "it needs the closed one"
+            )
             yield self.finding(
                 misfit.subject,
-                f"{misfit.when}The open kernel module {misfit.driver.version} does not support {misfit.who}: it needs the closed one",
+                f"{misfit.when}The open kernel module {misfit.driver.version} does not support {misfit.who}: {why}",
                 *misfit.evidence,
                 severity=misfit.severity,
                 branch=misfit.driver.branch,
@@ -122,6 +129,10 @@ class OpenModuleOnUnsupportedGpu(Rule):
             Machine.ubuntu2404().gpu("1db6", driver="").ubuntu_driver(open_flavour=True, loaded=False),
             finds=gpu,
         )
+        early = Machine.ubuntu2404().gpu("1e07").ubuntu_driver("515.76", open_flavour=True)
+        early.says("kernel", "NVRM: Open nvidia.ko is only ready for use on Data Center GPUs.", 5.0)
+        early.says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x63:0x0:1905)", 6.0)
+        yield Scenario("an early open module on a GeForce", early, finds=gpu, alone=True)
         unlisted = Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True)
         for number, line in enumerate(said):
             unlisted.says("kernel", line.format(id="fffe"), 5.0 + number / 1000)

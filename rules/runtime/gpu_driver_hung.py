@@ -44,6 +44,8 @@ FAILED = (
     r"NVRM: .*(?:RmInitAdapter failed|rm_init_adapter failed|Timeout waiting for RPC)"
     r"|NVRM: Xid \([^)]*\): (?:119|120),|INFO: task (?:nvidia|irq/\d+-nvidia)\S* blocked for more than"
 )
+# The first complaint of a start is nearest to the cause.
+FIRST = r"NVRM: (?!loading|Xid|objClInit|nvAssert)"
 ADDRESS = regex(r"(?:GPU |PCI:)((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2})(?:\.(\d))?", re.IGNORECASE)
 # What NVML answers where another fault is the reason: no permission, and versions that differ.
 OTHERS = (4, 18)
@@ -66,7 +68,8 @@ class GpuDriverHung(Rule):
                 )
             return
         log = next(journal.kernel(FAILED, last_boot=True), None) if journal else None
-        said = [Evidence(log.source, log.text.strip()[:300])] if log else []
+        first = next(journal.kernel(FIRST, last_boot=True), None) if journal and log else None
+        said = [Evidence(li.source, li.text.strip()[:300]) for li in dict.fromkeys((log, first)) if li]
         if nvml is None and journal is None:
             yield Unknown("neither NVML nor the kernel log can be asked")
         elif nvml is not None and nvml.outcome == "hung":
