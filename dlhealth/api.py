@@ -57,7 +57,15 @@ from dlhealth.probes.cudnn import (
 from dlhealth.probes.cudnn import needed_major as cudnn_major_of
 from dlhealth.probes.cudnn import package_names as cudnn_package_names
 from dlhealth.probes.devices import DeviceNodes, Maker, Node
-from dlhealth.probes.display import DisplayDevice, DisplaySetup, Section, busid, parse_busid, parse_copied_busid
+from dlhealth.probes.display import (
+    DisplayDevice,
+    DisplaySetup,
+    Section,
+    XServerErrors,
+    busid,
+    parse_busid,
+    parse_copied_busid,
+)
 from dlhealth.probes.dkms import (
     Dkms,
     DkmsModule,
@@ -84,7 +92,7 @@ from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
 from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
 from dlhealth.probes.gpuswitch import GpuSwitch
-from dlhealth.probes.greeter import DisplayManager, LoginScreen
+from dlhealth.probes.greeter import DesktopSessions, DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.initramfs import Initramfs
 from dlhealth.probes.journal import Journal, Line
@@ -109,7 +117,7 @@ from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, Ten
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.sayings import SXID_FAULT, Saying, XidEvents, sayings
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
-from dlhealth.probes.sessions import Complaint, Loop, Session, SessionLogs, Sessions
+from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
 from dlhealth.probes.users import Users
 
@@ -159,6 +167,7 @@ __all__ = [
     "CudnnNeed",
     "CudnnNeeds",
     "CudnnPackage",
+    "DesktopSessions",
     "DeviceNodes",
     "DisplayDevice",
     "DisplayManager",
@@ -212,6 +221,7 @@ __all__ = [
     "LoginEnvironment",
     "LoginScreen",
     "Loop",
+    "LoopLogs",
     "Machine",
     "MakeLink",
     "Maker",
@@ -285,6 +295,7 @@ __all__ = [
     "Wheel",
     "WheelCoverage",
     "WriteFile",
+    "XServerErrors",
     "XidEvents",
     "XidRule",
     "XorgGlx",

@@ -89,6 +89,22 @@ class LoginScreen(NamedTuple):
         )
 
 
+class DesktopSessions(NamedTuple):
+    """The names of the sessions that a login screen offers, without ".desktop": of X and of Wayland."""
+
+    x: tuple[str, ...]
+    wayland: tuple[str, ...]
+
+    @classmethod
+    def probe(cls, host: Host) -> "DesktopSessions":
+        def names(kind: str) -> tuple[str, ...]:
+            folders = (f"/usr/share/{kind}", f"/usr/local/share/{kind}")
+            paths = (p for folder in folders for p in host.glob(f"{folder}/*.desktop"))
+            return tuple(posixpath.basename(p).removesuffix(".desktop") for p in paths)
+
+        return cls(names("xsessions"), names("wayland-sessions"))
+
+
 def _alias(host: Host) -> str | None:
     path = next((p for f in FOLDERS if host.lstat(p := f"{f}/display-manager.service")), None)
     if path is None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
@@ -10,6 +10,7 @@ from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.homes import HomeFiles
 from dlhealth.probes.journal import Journal, Line
+from dlhealth.probes.users import Users
 
 SHORT = 10.0
 """Seconds. A desktop that ends earlier never showed itself."""
@@ -79,6 +80,7 @@ class Loop(NamedTuple):
     shortest: float
     longest: float
     source: str
+    last: Session
 
 
 class Sessions(NamedTuple):
@@ -120,6 +122,7 @@ class Sessions(NamedTuple):
             min(seconds for _, seconds in streak),
             max(seconds for _, seconds in streak),
             ", ".join(dict.fromkeys(s.source for s, _ in streak)),
+            streak[-1][0],
         )
 
     def got_in(self, user: str) -> bool:
@@ -228,6 +231,50 @@ def _greeter_came_back(session: _Open, greeters: Iterable[Line]) -> bool:
     return ended is not None and any(
         g.boot == session.line.boot and -2.0 <= g.time - ended <= _GREETER_BACK for g in greeters
     )
+
+
+_QUOTED = 3
+"""Lines of a session that are shown: the last ones are nearest to its end."""
+_COMPLAINS = regex(
+    r"\(EE\)|error|fail|abort|assert|signal \d|segfault|fatal|cannot|can't|could not|unable|refused|denied|not found"
+    r"|no such|undefined symbol|no protocol specified|authorization|core dumped|crash",
+    re.IGNORECASE,
+)
+_SESSION_LOGS = {
+    "lightdm": ("~/.xsession-errors", "/var/log/lightdm/"),
+    "sddm": ("~/.local/share/sddm/xorg-session.log and wayland-session.log",),
+    "gdm": ("journalctl -b _UID=$(id -u)",),
+}
+"""Where the programs of a session write, by the display manager that started it."""
+
+
+class LoopLogs(NamedTuple):
+    """By user in a login loop: the last lines of the session that failed last which complain of something, and where the
+    logs of such a session are."""
+
+    lines: Mapping[str, tuple[Line, ...]]
+    places: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def probe(cls, host: Host, sessions: Sessions, journal: Journal, users: Users) -> "LoopLogs":
+        numbers = {a.name: a.uid for a in users.people}
+        lines, places = {}, {}
+        for loop in sessions.loops():
+            inside = [li for li in journal.lines if _within(li, loop.last, numbers.get(loop.user))]
+            telling = [li for li in inside if _COMPLAINS.search(li.text)]
+            lines[loop.user] = tuple({li.text: li for li in telling}.values())[-_QUOTED:]
+            manager = next((m for m in _SESSION_LOGS if any(s.startswith(m) for s in loop.services)), "")
+            places[loop.user] = _SESSION_LOGS.get(manager, ("~/.xsession-errors", "journalctl -b _UID=$(id -u)"))
+        return cls(lines, places)
+
+
+def _within(line: Line, session: Session, uid: int | None) -> bool:
+    """Whether a line was written in a session, by a program of its own; syslog does not say whose a line is."""
+    during = line.boot == session.boot and session.started <= line.time <= (session.ended or session.started) + 2
+    mine = (
+        line.uid in (uid, None) and line.identifier not in ("kernel", "systemd-logind") and "pam_unix(" not in line.text
+    )
+    return during and mine
 
 
 class Complaint(NamedTuple):

@@ -8,11 +8,12 @@ Why
     the environment, a full disk, the folders in /tmp) each have a finding of their own, under which this one is then
     folded. Left over are a broken desktop package, a desktop that is not installed at all, a crash.
 Repair
-    None by itself: the log of the session names what ended it.
+    None by itself: the last lines of the session, which the finding shows, name what ended it.
 What the repair risks
     Nothing is changed.
 By hand
-    Log in on a text console (Ctrl+Alt+F3), then read ~/.xsession-errors and: journalctl -b _UID=$(id -u)
+    Log in on a text console (Ctrl+Alt+F3), then read what the session wrote. With gdm: journalctl -b _UID=$(id -u)
+    With lightdm: ~/.xsession-errors; with sddm: ~/.local/share/sddm/xorg-session.log and wayland-session.log
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from dlhealth.api import (
     ByHand,
     Evidence,
     Finding,
+    LoopLogs,
     Machine,
     Plan,
     Risk,
@@ -38,14 +40,18 @@ class LoginLoopUnexplained(Rule):
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
 
-    def detect(self, sessions: Sessions) -> Iterator[Finding]:
+    def detect(self, sessions: Sessions, logs: LoopLogs | None) -> Iterator[Finding]:
         for loop in sessions.loops():
+            said = logs.lines[loop.user] if logs else ()
+            why = f". The last complaint of the session: {said[-1].text.strip()[:200]}" if said else ""
             through = f" through {' and '.join(loop.services)}" if loop.services else ""
             yield self.finding(
                 f"user:{loop.user}",
-                f"{loop.user} is in a login loop: {loop.tries} graphical sessions in a row ended within {loop.longest:.0f} s",
+                f"{loop.user} is in a login loop: {loop.tries} graphical sessions in a row ended within {loop.longest:.0f} s{why}",
                 Evidence(loop.source, f"{loop.user}'s sessions{through} end within 10 seconds, one after the other"),
+                *(Evidence(f"{li.source} ({li.identifier})", li.text.strip()[:300]) for li in said),
                 user=loop.user,
+                places=logs.places[loop.user] if logs else ("journalctl -b _UID=$(id -u)",),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
@@ -55,7 +61,7 @@ class LoginLoopUnexplained(Rule):
             Risk.LOW,
             (
                 ByHand(
-                    f"Log in as {user} on a text console (Ctrl+Alt+F3); read ~/.xsession-errors and journalctl -b _UID=$(id -u); "
+                    f"Log in as {user} on a text console (Ctrl+Alt+F3); read {', '.join(finding.detail['places'])}; "
                     "try another session in the login screen's menu, and another user: who else fails tells the machine from the home"
                 ),
             ),

@@ -79,7 +79,8 @@ def test_logind_of_258_names_the_type() -> None:
 def test_a_loop(manager: str) -> None:
     tries = [e for n in range(3) for e in logs.session("alice", 100 + 60 * n, 2, manager, n + 1)]
     service = "gdm-password" if manager == "gdm" else manager
-    assert sessions(*tries).loops() == (Loop("alice", (service,), 3, 2.0, 2.0, "x"),)
+    found = sessions(*tries)
+    assert found.loops() == (Loop("alice", (service,), 3, 2.0, 2.0, "x", found.sessions[-1]),)
 
 
 @pytest.mark.parametrize(
