@@ -73,6 +73,7 @@ class Outcome(_Ordered):
     DECLINED = "declined"
     APPLIED = "applied"
     REFUSED = "refused"
+    NOT_PROVED = "not-proved"
     AWAITING_REBOOT = "awaiting-reboot"
     UNDONE = "undone"
     ROLLED_BACK = "rolled-back"
@@ -177,10 +178,12 @@ class Plan(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A rule that could not look, or not everywhere, and why."""
+    """A rule that could not look, or not everywhere, and why. `unknown` has its subjects; none where it could not look at
+    all."""
 
     id: str
     reason: str
+    unknown: tuple[Unknown, ...] = ()
 
 
 class Failed(NamedTuple):

@@ -104,7 +104,7 @@ class MoveAside(NamedTuple):
     def revert(self, target: "Target", before: "Observed") -> None:
         target.bring_back(self.path)
         if before and not self.observe(target):
-            raise _changed(f"what was moved aside is gone from /var/lib/dlhealth: {self.path} can't be put back")
+            raise _changed(f"what was moved aside is gone from /var/lib/dlhealth: {self.path} can't be restored")
 
 
 class MakeLink(NamedTuple):

@@ -304,7 +304,7 @@ def _put_back(target: "Target", path: str, digest: str) -> None:
     if target.put_back(path) or not target.identity(path):
         return
     if target.large_digest(path) != digest:
-        raise CopyGone(f"{path} can't be put back as it was: its copy is gone from {KEPT}")
+        raise CopyGone(f"{path} can't be restored as it was: its copy is gone from {KEPT}")
 
 
 def _needs_running(target: "Target", what: str) -> None:

@@ -39,6 +39,7 @@ class Status(IntEnum):
     AFTER_REBOOT = 4
     ROLLED_BACK = 5
     UNKNOWN = 6
+    NOT_PROVED = 7
     INTERNAL = 70
     INTERRUPTED = 130
     PIPE_CLOSED = 141

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from shlex import join
 
 import click
@@ -36,6 +37,7 @@ _WALKS = 5
 """One repair may uncover what another fault had hidden; more rounds than this mean that it goes in circles."""
 
 _STATUS = {
+    Outcome.NOT_PROVED: Status.NOT_PROVED,
     Outcome.AWAITING_REBOOT: Status.AFTER_REBOOT,
     Outcome.ROLLED_BACK: Status.ROLLED_BACK,
     Outcome.CONFLICT: Status.ROLLED_BACK,
@@ -74,7 +76,8 @@ def command(
 
     Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage or another repair comes first, 3 an
     error is left, 4 repaired once the machine has been rebooted, 5 the repair failed and was rolled back, 6 too little
-    could be checked to say, 70 dlhealth itself failed.
+    could be checked to say, 7 carried out, but the checks that would prove it can't run any more, 70 dlhealth itself
+    failed.
     """
     request = Request(root, only, users, pythons, next_boot)
     loaded = load_rules()
@@ -148,7 +151,7 @@ class _Session:
             if not yes and not agreed(_question(shown.repair)):
                 outcomes.append(Outcome.DECLINED)
                 break
-            outcomes.append(self._carry_out(shown))
+            outcomes.append(self._carry_out(shown, yes))
             if outcomes[-1] in (Outcome.CONFLICT, Outcome.AWAITING_REBOOT) or self._stopped():
                 break
             if outcomes[-1] is Outcome.REFUSED:
@@ -188,7 +191,8 @@ class _Session:
             self._agree_to_settle(current, yes)
         ended = recover(self.store, Target(self.store.root, current.id))
         if ended is None and here:
-            ended = confirm_after_reboot(self.store, self.store.root, lambda: self._examine().diagnosis)
+            keep = partial(_kept, yes=yes)
+            ended = confirm_after_reboot(self.store, self.store.root, lambda: self._examine().diagnosis, keep=keep)
         if ended is None:
             name = printable(current.name)
             start = "systemctl reboot" if here else "start the machine from its own disk"
@@ -226,21 +230,25 @@ class _Session:
 
     def _show(self, repair: Repair, asks: bool) -> None:
         before = self._planned
-        self._planned = Repair(before.chosen + repair.chosen, repair.left, before.actions + repair.actions)
+        self._planned = Repair(before.chosen + repair.chosen, repair.left, before.actions + repair.actions, repair.live)
         if asks or not self._json:  # who is asked sees what for
             from dlhealth.report.repairs import render_repair
 
-            show(render_repair(repair, current_style()), self._json)
+            show(render_repair(repair, current_style(), self.store.root), self._json)
 
-    def _carry_out(self, shown: _Shown) -> Outcome:
+    def _carry_out(self, shown: _Shown, yes: bool) -> Outcome:
         def look() -> Diagnosis:
             progress.pause()
             return self._examine().diagnosis
 
+        def keep(problem: str) -> bool:
+            progress.pause()
+            return _kept(problem, yes=yes)
+
         repair, before, progress = shown.repair, shown.examined.diagnosis, Steps()
         try:
             with progress:
-                ended = carry_out(repair, before, self.store, self.store.root, look, progress)
+                ended = carry_out(repair, before, self.store, self.store.root, look, progress, keep)
         except NotPrepared as problem:
             click.echo(printable(f"dlhealth: {problem}\nNothing was changed."), err=True)
             self._refused.update(_reasons(repair, problem.problems))
@@ -285,6 +293,12 @@ def _reasons(repair: Repair, problems: Mapping[Action, str]) -> dict[str, str]:
         # Edits of one file were made one.
         if any(a == action or changed_path(a) == changed_path(action) != "" for a in chosen.plan.actions)
     }
+
+
+def _kept(problem: str, *, yes: bool) -> bool:
+    """Whether a repair stays of which nothing can check any more whether it helped."""
+    click.echo(printable(f"Not proved: {problem}"), err=True)
+    return yes or agreed("Keep the repair all the same? Otherwise it is undone.")
 
 
 def _question(repair: Repair) -> str:

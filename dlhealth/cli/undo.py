@@ -37,7 +37,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         record = named(store, name) if name else _last(store)
     except OSError as problem:
         raise Failure(store.explain(problem)) from problem
-    if record and record.outcome not in ("", Outcome.APPLIED):
+    if record and record.outcome and not record.stands:
         left = (
             "what others changed of it is left to them"
             if record.outcome == Outcome.CONFLICT
@@ -86,7 +86,7 @@ def _take_back(store: Store, record: Record) -> Ended:
 
 
 def _last(store: Store) -> Record | None:
-    done = [r for r in store.ended() if r.outcome == Outcome.APPLIED]
+    done = [r for r in store.ended() if r.stands]
     return store.current() or (done[-1] if done else None)
 
 

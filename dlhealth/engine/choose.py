@@ -74,6 +74,8 @@ class Repair(NamedTuple):
     chosen: tuple[Chosen, ...]
     left: tuple[Left, ...]
     actions: tuple[Action, ...]
+    live: bool = True
+    """Whether it is of the machine that runs."""
 
     @property
     def risk(self) -> Risk:
@@ -81,7 +83,7 @@ class Repair(NamedTuple):
 
     @property
     def reboot(self) -> bool:
-        return any(c.plan.reboot for c in self.chosen)
+        return self.live and any(c.plan.reboot for c in self.chosen)
 
     @property
     def network(self) -> bool:
@@ -128,7 +130,7 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
                 taken.setdefault(changed_path(action), []).append(action)
         else:
             left.append(Left(finding, "another repair changes the same file: run dlhealth fix again", ()))
-    return Repair(tuple(chosen), tuple(left), merge([c.plan for c in chosen]))
+    return Repair(tuple(chosen), tuple(left), merge([c.plan for c in chosen]), limits.live)
 
 
 class Offer(NamedTuple):
@@ -242,11 +244,11 @@ def _can_be_done(action: Action) -> bool:
 
 
 def _for_target(plan: Plan, live: bool) -> Plan:
-    """What is done to a machine that does not run: its next start is the reboot."""
+    """What is done to a machine that does not run: its next start loads the modules, and is the reboot."""
     if live:
         return plan
     actions = tuple(a for a in plan.actions if not isinstance(a, ONLY_LIVE))
-    return plan._replace(actions=actions, reboot=False)
+    return plan._replace(actions=actions, reboot=plan.reboot or actions != plan.actions)
 
 
 def _in_place(plan: Plan, host: Host) -> Plan:

@@ -51,9 +51,9 @@ def diagnose(
             continue
         run += 1
         findings += [r for r in results if isinstance(r, Finding)]
-        unknown = list(dict.fromkeys(r.reason for r in results if isinstance(r, Unknown)))
+        unknown = tuple(dict.fromkeys(r for r in results if isinstance(r, Unknown)))
         if unknown:
-            skipped.append(Skipped(rule.id, "; ".join(unknown)))
+            skipped.append(Skipped(rule.id, "; ".join(dict.fromkeys(u.reason for u in unknown)), unknown))
     by_id = {rule.id: rule for rule in rules}
     ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
     unjudged = facts.get(Platform).unsupported

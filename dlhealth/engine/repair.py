@@ -1,19 +1,19 @@
 """Carries a repair out and proves it: the findings are gone and nothing new came, or all is taken back."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from dlhealth import __version__
-from dlhealth.actions import action_from_json, changed_path
+from dlhealth.actions import action_from_json, changed_path, needs_programs
 from dlhealth.actions.base import Target
 from dlhealth.actions.room import out_of_reach
 from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Finding, Outcome, Risk, Severity, timestamp
-from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm
+from dlhealth.txn.execute import Ended, NotPrepared, NotProved, NotVerified, NotYet, apply, confirm
 from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Damaged, Record, Store, reading_plan
 
@@ -22,19 +22,27 @@ Look = Callable[[], Diagnosis]
 
 class Told(NamedTuple):
     """What is kept of a transaction, for people and scripts. Each action is (kind, summary, what became of it: done,
-    reverted, conflict, begun or not begun)."""
+    reverted, conflict, begun or not begun); `programs` says whether programs of the machine run for them."""
 
     record: Record
     time: str
     problem: str
     findings: tuple[Mapping[str, str], ...]
     actions: tuple[tuple[str, str, str], ...]
+    programs: bool = False
 
 
 def carry_out(
-    repair: Repair, before: Diagnosis, store: Store, folder: str, look: Look, progress: Callable[[str], None]
+    repair: Repair,
+    before: Diagnosis,
+    store: Store,
+    folder: str,
+    look: Look,
+    progress: Callable[[str], None],
+    keep: Callable[[str], bool] = lambda problem: False,
 ) -> Ended:
-    """One transaction. `look` diagnoses anew. Raises NotPrepared when it can't even begin; then nothing was changed."""
+    """One transaction. `look` diagnoses again; where it can't check what was repaired, `keep` decides whether the repair
+    stays. Raises NotPrepared when it can't even begin; then nothing was changed."""
     identity = secrets.token_hex(4)
     target = Target(folder, identity)
     if problems := out_of_reach(target, repair.actions):
@@ -46,12 +54,13 @@ def carry_out(
         "findings": [_kept(c) for c in repair.chosen],
         "known": sorted(map(_name, _errors(before))),
         "beside": _beside(before, repair),
+        "unknown": _unknown(before, {c.finding.id for c in repair.chosen}),
     }
-    # What only the next boot can show is judged then.
-    aims = [f for f in about["findings"] if not f["reboot"]]
+    # What only the next boot can show is judged then. Of another machine's disk, much can be seen at once all the same.
+    aims = [f for f in about["findings"] if not (f["reboot"] and repair.live)]
     # No walk follows on one that waits for a restart.
     changed = frozenset() if repair.reboot else frozenset(filter(None, map(changed_path, repair.actions)))
-    proof = Proof(aims, about["known"], about["beside"], changed)
+    proof = Proof(aims, about["known"], about["beside"], changed, about["unknown"], patient=not repair.live)
     return apply(
         store,
         target,
@@ -63,6 +72,7 @@ def carry_out(
         progress,
         # Nobody switches the machine off, or sends it to sleep, until it is done.
         lambda: held(_INHIBIT, _INHIBIT_SECONDS) if target.live else nullcontext(),
+        keep,
     )
 
 
@@ -75,16 +85,22 @@ _INHIBIT_SECONDS = 5.0
 
 
 def confirm_after_reboot(
-    store: Store, folder: str, look: Look, sure: Callable[[], bool] = lambda: True
+    store: Store,
+    folder: str,
+    look: Look,
+    sure: Callable[[], bool] = lambda: True,
+    keep: Callable[[str], bool] | None = None,
 ) -> Ended | None:
     """Judge a repair that waited for the reboot which has happened; None when there is none, or when it seems to have
-    helped and that is not `sure` yet."""
+    helped and that is not `sure` yet. Where what was repaired can't be checked, `keep` decides; without it, the repair
+    goes on waiting."""
     record = store.current()
     if record is None:
         return None
     with reading_plan(record) as plan:
-        proof = Proof(plan["findings"], plan["known"], plan.get("beside", ()), frozenset())
-    return confirm(store, Target(folder, record.id), lambda: _prove(look(), proof), sure)
+        unknown = plan.get("unknown", ())
+        proof = Proof(plan["findings"], plan["known"], plan.get("beside", ()), frozenset(), unknown)
+    return confirm(store, Target(folder, record.id), lambda: _prove(look(), proof), sure, keep)
 
 
 def tried(store: Store) -> frozenset[tuple[str, str]]:
@@ -114,7 +130,8 @@ def tell(record: Record) -> Told:
                 for number, action in enumerate(plan["actions"])
             )
             findings = tuple(map(_found, plan.get("findings", ())))
-            return Told(record, str(plan.get("time", "")), str(problem), findings, actions)
+            programs = any(map(_needs_programs, plan["actions"]))
+            return Told(record, str(plan.get("time", "")), str(problem), findings, actions, programs)
     except Damaged as damage:
         return Told(record, "", str(damage), (), ())
 
@@ -130,8 +147,15 @@ _SHOWN = ("id", "subject", "title", "summary")
 def _summary(action: dict[str, Any]) -> str:
     try:
         return action_from_json(action).summary()
-    except (LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         return f"{action['kind']}: this version of dlhealth does not know it"
+
+
+def _needs_programs(action: dict[str, Any]) -> bool:
+    try:
+        return needs_programs(action_from_json(action))
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return False
 
 
 _BECAME = {"INTENT": "begun", "DONE": "done", "REVERTED": "reverted", "CONFLICT": "conflict"}
@@ -160,20 +184,31 @@ def _beside(before: Diagnosis, repair: Repair) -> list[dict[str, str]]:
     return [{"name": _name(f), "fingerprint": f.fingerprint} for f in others]
 
 
+def _unknown(diagnosis: Diagnosis, rules: Collection[str]) -> list[list[str]]:
+    """What these rules could not check, as rule, subject and reason."""
+    return [[s.id, u.subject, u.reason] for s in diagnosis.skipped if s.id in rules for u in s.unknown]
+
+
 class Proof(NamedTuple):
     """What must be true after a repair: the `aims` are gone, and there is no error that was not `known`. `beside` is what
-    was found like them and not repaired, `changed` the paths that were."""
+    was found like them and not repaired, `changed` the paths that were, `unknown` what the rules of the aims could not
+    check before either. A `patient` proof leaves what shows only after the machine's next start to that."""
 
     aims: Sequence[Mapping[str, Any]]
     known: Sequence[str]
     beside: Sequence[Mapping[str, str]]
     changed: frozenset[str]
+    unknown: Sequence[Sequence[str]] = ()
+    patient: bool = False
 
 
 def _prove(after: Diagnosis, proof: Proof) -> None:
     hidden = _hidden(after, proof)
     expected = {*proof.known, *_until_started_anew(after)}
     remaining = [f for f in proof.aims if _still_there(f, after, proof, hidden)]
+    blind = {f["fingerprint"]: reason for f in proof.aims if (reason := _unchecked(f, after, proof))}
+    later = [f for f in proof.aims if proof.patient and f["reboot"] and (f in remaining or f["fingerprint"] in blind)]
+    remaining = [f for f in remaining if f not in later]
     new = [f for f in _errors(after) if f not in hidden and _name(f) not in expected]
     if remaining or new:
         names = sorted(dict.fromkeys(map(_name, new)))
@@ -182,6 +217,26 @@ def _prove(after: Diagnosis, proof: Proof) -> None:
         harmed = {subject for f in new for subject in (f.subject, *f.about)}
         blamed = remaining or [f for f in proof.aims if f["subject"] in harmed] or proof.aims
         raise NotVerified("; ".join(said), [f["fingerprint"] for f in blamed])
+    unproved = [f for f in proof.aims if f["fingerprint"] in blind and f not in later]
+    if unproved:
+        said = [f"{f['id']} ({f['subject']}) can't be checked any more: {blind[f['fingerprint']]}" for f in unproved]
+        raise NotProved("; ".join(said), [f["fingerprint"] for f in unproved])
+    if later:
+        raise NotYet("; ".join(f"{f['id']} ({f['subject']}) shows after the next start" for f in later))
+
+
+def _unchecked(aim: Mapping[str, Any], after: Diagnosis, proof: Proof) -> str:
+    """Why the rule that found it can't tell whether it is still there, "" where it can. What it could not check before
+    either, beside what it found, is no reason."""
+    if failed := next((f.error for f in after.failed if f.id == aim["id"]), ""):
+        return f"the rule failed ({failed})"
+    for skipped in after.skipped:
+        if skipped.id == aim["id"]:
+            known = [list(unknown) for unknown in proof.unknown]
+            new = [u for u in skipped.unknown if [skipped.id, u.subject, u.reason] not in known]
+            reasons = [u.reason for u in new if u.subject in ("host", aim["subject"])]
+            return "; ".join(dict.fromkeys(reasons)) if skipped.unknown else skipped.reason
+    return ""
 
 
 def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: Proof, hidden: Sequence[Finding]) -> bool:

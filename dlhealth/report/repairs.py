@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from shlex import quote
 
-from dlhealth.actions import EditFile, MoveAside, WriteFile
+from dlhealth.actions import EditFile, MoveAside, WriteFile, needs_programs
 from dlhealth.engine.choose import Repair
 from dlhealth.engine.repair import Told, tell
 from dlhealth.model import Action, Diagnosis, Outcome, Severity
@@ -13,17 +13,25 @@ from dlhealth.report.terminal import SIGNS, WELL, Page, count
 from dlhealth.txn.execute import Ended
 
 _ADVICE = {
-    Outcome.APPLIED: "That was proved by all rules, which ran again. To take it back: dlhealth undo {name}{root}",
-    Outcome.AWAITING_REBOOT: "Reboot to finish it: systemctl reboot. The next dlhealth fix after it proves the repair or takes it back.",
-    Outcome.ROLLED_BACK: "All that was changed was put back.",
-    Outcome.UNDONE: "All that was changed was put back.",
-    Outcome.CONFLICT: "What was changed by others since was left as it is; the rest was put back.",
+    Outcome.APPLIED: "Verified: the checks that found it ran again and find it no more. To undo it: dlhealth undo {name}{root}",
+    Outcome.NOT_PROVED: "Not proved: whether it helped could not be checked. To undo it: dlhealth undo {name}{root}",
+    Outcome.AWAITING_REBOOT: "{start}. The next dlhealth fix {there} keeps the repair if it helped, or undoes it.",
+    Outcome.ROLLED_BACK: "Undone: what it had changed is as it was before.",
+    Outcome.UNDONE: "What it had changed is as it was before.",
+    Outcome.CONFLICT: "What is named above was left as it is; the rest is as it was before.",
 }
-_COLOURS = {Outcome.APPLIED: "32", Outcome.UNDONE: "32", Outcome.AWAITING_REBOOT: "33"}
+_SIGNS = {
+    Outcome.APPLIED: WELL,
+    Outcome.UNDONE: WELL,
+    Outcome.AWAITING_REBOOT: WELL,
+    Outcome.NOT_PROVED: SIGNS[Severity.WARNING],
+}
+_COLOURS = {Outcome.APPLIED: "32", Outcome.UNDONE: "32", Outcome.AWAITING_REBOOT: "33", Outcome.NOT_PROVED: "33"}
 
 
-def render_repair(repair: Repair, style: Style) -> str:
-    """The plan: each repair, each step with what changes in a file, risk, needs; and what is left to a person."""
+def render_repair(repair: Repair, style: Style, root: str = "/") -> str:
+    """The plan: each repair, each step with what changes in a file, risk, needs; and what is left to a person. `root` is
+    the folder of the machine."""
     page = Page(style)
     if repair.chosen:
         needs = [f"risk {repair.risk.value}", *["the network"] * repair.network, *["a reboot"] * repair.reboot]
@@ -41,6 +49,9 @@ def render_repair(repair: Repair, style: Style) -> str:
                 _moved(page, f"  {first:2}. to {first + len(actions) - 1}. ", actions)
         if repair.reboot:
             page.text("      ", "then, when you choose: systemctl reboot")
+        if root != "/" and any(map(needs_programs, repair.actions)):
+            page.line()
+            page.text("  ", _PROGRAMS.format(root=root), "  ")
     if repair.left:
         page.line()
         page.line(style.paint("Not repaired by this", "1"))
@@ -50,6 +61,12 @@ def render_repair(repair: Repair, style: Style) -> str:
             for text in left.by_hand:
                 page.text("      by hand: ", text)
     return page.content() if repair.chosen or repair.left else ""
+
+
+_PROGRAMS = (
+    "This runs programs of the disk in {root} as root. They are confined: they see neither the processes, the devices nor "
+    "the other files of this machine, and get the network only to download packages."
+)
 
 
 def _step(page: Page, style: Style, first: str, action: Action) -> None:
@@ -95,8 +112,7 @@ def _moved(page: Page, first: str, actions: Sequence[Action]) -> None:
 def render_ended(ended: Ended, style: Style) -> str:
     """How one transaction ended."""
     page = Page(style)
-    well = ended.outcome in _COLOURS
-    sign = page.sign(WELL if well else SIGNS[Severity.ERROR])
+    sign = page.sign(_SIGNS.get(ended.outcome, SIGNS[Severity.ERROR]))
     colour = _COLOURS.get(ended.outcome, "31")
     margin = " " * (len(sign) + 1)
     head = f"Transaction {ended.record.name}: {ended.outcome.replace('-', ' ')}"
@@ -107,7 +123,11 @@ def render_ended(ended: Ended, style: Style) -> str:
         page.text(margin, f"no longer found: {finding['id']} ({finding['subject']})", f"{margin}  ")
     root = ended.record.folder.root
     where = f" --root {quote(root)}" if root != "/" else ""  # without it, the command would be about this machine
-    page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name, root=where))
+    start = (
+        f"To finish it, start the machine from the disk in {root}" if where else "Reboot to finish it: systemctl reboot"
+    )
+    there = "on it" if where else "after that"
+    page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name, root=where, start=start, there=there))
     return page.content()
 
 
@@ -115,7 +135,9 @@ def render_remaining(diagnosis: Diagnosis, style: Style, *, waiting: bool) -> st
     """What is still wrong, a line each; `waiting` for a restart, which may cure it."""
     page = Page(style)
     if not diagnosis.root_causes:
-        page.text("", "Nothing is left that dlhealth knows to be wrong.")
+        partly = len({s.id for s in diagnosis.skipped} | {f.id for f in diagnosis.failed})
+        beside = f" {count(partly, 'check')} could not run completely; dlhealth doctor lists them." if partly else ""
+        page.text("", f"No problems found.{beside}")
     for finding in diagnosis.root_causes:
         page.text("", f"Still there{' before the restart' if waiting else ''}: {finding.id}: {finding.title}", "  ")
     return page.content()
@@ -146,6 +168,10 @@ def render_told(told: Told, style: Style) -> str:
         found = f"{finding['id']} ({finding.get('subject', '')}): {finding.get('summary', '')}"
         page.text("    ", found, "      ", "2")
     page.line()
+    root = told.record.folder.root
+    if root != "/" and told.programs:
+        page.text("  ", _PROGRAMS.format(root=root), "  ")
+        page.line()
     for number, (_, summary, became) in enumerate(told.actions, 1):
         page.text(f"  {number:2}. {became:9}  ", summary, " " * 17)
     return page.content()

@@ -203,7 +203,7 @@ def _undo(store: Store, peer: Peer, trigger: Trigger) -> dict[str, Any]:
         raise Refused("only a person takes a repair back")
     _allow(peer, trigger, "org.dlhealth.undo")
     with store.locked():
-        done = [r for r in store.ended() if r.outcome == Outcome.APPLIED]
+        done = [r for r in store.ended() if r.stands]
         record = store.current() or (done[-1] if done else None)
         if record is None:
             return {"ok": True, "outcome": Outcome.NOTHING}

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         with store.locked():
             # The mark of temporary files is the transaction's, so that those of a cut-off one are found.
             current = store.current()
-            done = [r for r in store.ended() if r.outcome == Outcome.APPLIED]
+            done = [r for r in store.ended() if r.stands]
             chosen = current or (done[-1] if done and verb == "undo" else None)
             if chosen and root != "/" and not _agreed(f"{store.folder}: repair {chosen.name}", steps_of(chosen)):
                 return 2

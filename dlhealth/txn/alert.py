@@ -7,6 +7,7 @@ from dlhealth.txn.store import reading_plan
 
 _BECAME = {
     Outcome.APPLIED: "was verified after the restart",
+    Outcome.NOT_PROVED: "was kept, and nothing could check whether it helped",
     Outcome.ROLLED_BACK: "was undone",
     Outcome.UNDONE: "was undone",
 }

@@ -29,6 +29,14 @@ class NotVerified(Exception):
         self.failed = tuple(failed)
 
 
+class NotProved(NotVerified):
+    """The repair was carried out, and whether it helped can't be checked."""
+
+
+class NotYet(Exception):
+    """Only the machine's next start can show whether the repair helped."""
+
+
 class NotPrepared(CommandFailed):
     """Some actions can't work here and now, as was found before the first change; `problems` says why not."""
 
@@ -42,8 +50,9 @@ class Stopped(Exception):
 
 
 class Ended(NamedTuple):
-    """How a transaction ended: applied, awaiting a reboot (still active), rolled back, undone, or in conflict (something
-    was changed by others since and was left as it is); `said` tells why and what. Of a repair that was taken back,
+    """How a transaction ended: applied, not-proved (applied, and nothing could check whether it helped), awaiting-reboot
+    (still active), rolled-back, undone, or conflict (something could not be undone, as what others changed since); `said`
+    tells why and what. Of a repair that was taken back,
     `problem` is why, and `action` the one that failed, None where all were carried out; of one that was applied, that
     somebody asked for an end meanwhile."""
 
@@ -64,9 +73,11 @@ def apply(
     reboot: bool,
     progress: Callable[[str], None],
     hold: Callable[[], AbstractContextManager[object]] = nullcontext,
+    keep: Callable[[str], bool] = lambda problem: False,
 ) -> Ended:
-    """Stage, journal, change, verify; what does not verify is taken back. `verify` raises NotVerified. With `reboot`
-    the transaction stays active until `confirm` is called after the next boot. `hold` is held from the first change to
+    """Stage, journal, change, verify; what does not verify is undone. `verify` raises NotVerified, NotProved, of which
+    `keep` decides whether the repair stays, or NotYet. With that, or with `reboot`, the transaction stays active until
+    `confirm` is called after the next boot. `hold` is held from the first change to
     the last; staging, which may take as long as its downloads, can be cut off. A signal that asks to stop is heard
     between two steps, and all is taken back. Raises NotPrepared only before the first change."""
     steps = [step_of(a) for a in actions]
@@ -96,18 +107,31 @@ def apply(
                     failing = None
                     if stopped:
                         raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}")
-                verify()
+                outcome = _judged(verify, reboot, keep)
                 if any(needs_programs(a) for a in actions):
                     target.settle_all()
             except (OSError, NotChangeable, CommandFailed, NotVerified, Stopped) as error:
                 progress(f"taking all of it back: {told(error)}")
                 return _take_back(store, target, record, journal, error)._replace(problem=error, action=failing)
-            if reboot:
+            if outcome is Outcome.AWAITING_REBOOT:
                 journal.write("WAIT-REBOOT", boot=_boot_id())
-                return Ended(record, Outcome.AWAITING_REBOOT, ())
-            return _commit(store, record, journal)._replace(problem=Stopped() if stopped else None)
+                return Ended(record, outcome, ())
+            return _commit(store, record, journal, outcome)._replace(problem=Stopped() if stopped else None)
     finally:
         journal.close()
+
+
+def _judged(verify: Callable[[], None], reboot: bool, keep: Callable[[str], bool]) -> Outcome:
+    """The outcome of a repair that stays. Raises NotVerified for one that does not."""
+    try:
+        verify()
+    except NotYet:
+        return Outcome.AWAITING_REBOOT
+    except NotProved as error:
+        if not keep(str(error)):
+            raise
+        return Outcome.AWAITING_REBOOT if reboot else Outcome.NOT_PROVED
+    return Outcome.AWAITING_REBOOT if reboot else Outcome.APPLIED
 
 
 def _observe(actions: Sequence[Action], steps: Sequence[Step], target: Target) -> list[Observed]:
@@ -136,10 +160,15 @@ def _observe(actions: Sequence[Action], steps: Sequence[Step], target: Target) -
 
 
 def confirm(
-    store: Store, target: Target, verify: Callable[[], None], sure: Callable[[], bool] = lambda: True
+    store: Store,
+    target: Target,
+    verify: Callable[[], None],
+    sure: Callable[[], bool] = lambda: True,
+    keep: Callable[[str], bool] | None = None,
 ) -> Ended | None:
     """Judge a transaction that waited for a reboot, once the machine has been rebooted; None when there is none, or
-    when it has not been. One that helped, as far as can be seen, goes on waiting until that is `sure`."""
+    when it has not been. One that helped, as far as can be seen, goes on waiting until that is `sure`; so does one of
+    which that can't be checked, where nobody is there to decide whether to `keep` it."""
     record = store.current()
     if record is None:
         return None
@@ -151,10 +180,12 @@ def confirm(
         _within_reach(target, record)
         with _signals_deferred():
             try:
-                verify()
+                outcome = _judged(verify, False, keep or (lambda problem: False))
             except NotVerified as error:
+                if isinstance(error, NotProved) and keep is None:
+                    return None
                 return _take_back(store, target, record, journal, error)
-            return _commit(store, record, journal) if sure() else None
+            return _commit(store, record, journal, outcome) if sure() else None
     finally:
         journal.close()
 
@@ -226,7 +257,7 @@ def in_the_way(store: Store, record: Record) -> Record | None:
     """The last one of those that were applied later and changed something of the same: it has to be undone before, or
     this one could not be put back whole. Raises Damaged."""
     ours = _changes(record)
-    later = [r for r in store.ended() if r.outcome == Outcome.APPLIED and r.sequence > record.sequence]
+    later = [r for r in store.ended() if r.stands and r.sequence > record.sequence]
     return next((r for r in reversed(later) if _changes(r) & ours), None)
 
 
@@ -265,10 +296,9 @@ def _kept(folder: PrivateFolder, numbers: Collection[int]) -> tuple[dict[int, St
         return steps, observed, programs
 
 
-def _commit(store: Store, record: Record, journal: Journal) -> Ended:
-    journal.write("VERIFIED", sync=False)
-    journal.write("COMMIT", outcome=Outcome.APPLIED)
-    return Ended(store.end(record, Outcome.APPLIED), Outcome.APPLIED, ())
+def _commit(store: Store, record: Record, journal: Journal, outcome: Outcome) -> Ended:
+    journal.write("COMMIT", outcome=outcome)
+    return Ended(store.end(record, outcome), outcome, ())
 
 
 def _take_back(store: Store, target: Target, record: Record, journal: Journal, problem: Exception | None) -> Ended:

@@ -16,7 +16,7 @@ _OUTCOME = regex(r"[a-z-]{1,32}")
 
 
 class Event(NamedTuple):
-    """One line. `kind`: BEGIN, INTENT, DONE, REVERT, REVERTED, CONFLICT, VERIFIED, WAIT-REBOOT, FAILED, COMMIT, UNDO."""
+    """One line. `kind`: BEGIN, INTENT, DONE, REVERT, REVERTED, CONFLICT, WAIT-REBOOT, FAILED, COMMIT, UNDO."""
 
     kind: str
     fields: dict[str, Any]

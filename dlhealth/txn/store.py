@@ -74,6 +74,11 @@ class Record(NamedTuple):
     def name(self) -> str:
         return f"{self.sequence}-{self.id}"
 
+    @property
+    def stands(self) -> bool:
+        """Whether what it changed is still changed."""
+        return self.outcome in (Outcome.APPLIED, Outcome.NOT_PROVED)
+
 
 class Store:
     """The transactions of one machine. What is in it is root's alone: it holds copies of what was changed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytest
+from pytest_mock import MockerFixture
 
 from dlhealth import __version__
 from dlhealth.actions import (
@@ -35,7 +36,19 @@ from dlhealth.engine.repair import Told, carry_out, confirm_after_reboot, tell, 
 from dlhealth.engine.rule import Rule
 from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
-from dlhealth.model import TIME_FORMAT, Action, Diagnosis, Evidence, Finding, Layer, Plan, Risk, Severity, Stage
+from dlhealth.model import (
+    TIME_FORMAT,
+    Action,
+    Diagnosis,
+    Evidence,
+    Finding,
+    Layer,
+    Plan,
+    Risk,
+    Severity,
+    Stage,
+    Unknown,
+)
 from dlhealth.probes import Options, Unavailable
 from dlhealth.testing import Machine
 from dlhealth.txn.execute import NotPrepared, undo
@@ -73,6 +86,10 @@ class Patient:
         self.rules = {rule.id: rule for rule in rules}
         self.root = root
         (root / "etc").mkdir()
+        # What is not known to be Debian is left to a person.
+        (root / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\n')
+        (root / "var/lib/dpkg").mkdir(parents=True, exist_ok=True)
+        (root / "var/lib/dpkg/status").write_text("Package: dpkg\nStatus: install ok installed\nVersion: 1\n")
         for name in ("one", "two"):
             (root / "etc" / name).write_text("bad\n")
         self.store = Store(str(root))
@@ -592,3 +609,122 @@ def test_what_was_tried_is_left_with_the_way_to_try_it_again(tmp_path: Path) -> 
     assert [x.reason for x in patient.choose(Limits(given_up=before, wanted=frozenset({"one-bad"}))).left] == [
         "its repair did not help and was taken back"
     ]
+
+
+class TestNotProved:
+    """A rule that can't check any more proves nothing."""
+
+    @staticmethod
+    def blind(subject: str = "host", before: str = "", after: str = "the file is unreadable") -> Rule:
+        """A rule that finds "bad" in a file; beside it, it could not check something before, and something afterwards."""
+
+        class Blind(Rule):
+            def detect(self, host: Host) -> Iterator[Finding | Unknown]:
+                bad = "bad" in (host.text("/etc/one") or "")
+                if bad:
+                    yield self.finding("user:alice", "/etc/one is bad", Evidence("/etc/one", "bad"))
+                if reason := before if bad else after:
+                    if reason == "all of it":
+                        raise Unavailable(reason)
+                    if reason == "a defect":
+                        raise ValueError(reason)
+                    yield Unknown(reason, subject)
+
+            def remedies(self, finding: Finding) -> Iterator[Plan]:
+                yield low(EDIT)
+
+        rule = Blind()
+        rule.id, rule.severity, rule.stage, rule.layer = "one-bad", Severity.ERROR, Stage.ENVIRONMENT, Layer.LOGIN
+        return rule
+
+    @pytest.mark.parametrize(
+        ("subject", "before", "after", "outcome"),
+        [
+            ("host", "", "the file is unreadable", "not-proved"),
+            ("user:alice", "", "the file is unreadable", "not-proved"),
+            ("user:bob", "", "the file is unreadable", "applied"),
+            ("host", "needs root", "needs root", "applied"),
+            ("host", "needs root", "no time left", "not-proved"),
+            ("host", "", "all of it", "not-proved"),
+            ("host", "", "a defect", "not-proved"),
+            ("host", "needs root", "", "applied"),
+        ],
+    )
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_it_is_an_end_of_its_own(
+        self, tmp_path: Path, subject: str, before: str, after: str, outcome: str, kept: bool
+    ) -> None:
+        patient = Patient(tmp_path, self.blind(subject, before, after))
+        asked: list[str] = []
+
+        def keep(problem: str) -> bool:
+            asked.append(problem)
+            return kept
+
+        with patient.store.locked():
+            ended = carry_out(
+                patient.choose(), patient.look(), patient.store, str(tmp_path), patient.look, lambda text: None, keep
+            )
+        if outcome == "applied":
+            assert (ended.outcome, asked, patient.text()) == ("applied", [], "good\n")
+            return
+        assert len(asked) == 1
+        assert asked[0].startswith("one-bad (user:alice) can't be checked any more: ")
+        assert after in asked[0]
+        assert (ended.outcome, patient.text()) == (("not-proved", "good\n") if kept else ("rolled-back", "bad\n"))
+        if kept:
+            target = Target(str(tmp_path), ended.record.id)
+            with patient.store.locked():
+                assert undo(patient.store, target, patient.store.ended()[-1]).outcome == "undone"
+            assert patient.text() == "bad\n"
+
+    def test_nobody_to_ask_means_that_it_is_undone_and_not_tried_again(self, tmp_path: Path) -> None:
+        patient = Patient(tmp_path, self.blind())
+        assert patient.repair()[0] == "rolled-back"
+        assert len(tried(patient.store)) == 1
+
+
+class TestNextStart:
+    """What shows only after the next start of a machine whose disk is repaired from another one."""
+
+    @staticmethod
+    def lasting(patient: Patient) -> Rule:
+        """A rule that goes by a log, which still tells of the last start."""
+
+        class Lasting(Rule):
+            def detect(self, host: Host) -> Iterator[Finding]:
+                if "bad" in (host.text("/etc/two") or ""):
+                    yield self.finding("host", "the last start failed", Evidence("/etc/two", "bad"))
+
+            def remedies(self, finding: Finding) -> Iterator[Plan]:
+                yield low(EDIT, reboot=True)
+
+        rule = Lasting()
+        rule.id, rule.severity, rule.stage, rule.layer = "start-failed", Severity.ERROR, Stage.ENVIRONMENT, Layer.LOGIN
+        return rule
+
+    def test_it_waits_for_that(self, tmp_path: Path, mocker: MockerFixture) -> None:
+        patient = Patient(tmp_path)
+        patient.rules = {"start-failed": self.lasting(patient)}
+        assert patient.repair(Limits(live=False)) == ("awaiting-reboot", ())
+        assert patient.text() == "good\n"
+        mocker.patch("dlhealth.txn.execute.BOOT_ID", "/proc/sys/kernel/random/uuid")  # another at each look
+        (tmp_path / "etc/two").write_text("good\n")
+        with patient.store.locked():
+            ended = confirm_after_reboot(patient.store, str(tmp_path), patient.look)
+        assert ended and ended.outcome == "applied"
+
+    def test_what_can_be_seen_at_once_waits_for_nothing(self, tmp_path: Path) -> None:
+        patient = Patient(tmp_path, fault("one-bad", low(EDIT, reboot=True)))
+        assert patient.repair(Limits(live=False))[0] == "applied"
+
+    def test_what_no_start_would_show_is_undone(self, tmp_path: Path) -> None:
+        patient = Patient(tmp_path, fault("one-bad", low(WriteFile("/etc/three", "x\n"))))
+        assert patient.repair(Limits(live=False))[0] == "rolled-back"
+
+    def test_new_harm_is_undone_all_the_same(self, tmp_path: Path) -> None:
+        patient = Patient(tmp_path)
+        harm = fault("harm", file="/etc/harm")
+        patient.rules = {"start-failed": self.lasting(patient), "harm": harm}
+        patient.rules["start-failed"].remedies = lambda finding: [low(WriteFile("/etc/harm", "bad\n"), reboot=True)]
+        assert patient.repair(Limits(live=False))[0] == "rolled-back"

@@ -364,7 +364,7 @@ def test_what_was_moved_aside_and_is_gone_is_told(root: Path, capsys: pytest.Cap
     assert main(["undo", str(root)]) == 1
     said = capsys.readouterr().out
     assert "conflict" in said
-    assert "/etc/one can't be put back" in said
+    assert "/etc/one can't be restored" in said
 
 
 def test_a_history_that_can_not_be_listed_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
