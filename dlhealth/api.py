@@ -27,7 +27,7 @@ from dlhealth.actions import (
     UpdateInitramfs,
     WriteFile,
 )
-from dlhealth.actions.python import pip_cudnn, replace_torch
+from dlhealth.actions.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.engine.rule import Rule
 from dlhealth.engine.xidrule import XidRule
 from dlhealth.host import Space
@@ -75,6 +75,7 @@ from dlhealth.probes.dkms import (
     measured_failure,
 )
 from dlhealth.probes.dkms import package_of as dkms_package
+from dlhealth.probes.docker import Docker
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
 from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
@@ -100,6 +101,7 @@ from dlhealth.probes.kernel import InstalledKernel, Kernel
 from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
 from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile, ModuleVersions
 from dlhealth.probes.nvml import Nvml, NvmlGpu
+from dlhealth.probes.nvswitch import FabricManager
 from dlhealth.probes.packages import (
     DriverPackage,
     DriverPackages,
@@ -112,7 +114,15 @@ from dlhealth.probes.packages import (
 )
 from dlhealth.probes.platform import Platform
 from dlhealth.probes.platform import Setting as PlatformSetting
-from dlhealth.probes.programs import Consumer, Program, Programs, TorchLibraries, wheel_name, wheel_of
+from dlhealth.probes.programs import (
+    Consumer,
+    Program,
+    Programs,
+    TorchLibraries,
+    cudnn_requirement,
+    wheel_name,
+    wheel_of,
+)
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.sayings import SXID_FAULT, Saying, XidEvents, sayings
@@ -178,6 +188,7 @@ __all__ = [
     "DkmsOwners",
     "DkmsRemove",
     "DkmsTree",
+    "Docker",
     "Doubt",
     "DpkgConfigure",
     "DriverFit",
@@ -191,6 +202,7 @@ __all__ = [
     "EditFile",
     "Environments",
     "Evidence",
+    "FabricManager",
     "FallenGpu",
     "FallenGpus",
     "FileSystem",
@@ -306,6 +318,7 @@ __all__ = [
     "compiler_major",
     "cudnn_major_of",
     "cudnn_package_names",
+    "cudnn_requirement",
     "dkms_package",
     "fitting_wheel",
     "known_wheel",
@@ -318,6 +331,7 @@ __all__ = [
     "parse_busid",
     "parse_copied_busid",
     "pip_cudnn",
+    "pip_install",
     "replace_torch",
     "runs_cuda",
     "sayings",

@@ -42,6 +42,14 @@ def replace_torch(
     return Plan(f"Use PyTorch {version} for {tag}", Risk.LOW, (ByHand(text),), network=True)
 
 
+def pip_install(path: str, python: str, manager: str, requirements: tuple[str, ...], summary: str) -> Plan:
+    """Install packages into the environment at `path`; by hand where it is no environment of pip's or uv's."""
+    if manager in ("pip", "uv"):
+        return Plan(summary, Risk.LOW, (PipInstall(python, requirements, uv=manager == "uv"),), network=True)
+    text = f"In {path}: pip install {join(requirements)}"
+    return Plan(summary, Risk.LOW, (ByHand(text),), network=True)
+
+
 def pip_cudnn(python: str, manager: str, requirement: str) -> Plan:
     """Bring PyTorch's own cuDNN back into its environment; `requirement` is "" where TensorFlow in the same environment
     needs another major version of it."""

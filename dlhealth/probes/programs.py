@@ -66,6 +66,10 @@ class Programs(NamedTuple):
     damaged: tuple[tuple[PythonEnvironment, str, str], ...]
     problems: tuple[str, ...]
 
+    def of(self, site: str, name: str) -> Program | None:
+        """By the folder with the packages and the package's name."""
+        return next((p for p in self.programs if p.environment.site == site and p.name == name), None)
+
     @classmethod
     def probe(
         cls, host: Host, environments: PythonEnvironments, loader: LoaderConfig, paths: UserPaths | None
@@ -294,6 +298,14 @@ def cuda_release(soname: str) -> str:
 
 def _cuda_of(needs: Mapping[str, str]) -> str:
     return next((release for n in sorted(needs) if (release := cuda_release(n))), "")
+
+
+def cudnn_requirement(program: Program, major: int) -> str:
+    """What pip installs so that a program finds cuDNN inside its environment; "" where no package fits."""
+    if program.name == "onnxruntime-gpu" and version_key(program.version) >= (1, 21):
+        return f"onnxruntime-gpu[cuda,cudnn]=={program.version}"
+    known = program.cuda and any(row["major"] == major for row in load("cudnn")["parts"])
+    return f"nvidia-cudnn-cu{program.cuda}=={major}.*" if known else ""
 
 
 def wheel_name(soname: str) -> str:

@@ -50,7 +50,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
     title = "The loaded kernel module and the driver's libraries are of different versions"
     stage = Stage.REBOOT
     severity = Severity.ERROR
-    explains = ("login-loop-glx-broken-driver-mismatch",)
+    explains = ("fabricmanager-missing-or-mismatched", "login-loop-glx-broken-driver-mismatch")
 
     def detect(
         self,

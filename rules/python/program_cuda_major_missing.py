@@ -24,9 +24,7 @@ from dlhealth.api import (
     CudaToolkits,
     Evidence,
     Finding,
-    Layer,
     Machine,
-    PipInstall,
     Plan,
     Program,
     Programs,
@@ -38,6 +36,7 @@ from dlhealth.api import (
     Unknown,
     UsableGpu,
     cudnn_major_of,
+    pip_install,
     version_key,
     wheel_of,
 )
@@ -46,7 +45,6 @@ from dlhealth.api import (
 class ProgramCudaMajorMissing(Rule):
     id = "program-cuda-major-missing"
     title = "A Python program is built for a CUDA whose libraries are not installed"
-    layer = Layer.PYTHON
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
     explains = ("cudnn-runtime-missing", "cudnn-major-8-vs-9")
@@ -81,7 +79,7 @@ class ProgramCudaMajorMissing(Rule):
 
     def remedies(self, finding: Finding, programs: Programs, toolkits: CudaToolkits | None) -> Iterator[Plan]:
         site, name = finding.detail["site"], finding.detail["program"]
-        program = next((p for p in programs.programs if p.environment.site == site and p.name == name), None)
+        program = programs.of(site, name)
         if program is None:
             return
         environment = program.environment
@@ -107,11 +105,8 @@ class ProgramCudaMajorMissing(Rule):
         if name.startswith("cupy-") and requirements[0].partition("==")[0] != name:
             text = f"{environment.python} -m pip uninstall {name}; then {environment.python} -m {command}"
             yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
-        elif environment.manager in ("pip", "uv"):
-            install = PipInstall(environment.python, requirements, uv=environment.manager == "uv")
-            yield Plan(summary, Risk.LOW, (install,), network=True)
         else:
-            yield Plan(summary, Risk.LOW, (ByHand(f"In {environment.path}: {command}"),), network=True)
+            yield pip_install(environment.path, environment.python, environment.manager, requirements, summary)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

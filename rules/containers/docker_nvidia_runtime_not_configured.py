@@ -1,0 +1,105 @@
+"""Docker does not know NVIDIA's container toolkit.
+
+What you see
+    "unknown or invalid runtime name: nvidia", "could not select device driver "" with capabilities: [[gpu]]", or
+    containers that don't start at all.
+Why
+    Docker uses the toolkit as a runtime that /etc/docker/daemon.json names, by descriptions of the devices in /etc/cdi,
+    or by a hook for --gpus. Installing the package sets up none of the first two. When the toolkit is removed, a
+    daemon.json that names its runtime stays.
+Repair
+    Let nvidia-ctk add the runtime to daemon.json, and restart Docker.
+What the repair risks
+    The restart stops running containers, unless "live-restore" is set.
+By hand
+    docker info | grep -i runtimes; cat /etc/docker/daemon.json
+    nvidia-ctk runtime configure --runtime=docker && systemctl restart docker
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    Docker,
+    Evidence,
+    Finding,
+    Gpus,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+)
+
+_DAEMON = "/etc/docker/daemon.json"
+
+
+class DockerNvidiaRuntimeNotConfigured(Rule):
+    id = "docker-nvidia-runtime-not-configured"
+    title = "Docker does not know NVIDIA's container toolkit"
+    stage = Stage.APPLICATIONS
+    severity = Severity.WARNING
+    risk = Risk.MEDIUM
+
+    def detect(self, docker: Docker, gpus: Gpus) -> Iterator[Finding | Unknown]:
+        if not gpus.gpus or not docker.engine or docker.desktop:
+            return
+        if docker.runtimes is None:
+            yield Unknown(f"{_DAEMON} is not valid JSON")
+            return
+        nvidia = {name: path for name, path in docker.runtimes.items() if "nvidia" in name or "nvidia" in path}
+        gone = next(((name, path) for name, path in nvidia.items() if path in docker.absent), None)
+        if gone:
+            name, path = gone
+            yield self.finding(
+                "host",
+                f"{_DAEMON} names the runtime {name}, whose program {path} is not installed",
+                Evidence(_DAEMON, f"runtimes: {name}: {path}" + (", the default" if docker.default == name else "")),
+                Evidence(path, "not installed"),
+                severity=Severity.ERROR if docker.default == name else Severity.WARNING,
+                kind="gone",
+            )
+        elif docker.toolkit and not nvidia and not docker.cdi:
+            works = f"; docker run --gpus works by {docker.hook}" if docker.hook else ""
+            yield self.finding(
+                "host",
+                f"NVIDIA's container toolkit is installed, and Docker has no runtime of it{works}",
+                Evidence(docker.toolkit, "NVIDIA's container toolkit"),
+                Evidence(_DAEMON, f"runtimes: {', '.join(docker.runtimes) or 'none'}"),
+                Evidence("/etc/cdi", "no description of NVIDIA's devices"),
+                severity=Severity.NOTE if docker.hook else Severity.WARNING,
+                kind="unset",
+            )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        configure = ByHand("nvidia-ctk runtime configure --runtime=docker && systemctl restart docker")
+        if finding.detail["kind"] == "gone":
+            text = f"apt-get install nvidia-container-toolkit, or take the runtime out of {_DAEMON} and restart Docker"
+            yield Plan("Bring the runtime back, or stop naming it", Risk.MEDIUM, (ByHand(text),), network=True)
+        else:
+            yield Plan("Let Docker use NVIDIA's toolkit", Risk.MEDIUM, (configure,))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        def machine(settings: str = "", *programs: str) -> Machine:
+            machine = Machine.ubuntu2404_gpu().file("/usr/bin/dockerd", "", 0o755)
+            for program in programs:
+                machine.file(f"/usr/bin/{program}", "", 0o755)
+            return machine.file(_DAEMON, settings) if settings else machine
+
+        runtime = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}}'
+        default = runtime[:-1] + ', "default-runtime": "nvidia"}'
+        yield Scenario(
+            "only the hook",
+            machine('{"log-driver": "json-file"}', "nvidia-ctk", "nvidia-container-runtime-hook"),
+            finds="host",
+        )
+        yield Scenario("neither hook nor runtime", machine("", "nvidia-ctk"), finds="host")
+        yield Scenario("the toolkit was removed, its runtime is the default", machine(default), finds="host")
+        yield Scenario("configured", machine(runtime, "nvidia-ctk", "nvidia-container-runtime"))
+        yield Scenario("by CDI", machine("", "nvidia-ctk").file("/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\n"))
+        yield Scenario("nobody wants GPUs in containers", machine())
+        yield Scenario("daemon.json is broken", machine('{"runtimes": ', "nvidia-ctk"), unknown=True)
