@@ -28,6 +28,10 @@ _SYSTEM_INCLUDES = (
 _PROGRAMS_LIMIT = 150
 
 
+_BY_CUDA = {"libcudnn.so.7.0": "3.0", "libcudnn.so.6.5": "2.0"}
+"""The versions of cuDNN whose names tell the CUDA that they were made for: libcudnn.so.7.0.64 is cuDNN 3."""
+
+
 class CudnnLibrary(NamedTuple):
     """One name of a library: `path` in its real folder, `stem` like "libcudnn_ops_infer", `suffix` what follows ".so."
     ("" for libcudnn.so). `target` is what a link says (None for a file), `real` the file behind it ("" where the link
@@ -66,7 +70,8 @@ class CudnnLibrary(NamedTuple):
     def major(self) -> int | None:
         """8 of libcudnn.so.8.9.7; for a name without a number that of the file behind it. None where not known."""
         soname = self.soname.rpartition(".so.")[2]
-        return next(iter(version_key(self.suffix or self.version or soname)), None)
+        told = _BY_CUDA.get(self.soname) or self.suffix or self.version or soname
+        return next(iter(version_key(told)), None)
 
 
 class CudnnFolder(NamedTuple):
@@ -275,7 +280,7 @@ def _library(host: Host, path: str, packages: Packages | None) -> CudnnLibrary:
         suffix,
         target,
         real,
-        _version(real, owner, packages),
+        _BY_CUDA.get(soname) or _version(real, owner, packages),
         soname,
         needed,
         size,
@@ -525,7 +530,8 @@ def _split(environment: PythonEnvironment, cudnn: Cudnn) -> Iterator[SplitWheel]
 class CudnnNeed(NamedTuple):
     """A program that opens a cuDNN of one major version which it does not bring along. `what` names it with its
     version, `source` is the file that shows the need, `shows` what is there; `bundled` are the other majors that it
-    brings along, `python` its interpreter ("" for a program that is not Python's), `manager` what installs for that
+    brings along, `path` is its environment with the packages in `site`, `python` the interpreter ("" all three for a program that is
+    not Python's), `manager` what installs for that
     (PythonEnvironment.manager), `requirement` the package of PyPI that brings its cuDNN ("" where none is known, or
     something else in the environment needs another major); `user` is whose program it is ("" for
     everybody's), `subject` and `about` are for the finding."""
@@ -533,6 +539,8 @@ class CudnnNeed(NamedTuple):
     what: str
     major: int
     bundled: frozenset[int]
+    path: str
+    site: str
     python: str
     manager: str
     requirement: str
@@ -586,6 +594,8 @@ def _python_needs(host: Host, environment: PythonEnvironment, with_tensorflow: b
                 what=f"{program} {version}",
                 major=major,
                 bundled=frozenset(bundled),
+                path=environment.path,
+                site=environment.site,
                 python=environment.python,
                 manager=environment.manager,
                 requirement=torch.cudnn if torch and program == "torch" and not shared else "",
@@ -625,6 +635,8 @@ def _native_needs(host: Host) -> Iterator[CudnnNeed]:
                     what=posixpath.basename(path),
                     major=version_key(match[2])[0],
                     bundled=frozenset(),
+                    path="",
+                    site="",
                     python="",
                     manager="",
                     requirement="",

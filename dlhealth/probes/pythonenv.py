@@ -589,14 +589,15 @@ def parse_build_info(text: str) -> tuple[bool, str, str, int, str] | None:
 
 
 def _gpu_by_name(distribution: str, version: str) -> bool | None:
-    """By what the Linux wheels on PyPI are: "tensorflow" has CUDA since 2.1, and had none before 2.0."""
+    """By what the Linux wheels are: "tensorflow" has CUDA since 2.1, and had none from 0.12 to 1.15. Before 0.12 the
+    wheels with CUDA had that name, too."""
     if distribution.endswith("-gpu"):
         return True
     if distribution.endswith("-cpu") or distribution.startswith("intel-"):
         return False
     if distribution == "tensorflow":
         number = tuple(int(part[:9]) for part in re.findall(r"\d+", version)[:2])
-        return True if number >= (2, 1) else False if number and number < (2, 0) else None
+        return True if number >= (2, 1) else False if (0, 12) <= number < (2, 0) else None
     return None
 
 

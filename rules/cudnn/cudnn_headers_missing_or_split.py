@@ -69,11 +69,15 @@ class CudnnHeadersMissingOrSplit(Rule):
 
     def _broken(self, headers: CudnnHeaders, cudnn: Cudnn) -> Iterator[Finding]:
         if not headers.real:
+            whole = _whole(cudnn)
             yield self.finding(
                 f"file:{headers.main}",
                 f"{headers.main} is a link that leads nowhere",
                 Evidence(headers.main, "a broken link"),
+                *([Evidence(whole.source, f"complete headers of cuDNN {whole.version}")] if whole else []),
                 *(Evidence(f"{headers.folder}/{name}", "is there") for name in headers.others[:4]),
+                # Compilers pass over the link and find the other headers; scripts that test for the file do not.
+                severity=Severity.WARNING if whole else Severity.ERROR,
                 folder=headers.folder,
             )
             return
@@ -140,6 +144,10 @@ class CudnnHeadersMissingOrSplit(Rule):
         path = f"{folder}/cudnn.h"
         system = folder.startswith("/usr/include")
         headers = cudnn.headers_in(folder)
+        if headers and headers.main and not headers.real and not system and (whole := _whole(cudnn)):
+            summary = f"Move the broken link {path} out of the way: the headers in {whole.folder} are complete"
+            yield Plan(summary, Risk.LOW, (MoveAside(path),))
+            return
         dev = [p.package.name for p in cudnn.packages if p.role in ("dev", "headers")]
         runtime = next((p for p in cudnn.packages if p.role == "runtime"), None)
         if system and dev:
@@ -270,3 +278,10 @@ def _to_fetch(version: str, cuda: int | None) -> str:
         f"{name} (developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64), or from the wheel that "
         f"python3 -m pip download --no-deps '{wheel}' fetches (nvidia/cudnn/include in it)"
     )
+
+
+def _whole(cudnn: Cudnn) -> CudnnHeaders | None:
+    """Complete headers of a version whose library is there."""
+    majors = {m for f in cudnn.folders for m in f.majors}
+    complete = (h for h in cudnn.headers if h.real and h.version and not h.missing and not h.problem)
+    return next((h for h in complete if int(h.version.partition(".")[0]) in majors), None)

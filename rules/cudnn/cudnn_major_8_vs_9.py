@@ -30,6 +30,7 @@ from dlhealth.api import (
     Machine,
     PipInstall,
     Plan,
+    Programs,
     RefreshLoaderCache,
     Risk,
     Rule,
@@ -38,7 +39,9 @@ from dlhealth.api import (
     Stage,
     Unknown,
     cudnn_package_names,
+    cudnn_requirement,
     pip_cudnn,
+    pip_install,
 )
 
 
@@ -70,9 +73,11 @@ class CudnnMajor8Vs9(Rule):
                 python=need.python,
                 manager=need.manager,
                 requirement=need.requirement,
+                path=need.path,
+                site=need.site,
             )
 
-    def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, toolkits: CudaToolkits, programs: Programs | None) -> Iterator[Plan]:
         major = finding.detail["major"]
         if finding.detail["program"] == "ctranslate2":
             wanted = "ctranslate2>=4.5" if major == 8 else "ctranslate2==4.4.0"
@@ -82,6 +87,14 @@ class CudnnMajor8Vs9(Rule):
                 (PipInstall(finding.detail["python"], (wanted,), uv=finding.detail["manager"] == "uv"),),
                 network=True,
             )
+        if finding.detail["program"] == "onnxruntime-gpu" and major == 8:
+            summary = "Install onnxruntime-gpu 1.21 or newer, which uses cuDNN 9"
+            yield _into(finding, "onnxruntime-gpu[cuda,cudnn]>=1.21", summary)
+        detail = finding.detail
+        program = programs.of(detail["site"], detail["program"]) if programs and detail["site"] else None
+        requirement = cudnn_requirement(program, major) if program and major == 9 else ""
+        if requirement and program:
+            yield _into(finding, requirement, f"Install cuDNN {major} for {program.name} into {detail['path']}")
         if finding.detail["program"] == "torch":
             yield pip_cudnn(*(finding.detail[key] for key in ("python", "manager", "requirement")))
             return
@@ -104,7 +117,9 @@ class CudnnMajor8Vs9(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         def environment(program: str) -> Machine:
-            return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").python_environment("/home/alice/whisper", [program])
+            cublas = "/usr/local/cuda-12.2/targets/x86_64-linux/lib/libcublas.so.12"
+            machine = Machine.ubuntu2404_gpu().cuda_toolkit("12.2").library(cublas, "libcublas.so.12")
+            return machine.python_environment("/home/alice/whisper", [program])
 
         subject = "python:/home/alice/whisper"
         site = "/home/alice/whisper/lib/python3.11/site-packages"
@@ -143,3 +158,8 @@ class CudnnMajor8Vs9(Rule):
             environment("ctranslate2-4.5.0").cudnn("9.1.0").fifo("/usr/local/cuda/lib64/libcudnn.so.9.1.0"),
             unknown=True,
         )
+
+
+def _into(finding: Finding, requirement: str, summary: str) -> Plan:
+    path, python, manager = (finding.detail[key] for key in ("path", "python", "manager"))
+    return pip_install(path, python, manager, (requirement,), summary)

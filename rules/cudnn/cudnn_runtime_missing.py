@@ -34,6 +34,7 @@ from dlhealth.api import (
     Machine,
     MakeLink,
     Plan,
+    Programs,
     RefreshLoaderCache,
     Risk,
     Rule,
@@ -42,7 +43,9 @@ from dlhealth.api import (
     Stage,
     Unknown,
     cudnn_package_names,
+    cudnn_requirement,
     pip_cudnn,
+    pip_install,
 )
 
 
@@ -159,9 +162,13 @@ class CudnnRuntimeMissing(Rule):
                 python=need.python,
                 manager=need.manager,
                 requirement=need.requirement,
+                path=need.path,
+                site=need.site,
             )
 
-    def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits, programs: Programs | None
+    ) -> Iterator[Plan]:
         detail = finding.detail
         major = detail["major"]
         if package := detail.get("package"):
@@ -170,6 +177,10 @@ class CudnnRuntimeMissing(Rule):
         if detail.get("program") == "torch":
             yield pip_cudnn(detail["python"], detail["manager"], detail["requirement"])
             return
+        program = programs.of(detail["site"], detail["program"]) if programs and detail.get("site") else None
+        if program and (requirement := cudnn_requirement(program, major)):
+            summary = f"Install cuDNN {major} for {program.name} into {detail['path']}"
+            yield pip_install(detail["path"], detail["python"], detail["manager"], (requirement,), summary)
         folder = next((f for f in cudnn.folders if f.path == detail.get("folder")), None)
         links = _relinked(folder) if folder and "path" in detail else ()
         if links:

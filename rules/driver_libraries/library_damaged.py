@@ -25,7 +25,6 @@ from dlhealth.api import (
     DriverLibraries,
     Evidence,
     Finding,
-    Layer,
     Machine,
     Packages,
     PipInstall,
@@ -45,7 +44,6 @@ from dlhealth.api import (
 class LibraryDamaged(Rule):
     id = "library-damaged"
     title = "A library of the driver, CUDA or cuDNN is empty, cut off, or no library at all"
-    layer = Layer.DRIVER_LIBRARIES
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = (

@@ -27,7 +27,6 @@ from dlhealth.api import (
     Environments,
     Evidence,
     Finding,
-    Layer,
     Machine,
     Plan,
     Programs,
@@ -63,7 +62,6 @@ class Shadowed(NamedTuple):
 class LdLibraryPathShadowsWheelLibraries(Rule):
     id = "ld-library-path-shadows-wheel-libraries"
     title = "LD_LIBRARY_PATH puts an older CUDA library before the one that a Python package brings"
-    layer = Layer.ENVIRONMENT
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("ld-library-path-malformed",)

@@ -21,7 +21,6 @@ from dlhealth.api import (
     ByHand,
     Evidence,
     Finding,
-    Layer,
     LoaderConfig,
     Machine,
     Plan,
@@ -42,7 +41,6 @@ _NAME = "libnvrtc.so"
 class LibnvrtcWithoutNumber(Rule):
     id = "libnvrtc-without-number"
     title = "PyTorch's cuDNN opens libnvrtc.so, and only names with numbers are there"
-    layer = Layer.PYTHON
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
