@@ -31,21 +31,58 @@ def neighbours(rule: Rule, rules: Iterable[Rule]) -> tuple[list[str], list[str]]
 
 def causes(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> list[tuple[str, ...]]:
     """For each finding the ids of all that explains it, the nearest first."""
-    graph = declared(rules.values())
-    reached = [_reached(finding, graph, rules) for finding in findings]
-    return [_causes(number, findings, reached) for number in range(len(findings))]
+    found = _Found(findings, rules)
+    return [_causes(number, found) for number in range(len(findings))]
 
 
-def _reached(cause: Finding, graph: Graph, rules: Mapping[str, Rule]) -> dict[str, int]:
-    """How many edges lead from a finding to each fault that it can explain.
+class _Found:
+    """All findings, so that the possible causes of one are few: one fault in a thousand homes is a thousand findings."""
+
+    def __init__(self, findings: Sequence[Finding], rules: Mapping[str, Rule]) -> None:
+        graph = declared(rules.values())
+        self.findings = findings
+        self.subjects = [_subjects(f) for f in findings]
+        self._users = sorted({user for s in self.subjects for user in s.get("user", ())})
+        self.reached: list[Mapping[str, int]] = []
+        # By the fault that they can explain and the person whom they concern, who is None where they concern all.
+        self._explaining: dict[tuple[str, str | None], list[int]] = {}
+        known: dict[tuple[str, bool], dict[str, int]] = {}
+        for number, (finding, subjects) in enumerate(zip(findings, self.subjects, strict=True)):
+            personal = not subjects.keys().isdisjoint(("user", "python"))
+            key = finding.id, personal
+            if key not in known:
+                known[key] = _reached(finding.id, personal, graph, rules)
+            self.reached.append(known[key])
+            for effect in known[key].keys() - {finding.id}:
+                for user in subjects.get("user", (None,)):
+                    self._explaining.setdefault((effect, user), []).append(number)
+
+    def explaining(self, number: int) -> list[int]:
+        """The findings that explain one directly."""
+        fault = self.findings[number].id
+        users = (None, *self.subjects[number].get("user", self._users))
+        candidates = {p for user in users for p in self._explaining.get((fault, user), ())}
+        return [p for p in sorted(candidates) if self._harms(p, number) and self.fit(p, number)]
+
+    def _harms(self, cause: int, effect: int) -> bool:
+        """A note harms nothing, so nothing that harms comes from it."""
+        severities = self.findings[cause].severity, self.findings[effect].severity
+        return severities[0] is not Severity.NOTE or severities[1] is Severity.NOTE
+
+    def fit(self, cause: int, effect: int) -> bool:
+        """As `compatible`."""
+        return _compatible(self.subjects[cause], self.subjects[effect])
+
+
+def _reached(cause: str, personal: bool, graph: Graph, rules: Mapping[str, Rule]) -> dict[str, int]:
+    """How many edges lead from a fault to each fault that it can explain; `personal` where it is not the machine's.
 
     A fault between the two need not have been found. But what is wrong for one person does not break the machine for
     all, so it explains nothing through a fault of the machine that nobody has found.
     """
-    personal = not _subjects(cause).keys().isdisjoint(("user", "python"))
-    steps, queue = {cause.id: 0}, [cause.id]
+    steps, queue = {cause: 0}, [cause]
     for fault in queue:
-        if fault != cause.id and personal and fault in rules and rules[fault].layer not in _OF_ONE_PERSON:
+        if fault != cause and personal and fault in rules and rules[fault].layer not in _OF_ONE_PERSON:
             continue
         for effect in graph.get(fault, ()):
             if effect not in steps:
@@ -54,7 +91,7 @@ def _reached(cause: Finding, graph: Graph, rules: Mapping[str, Rule]) -> dict[st
     return steps
 
 
-def _causes(number: int, findings: Sequence[Finding], reached: Sequence[Mapping[str, int]]) -> tuple[str, ...]:
+def _causes(number: int, found: _Found) -> tuple[str, ...]:
     """The causes of one finding, directly or through others that were found."""
     settled: dict[int, None] = {}
     waiting = [(0, number)]
@@ -63,24 +100,21 @@ def _causes(number: int, findings: Sequence[Finding], reached: Sequence[Mapping[
         if nearest in settled:
             continue
         settled[nearest] = None
-        effect = findings[nearest]
-        for p, cause in enumerate(findings):
-            if p not in settled and _explains(cause, effect, reached[p]) and compatible(cause, findings[number]):
-                heappush(waiting, (steps + reached[p][effect.id], p))
-    ids = dict.fromkeys(findings[p].id for p in settled)
-    del ids[findings[number].id]
+        effect = found.findings[nearest]
+        for p in found.explaining(nearest):
+            if p not in settled and found.fit(p, number):
+                heappush(waiting, (steps + found.reached[p][effect.id], p))
+    ids = dict.fromkeys(found.findings[p].id for p in settled)
+    del ids[found.findings[number].id]
     return tuple(ids)
-
-
-def _explains(cause: Finding, effect: Finding, reached: Mapping[str, int]) -> bool:
-    # A note harms nothing, so nothing that harms comes from it.
-    mild = cause.severity is Severity.NOTE and effect.severity is not Severity.NOTE
-    return reached.get(effect.id, 0) > 0 and not mild and compatible(cause, effect)
 
 
 def compatible(cause: Finding, effect: Finding) -> bool:
     """Whether one can concern the other: they don't name different users, kernels, GPUs, environments or lines."""
-    ours, theirs = _subjects(cause), _subjects(effect)
+    return _compatible(_subjects(cause), _subjects(effect))
+
+
+def _compatible(ours: Mapping[str, set[str]], theirs: Mapping[str, set[str]]) -> bool:
     return all(ours[kind] & theirs[kind] for kind in ours.keys() & theirs.keys())
 
 

@@ -25,7 +25,7 @@ SCHEMA = 1
 _INDEX = "index.json"
 _SIZE_LIMIT = 512 << 20
 _MEMBER_LIMIT = 64 << 20
-_COUNT_LIMIT = 200_000
+_COUNT_LIMIT = 50_000
 
 Mask = Callable[[Question, bytes], bytes]
 """Takes the secrets out of an answer."""

@@ -1,7 +1,10 @@
 """What lies in an initramfs image: cpio archives in a row, the last one compressed."""
 
+import errno
 import io
+import os
 import posixpath
+import time
 from typing import IO
 
 from dlhealth.host.compressed import Damaged, Readable, decompressed, scan_module
@@ -10,8 +13,12 @@ from dlhealth.host.elf import NotElf
 _HEADER = 110  # cpio "newc": a magic number and 13 fields of 8 hexadecimal digits
 _MAGICS = (b"070701", b"070702")
 _ENTRIES_LIMIT = 200_000
-_SIZE_LIMIT = 4 << 30
+_SIZE_LIMIT = 1 << 30
 """Bytes, unpacked. The largest real ones have half a gigabyte of firmware."""
+_CPU_SECONDS = 2.5
+"""Of processor time. Real ones take some hundred milliseconds."""
+_ZEROS_LIMIT = 64 << 20
+"""Bytes of padding between two archives. Real ones have less than a block."""
 _NAME_LIMIT = 4096
 _TEXT_LIMIT, _TEXTS_LIMIT = 256 << 10, 8 << 20
 """Bytes of one configuration file, and of all together, that are kept."""
@@ -26,7 +33,8 @@ _MODULES = ("nvidia", "nouveau", "nova", "vfio")
 def read_initramfs(file: IO[bytes]) -> dict[str, str]:
     """Of each kernel module that has to do with an NVIDIA GPU its version (empty where it has none), and of each
     modprobe.d file its text, by name without a leading slash. Raises ValueError when the image can't be read."""
-    image = _Image()
+    budget = _Budget()
+    image = _Image(budget)
     while True:
         start = file.tell()
         magic = file.read(6)
@@ -37,27 +45,70 @@ def read_initramfs(file: IO[bytes]) -> dict[str, str]:
             continue
         file.seek(start)
         if magic not in _MAGICS:  # the uncompressed ones (microcode, firmware) come first
-            image.read(decompressed(file, magic))
+            image.read(_Metered(decompressed(file, magic), budget))
             return image.found()
-        image.read(file)
+        image.read(_Metered(file, budget))
 
 
 def _skip_zeros(file: IO[bytes]) -> None:
-    while block := file.read(_BLOCK):
+    """Also those that a sparse file does not hold: they may be more than any disk has."""
+    skipped = 0
+    while skipped <= _ZEROS_LIMIT:
+        _skip_hole(file)
+        block = file.read(_BLOCK)
         stripped = block.lstrip(b"\0")
-        if stripped:
+        if stripped or not block:
             file.seek(-len(stripped), io.SEEK_CUR)
             return
+        skipped += len(block)
+    raise Damaged("damaged: nothing but zeros behind an archive")
+
+
+def _skip_hole(file: IO[bytes]) -> None:
+    try:
+        file.seek(os.lseek(file.fileno(), file.tell(), os.SEEK_DATA))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole follows
+            file.seek(0, io.SEEK_END)
+
+
+class _Budget:
+    """What all streams of one image may cost together: a few kilobytes may unpack to terabytes."""
+
+    def __init__(self) -> None:
+        self._left = _SIZE_LIMIT
+        self._until = time.process_time() + _CPU_SECONDS
+
+    def spend(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise Damaged(f"it unpacks to more than {_SIZE_LIMIT >> 20} MiB")
+        if time.process_time() > self._until:
+            raise Damaged(f"unpacking it takes more than {_CPU_SECONDS:g} seconds")
+
+
+class _Metered:
+    """A stream whose bytes are paid for."""
+
+    def __init__(self, stream: Readable, budget: _Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+
+    def read(self, size: int = -1, /) -> bytes:
+        block = self._stream.read(size)
+        self._budget.spend(len(block))
+        return block
 
 
 class _Image:
     """What was seen so far in the archives of one image."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: _Budget) -> None:
+        self._budget = budget
         self._modules: dict[str, str] = {}
         self._texts: dict[str, str] = {}
         self._links: dict[str, str] = {}
-        self._kept = self._seen = 0
+        self._kept = 0
 
     def found(self) -> dict[str, str]:
         """Modules and configuration. Debian's files in modprobe.d are links into etc/nvidia."""
@@ -81,8 +132,7 @@ class _Image:
             if not header.isalnum():  # int() takes signs and blanks, too
                 raise Damaged("damaged: an entry with a strange header")
             mode, size, name_size = (int(header[6 + 8 * i : 14 + 8 * i], 16) for i in (1, 6, 11))
-            self._seen += size
-            if name_size > _NAME_LIMIT or self._seen > _SIZE_LIMIT:
+            if name_size > _NAME_LIMIT:
                 raise Damaged("damaged: an entry of an unlikely size")
             raw = _exactly(stream, name_size + (-(_HEADER + name_size) % 4))[: max(0, name_size - 1)]
             if raw == b"TRAILER!!!":
@@ -106,16 +156,17 @@ class _Image:
             elif regular:
                 self._texts[name] = text
         elif regular and ".ko" in base and base.startswith(_MODULES):
-            self._modules[name] = _version(part, base)
+            self._modules[name] = _version(part, base, self._budget)
 
 
-def _version(part: "_Part", base: str) -> str:
+def _version(part: "_Part", base: str, budget: _Budget) -> str:
     """The version of a module, also of one that is compressed inside the image."""
     try:
         if base.endswith(".ko"):
             return scan_module(part).info("version")
         packed = io.BufferedReader(part, _BLOCK)
-        return scan_module(decompressed(packed, packed.peek(6)[:6])).info("version")
+        unpacked = _Metered(decompressed(packed, packed.peek(6)[:6]), budget)
+        return scan_module(unpacked).info("version")
     except (NotElf, Damaged):
         return ""
 

@@ -14,6 +14,8 @@ CONF = "/etc/ld.so.conf"
 CACHE = "/etc/ld.so.cache"
 
 _INCLUDES_LIMIT = 200
+_DIRECTORIES_LIMIT = 1000
+_LINES_LIMIT = 20_000
 _ENTRIES_LIMIT = 50_000  # a large desktop has some 3000
 _OLD_MAGIC = b"ld.so-1.7.0"
 _NEW_MAGIC = b"glibc-ld.so.cache1.1"
@@ -89,8 +91,13 @@ class LoaderConfig(NamedTuple):
         problems: list[str] = []
         built_in = list(_built_in(host))
         sources: dict[str, tuple[str, str]] = {}
-        for path, source, line in (*_read_conf(host, CONF, problems, {}), *((path, "", "") for path in built_in)):
+        for number, (path, source, line) in enumerate(_read_conf(host, CONF, problems, {})):
+            if number >= _LINES_LIMIT or len(sources) >= _DIRECTORIES_LIMIT:
+                problems.append(f"{source}: too many directories, the rest of {CONF} was not checked")
+                break
             sources.setdefault(path, (source, line))
+        for path in built_in:
+            sources.setdefault(path, ("", ""))
         directories = []
         for path, (source, line) in sources.items():
             real = _real(host, path)
@@ -123,7 +130,10 @@ def _built_in(host: Host) -> Iterator[str]:
 
 def _read_conf(host: Host, path: str, problems: list[str], seen: dict[str, None]) -> Iterator[tuple[str, str, str]]:
     """(folder, "path:LINE", the line itself) of a configuration file and all that it includes. The first file must be readable."""
-    if path in seen or len(seen) >= _INCLUDES_LIMIT:
+    if path in seen:
+        return
+    if len(seen) >= _INCLUDES_LIMIT:
+        problems.append(f"{path}: not read, as {CONF} includes more than {_INCLUDES_LIMIT} files")
         return
     seen[path] = None
     try:

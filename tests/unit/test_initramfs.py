@@ -6,9 +6,11 @@ import gzip
 import io
 import lzma
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from dlhealth.host import initramfs
 from dlhealth.host.compressed import Damaged
 from dlhealth.host.initramfs import read_initramfs
 from dlhealth.testing import elf
@@ -79,3 +81,52 @@ def test_two_streams_of_lz4_in_a_row() -> None:
     content = cpio(INSIDE)
     found = read_initramfs(io.BytesIO(lz4(content[:70_000]) + lz4(content[70_000:])))
     assert found[NAME] == "535.261.03"
+
+
+BOMBS = {
+    "gzip": lambda zeros: gzip.compress(zeros, 1),
+    "xz": lambda zeros: lzma.compress(zeros, preset=0),
+    "bzip2": bz2.compress,
+    "zstd": zstd,
+    "lz4": lz4,
+}
+
+
+@pytest.mark.parametrize("pack", BOMBS.values(), ids=BOMBS)
+@pytest.mark.parametrize("limit", ["_SIZE_LIMIT", "_CPU_SECONDS"])
+def test_what_unpacks_to_too_much(pack: Callable[[bytes], bytes], limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pack(cpio({"x": bytes(8 << 20)}))
+    assert read_initramfs(io.BytesIO(packed)) == {}
+    monkeypatch.setattr(initramfs, limit, 0)
+    with pytest.raises(ValueError, match="more than 0"):
+        read_initramfs(io.BytesIO(packed))
+
+
+def test_a_module_inside_that_unpacks_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = f"{NAME}.xz"
+    packed = cpio({module: lzma.compress(b"\x7fELF" + bytes(8 << 20)), "other": b"x"})
+    assert read_initramfs(io.BytesIO(packed)) == {module: ""}
+    monkeypatch.setattr(initramfs, "_SIZE_LIMIT", 1 << 20)
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        read_initramfs(io.BytesIO(packed))
+
+
+def test_a_sparse_file_of_terabytes_takes_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "initrd"
+    path.write_bytes(cpio({CONFIG: b"blacklist nouveau"}))
+    start = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(8 << 40)
+    with path.open("rb") as file:
+        assert read_initramfs(file) == {CONFIG: "blacklist nouveau"}
+    with path.open("r+b") as file:
+        file.seek((4 << 40) + start)
+        file.write(cpio({"etc/modprobe.d/b.conf": b"x"}))
+    with path.open("rb") as file:
+        assert set(read_initramfs(file)) == {CONFIG, "etc/modprobe.d/b.conf"}
+
+
+def test_zeros_without_end_are_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initramfs, "_ZEROS_LIMIT", 1 << 20)
+    with pytest.raises(ValueError, match="nothing but zeros"):
+        read_initramfs(io.BytesIO(cpio({CONFIG: b"x"}) + bytes(4 << 20)))

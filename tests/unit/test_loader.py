@@ -129,6 +129,16 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     assert f"{LIB}" in {d.path for d in found.directories}
 
 
+def test_a_configuration_without_end_is_cut_off_and_that_is_said(tmp_path: Path) -> None:
+    lines = "".join(f"/opt/{number}/lib\n" for number in range(200_000))
+    found = config(Machine.ubuntu2404().file("/etc/ld.so.conf", lines).build(tmp_path))
+    assert len(found.directories) < 1100
+    assert any(d.built_in for d in found.directories)
+    assert found.problems == (
+        "/etc/ld.so.conf:1001: too many directories, the rest of /etc/ld.so.conf was not checked",
+    )
+
+
 def test_a_configuration_that_is_no_file_is_no_answer(tmp_path: Path) -> None:
     root = Machine.ubuntu2404().fifo("/etc/ld.so.conf").build(tmp_path)
     with pytest.raises(Unavailable, match=r"ld\.so\.conf"):
