@@ -73,8 +73,9 @@ def diagnosis_options(function: F) -> F:
         option(
             "--root",
             default="/",
-            metavar="DIR|BUNDLE",
-            help="The machine to diagnose lies here: a mounted disk, a container's tree, or a bundle. [default: /]",
+            metavar="DIR|FILE",
+            help="The machine to diagnose: a mounted disk, a container's tree, a bundle, an nvidia-bug-report.log, a "
+            "sosreport, or a directory of pasted outputs. [default: /]",
         ),
     ):
         function = add(function)

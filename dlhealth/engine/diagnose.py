@@ -56,8 +56,16 @@ def diagnose(
             skipped.append(Skipped(rule.id, "; ".join(dict.fromkeys(u.reason for u in unknown)), unknown))
     by_id = {rule.id: rule for rule in rules}
     ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
+    host: Host = facts.get(Host)
+    found = tuple(_cited(d, host) for d in ordered)
     unjudged = facts.get(Platform).unsupported
-    return Diagnosis(tuple(ordered), run, tuple(skipped), tuple(failures), describe_machine(facts), unjudged)
+    return Diagnosis(found, run, tuple(skipped), tuple(failures), describe_machine(facts), unjudged)
+
+
+def _cited(found: Diagnosed, host: Host) -> Diagnosed:
+    """With evidence that names what people have before them."""
+    evidence = tuple(e._replace(source=host.cited(e.source)) for e in found.finding.evidence)
+    return found._replace(finding=found.finding._replace(evidence=evidence))
 
 
 def _offer(rule: Rule, finding: Finding, facts: Facts, failures: list[Failed]) -> Offer:

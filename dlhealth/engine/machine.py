@@ -24,7 +24,7 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
     toolkits: CudaToolkits | None = _fact(facts, CudaToolkits)
     pythons: PythonEnvironments | None = _fact(facts, PythonEnvironments)
     target = kernel.target if kernel else None
-    on_disk = modules.on_disk(target) if modules else None
+    on_disk = modules.seen(target) if modules else None
     return {
         "root": host.name,
         "hostname": _first_line(host, "/proc/sys/kernel/hostname") or _first_line(host, "/etc/hostname") or None,

@@ -254,6 +254,19 @@ class Host:
         run."""
         return self._ask(("now", ""), self._now)
 
+    @property
+    def ran(self) -> bool:
+        """Whether the machine ran when it was looked at: the end of its kernel log is about the state that is judged."""
+        return self.live
+
+    def is_partial(self, path: str) -> bool:
+        """Whether only some lines of a file are known: what is not in them may be there all the same."""
+        return False
+
+    def cited(self, source: str) -> str:
+        """A source of evidence, as people who have this machine's files or logs before them find it."""
+        return source
+
     def _ask(self, question: Question, answer: Callable[[], T]) -> T:
         if question in self.seen:
             known = self.seen[question]

@@ -6,6 +6,7 @@ import stat
 from dlhealth.host.base import Host, NotAMachine
 from dlhealth.host.root import RootHost, live_host
 
+BUNDLE_INDEX = "index.json"
 _LANDMARKS = ("etc", "usr", "var", "proc", "sys", "boot", "home")
 
 
@@ -16,12 +17,15 @@ def host_at(where: str) -> Host:
         if os.path.samestat(status, os.stat("/")):
             return live_host()
         if stat.S_ISREG(status.st_mode):
-            from dlhealth.host.bundle import read_bundle
-
-            return read_bundle(where)
+            return _from_file(where)
         if not stat.S_ISDIR(status.st_mode):
-            raise NotAMachine(f"{where} is neither a folder nor a bundle")
+            raise NotAMachine(f"{where} is neither a directory nor a file")
         names = os.listdir(where)
+        if "sos_commands" in names or not any(name in names for name in _LANDMARKS):
+            from dlhealth.host.posted import read_directory
+
+            if posted := read_directory(where):
+                return posted
         if not any(name in names for name in _LANDMARKS):
             # A mount that failed leaves such a folder; a diagnosis of it would find nothing wrong.
             # Of btrfs it is the subvolume that is meant.
@@ -38,9 +42,20 @@ def host_at(where: str) -> Host:
         raise NotAMachine("not a possible file name") from error
 
 
+def _from_file(path: str) -> Host:
+    from dlhealth.host.posted import archive, read_posted
+
+    start = archive.head(path)
+    if archive.is_tar(start) and archive.first_name(start) == BUNDLE_INDEX:
+        from dlhealth.host.bundle import read_bundle
+
+        return read_bundle(path)
+    return read_posted(path)
+
+
 def folder_at(where: str) -> str:
     """The folder of a machine that can be changed: "/" for the running one. Raises NotAMachine."""
     host = host_at(where)
     if not isinstance(host, RootHost):
-        raise NotAMachine(f"{where} is a bundle, which can be diagnosed, not repaired")
+        raise NotAMachine(f"{where} can be diagnosed, not repaired: it is not the disk of a machine")
     return host.name

@@ -48,7 +48,7 @@ class CudaDriver(NamedTuple):
             found.setdefault(
                 libraries.version, next((p for p in paths if "libcuda" in p), paths[0] if paths else "libcuda")
             )
-        if modules and kernel and (file := modules.on_disk(kernel.target)) and file.version:
+        if modules and kernel and (file := modules.seen(kernel.target)) and file.version:
             found.setdefault(file.version, file.path)
         if not found and packages and packages.version:
             found[packages.version] = "/var/lib/dpkg/status"
@@ -76,7 +76,7 @@ class UsableGpu(NamedTuple):
             return elsewhere
         if gpus is None:
             # The disk of a machine that does not run: nobody installs the module without a GPU.
-            file = modules.on_disk(kernel.target) if modules and kernel else None
+            file = modules.seen(kernel.target) if modules and kernel else None
             if file is None:
                 raise Unavailable("whether there is a GPU is not known: no PCI bus is seen here")
             return cls(file.path, f"the driver's module{file.version and ' '}{file.version}", ())

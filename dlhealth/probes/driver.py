@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
+from dlhealth.probes.kernel import running_text
 from dlhealth.probes.loader import LoaderConfig
 from dlhealth.probes.packages import Owner, Packages, Unowned, owner_of, owners
 from dlhealth.probes.platform import Platform
@@ -76,13 +77,15 @@ class DriverLibraries(NamedTuple):
         configured = [d.path for d in loader.directories] if loader else []
         for folder in (*configured, *_FOLDERS_64, *_FOLDERS_32):
             bits = 32 if re.search(r"i[36]86|lib32", folder) else 64
-            real = _real(host, folder)
-            if real and real not in seen and not _NOT_THE_DRIVER.search(real):
-                seen.add(real)
-                try:
+            try:
+                real = host.realpath(folder)
+                if real and real not in seen and not _NOT_THE_DRIVER.search(real):
                     libraries += _in_folder(host, real, bits, packages)
-                except Unreadable as problem:
-                    problems.append(str(problem))
+                    seen.add(real)
+            except Unreadable as problem:
+                problems.append(str(problem))
+        if problems and not seen:
+            raise Unavailable(problems[0])
         found = cls(_with_any_owner(host, libraries[:_LIBRARIES_LIMIT]), None, tuple(problems))
         first = next((x for n in ("libcuda.so.1", "libnvidia-ml.so.1") if (x := found.find(n)) and x.version), None)
         return found._replace(version=first.version if first else None)
@@ -94,13 +97,6 @@ def _with_any_owner(host: Host, libraries: Sequence[DriverLibrary]) -> tuple[Dri
     found = owners(host, list(strays)) if strays else {}
     named = {id(strays[path]): package for path, package in found.items()}
     return tuple(x._replace(owner=named[id(x)]) if id(x) in named else x for x in libraries)
-
-
-def _real(host: Host, folder: str) -> str | None:
-    try:
-        return host.realpath(folder)
-    except Unreadable:
-        return None
 
 
 def _in_folder(host: Host, folder: str, bits: int, packages: Packages | None) -> Iterator[DriverLibrary]:
@@ -171,8 +167,8 @@ class DriverUse(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "DriverUse":
-        listed = host.text("/proc/modules")
-        version = host.text("/proc/driver/nvidia/version") or host.text("/sys/module/nvidia/version")
+        listed = running_text(host, "/proc/modules")
+        version = running_text(host, "/proc/driver/nvidia/version") or running_text(host, "/sys/module/nvidia/version")
         if listed is None and version is None:
             raise Unavailable(platform.driver_elsewhere or "there is no /proc/modules")
         used = module_use(listed or "")

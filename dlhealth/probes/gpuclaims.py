@@ -54,7 +54,7 @@ class Usurpers(NamedTuple):
         fit: DriverFit | None,
     ) -> "Usurpers":
         doubts = [Unknown(problem) for problem in gpus.problems]
-        wanted = bool(modules.files or (packages and packages.version))
+        wanted = bool((packages and packages.version) or modules.for_any_kernel())
         if gpus.container:
             doubts.append(Unknown("in a container, which driver holds a GPU is the host's affair"))
         unserved = fit.unserved() if fit else frozenset()
@@ -153,7 +153,7 @@ class FallenGpus(NamedTuple):
     gpus: tuple[FallenGpu, ...]
 
     @classmethod
-    def probe(cls, host: Host, journal: Journal, modules: KernelModules, nvml: Nvml | None) -> "FallenGpus":
+    def probe(cls, host: Host, journal: Journal, modules: KernelModules | None, nvml: Nvml | None) -> "FallenGpus":
         found: dict[str, FallenGpu] = {}
         for said in messages(journal.kernel("NVRM", last_boot=True)):
             address = fallen_address(said.text)
@@ -169,8 +169,8 @@ def fallen_address(text: str) -> str:
     return full_address(found["xid"] or found["gpu"]) if found else ""
 
 
-def _answers(host: Host, address: str, modules: KernelModules, nvml: Nvml | None) -> tuple[bool | None, str]:
-    if modules.loaded is None:
+def _answers(host: Host, address: str, modules: KernelModules | None, nvml: Nvml | None) -> tuple[bool | None, str]:
+    if not host.ran and (modules is None or modules.loaded is None):
         return None, "this machine does not run now"
     if nvml:
         listed = next((g for g in nvml.gpus if g.pci == address), None)
@@ -185,11 +185,11 @@ def _answers(host: Host, address: str, modules: KernelModules, nvml: Nvml | None
         if host.exists("/sys/bus/pci/devices") and not host.exists(folder):
             return True, "it is not on the bus any more"
         head = host.head(f"{folder}/config", 4)
-    except Unreadable as problem:
-        return None, str(problem)
+    except Unreadable:
+        head = None
     if not head:
         # Nothing speaks against the log, and a GPU that fell off does not come back without a restart.
-        return True, "the driver has given it up"
+        return True, "nothing shows that it came back"
     if head == b"\xff\xff\xff\xff":
         return True, "its PCI configuration reads ff everywhere"
     return None, "its PCI configuration can be read again"

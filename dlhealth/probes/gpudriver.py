@@ -161,7 +161,7 @@ class Drivers(NamedTuple):
 
 def _loaded(modules: KernelModules, kernel: Kernel) -> DriverInPlace | None:
     version = modules.loaded_version or ""
-    is_open, disk = modules.loaded_open, modules.on_disk(kernel.running)
+    is_open, disk = modules.loaded_open, modules.seen(kernel.running)
     if is_open is None and disk and disk.version == version:
         is_open = disk.open
     branch = branch_of(version)
@@ -170,7 +170,7 @@ def _loaded(modules: KernelModules, kernel: Kernel) -> DriverInPlace | None:
 
 def _installed(modules: KernelModules, kernel: Kernel, packages: DriverPackages | None) -> DriverInPlace | None:
     releases = (kernel.next_boot, kernel.target)
-    disk = next((f for r in releases if r and (f := modules.on_disk(r)) and f.version), None)
+    disk = next((f for r in releases if r and (f := modules.seen(r)) and f.version), None)
     if disk and (branch := branch_of(disk.version)):
         return DriverInPlace(disk.version, branch, disk.open, disk.path, False)
     if packages and packages.version and (branch := branch_of(packages.version)):

@@ -235,12 +235,20 @@ def _read_log(host: Host, path: str) -> list[Line]:
     content, status = host.tail(path, TAIL), host.stat(path)
     if content is None or status is None:
         return []
-    before = _read_log(host, f"{path}.1") if len(content) < TAIL // 4 and not path.endswith(".1") else []
+    before = _rotated(host, path) if len(content) < TAIL // 4 and not path.endswith(".1") else []
     texts = content.decode(errors="surrogateescape").split("\n")
     if len(content) == TAIL:
         del texts[0]  # its beginning is not here
     parsed = (parse_log_line(text, path, status.mtime, local=host.live) for text in texts if _WANTED.search(text))
     return before + [p for p in parsed if p and (p.identifier in _KNOWN or "pam_unix(" in p.text)]
+
+
+def _rotated(host: Host, path: str) -> list[Line]:
+    """From what was rotated away; nothing where that can't be read, as the newest lines are there."""
+    try:
+        return _read_log(host, f"{path}.1")
+    except Unreadable:
+        return []
 
 
 def parse_log_line(text: str, path: str, written: float, *, local: bool = False) -> Line | None:

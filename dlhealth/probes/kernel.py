@@ -27,7 +27,7 @@ class InstalledKernel(NamedTuple):
 class Kernel(NamedTuple):
     """`target` is the kernel to judge: the next one where that was asked for or nothing runs, else the running one.
     `next_boot_source` says what tells the next one, or why nothing does; `next_initramfs` is its image where the boot
-    loader has a copy of its own. `running_compiler` is /proc/version, `booted` when the running kernel started (seconds
+    loader has a copy of its own. `unseen` says why `installed` may not be all of them ("" where it is). `running_compiler` is /proc/version, `booted` when the running kernel started (seconds
     since the epoch)."""
 
     running: str | None
@@ -39,6 +39,7 @@ class Kernel(NamedTuple):
     cmdline: str
     booted: float | None = None
     next_initramfs: str = ""
+    unseen: str = ""
 
     def compiler_of(self, release: str) -> str:
         """The compiler that built a kernel, as its configuration or (of the running one) the kernel itself says; empty
@@ -60,25 +61,43 @@ class Kernel(NamedTuple):
     @classmethod
     def probe(cls, host: Host, options: Options, platform: Platform) -> "Kernel":
         running = _running(host) if platform.own_kernel else None
-        releases = sorted(
-            {
-                *(n for n in host.listdir("/lib/modules") if n[:1].isdigit()),
-                *(n.removeprefix("vmlinuz-") for n in host.listdir("/boot") if n.startswith("vmlinuz-")),
-            }
-        )
-        installed = tuple(_installed(host, r) for r in releases)
-        following, source, _, image = next_boot(host)
+        try:
+            releases = _releases(host)
+            installed = tuple(_installed(host, r) for r in releases)
+            following, source, _, image = next_boot(host)
+            unseen = ""
+        except Unreadable as problem:
+            if running is None:
+                raise
+            unseen = source = str(problem)
+            releases, installed, following, image = [], (), None, ""
         if source == NO_KERNEL and running is None and platform.own_kernel:
             # A disk whose /boot is another partition, which is not here.
             whole = [r for r in releases if host.exists(f"/lib/modules/{r}/modules.dep")]
             following = max(whole or releases, key=version_order, default=None)
             source = "/lib/modules: the newest kernel" if following else source
         target = following if options.next_boot or running is None else running
-        version = host.text("/proc/version") or ""
-        cmdline = (host.text("/proc/cmdline") or "").strip()
-        stamp = re.search(r"^btime (\d{1,12})$", host.text("/proc/stat") or "", re.MULTILINE)
+        version, cmdline, stat = (running_text(host, f"/proc/{n}") or "" for n in ("version", "cmdline", "stat"))
+        stamp = re.search(r"^btime (\d{1,12})$", stat, re.MULTILINE)
         booted = float(stamp[1]) if stamp and running else None
-        return cls(running, installed, following, source, target, version, cmdline, booted, image)
+        return cls(running, installed, following, source, target, version, cmdline.strip(), booted, image, unseen)
+
+
+def running_text(host: Host, path: str) -> str | None:
+    """What the running kernel tells in a file; None where it does not run, or where that is not shown."""
+    try:
+        return host.text(path)
+    except Unreadable:
+        return None
+
+
+def _releases(host: Host) -> list[str]:
+    return sorted(
+        {
+            *(n for n in host.listdir("/lib/modules") if n[:1].isdigit()),
+            *(n.removeprefix("vmlinuz-") for n in host.listdir("/boot") if n.startswith("vmlinuz-")),
+        }
+    )
 
 
 def _running(host: Host) -> str | None:

@@ -9,7 +9,7 @@ from dlhealth.host.elf import appended_signature
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.boot import version_order
-from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.kernel import Kernel, running_text
 from dlhealth.probes.platform import Platform
 from dlhealth.probes.secureboot import enforcement, signer_of
 
@@ -130,16 +130,32 @@ class ModuleFile(NamedTuple):
 class KernelModules(NamedTuple):
     """`loaded` are the names in /proc/modules, None on a machine that does not run. `loaded_version` is that of the
     nvidia module in the running kernel, None when there is none; `loaded_open` whether it is the open one. `files` are
-    the main modules of all kernels, for each the one first that modprobe would load."""
+    the main modules of all kernels, for each the one first that modprobe would load. `unseen` says why the modules of
+    other kernels than those in `searched` are not known ("" where they are)."""
 
     loaded: tuple[str, ...] | None
     loaded_version: str | None
     loaded_open: bool | None
     files: tuple[ModuleFile, ...]
+    unseen: str = ""
+    searched: tuple[str, ...] = ()
 
     def on_disk(self, kernel: str | None) -> ModuleFile | None:
-        """What modprobe would load for that kernel."""
+        """What modprobe would load for that kernel. Raises Unavailable where nobody can know."""
+        found = self.seen(kernel)
+        if found is None and self.unseen and kernel not in self.searched:
+            raise Unavailable(self.unseen)
+        return found
+
+    def seen(self, kernel: str | None) -> ModuleFile | None:
+        """The same; None also where it is not known, for who draws no conclusion from that."""
         return next((f for f in self.files if f.kernel == kernel and f.name == "nvidia"), None)
+
+    def for_any_kernel(self) -> bool:
+        """Whether any kernel has one. Raises Unavailable where nobody can know."""
+        if not self.files and self.unseen:
+            raise Unavailable(self.unseen)
+        return bool(self.files)
 
     def usable(self, kernel: str | None) -> ModuleFile | None:
         """The same, unless that kernel can't load it."""
@@ -155,27 +171,36 @@ class KernelModules(NamedTuple):
     def probe(cls, host: Host, kernel: Kernel, config: ModprobeConfig | None, platform: Platform) -> "KernelModules":
         # Where the driver is not this system's, this system's files say nothing about what is loaded.
         elsewhere = platform.driver_elsewhere is not None
-        if kernel.target and not elsewhere and not host.exists("/lib/modules"):
-            raise Unavailable("there is no /lib/modules here: which modules are installed is not known")
-        listed = None if elsewhere else host.text("/proc/modules")
-        version = "" if elsewhere else host.text("/proc/driver/nvidia/version") or ""
+        unseen = kernel.unseen
+        if not unseen and kernel.target and not elsewhere and not host.exists("/lib/modules"):
+            unseen = "there is no /lib/modules here: which modules are installed is not known"
+        listed = None if elsewhere else running_text(host, "/proc/modules")
+        version = "" if elsewhere else running_text(host, "/proc/driver/nvidia/version") or ""
         match = _VERSION.search(version)
         loaded = None if listed is None else tuple(line.split()[0] for line in listed.splitlines() if line.split())
         loaded_version = match[1] if match else None
         if loaded_version is None and not elsewhere:
-            loaded_version = (host.text("/sys/module/nvidia/version") or "").strip() or None
+            loaded_version = (running_text(host, "/sys/module/nvidia/version") or "").strip() or None
         chosen = config.chosen() if config else ""
         # Who signed a module only matters where signatures do; to find a signature all of a module is unpacked.
         unsigned = enforcement(host)[0] is False
         judged = {kernel.running, kernel.target, kernel.next_boot}
-        files = tuple(
-            _describe(host, k.release, path, quick=unsigned or k.release not in judged)._replace(
-                parts=tuple(_parts(host, path))
-            )
-            for k in kernel.installed
-            for path in _paths(host, k.release, chosen)
-        )
-        return cls(loaded, loaded_version, "Open Kernel Module" in version if match else None, files)
+        releases = [k.release for k in kernel.installed] or [r for r in (kernel.running,) if r and kernel.unseen]
+        files: list[ModuleFile] = []
+        searched = []
+        for release in releases:
+            quick = unsigned or release not in judged
+            try:
+                for path in _paths(host, release, chosen):
+                    described = _describe(host, release, path, quick=quick)
+                    files.append(described._replace(parts=tuple(_parts(host, path))))
+                searched.append(release)
+            except Unreadable as problem:
+                if not kernel.unseen:
+                    raise
+                unseen = str(problem)
+        opened = "Open Kernel Module" in version if match else None
+        return cls(loaded, loaded_version, opened, tuple(files), unseen, tuple(searched))
 
 
 class ModulePart(NamedTuple):

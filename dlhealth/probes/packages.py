@@ -98,20 +98,26 @@ class Packages(NamedTuple):
     """The packages that matter for a GPU, and every package that is not simply installed.
 
     `total` counts all. `updates` are the journal files that an interrupted dpkg left (their content is part of the
-    answer, as it is for dpkg). `unlisted` are packages with files whose list of files could not be read, `lists` whether
-    dpkg's lists of files are there at all.
+    answer, as it is for dpkg), None where that is not known. `unlisted` are packages with files whose list of files could
+    not be read, `lists` whether dpkg's lists of files are there at all. `partial` says that other packages may be
+    installed too: somebody posted a part of the list.
     """
 
     packages: Mapping[str, tuple[Package, ...]]
     total: int
-    updates: tuple[str, ...]
+    updates: tuple[str, ...] | None
     files: Mapping[str, str]
     unlisted: tuple[str, ...]
     lists: bool
+    partial: bool = False
 
     def get(self, name: str) -> Package | None:
-        """By name; of several architectures the first (the machine's own)."""
-        return next(iter(self.packages.get(name, ())), None)
+        """By name; of several architectures the first (the machine's own). Raises Unavailable where a part of the list
+        does not tell."""
+        found = self.packages.get(name, ())
+        if not found and self.partial:
+            raise Unavailable(f"the posted part of the package list does not tell whether {name} is installed")
+        return next(iter(found), None)
 
     def all(self) -> Iterator[Package]:
         """Each of them, of each architecture."""
@@ -119,8 +125,12 @@ class Packages(NamedTuple):
             yield from packages
 
     def installed(self, pattern: str = "*") -> tuple[Package, ...]:
-        """Those with files on the disk (also half configured ones) whose name fits a shell pattern."""
-        return tuple(p for p in self.all() if p.unpacked and fits(p.name, pattern))
+        """Those with files on the disk (also half configured ones) whose name fits a shell pattern. Raises as `get`
+        does where there are none."""
+        found = tuple(p for p in self.all() if p.unpacked and fits(p.name, pattern))
+        if not found and self.partial:
+            raise Unavailable(f"the posted part of the package list has no package {pattern}")
+        return found
 
     @property
     def held(self) -> tuple[Package, ...]:
@@ -184,8 +194,8 @@ class Packages(NamedTuple):
         total = _collect(content, packages)
         if total == 0 and content.strip():
             raise Unavailable(f"{STATUS} holds no package: it is damaged")
-        updates = tuple(n for n in host.listdir(UPDATES) if re.fullmatch(r"\d{1,8}", n, re.ASCII))
-        for name in updates[:1000]:
+        updates = _updates(host)
+        for name in (updates or ())[:1000]:
             try:
                 _collect(host.read(f"{UPDATES}/{name}") or b"", packages, every=True)
             except Unreadable:
@@ -195,7 +205,14 @@ class Packages(NamedTuple):
             by_name[package.name] = (*by_name.get(package.name, ()), package)
         _native_first(by_name, host)
         files, unlisted = _file_lists(host, by_name)
-        return cls(by_name, total, updates, files, unlisted, _has_lists(host))
+        return cls(by_name, total, updates, files, unlisted, _has_lists(host), host.is_partial(STATUS))
+
+
+def _updates(host: Host) -> tuple[str, ...] | None:
+    try:
+        return tuple(n for n in host.listdir(UPDATES) if re.fullmatch(r"\d{1,8}", n, re.ASCII))
+    except Unreadable:
+        return None
 
 
 def _collect(content: bytes, packages: dict[tuple[str, str], Package], *, every: bool = False) -> int:
@@ -278,7 +295,10 @@ def _native_first(by_name: dict[str, tuple[Package, ...]], host: Host) -> None:
 
 def _native(host: Host) -> str:
     """The machine's own architecture."""
-    return next(iter((host.text("/var/lib/dpkg/arch") or "").split()), "amd64")
+    try:
+        return next(iter((host.text("/var/lib/dpkg/arch") or "").split()), "amd64")
+    except Unreadable:
+        return "amd64"
 
 
 def _file_lists(host: Host, by_name: Mapping[str, tuple[Package, ...]]) -> tuple[dict[str, str], tuple[str, ...]]:

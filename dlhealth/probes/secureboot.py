@@ -95,7 +95,10 @@ def enforcement(host: Host) -> tuple[bool | None, str, str]:
     if lockdown:
         # "none [integrity] confidentiality": Debian's and Ubuntu's kernels lock themselves down under Secure Boot.
         return "[none]" not in lockdown, _LOCKDOWN, lockdown
-    state = host.read(_STATE)
+    try:
+        state = host.read(_STATE)
+    except Unreadable as problem:
+        return None, _STATE, problem.reason
     if state is None:
         if host.listdir(_VARIABLES):
             return False, _VARIABLES, "no variable SecureBoot"

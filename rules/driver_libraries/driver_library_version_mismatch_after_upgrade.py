@@ -56,7 +56,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         self,
         use: DriverUse,
         modules: KernelModules | None,
-        libraries: DriverLibraries,
+        libraries: DriverLibraries | None,
         driver: DriverPackages | None,
         kernel: Kernel | None,
         fit: DriverFit | None,
@@ -69,7 +69,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         if use.elsewhere:
             yield Unknown(use.elsewhere)
             return
-        file = modules.on_disk(kernel.running) if modules and kernel else None
+        file = modules.seen(kernel.running) if modules and kernel else None
         disk = file.version if file else ""
         if disk != library and locks and locks.busy:
             yield Unknown(locks.busy)  # the libraries are there already, the module is still to come
@@ -195,15 +195,15 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         )
 
 
-def _library(libraries: DriverLibraries, driver: DriverPackages | None) -> tuple[str, Evidence | None]:
+def _library(libraries: DriverLibraries | None, driver: DriverPackages | None) -> tuple[str, Evidence | None]:
     """The version of the libraries and where it is seen: their files, or else the one package that should hold them."""
-    if libraries.version:
+    if libraries and libraries.version:
         found = next(
             x for x in libraries.libraries if x.version == libraries.version and not x.problem and x.bits == 64
         )
         owner = f" (package {found.package})" if found.package else ""
         return libraries.version, Evidence(found.path, f"-> {found.real_path}{owner}")
-    packages = [m.package for m in driver.role("compute")] if driver and not libraries.libraries else []
+    packages = [m.package for m in driver.role("compute")] if driver and not (libraries and libraries.libraries) else []
     if len({p.upstream for p in packages}) == 1:
         return packages[0].upstream, Evidence("/var/lib/dpkg/status", f"{packages[0].name} {packages[0].version}")
     return "", None

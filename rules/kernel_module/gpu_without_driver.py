@@ -60,7 +60,7 @@ class GpuWithoutDriver(Rule):
         if gpus.container:
             yield Unknown("in a container the driver is that of the host")
             return
-        if modules and (modules.files or modules.loaded_version):
+        if modules and (modules.loaded_version or modules.for_any_kernel()):
             return
         if (packages and packages.version) or (libraries and libraries.version):
             return

@@ -83,6 +83,9 @@ class KernelHeadersMissing(Rule):
             name = _package(packages, release)
             package = packages.get(name) if packages and name else None
             build, lacking = f"/lib/modules/{release}/build", known.lacking or "not there"
+            if kernel.unseen and not known.lacking:
+                yield Unknown(kernel.unseen)
+                continue
             if package and package.state == "installed" and lacking == "not there":
                 yield Unknown(
                     f"{package.name} is installed, but {build} is not there: a part of the disk may be missing"

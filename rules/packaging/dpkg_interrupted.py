@@ -48,16 +48,19 @@ class DpkgInterrupted(Rule):
 
     def detect(self, packages: Packages, locks: PackageLocks | None) -> Iterator[Finding | Unknown]:
         broken = [p for p in packages.all() if p.flag == "reinstreq"]
+        if packages.updates is None:
+            yield Unknown("the steps that dpkg has not finished are not shown")
         if not packages.updates and not broken:
             return
         if locks and locks.busy:
             yield Unknown(locks.busy)
             return
         evidence = [
-            Evidence(f"/var/lib/dpkg/updates/{n}", "a step that was never finished") for n in packages.updates[:5]
+            Evidence(f"/var/lib/dpkg/updates/{n}", "a step that was never finished")
+            for n in (packages.updates or ())[:5]
         ]
         evidence += [Evidence("/var/lib/dpkg/status", f"{p.name}: {p.want} {p.flag} {p.state}") for p in broken[:10]]
-        steps = len(packages.updates)
+        steps = len(packages.updates or ())
         what = [f"{steps} unfinished step{'s' * (steps != 1)} in /var/lib/dpkg/updates"] if steps else []
         if broken:
             what.append(f"{', '.join(p.name for p in broken[:5])} must be reinstalled")

@@ -198,7 +198,7 @@ def _anchor(
             return versions[0], f"package {name}"
     if runfile.installed:
         return "", ""  # the module is no package's: another rule's matter
-    file = modules.on_disk(kernel.target if kernel else None) if modules else None
+    file = modules.seen(kernel.target if kernel else None) if modules else None
     if file and file.version:
         return file.version, file.path
     versions = sorted({m.package.upstream for m in members}, key=_order(members))

@@ -1,0 +1,46 @@
+"""A sosreport: an archive with copies of a machine's files, and the outputs of many commands below sos_commands/."""
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+
+from dlhealth.host.posted.archive import MEMBER_LIMIT, Member
+from dlhealth.host.posted.known import Pieces
+from dlhealth.host.posted.outputs import read_outputs
+
+MARK = "sos_commands"
+_COPIED = ("/etc/modprobe.d", "/etc/modules-load.d", "/etc/ld.so.conf.d", "/etc/X11/xorg.conf.d", "/etc/default/grub.d")
+"""Directories that sos copies whole, where it copies anything of them."""
+
+
+def read_sosreport(members: Iterable[Member], pieces: Pieces) -> bool:
+    """Take what a report holds. False where it is none."""
+    known = False
+    for member in members:
+        path = posixpath.normpath(f"/{member.name}")
+        if path.startswith(f"/{MARK}/"):
+            known = True
+            if member.target is None:
+                read_outputs(member.content.decode(errors="replace"), path[1:], pieces)
+        elif member.target is not None and not path.startswith("/proc/"):
+            pieces.link(path, member.target)
+        elif member.target is None:
+            pieces.file(path, member.content)
+            directory = posixpath.dirname(path)
+            if directory in _COPIED:
+                pieces.listed(directory)
+    return known
+
+
+def members_of(directory: str) -> Iterator[Member]:
+    """The files of a sosreport that somebody has unpacked."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = f"{parent}/{name}"
+            below = os.path.relpath(path, directory)
+            if os.path.islink(path):
+                yield Member(below, b"", os.readlink(path))
+            elif os.path.isfile(path) and os.path.getsize(path) <= MEMBER_LIMIT:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                with open(fd, "rb") as file:
+                    yield Member(below, file.read(MEMBER_LIMIT), None)
