@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dlhealth.actions import (
+    AptFixBroken,
     AptInstall,
     AptPurgeReinstall,
     AptRemove,
@@ -108,6 +109,7 @@ from dlhealth.probes.packages import (
     Owner,
     Package,
     Packages,
+    Series,
     Unowned,
     classify,
     owner_of,
@@ -145,6 +147,7 @@ __all__ = [
     "Account",
     "Action",
     "AptFailures",
+    "AptFixBroken",
     "AptHistory",
     "AptInstall",
     "AptPurgeReinstall",
@@ -274,6 +277,7 @@ __all__ = [
     "Scenario",
     "Section",
     "SecureBoot",
+    "Series",
     "Session",
     "SessionLogs",
     "Sessions",

@@ -7,7 +7,15 @@ command does the same by hand, that command.
 from typing import TYPE_CHECKING, Any
 
 from dlhealth.actions.files import ChangeMode, ChangeOwner, CopyFile, EditFile, MakeLink, MoveAside, WriteFile
-from dlhealth.actions.packages import AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure, PipInstall
+from dlhealth.actions.packages import (
+    AptFixBroken,
+    AptInstall,
+    AptPurgeReinstall,
+    AptRemove,
+    AptUnhold,
+    DpkgConfigure,
+    PipInstall,
+)
 from dlhealth.actions.system import (
     ByHand,
     DkmsBuild,
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from dlhealth.actions.base import Step
 
 __all__ = [
+    "AptFixBroken",
     "AptInstall",
     "AptPurgeReinstall",
     "AptRemove",

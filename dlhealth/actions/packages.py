@@ -179,6 +179,25 @@ class DpkgConfigure(NamedTuple):
         return None
 
 
+class AptFixBroken(NamedTuple):
+    """Install what installed packages depend on and lack. It removes nothing: where apt would, it does not begin."""
+
+    def summary(self) -> str:
+        return "apt-get -f install"
+
+    def prepare(self, target: "Target") -> None:
+        _prepare(target, ["-f", "install"], ())
+
+    def observe(self, target: "Target") -> "Observed":
+        return _installed(target)
+
+    def apply(self, target: "Target", before: "Observed") -> None:
+        target.command(*_APT, "-f", "install", timeout=_SECONDS)
+
+    def revert(self, target: "Target", before: "Observed") -> None:
+        _restore(target, before)
+
+
 class PipInstall(NamedTuple):
     """Install packages into one Python environment. The environment is its owner's: only he or she may do it. One that
     uv made has no pip; uv itself installs into it."""

@@ -1,7 +1,7 @@
 """dpkg's records: which packages are there, in which state, and which of NVIDIA's files belong to one."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 
 from dlhealth.data import load
@@ -95,7 +95,7 @@ class Package(NamedTuple):
 
 
 class Packages(NamedTuple):
-    """The packages that matter for a GPU, and every package that is not simply installed.
+    """The packages that matter for a GPU, those that depend on one of NVIDIA's, and all that are not simply installed.
 
     `total` counts all. `updates` are the journal files that an interrupted dpkg left (their content is part of the
     answer, as it is for dpkg), None where that is not known. `unlisted` are packages with files whose list of files could
@@ -118,6 +118,18 @@ class Packages(NamedTuple):
         if not found and self.partial:
             raise Unavailable(f"the posted part of the package list does not tell whether {name} is installed")
         return next(iter(found), None)
+
+    def dependents(self, names: Collection[str]) -> tuple[str, ...]:
+        """Installed packages that would lose something they depend on without these, and those that depend on them."""
+        gone = set(names)
+        while more := {p.name for p in self.all() if p.unpacked and p.name not in gone and self._loses(p, gone)}:
+            gone |= more
+        return tuple(sorted(gone - set(names)))
+
+    def _loses(self, package: Package, gone: Collection[str]) -> bool:
+        present = {p.name for p in self.all() if p.unpacked} - set(gone)
+        clauses = (_names(clause) for clause in package.depends.split(","))
+        return any(set(names) & set(gone) and not present.intersection(names) for names in clauses)
 
     def all(self) -> Iterator[Package]:
         """Each of them, of each architecture."""
@@ -240,7 +252,7 @@ def _collect(content: bytes, packages: dict[tuple[str, str], Package], *, every:
                 or package.state != "installed"
                 or package.want != "install"
                 or match[1].startswith(_RELEVANT)
-                or "nvidia" in package.provides
+                or "nvidia" in package.provides + package.depends
             ):
                 packages[package.name, package.architecture] = package
         start = end + 2
@@ -368,6 +380,22 @@ def _usr(path: str) -> str:
     return f"/usr{path}" if path.startswith(("/lib", "/bin/", "/sbin/")) else path
 
 
+class Series(NamedTuple):
+    """Which driver a package is of: all that its name says besides the part. Parts of two series don't belong together,
+    though their versions may be the same: libnvidia-compute-535-server conflicts with libnvidia-compute-535. Debian's
+    Tesla and legacy drivers are series of their own. `open` is of the kernel module alone: None for a part that both
+    kernel modules share."""
+
+    scheme: str
+    branch: int | None
+    open: bool | None
+
+    def belongs_to(self, other: "Series") -> bool:
+        """Whether the two are parts of one driver."""
+        module = None in (self.open, other.open) or self.open == other.open
+        return (self.scheme, self.branch) == (other.scheme, other.branch) and module
+
+
 class DriverPackage(NamedTuple):
     """A part of the driver. `role` is driver (what pulls in all of it), meta (NVIDIA's cuda-drivers), module (DKMS or
     source), prebuilt (Ubuntu's built modules, whose version is the kernel's), compute (libcuda, NVML), gl, x, utils
@@ -384,6 +412,14 @@ class DriverPackage(NamedTuple):
     def whole(self) -> bool:
         """Whether it pulls in what else the driver needs: a metapackage, not those of Debian for programs or libraries."""
         return self.role in ("driver", "meta") and not re.search(r"-(bin|libs.*|i386)$", self.package.name)
+
+    @property
+    def series(self) -> Series:
+        """The driver that it is a part of."""
+        # The names of Debian's own driver have no branch in them: an update brings another one under the same name.
+        branch = None if self.family in ("debian", "debian-open") else self.branch
+        scheme = self.family.removesuffix("-open")
+        return Series(scheme, branch, self.open if self.role in ("driver", "module") else None)
 
     @property
     def coupled(self) -> bool:

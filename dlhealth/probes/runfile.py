@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.packages import Packages, owner_of, owners
+from dlhealth.probes.driver import DriverLibraries
+from dlhealth.probes.packages import Packages, Unowned, owner_of, owners
 
 _PROGRAMS = ("/usr/bin/nvidia-uninstall", "/usr/bin/nvidia-installer")
 _LOG = "/var/log/nvidia-installer.log"
@@ -22,31 +23,6 @@ _BLACKLISTS = (
 # and further lines tell targets, checksums, modes (backup.c of NVIDIA's nvidia-installer).
 _INSTALLED = regex(r"^[01]: (/[^\n]+)$", re.MULTILINE)
 _LIST_LIMIT = 32 << 20
-
-
-class InstalledFile(NamedTuple):
-    """What the installer's list has, and is there still; `owner` is the package that has a file of this name, too."""
-
-    path: str
-    owner: str
-
-
-class InstalledFiles(NamedTuple):
-    """All that the installer's list has and that is there still; none where the list can't be read. A fact of its own:
-    whose files these would be takes all lists of dpkg, and only who repairs wants to know."""
-
-    files: tuple[InstalledFile, ...]
-
-    @classmethod
-    def probe(cls, host: Host) -> "InstalledFiles":
-        try:
-            text = host.text(_MANIFEST, _LIST_LIMIT)
-        except Unreadable:
-            return cls(())
-        listed = dict.fromkeys(_INSTALLED.findall(text or ""))
-        there = [p for p in listed if (status := host.lstat(p)) is not None and status.kind in ("file", "link")]
-        found = owners(host, there) if there else {}
-        return cls(tuple(InstalledFile(path, found.get(path, "")) for path in there))
 
 
 class DkmsTree(NamedTuple):
@@ -94,6 +70,47 @@ class Runfile(NamedTuple):
             tuple(_trees(host, problems)),
             tuple(problems),
         )
+
+
+class InstalledFile(NamedTuple):
+    """What the installer's list has, and is there still; `owner` is the package that has a file of this name, too."""
+
+    path: str
+    owner: str
+
+
+class InstalledFiles(NamedTuple):
+    """All that the installer's list has and that is there still. Where there is no list: what lies beside the driver's
+    libraries and has its version in its name, with the links to it. A fact of its own: to find the owners takes all
+    lists of dpkg, and only a repair needs them."""
+
+    files: tuple[InstalledFile, ...]
+
+    @classmethod
+    def probe(cls, host: Host, runfile: Runfile, libraries: DriverLibraries | None) -> "InstalledFiles":
+        try:
+            text = host.text(_MANIFEST, _LIST_LIMIT)
+        except Unreadable:
+            return cls(())
+        if text is None and libraries and runfile.version:
+            return cls(tuple(InstalledFile(path, "") for path in _of_version(host, libraries, runfile.version)))
+        listed = dict.fromkeys(_INSTALLED.findall(text or ""))
+        there = [p for p in listed if (status := host.lstat(p)) is not None and status.kind in ("file", "link")]
+        found = owners(host, there) if there else {}
+        return cls(tuple(InstalledFile(path, found.get(path, "")) for path in there))
+
+
+def _of_version(host: Host, libraries: DriverLibraries, version: str) -> Iterator[str]:
+    """Files beside the driver's libraries that are of a version and of no package, and links to them."""
+    foreign = (x for x in libraries.libraries if x.real_path and x.owner is Unowned.NOBODY)
+    folders = dict.fromkeys(x.real_path.rpartition("/")[0] for x in foreign)
+    ending = f".so.{version}"
+    for folder in folders:
+        files = {f"{folder}/{name}" for name in host.listdir(folder) if name.endswith(ending)}
+        files |= {
+            path for name in host.listdir(folder) if (path := f"{folder}/{name}") and host.realpath(path) in files
+        }
+        yield from sorted(files - owners(host, sorted(files)).keys())
 
 
 def _version_of(host: Host, problems: list[str]) -> str:

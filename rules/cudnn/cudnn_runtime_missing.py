@@ -194,11 +194,9 @@ class CudnnRuntimeMissing(Rule):
                 network=True,
             )
         where = folder.path if folder else "the toolkit's lib64"
-        yield Plan(
-            "Copy the libraries from cuDNN's archive",
-            Risk.LOW,
-            (ByHand(f"Copy lib/libcudnn* of the archive to {where} with cp -P, then run ldconfig"),),
-        )
+        archive = f"copy lib/libcudnn* of NVIDIA's archive of cuDNN {major} to {where} with cp -P, then run ldconfig"
+        sources = ByHand("or add NVIDIA's package source (cuda-keyring), or on Debian install nvidia-cudnn of contrib")
+        yield Plan(f"Copy cuDNN {major} from its archive", Risk.LOW, (ByHand(archive), sources))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

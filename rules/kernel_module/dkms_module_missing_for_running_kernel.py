@@ -135,6 +135,13 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 (AptInstall(names, reinstall=again), *load),
                 network=True,
             )
+            headers = f"linux-headers-{release}"
+            yield Plan(
+                f"Build the module with DKMS: install nvidia-dkms-{prebuilt} {headers}",
+                Risk.MEDIUM,
+                (AptInstall((f"nvidia-dkms-{prebuilt}", headers)), UpdateInitramfs(release), *load),
+                network=True,
+            )
         elif (unfit := finding.detail["unfit"]) and package:
             # DKMS takes a module that is there for one that is built.
             yield Plan(

@@ -8,13 +8,16 @@ Why
     Two installers overwrite each other's files without knowing. Whoever came last wins, until the other one updates.
     A CUDA toolkit from a .run file without its driver is no such mix.
 Repair
-    Keep one, the packages: take the installer's files out of the way, install the driver's packages again completely,
-    restart.
+    Keep one. Where the installer's driver is complete and in use, and only a library or two of a package came in
+    between (often with a tool such as nvtop), remove those packages and what needs them. Otherwise keep the packages:
+    move the installer's files out of the way, install the driver's packages again completely, restart.
 What the repair risks
-    The driver itself. Between the steps the desktop can't start; nvidia-uninstall may delete files that belong to
-    packages by now, which is why the packages are installed again afterwards.
+    Removing the stray packages takes the tool that brought them along. Changing over to the packages risks the driver
+    itself: between the steps the desktop can't start. nvidia-uninstall may delete files that belong to packages by now,
+    which is why the packages are installed again afterwards.
 By hand
-    stop the desktop; nvidia-uninstall --silent; apt-get install --reinstall nvidia-driver-NNN ...; ldconfig;
+    keep the installer's driver: apt-get remove libnvidia-compute-NNN; ldconfig
+    keep the packages: stop the desktop; nvidia-uninstall --silent; apt-get install --reinstall nvidia-driver-NNN ...; ldconfig;
     update-initramfs -u -k all; restart
 """
 
@@ -24,14 +27,17 @@ from collections.abc import Iterator
 from dlhealth.api import (
     Action,
     AptInstall,
+    AptRemove,
     ByHand,
     DkmsRemove,
     DriverLibraries,
     DriverLibrary,
     DriverPackages,
+    DriverUse,
     Evidence,
     Finding,
     InstalledFiles,
+    Kernel,
     KernelModules,
     Machine,
     MoveAside,
@@ -101,7 +107,20 @@ class MixedRunfileAndApt(Rule):
         libraries: DriverLibraries,
         packages: Packages | None,
         modules: KernelModules,
+        kernel: Kernel | None,
+        use: DriverUse | None,
     ) -> Iterator[Plan]:
+        version = finding.detail["version"]
+        in_use = (use.version if use else "") or _on_disk(modules, kernel)
+        if packages and runfile.installed and version == in_use and _only_strays(driver, libraries, version):
+            strays = sorted({m.package.name for m in driver.members})
+            removed = (*strays, *packages.dependents(strays))
+            yield Plan(
+                f"Keep the driver {version}, which is in use: remove {', '.join(removed)}",
+                Risk.MEDIUM,
+                (AptRemove(removed), RefreshLoaderCache()),  # ldconfig makes the links to the driver's own libraries
+                network=True,
+            )
         # What the installer's list has; where there is none, what is known to be of a driver and belongs to no package.
         stray = [
             f
@@ -174,6 +193,25 @@ class MixedRunfileAndApt(Rule):
             .library(f"{lib}/libnvidia-ml.so.470.57.02", "libnvidia-ml.so.1"),
             finds="host",
         )
+        stray = "470.103.01"
+        yield Scenario(
+            "a tool brought a library of a package beside the driver of a .run file",
+            Machine.ubuntu2404()
+            .gpu()
+            .runfile_driver("570.86.10", ("6.8.0-50-generic",))
+            .loaded_driver("570.86.10")
+            .package(
+                "libnvidia-compute-470",
+                f"{stray}-0ubuntu1",
+                [f"{lib}/libcuda.so.{stray}", f"{lib}/libcuda.so.1"],
+                multi_arch="same",
+            )
+            .package("nvtop", "3.0.2-1", depends="libc6, libnvidia-compute-418 | libnvidia-compute-470")
+            .library(f"{lib}/libcuda.so.{stray}", "libcuda.so.1")
+            .link(f"{lib}/libcuda.so.1", f"libcuda.so.{stray}"),
+            finds="host",
+            alone=False,
+        )
         yield Scenario("only the .run file", Machine.ubuntu1604_runfile())
         yield Scenario("only packages", Machine.ubuntu2404_gpu())
         yield Scenario(
@@ -188,6 +226,20 @@ class MixedRunfileAndApt(Rule):
             Machine.debian12_gpu().file("/var/log/nvidia-installer.log", "installer version: 470.57.02\n"),
         )
         yield Scenario("no packages in sight", Machine().file("/usr/bin/nvidia-uninstall"), unknown=True)
+
+
+def _on_disk(modules: KernelModules, kernel: Kernel | None) -> str:
+    """The driver version that the kernel to judge loads."""
+    file = modules.usable(kernel.target if kernel else None)
+    return (file and file.version) or ""
+
+
+def _only_strays(driver: DriverPackages, libraries: DriverLibraries, version: str) -> bool:
+    """Whether the installer's driver has all that a program needs, and packages brought no more than libraries."""
+    own = {
+        x.name.partition(".so")[0] for x in libraries.libraries if x.version == version and x.owner is Unowned.NOBODY
+    }
+    return {"libcuda", "libnvidia-ml"} <= own and not driver.role("driver", "meta", "module", "prebuilt")
 
 
 def _of_a_driver(library: DriverLibrary) -> bool:

@@ -98,6 +98,7 @@ class OtherDkmsModuleFails(Rule):
             "and let dpkg configure the rest",
             Risk.MEDIUM,
             (AptRemove((owner,)) if owner else DkmsRemove(module, version), DpkgConfigure()),
+            network=bool(owner),
         )
 
     @staticmethod

@@ -8,17 +8,20 @@ Why
     driver needs a kernel module, the libraries for programs on the GPU, its tools, and for a desktop also the parts for
     GL and X, all of one version. A computing server without the parts for GL and X is complete.
 Repair
-    Install the metapackage of the branch that is there.
+    Install the metapackage of the branch that is there. Where installed packages lack something they depend on, apt
+    first installs just that, and only if it removes nothing for it.
 What the repair risks
     Little. On a server look at the list of what comes with it, or take nvidia-headless-NNN and nvidia-utils-NNN.
 By hand
+    apt-get -s -f install; the same without -s if it removes nothing
     apt-get install nvidia-driver-NNN; apt-mark manual nvidia-driver-NNN
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from dlhealth.api import (
+    AptFixBroken,
     AptInstall,
     AptPurgeReinstall,
     DriverLibraries,
@@ -38,6 +41,7 @@ from dlhealth.api import (
     Rule,
     Runfile,
     Scenario,
+    Series,
     Severity,
     Stage,
     Unknown,
@@ -127,6 +131,9 @@ class PartialDriverInstall(Rule):
         names = missing + complete if not missing or (finding.detail["module"] and not built) else missing
         if finding.detail["utils"]:
             names = tuple(n for n in names if "utils" in n or n.endswith("smi")) or names
+        if packages.unmet():
+            # apt installs nothing else while a dependency is missing, unless all that is missing is named.
+            yield Plan("Install what installed packages depend on", Risk.LOW, (AptFixBroken(),), network=True)
         yield Plan(f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names),), network=True)
         yield Plan(
             "Purge the driver and install the same version again", Risk.HIGH,
@@ -258,4 +265,9 @@ def _removed(packages: Packages, driver: DriverPackages) -> list[DriverPackage]:
         m.whole and "-headless-" not in m.package.name for m in driver.members
     )
     roles = PARTS if desktop else PARTS.keys() - {"gl", "x"}
-    return [m for m in gone if m and m.branch == driver.branch and m.role in roles]
+    ours = {m.series for m in driver.members if m.package.upstream == driver.version}
+    return [m for m in gone if m and m.branch == driver.branch and m.role in roles and _of(m, ours)]
+
+
+def _of(member: DriverPackage, series: Collection[Series]) -> bool:
+    return any(member.series.belongs_to(one) for one in series)

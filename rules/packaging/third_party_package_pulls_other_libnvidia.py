@@ -16,8 +16,7 @@ By hand
     apt-get -s install nvidia-driver-NNN libnvidia-compute-NNN; the same without -s; restart
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from dlhealth.api import (
     AptHistory,
@@ -37,6 +36,7 @@ from dlhealth.api import (
     Rule,
     Runfile,
     Scenario,
+    Series,
     Severity,
     Stage,
     Unknown,
@@ -91,13 +91,16 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
 
     def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
         anchor, foreign = finding.detail["anchor"], finding.detail["foreign"]
-        ours = DriverPackages(tuple(m for m in driver.members if m.package.upstream == anchor), anchor, None)
+        same = [m for m in driver.members if m.package.upstream == anchor]
+        series = next((m.series for role in ("module", "driver") for m in same if m.role == role), None)
+        members = tuple(m for m in same if series is None or m.series.belongs_to(series))
+        ours = DriverPackages(members, anchor, None)
         branch = anchor.split(".")[0]
         wanted = ours.complete or (f"nvidia-driver-{branch}", f"libnvidia-compute-{branch}")
         wanted += tuple(name for package, name in packages.unmet() if package.upstream == anchor)
-        # Ubuntu's names have the branch in them; a package of another one goes, in exchange for that of ours.
-        other = tuple(n for n in foreign if re.search(r"-\d{3}(?:-|$)", n) and f"-{branch}" not in n)
-        same_name = (n for n in (*(m.package.name for m in ours.members if m.coupled), *foreign) if n not in other)
+        # What has its branch and flavour in its name goes, in exchange for ours: the two conflict.
+        other = tuple(m.package.name for m in driver.members if _in_exchange(m, series, foreign))
+        same_name = (n for n in (*(m.package.name for m in members if m.coupled), *foreign) if n not in other)
         install = AptInstall(tuple(dict.fromkeys((*wanted, *same_name))), remove=other)
         yield Plan(
             f"Install the driver of branch {branch} completely" + (f" and remove {', '.join(other)}" if other else ""),
@@ -149,6 +152,12 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             finds="package:libcuda1",
             alone=False,
         )
+        yield Scenario(
+            "the module of one flavour with the libraries of another, of the same branch",
+            _server_libraries("550.163.01"),
+            finds="package:libnvidia-compute-550-server",
+            alone=False,
+        )
         yield Scenario("one version", Machine.ubuntu2404_gpu())
         yield Scenario(
             "helpers with versions of their own, the old branch's configuration left over",
@@ -174,6 +183,14 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             .package("libnvidia-tesla-470-cuda1", "470.256.02-1~deb12u1"),
         )
         yield Scenario("no packages in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+
+
+def _in_exchange(member: DriverPackage, series: Series | None, foreign: Sequence[str]) -> bool:
+    if not member.coupled or not member.family.startswith("ubuntu"):
+        return False
+    if series is None or not series.scheme.startswith("ubuntu"):
+        return member.package.name in foreign
+    return not member.series.belongs_to(series)
 
 
 def _sets(members: tuple[DriverPackage, ...]) -> list[list[DriverPackage]]:
@@ -210,3 +227,12 @@ def _order(members: list[DriverPackage]) -> Callable[[str], tuple[int, str]]:
         return -sum(m.package.upstream == version for m in members), version
 
     return rank
+
+
+def _server_libraries(version: str) -> Machine:
+    """Ubuntu's driver for servers, with the kernel module of the one for desktops."""
+    machine = Machine.ubuntu2404_gpu()
+    for part in ("libnvidia-compute", "libnvidia-gl", "nvidia-utils", "nvidia-driver"):
+        machine.without_package(f"{part}-550")
+        machine.package(f"{part}-550-server", f"{version}-0ubuntu0.24.04.1", multi_arch="same" if "lib" in part else "")
+    return machine

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import (
+    AptFixBroken,
     AptInstall,
     AptPurgeReinstall,
     AptRemove,
@@ -31,7 +32,7 @@ from dlhealth.testing import Scenario
 
 RULES = load_rules("/nonexistent").rules
 CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.scenarios() if s.finds]
-FETCHES = (AptInstall, AptPurgeReinstall, AptRemove, PipInstall)
+FETCHES = (AptFixBroken, AptInstall, AptPurgeReinstall, AptRemove, PipInstall)
 """A package that goes has to lie here to come back: what apt's cache no longer has is fetched for that."""
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import (
+    AptFixBroken,
     AptInstall,
     AptPurgeReinstall,
+    AptRemove,
     ByHand,
     CopyFile,
     DpkgConfigure,
@@ -114,6 +116,55 @@ def test_a_blank_in_a_path_does_not_split_it(ladder: Ladder) -> None:
     assert plan.actions == (MoveAside("/usr/local/my libs/libcuda.so.1"), RefreshLoaderCache())
 
 
+def test_parts_of_another_flavour_of_the_same_branch_go(ladder: Ladder) -> None:
+    """libnvidia-compute-550-server conflicts with what libnvidia-compute-550 provides."""
+    scenario = "the module of one flavour with the libraries of another, of the same branch"
+    (plan,) = ladder("third-party-package-pulls-other-libnvidia", scenario)
+    install = plan.actions[0]
+    assert isinstance(install, AptInstall)
+    parts = ("libnvidia-compute", "libnvidia-gl", "nvidia-driver", "nvidia-utils")
+    assert sorted(install.remove) == [f"{part}-550-server" for part in parts]
+    assert {"nvidia-driver-550", "nvidia-utils-550", "nvidia-dkms-550"} <= set(install.packages)
+    assert not any("-server" in name for name in install.packages)
+
+
+def test_a_stray_package_goes_and_the_installers_driver_stays(ladder: Ladder) -> None:
+    scenario = "a tool brought a library of a package beside the driver of a .run file"
+    first, *rest = ladder("mixed-runfile-and-apt", scenario)
+    assert first.actions == (AptRemove(("libnvidia-compute-470", "nvtop")), RefreshLoaderCache())
+    assert (first.risk, first.reboot) == (Risk.MEDIUM, False)
+    assert all(p.risk is Risk.HIGH for p in rest)
+
+
+def test_an_installers_driver_that_is_not_in_use_is_not_kept(ladder: Ladder) -> None:
+    machine = next(s.machine for s in RULES["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a tool brought"))
+    machine.file("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.103.01  Thu\n")
+    first, *_ = ladder("mixed-runfile-and-apt", machine=machine)
+    assert first.risk is Risk.HIGH
+
+
+def test_without_the_installers_list_the_files_behind_the_links_move_too(ladder: Ladder) -> None:
+    """Else ldconfig makes the links to them again."""
+    machine = next(s.machine for s in RULES["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a .run file"))
+    first, *_ = ladder("mixed-runfile-and-apt", machine=machine.remove("/var/lib/nvidia/log"))
+    moved = {a.path.rpartition("/")[2] for a in first.actions if isinstance(a, MoveAside)}
+    assert {"libcuda.so.1", "libcuda.so.570.86.10", "libnvidia-ml.so.570.86.10"} <= moved
+    assert not any("550.120" in name for name in moved)
+
+
+def test_where_dependencies_are_missing_apt_mends_them_first(ladder: Ladder) -> None:
+    first, second, _ = ladder("partial-driver-install", "a library was removed by force")
+    assert first.actions == (AptFixBroken(),)
+    assert second.actions == (AptInstall(("libnvidia-glcore2",)),)
+
+
+def test_of_a_module_that_ubuntu_built_the_source_is_the_other_way(ladder: Ladder) -> None:
+    built, source = ladder("dkms-module-missing-for-running-kernel", "prebuilt modules of the last kernel only")
+    kernel = "6.8.0-51-generic"
+    assert built.actions == (AptInstall((f"linux-modules-nvidia-550-{kernel}",)),)
+    assert source.actions == (AptInstall(("nvidia-dkms-550", f"linux-headers-{kernel}")), UpdateInitramfs(kernel))
+
+
 CUDA_REPOSITORY = "deb https://developer.download.nvidia.com/compute/cuda/repos/{}/x86_64/ /\n"
 
 
@@ -169,8 +220,9 @@ def test_a_module_that_the_metapackage_misses_is_named_for_apt(ladder: Ladder) -
             depends="nvidia-kernel-dkms (= 535.261.03-1) | nvidia-kernel-535.261.03 | nvidia-open-kernel-535.261.03",
         )
     )
-    first, _ = ladder("partial-driver-install", machine=machine)
-    assert first.actions == (AptInstall(("nvidia-kernel-dkms",)),)
+    mend, install, _ = ladder("partial-driver-install", machine=machine)
+    assert mend.actions == (AptFixBroken(),)
+    assert install.actions == (AptInstall(("nvidia-kernel-dkms",)),)
 
 
 @pytest.mark.parametrize("loaded", [True, False])
@@ -342,9 +394,7 @@ def test_what_pip_is_to_install_can_be_pasted_into_a_shell_by_the_owner(tmp_path
     rule = RULES["cudnn-major-8-vs-9"]
     next(s.machine for s in rule.scenarios() if s.name == "CTranslate2 4.4 and cuDNN 9").build(tmp_path)
     facts = Facts(RootHost(str(tmp_path)), Options())
-    repair = choose(
-        diagnose(list(RULES.values()), facts), RULES, facts, Limits(offline=True, wanted=frozenset({rule.id}))
-    )
+    repair = choose(diagnose([rule], facts), RULES, facts, Limits(offline=True))
     (left,) = repair.left
     assert left.by_hand == ("/home/alice/whisper/bin/python -m pip install 'ctranslate2>=4.5'",)
     assert left.reason == "a Python environment is changed by its owner alone: run this as that user, without sudo"
