@@ -85,8 +85,8 @@ class Package(NamedTuple):
     @property
     def upstream(self) -> str:
         """The version without epoch and Debian revision: "535.261.03" of "1:535.261.03-1~deb12u1"."""
-        return self.version.partition(":")[2].rpartition("-")[0] if ":" in self.version else (
-            self.version.rpartition("-")[0] or self.version)  # fmt: skip
+        version = self.version.partition(":")[2] or self.version
+        return version.rpartition("-")[0] or version
 
     @property
     def dependencies(self) -> tuple[str, ...]:

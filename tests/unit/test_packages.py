@@ -50,6 +50,14 @@ def test_only_what_matters_is_kept_and_all_is_counted(read: Callable[[Machine], 
     assert packages.get("bash") is None
 
 
+@pytest.mark.parametrize(
+    ("version", "upstream"),
+    [("1:535.261.03-1~deb12u1", "535.261.03"), ("535.261.03", "535.261.03"), ("4:11", "11"), ("4:12.2.0-3", "12.2.0")],
+)
+def test_upstream_with_and_without_epoch_and_revision(version: str, upstream: str) -> None:
+    assert Package("gcc", "amd64", version, "install", "ok", "installed", "", "").upstream == upstream
+
+
 def test_fields_of_a_real_stanza(read: Callable[[Machine], Facts]) -> None:
     text = (
         "Package: nvidia-kernel-dkms\nStatus: hold reinstreq half-installed\nPriority: optional\nSection: non-free/kernel\n"
