@@ -54,6 +54,8 @@ from dlhealth.probes.cudnn import (
     CudnnPackage,
     Restricted,
     SplitWheels,
+    UnpackedCudnn,
+    UnpackedCudnns,
 )
 from dlhealth.probes.cudnn import needed_major as cudnn_major_of
 from dlhealth.probes.cudnn import package_names as cudnn_package_names
@@ -96,6 +98,7 @@ from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, 
 from dlhealth.probes.gpuswitch import GpuSwitch
 from dlhealth.probes.greeter import DesktopSessions, DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
+from dlhealth.probes.image import ImageEnvironment
 from dlhealth.probes.initramfs import Initramfs
 from dlhealth.probes.journal import Journal, Line
 from dlhealth.probes.kernel import InstalledKernel, Kernel
@@ -218,6 +221,7 @@ __all__ = [
     "HomeFile",
     "HomeFiles",
     "HostLimit",
+    "ImageEnvironment",
     "Initramfs",
     "InstalledFiles",
     "InstalledKernel",
@@ -301,6 +305,8 @@ __all__ = [
     "Unknown",
     "UnmountedParts",
     "Unowned",
+    "UnpackedCudnn",
+    "UnpackedCudnns",
     "UpdateInitramfs",
     "UsableGpu",
     "UserDirectory",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.account import Account, may_read
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.compat import version_key
 from dlhealth.probes.cuda import CudaToolkits
@@ -13,6 +14,7 @@ from dlhealth.probes.frameworks import TensorFlowLibraries, tensorflow_needs
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.packages import Owner, Package, Packages, owner_of
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, metadata_folder
+from dlhealth.probes.users import Users
 
 _NAME = regex(r"(libcudnn(?:_[a-z0-9_]+)?)\.so(?:\.(\d+(?:\.\d+)*))?", re.ASCII)
 _PACKAGE = regex(
@@ -483,6 +485,46 @@ def _only_roots(host: Host, path: str) -> bool:
         if path == "/":
             return True
         path = posixpath.dirname(path)
+
+
+class UnpackedCudnn(NamedTuple):
+    """An archive of cuDNN that somebody unpacked at home: its folder of libraries, the major version and the name that
+    tells it."""
+
+    folder: str
+    major: int
+    name: str
+    user: str
+
+
+class UnpackedCudnns(NamedTuple):
+    """Those in homes and their download folders, where no loader looks."""
+
+    found: tuple[UnpackedCudnn, ...]
+
+    @classmethod
+    def probe(cls, host: Host, users: Users, cudnn: Cudnn) -> "UnpackedCudnns":
+        searched = {f.path for f in cudnn.folders}
+        places = ((a, place) for a in users.people for place in (a.home, f"{a.home}/Downloads"))
+        return cls(tuple(u for account, place in places for u in _unpacked(host, account, place, searched)))
+
+
+def _unpacked(host: Host, account: Account, place: str, searched: set[str]) -> Iterator[UnpackedCudnn]:
+    try:
+        names = host.folders(place) if may_read(host, account, place) else ()
+    except Unreadable:
+        return  # a home that can't be read is reported by the rules about homes
+    for name in names:
+        if not re.match(r"cuda|cudnn", name):
+            continue
+        for folder in (f"{place}/{name}/{tail}" for tail in ("lib64", "lib", "cuda/lib64")):
+            found = [
+                (n, m) for n in library_names(host, folder) if (m := _NAME.fullmatch(n)) and m[1] == "libcudnn" and m[2]
+            ]
+            if found and folder not in searched:
+                longest, match = max(found, key=lambda x: len(x[0]))
+                yield UnpackedCudnn(folder, version_key(match[2])[0], longest, account.name)
+                break
 
 
 class SplitWheel(NamedTuple):

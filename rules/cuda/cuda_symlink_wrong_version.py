@@ -47,6 +47,9 @@ from dlhealth.api import (
     version_key,
 )
 
+_BUILDERS = ("deepspeed", "apex", "ninja")
+"""Packages that build extensions of PyTorch while they run, or are there for that."""
+
 
 class CudaSymlinkWrongVersion(Rule):
     id = "cuda-symlink-wrong-version"
@@ -71,7 +74,7 @@ class CudaSymlinkWrongVersion(Rule):
                 yield from self._without_compiler(link.real, link.target, toolkits)
         if toolkits.toolkits or toolkits.links:
             yield from self._variables(toolkits, variables)
-        if len(toolkits.toolkits) > 1 and environments and paths:
+        if toolkits.toolkits and environments and paths:
             yield from self._extensions(toolkits, variables, environments, paths)
 
     def _dangling(self, path: str, target: str, removed: str, toolkits: CudaToolkits) -> Finding:
@@ -146,22 +149,37 @@ class CudaSymlinkWrongVersion(Rule):
             if toolkit is None or toolkit.major is None or (toolkit.major,) in built:
                 continue
             fit = next((t for t in toolkits.toolkits if t.nvcc and (t.major,) in built), None)
-            if fit is None:
-                continue
-            environment, torch = built[(fit.major or 0,)]
+            builds = [(e, t) for e, t in built.values() if any(name in e.packages for name in _BUILDERS)]
+            if fit is None and not builds:
+                continue  # nobody is known to build extensions here
+            environment, torch = built[(fit.major or 0,)] if fit else builds[0]
+            builder = next((name for name in _BUILDERS if name in environment.packages), "")
             yield self.finding(
                 environment.subject,
                 f"PyTorch {torch.version} in {environment.path} is built with CUDA {torch.cuda}, and {source} leads to CUDA "
-                f"{toolkit.version}: its extensions can't be built",
+                f"{toolkit.version}: {builder or 'PyTorch'} can't build extensions",
                 Evidence(torch.source, torch.shows),
                 Evidence(source, shows),
-                Evidence(fit.nvcc, f"CUDA {fit.version}"),
-                severity=Severity.NOTE,  # nothing else needs a toolkit
+                *([Evidence(fit.nvcc, f"CUDA {fit.version}")] if fit else []),
+                *([Evidence(environment.site, f"{builder} {environment.packages[builder]}")] if builder else []),
+                # Nothing but the building of extensions needs a toolkit.
+                severity=Severity.WARNING if builder else Severity.NOTE,
                 about=[f"user:{user}"],
-                extensions=fit.path,
+                extensions=fit.path if fit else "",
+                cuda=torch.cuda or "",
+                path=environment.path,
             )
 
     def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
+        if finding.detail.get("extensions") == "":
+            cuda, path = finding.detail["cuda"], finding.detail["path"]
+            text = (
+                f"Install the toolkit of CUDA {cuda} beside the other (package cuda-toolkit-{cuda.replace('.', '-')} of "
+                f"NVIDIA's repository, or conda's cuda-toolkit in {path}), and set CUDA_HOME to it where the extension is "
+                "built; or install a PyTorch that is built with the CUDA of the toolkit that is there"
+            )
+            yield Plan(f"Give {path} a toolkit of CUDA {cuda}", Risk.LOW, (ByHand(text),), network=True)
+            return
         if path := finding.detail.get("extensions"):
             text = f"export CUDA_HOME={path} PATH={path}/bin:$PATH, in the shell where the extension is built"
             yield Plan(f"Build extensions with the toolkit in {path}", Risk.LOW, (ByHand(text),))
@@ -207,6 +225,21 @@ class CudaSymlinkWrongVersion(Rule):
             .link("/etc/alternatives/cuda", "/usr/local/cuda-12.4")
             .link(link, "/etc/alternatives/cuda"),
             finds=f"file:{link}",
+        )
+        yield Scenario(
+            "DeepSpeed with CUDA_HOME of another major than PyTorch's",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-12.2\n")
+            .python_environment(packages=["deepspeed-0.12.3"], torch="2.1.0+cu118", cuda="11.8"),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "CUDA_HOME of another major, and nobody builds extensions",
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("12.2")
+            .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-12.2\n")
+            .python_environment(torch="2.1.0+cu118", cuda="11.8"),
         )
         yield Scenario(
             "the link of a major version, of which no toolkit is left",

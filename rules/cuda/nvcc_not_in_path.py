@@ -25,6 +25,7 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Gpus,
+    ImageEnvironment,
     Machine,
     Plan,
     Risk,
@@ -52,12 +53,15 @@ class NvccNotInPath(Rule):
         paths: UserPaths,
         gpus: Gpus | None,
         driver: CudaDriver | None,
+        image: ImageEnvironment | None,
     ) -> Iterator[Finding | Unknown]:
         installed = [t for t in toolkits.toolkits if t.nvcc and not t.distribution]
         # The distribution's own nvcc is in /usr/bin.
         if not installed or any(t.nvcc and t.distribution for t in toolkits.toolkits):
             return
         folders = {posixpath.dirname(t.nvcc) for t in installed}
+        if image and any(d.path in folders or d.real in folders for d in image.path):
+            return  # what a container starts has it from its image; nobody logs in
         without, unsure = [], False
         # Where only root logs in, nobody is known to compile.
         for user in dict.fromkeys(e.account.name for e in environments.logins if e.account.uid):
@@ -105,6 +109,8 @@ class NvccNotInPath(Rule):
             finds="host",
             alone=False,  # the malformed line is reported as well
         )
+        image = toolkit().file("/.dockerenv")
+        yield Scenario("an image whose ENV has it", image.file("/proc/1/environ", "PATH=/usr/local/cuda/bin:/bin\0"))
         yield Scenario("for everybody", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
         yield Scenario(
             "in ~/.bashrc", toolkit().append("/home/alice/.bashrc", "export PATH=$PATH:/usr/local/cuda/bin\n")

@@ -16,7 +16,7 @@ By hand
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dlhealth.api import (
     AptInstall,
@@ -42,6 +42,8 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    UnpackedCudnn,
+    UnpackedCudnns,
     cudnn_package_names,
     cudnn_requirement,
     pip_cudnn,
@@ -63,6 +65,7 @@ class CudnnRuntimeMissing(Rule):
         needs: CudnnNeeds | None,
         gpus: Gpus | None,
         driver: CudaDriver | None,
+        unpacked: UnpackedCudnns | None,
     ) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in cudnn.problems)
         yield from (Unknown(x.problem) for x in cudnn.libraries() if x.special)
@@ -86,7 +89,7 @@ class CudnnRuntimeMissing(Rule):
             yield from self._needed(folder, loader)
         yield from self._headers_alone(cudnn)
         if (gpus and gpus.gpus) or (driver and driver.versions):
-            yield from self._programs(cudnn, needs)
+            yield from self._programs(cudnn, needs, unpacked.found if unpacked else ())
 
     def _links(self, folder: CudnnFolder, absent: set[str]) -> Iterator[Finding]:
         broken = [x for x in folder.libraries if not x.real and not x.special]
@@ -140,13 +143,14 @@ class CudnnRuntimeMissing(Rule):
                 )
                 return
 
-    def _programs(self, cudnn: Cudnn, needs: CudnnNeeds | None) -> Iterator[Finding]:
+    def _programs(self, cudnn: Cudnn, needs: CudnnNeeds | None, unpacked: Sequence[UnpackedCudnn]) -> Iterator[Finding]:
         for need in needs.needs if needs else ():
             have = cudnn.majors(need.user or None) | need.bundled
             # With 8 instead of 9 that is a fault of its own.
             if need.major in have or (need.major in (8, 9) and {8, 9} & have):
                 continue
             elsewhere = [f.path for f in cudnn.folders if need.major in f.majors]
+            copy = next((u for u in unpacked if u.major == need.major and need.user in ("", u.user)), None)
             yield self.finding(
                 need.subject,
                 f"{need.what} needs cuDNN {need.major}, and the loader finds no libcudnn.so.{need.major}",
@@ -156,7 +160,9 @@ class CudnnRuntimeMissing(Rule):
                     for path in elsewhere
                 ),
                 *([] if elsewhere else [Evidence("/etc/ld.so.conf", f"no folder with libcudnn.so.{need.major}")]),
+                *([Evidence(f"{copy.folder}/{copy.name}", "unpacked, but not installed")] if copy else []),
                 about=need.about,
+                unpacked=copy.folder if copy else "",
                 major=need.major,
                 program=need.what.partition(" ")[0],
                 python=need.python,
@@ -181,6 +187,13 @@ class CudnnRuntimeMissing(Rule):
         if program and (requirement := cudnn_requirement(program, major)):
             summary = f"Install cuDNN {major} for {program.name} into {detail['path']}"
             yield pip_install(detail["path"], detail["python"], detail["manager"], (requirement,), summary)
+        if (source := detail.get("unpacked")) and toolkits.default:
+            target, top = toolkits.default.path, source.rpartition("/")[0]
+            text = (
+                f"cp -P {source}/libcudnn* {target}/lib64/ && cp -P {top}/include/cudnn*.h {target}/include/ && ldconfig "
+                "(if you trust that archive)"
+            )
+            yield Plan(f"Install the cuDNN {major} that was unpacked in {top}", Risk.LOW, (ByHand(text),))
         folder = next((f for f in cudnn.folders if f.path == detail.get("folder")), None)
         links = _relinked(folder) if folder and "path" in detail else ()
         if links:
@@ -249,6 +262,14 @@ class CudnnRuntimeMissing(Rule):
             Machine.ubuntu2404_gpu()
             .python_environment(torch="2.4.0", cuda="12.1")
             .file(metadata, "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70; platform_system == 'Linux'\n", uid=1000),
+            finds="python:/home/alice/venv",
+        )
+        yield Scenario(
+            "an archive that was unpacked at home and never copied",
+            cuda()
+            .library("/home/alice/Downloads/cudnn-9.1.0-archive/lib/libcudnn.so.9.1.0", "libcudnn.so.9")
+            .python_environment(torch="2.4.0", cuda="12.1")
+            .file(metadata, "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000),
             finds="python:/home/alice/venv",
         )
         yield Scenario("cuDNN as it should be", cuda().cudnn("8.9.7"))
