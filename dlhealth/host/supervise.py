@@ -150,12 +150,16 @@ def _attempt(host: Host, work: Callable[[Watch], T], board: _Board, watch: Watch
         _work(host, work, board, writer)
     os.close(writer)
     before = _ended_with(child)
+    content = b""
     try:
         content = _await(child, reader, board, watch)
+        if content:
+            os.waitpid(child, 0)  # it has said all
         return content, board.read()
     finally:
         os.close(reader)
-        _end(child)
+        if not content:
+            _end(child)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -269,6 +273,10 @@ def _state_of(child: int) -> tuple[bool, int]:
 
 def _end(child: int) -> None:
     """What hangs in the kernel so that it can't be killed is left behind."""
+    with suppress(ImportError):
+        from dlhealth.host.processes import end_tree
+
+        end_tree(child)
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(child, signal.SIGKILL)
         deadline = time.monotonic() + 0.2

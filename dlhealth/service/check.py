@@ -83,14 +83,14 @@ def _unchecked(host: Host) -> str:
 def being_changed(host: Host) -> str:
     """Who is changing packages or building modules right now, "" where nobody is or nobody can tell."""
     with suppress(Unavailable):
-        if busy := str(Facts(host, Options()).get(PackageLocks).busy):
-            return busy
-    # dkms holds no lock. By itself it runs at boot, for a kernel that came without its headers.
-    for number in filter(str.isdecimal, host.listdir("/proc")):
-        with suppress(Unreadable):
-            if host.text(f"/proc/{number}/comm") == "dkms\n":
-                return f"dkms (process {number}) is at work: modules are being built"
-    return ""
+        locks: PackageLocks = Facts(host, Options()).get(PackageLocks)
+        if locks.busy:
+            return locks.busy
+    if not host.live:
+        return ""
+    from dlhealth.host.processes import building
+
+    return building()
 
 
 def policy_of(host: Host) -> tuple[Policy, str]:

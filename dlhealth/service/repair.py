@@ -226,13 +226,10 @@ def _trigger(peer: Peer) -> Trigger:
 
 def authorize(peer: Peer, action: str) -> None:
     """Ask polkit. Raises Refused where it says no, or is not there."""
-    # The start time tells a process from a later one with the same number.
-    with open(f"/proc/{peer.pid}/stat") as file:
-        started = file.read().rpartition(")")[2].split()[19]
-    done = run(
-        ["pkcheck", "--action-id", action, "--process", f"{peer.pid},{started},{peer.uid}", "--allow-user-interaction"],
-        timeout=120,
-    )
+    from dlhealth.host.processes import started
+
+    subject = f"{peer.pid},{started(peer.pid)},{peer.uid}"
+    done = run(["pkcheck", "--action-id", action, "--process", subject, "--allow-user-interaction"], timeout=120)
     if done.status != 0:
         raise Refused(f"polkit does not allow {action}: {done.problem or done.stderr.strip() or 'not authorized'}")
 

@@ -183,6 +183,9 @@ class Watcher:
         now = time.monotonic()
         if self._look:
             if now > self._look.since + _LOOK_LIMIT:
+                from dlhealth.host.processes import end_tree
+
+                end_tree(self._look.started.pid)  # its programs have sessions of their own
                 self._end_look(self._look, f"it did not end within {_LOOK_LIMIT:g} seconds")
             return
         topics = tuple(t for t, moment in self._due.items() if moment <= now)

@@ -1,0 +1,62 @@
+"""The processes of the running machine, by psutil. Whoever needs one imports this then: most diagnoses need none."""
+
+import os
+import re
+import time
+from contextlib import suppress
+
+import psutil
+
+_SCRIPT = re.compile(r"/var/lib/dpkg/(?:info|tmp\.ci)/(?:([^/]+)\.)?(?:pre|post)(?:inst|rm)")
+
+
+def building() -> str:
+    """Which process of root's builds modules or runs a package's maintainer script, "" where none does. Neither has to
+    hold a lock: by itself dkms runs at boot, for a kernel that came without its headers."""
+    for process in psutil.process_iter(["name", "cmdline", "uids"]):
+        said = process.info
+        if said["uids"] is None or said["uids"].effective != 0:
+            continue  # anybody may call a program of his own dkms
+        script = next((m for word in said["cmdline"] or () if (m := _SCRIPT.search(word))), None)
+        if (script or said["name"] == "dkms") and _is_here(process.pid):
+            what = os.path.basename(script[0]) if script else "dkms"
+            doing = "packages are being changed" if script else "modules are being built"
+            return f"{what} (process {process.pid}{since(process.pid)}) is at work: {doing}"
+    return ""
+
+
+def _is_here(pid: int) -> bool:
+    """Whether a process sees this machine's files, and not those of a container or of a chroot."""
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/"))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # the watcher may not see it
+
+
+def since(pid: int) -> str:
+    """ ", since 14:02", or nothing where the process has ended."""
+    try:
+        return time.strftime(", since %H:%M", time.localtime(psutil.Process(pid).create_time()))
+    except psutil.Error:
+        return ""
+
+
+def started(pid: int) -> int:
+    """When a process started, in ticks since the boot, as proc(5) and polkit count: the number tells it from a later one
+    with the same pid. Raises ProcessLookupError."""
+    try:
+        seconds: float = psutil.Process(pid).create_time() - psutil.boot_time()
+    except psutil.Error as error:
+        raise ProcessLookupError(f"process {pid} has ended") from error
+    return round(seconds * os.sysconf("SC_CLK_TCK"))
+
+
+def end_tree(pid: int) -> None:
+    """Kill a process and all below it, also those in sessions of their own."""
+    with suppress(psutil.Error):
+        top = psutil.Process(pid)
+        for process in (*top.children(recursive=True), top):
+            with suppress(psutil.Error):
+                process.kill()
