@@ -4,37 +4,37 @@ The name of a class is the `kind` of the JSON report (`AptInstall` is "apt-insta
 command does the same by hand, that command.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from dlhealth.actions.files import ChangeMode, ChangeOwner, CopyFile, EditFile, MakeLink, MoveAside, WriteFile
-from dlhealth.actions.packages import (
+from dlhealth.actions.kinds import (
     AptFixBroken,
     AptInstall,
     AptPurgeReinstall,
     AptRemove,
     AptUnhold,
-    DpkgConfigure,
-    PipInstall,
-)
-from dlhealth.actions.system import (
     ByHand,
+    ChangeMode,
+    ChangeOwner,
+    CopyFile,
     DkmsBuild,
     DkmsRemove,
+    DpkgConfigure,
+    EditFile,
     LoadModules,
+    MakeLink,
+    MoveAside,
+    PipInstall,
     Reboot,
     RefreshLoaderCache,
     RefreshModuleIndex,
     ReloadModules,
     SetAlternative,
     UpdateInitramfs,
+    WriteFile,
 )
 from dlhealth.lean import regex
 from dlhealth.model import Action, kind_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dlhealth.actions.base import Step
 
 __all__ = [
     "AptFixBroken",
@@ -81,28 +81,21 @@ def action_from_json(record: dict[str, Any]) -> Action:
     return made(**{k: _tuples(v) for k, v in fields.items()})
 
 
+OF_ONE_PATH = (ChangeMode, ChangeOwner, CopyFile, EditFile, MakeLink, MoveAside, WriteFile)
+"""What dlhealth does itself, without a program of the machine: each changes its `path` alone."""
+
+OF_A_PERSON = (ByHand, PipInstall)
+"""What dlhealth never does itself."""
+
+
 def changed_path(action: Action) -> str:
     """The one path that dlhealth itself changes; "" where programs of the machine, or a person, do it."""
-    if not hasattr(action, "becomes") and not isinstance(action, MoveAside):
-        return ""
-    path: str = action.path  # type: ignore[attr-defined]
-    return path
+    return action.path if isinstance(action, OF_ONE_PATH) else ""
 
 
 def needs_programs(action: Action) -> bool:
     """Whether the machine's own programs have to run for it."""
     return not changed_path(action)
-
-
-def step_of(action: Action) -> "Step":
-    """What carries an action out. Raises KeyError for one that only a person can do."""
-    if hasattr(action, "becomes"):
-        from dlhealth.actions.base import FileStep
-
-        return FileStep(action)  # type: ignore[arg-type]
-    if not hasattr(action, "apply"):
-        raise KeyError(kind_of(action))
-    return action  # type: ignore[return-value]
 
 
 def _is_text(value: Any) -> bool:
@@ -126,7 +119,7 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _are(is_one: "Callable[[Any], bool]") -> "Callable[[Any], bool]":
+def _are(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda values: isinstance(values, list) and all(map(is_one, values))
 
 
@@ -137,7 +130,7 @@ def _is_change(value: Any) -> bool:
 
 
 _NAME = regex(r"[A-Za-z0-9_][A-Za-z0-9_.+:~=@-]*")
-_FIELDS: "dict[str, Callable[[Any], bool]]" = {
+_FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("path", "source", "python"), _is_path),
     **dict.fromkeys(("module", "version", "kernel", "name", "user", "group"), _is_name),
     **dict.fromkeys(("packages", "may_remove", "remove", "modules"), _are(_is_name)),

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from shlex import join
 
-from dlhealth.actions.packages import PipInstall
-from dlhealth.actions.system import ByHand
+from dlhealth.actions.kinds import ByHand, PipInstall
 from dlhealth.model import Plan, Risk
 
 INDEX = "https://download.pytorch.org/whl"

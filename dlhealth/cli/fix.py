@@ -8,7 +8,6 @@ from shlex import join
 import click
 
 from dlhealth.actions import changed_path
-from dlhealth.actions.base import CommandFailed, DiskFull, Target
 from dlhealth.cli import Failure, InTheWay, Status, option, printable, subcommand, write
 from dlhealth.cli.common import (
     Examined,
@@ -29,6 +28,7 @@ from dlhealth.host.exec import as_root
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Outcome, Risk
 from dlhealth.report.style import current_style
+from dlhealth.steps.base import CommandFailed, DiskFull, Target
 from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
 from dlhealth.txn.journal import read_events, waiting_in
 from dlhealth.txn.store import Busy, Record, Store

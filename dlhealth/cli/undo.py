@@ -4,7 +4,6 @@ import os
 
 import click
 
-from dlhealth.actions.base import Target
 from dlhealth.cli import Failure, InTheWay, Status, option, subcommand, write
 from dlhealth.cli.common import agreed, json_option, show
 from dlhealth.cli.history import named, root_option, store_at
@@ -12,6 +11,7 @@ from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
 from dlhealth.host.exec import as_root
 from dlhealth.model import Outcome
+from dlhealth.steps.base import Target
 from dlhealth.txn.execute import Ended, in_the_way, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 

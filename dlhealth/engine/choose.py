@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dlhealth.actions import (
+    OF_A_PERSON,
     ByHand,
     DkmsBuild,
     EditFile,
@@ -15,7 +16,6 @@ from dlhealth.actions import (
     UpdateInitramfs,
     action_to_json,
     changed_path,
-    step_of,
 )
 from dlhealth.engine.available import not_available
 from dlhealth.engine.bounds import Bounds, bounds_of
@@ -234,13 +234,7 @@ def _failed_before(finding: Finding, plan: Plan, limits: Limits) -> str:
 
 
 def _can_be_done(action: Action) -> bool:
-    if isinstance(action, Reboot):
-        return True
-    try:
-        step_of(action)
-    except KeyError:
-        return False
-    return True
+    return not isinstance(action, OF_A_PERSON)
 
 
 def _for_target(plan: Plan, live: bool) -> Plan:

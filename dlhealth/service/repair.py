@@ -13,7 +13,6 @@ import socket
 import time
 from typing import Any
 
-from dlhealth.actions.base import Target
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.exec import run
 from dlhealth.host.journal import send
@@ -24,6 +23,7 @@ from dlhealth.probes.journal import Journal
 from dlhealth.probes.sessions import Sessions
 from dlhealth.service.request import LINE_LIMIT, VERSION, Peer, peer_of
 from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle, stop
+from dlhealth.steps.base import Target
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Busy, Record, Store, reading_plan
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import TypedDict
 
-from dlhealth.actions.base import Target
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -24,6 +23,7 @@ from dlhealth.lean import NamedTuple
 from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk
 from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
+from dlhealth.steps.base import Target
 from dlhealth.txn.alert import of_ended
 from dlhealth.txn.execute import Ended, NotPrepared, recover
 from dlhealth.txn.store import Store, reading_plan

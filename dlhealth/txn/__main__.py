@@ -12,10 +12,10 @@ _USAGE = "usage: python3 -I -S __main__.py recover|undo|history [ROOT]"
 
 def main(arguments: list[str]) -> int:
     """The exit status: 0 done, 1 something could not be undone, 2 wrong usage or not agreed to."""
-    from dlhealth.actions.base import Target
     from dlhealth.host.journal import send
     from dlhealth.host.path import told
     from dlhealth.model import Outcome
+    from dlhealth.steps.base import Target
     from dlhealth.txn.alert import of_ended
     from dlhealth.txn.execute import Ended, recover, steps_of, undo
     from dlhealth.txn.store import Busy, Store

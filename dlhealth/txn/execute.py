@@ -5,14 +5,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from dlhealth.actions import MoveAside, action_from_json, action_to_json, changed_path, needs_programs, step_of
-from dlhealth.actions.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, Step, Target
-from dlhealth.actions.room import out_of_reach, program_of
+from dlhealth.actions import action_from_json, action_to_json, changed_path, needs_programs
 from dlhealth.host.change import ABSENT, NotChangeable, State, need_changeable
 from dlhealth.host.path import told
 from dlhealth.host.private import PrivateFolder
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Outcome
+from dlhealth.steps import step_of
+from dlhealth.steps.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, PathStep, Step, Target
+from dlhealth.steps.room import out_of_reach, program_of
 from dlhealth.txn.journal import Journal, read_events
 from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading, reading_plan
 
@@ -134,7 +135,7 @@ def _judged(verify: Callable[[], None], reboot: bool, keep: Callable[[str], bool
     return Outcome.AWAITING_REBOOT if reboot else Outcome.APPLIED
 
 
-def _observe(actions: Sequence[Action], steps: Sequence[Step], target: Target) -> list[Observed]:
+def _observe(actions: Sequence[Action], steps: Sequence[Step[Any]], target: Target) -> list[Observed]:
     """What each step will find: where an earlier one changes the same path, what that makes of it. Raises NotPrepared
     with all the files that are not as the plan saw them, or can't be read."""
     expected: dict[str, Observed] = {}
@@ -142,14 +143,14 @@ def _observe(actions: Sequence[Action], steps: Sequence[Step], target: Target) -
     problems: dict[Action, str] = {}
     for action, step in zip(actions, steps, strict=True):
         try:
-            if isinstance(step, FileStep | MoveAside):
+            if isinstance(step, PathStep):
                 need_changeable(target.root, step.path)
             if isinstance(step, FileStep):
                 observed = expected[step.path] if step.path in expected else step.observe(target)
                 expected[step.path] = step.after(target, observed)
             else:
                 observed = step.observe(target)
-                if isinstance(step, MoveAside):
+                if isinstance(step, PathStep):
                     expected[step.path] = ABSENT.to_json()
             before.append(observed)
         except (OSError, NotChangeable, CommandFailed) as error:
@@ -282,7 +283,9 @@ def _check(folder: PrivateFolder) -> None:
     _kept(folder, {e.fields["n"] for e in events if e.kind == "INTENT"})
 
 
-def _kept(folder: PrivateFolder, numbers: Collection[int]) -> tuple[dict[int, Step], dict[int, Observed], set[int]]:
+def _kept(
+    folder: PrivateFolder, numbers: Collection[int]
+) -> tuple[dict[int, Step[Any]], dict[int, Observed], set[int]]:
     """The steps with these numbers and what each found; and the numbers of all of the plan that need programs. Raises
     Damaged."""
     with reading(folder):
@@ -347,13 +350,13 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
     return tuple(said)
 
 
-def _is_changed(step: Step, target: Target, before: Observed, after: Observed | None) -> bool:
+def _is_changed(step: Step[Any], target: Target, before: Observed, after: Observed | None) -> bool:
     """Whether there is something to take back; `after` is how it was left, None where the step was cut off. Raises
     NotChangeable where somebody else has changed it since."""
     now = step.observe(target)
     if now == before:
         return after is None  # it may have left a temporary file
-    if after is None and isinstance(step, FileStep | MoveAside):
+    if after is None and isinstance(step, PathStep):
         after = step.after(target, before)
     if now != after:
         raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dlhealth.actions import AptInstall, DkmsBuild
-from dlhealth.actions.base import Target
 from dlhealth.model import Action
+from dlhealth.steps.base import Target
 from dlhealth.txn.execute import apply
 from dlhealth.txn.store import Store
 from tests.lab.lab import LabMachine, machine

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dlhealth.actions import EditFile
-from dlhealth.actions.base import Target
+from dlhealth.steps.base import Target
 from dlhealth.txn.execute import apply, undo
 from dlhealth.txn.store import Store
 

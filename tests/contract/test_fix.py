@@ -17,9 +17,9 @@ import pytest
 from pytest_mock import MockerFixture
 
 from dlhealth.actions import WriteFile, action_to_json
-from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.cli import run
 from dlhealth.cli.progress import Steps
+from dlhealth.steps.base import CommandFailed, Target
 from dlhealth.testing import Machine
 from dlhealth.txn.execute import apply
 from dlhealth.txn.journal import Journal
@@ -369,7 +369,7 @@ def test_a_repair_whose_next_rung_helped_did_not_fail(
     cookie = b"\x01\x00\x00\x01a\x00\x010\x00\x12MIT-MAGIC-COOKIE-1\x00\x10" + bytes(16)
     machine = Machine.debian12_gpu().file("/home/alice/.Xauthority", cookie, 0o600, 0)
     (machine.folder("/home/alice/.ICEauthority", 0o755, 1000) if beside else machine).build(tmp_path)
-    mocker.patch("dlhealth.actions.files.MoveAside.apply", side_effect=CommandFailed("not today"))
+    mocker.patch("dlhealth.steps.files.MoveAsideStep.apply", side_effect=CommandFailed("not today"))
     done = dlhealth("fix", "--root", str(tmp_path), "--yes", "--json")
     document = json.loads(done.stdout)
     assert [t["outcome"] for t in document["transactions"]] == ["rolled-back", "applied"]

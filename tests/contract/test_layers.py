@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parent.parent.parent
 
 DOORS = (
     "dlhealth/host/",
-    "dlhealth/actions/",  # what a repair changes, step by step
+    "dlhealth/steps/",  # what a repair changes
     "dlhealth/txn/",  # its own store
     "dlhealth/service/",  # its own state, its sockets, its installation
     "dlhealth/testing/",  # makes machines

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import action_from_json, action_to_json, needs_programs
-from dlhealth.actions.base import Target
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -16,6 +15,7 @@ from dlhealth.engine.rule import Rule, plans
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis, Risk, Severity
 from dlhealth.probes import Options
+from dlhealth.steps.base import Target
 from dlhealth.testing import Scenario
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store

@@ -23,11 +23,12 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 
 from dlhealth.actions import ChangeOwner, MoveAside, UpdateInitramfs, WriteFile
-from dlhealth.actions.base import KEPT, CommandFailed, Target
 from dlhealth.host.change import NotChangeable
 from dlhealth.host.path import told
 from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Action
+from dlhealth.steps import step_of
+from dlhealth.steps.base import KEPT, CommandFailed, Target
 from dlhealth.txn import execute
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm, recover, undo
 from dlhealth.txn.journal import read_events
@@ -546,7 +547,7 @@ def test_attributes_that_can_not_be_read_are_not_none(tmp_path: Path, monkeypatc
 
 def test_half_an_image_makes_way_for_the_one_that_comes_back(tmp_path: Path) -> None:
     """A plan counts on room for one new image on /boot, not for two."""
-    root, action = tmp_path / "root", UpdateInitramfs("6.1")
+    root, action = tmp_path / "root", step_of(UpdateInitramfs("6.1"))
     (root / "var/lib/dlhealth").mkdir(parents=True)
     with tmpfs(root / "boot", "size=1m") as boot:
         image, target = boot / "initrd.img-6.1", Target(str(root), "abc")

@@ -13,8 +13,8 @@ import pytest
 from pytest_mock import MockerFixture
 
 from dlhealth.actions import AptInstall, DkmsRemove, UpdateInitramfs
-from dlhealth.actions.base import Target
 from dlhealth.model import Action
+from dlhealth.steps.base import Target
 from dlhealth.txn.execute import Ended, NotVerified, apply, recover, undo
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count

@@ -14,10 +14,10 @@ from pytest_mock import MockerFixture
 
 import dlhealth.txn
 from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
-from dlhealth.actions.base import Target
 from dlhealth.host.change import SIZE_LIMIT
 from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Action
+from dlhealth.steps.base import Target
 from dlhealth.txn.execute import NotPrepared, NotVerified, apply, recover, undo
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Busy, Store
@@ -349,7 +349,7 @@ def test_whatever_is_moved_aside_comes_back(tmp_path: Path, crossing: bool, mock
     (tmp_path / "usr/local/tree/deep/file").write_text("x")
     paths = ["/usr/local/libcudnn.so.8", "/usr/local/cuda", "/etc/X11/xorg.conf"]
     if crossing:
-        mocker.patch("dlhealth.actions.base.move", side_effect=OSError(errno.EXDEV, "Invalid cross-device link"))
+        mocker.patch("dlhealth.steps.base.move", side_effect=OSError(errno.EXDEV, "Invalid cross-device link"))
     else:
         paths.append("/usr/local/tree")
     before = snapshot(tmp_path)

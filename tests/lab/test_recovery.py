@@ -21,13 +21,14 @@ dpkg-deb -b /root/slow /root/slow.deb && dpkg -i /root/slow.deb
 """
 CUT_OFF = """
 from dlhealth.actions import AptInstall, action_to_json
-from dlhealth.actions.base import Target
+from dlhealth.steps import step_of
+from dlhealth.steps.base import Target
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Store
 store, action = Store("/"), AptInstall(("slow",))
 with store.locked():
     plan = {"actions": [action_to_json(action)], "findings": [], "known": []}
-    journal = Journal(store.begin("abcd", plan, [action.observe(Target("/", "abcd"))]).folder)
+    journal = Journal(store.begin("abcd", plan, [step_of(action).observe(Target("/", "abcd"))]).folder)
     journal.write("BEGIN")
     journal.write("INTENT", n=0)
 """

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from dlhealth.actions.base import Target
 from dlhealth.engine.choose import Limits, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -22,6 +21,7 @@ from dlhealth.engine.repair import carry_out
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis, Risk
 from dlhealth.probes import Options
+from dlhealth.steps.base import Target
 from dlhealth.testing import Machine
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store

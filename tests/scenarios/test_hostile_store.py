@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dlhealth.actions import action_from_json
-from dlhealth.actions.base import Target
 from dlhealth.engine.repair import tell
+from dlhealth.steps.base import Target
 from dlhealth.txn.execute import recover, undo
 from dlhealth.txn.store import Damaged, Store
 

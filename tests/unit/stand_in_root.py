@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dlhealth.actions.base import Target
 from dlhealth.host import exec as door
+from dlhealth.steps.base import Target
 
 NOTE = """#!/bin/sh
 {{ printf '%s\\0' "${{0##*/}}" "$@"; printf '\\1\\n'; }} >> {log}

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
+from dlhealth import actions
 from dlhealth.actions import (
+    OF_A_PERSON,
+    OF_ONE_PATH,
     AptInstall,
     ByHand,
     ChangeMode,
@@ -24,12 +27,12 @@ from dlhealth.actions import (
     WriteFile,
     action_from_json,
     action_to_json,
-    step_of,
 )
-from dlhealth.actions.base import KEPT, CommandFailed, FileAction, FileStep, Target, module_tree
 from dlhealth.actions.python import pip_cudnn, replace_torch
 from dlhealth.host.change import NotChangeable, State
 from dlhealth.model import Action, Plan
+from dlhealth.steps import STEPS, step_of
+from dlhealth.steps.base import KEPT, CommandFailed, PathAction, PathStep, Target, module_tree
 from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
@@ -233,7 +236,7 @@ class TestKept:
 
     def test_a_folder_is_not_copied_to_another_file_system(self, root: StandInRoot, mocker: MockerFixture) -> None:
         root.file("/usr/local/cuda/version.txt", "8.0")
-        mocker.patch("dlhealth.actions.base.move", side_effect=OTHER_FILE_SYSTEM)
+        mocker.patch("dlhealth.steps.base.move", side_effect=OTHER_FILE_SYSTEM)
         with pytest.raises(OSError, match=r"cross-device"):
             root.target.set_aside("/usr/local/cuda")
         assert (root.folder / "usr/local/cuda/version.txt").read_text() == "8.0"
@@ -242,7 +245,7 @@ class TestKept:
     def test_a_disk_that_fails_is_told(self, root: StandInRoot, mocker: MockerFixture) -> None:
         root.file("/one", "1")
         root.target.set_aside("/one")
-        mocker.patch("dlhealth.actions.base.move", side_effect=DISK_FAILED)
+        mocker.patch("dlhealth.steps.base.move", side_effect=DISK_FAILED)
         with pytest.raises(OSError, match=r"Input/output"):
             root.target.bring_back("/one")
         assert len(self.kept(root)) == 1
@@ -321,7 +324,7 @@ class TestFiles:
 
     def test_what_was_changed_since_the_plan_is_not_overwritten(self, root: StandInRoot) -> None:
         file = root.file("/etc/one", "a\nb\n")
-        step = FileStep(EditFile("/etc/one", ((2, "b", "c"),)))
+        step = step_of(EditFile("/etc/one", ((2, "b", "c"),)))
         before = step.observe(root.target)
         file.write_text("other\nb\n")
         with pytest.raises(NotChangeable, match=r"^/etc/one was changed meanwhile$"):
@@ -330,7 +333,7 @@ class TestFiles:
 
     def test_lines_are_replaced_and_taken_out_and_come_back(self, root: StandInRoot) -> None:
         file = root.file("/etc/one", "a\r\nb\nc\n")
-        step = FileStep(EditFile("/etc/one", ((1, "a", "A"), (3, "c", None))))
+        step = step_of(EditFile("/etc/one", ((1, "a", "A"), (3, "c", None))))
         assert step.summary() == "/etc/one: line 1 becomes: A; take out line 3 (c)"
         assert step.prepare(root.target) is None
         before = step.observe(root.target)
@@ -344,7 +347,7 @@ class TestFiles:
     def test_a_line_that_is_not_there_is_refused(self, root: StandInRoot, number: int) -> None:
         root.file("/etc/one", "a\nb\n")
         with pytest.raises(NotChangeable, match=f"^line {number} of /etc/one is not what it was$"):
-            EditFile("/etc/one", ((number, "a", "c"),)).becomes(root.target, root.target.state("/etc/one"))
+            step_of(EditFile("/etc/one", ((number, "a", "c"),))).becomes(root.target, root.target.state("/etc/one"))
 
     @pytest.mark.parametrize(
         ("action", "kind", "refusal"),
@@ -361,13 +364,13 @@ class TestFiles:
         self, root: StandInRoot, action: Action, kind: str, refusal: str
     ) -> None:
         with pytest.raises(NotChangeable, match=f"^{refusal}$"):
-            action.becomes(root.target, State(kind))  # type: ignore[attr-defined]
+            step_of(action).becomes(root.target, State(kind))  # type: ignore[attr-defined]
 
     def test_a_file_that_is_replaced_keeps_owner_and_mode(self, root: StandInRoot) -> None:
         file = root.file("/etc/one", "a")
         file.chmod(0o600)
         os.chown(file, 7, 8)
-        step = FileStep(WriteFile("/etc/one", "b\nc\n", 0o644))
+        step = step_of(WriteFile("/etc/one", "b\nc\n", 0o644))
         assert step.summary() == "write /etc/one: b / c"
         step.apply(root.target, step.observe(root.target))
         status = file.stat()
@@ -385,7 +388,7 @@ class TestFiles:
         path.mkdir(mode=0o700)
         for name in ("system.posix_acl_access", "system.posix_acl_default"):
             os.setxattr(path, name, acl)
-        step = FileStep(ChangeMode("/srv", mode))
+        step = step_of(ChangeMode("/srv", mode))
         before = step.observe(root.target)
         step.apply(root.target, before)
         assert path.stat().st_mode & 0o7777 == mode
@@ -404,7 +407,7 @@ class TestFiles:
             raise OSError(errno.ENOTSUP, "Operation not supported")
 
         monkeypatch.setattr(os, "listxattr", fails)
-        step = FileStep(WriteFile("/etc/one", "b"))
+        step = step_of(WriteFile("/etc/one", "b"))
         step.apply(root.target, step.observe(root.target))
         assert file.read_text() == "b"
 
@@ -416,7 +419,7 @@ class TestFiles:
         others = (secret, home / "dotfiles", home / "dotfiles/bashrc")
         link = home / ".bashrc"
         link.symlink_to(leads_to)
-        step = FileStep(ChangeOwner("/home/alice/.bashrc", "1000", "1000"))
+        step = step_of(ChangeOwner("/home/alice/.bashrc", "1000", "1000"))
         untouched = [p.lstat() for p in others]
         before = step.observe(root.target)
 
@@ -432,7 +435,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         "action", [ChangeOwner("/home/alice/.local/share", "1", "1"), ChangeMode("/home/alice/.local/share", 0o777)]
     )
-    def test_nothing_changes_behind_a_link_in_a_home(self, root: StandInRoot, action: FileAction) -> None:
+    def test_nothing_changes_behind_a_link_in_a_home(self, root: StandInRoot, action: PathAction) -> None:
         """Also where the link is root's: who owns the folder may have moved it there."""
         home = root.file("/home/alice/.bashrc").parent
         share = root.file("/srv/share/file").parent
@@ -440,14 +443,14 @@ class TestFiles:
         (home / ".local").symlink_to("/srv")
         untouched = share.lstat()
         with pytest.raises(NotChangeable, match=r"^/home/alice/\.local is a link that a user may have made$"):
-            FileStep(action).observe(root.target)
+            step_of(action).observe(root.target)
         with pytest.raises(NotChangeable, match=r"^/home/alice/\.local is a link that a user may have made$"):
-            FileStep(action).revert(root.target, State("dir", b"", 0o777, 1, 1).to_json())
+            step_of(action).revert(root.target, State("dir", b"", 0o777, 1, 1).to_json())
         assert share.lstat() == untouched
 
     def test_what_changed_is_not_moved_aside(self, root: StandInRoot) -> None:
         file = root.file("/etc/one", "a")
-        action = MoveAside("/etc/one")
+        action = step_of(MoveAside("/etc/one"))
         before = action.observe(root.target)
         file.write_text("longer")
         with pytest.raises(NotChangeable, match=r"^/etc/one was changed meanwhile$"):
@@ -455,7 +458,7 @@ class TestFiles:
         assert file.read_text() == "longer"
 
     def test_what_is_already_gone_needs_no_moving(self, root: StandInRoot) -> None:
-        action = MoveAside("/etc/one")
+        action = step_of(MoveAside("/etc/one"))
         action.apply(root.target, action.observe(root.target))
         assert root.target.names(KEPT) == []
         assert action.observe(root.target) == action.after(root.target, {})
@@ -467,7 +470,7 @@ class TestFiles:
         place.parent.mkdir(exist_ok=True)
         if broken:
             place.symlink_to("gone.h")
-        step = FileStep(CopyFile("/opt/cudnn.h", "/etc/cudnn.h"))
+        step = step_of(CopyFile("/opt/cudnn.h", "/etc/cudnn.h"))
         assert step.summary() == "cp /opt/cudnn.h /etc/cudnn.h"
         before = step.observe(root.target)
         step.apply(root.target, before)
@@ -481,11 +484,11 @@ class TestFiles:
     def test_a_copy_takes_the_place_of_no_file(self, root: StandInRoot) -> None:
         root.file("/opt/a", "new")
         mine = root.file("/etc/a", "mine")
-        step = FileStep(CopyFile("/opt/a", "/etc/a"))
+        step = step_of(CopyFile("/opt/a", "/etc/a"))
         with pytest.raises(NotChangeable, match=r"^/etc/a is there already$"):
             step.after(root.target, step.observe(root.target))
         assert mine.read_text() == "mine"
-        gone = FileStep(CopyFile("/opt/gone", "/etc/b"))
+        gone = step_of(CopyFile("/opt/gone", "/etc/b"))
         with pytest.raises(NotChangeable, match=r"^/opt/gone is no file any more$"):
             gone.after(root.target, gone.observe(root.target))
 
@@ -528,9 +531,16 @@ class TestRecords:
         with pytest.raises(KeyError):
             step_of(action)
 
-    def test_a_file_action_is_carried_out_as_one_and_others_are_their_own_step(self) -> None:
-        assert isinstance(step_of(WriteFile("/a", "")), FileStep)
-        assert step_of(MoveAside("/a")) == MoveAside("/a")
+    def test_every_action_has_a_step_or_is_a_persons(self) -> None:
+        kinds = {
+            value for value in vars(actions.kinds).values() if isinstance(value, type) and hasattr(value, "summary")
+        }
+        assert kinds == {getattr(actions, name) for name in actions.__all__}
+        assert set(STEPS).isdisjoint(OF_A_PERSON)
+        assert kinds == {*STEPS, *OF_A_PERSON, Reboot}
+
+    def test_what_dlhealth_does_itself_changes_one_path(self) -> None:
+        assert {kind for kind, step in STEPS.items() if issubclass(step, PathStep)} == set(OF_ONE_PATH)
 
 
 class TestTorch:

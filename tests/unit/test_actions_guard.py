@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from dlhealth.actions import AptUnhold, LoadModules
-from dlhealth.actions.base import Target
 from dlhealth.host.exec import start
+from dlhealth.steps import step_of
+from dlhealth.steps.base import Target
 
 LIVE = Target("/", "abc")
 
@@ -16,8 +17,8 @@ LIVE = Target("/", "abc")
     [
         lambda: LIVE.command("true", timeout=5),
         lambda: LIVE.command("no-such-program", timeout=5, check=False),
-        lambda: LoadModules(("nvidia",)).apply(LIVE, {}),
-        lambda: AptUnhold(("libcuda1",)).observe(LIVE),
+        lambda: step_of(LoadModules(("nvidia",))).apply(LIVE, {}),
+        lambda: step_of(AptUnhold(("libcuda1",))).observe(LIVE),
         lambda: start(["/bin/true"]),
     ],
     ids=["a command", "one that is not installed", "modprobe", "apt-mark", "one that runs beside"],

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure, PipInstall
-from dlhealth.actions.base import CommandFailed
-from dlhealth.actions.packages import POOL
+from dlhealth.steps import step_of
+from dlhealth.steps.base import CommandFailed
+from dlhealth.steps.packages import POOL
 from tests.unit.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
@@ -43,7 +44,7 @@ class TestPrepare:
     def test_is_simulated_then_downloaded_then_what_goes_is_kept(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         in_cache(root, "nvidia-driver_535.1-1_amd64.deb")
-        AptInstall(("nvidia-driver=550.2-1", "nvtop"), reinstall=True).prepare(root.target)
+        step_of(AptInstall(("nvidia-driver=550.2-1", "nvtop"), reinstall=True)).prepare(root.target)
         words = ["install", "--reinstall", "--allow-downgrades", "nvidia-driver=550.2-1", "nvtop"]
         assert root.runs == [
             [*SIMULATED, *words],
@@ -55,25 +56,25 @@ class TestPrepare:
     def test_a_removal_outside_the_repair_stops_it(self, root: StandInRoot) -> None:
         root.packages({**DRIVER, "gdm3": "43 ii "}, also_removes=["gdm3"])
         with pytest.raises(CommandFailed, match=r"^apt would also remove gdm3, which is no part of this repair$"):
-            AptInstall(("nvidia-driver",)).prepare(root.target)
+            step_of(AptInstall(("nvidia-driver",))).prepare(root.target)
         assert len(root.runs) == 1  # nothing after the simulation
 
     def test_a_purge_outside_the_repair_stops_it(self, root: StandInRoot) -> None:
         root.packages({**DRIVER, "gdm3": "43 ii "}, also_removes=["gdm3"])
         with pytest.raises(CommandFailed, match=r"would also remove gdm3"):
-            AptRemove(("libcuda1",), purge=True).prepare(root.target)
+            step_of(AptRemove(("libcuda1",), purge=True)).prepare(root.target)
         assert len(root.runs) == 1
 
     @pytest.mark.parametrize("fields", [{"may_remove": ("libcuda1",)}, {"remove": ("libcuda1",)}])
     def test_what_may_go_in_exchange_may_go(self, root: StandInRoot, fields: dict[str, tuple[str, ...]]) -> None:
         root.packages(DRIVER, also_removes=["libcuda1"])
         in_cache(root, "libcuda1_535.1-1_amd64.deb")
-        AptInstall(("nvtop",), **fields).prepare(root.target)
+        step_of(AptInstall(("nvtop",), **fields)).prepare(root.target)
         assert root.target.names(POOL) == ["libcuda1_535.1-1_amd64.deb"]
 
     def test_a_package_that_is_not_in_the_cache_is_downloaded_as_it_was(self, root: StandInRoot) -> None:
         root.packages({"libcuda1": "2:535.1-1 ii "}, archive=["libcuda1"])
-        AptRemove(("libcuda1",)).prepare(root.target)
+        step_of(AptRemove(("libcuda1",))).prepare(root.target)
         assert root.target.names(POOL) == ["libcuda1_2%3a535.1-1_amd64.deb"]
         assert ["apt-get", "-q", "download", "libcuda1=2:535.1-1"] in root.runs
         assert not [run for run in root.runs if "--download-only" in run]  # a removal has nothing to fetch
@@ -86,7 +87,7 @@ class TestPrepare:
         in_cache(root, "libcuda1_535.1-1_amd64.deb", "libcuda1_535.1-1_i386.deb")
         for path in pool:
             root.file(path)
-        AptRemove(("libcuda1:i386",)).prepare(root.target)
+        step_of(AptRemove(("libcuda1:i386",))).prepare(root.target)
         assert "libcuda1_535.1-1_i386.deb" in root.target.names(POOL)
 
     @pytest.mark.parametrize("folder", [POOL, "/var/cache/apt/archives"], ids=["i386 kept", "i386 in the cache"])
@@ -96,37 +97,37 @@ class TestPrepare:
         root.packages(DRIVER, archive=["libcuda1"])
         root.file("/var/lib/dpkg/arch", "amd64\ni386\n")
         root.file(f"{folder}/libcuda1_535.1-1_i386.deb")
-        AptRemove(("libcuda1",)).prepare(root.target)
+        step_of(AptRemove(("libcuda1",))).prepare(root.target)
         assert "libcuda1_535.1-1_amd64.deb" in root.target.names(POOL)
 
     def test_what_is_of_no_architecture_is_the_machines_own_too(self, root: StandInRoot) -> None:
         root.packages({"nvidia-common": "1 ii "})
         root.file("/var/lib/dpkg/arch", "amd64\ni386\n")
         in_cache(root, "nvidia-common_1_all.deb")
-        AptRemove(("nvidia-common",)).prepare(root.target)
+        step_of(AptRemove(("nvidia-common",))).prepare(root.target)
         assert root.target.names(POOL) == ["nvidia-common_1_all.deb"]
 
     def test_an_architecture_is_its_whole_name(self, root: StandInRoot) -> None:
         root.packages({"libcuda1:i386": "535.1-1 ii "})
         root.file(f"{POOL}/libcuda1_535.1-1_hurd-i386.deb")
         with pytest.raises(CommandFailed, match=r"can't be had any more"):
-            AptRemove(("libcuda1:i386",)).prepare(root.target)
+            step_of(AptRemove(("libcuda1:i386",))).prepare(root.target)
 
     def test_what_can_not_be_had_any_more_is_not_given_away(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         with pytest.raises(CommandFailed, match=r"^libcuda1 535.1-1 can't be had any more, .* nothing was changed$"):
-            AptRemove(("libcuda1",)).prepare(root.target)
+            step_of(AptRemove(("libcuda1",))).prepare(root.target)
         assert root.database["packages"] == DRIVER
 
     def test_why_it_can_not_be_had_is_told(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["download"])
         with pytest.raises(CommandFailed, match=r"can't be had any more \(E: told to fail\), so that"):
-            AptRemove(("libcuda1",)).prepare(root.target)
+            step_of(AptRemove(("libcuda1",))).prepare(root.target)
 
     def test_what_is_kept_outlives_the_cache_and_takes_no_room_of_its_own(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         cached = root.file("/var/cache/apt/archives/libcuda1_535.1-1_amd64.deb", "deb")
-        AptRemove(("libcuda1",)).prepare(root.target)
+        step_of(AptRemove(("libcuda1",))).prepare(root.target)
         kept = root.folder / POOL.strip("/") / cached.name
         assert kept.samefile(cached)
         cached.unlink()
@@ -141,7 +142,7 @@ class TestPrepare:
         if bytes_here is not None:
             root.file("/var/cache/apt/archives/nvtop_9-1_amd64.deb", "d" * bytes_here)
         root.file(f"{POOL}/nvtop_9-1_amd64.deb", "deb")
-        AptInstall(("nvtop",), reinstall=True).prepare(root.target)
+        step_of(AptInstall(("nvtop",), reinstall=True)).prepare(root.target)
         assert ["apt-cache", "show", "nvtop=9-1"] in root.runs
         assert bool([run for run in root.runs if "--download-only" in run]) is fetched
 
@@ -152,7 +153,7 @@ class TestPrepare:
         for folder in (POOL, "/var/cache/apt/archives"):
             root.file(f"{folder}/nvtop_9-1_amd64.deb", "de")
         with pytest.raises(CommandFailed, match=r"^nvtop 9-1 can't be had any more, "):
-            AptRemove(("nvtop",)).prepare(root.target)
+            step_of(AptRemove(("nvtop",))).prepare(root.target)
         assert root.target.names(POOL) == []
 
     @pytest.mark.parametrize(("status", "why"), [(0, r"got only a part of it: is the disk full\?"), (100, "E: no")])
@@ -168,32 +169,32 @@ class TestPrepare:
         text = real.read_text().replace("os.path.basename(sys.argv[0])", "'apt-get'")
         real.write_text(text)
         with pytest.raises(CommandFailed, match=rf"^nvtop 9-1 can't be had any more \(.*{why}\), so that"):
-            AptRemove(("nvtop",)).prepare(root.target)
+            step_of(AptRemove(("nvtop",))).prepare(root.target)
         assert root.target.names(POOL) == []
 
     def test_packages_that_the_plan_takes_off_hold_may_change(self, root: StandInRoot) -> None:
         root.packages(DRIVER, held=["nvtop"])
         target = root.target
-        AptUnhold(("nvtop",)).prepare(target)
-        AptInstall(("nvtop",)).prepare(target)
+        step_of(AptUnhold(("nvtop",))).prepare(target)
+        step_of(AptInstall(("nvtop",))).prepare(target)
         words = ["--allow-change-held-packages", "install", "--allow-downgrades", "nvtop"]
         assert root.runs == [[*SIMULATED, *words], [*APT, "--download-only", *words]]
 
     def test_what_lies_in_the_pool_is_not_fetched_again(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
-        AptRemove(("libcuda1",)).prepare(root.target)
+        step_of(AptRemove(("libcuda1",))).prepare(root.target)
         assert [run[0] for run in root.runs] == ["apt-get"]
 
     def test_a_simulation_that_fails_stops_it(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["apt-get -s"])
         with pytest.raises(CommandFailed, match=r" install --allow-downgrades no-such: status 100: E: told to fail$"):
-            AptInstall(("no-such",)).prepare(root.target)
+            step_of(AptInstall(("no-such",))).prepare(root.target)
 
     def test_a_download_that_fails_stops_it(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["--download-only"])
         with pytest.raises(CommandFailed, match=r"status 100"):
-            AptInstall(("nvtop",)).prepare(root.target)
+            step_of(AptInstall(("nvtop",))).prepare(root.target)
         assert root.target.names(POOL) == []
 
 
@@ -203,7 +204,7 @@ class TestApplyAndRevert:
     def test_an_upgrade_is_taken_back_to_the_old_version_and_what_came_with_it_goes(self, root: StandInRoot) -> None:
         root.packages(DRIVER, auto=["libc6", "libcuda1"])
         in_cache(root, "libcuda1_535.1-1_amd64.deb")
-        action = AptInstall(("libcuda1=550.2-1", "nvtop"))
+        action = step_of(AptInstall(("libcuda1=550.2-1", "nvtop")))
         action.prepare(root.target)
         before = action.observe(root.target)
         assert before == {"packages": DRIVER, "auto": ["libc6", "libcuda1"]}
@@ -222,7 +223,7 @@ class TestApplyAndRevert:
 
     def test_a_second_revert_changes_nothing(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         before = action.observe(root.target)
         action.apply(root.target, before)
         action.revert(root.target, before)
@@ -234,7 +235,7 @@ class TestApplyAndRevert:
     def test_what_is_installed_again_stays_automatic_and_on_hold(self, root: StandInRoot) -> None:
         """apt marks what it was named as wanted by a person, and dpkg takes the hold off."""
         root.packages({**DRIVER, "libcuda1": "535.1-1 hi "}, auto=["libcuda1"])
-        action = AptInstall(("libcuda1=535.1-1",), reinstall=True)
+        action = step_of(AptInstall(("libcuda1=535.1-1",), reinstall=True))
         before = action.observe(root.target)
         action.apply(root.target, before)
         assert root.database["auto"] == ["libcuda1"]
@@ -246,7 +247,7 @@ class TestApplyAndRevert:
     ) -> None:
         root.packages({**DRIVER, "libcuda1": "535.1-1 hi "})
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
-        action = AptInstall(("libcuda1=550.2-1",))
+        action = step_of(AptInstall(("libcuda1=550.2-1",)))
         before = action.observe(root.target)
         root.packages(DRIVER)
         action.apply(root.target, before)
@@ -259,7 +260,7 @@ class TestApplyAndRevert:
         """By another apt that downloads, or by a program that it has to ask."""
         root.packages(DRIVER)
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
-        action = AptPurgeReinstall(("libcuda1",))
+        action = step_of(AptPurgeReinstall(("libcuda1",)))
         before = action.observe(root.target)
         root.change(fails=[" ".join([*BACK, "install"])], packages={**DRIVER, **dict.fromkeys(leaving, "1 ii ")})
         action.apply(root.target, before)
@@ -272,7 +273,7 @@ class TestApplyAndRevert:
         """As unattended upgrades, between a kill and the recovery."""
         root.packages({**DRIVER, "bash": "5.2-1 ii "})
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
-        action = AptRemove(("libcuda1",))
+        action = step_of(AptRemove(("libcuda1",)))
         before = action.observe(root.target)
         left = {n: s for n, s in DRIVER.items() if n != "libcuda1"} | ({"bash": bash} if bash else {})
         root.change(packages=left)
@@ -285,7 +286,7 @@ class TestApplyAndRevert:
 
     def test_in_exchange_is_one_apt_transaction(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
-        action = AptInstall(("nvidia-open",), reinstall=True, remove=("nvidia-driver",))
+        action = step_of(AptInstall(("nvidia-open",), reinstall=True, remove=("nvidia-driver",)))
         assert action.summary() == "apt-get install --reinstall nvidia-open nvidia-driver-"
         action.apply(root.target, action.observe(root.target))
         (only,) = [run for run in root.runs if run[0] == "apt-get"]
@@ -295,7 +296,7 @@ class TestApplyAndRevert:
     def test_a_removed_package_comes_back(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         in_cache(root, "libcuda1_535.1-1_amd64.deb")
-        action = AptRemove(("libcuda1",))
+        action = step_of(AptRemove(("libcuda1",)))
         assert action.summary() == "apt-get remove libcuda1"
         action.prepare(root.target)
         before = action.observe(root.target)
@@ -310,7 +311,7 @@ class TestApplyAndRevert:
         in_cache(root, "libcuda1_535.1-1_amd64.deb")
         conf = root.file("/etc/cuda.conf", "edited\n")
         conf.chmod(0o600)
-        action = AptRemove(("libcuda1",), purge=True)
+        action = step_of(AptRemove(("libcuda1",), purge=True))
         assert action.summary() == "apt-get purge libcuda1"
         action.prepare(root.target)
         before = action.observe(root.target)
@@ -326,7 +327,7 @@ class TestApplyAndRevert:
         root.packages(broken, conffiles={"libcuda1": ["/etc/cuda.conf"]}, auto=["libcuda1"])
         in_cache(root, "libcuda1_535.1-1_amd64.deb", "nvidia-driver_535.1-1_amd64.deb")
         root.file("/etc/cuda.conf", "broken")
-        action = AptPurgeReinstall(("libcuda1", "nvidia-driver"))
+        action = step_of(AptPurgeReinstall(("libcuda1", "nvidia-driver")))
         assert action.summary() == ("apt-get purge libcuda1 nvidia-driver && apt-get install libcuda1 nvidia-driver")
         action.prepare(root.target)
         before = action.observe(root.target)
@@ -343,17 +344,17 @@ class TestApplyAndRevert:
         root.packages(packages, also_removes=["libcuda1:i386"])
         root.file("/var/lib/dpkg/arch", "amd64\ni386\n")
         in_cache(root, "libcuda1_535.1-1_amd64.deb", "libcuda1_535.1-1_i386.deb")
-        action = AptPurgeReinstall(("libcuda1",))
+        action = step_of(AptPurgeReinstall(("libcuda1",)))
         action.prepare(root.target)
         assert root.target.names(POOL) == ["libcuda1_535.1-1_amd64.deb", "libcuda1_535.1-1_i386.deb"]
         with pytest.raises(CommandFailed, match=r"^apt would also remove libcuda1:i386, which is no part"):
-            AptRemove(("libcuda1",)).prepare(root.target)
+            step_of(AptRemove(("libcuda1",))).prepare(root.target)
 
     def test_purge_and_reinstall_leaves_the_configuration_of_other_packages_alone(self, root: StandInRoot) -> None:
         root.packages({**DRIVER, "old": "1 rc "}, conffiles={"old": ["/etc/old.conf"]})
         in_cache(root, "libcuda1_535.1-1_amd64.deb")
         root.file("/etc/old.conf", "an administrator's")
-        action = AptPurgeReinstall(("libcuda1",))
+        action = step_of(AptPurgeReinstall(("libcuda1",)))
         action.prepare(root.target)
         action.apply(root.target, action.observe(root.target))
         assert (root.folder / "etc/old.conf").exists()
@@ -362,7 +363,7 @@ class TestApplyAndRevert:
     def test_where_apt_would_remove_more_dpkg_brings_the_old_set_back(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         in_cache(root, "libcuda1_535.1-1_amd64.deb")
-        action = AptInstall(("libcuda1=550.2-1", "nvtop"))
+        action = step_of(AptInstall(("libcuda1=550.2-1", "nvtop")))
         action.prepare(root.target)
         before = action.observe(root.target)
         action.apply(root.target, before)
@@ -379,7 +380,7 @@ class TestApplyAndRevert:
         """Either something came or something went."""
         root.packages(DRIVER, fails=[" ".join([*SIMULATED[1:], "install"])])
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
-        action = AptRemove(("libcuda1",))
+        action = step_of(AptRemove(("libcuda1",)))
         before = action.observe(root.target)
         packages = {**DRIVER, "nvtop": "1 ii "} if came else {n: s for n, s in DRIVER.items() if n != "libcuda1"}
         root.change(packages=packages)
@@ -395,7 +396,7 @@ class TestApplyAndRevert:
         root.file("/var/lib/dpkg/arch", "arm64\namd64\n")
         for architecture in ("amd64", "arm64"):
             root.file(f"{POOL}/libcuda1_535.1-1_{architecture}.deb")
-        action = AptRemove(("libcuda1",))
+        action = step_of(AptRemove(("libcuda1",)))
         before = action.observe(root.target)
         action.apply(root.target, before)
         root.forget()
@@ -405,7 +406,7 @@ class TestApplyAndRevert:
 
     def test_an_old_package_that_is_nowhere_is_named(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
-        action = AptRemove(("libcuda1",))
+        action = step_of(AptRemove(("libcuda1",)))
         before = action.observe(root.target)
         action.apply(root.target, before)
         with pytest.raises(CommandFailed, match=f"^the old package libcuda1 535.1-1 is not in {POOL}$"):
@@ -414,7 +415,7 @@ class TestApplyAndRevert:
     def test_a_half_configured_package_is_brought_back_whole(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
         root.file(f"{POOL}/libcuda1_535.1-1_amd64.deb")
-        action = AptRemove(("libcuda1",))
+        action = step_of(AptRemove(("libcuda1",)))
         before = action.observe(root.target)
         # Cut off: unpacked again in the old version, and what configures it fails.
         root.change(packages={**DRIVER, "libcuda1": "535.1-1 iF "}, fails=["--configure"])
@@ -425,7 +426,7 @@ class TestApplyAndRevert:
     def test_what_was_there_half_and_is_whole_now_does_not_go(self, root: StandInRoot, state: str) -> None:
         """A cut-off dpkg leaves triggers of libc-bin open, and that must not be removed by an undo."""
         root.packages({**DRIVER, "libc-bin": f"2.36-9 {state}"})
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         before = action.observe(root.target)
         action.apply(root.target, before)
         root.change(packages={**root.database["packages"], "libc-bin": "2.36-9 ii "})
@@ -436,7 +437,7 @@ class TestApplyAndRevert:
 
     def test_a_package_that_was_not_whole_before_is_not_asked_back(self, root: StandInRoot) -> None:
         root.packages({**DRIVER, "left": "1 rc "})
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         before = action.observe(root.target)
         root.forget()
         action.revert(root.target, before)
@@ -444,7 +445,7 @@ class TestApplyAndRevert:
 
     def test_the_mark_of_a_package_of_the_machines_own_architecture_is_put_back(self, root: StandInRoot) -> None:
         root.packages({"libcuda1:amd64": "535.1-1 ii "}, auto=["libcuda1", "gone"])
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         before = action.observe(root.target)
         root.forget()
         action.revert(root.target, before)
@@ -452,7 +453,7 @@ class TestApplyAndRevert:
 
     def test_the_mark_is_put_back_on_another_architecture_too(self, root: StandInRoot) -> None:
         root.packages({"libcuda1:arm64": "535.1-1 ii "}, auto=["libcuda1"])
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         before = action.observe(root.target)
         root.forget()
         action.revert(root.target, before)
@@ -464,12 +465,12 @@ class TestApplyAndRevert:
         states = [("libc6", "amd64", 1), ("libc6", "i386", 1), ("libcuda1", "amd64", 0)]
         text = "\n".join(f"Package: {n}\nArchitecture: {a}\nAuto-Installed: {auto}\n" for n, a, auto in states)
         root.file("/var/lib/apt/extended_states", text)
-        assert AptInstall(("nvtop",)).observe(root.target)["auto"] == ["libc6", "libc6:i386"]
+        assert step_of(AptInstall(("nvtop",))).observe(root.target)["auto"] == ["libc6", "libc6:i386"]
         assert [run[0] for run in root.runs] == ["dpkg-query"]
 
     def test_what_fails_to_install_is_told(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=[" ".join([*APT, "install"])])
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         with pytest.raises(CommandFailed, match=r"status 100: E: told to fail$"):
             action.apply(root.target, action.observe(root.target))
 
@@ -479,7 +480,7 @@ class TestUnhold:
 
     def test_only_what_was_held_is_held_again(self, root: StandInRoot) -> None:
         root.packages(DRIVER, held=["libcuda1", "other"])
-        action = AptUnhold(("libcuda1", "nvidia-driver"))
+        action = step_of(AptUnhold(("libcuda1", "nvidia-driver")))
         assert action.summary() == "apt-mark unhold libcuda1 nvidia-driver"
         assert action.prepare(root.target) is None
         before = action.observe(root.target)
@@ -492,7 +493,7 @@ class TestUnhold:
 
     def test_nothing_is_held_where_nothing_was(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
-        AptUnhold(("libcuda1",)).revert(root.target, {"libcuda1": False})
+        step_of(AptUnhold(("libcuda1",))).revert(root.target, {"libcuda1": False})
         assert root.runs == []
 
 
@@ -501,7 +502,7 @@ class TestConfigure:
 
     def test_is_finished_and_that_stays(self, root: StandInRoot) -> None:
         root.packages({**DRIVER, "libcuda1": "535.1-1 iF "})
-        action = DpkgConfigure()
+        action = step_of(DpkgConfigure())
         assert action.summary() == "dpkg --configure -a && apt-get -f install"
         assert action.prepare(root.target) is None
         before = action.observe(root.target)
@@ -517,19 +518,19 @@ class TestConfigure:
     def test_what_must_be_reinstalled_is_left_to_the_step_that_does_it(self, root: StandInRoot) -> None:
         """dpkg takes in its journal and fails; apt would fail too."""
         root.packages({**DRIVER, "libcuda1": "535.1-1 iUR"}, fails=["--configure", "-f install"])
-        DpkgConfigure().apply(root.target, {})
+        step_of(DpkgConfigure()).apply(root.target, {})
         assert root.runs[2:] == [["dpkg", "--force-confold", "--configure", "-a"]]
 
     def test_nothing_is_removed_for_it(self, root: StandInRoot) -> None:
         """As a program that somebody installed by hand, and that lacks a library: it would be gone for good."""
         root.packages({**DRIVER, "libcuda1": "535.1-1 iF ", "somebodys": "1 ii "}, also_removes=["somebodys"])
-        DpkgConfigure().apply(root.target, {})
+        step_of(DpkgConfigure()).apply(root.target, {})
         assert root.database["packages"] == {**DRIVER, "somebodys": "1 ii "}
 
     def test_a_package_that_does_not_configure_stops_it_before_apt(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["--configure"])
         with pytest.raises(CommandFailed, match=r"^dpkg --force-confold --configure -a: status 100"):
-            DpkgConfigure().apply(root.target, {})
+            step_of(DpkgConfigure()).apply(root.target, {})
         assert root.runs[-1][0] == "dpkg"
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,10 +24,11 @@ from dlhealth.actions import (
     RefreshModuleIndex,
     SetAlternative,
     UpdateInitramfs,
-    packages,
 )
-from dlhealth.actions.base import CommandFailed, Step
-from dlhealth.actions.packages import POOL
+from dlhealth.model import Action
+from dlhealth.steps import packages, step_of
+from dlhealth.steps.base import CommandFailed
+from dlhealth.steps.packages import POOL
 from dlhealth.txn.execute import apply, recover
 from dlhealth.txn.store import Store
 from tests.unit.stand_in_root import StandInRoot
@@ -35,7 +36,7 @@ from tests.unit.stand_in_root import StandInRoot
 pytestmark = pytest.mark.real_programs  # the stand-ins
 
 DRIVER = {"nvidia-kernel-dkms": "535.1-1 ii ", "libcuda1": "535.1-1 ii "}
-OF_PACKAGES: list[Step] = [
+OF_PACKAGES: list[Action] = [
     AptInstall(("libcuda1",)),
     AptRemove(("libcuda1",)),
     AptRemove(("libcuda1",), purge=True),
@@ -71,7 +72,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
 
 
 @pytest.fixture
-def free(root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> Free:
+def free(root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> Iterator[Free]:
     """Say how many MiB, and inodes, are free in folders; each that is named is a disk of its own."""
 
     real = os.fstat
@@ -89,10 +90,11 @@ def free(root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> Free:
             path = os.readlink(f"/proc/self/fd/{fd}")
             return SimpleNamespace(st_dev=path) if path in by_path else real(fd)
 
-        monkeypatch.setattr(os, "fstatvfs", statvfs)
-        monkeypatch.setattr(os, "fstat", fstat)
+        patch.setattr(os, "fstatvfs", statvfs)
+        patch.setattr(os, "fstat", fstat)
 
-    return say
+    with monkeypatch.context() as patch:  # undone before pytest removes the folder
+        yield say
 
 
 def image(root: StandInRoot, kernel: str, mib: int) -> None:
@@ -107,7 +109,7 @@ class TestLock:
     @pytest.mark.parametrize("name", ["lock", "lock-frontend"])
     @pytest.mark.parametrize("action", OF_PACKAGES, ids=lambda a: a.summary())
     def test_nothing_is_begun_while_another_program_changes_packages(
-        self, root: StandInRoot, name: str, action: Step
+        self, root: StandInRoot, name: str, action: Action
     ) -> None:
         lock = root.file(f"/var/lib/dpkg/{name}")
         with subprocess.Popen(
@@ -117,7 +119,7 @@ class TestLock:
             assert other.stdout.readline() == b"held\n"
             comm = Path(f"/proc/{other.pid}/comm").read_text().strip()
             with pytest.raises(CommandFailed) as refusal:
-                action.prepare(root.target)
+                step_of(action).prepare(root.target)
             assert str(refusal.value) == (
                 f"{comm} (process {other.pid}) is changing packages (it holds /var/lib/dpkg/{name}): wait until it has "
                 f"ended, then try again"
@@ -126,12 +128,12 @@ class TestLock:
             assert other.stdin
             other.stdin.close()
             other.wait()
-        action.prepare(root.target)
+        step_of(action).prepare(root.target)
 
     def test_an_undo_waits_for_what_a_killed_repair_had_started(self, root: StandInRoot) -> None:
         """What it reads before that ends is not how it ends."""
         root.packages(DRIVER)
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         before = action.observe(root.target)
         lock = root.file("/var/lib/dpkg/lock")
         script = HOLD.replace(
@@ -151,7 +153,7 @@ class TestLock:
         """Not as a conflict, after which nobody would try."""
         monkeypatch.setattr(packages, "_WAIT_BACK", 0.3)
         root.packages(DRIVER)
-        action = AptInstall(("nvtop",))
+        action = step_of(AptInstall(("nvtop",)))
         before = action.observe(root.target)
         lock = root.file("/var/lib/dpkg/lock")
         with subprocess.Popen(
@@ -164,7 +166,7 @@ class TestLock:
 
     def test_a_lock_that_is_only_there_is_free_and_is_not_taken(self, root: StandInRoot) -> None:
         lock = root.file("/var/lib/dpkg/lock")
-        AptUnhold(("libcuda1",)).prepare(root.target)
+        step_of(AptUnhold(("libcuda1",))).prepare(root.target)
         script = f"import fcntl; fcntl.lockf(open({str(lock)!r}, 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
@@ -182,7 +184,7 @@ class TestLock:
 
         monkeypatch.setattr(fcntl, "fcntl", answer)
         with pytest.raises(CommandFailed, match=r"^another program is changing packages"):
-            AptUnhold(("libcuda1",)).prepare(root.target)
+            step_of(AptUnhold(("libcuda1",))).prepare(root.target)
 
 
 class TestBoot:
@@ -192,9 +194,9 @@ class TestBoot:
         image(root, "6.1", 40)
         image(root, "6.12", 80)
         free(boot=100)
-        UpdateInitramfs("6.1").prepare(root.target)
+        step_of(UpdateInitramfs("6.1")).prepare(root.target)
         with pytest.raises(CommandFailed) as refusal:
-            UpdateInitramfs("all").prepare(root.target)
+            step_of(UpdateInitramfs("all")).prepare(root.target)
         assert str(refusal.value) == (
             "/boot has 100 MiB free, and a new initramfs in /boot may take 116 MiB: make room there first "
             "(apt-get autoremove --purge takes old kernels away)"
@@ -207,29 +209,29 @@ class TestBoot:
         free(boot=70)
         target = root.target
         for action in (UpdateInitramfs("6.1"), UpdateInitramfs("6.12"), UpdateInitramfs("6.12")):
-            action.prepare(target)
+            step_of(action).prepare(target)
 
     def test_the_copies_for_an_undo_need_room_too(self, root: StandInRoot, free: Free) -> None:
         image(root, "6.1", 40)
         (root.folder / "var/lib/dlhealth/kept").mkdir()
         free(var_lib_dlhealth_kept=50)
         with pytest.raises(CommandFailed, match=r"^/var/lib/dlhealth/kept has 50 MiB free, .* may take 56 MiB"):
-            UpdateInitramfs("all").prepare(root.target)
+            step_of(UpdateInitramfs("all")).prepare(root.target)
 
     @pytest.mark.parametrize(
         "action", [AptInstall(("libcuda1",)), AptRemove(("nvidia-kernel-dkms",)), AptPurgeReinstall(("libcuda1",))]
     )
-    def test_packages_of_the_driver_rebuild_it_too(self, root: StandInRoot, free: Free, action: Step) -> None:
+    def test_packages_of_the_driver_rebuild_it_too(self, root: StandInRoot, free: Free, action: Action) -> None:
         image(root, "6.1", 40)
         free(boot=40)
         with pytest.raises(CommandFailed, match=r"^/boot has 40 MiB free"):
-            action.prepare(root.target)
+            step_of(action).prepare(root.target)
         assert root.database["packages"] == DRIVER
 
     def test_other_packages_do_not(self, root: StandInRoot, free: Free) -> None:
         image(root, "6.1", 40)
         free(boot=0)
-        AptInstall(("nvtop",)).prepare(root.target)
+        step_of(AptInstall(("nvtop",))).prepare(root.target)
 
 
 class TestBuild:
@@ -246,18 +248,18 @@ class TestBuild:
         ],
         ids=lambda a: a.summary() if isinstance(a, tuple) else a,
     )
-    def test_without_room_none_is_begun(self, root: StandInRoot, free: Free, action: Step, folder: str) -> None:
+    def test_without_room_none_is_begun(self, root: StandInRoot, free: Free, action: Action, folder: str) -> None:
         free(**{folder: 100})
         with pytest.raises(CommandFailed, match=rf"^/{folder.replace('_', '/')} has 100 MiB free, and a DKMS build in"):
-            action.prepare(root.target)
+            step_of(action).prepare(root.target)
         assert not [run for run in root.runs if run[0] == "dkms" or "--download-only" in run]
 
     def test_an_interrupted_dpkg_builds_what_it_configures(self, root: StandInRoot, free: Free) -> None:
         free(var_lib_dkms=100)
-        DpkgConfigure().prepare(root.target)
+        step_of(DpkgConfigure()).prepare(root.target)
         root.change(packages={**DRIVER, "nvidia-kernel-dkms": "535.1-1 iU "})
         with pytest.raises(CommandFailed, match=r"a DKMS build"):
-            DpkgConfigure().prepare(root.target)
+            step_of(DpkgConfigure()).prepare(root.target)
 
     def test_a_folder_that_is_not_there_yet_will_be_on_the_disk_of_the_one_above(
         self, root: StandInRoot, free: Free
@@ -265,7 +267,7 @@ class TestBuild:
         (root.folder / "var/lib/dkms").rmdir()
         free(var_lib=100)
         with pytest.raises(CommandFailed, match=r"^/var/lib/dkms has 100 MiB free"):
-            DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+            step_of(DkmsBuild("nvidia", "535.1", "6.1")).prepare(root.target)
 
 
 class TestUnpack:
@@ -277,7 +279,7 @@ class TestUnpack:
 
     def test_what_comes_needs_room(self, root: StandInRoot, free: Free) -> None:
         self.shown(root, ("cuda", "9-1", 300), ("nvtop", "9-1", 100))
-        action = AptInstall(("cuda", "nvtop"))
+        action = step_of(AptInstall(("cuda", "nvtop")))
         free(usr=716)
         action.prepare(root.target)
         free(usr=715)
@@ -291,14 +293,14 @@ class TestUnpack:
     def test_what_goes_makes_room_but_not_before_the_new_one_is_there(self, root: StandInRoot, free: Free) -> None:
         self.shown(root, ("libcuda1", "9-1", 110), ("libcuda1", "535.1-1", 100))
         free(usr=136)
-        AptInstall(("libcuda1",)).prepare(root.target)
+        step_of(AptInstall(("libcuda1",))).prepare(root.target)
         free(usr=135)
         with pytest.raises(CommandFailed, match=r"unpacking libcuda1"):
-            AptInstall(("libcuda1",)).prepare(root.target)
+            step_of(AptInstall(("libcuda1",))).prepare(root.target)
 
     def test_what_apt_does_not_tell_is_not_guessed(self, root: StandInRoot, free: Free) -> None:
         free(usr=20)
-        AptInstall(("nvtop",)).prepare(root.target)
+        step_of(AptInstall(("nvtop",))).prepare(root.target)
 
 
 def test_what_the_steps_of_a_plan_need_of_one_disk_is_added_up(root: StandInRoot, free: Free) -> None:
@@ -308,10 +310,10 @@ def test_what_the_steps_of_a_plan_need_of_one_disk_is_added_up(root: StandInRoot
     shutil.rmtree(root.folder / "var/lib/dlhealth")
     free(lib=1000, var_lib=720 + 16)
     target = root.target
-    DkmsBuild("nvidia", "535.1", "6.1").prepare(target)
-    DkmsBuild("nvidia", "535.1", "6.1").prepare(target)
+    step_of(DkmsBuild("nvidia", "535.1", "6.1")).prepare(target)
+    step_of(DkmsBuild("nvidia", "535.1", "6.1")).prepare(target)
     with pytest.raises(CommandFailed) as refusal:
-        UpdateInitramfs("all").prepare(target)
+        step_of(UpdateInitramfs("all")).prepare(target)
     assert "a DKMS build in /var/lib/dkms and copies for an undo of" in str(refusal.value)
 
 
@@ -320,10 +322,10 @@ class TestInodes:
 
     def test_a_build_needs_some(self, root: StandInRoot, free: Free) -> None:
         free(var_lib_dkms=2000, inodes=3200)
-        DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+        step_of(DkmsBuild("nvidia", "535.1", "6.1")).prepare(root.target)
         free(var_lib_dkms=2000, inodes=3199)
         with pytest.raises(CommandFailed) as refusal:
-            DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+            step_of(DkmsBuild("nvidia", "535.1", "6.1")).prepare(root.target)
         assert str(refusal.value) == (
             "/var/lib/dkms has inodes for 3199 more files, and a DKMS build in /var/lib/dkms may take 3200: make room "
             "there first (df -i; many small files fill it)"
@@ -331,13 +333,13 @@ class TestInodes:
 
     def test_the_headers_of_a_kernel_need_many(self, root: StandInRoot, free: Free) -> None:
         free(usr=5000, inodes=700)
-        AptInstall(("nvtop",)).prepare(root.target)
+        step_of(AptInstall(("nvtop",))).prepare(root.target)
         with pytest.raises(CommandFailed, match=r"^/usr has inodes for 700 more files, and unpacking .* take 10200:"):
-            AptInstall(("linux-headers-6.1",)).prepare(root.target)
+            step_of(AptInstall(("linux-headers-6.1",))).prepare(root.target)
 
     def test_a_file_system_without_a_table_of_them_has_enough(self, root: StandInRoot, free: Free) -> None:
         free(var_lib_dkms=2000, inodes=0, table=0)
-        DkmsBuild("nvidia", "535.1", "6.1").prepare(root.target)
+        step_of(DkmsBuild("nvidia", "535.1", "6.1")).prepare(root.target)
 
 
 def test_what_a_full_disk_keeps_from_being_taken_back_is_taken_back_when_there_is_room(root: StandInRoot) -> None:

@@ -19,8 +19,10 @@ from dlhealth.actions import (
     SetAlternative,
     UpdateInitramfs,
 )
-from dlhealth.actions.base import KEPT, CommandFailed, Step, Target
 from dlhealth.host.change import NotChangeable
+from dlhealth.model import Action
+from dlhealth.steps import step_of
+from dlhealth.steps.base import KEPT, CommandFailed, Target
 from dlhealth.txn.execute import apply, recover
 from dlhealth.txn.store import Store
 from tests.unit.stand_in_root import StandInRoot
@@ -66,7 +68,7 @@ class TestDkms:
 
     def test_a_build_is_taken_back_and_its_source_stays_registered(self, root: StandInRoot) -> None:
         root.program("dkms", DKMS)
-        action = DkmsBuild("nvidia", "535.1", "6.1.0-30-amd64")
+        action = step_of(DkmsBuild("nvidia", "535.1", "6.1.0-30-amd64"))
         assert action.summary() == "dkms install nvidia/535.1 -k 6.1.0-30-amd64"
         assert action.prepare(root.target) is None
         before = action.observe(root.target)
@@ -88,7 +90,7 @@ class TestDkms:
     def test_a_module_that_was_built_and_not_installed_stays_built(self, root: StandInRoot) -> None:
         root.program("dkms", DKMS)
         module = root.file("/var/lib/dkms/nvidia/535.1/6.1/x86_64/module/nvidia.ko", "built\n")
-        action = DkmsBuild("nvidia", "535.1", "6.1")
+        action = step_of(DkmsBuild("nvidia", "535.1", "6.1"))
         before = action.observe(root.target)
         root.file("/lib/modules/6.1/updates/dkms/nvidia.ko", "built\n")
         action.revert(root.target, before)
@@ -101,11 +103,11 @@ class TestDkms:
         with pytest.raises(
             CommandFailed, match=r"status 10: Error! Bad return status for module build on kernel: 6.12"
         ):
-            DkmsBuild("nvidia", "535.1", "6.12").apply(root.target, {})
+            step_of(DkmsBuild("nvidia", "535.1", "6.12")).apply(root.target, {})
 
     def test_a_build_that_left_nothing_can_be_taken_back(self, root: StandInRoot) -> None:
         root.program("dkms", DKMS)
-        action = DkmsBuild("nvidia", "535.1", "6.1")
+        action = step_of(DkmsBuild("nvidia", "535.1", "6.1"))
         action.revert(root.target, {})  # "dkms remove" fails, and that is no harm
         assert action.observe(root.target) == {}
 
@@ -114,7 +116,7 @@ class TestDkms:
         for kernel in ("6.1", "6.12"):
             root.file(f"/var/lib/dkms/nvidia/535.1/{kernel}/x86_64/module/nvidia.ko")
         root.file("/var/lib/dkms/nvidia/535.1/6.13/x86_64/log/make.log")  # never got as far as a module
-        action = DkmsRemove("nvidia", "535.1")
+        action = step_of(DkmsRemove("nvidia", "535.1"))
         assert action.summary() == "dkms remove nvidia/535.1 --all"
         assert action.prepare(root.target) is None
         before = action.observe(root.target)
@@ -134,16 +136,16 @@ class TestRunningMachine:
     """What only the running machine can do."""
 
     @pytest.mark.parametrize("action", [LoadModules(("nvidia",)), ReloadModules(("nvidia",))])
-    def test_another_root_is_refused_before_anything_is_done(self, root: StandInRoot, action: Step) -> None:
+    def test_another_root_is_refused_before_anything_is_done(self, root: StandInRoot, action: Action) -> None:
         with pytest.raises(CommandFailed) as refusal:
-            action.prepare(root.target)
+            step_of(action).prepare(root.target)
         assert str(refusal.value) == f"only the running machine can do this: {action.summary()}"
-        assert action.prepare(Target(LIVE, "abc")) is None
+        assert step_of(action).prepare(Target(LIVE, "abc")) is None
         assert root.all_runs == []
 
     def test_modules_are_loaded_together_and_those_that_were_not_loaded_go_last_first(self, root: StandInRoot) -> None:
         root.outside("modprobe")
-        action = LoadModules(("nvidia", "nvidia-uvm", "nvidia-modeset"))
+        action = step_of(LoadModules(("nvidia", "nvidia-uvm", "nvidia-modeset")))
         assert action.summary() == "modprobe -a nvidia nvidia-uvm nvidia-modeset"
         live = Target(LIVE, "abc")
         action.apply(live, {})
@@ -158,42 +160,44 @@ class TestRunningMachine:
         self, root: StandInRoot
     ) -> None:
         root.outside("modprobe", "echo 'modprobe: FATAL: Module nvidia is in use.' >&2; exit 1")
-        LoadModules(("nvidia", "nvidia-uvm")).revert(Target(LIVE, "abc"), {"nvidia": False, "nvidia-uvm": False})
+        step_of(LoadModules(("nvidia", "nvidia-uvm"))).revert(
+            Target(LIVE, "abc"), {"nvidia": False, "nvidia-uvm": False}
+        )
         assert root.all_runs == [["modprobe", "-r", "nvidia-uvm"], ["modprobe", "-r", "nvidia"]]
 
     def test_modules_of_a_disk_that_does_not_run_are_left_alone(self, root: StandInRoot) -> None:
         root.program("modprobe")
         root.outside("modprobe")
-        LoadModules(("nvidia",)).revert(root.target, {"nvidia": False})
+        step_of(LoadModules(("nvidia",))).revert(root.target, {"nvidia": False})
         assert root.all_runs == []
 
     def test_a_module_with_a_hyphen_is_loaded_under_the_kernels_name_for_it(self, root: StandInRoot) -> None:
         root.file("/proc/modules", MODULES)
-        action = LoadModules(("nvidia", "nvidia-uvm", "nvidia-drm"))
+        action = step_of(LoadModules(("nvidia", "nvidia-uvm", "nvidia-drm")))
         before = action.observe(as_if_live(root))
         assert before == {"nvidia": True, "nvidia-uvm": True, "nvidia-drm": False}
 
     def test_a_kernel_that_takes_no_modules_has_none_loaded(self, root: StandInRoot) -> None:
-        assert LoadModules(("nvidia",)).observe(as_if_live(root)) == {"nvidia": False}
+        assert step_of(LoadModules(("nvidia",))).observe(as_if_live(root)) == {"nvidia": False}
 
     def test_of_a_disk_that_does_not_run_no_module_is_loaded(self, root: StandInRoot) -> None:
         root.file("/proc/modules", MODULES)  # that of the machine which looks at it, mounted for a chroot
         loaded_here = [
             line.split()[0] for line in Target(LIVE, "abc").state("/proc/modules").content.decode().splitlines()
         ]
-        action = LoadModules(("nvidia", *loaded_here))
-        assert action.observe(root.target) == dict.fromkeys(action.modules, False)
+        action = step_of(LoadModules(("nvidia", *loaded_here)))
+        assert action.observe(root.target) == dict.fromkeys(action.action.modules, False)
 
     def test_a_module_that_does_not_load_is_told(self, root: StandInRoot) -> None:
         root.outside("modprobe", "echo 'modprobe: ERROR: could not insert nvidia: Key was rejected' >&2; exit 1")
         with pytest.raises(
             CommandFailed, match=r"status 1: modprobe: ERROR: could not insert nvidia: Key was rejected"
         ):
-            LoadModules(("nvidia",)).apply(Target(LIVE, "abc"), {})
+            step_of(LoadModules(("nvidia",))).apply(Target(LIVE, "abc"), {})
 
     def test_the_last_module_is_loaded_again_after_all_went(self, root: StandInRoot) -> None:
         root.outside("modprobe")
-        action = ReloadModules(("nvidia-uvm", "nvidia"))
+        action = step_of(ReloadModules(("nvidia-uvm", "nvidia")))
         assert action.summary() == "modprobe -r nvidia-uvm nvidia && modprobe nvidia"
         live = Target(LIVE, "abc")
         action.apply(live, {})
@@ -205,11 +209,11 @@ class TestRunningMachine:
     def test_a_module_in_use_is_not_loaded_over(self, root: StandInRoot) -> None:
         root.outside("modprobe", "echo 'modprobe: FATAL: Module nvidia is in use.' >&2; exit 1")
         with pytest.raises(CommandFailed, match=r"Module nvidia is in use\."):
-            ReloadModules(("nvidia",)).apply(Target(LIVE, "abc"), {})
+            step_of(ReloadModules(("nvidia",))).apply(Target(LIVE, "abc"), {})
         assert len(root.all_runs) == 1
 
     def test_the_version_of_the_loaded_module_is_what_changes(self, root: StandInRoot) -> None:
-        action = ReloadModules(("nvidia-drm",))
+        action = step_of(ReloadModules(("nvidia-drm",)))
         assert action.observe(root.target) == {"version": ""}
         root.file("/sys/module/nvidia_drm/version", "535.1\n")
         assert action.observe(root.target) == {"version": "535.1"}
@@ -231,7 +235,7 @@ class TestInitramfs:
 
     def test_the_images_of_all_kernels_come_back(self, root: StandInRoot) -> None:
         was = self.contents(root)
-        action = UpdateInitramfs("all")
+        action = step_of(UpdateInitramfs("all"))
         assert action.summary() == "update-initramfs -u -k all"
         assert action.prepare(root.target) is None
         before = action.observe(root.target)
@@ -244,12 +248,12 @@ class TestInitramfs:
         assert action.observe(root.target) == before
 
     def test_only_the_image_of_the_kernel_is_looked_at(self, root: StandInRoot) -> None:
-        assert set(UpdateInitramfs("6.1").observe(root.target)) == {"initrd.img-6.1"}
+        assert set(step_of(UpdateInitramfs("6.1")).observe(root.target)) == {"initrd.img-6.1"}
 
     def test_a_half_written_image_comes_back_too(self, root: StandInRoot) -> None:
         root.program("update-initramfs", 'echo n > "$IN_ROOT/boot/initrd.img-6.1"; echo No space left >&2; exit 1')
         was = self.contents(root)
-        action = UpdateInitramfs("6.1")
+        action = step_of(UpdateInitramfs("6.1"))
         before = action.observe(root.target)
         with pytest.raises(CommandFailed, match=r"^update-initramfs -u -k 6.1: status 1: No space left$"):
             action.apply(root.target, before)
@@ -263,7 +267,7 @@ class TestInitramfs:
         )
         root.file("/boot/initrd.img-6.12.new", "of an earlier one")
         was = self.contents(root)
-        action = UpdateInitramfs("all")
+        action = step_of(UpdateInitramfs("all"))
         before = action.observe(root.target)
         with pytest.raises(CommandFailed):
             action.apply(root.target, before)
@@ -273,7 +277,7 @@ class TestInitramfs:
 
     def test_an_image_that_an_earlier_step_made_anew_comes_back_as_that_left_it(self, root: StandInRoot) -> None:
         """As apt's triggers do. The earlier step's own undo makes it anew once more."""
-        action = UpdateInitramfs("6.1")
+        action = step_of(UpdateInitramfs("6.1"))
         before = action.observe(root.target)
         root.file("/boot/initrd.img-6.1", "of the trigger")
         action.apply(root.target, before)
@@ -286,7 +290,7 @@ class TestInitramfs:
         root.file("/boot/initrd.img-6.1.old-dkms", "old")
         root.file("/efi/copy", "new")
         root.program("run-parts", 'cp "$IN_ROOT${2#--arg=}" "$IN_ROOT/efi/copy"')
-        action = UpdateInitramfs("all")
+        action = step_of(UpdateInitramfs("all"))
         before = action.observe(root.target)
         action.apply(root.target, before)
         root.forget()
@@ -296,7 +300,7 @@ class TestInitramfs:
         assert (root.folder / "efi/copy").read_text() == "old 6.1"
 
     def test_without_its_copy_it_can_not_be_taken_back(self, root: StandInRoot) -> None:
-        action = UpdateInitramfs("6.1")
+        action = step_of(UpdateInitramfs("6.1"))
         before = action.observe(root.target)
         action.apply(root.target, before)
         shutil.rmtree(root.folder / KEPT[1:])
@@ -323,7 +327,7 @@ class TestInitramfs:
 def test_the_loaders_cache_comes_back_byte_for_byte(root: StandInRoot) -> None:
     cache = root.file("/etc/ld.so.cache", "old")
     root.program("ldconfig", 'echo new > "$IN_ROOT/etc/ld.so.cache"')
-    action = RefreshLoaderCache()
+    action = step_of(RefreshLoaderCache())
     assert action.summary() == "ldconfig"
     assert action.prepare(root.target) is None
     before = action.observe(root.target)
@@ -336,7 +340,7 @@ def test_the_loaders_cache_comes_back_byte_for_byte(root: StandInRoot) -> None:
 
 def test_a_cache_that_was_not_there_goes_again(root: StandInRoot) -> None:
     root.program("ldconfig", 'echo new > "$IN_ROOT/etc/ld.so.cache"')
-    action = RefreshLoaderCache()
+    action = step_of(RefreshLoaderCache())
     before = action.observe(root.target)
     action.apply(root.target, before)
     action.revert(root.target, before)
@@ -363,7 +367,7 @@ class TestAlternative:
         self, root: StandInRoot, status: str, undo: list[str]
     ) -> None:
         root.file("/var/lib/dpkg/alternatives/glx", f"{status}\n/usr/lib/glx\n")
-        action = SetAlternative("glx", "/usr/lib/nvidia")
+        action = step_of(SetAlternative("glx", "/usr/lib/nvidia"))
         assert action.summary() == "update-alternatives --set glx /usr/lib/nvidia"
         assert action.prepare(root.target) is None
         before = action.observe(root.target)
@@ -379,7 +383,7 @@ class TestAlternative:
 
     def test_an_empty_path_leaves_the_choice_to_the_priorities(self, root: StandInRoot) -> None:
         root.file("/var/lib/dpkg/alternatives/glx", "manual\n")
-        action = SetAlternative("glx", "")
+        action = step_of(SetAlternative("glx", ""))
         assert action.summary() == "update-alternatives --auto glx"
         before = action.observe(root.target)
         action.apply(root.target, before)

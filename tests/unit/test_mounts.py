@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import AptInstall, EditFile, RefreshLoaderCache, UpdateInitramfs, WriteFile
-from dlhealth.actions.base import Target
-from dlhealth.actions.room import out_of_reach
 from dlhealth.host import NotAMachine, Unreadable
 from dlhealth.host.locate import host_at
 from dlhealth.host.mounts import Mounts, parse_fstab
 from dlhealth.host.path import Root
 from dlhealth.host.root import RootHost
 from dlhealth.model import Action
+from dlhealth.steps import step_of
+from dlhealth.steps.base import Target
+from dlhealth.steps.room import out_of_reach
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, recover, undo
 from dlhealth.txn.store import Busy, Store
@@ -266,7 +267,7 @@ def test_what_programs_did_is_not_given_up_because_they_do_not_run_here(other_ar
     store, root = Store(str(other_architecture)), str(other_architecture)
     actions = [{"kind": "refresh-loader-cache"}]
     with store.locked():
-        record = store.begin("abc", {"actions": actions}, [RefreshLoaderCache().observe(Target(root, "abc"))])
+        record = store.begin("abc", {"actions": actions}, [step_of(RefreshLoaderCache()).observe(Target(root, "abc"))])
         from dlhealth.txn.journal import Journal
 
         journal = Journal(record.folder)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import EditFile, MoveAside
-from dlhealth.actions import base as actions
-from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.host.change import NotChangeable, State
+from dlhealth.steps import base as actions
+from dlhealth.steps.base import CommandFailed, Target
 from dlhealth.txn.execute import apply, undo
 from dlhealth.txn.store import Store
 

@@ -27,7 +27,6 @@ from dlhealth.actions import (
     WriteFile,
     action_to_json,
 )
-from dlhealth.actions.base import CommandFailed, Target
 from dlhealth.engine.choose import Chosen, Limits, Repair, choose, merge
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -50,6 +49,7 @@ from dlhealth.model import (
     Unknown,
 )
 from dlhealth.probes import Options, Unavailable
+from dlhealth.steps.base import CommandFailed, Target
 from dlhealth.testing import Machine
 from dlhealth.txn.execute import NotPrepared, undo
 from dlhealth.txn.journal import Journal

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import EditFile, MoveAside, WriteFile
-from dlhealth.actions.base import Target
 from dlhealth.host.journal import SOCKET, Kind
 from dlhealth.host.private import PrivateFolder
+from dlhealth.steps.base import Target
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, confirm
 from dlhealth.txn.journal import Journal, read_events

@@ -1,14 +1,17 @@
 """What has to be there before the first change: nobody else at work on the packages, and room on the disks. A repair
 that stops half way may leave the machine without a driver, which is worse than most of what is repaired."""
 
+import fcntl
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable
+from struct import pack, unpack
+from time import monotonic, sleep
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from dlhealth.actions.base import Target
-    from dlhealth.model import Action
+from dlhealth.actions import changed_path, needs_programs
+from dlhealth.host.change import NotChangeable, get_state
+from dlhealth.host.path import Root
+from dlhealth.model import Action
+from dlhealth.steps.base import MARK, CommandFailed, Target
 
 # What stands above dpkg, as apt does, holds the first for all it does; dpkg holds the second while it works.
 _LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
@@ -31,11 +34,9 @@ _KERNEL_FILES = 10_000
 _IMAGE = "initrd.img-"
 
 
-def need_dpkg(target: "Target") -> None:
+def need_dpkg(target: Target) -> None:
     """Raises CommandFailed while another program changes packages: apt would wait for it in silence, dpkg fail half way
     through the plan. What packages set off, as a build by DKMS or a new initramfs, would be done twice at once."""
-    from dlhealth.actions.base import CommandFailed
-
     for path in _LOCKS:
         holder = _holder(target, path)
         if holder:
@@ -44,11 +45,9 @@ def need_dpkg(target: "Target") -> None:
             )
 
 
-def out_of_reach(target: "Target", actions: "Iterable[Action]") -> "dict[Action, str]":
+def out_of_reach(target: Target, actions: Iterable[Action]) -> dict[Action, str]:
     """Why some actions can't be done, or taken back, to a machine that is not the running one: its file systems are not
     all mounted, so that another folder would be changed; or its programs don't run here."""
-    from dlhealth.actions import changed_path, needs_programs
-
     if target.live:
         return {}
     found: dict[Action, str] = {}
@@ -64,10 +63,8 @@ def out_of_reach(target: "Target", actions: "Iterable[Action]") -> "dict[Action,
     return found
 
 
-def _not_running(target: "Target") -> str:
+def _not_running(target: Target) -> str:
     """Why the programs of another root can't run here, "" where they can."""
-    from dlhealth.actions.base import CommandFailed
-
     try:
         target.command("sh", "-c", "true", timeout=30)
     except CommandFailed as error:
@@ -78,10 +75,8 @@ def _not_running(target: "Target") -> str:
     return ""
 
 
-def wait_for_dpkg(target: "Target", seconds: float) -> None:
+def wait_for_dpkg(target: Target, seconds: float) -> None:
     """Until no other program changes packages. Raises TimeoutError."""
-    from time import monotonic, sleep
-
     deadline = monotonic() + seconds
     while holders := [f"{holder} ({path})" for path in _LOCKS if (holder := _holder(target, path))]:
         if monotonic() >= deadline:
@@ -89,11 +84,9 @@ def wait_for_dpkg(target: "Target", seconds: float) -> None:
         sleep(0.2)
 
 
-def need_room(target: "Target", path: str, size: int, what: str, files: int = 0) -> None:
+def need_room(target: Target, path: str, size: int, what: str, files: int = 0) -> None:
     """Count on free bytes, and on inodes for so many files, where `path` is, beside what the other steps of the plan
     count on there. Raises CommandFailed where they are not free. The same `what` again is the same room."""
-    from dlhealth.actions.base import CommandFailed
-
     fd = _open_folder(target, path)
     try:
         disk, status = os.fstat(fd).st_dev, os.fstatvfs(fd)
@@ -119,26 +112,26 @@ def need_room(target: "Target", path: str, size: int, what: str, files: int = 0)
         )
 
 
-def need_room_to_build(target: "Target") -> None:
+def need_room_to_build(target: Target) -> None:
     """For a DKMS build of the driver."""
     for path, size in _BUILD.items():
         need_room(target, path, size, "a DKMS build", _BUILD_FILES)
 
 
-def need_room_to_unpack(target: "Target", names: "Collection[str]", size: int) -> None:
+def need_room_to_unpack(target: Target, names: Collection[str], size: int) -> None:
     """For the files of packages. How many these are, apt does not know."""
     kernels = ("linux-headers-", "linux-image-", "linux-modules-")
     files = sum(_KERNEL_FILES if name.startswith(kernels) else _PACKAGE_FILES for name in names)
     need_room(target, "/usr", size, f"unpacking {' '.join(sorted(names))}", files)
 
 
-def images(target: "Target", kernel: str) -> dict[str, int]:
+def images(target: Target, kernel: str) -> dict[str, int]:
     """Bytes of the initramfs of one kernel, or of each with "all", by name."""
     names = [n for n in target.names("/boot") if n.startswith(_IMAGE) and kernel in ("all", n.removeprefix(_IMAGE))]
     return {name: target.root.stat(f"/boot/{name}", follow=True).st_size for name in names}
 
 
-def need_room_for_images(target: "Target", kernel: str) -> None:
+def need_room_for_images(target: Target, kernel: str) -> None:
     """For the new initramfs of one kernel, or of each with "all", one after the other: it is written whole beside the
     old one (mkinitramfs -o …new). A quarter more, as it may get modules that the old one had not."""
     largest = max(images(target, kernel).values(), default=0)
@@ -146,7 +139,7 @@ def need_room_for_images(target: "Target", kernel: str) -> None:
         need_room(target, "/boot", largest + largest // 4, "a new initramfs")
 
 
-def _open_folder(target: "Target", path: str) -> int:
+def _open_folder(target: Target, path: str) -> int:
     """The folder, or the nearest one above it that is there: it will be made on that disk."""
     while path != "/":
         try:
@@ -156,23 +149,18 @@ def _open_folder(target: "Target", path: str) -> int:
     return target.root.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def program_of(target: "Target") -> str:
+def program_of(target: Target) -> str:
     """A program that the transaction had started and that is still running, "" where none is: it goes on when dlhealth
     is killed."""
-    from dlhealth.actions.base import MARK, Target
-
     wanted = os.fsencode(f"{MARK}={target.of_it}")
     pids = sorted(int(name) for name in Target("/", target.mark).names("/proc") if name.isdecimal())
     pid = next((pid for pid in pids if wanted in _content(pid, "environ").split(b"\0")), 0)
     return f"{_name(pid)} (process {pid})" if pid else ""
 
 
-def _holder(target: "Target", path: str) -> str:
+def _holder(target: Target, path: str) -> str:
     """The program that holds a lock as dpkg and apt do, "" where nobody does. Only asked: taking it, if only for a
     moment, could make another one fail."""
-    import fcntl
-    from struct import pack, unpack
-
     layout = "hhqqi"  # struct flock, fcntl(2)
     try:
         fd = target.root.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -193,9 +181,6 @@ def _name(pid: int) -> str:
 
 
 def _content(pid: int, name: str) -> bytes:
-    from dlhealth.host.change import NotChangeable, get_state
-    from dlhealth.host.path import Root
-
     try:  # of the machine that dlhealth runs on, whichever root it changes
         return get_state(Root("/"), f"/proc/{pid}/{name}").content
     except (OSError, NotChangeable):

@@ -1,14 +1,13 @@
 """Changes of the set of installed packages, always as one apt transaction that was simulated and downloaded before."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
-from dlhealth.lean import NamedTuple, regex
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    # The doctor only shows actions; what carries them out is not loaded for that.
-    from dlhealth.actions.base import Observed, Target
+from dlhealth.actions.kinds import AptFixBroken, AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure
+from dlhealth.host.change import ABSENT, State
+from dlhealth.lean import regex
+from dlhealth.steps.base import CommandFailed, Observed, Step, Target
+from dlhealth.steps.room import need_dpkg, need_room_for_images, need_room_to_build, need_room_to_unpack, wait_for_dpkg
 
 POOL = "/var/lib/dlhealth/debs"
 """Where the packages lie that an undo needs."""
@@ -29,141 +28,93 @@ _APT_BACK = ("apt-get", *_OURS, "-o", f"DPkg::Lock::Timeout={_WAIT_BACK}")
 _SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?(?: \((\S+))?")
 
 
-class AptInstall(NamedTuple):
-    """Install or upgrade packages ("name" or "name=version"); `reinstall` also when they are installed already.
-    `remove` goes in exchange, and `may_remove` may: anything else that apt would remove stops the plan. `instead_of` are
-    paths that the plan has moved aside before, and that the packages may fill again: an undo makes way there."""
-
-    packages: tuple[str, ...]
-    reinstall: bool = False
-    may_remove: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
-    instead_of: tuple[str, ...] = ()
-
-    def summary(self) -> str:
-        return " ".join(["apt-get install", *["--reinstall"] * self.reinstall, *self._names()])
-
-    def _names(self) -> list[str]:
-        return [*self.packages, *(f"{name}-" for name in self.remove)]
-
+class AptInstallStep(Step[AptInstall]):
     def _words(self) -> list[str]:
-        return ["install", *["--reinstall"] * self.reinstall, "--allow-downgrades", *self._names()]
+        return ["install", *["--reinstall"] * self.action.reinstall, "--allow-downgrades", *self.action.names()]
 
-    def prepare(self, target: "Target") -> None:
-        _prepare(target, self._words(), (*self.may_remove, *self.remove))
+    def prepare(self, target: Target) -> None:
+        _prepare(target, self._words(), (*self.action.may_remove, *self.action.remove))
 
-    def observe(self, target: "Target") -> "Observed":
-        files = {"files": {path: target.identity(path) for path in self.instead_of}} if self.instead_of else {}
+    def observe(self, target: Target) -> Observed:
+        files = (
+            {"files": {path: target.identity(path) for path in self.action.instead_of}}
+            if self.action.instead_of
+            else {}
+        )
         return {**_installed(target), **files}
 
-    def apply(self, target: "Target", before: "Observed") -> None:
+    def apply(self, target: Target, before: Observed) -> None:
         was = _installed(target)  # an earlier step may have taken a hold off
         target.command(*_APT, *self._words(), timeout=_SECONDS)
         # apt calls what it was named manually installed, and dpkg takes a hold off what it installs again.
         now = _installed(target)
         _mark(target, was, now, sorted(set(was["auto"]) - set(now["auto"])))
 
-    def revert(self, target: "Target", before: "Observed") -> None:
-        from dlhealth.host.change import ABSENT
-
+    def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
-        for path in self.instead_of:
+        for path in self.action.instead_of:
             target.put(path, ABSENT)
 
 
-class AptRemove(NamedTuple):
-    """Remove exactly these packages; `purge` with their configuration."""
+class AptRemoveStep(Step[AptRemove]):
+    def prepare(self, target: Target) -> None:
+        _prepare(target, ["purge" if self.action.purge else "remove", *self.action.packages], self.action.packages)
 
-    packages: tuple[str, ...]
-    purge: bool = False
+    def observe(self, target: Target) -> Observed:
+        return _with_configuration(target, self.action.packages) if self.action.purge else _installed(target)
 
-    def summary(self) -> str:
-        return f"apt-get {'purge' if self.purge else 'remove'} {' '.join(self.packages)}"
+    def apply(self, target: Target, before: Observed) -> None:
+        target.command(*_APT, "purge" if self.action.purge else "remove", *self.action.packages, timeout=_SECONDS)
 
-    def prepare(self, target: "Target") -> None:
-        _prepare(target, ["purge" if self.purge else "remove", *self.packages], self.packages)
-
-    def observe(self, target: "Target") -> "Observed":
-        return _with_configuration(target, self.packages) if self.purge else _installed(target)
-
-    def apply(self, target: "Target", before: "Observed") -> None:
-        target.command(*_APT, "purge" if self.purge else "remove", *self.packages, timeout=_SECONDS)
-
-    def revert(self, target: "Target", before: "Observed") -> None:
+    def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
 
 
-class AptPurgeReinstall(NamedTuple):
-    """Purge these packages, with their configuration, and install the same versions again: the last rung. It begins
-    only when every package that goes lies here to come back; what else apt would remove stops it. Those of another
-    architecture, as Steam's, go with the machine's own that they need, and come back with them."""
+class AptPurgeReinstallStep(Step[AptPurgeReinstall]):
+    def prepare(self, target: Target) -> None:
+        _prepare(target, ["purge", *self.action.packages], tuple(f"{name}:any" for name in self.action.packages))
+        _need_room_to_configure(target, self.action.packages)
 
-    packages: tuple[str, ...]
+    def observe(self, target: Target) -> Observed:
+        return _with_configuration(target, self.action.packages)
 
-    def summary(self) -> str:
-        names = " ".join(self.packages)
-        return f"apt-get purge {names} && apt-get install {names}"
-
-    def prepare(self, target: "Target") -> None:
-        _prepare(target, ["purge", *self.packages], tuple(f"{name}:any" for name in self.packages))
-        _need_room_to_configure(target, self.packages)
-
-    def observe(self, target: "Target") -> "Observed":
-        return _with_configuration(target, self.packages)
-
-    def apply(self, target: "Target", before: "Observed") -> None:
-        target.command(*_APT, "purge", *self.packages, timeout=_SECONDS)
+    def apply(self, target: Target, before: Observed) -> None:
+        target.command(*_APT, "purge", *self.action.packages, timeout=_SECONDS)
         # Whole, whatever state they were in; with the configuration that they bring.
         there = {n: f"{version} ii " for n, (version, state) in _states(before).items() if state not in "nc"}
         _restore(target, {"packages": {**before["packages"], **there}, "auto": before["auto"]})
 
-    def revert(self, target: "Target", before: "Observed") -> None:
+    def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
 
 
-class AptUnhold(NamedTuple):
-    """Take the hold off packages."""
-
-    packages: tuple[str, ...]
-
-    def summary(self) -> str:
-        return f"apt-mark unhold {' '.join(self.packages)}"
-
-    def prepare(self, target: "Target") -> None:
-        from dlhealth.actions.room import need_dpkg
-
+class AptUnholdStep(Step[AptUnhold]):
+    def prepare(self, target: Target) -> None:
         need_dpkg(target)
         target.unheld = True
 
-    def observe(self, target: "Target") -> "Observed":
+    def observe(self, target: Target) -> Observed:
         held = target.command("apt-mark", "showhold", timeout=60).stdout.split()
-        return {name: name in held for name in self.packages}
+        return {name: name in held for name in self.action.packages}
 
-    def apply(self, target: "Target", before: "Observed") -> None:
-        target.command("apt-mark", "unhold", *self.packages, timeout=60)
+    def apply(self, target: Target, before: Observed) -> None:
+        target.command("apt-mark", "unhold", *self.action.packages, timeout=60)
 
-    def revert(self, target: "Target", before: "Observed") -> None:
-        held = [name for name in self.packages if before[name]]
+    def revert(self, target: Target, before: Observed) -> None:
+        held = [name for name in self.action.packages if before[name]]
         if held:
             target.command("apt-mark", "hold", *held, timeout=60)
 
 
-class DpkgConfigure(NamedTuple):
-    """Finish what an interrupted dpkg left undone."""
-
-    def summary(self) -> str:
-        return "dpkg --configure -a && apt-get -f install"
-
-    def prepare(self, target: "Target") -> None:
-        from dlhealth.actions.room import need_dpkg
-
+class DpkgConfigureStep(Step[DpkgConfigure]):
+    def prepare(self, target: Target) -> None:
         need_dpkg(target)
         _need_room_to_configure(target, [n for n, (_, state) in _states(_installed(target)).items() if state != "i"])
 
-    def observe(self, target: "Target") -> "Observed":
+    def observe(self, target: Target) -> Observed:
         return {}
 
-    def apply(self, target: "Target", before: "Observed") -> None:
+    def apply(self, target: Target, before: Observed) -> None:
         words = ("dpkg", "--force-confold", "--configure", "-a")
         if any(text.endswith("R") for text in _installed(target)["packages"].values()):
             # Over what has to be reinstalled dpkg stumbles here, and apt too; its journal it has taken in all the same.
@@ -174,53 +125,32 @@ class DpkgConfigure(NamedTuple):
         if not _leaving(_simulate(target, "-f", "install")):
             target.command(*_APT, "-f", "install", timeout=_SECONDS, network=True)
 
-    def revert(self, target: "Target", before: "Observed") -> None:
+    def revert(self, target: Target, before: Observed) -> None:
         # Half-configured is no state to go back to: a configured package is the one thing that undo leaves.
         return None
 
 
-class AptFixBroken(NamedTuple):
-    """Install what installed packages depend on and lack. It removes nothing: where apt would, it does not begin."""
-
-    def summary(self) -> str:
-        return "apt-get -f install"
-
-    def prepare(self, target: "Target") -> None:
+class AptFixBrokenStep(Step[AptFixBroken]):
+    def prepare(self, target: Target) -> None:
         _prepare(target, ["-f", "install"], ())
 
-    def observe(self, target: "Target") -> "Observed":
+    def observe(self, target: Target) -> Observed:
         return _installed(target)
 
-    def apply(self, target: "Target", before: "Observed") -> None:
+    def apply(self, target: Target, before: Observed) -> None:
         target.command(*_APT, "-f", "install", timeout=_SECONDS)
 
-    def revert(self, target: "Target", before: "Observed") -> None:
+    def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
 
 
-class PipInstall(NamedTuple):
-    """Install packages into one Python environment. The environment is its owner's: only he or she may do it. One that
-    uv made has no pip; uv itself installs into it."""
-
-    python: str
-    arguments: tuple[str, ...]
-    uv: bool = False
-
-    def summary(self) -> str:
-        from shlex import join
-
-        if self.uv:
-            return join(("uv", "pip", "install", "--python", self.python, *self.arguments))
-        return join((self.python, "-m", "pip", "install", *self.arguments))
-
-
-def _installed(target: "Target") -> "Observed":
+def _installed(target: Target) -> Observed:
     form = "${binary:Package}\\t${Version} ${db:Status-Abbrev}\\n"
     listed = target.command("dpkg-query", "-W", "-f", form, timeout=60).stdout
     return {"packages": dict(line.split("\t") for line in listed.splitlines()), "auto": sorted(_automatic(target))}
 
 
-def _automatic(target: "Target") -> list[str]:
+def _automatic(target: Target) -> list[str]:
     """As "apt-mark showauto" names them. It builds apt's cache anew for that, a second and forty megabytes on the disk
     whenever dpkg has changed something; it is asked only where its file is not in its usual place."""
     states = target.state("/var/lib/apt/extended_states")
@@ -244,26 +174,23 @@ def _name(record: dict[str, str], native: str) -> str:
     return f"{plain}:{architecture}" if native and architecture not in ("", "all", native) else plain
 
 
-def _states(installed: "Observed") -> dict[str, tuple[str, str]]:
+def _states(installed: Observed) -> dict[str, tuple[str, str]]:
     """Name → version and letter of the state, "i" where all is well; with "n" and "c" none of its programs are there
     (dpkg-query(1), db:Status-Abbrev)."""
     shown = {name: text.split(" ") for name, text in installed["packages"].items()}
     return {name: (words[0], words[1][1:2]) for name, words in shown.items()}
 
 
-def _with_configuration(target: "Target", names: tuple[str, ...]) -> "Observed":
+def _with_configuration(target: Target, names: tuple[str, ...]) -> Observed:
     """Also what a purge deletes besides: configuration, which an administrator may have edited."""
     listed = target.command("dpkg-query", "-W", "-f", "${Conffiles}\n", *names, timeout=60, check=False).stdout
     paths = [line.split()[0] for line in listed.splitlines() if line.strip()]
     return {**_installed(target), "configuration": {p: target.state(p).to_json() for p in paths}}
 
 
-def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) -> None:
+def _prepare(target: Target, words: list[str], may_remove: tuple[str, ...]) -> None:
     """Raises CommandFailed for what can't be done, and for a removal of anything else; with ":any" behind its name, a
     package may go in all its architectures."""
-    from dlhealth.actions.base import CommandFailed
-    from dlhealth.actions.room import need_dpkg
-
     need_dpkg(target)
     if target.unheld:  # by then; what is on hold still, apt refuses to change before it changes anything
         words = ["--allow-change-held-packages", *words]
@@ -292,7 +219,7 @@ def _prepare(target: "Target", words: list[str], may_remove: tuple[str, ...]) ->
         _keep_package(target, *item, known.get(item, {}).get("Size"))
 
 
-def _simulate(target: "Target", *words: str) -> str:
+def _simulate(target: Target, *words: str) -> str:
     """What apt says that it would do. Raises CommandFailed where it would refuse, as it does with packages on hold."""
     return target.command("apt-get", "-s", *_OURS, *words, timeout=300).stdout
 
@@ -305,47 +232,41 @@ _Known = dict[tuple[str, str], dict[str, str]]
 """What apt knows of packages, by name and version."""
 
 
-def _known(target: "Target", asked: "Iterable[tuple[str, str]]") -> _Known:
+def _known(target: Target, asked: Iterable[tuple[str, str]]) -> _Known:
     words = sorted({f"{name}={version}" for name, version in asked})
     shown = target.command("apt-cache", "show", *words, timeout=300, check=False).stdout
     native = _native(target)
     return {(_name(r, native), r.get("Version", "")): r for r in _records(shown)}
 
 
-def _need_room_to_unpack(target: "Target", known: _Known, coming: dict[str, str], leaving: dict[str, str]) -> None:
+def _need_room_to_unpack(target: Target, known: _Known, coming: dict[str, str], leaving: dict[str, str]) -> None:
     """Installed-Size counts KiB (deb-substvars(5)); a package that apt no longer knows counts nothing."""
-    from dlhealth.actions.room import need_room_to_unpack
-
     new, old = ([int(known.get(i, {}).get("Installed-Size") or 0) << 10 for i in s.items()] for s in (coming, leaving))
     # dpkg unpacks a package whole before the files of the old one go.
     need_room_to_unpack(target, coming, max(0, sum(new) - sum(old)) + max(new))
 
 
-def _need_room_to_configure(target: "Target", names: "Sequence[str]") -> None:
+def _need_room_to_configure(target: Target, names: Sequence[str]) -> None:
     """For what packages do when they are configured: kernels and sources of modules start DKMS."""
-    from dlhealth.actions.room import need_room_to_build
-
     if any(name.endswith("-dkms") or name.startswith(("linux-image-", "linux-headers-")) for name in names):
         need_room_to_build(target)
     _need_room_for_initramfs(target, names)
 
 
-def _need_room_for_initramfs(target: "Target", names: "Sequence[str]") -> None:
+def _need_room_for_initramfs(target: Target, names: Sequence[str]) -> None:
     """Kernels, and also the libraries of the driver, by way of the alternatives that choose it, rebuild it when they
     come and when they go."""
-    from dlhealth.actions.room import need_room_for_images
-
     if any(part in name for name in names for part in ("nvidia", "libcuda", "-dkms", "linux-image-", "initramfs-")):
         need_room_for_images(target, "all")
 
 
-def _are_here(target: "Target", known: _Known, coming: dict[str, str]) -> bool:
+def _are_here(target: Target, known: _Known, coming: dict[str, str]) -> bool:
     """Whether all archives lie here in their full size, by which apt too tells whether it has to fetch them: asking it
     takes a second."""
     return all("Size" in (r := known.get(i, {})) and _have(target, ARCHIVES, *i, r["Size"]) for i in coming.items())
 
 
-def _have(target: "Target", folder: str, name: str, version: str, size: str | None) -> str | None:
+def _have(target: Target, folder: str, name: str, version: str, size: str | None) -> str | None:
     """The name of its archive in a folder; None where none is there, or one that was cut off."""
     native = _native(target)
     file = next((n for n in target.names(folder) if _is_file_of(n, name, version, native)), None)
@@ -361,11 +282,9 @@ status=$?; rm -rf partial; exit $status
 """
 
 
-def _keep_package(target: "Target", name: str, version: str, size: str | None) -> None:
+def _keep_package(target: Target, name: str, version: str, size: str | None) -> None:
     """Have the package that is about to go, as it was, for an undo. Of one that no source has any more, apt does not know
     the size."""
-    from dlhealth.actions.base import CommandFailed
-
     if _have(target, POOL, name, version, size):
         return
     target.make_folder(POOL)
@@ -388,17 +307,15 @@ def _keep_package(target: "Target", name: str, version: str, size: str | None) -
     target.settle(f"{POOL}/{kept}")
 
 
-def _drop(target: "Target", name: str, version: str) -> bool:
+def _drop(target: Target, name: str, version: str) -> bool:
     """Take an archive that was cut off out of the pool; whether there was one."""
-    from dlhealth.host.change import ABSENT
-
     broken = _have(target, POOL, name, version, None)
     if broken:
         target.put(f"{POOL}/{broken}", ABSENT)
     return bool(broken)
 
 
-def _native(target: "Target") -> str:
+def _native(target: Target) -> str:
     """The machine's own architecture; "" where it is the only one. dpkg keeps a list from the first foreign one on, and
     writes its own at the head of it (dpkg_arch_save_list in lib/dpkg/arch.c)."""
     return target.state("/var/lib/dpkg/arch").content.decode().partition("\n")[0]
@@ -413,13 +330,10 @@ def _is_file_of(file: str, name: str, version: str, native: str) -> bool:
     return fits and stem == f"{plain}_{version.replace(':', '%3a')}"
 
 
-def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
+def _exchange(target: Target, debs: list[str], leaving: list[str]) -> None:
     """Install packages from files while others go: by apt, or, where apt would remove more than these because what was
     there before had unfulfilled dependencies, by dpkg. So too where apt does not get to it: another one that only
     downloads keeps it out, and a program that it asks first (apt-listbugs, etckeeper) may say no."""
-    from contextlib import suppress
-
-    from dlhealth.actions.base import CommandFailed
 
     # Without --reinstall apt leaves a package alone that has this version already, though dpkg has half of its files.
     # What is recommended was there, and is among these, or was not wanted.
@@ -437,12 +351,8 @@ def _exchange(target: "Target", debs: list[str], leaving: list[str]) -> None:
         target.command("dpkg", "--force-depends", "--force-confold", "--install", *debs, timeout=_SECONDS)
 
 
-def _restore(target: "Target", before: "Observed") -> None:
+def _restore(target: Target, before: Observed) -> None:
     """Bring the set of packages back to what it was, from the pool, and their configuration."""
-    from dlhealth.actions.base import CommandFailed
-    from dlhealth.actions.room import wait_for_dpkg
-    from dlhealth.host.change import State
-
     # What a dlhealth that was killed had started goes on, and what is read before it ends is not how it ends.
     wait_for_dpkg(target, _WAIT_BACK)
     target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
@@ -473,7 +383,7 @@ def _restore(target: "Target", before: "Observed") -> None:
         raise CommandFailed(f"the old package {', '.join(lost)} is not in {POOL}")
 
 
-def _mark(target: "Target", before: "Observed", now: "Observed", automatic: "Sequence[str]") -> None:
+def _mark(target: Target, before: Observed, now: Observed, automatic: Sequence[str]) -> None:
     """Mark these as automatically installed, and put those on hold again that were, as far as they are there."""
     here = {n for n, (_, state) in _states(now).items() if state == "i"}
     names = here | {n.partition(":")[0] for n in here}
@@ -483,6 +393,6 @@ def _mark(target: "Target", before: "Observed", now: "Observed", automatic: "Seq
             target.command("apt-mark", verb, *marked, timeout=60)
 
 
-def _on_hold(installed: "Observed", name: str) -> bool:
+def _on_hold(installed: Observed, name: str) -> bool:
     text: str = installed["packages"].get(name, "")
     return text.partition(" ")[2].startswith("h")

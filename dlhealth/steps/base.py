@@ -1,4 +1,4 @@
-"""What every action can do, and the machine it does it to."""
+"""What every step can do, and the machine it does it to."""
 
 import errno
 import hashlib
@@ -8,7 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from dlhealth.host import cell
 from dlhealth.host.base import Output
@@ -27,6 +27,7 @@ from dlhealth.host.change import (
 from dlhealth.host.exec import run
 from dlhealth.host.mounts import Mounts
 from dlhealth.host.path import Root, naming, told
+from dlhealth.model import Action
 
 KEPT = "/var/lib/dlhealth/kept"
 """Where large files lie that an undo needs."""
@@ -278,67 +279,80 @@ MARK = "DLHEALTH_TRANSACTION"
 """The variable by which a program is known to be a transaction's."""
 
 
-class Step(Protocol):
-    """One step of a repair that dlhealth carries out itself.
-
-    `prepare` finds out, before anything is changed, whether it can work; it may fetch. `observe` tells what is there
-    now; `apply` changes it; `revert` puts back what `observe` told before. All three may be repeated.
-    """
-
-    def summary(self) -> str: ...
-
-    def prepare(self, target: Target) -> None: ...
-
-    def observe(self, target: Target) -> Observed: ...
-
-    def apply(self, target: Target, before: Observed) -> None: ...
-
-    def revert(self, target: Target, before: Observed) -> None: ...
+A = TypeVar("A", bound=Action)
 
 
-class FileAction(Protocol):
-    """An action that is a new state of one path."""
+class Step(Generic[A]):
+    """Does one action to a machine, and undoes it. All of it may be repeated."""
+
+    def __init__(self, action: A) -> None:
+        self.action = action
+
+    def summary(self) -> str:
+        """As its action says it."""
+        return self.action.summary()
+
+    def prepare(self, target: Target) -> None:
+        """Find out, before anything is changed, whether it can work; it may fetch."""
+
+    def observe(self, target: Target) -> Observed:
+        """What is there now."""
+        raise NotImplementedError
+
+    def apply(self, target: Target, before: Observed) -> None:
+        """Change it."""
+        raise NotImplementedError
+
+    def revert(self, target: Target, before: Observed) -> None:
+        """Restore what `observe` saw before."""
+        raise NotImplementedError
+
+
+class PathAction(Action, Protocol):
+    """An action that changes one path."""
 
     @property
     def path(self) -> str: ...
 
-    def summary(self) -> str: ...
 
-    def becomes(self, target: Target, state: State) -> State: ...
+P = TypeVar("P", bound=PathAction)
 
 
-class FileStep:
-    """Carries out a FileAction. Its result is known beforehand, so a change by somebody else is told from ours."""
-
-    def __init__(self, action: FileAction) -> None:
-        self._action = action
+class PathStep(Step[P]):
+    """Changes one path. The result is known beforehand, so a change by somebody else is told from ours."""
 
     @property
     def path(self) -> str:
-        return self._action.path
-
-    def summary(self) -> str:
-        return self._action.summary()
-
-    def prepare(self, target: Target) -> None:
-        return None
-
-    def observe(self, target: Target) -> Observed:
-        return target.state(self.path).to_json()
+        return self.action.path
 
     def after(self, target: Target, before: Observed) -> Observed:
-        return self._action.becomes(target, State.from_json(before)).to_json()
+        """What `observe` sees once it is applied."""
+        raise NotImplementedError
+
+
+class FileStep(PathStep[P]):
+    """Gives one path a new state."""
+
+    def becomes(self, target: Target, state: State) -> State:
+        """The new state of a path that is in this one."""
+        raise NotImplementedError
+
+    def observe(self, target: Target) -> Observed:
+        return target.state(self.action.path).to_json()
+
+    def after(self, target: Target, before: Observed) -> Observed:
+        return self.becomes(target, State.from_json(before)).to_json()
 
     def apply(self, target: Target, before: Observed) -> None:
         if self.observe(target) != before:
-            raise NotChangeable(f"{self.path} was changed meanwhile")
-        target.put(self.path, self._action.becomes(target, State.from_json(before)))
+            raise NotChangeable(f"{self.action.path} was changed meanwhile")
+        target.put(self.action.path, self.becomes(target, State.from_json(before)))
 
     def revert(self, target: Target, before: Observed) -> None:
         if self.observe(target) == before:
-            sweep(target.root, self.path, target.mark)
+            sweep(target.root, self.action.path, target.mark)
         else:
-            target.put(self.path, State.from_json(before))
+            target.put(self.action.path, State.from_json(before))
 
 
 def module_tree(target: Target, folders: Sequence[str]) -> Observed:
