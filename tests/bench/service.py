@@ -19,6 +19,7 @@ CHANGES = 20
 FLOOD = 100_000
 WARM, ROUNDS = 200, 5000
 IDLE = 60.0
+LOST = 60.0
 PYTHON = "/usr/local/lib/dlhealth/bin/python"
 MODULES = "/lib/modules/*/updates/dkms"
 LIMIT = Path("/proc/sys/kernel/printk_devkmsg")
@@ -61,8 +62,8 @@ def boot(lab: LabMachine) -> bool:
     )
     lab.run("systemctl", "daemon-reload")
     ours, trivial = (_starts(lab, unit) for unit in ("dlhealth-boot.service", "trivial.service"))
-    print(f"check at boot: {ours:.0f} ms, a trivial Python unit {trivial:.0f} ms (bound: 300 ms more)")
-    return ours <= trivial + 300
+    print(f"check at boot: {ours:.0f} ms, a trivial Python unit {trivial:.0f} ms: {ours / trivial:.1f} (bound 20)")
+    return ours <= 20 * trivial
 
 
 def alerts(lab: LabMachine) -> bool:
@@ -105,11 +106,20 @@ def diagnoses(lab: LabMachine) -> bool:
                 "import time; print(time.time()); open('/dev/kmsg','w').write('NVRM: API mismatch: the client\\n')",
             ).stdout
         )
-        time.sleep(2.5)
         kind = "36d11906a1d0447088306d0529c38f21" if away else "0dabdc3e1b5e412098af7681f253d409"
-        later = [_sent(e) - at for e in _entries(lab, kind) if _sent(e) > at]
-        delays += later[:1]
+        delays += _first_after(lab, kind, at)[:1]
     return _told("kernel line to root cause", delays, 2 * CHANGES, 0.5)
+
+
+def _first_after(lab: LabMachine, kind: str, at: float) -> list[float]:
+    """How long alerts of a kind took. One that comes late is late; only one that has not come after a minute is lost."""
+    limit = time.monotonic() + LOST
+    while time.monotonic() < limit:
+        if later := [_sent(e) - at for e in _entries(lab, kind) if _sent(e) > at]:
+            time.sleep(1)  # the watcher rests after a check
+            return later
+        time.sleep(0.2)
+    return []
 
 
 def flood(lab: LabMachine) -> bool:
@@ -186,7 +196,7 @@ os.unlink('/etc/ld.so.conf.d/dlhealth-bench.conf')
 def _told(what: str, delays: Sequence[float], expected: int, bound: float) -> bool:
     ordered = sorted(delays)
     if len(ordered) < expected:
-        print(f"{what}: only {len(ordered)} of {expected} were told")
+        print(f"{what}: only {len(ordered)} of {expected} were told, the rest is LOST")
         return False
     worst = ordered[int(len(ordered) * 0.99) - 1]
     print(
