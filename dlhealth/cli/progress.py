@@ -67,7 +67,7 @@ class Progress(Watch):
         if not asked or time.monotonic() - self._asked_since < _LONG:
             return f"{step} ..."
         kind = f" ({mount_of(asked, mounts_here()).kind})" if asked.startswith("/") else ""
-        from dlhealth.report.style import current_style
+        from dlhealth.report.style import current_style, shortened
 
         return shortened(f"{step}: {current_style().clean(asked)}{kind} ...", _WIDTH)
 
@@ -115,14 +115,6 @@ class Steps(Progress):
     def _words(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._since), 60)
         return f"     {f'{minutes} min ' if minutes else ''}{seconds} s ..."
-
-
-def shortened(text: str, width: int) -> str:
-    """With its middle left out where it is longer."""
-    if len(text) <= width:
-        return text
-    half = (width - 3) // 2
-    return f"{text[: width - 3 - half]}...{text[-half:]}"
 
 
 def in_words(name: str) -> str:

@@ -71,3 +71,11 @@ def _escaped(character: str) -> str:
 
 def _by_number(number: int) -> str:
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}" if number < 65536 else f"\\U{number:08x}"
+
+
+def shortened(text: str, width: int) -> str:
+    """With its middle left out where it is longer."""
+    if len(text) <= width:
+        return text
+    half = (width - 3) // 2
+    return f"{text[: width - 3 - half]}...{text[-half:]}"

@@ -8,7 +8,7 @@ from dlhealth.engine.causes import compatible, neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.lean import regex
 from dlhealth.model import Diagnosed, Diagnosis, Health, Layer, Severity, Skipped, kind_of
-from dlhealth.report.style import Style
+from dlhealth.report.style import Style, shortened
 
 _COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
 SIGNS = {Severity.ERROR: ("✗", "[x]"), Severity.WARNING: ("▲", "[!]"), Severity.NOTE: ("●", "[i]")}  # fmt: skip
@@ -23,6 +23,7 @@ _LINES = {
 """The lines of a tree at the first line of an entry, and at its other lines."""
 _BY_PERSON = ("by-hand", "pip-install")
 _FEW = 4
+_WORD_LIMIT = 400
 _FLOWS = 90
 """Columns. A longer line of a rule's documentation was broken by its width, and goes on in the next."""
 LITERAL = ("By hand",)
@@ -283,9 +284,11 @@ def count(number: int, thing: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:
-    """Lines of at most `width` columns; a word that is longer, a path perhaps, stays whole so that it can be copied."""
+    """Lines of at most `width` columns; a word that is longer, a path perhaps, stays whole so that it can be copied. One
+    of thousands of characters is no path that anybody made."""
     line = ""
     for word in text.split():
+        word = shortened(word, _WORD_LIMIT)
         if line and len(line) + 1 + len(word) > width:
             yield line
             line = word

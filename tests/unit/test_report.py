@@ -24,7 +24,7 @@ from dlhealth.model import (
 from dlhealth.report.json import to_json
 from dlhealth.report.repairs import render_repair
 from dlhealth.report.style import Style, style_for
-from dlhealth.report.terminal import describe, render, render_rule, render_rules, sections_of
+from dlhealth.report.terminal import Page, describe, render, render_rule, render_rules, sections_of
 
 RICH = Style(True, True, 100)
 PLAIN = Style(False, False, 80)
@@ -187,6 +187,15 @@ def test_a_path_stays_in_one_piece() -> None:
     path = "/usr/lib/" + "x" * 120 + "-y/z"
     text = render(diagnosis(Diagnosed(finding("n", title=f"{path} is wrong"), (), None)), PLAIN)
     assert path in text
+
+
+def test_a_value_of_thousands_of_characters_is_cut() -> None:
+    text = f"/{'x' * 5000}/end"
+    page = Page(Style(colour=False, unicode=True, width=80))
+    page.text("", f"driver {text} is loaded")
+    lines = page.content().splitlines()
+    assert max(map(len, lines)) == 400
+    assert any("..." in line and line.endswith("x/end") for line in lines)
 
 
 def test_colours_only_where_they_are_wanted() -> None:
