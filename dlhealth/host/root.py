@@ -2,6 +2,7 @@
 
 import errno
 import os
+import posixpath
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ _KINDS = {
 }
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _ENTRIES_LIMIT = 100_000
+_LINKS_LIMIT = 16
 _SEARCH_LIMIT = 5_000
 _HASH_LIMIT = 2 << 30
 _BLOCK = 1 << 16
@@ -64,16 +66,31 @@ class RootHost(Host):
         return _described(self._status(path, follow=False))
 
     def _stat(self, path: str) -> Stat | None:
-        return _described(self._status(path, follow=True))
+        found = self._status(path, follow=True)
+        if found is None:
+            self._leads_away(path)
+        return _described(found)
 
     def _status(self, path: str, *, follow: bool) -> os.stat_result | None:
         if not self._reach(path, follow=follow):
             return None
         return _there(path, lambda: self._root.stat(path, follow=follow))
 
+    def _leads_away(self, path: str) -> None:
+        """Raises Unreadable where a link that leads to nothing leads into a part of the system that is not here."""
+        if not (self._lacking or (self._mounts and self._mounts.missing)):
+            return
+        for _ in range(_LINKS_LIMIT):
+            target = self._readlink(path)
+            if target is None:
+                return
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+            self._reach(path)
+
     def _realpath(self, path: str) -> str | None:
         with self._opened(path, os.O_PATH) as fd:
             if fd is None:
+                self._leads_away(path)
                 return None
             try:
                 real = os.readlink(f"/proc/self/fd/{fd}")

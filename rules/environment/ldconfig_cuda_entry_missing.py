@@ -66,11 +66,14 @@ class LdconfigCudaEntryMissing(Rule):
                 Evidence("/etc/ld.so.cache", f"no {toolkit.runtime}"),
             )
             return
-        if paths and any((user, "LD_LIBRARY_PATH") in paths.unclear for user in paths.users):
+        if paths is None:
+            yield Unknown("whether somebody's LD_LIBRARY_PATH names the toolkit is not known")
+            return
+        if any((user, "LD_LIBRARY_PATH") in paths.unclear for user in paths.users):
             yield Unknown("somebody's LD_LIBRARY_PATH can't be told without running something")
             return
-        covered = {u for real in toolkit.libraries for u in paths.users_with(real)} if paths else set()
-        without = [u for u in paths.users if u not in covered] if paths else []
+        covered = {u for real in toolkit.libraries for u in paths.users_with(real)}
+        without = [u for u in paths.users if u not in covered]
         if covered and not without:
             return
         folder = self._folder(toolkits)
