@@ -1,5 +1,6 @@
 """`dlhealth status`."""
 
+import os
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ from dlhealth.cli import Status, printable, subcommand, write
 from dlhealth.cli.common import json_option
 from dlhealth.host.exec import as_root, run
 from dlhealth.service.alerts import load
-from dlhealth.service.watch import BOOT_STATE, FOLDER
+from dlhealth.service.watch import BOOT_STATE, FOLDER, PUBLIC
 from dlhealth.txn.store import Store
 
 
@@ -21,7 +22,8 @@ def command(as_json: bool) -> int:
     Exit status: 0 nothing is open, 1 only warnings are, 3 an error is, 6 not known: the service does not check this
     machine, or has not since it was changed.
     """
-    state = load(f"{FOLDER}/state.json") or load(BOOT_STATE)
+    # Each of these is for fewer eyes than the one behind it.
+    state = load(f"{FOLDER}/state.json") or load(BOOT_STATE) or load(f"{FOLDER}/{PUBLIC}")
     findings = state.get("findings", [])
     store = Store("/")
     try:
@@ -89,6 +91,8 @@ def _text(checked: int | None, findings: list[dict[str, str]], waits: str, unkno
         lines += [f"  explains: {clean(f['title'])}" for f in findings if finding["id"] in f["caused_by"].split()]
     if not roots and not unknown:
         lines.append("Nothing is open.")
+    if os.geteuid():
+        lines.append("What concerns a person's own files is shown to root alone; of your own login: dlhealth doctor")
     if waits:
         lines.append(f"Repair {waits} is under way, or waits for a restart: dlhealth show {waits}")
     elif roots:

@@ -1,5 +1,6 @@
 """What may be repaired without a person: the administrator's settings, and the decision."""
 
+import posixpath
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -102,12 +103,23 @@ def read_policy(host: Host) -> Policy:
     settings: dict[str, Any] = {}
     for path in (CONFIG, *sorted(host.glob(DROP_INS))):
         text = host.text(path)
+        if text is not None:
+            _check_owner(host, path)
         if text is None and (elsewhere := host.readlink(path)):
             raise BadConfig(f"{path} leads to {elsewhere}, which is not there")
         if text is not None:
             for section, values in _parsed(path, text).items():
                 settings.update(_checked(path, section, values))
     return Policy(**settings)
+
+
+def _check_owner(host: Host, path: str) -> None:
+    """Raises BadConfig for a file that somebody other than root could have written or put there."""
+    system = host.stat("/")
+    for place in (path, posixpath.dirname(path)):
+        status = host.stat(place)
+        if status and (status.uid not in (0, system.uid if system else 0) or status.mode & 0o022):
+            raise BadConfig(f"{place} must belong to root and be writable by nobody else: chown root, chmod go-w")
 
 
 def _parsed(path: str, text: str) -> dict[str, Any]:

@@ -17,6 +17,10 @@ _FIELDS = frozenset(
 )
 _OPTIONAL = {"checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list}
 """What a saved state may hold besides."""
+_OF_THE_SYSTEM = (
+    "/bin/", "/boot/", "/dev/", "/etc/", "/lib", "/opt/", "/proc/", "/run/", "/sbin/", "/sys/", "/tmp", "/usr/", "/var/",
+)  # fmt: skip
+"""Where no person's own files lie; a home may be anywhere else."""
 _REPEAT = 600.0
 """Seconds within which the same event of the driver is not told again."""
 _ALONE = 3
@@ -221,11 +225,23 @@ def sign(findings: Iterable[Found]) -> str:
     )
 
 
-def save(path: str, content: str) -> None:
+def public(findings: Iterable[Found]) -> list[Found]:
+    """What everybody may read: nothing of a person's login, and nothing that a file outside of the system shows."""
+    return [f for f in findings if _is_common(f)]
+
+
+def _is_common(finding: Found) -> bool:
+    kind, _, name = finding["subject"].partition(":")
+    paths = [p for p in (*finding["files"].split("\n"), name) if p.startswith("/")]
+    return kind != "user" and all(p.startswith(_OF_THE_SYSTEM) for p in paths)
+
+
+def save(path: str, content: str, mode: int = 0o644) -> None:
     """Replace a file of this process's own folder in one step."""
     new = f"{path}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with open(fd, "w", encoding="utf-8") as file:
+        os.fchmod(fd, mode)
         file.write(content)
     os.replace(new, path)
 

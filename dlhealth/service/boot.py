@@ -45,7 +45,7 @@ def boot_check() -> Seen:
         if send(told_of.entry):
             known.was_told(told_of)
     os.makedirs(os.path.dirname(BOOT_STATE), exist_ok=True)
-    save(BOOT_STATE, json.dumps({"checked": int(time.time()), **known.saved()}))
+    save(BOOT_STATE, json.dumps({"checked": int(time.time()), **known.saved()}), mode=0o600)
     return seen
 
 
@@ -65,9 +65,8 @@ def _repair(seen: Seen, store: Store) -> bool:
     """Carry out the first repair that is allowed; whether one was."""
     if seen.policy.max_risk is None:
         return False
-    roots = [d.finding for d in seen.diagnosis.findings if not d.caused_by and d.remedy]
     enough = []
-    for finding in roots:
+    for finding in seen.diagnosis.root_causes:
         highest = seen.policy.max_risk or Risk.LOW
         proposal = propose(seen, store, Trigger.BOOT, finding.id, finding.subject, highest)
         if proposal.decision.verdict is Verdict.DO:

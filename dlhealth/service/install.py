@@ -14,7 +14,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 
+from dlhealth.engine.policy import CONFIG, Policy
 from dlhealth.host.exec import find_program, run
+from dlhealth.host.root import live_host
+from dlhealth.service.check import policy_of
+from dlhealth.service.watch import FOLDER, REPORT_ONLY
 from dlhealth.txn.store import Busy, Store
 
 PREFIX = "/usr/local/lib/dlhealth"
@@ -52,6 +56,33 @@ _PATIENCE = 30.0
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
+POLICY = """\
+# What the service of dlhealth may do without a person. Each setting is shown with its default; take the # away to change
+# it. Files in /etc/dlhealth/config.toml.d/ are read after this one.
+
+[repair]
+# The highest risk of a repair that needs no question: "none" (report only), "low", "medium" or "high".
+#max_risk = "low"
+# How often the same problem may be repaired within a day before it is left to a person.
+#max_attempts = 1
+# Rules of /etc/dlhealth/rules.d that may repair without a question.
+#local_rules = []
+
+[reboot]
+# When the machine may be restarted to finish a repair, as "02:00-05:00"; never where it is empty.
+#hours = ""
+
+[rules]
+# Rules that raise no alert and are never repaired: ["nvcc-not-in-path"].
+#ignore = []
+
+[watch]
+# Users whose logins are watched; all where it is empty.
+#users = []
+"""
+"""The file that an installation lays down where there is none."""
+
+
 class NotInstalled(Exception):
     """The service could not be put in place or taken away; the message says why."""
 
@@ -73,6 +104,8 @@ def install(say: Callable[[str], None]) -> None:
     _must("systemd-sysusers", FILES["dlhealth.sysusers"])
     _must("systemd-tmpfiles", "--create", FILES["dlhealth.tmpfiles"])
     run(["journalctl", "--update-catalog"], timeout=30)  # of which only the explanations depend
+    _lay_down_policy()
+    _report_only()
     if running():
         _must("systemctl", "daemon-reload")
     _must("systemctl", "enable", "-q", *_ENABLED)
@@ -83,6 +116,43 @@ def install(say: Callable[[str], None]) -> None:
         say("dlhealth.service watches this machine; what it finds: dlhealth status")
     else:
         say("the service starts with the next boot of this machine")
+    for line in policy_in_words(*policy_of(live_host())):
+        say(line)
+
+
+def policy_in_words(policy: Policy, problem: str) -> Iterator[str]:
+    """What the service will repair by itself, and how to change that."""
+    if problem:
+        yield problem
+    elif policy.max_risk is None:
+        yield "it repairs nothing by itself"
+    else:
+        risk = policy.max_risk.value
+        yield f"from its second check on it repairs by itself what has {risk} risk{' or less' if risk != 'low' else ''}"
+    yield f'to change that: repair.max_risk ("none", "low", "medium" or "high") in {CONFIG}'
+
+
+def _lay_down_policy() -> None:
+    if not os.path.lexists(CONFIG):
+        os.makedirs(posixpath.dirname(CONFIG), mode=0o755, exist_ok=True)
+        with open(CONFIG, "x", encoding="utf-8") as file:
+            file.write(POLICY)
+
+
+def _take_up_policy() -> None:
+    """Remove the settings where nobody changed them."""
+    with suppress(OSError):
+        with open(CONFIG, encoding="utf-8") as file:
+            unchanged = file.read(len(POLICY) + 1) == POLICY
+        if unchanged:
+            os.unlink(CONFIG)
+            os.rmdir(posixpath.dirname(CONFIG))
+
+
+def _report_only() -> None:
+    """Have the first check repair nothing. The folder is the watcher's: no link in it is followed."""
+    with suppress(FileExistsError, FileNotFoundError):
+        os.close(os.open(f"{FOLDER}/{REPORT_ONLY}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
 
 
 def remove(say: Callable[[str], None]) -> None:
@@ -110,6 +180,7 @@ def _remove_files(say: Callable[[str], None]) -> None:
             say(f"removed {path}")
     if os.path.islink(COMMAND) and os.readlink(COMMAND).startswith(f"{PREFIX}/"):
         os.unlink(COMMAND)
+    _take_up_policy()
     for path in (*_ENVIRONMENTS, *_LEFT, *_FORMER):
         _remove(path)
     for folder in {posixpath.dirname(p) for p in FILES.values() if p.startswith("/usr/local/")}:

@@ -20,9 +20,10 @@ from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
 from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
-from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk
+from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk, Severity
 from dlhealth.probes import Options
 from dlhealth.service.check import being_changed, policy_of
+from dlhealth.service.watch import FOLDER, REPORT_ONLY
 from dlhealth.steps.base import Target
 from dlhealth.txn.alert import of_ended
 from dlhealth.txn.execute import Ended, NotPrepared, recover
@@ -74,6 +75,13 @@ def _diagnosed(host: Host, rules: Sequence[Rule], watch: Watch) -> tuple[Diagnos
 def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: str, highest: Risk) -> Proposal:
     """The mildest repair of what a rule found on a subject, of which `highest` is the highest risk that may come into
     question."""
+    notes = {(d.finding.id, d.finding.subject) for d in seen.diagnosis.findings if d.finding.severity is Severity.NOTE}
+    if trigger is not Trigger.TERMINAL and (finding, subject) in notes:
+        return Proposal(Repair((), (), ()), Decision(Verdict.NEVER, "a note is not a fault: a person decides"))
+    if trigger is Trigger.JOURNAL and os.path.lexists(f"{FOLDER}/{REPORT_ONLY}"):
+        return Proposal(
+            Repair((), (), ()), Decision(Verdict.LATER, "the first look after the installation only reports")
+        )
     failed = tried(store)
     offline = trigger is Trigger.BOOT  # before the network is up
     limits = Limits(highest, offline, tried=failed, given_up=failed, wanted=frozenset({finding}), subject=subject)

@@ -17,7 +17,7 @@ from dlhealth.host.exec import Started, start
 from dlhealth.host.journal import Kind, alert, send
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Outcome
-from dlhealth.service.alerts import Known, Repeats, load, of_change, save, sign, understood
+from dlhealth.service.alerts import Known, Repeats, load, of_change, public, save, sign, understood
 from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.notify import Manager
 from dlhealth.service.request import Request, ask
@@ -26,6 +26,10 @@ from dlhealth.service.sources import SHORT, Devices, Files, KernelLog, Source
 FOLDER = "/run/dlhealth/watch"
 BOOT_STATE = "/run/dlhealth/boot.json"
 """What the check at boot found, so that it is not told a second time."""
+PUBLIC = "public.json"
+"""Beside state.json, which only root reads: what everybody may know of it."""
+REPORT_ONLY = "report-only"
+"""Is there from the installation until the first look has ended: that one repairs nothing."""
 PROMPTS = "/run/agetty.reload"
 """The text consoles print what stands above their prompts again when this is touched (agetty(8), --reload)."""
 WAITING = "/var/lib/dlhealth/txn/active"
@@ -121,6 +125,7 @@ class Watcher:
         self._refused: set[tuple[str, str]] = set()
         self._ask_again = _Patience(_WANTED)
         self._confirm = False
+        self._reports_only = os.path.lexists(f"{folder}/{REPORT_ONLY}")
         self._unsent: list[bytes] = []
         self._tell_at = 0.0
         self._problem = str(saved.get("problem", ""))
@@ -139,7 +144,7 @@ class Watcher:
         self._selector.register(waker, selectors.EVENT_READ, None)
         self._happened(Event(Topic.START))
         with suppress(OSError):  # it is said after the first look
-            self._put_up(sign(self._known.findings))
+            self._put_up(sign(public(self._known.findings)))
         self._manager.ready()
         while not self._stopping:
             self._turn(self._manager.alive())
@@ -296,12 +301,14 @@ class Watcher:
 
     def _write_state(self) -> str:
         """What kept it from being written: a full /run must not end the watcher, who would tell all anew."""
-        state = {**self._known.saved(), "problem": self._problem, "unchecked": self._unchecked}
+        state: dict[str, Any] = {"problem": self._problem, "unchecked": self._unchecked}
         if self._checked is not None:
             state.update(checked=self._checked, began=self._began)
+        common = public(self._known.findings)
         try:
-            save(f"{self._folder}/state.json", json.dumps(state))
-            self._put_up(sign(self._known.findings))
+            save(f"{self._folder}/state.json", json.dumps({**self._known.saved(), **state}), mode=0o600)
+            save(f"{self._folder}/{PUBLIC}", json.dumps({"findings": common, **state}))
+            self._put_up(sign(common))
         except OSError as error:
             return f"what was found can't be written to {self._folder}: {error.strerror}"
         return ""
@@ -320,6 +327,12 @@ class Watcher:
     def _ask(self) -> None:
         """For the next thing that is wanted of root."""
         if self._asked:
+            return
+        if self._reports_only:
+            # What was found is known now, and so is the policy: `service install` has printed it.
+            self._reports_only = False
+            with suppress(OSError):
+                os.unlink(f"{self._folder}/{REPORT_ONLY}")
             return
         if self._confirm:
             self._confirm = False

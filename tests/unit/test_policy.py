@@ -1,5 +1,6 @@
 """What may be repaired without a person: the administrator's settings, and the decision for each of its reasons."""
 
+import posixpath
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,16 @@ def test_a_bad_drop_in_is_named_and_not_the_main_file(tmp_path: Path) -> None:
     write(tmp_path, ALL)
     with pytest.raises(BadConfig, match=r"config\.toml\.d/50-site\.toml: repair\.max_attempts"):
         read_policy(write(tmp_path, "[repair]\nmax_attempts = []", f"{CONFIG}.d/50-site.toml"))
+
+
+@pytest.mark.parametrize("place", [CONFIG, f"{CONFIG}.d/50-site.toml", f"{CONFIG}.d", posixpath.dirname(CONFIG)])
+def test_settings_that_others_may_write_are_not_followed(place: str, tmp_path: Path) -> None:
+    write(tmp_path, '[repair]\nmax_risk = "high"')
+    host = write(tmp_path, "", f"{CONFIG}.d/50-site.toml")
+    assert read_policy(host).max_risk is Risk.HIGH
+    (tmp_path / place.strip("/")).chmod(0o777)
+    with pytest.raises(BadConfig, match="must belong to root"):
+        read_policy(RootHost(str(tmp_path)))
 
 
 @pytest.mark.parametrize("path", [CONFIG, f"{CONFIG}.d/50-site.toml"])

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlhealth.host.journal import LIMIT, Kind, alert, encode, send
-from dlhealth.service.alerts import Change, Found, Known, Repeats, load, of_change, save, sign, understood
+from dlhealth.service.alerts import Change, Found, Known, Repeats, load, of_change, public, save, sign, understood
 from dlhealth.service.events import Event, Topic, of_kernel
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
@@ -455,3 +455,14 @@ def test_the_ids_are_valid_and_differ() -> None:
     for kind in Kind:
         # A MESSAGE_ID is a random 128-bit number as sd_id128 makes it: UUID version 4, variant 1.
         assert re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", kind.value), kind
+
+
+def test_what_concerns_one_person_is_not_for_everybody() -> None:
+    common = [found("a"), found("b", "file:/etc/environment", files="/etc/environment"), found("c", "kernel:6.1.0")]
+    personal = [
+        found("d", "user:alice"),
+        found("e", "file:/home/alice/.bashrc"),
+        found("f", "file:/usr/local/cuda/lib64/stubs/libcuda.so", files="/etc/x\n/srv/people/alice/.profile"),
+        found("g", "python:/data/alice/venv"),
+    ]
+    assert public([*common, *personal]) == common

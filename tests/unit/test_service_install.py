@@ -38,6 +38,8 @@ class Place:
             "COMMAND": str(self.command),
             "_ENVIRONMENTS": (str(self.prefix), f"{self.prefix}.new", f"{self.prefix}.old"),
             "FILES": files,
+            "CONFIG": f"{base}/etc/dlhealth/config.toml",
+            "FOLDER": f"{base}/run",
             "_ISSUES": f"{base}/etc/issue.d",
             "_LEFT": tuple(f"{base}{path}" for path in module._LEFT),
             "_check_python": lambda: None,
@@ -119,6 +121,16 @@ def test_what_was_cut_off_is_replaced_and_all_of_it_is_removed(place: Place) -> 
     assert not (place.base / "etc/issue.d").exists()
     assert any(call.startswith("systemctl disable -q dlhealth-recover.service ") for call in place.called)
     remove(place.said.append)
+
+
+def test_it_lays_down_the_settings_and_says_what_will_be_repaired(place: Place) -> None:
+    place.install()
+    settings = place.base / "etc/dlhealth/config.toml"
+    assert '#max_risk = "low"' in settings.read_text()
+    assert any("repair.max_risk" in said for said in place.said)
+    settings.write_text('[repair]\nmax_risk = "none"\n')
+    place.install()
+    assert settings.read_text() == '[repair]\nmax_risk = "none"\n'
 
 
 def test_while_a_repair_is_under_way_its_code_stays(place: Place) -> None:

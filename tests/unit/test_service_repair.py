@@ -211,6 +211,7 @@ class Machine:
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = base / "root"
         (self.root / "etc/dlhealth").mkdir(parents=True)
+        described.Machine().package("base-files", "12").build(self.root)  # without records nothing is repaired
         self.one = self.root / "etc/one"
         self.one.write_text("bad\n")
         self.rule = BadLine()
@@ -420,6 +421,29 @@ def test_the_watcher_may_no_more_than_that(machine: Machine, settings: str, risk
     answer = machine.ask_as(WATCHER, "apply", digest)
     assert "outcome" not in answer
     assert machine.one.read_text() == "bad\n"
+
+
+@as_root
+def test_a_note_is_repaired_by_nobody_but_a_person(machine: Machine) -> None:
+    machine.rule.severity = Severity.NOTE
+    boot.boot_check()
+    assert machine.one.read_text() == "bad\n"
+    shown = machine.ask_as(WATCHER, "preview")
+    assert not shown["allowed"]
+    assert "a person decides" in shown["reason"]
+    assert "outcome" not in machine.ask_as(WATCHER, "apply", machine.ask("preview")["digest"])
+    assert machine.one.read_text() == "bad\n"
+
+
+@as_root
+def test_the_first_look_after_the_installation_only_reports(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unattended, "FOLDER", str(machine.root.parent))
+    mark = machine.root.parent / unattended.REPORT_ONLY
+    mark.touch()
+    assert not machine.ask_as(WATCHER, "preview")["allowed"]
+    assert machine.ask("preview")["allowed"]
+    mark.unlink()
+    assert machine.ask_as(WATCHER, "preview")["allowed"]
 
 
 @as_root
@@ -687,6 +711,7 @@ def test_the_check_at_boot_does_nothing_twice_and_says_so(machine: Machine, tmp_
 @pytest.mark.parametrize("before", ["never repaired", "repaired before"])
 def test_the_check_at_boot_with_a_full_var_says_what_is_wrong(machine: Machine, tmp_path: Path, before: str) -> None:
     with tmpfs(machine.root / "var", "size=64k"):
+        described.Machine().package("base-files", "12").build(machine.root)
         if before == "repaired before":
             with machine.store.locked():
                 pass
