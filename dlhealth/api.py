@@ -134,6 +134,8 @@ from dlhealth.probes.sayings import SXID_FAULT, Saying, XidEvents, sayings
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
+from dlhealth.probes.undriven import UndrivenGpus
+from dlhealth.probes.undriven import Why as UndrivenWhy
 from dlhealth.probes.users import Users
 
 if TYPE_CHECKING:
@@ -302,6 +304,8 @@ __all__ = [
     "Toolkit",
     "Torch",
     "TorchLibraries",
+    "UndrivenGpus",
+    "UndrivenWhy",
     "Unknown",
     "UnmountedParts",
     "Unowned",

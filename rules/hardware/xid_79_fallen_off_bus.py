@@ -39,7 +39,7 @@ class Xid79FallenOffBus(Rule):
     stage = Stage.REBOOT
     severity = Severity.ERROR
     risk = Risk.HIGH
-    explains = ("gpu-driver-hung", "gpu-not-on-bus", "nvidia-module-not-loaded")
+    explains = ("gpu-driver-hung", "gpu-not-driven", "gpu-not-on-bus", "nvidia-module-not-loaded")
 
     def detect(self, fallen: FallenGpus) -> Iterator[Finding | Unknown]:
         for gpu in fallen.gpus:
