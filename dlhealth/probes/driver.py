@@ -31,7 +31,8 @@ _LIBRARIES_LIMIT = 1000
 class DriverLibrary(NamedTuple):
     """`name` is what the loader is asked for ("libcuda.so.1"), or the file's own name where no such link leads to it.
     `path` is where the loader looks, `real_path` the file behind the links ("" where a link leads nowhere), `version`
-    that of the file's name ("" where it tells none), `owner` its package, `bits` 64 or 32. `problem` says why the loader can't use it ("a broken link to …", "empty", "not an ELF
+    that of the file's name ("" where it tells none), `owner` its package, `bits` 64 or 32. `problem` says why the loader can't use it ("a broken link to …", "an
+    alternative that leads to …", "empty", "not an ELF
     file", …); "" when it can."""
 
     name: str
@@ -128,7 +129,8 @@ def _library(host: Host, folder: str, name: str, bits: int, packages: Packages |
         head = host.head(path, 5) if real else None
         if not real:
             last = _last_link(host, path)
-            problem = f"a broken link to {last}"
+            chosen = (host.readlink(path) or "").startswith("/etc/alternatives/")
+            problem = f"an alternative that leads to {last}" if chosen else f"a broken link to {last}"
         elif not head:
             problem = "empty"
         elif head[:4] != b"\x7fELF":

@@ -88,7 +88,8 @@ class ModuleFile(NamedTuple):
     """A main module on the disk. `name` is what it is called when it is loaded ("nvidia"), `path` has no link in front
     of /lib. Its own words are `version`, `license` and `vermagic`; `signature` is its PKCS#7 message in hexadecimal
     digits ("" for none) and `signer` who made it. `problem` says why its words are not known ("" where they are);
-    `parts` are the paths of the driver's other modules beside it."""
+    `parts` are the paths of the driver's other modules beside it. `indexed` says whether depmod's index has it (True where
+    there is no index); `chosen` is the module that modprobe is told to load in its place, which this kernel lacks."""
 
     kernel: str
     name: str
@@ -101,6 +102,8 @@ class ModuleFile(NamedTuple):
     open: bool
     problem: str = ""
     parts: tuple[str, ...] = ()
+    indexed: bool = True
+    chosen: str = ""
 
     @property
     def stem(self) -> str:
@@ -115,6 +118,8 @@ class ModuleFile(NamedTuple):
     @property
     def unfit(self) -> str:
         """Why its kernel can't load it, whoever signed it; "" where nothing is known to be wrong with it."""
+        if self.chosen:
+            return f"modprobe is told to load {self.chosen} in its place, which this kernel does not have"
         made_for = self.vermagic.partition(" ")[0]
         if made_for and made_for != self.kernel:
             return f"made for kernel {made_for}"
@@ -191,9 +196,14 @@ class KernelModules(NamedTuple):
         for release in releases:
             quick = unsigned or release not in judged
             try:
-                for path in _paths(host, release, chosen):
+                known = _listed(host, release)
+                paths = _paths(host, release, known, chosen)
+                lacking = chosen if chosen not in {_stem(p) for p in paths} else ""
+                for path in paths:
                     described = _describe(host, release, path, quick=quick)
-                    files.append(described._replace(parts=tuple(_parts(host, path))))
+                    indexed = not known or path in known
+                    parts = tuple(_parts(host, path))
+                    files.append(described._replace(parts=parts, indexed=indexed, chosen=lacking))
                 searched.append(release)
             except Unreadable as problem:
                 if not kernel.unseen:
@@ -290,23 +300,32 @@ def is_main_module(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def _paths(host: Host, release: str, chosen: str) -> list[str]:
-    """The main modules of a kernel, the one first that modprobe would load."""
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].partition(".ko")[0]
+
+
+def _listed(host: Host, release: str) -> list[str]:
+    """The paths of the main modules that depmod knows. Files may have come or gone since."""
     base = f"/lib/modules/{release}"
     try:
-        # All that depmod knows. Files may have come or gone since.
         known = _lines_with(b"nvidia", host.read(f"{base}/modules.dep", _DEP_LIMIT) or b"")
-        listed = [p for line in known if is_main_module((p := line.partition(":")[0]).rpartition("/")[2])]
     except Unreadable:
-        listed = []
+        return []
+    paths = [p for line in known if is_main_module((p := line.partition(":")[0]).rpartition("/")[2])]
+    return [path if path.startswith("/") else f"{base}/{path}" for path in paths]
+
+
+def _paths(host: Host, release: str, listed: list[str], chosen: str) -> list[str]:
+    """The main modules of a kernel, the one first that modprobe would load."""
+    base = f"/lib/modules/{release}"
     # Ubuntu's prebuilt modules (linux-modules-nvidia-*) lie in a folder of their branch.
     branches = [f"kernel/{n}" for n in host.listdir(f"{base}/kernel") if _BRANCH.fullmatch(n)]
     # depmod's search order, depmod.d(5): updates before what came with the kernel.
     places = ("updates/dkms", "updates", "extra", *branches, "kernel/drivers/video", "kernel/drivers/video/nvidia")
-    paths = [path if path.startswith("/") else f"{base}/{path}" for path in listed]
+    paths = [*listed]
     paths += [f"{base}/{place}/{n}" for place in places for n in host.listdir(f"{base}/{place}") if _NAME.fullmatch(n)]
     found = [p for p in dict.fromkeys(paths) if host.exists(p)]
-    return sorted(found, key=lambda p: p.rpartition("/")[2].partition(".ko")[0] != chosen) if chosen else found
+    return sorted(found, key=lambda p: _stem(p) != chosen) if chosen else found
 
 
 def _parts(host: Host, path: str) -> Iterator[str]:

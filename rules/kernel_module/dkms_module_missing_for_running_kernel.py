@@ -41,6 +41,7 @@ from dlhealth.api import (
     Risk,
     Rule,
     Scenario,
+    SetAlternative,
     Severity,
     Stage,
     Unknown,
@@ -113,6 +114,9 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 package=installed[0].name if installed else "",
                 prebuilt=_prebuilt(others, packages) if not installed and not kept else "",
                 unfit=unfit.path if unfit else "",
+                chosen=unfit.chosen if unfit else "",
+                stem=unfit.stem if unfit else "",
+                works=modules.working(kernel, release)[:1],
             )
 
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
@@ -126,6 +130,8 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 (ByHand("choose a kernel without -rt in the boot menu, and make it the default one"),),
                 reboot=True,
             )
+        elif chosen := finding.detail["chosen"]:
+            yield from _flavours(chosen, finding.detail["stem"], release, dkms, load)
         elif prebuilt:
             names = (f"linux-modules-nvidia-{prebuilt}-{release}",)
             again = bool(finding.detail["unfit"])
@@ -142,6 +148,9 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 (AptInstall((f"nvidia-dkms-{prebuilt}", headers)), UpdateInitramfs(release), *load),
                 network=True,
             )
+            for other in finding.detail["works"]:
+                text = f"start kernel {other} from the boot menu (Advanced options): it has its NVIDIA module"
+                yield Plan(f"Start kernel {other}", Risk.LOW, (ByHand(text),), reboot=True)
         elif (unfit := finding.detail["unfit"]) and package:
             # DKMS takes a module that is there for one that is built.
             yield Plan(
@@ -232,6 +241,17 @@ class DkmsModuleMissingForRunningKernel(Rule):
             .ubuntu_driver(kernels=("6.8.0-50-generic",), loaded=False),
             finds="kernel:6.8.0-51-generic",
             causes=("kernel-headers-missing",),
+        )
+        conf = "/etc/modprobe.d/nvidia.conf"
+        yield Scenario(
+            "another flavour is chosen than the one that is built",
+            Machine.debian12_gpu().file(conf, "install nvidia modprobe -i nvidia-tesla-470 $CMDLINE_OPTS\n"),
+            finds=f"kernel:{new}",
+            alone=False,
+        )
+        yield Scenario(
+            "the flavour that is chosen is the one that is built",
+            Machine.debian12_gpu().file(conf, "install nvidia modprobe -i nvidia-current $CMDLINE_OPTS\n"),
         )
         yield Scenario(
             "the disk was full when it was built",
@@ -346,6 +366,23 @@ def _reason(unfit: ModuleFile | None, build: ModuleBuild | None, refused: DkmsMo
 def _refused(kernel: Kernel, release: str, kept: list[DkmsModule]) -> DkmsModule | None:
     realtime = any(k.realtime for k in kernel.installed if k.release == release)
     return next((m for m in kept if realtime and m.no_realtime), None)
+
+
+def _flavours(chosen: str, built: str, release: str, dkms: Dkms, load: tuple[LoadModules, ...]) -> Iterator[Plan]:
+    """Debian's drivers are installed beside each other; an alternative chooses one, and modprobe follows it."""
+    module = next((m for m in dkms.modules if m.name == chosen and m.source), None)
+    if module:
+        yield Plan(
+            f"Build {chosen} {module.version}, which is chosen, for kernel {release}",
+            Risk.LOW,
+            (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release), *load),
+        )
+    folder = f"/usr/lib/nvidia/{built.removeprefix('nvidia-')}"
+    yield Plan(
+        f"Choose {built}, whose module is built for kernel {release}",
+        Risk.MEDIUM,
+        (SetAlternative("nvidia", folder), UpdateInitramfs(release), *load),
+    )
 
 
 def _prebuilt(others: list[ModuleFile], packages: Packages | None) -> str:

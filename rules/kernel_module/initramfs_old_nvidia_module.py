@@ -67,7 +67,9 @@ class InitramfsOldNvidiaModule(Rule):
         for release, severity in kernel.to_judge():
             files = [f for f in modules.files if f.kernel == release and f.version]
             loaded = modules.loaded_version if release == kernel.running else None
-            if pair := _second(files, loaded, wanted):
+            # What was installed after the start could not be loaded at the start: a restart is pending, no more.
+            pending = loaded and kernel.booted and image.module_written and image.module_written > kernel.booted
+            if not pending and (pair := _second(files, loaded, wanted)):
                 first, right = pair
                 yield self._found(
                     release, severity, f"{first.path} ({first.version})", right, loaded, (), duplicate=first.path,
@@ -171,6 +173,14 @@ class InitramfsOldNvidiaModule(Rule):
             finds=f"kernel:{kernel}",
         )
         yield Scenario(
+            "a second module that is not in the index of modules",
+            upgraded()
+            .nvidia_module(kernel, old, name="nvidia.ko", place="kernel/drivers/video")
+            .file(f"{modules}/modules.dep", "updates/dkms/nvidia.ko:\n")
+            .initramfs(kernel, {}),
+            alone=False,
+        )
+        yield Scenario(
             "a .run installer's module beside it",
             upgraded()
             .nvidia_module(kernel, old, name="nvidia.ko", place="kernel/drivers/video")
@@ -256,7 +266,8 @@ def _second(files: list[ModuleFile], loaded: str | None, wanted: str | None) -> 
     """Of several modules of the same name in different versions: the one that is taken, and the one that should be."""
     if len({f.version for f in files}) < 2:
         return None
-    taken = next((f for f in files if loaded and f.version == loaded), files[0])
+    known = [f for f in files if f.indexed] or files
+    taken = next((f for f in known if loaded and f.version == loaded), known[0])
     fit = (f for f in files if f.version != taken.version and f.stem == taken.stem)
     right = next((f for f in fit if f.version == (wanted or files[0].version)), None)
     return (taken, right) if right else None

@@ -144,12 +144,12 @@ class KernelHeadersMissing(Rule):
             severity=severity,
             release=release,
             package=headers.name if headers else "",
-            damaged="yes",
-            others=" ".join(f"{p.name}:{headers.architecture}" if p in foreign and headers else p.name for p in tools),
+            damaged=True,
+            others=tuple(f"{p.name}:{headers.architecture}" if p in foreign and headers else p.name for p in tools),
             start=working[0] if working and newer else "",
         )
 
-    def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms, modules: KernelModules) -> Iterator[Plan]:
         release = finding.detail["release"]
         if start := finding.detail.get("start"):
             text = f"start kernel {start} from the boot menu (Advanced options): its NVIDIA module is built"
@@ -177,6 +177,11 @@ class KernelHeadersMissing(Rule):
             ),
             network=True,
         )
+        for other in modules.working(kernel, release)[:1]:
+            text = f"start kernel {other} from the boot menu (Advanced options): its NVIDIA module is built"
+            yield Plan(
+                f"Start kernel {other} until the headers can be installed", Risk.LOW, (ByHand(text),), reboot=True
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

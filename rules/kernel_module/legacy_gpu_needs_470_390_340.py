@@ -29,6 +29,8 @@ from dlhealth.api import (
     Finding,
     Kernel,
     Machine,
+    Package,
+    Packages,
     Plan,
     Reboot,
     Risk,
@@ -37,6 +39,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    branch_of,
     version_key,
 )
 
@@ -68,7 +71,9 @@ class LegacyGpuNeeds470390340(Rule):
                 beside=bool(misfit.others),
             )
 
-    def remedies(self, finding: Finding, drivers: Drivers, kernel: Kernel | None) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, drivers: Drivers, kernel: Kernel | None, packages: Packages | None
+    ) -> Iterator[Plan]:
         branch = finding.detail["branch"]
         if finding.detail["cured"]:
             yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
@@ -90,7 +95,13 @@ class LegacyGpuNeeds470390340(Rule):
             text = f"start an older kernel (the newest that {offer[1]} is known to build for is {offer[2]}) and install {offer[1]}"
             yield Plan(f"Switch to branch {branch} on a kernel that it builds for", Risk.HIGH, (ByHand(text),))
         elif branch >= 470:
-            text = f"install branch {branch} from where this driver came from; {drivers.system or 'this system'} has no package of it that is known here"
+            where = f"{drivers.system or 'this system'} has no package of it that is known here"
+            if pointer := _pointer(packages, branch):
+                where = (
+                    f"the package {pointer.name} is only a transitional one that leads to {pointer.upstream}: install an "
+                    f"older version of it ({pointer.name}={branch}.…) and hold it, or NVIDIA's .run file of branch {branch}"
+                )
+            text = f"install branch {branch} from where this driver came from; {where}"
             yield Plan(f"Switch to branch {branch}, the last one for this GPU", Risk.HIGH, (ByHand(text),))
         yield Plan(
             "Give the GPU to nouveau, which needs no driver of NVIDIA", Risk.HIGH, (ByHand(NOUVEAU),), reboot=True
@@ -157,3 +168,9 @@ def _too_new(kernel: Kernel | None, newest: str) -> bool:
     """Whether the machine's kernel is newer than the newest that the driver's package was made to build for."""
     release = (kernel.target or "") if kernel else ""
     return bool(newest) and version_key(release)[:2] > version_key(newest)
+
+
+def _pointer(packages: Packages | None, branch: int) -> Package | None:
+    """A package named after a branch that is of another one: it became a transitional package."""
+    named = packages.installed(f"nvidia-driver-{branch}") if packages else ()
+    return next((p for p in named if branch_of(p.upstream) != branch), None)

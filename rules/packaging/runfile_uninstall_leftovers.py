@@ -141,6 +141,13 @@ class RunfileUninstallLeftovers(Rule):
         lib = "/usr/lib/x86_64-linux-gnu"
         blacklist = "/etc/modprobe.d/nvidia-installer-disable-nouveau.conf"
         yield Scenario(
+            "a link of update-alternatives, whose flavour lacks that library",
+            Machine.debian12_gpu()
+            .link(f"{lib}/libnvidia-cfg.so.1", "/etc/alternatives/nvidia--libnvidia-cfg.so.1")
+            .link("/etc/alternatives/nvidia--libnvidia-cfg.so.1", f"{lib}/nvidia/tesla-470/libnvidia-cfg.so.1"),
+            alone=False,
+        )
+        yield Scenario(
             "the source in /usr/src was removed by hand",
             Machine.debian12_gpu().link("/var/lib/dkms/nvidia/470.57.02/source", "/usr/src/nvidia-470.57.02"),
             finds="file:/var/lib/dkms/nvidia/470.57.02",
