@@ -50,10 +50,11 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
 
     def detect(self, cudnn: Cudnn) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in cudnn.problems)
+        false = {x.path for x in cudnn.libraries() if not x.special and _false(x)}
         for library in cudnn.libraries():
             if library.special:
                 yield Unknown(library.problem)
-            elif why := _false(library):
+            elif (why := _false(library)) and _next(library) not in false:
                 leads = f"leads to {library.real or f'{library.target}, which does not exist'}"
                 yield self.finding(
                     f"file:{library.path}",
@@ -119,6 +120,12 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             .link(f"{lib}/libcudnn.so.8", "libcudnn.so.9"),
             finds=f"file:{lib}/libcudnn.so.8",
         )
+        yield Scenario(
+            "a chain of links ends in a wrong file",
+            cuda().library(f"{lib}/libcudnn.so.8", "libcudnn.so.9").link(f"{lib}/libcudnn.so", "libcudnn.so.8"),
+            finds=f"file:{lib}/libcudnn.so.8",
+            alone=False,  # there are no headers either
+        )
         yield Scenario("the chain of links as it should be", cuda().cudnn("8.9.7"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
         yield Scenario("8 and 9 side by side", cuda().cudnn("9.1.0").cudnn_packages())
@@ -139,6 +146,12 @@ def _false(library: CudnnLibrary) -> str:
     if major and other and major != other:
         return f"it is {library.soname or behind}"
     return ""
+
+
+def _next(library: CudnnLibrary) -> str:
+    """Where a link leads in its first step; "" of a file."""
+    target = library.target
+    return posixpath.normpath(posixpath.join(posixpath.dirname(library.path), target)) if target else ""
 
 
 def _right(folder: CudnnFolder, path: str) -> str | None:

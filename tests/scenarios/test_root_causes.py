@@ -234,6 +234,18 @@ def test_what_one_person_loads_does_not_explain_a_restart_that_is_pending(examin
     }
 
 
+def test_of_a_chain_of_links_only_the_wrong_one_is_named(examine: Examine) -> None:
+    lib = "/usr/lib/x86_64-linux-gnu"
+    machine = (
+        Machine.ubuntu2404_gpu()
+        .library(f"{lib}/libother.so.3", "libother.so.3")
+        .link(f"{lib}/libcudnn.so.8", "libother.so.3")
+        .link(f"{lib}/libcudnn.so", "libcudnn.so.8")
+    )
+    found = [d.finding for d in examine(machine).findings if d.finding.id == "cudnn-fake-symlink-wrong-library"]
+    assert [f.subject for f in found] == [f"file:{lib}/libcudnn.so.8"]
+
+
 def test_a_stub_is_not_an_old_driver(examine: Examine) -> None:
     machine = (
         Machine.debian12_gpu()
