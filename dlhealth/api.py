@@ -106,6 +106,7 @@ from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory,
 from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile, ModuleVersions
 from dlhealth.probes.nvml import Nvml, NvmlGpu
 from dlhealth.probes.nvswitch import FabricManager
+from dlhealth.probes.opencl import OpenCl
 from dlhealth.probes.packages import (
     DriverPackage,
     DriverPackages,
@@ -256,6 +257,7 @@ __all__ = [
     "Node",
     "Nvml",
     "NvmlGpu",
+    "OpenCl",
     "Owner",
     "Package",
     "PackageLocks",
