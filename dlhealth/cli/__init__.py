@@ -7,11 +7,13 @@ from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from dlhealth import __version__
+
+C = TypeVar("C", bound=click.Command)
 
 COMMANDS = (
     "doctor",
@@ -118,12 +120,15 @@ def printable(text: str) -> str:
 
 
 def subcommand(
-    name: str, short: str = "", cls: type[click.Command] = click.Command
-) -> Callable[[Callable[..., Any]], click.Command]:
+    name: str,
+    short: str = "",
+    cls: type[C] = click.Command,  # type: ignore[assignment]
+    **settings: Any,
+) -> Callable[[Callable[..., Any]], C]:
     """As click.command; `short` is its line in the list of all commands."""
 
-    def made(function: Callable[..., Any]) -> click.Command:
-        command = click.command(name, cls, short_help=short, add_help_option=False)(function)
+    def made(function: Callable[..., Any]) -> C:
+        command = click.command(name, cls, short_help=short, add_help_option=False, **settings)(function)
         command.params.append(_tells("-h", "--help", help="Show this message and exit.", text=click.Context.get_help))
         return command
 

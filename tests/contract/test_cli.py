@@ -183,7 +183,7 @@ def test_a_consequence_has_no_remedy(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["capture", "-o", ""], "an empty name: no such file"),
         (["explain", "login-loop"], "did you mean login-loop-"),
         (["explain"], "Missing argument"),
-        (["rules", "surplus"], "unexpected extra argument"),
+        (["rules", "surplus"], "No such command 'surplus'"),
         (["capture", "-o", "/nonexistent/x.tar.gz"], "no such file or directory"),
     ],
 )
