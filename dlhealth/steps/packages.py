@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from time import time_ns
 
 from dlhealth.actions.kinds import AptFixBroken, AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure
 from dlhealth.host.change import ABSENT, State
 from dlhealth.lean import regex
-from dlhealth.steps.base import CommandFailed, Observed, Step, Target
+from dlhealth.steps.base import CommandFailed, DiskFull, Observed, Step, Target
 from dlhealth.steps.room import need_dpkg, need_room_for_images, need_room_to_build, need_room_to_unpack, wait_for_dpkg
 
 POOL = "/var/lib/dlhealth/debs"
@@ -25,6 +26,8 @@ _OURS = (
 _APT = ("apt-get", *_OURS, "-o", "DPkg::Lock::Timeout=60")
 """The lock was free when the plan began (`need_dpkg`): who came between is given a minute."""
 _APT_BACK = ("apt-get", *_OURS, "-o", f"DPkg::Lock::Timeout={_WAIT_BACK}")
+_DKMS = "/var/lib/dkms"
+_BUILD_ERROR = regex(r"\b(?:error|ERROR):|\*\*\* |No space left on device|Killed signal")
 _SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?(?: \((\S+))?")
 
 
@@ -45,7 +48,7 @@ class AptInstallStep(Step[AptInstall]):
 
     def apply(self, target: Target, before: Observed) -> None:
         was = _installed(target)  # an earlier step may have taken a hold off
-        target.command(*_APT, *self._words(), timeout=_SECONDS)
+        _change(target, *self._words())
         # apt calls what it was named manually installed, and dpkg takes a hold off what it installs again.
         now = _installed(target)
         _mark(target, was, now, sorted(set(was["auto"]) - set(now["auto"])))
@@ -64,7 +67,7 @@ class AptRemoveStep(Step[AptRemove]):
         return _with_configuration(target, self.action.packages) if self.action.purge else _installed(target)
 
     def apply(self, target: Target, before: Observed) -> None:
-        target.command(*_APT, "purge" if self.action.purge else "remove", *self.action.packages, timeout=_SECONDS)
+        _change(target, "purge" if self.action.purge else "remove", *self.action.packages)
 
     def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
@@ -138,10 +141,34 @@ class AptFixBrokenStep(Step[AptFixBroken]):
         return _installed(target)
 
     def apply(self, target: Target, before: Observed) -> None:
-        target.command(*_APT, "-f", "install", timeout=_SECONDS)
+        _change(target, "-f", "install")
 
     def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
+
+
+def _change(target: Target, *words: str) -> None:
+    """Have apt do it. Where a package's script fails because a module does not build, the error names the build's first
+    error too: apt only says that dpkg failed."""
+    started = time_ns()
+    try:
+        target.command(*_APT, *words, timeout=_SECONDS)
+    except DiskFull:
+        raise
+    except CommandFailed as problem:
+        raise CommandFailed("; ".join([str(problem), *_build_errors(target, started)])) from problem
+
+
+def _build_errors(target: Target, since: int) -> list[str]:
+    """The first error of each build of DKMS that failed since then, in nanoseconds; its log lies there until the next."""
+    errors = []
+    for module in target.names(_DKMS):
+        for version in target.names(f"{_DKMS}/{module}"):
+            path = f"{_DKMS}/{module}/{version}/build/make.log"
+            if target.identity(path).get("mtime", 0) >= since:
+                lines = target.state(path).content.decode(errors="replace").splitlines()
+                errors += [f"{path}: {line.strip()[:200]}" for line in lines if _BUILD_ERROR.search(line)][:1]
+    return errors
 
 
 def _installed(target: Target) -> Observed:
@@ -355,7 +382,7 @@ def _restore(target: Target, before: Observed) -> None:
     """Bring the set of packages back to what it was, from the pool, and their configuration."""
     # What a dlhealth that was killed had started goes on, and what is read before it ends is not how it ends.
     wait_for_dpkg(target, _WAIT_BACK)
-    target.command("dpkg", "--force-confold", "--configure", "-a", timeout=_SECONDS, check=False)
+    _configure_others(target, before)
     now, then = _states(_installed(target)), _states(before)
     old = {n: version for n, (version, state) in then.items() if state == "i"}
     pool, native = target.names(POOL), _native(target)
@@ -381,6 +408,20 @@ def _restore(target: Target, before: Observed) -> None:
     _mark(target, before, installed, before["auto"])
     if lost:  # said last: it keeps nothing else from coming back
         raise CommandFailed(f"the old package {', '.join(lost)} is not in {POOL}")
+
+
+def _configure_others(target: Target, before: Observed) -> None:
+    """Configure what others left half done. What this step brought and could not configure would fail again, for a module
+    after minutes of building: it goes, or its old version comes back."""
+    now, then = _states(_installed(target)), _states(before)
+    unfinished = {name for name, (_, state) in now.items() if state in "HUF"}
+    new = {name for name in unfinished if then.get(name, ("", "n"))[1] in "nc"}
+    changed = {name for name in unfinished - new if then[name][0] != now[name][0]}
+    if new:
+        target.command("dpkg", "--force-depends", "--remove", *sorted(new), timeout=_SECONDS, check=False)
+    names = sorted(unfinished - new - changed) if changed else ["-a"]
+    if names:
+        target.command("dpkg", "--force-confold", "--configure", *names, timeout=_SECONDS, check=False)
 
 
 def _mark(target: Target, before: Observed, now: Observed, automatic: Sequence[str]) -> None:

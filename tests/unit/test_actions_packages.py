@@ -1,6 +1,7 @@
 """Changes of the package set: what apt is asked for, what its simulation makes an action refuse, and that an undo
 brings back the packages, their versions, configuration and marks."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -229,7 +230,9 @@ class TestApplyAndRevert:
         action.revert(root.target, before)
         root.forget()
         action.revert(root.target, before)
-        assert [run[0] for run in root.runs] == ["dpkg", "dpkg-query", "apt-mark", "dpkg-query", "apt-mark"]
+        assert [run[0] for run in root.runs] == [
+            *("dpkg-query", "apt-mark", "dpkg", "dpkg-query", "apt-mark", "dpkg-query", "apt-mark")
+        ]
         assert action.observe(root.target) == before
 
     def test_what_is_installed_again_stays_automatic_and_on_hold(self, root: StandInRoot) -> None:
@@ -541,3 +544,39 @@ def test_pip_is_only_shown() -> None:
         "uv pip install --python /v/bin/python torch==2.8.0"
     )
     assert not hasattr(action, "apply")
+
+
+class TestAPackageThatDoesNotConfigure:
+    """Its script builds a module, which takes minutes and fails."""
+
+    def test_the_first_error_of_the_build_is_said(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, fails=["install"])
+        root.file("/var/lib/dkms/nvidia/535.1/build/make.log", "old.c:1: error: of another build\n")
+        os.utime(root.folder / "var/lib/dkms/nvidia/535.1/build/make.log", (1, 1))
+        root.file("/var/lib/dkms/nvidia/550.1/build/make.log", "CC nv.o\nnv.c:3:9: error: no member\nmake: *** [x]\n")
+        os.utime(root.folder / "var/lib/dkms/nvidia/550.1/build/make.log", (1 << 32, 1 << 32))
+        with pytest.raises(
+            CommandFailed, match=r"; /var/lib/dkms/nvidia/550.1/build/make.log: nv.c:3:9: error: no member$"
+        ):
+            step_of(AptInstall(("linux-headers-x",))).apply(root.target, {})
+
+    def test_what_the_step_brought_is_removed_and_not_configured_again(self, root: StandInRoot) -> None:
+        root.packages(DRIVER)
+        step = step_of(AptInstall(("linux-headers-x",)))
+        before = step.observe(root.target)
+        root.change(packages={**DRIVER, "linux-headers-x": "6.1-1 iF "})
+        root.forget()
+        step.revert(root.target, before)
+        assert ["dpkg", "--force-depends", "--remove", "linux-headers-x"] in root.runs
+        assert root.database["packages"] == DRIVER
+
+    def test_of_a_new_version_that_fails_the_old_one_comes_back_at_once(self, root: StandInRoot) -> None:
+        root.packages(DRIVER, archive=["libcuda1"])
+        step = step_of(AptInstall(("libcuda1",)))
+        step.prepare(root.target)
+        before = step.observe(root.target)
+        root.change(packages={**DRIVER, "libcuda1": "9-1 iF "})
+        root.forget()
+        step.revert(root.target, before)
+        assert not [run for run in root.runs if "--configure" in run]
+        assert root.database["packages"] == DRIVER
