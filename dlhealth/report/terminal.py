@@ -42,6 +42,7 @@ def render(diagnosis: Diagnosis, style: Style) -> str:
         if number not in reached:
             page.cause(diagnosed, [*_tree(number, effects, reached, "")], diagnosis.findings)
     page.skipped(diagnosis.skipped)
+    page.bounds(diagnosis.machine.get("python_environments") or {})
     page.failed(diagnosis)
     if diagnosis.findings:
         page.line()
@@ -200,6 +201,12 @@ class Page:
         for reason, (places, ids) in _by_reason(skipped).items():
             where = f" ({_some(places)})" if places else ""
             self.text("  ", f"{reason}{where}: {_some(ids, 'checks')}", "      ")
+
+    def bounds(self, search: Mapping[str, Any]) -> None:
+        """Where Python environments were searched; only where people have some."""
+        if set(search.get("found", ())) - {"/usr", "/usr/local"} and search.get("bounds"):
+            self.line()
+            self.text("", f"{search['bounds']}.")
 
     def failed(self, diagnosis: Diagnosis) -> None:
         if not diagnosis.failed:

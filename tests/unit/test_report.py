@@ -153,6 +153,14 @@ def test_what_could_not_be_looked_at_is_grouped_by_reason() -> None:
     ]
 
 
+def test_where_environments_were_searched_is_said_to_people_who_have_some() -> None:
+    search = {"found": ["/usr", "/home/alice/venv"], "bounds": "Python environments in homes were searched"}
+    given = Diagnosis((), 9, (), (), {**MACHINE, "python_environments": search})
+    assert render(given, PLAIN).splitlines()[-1] == "Python environments in homes were searched."
+    search["found"] = ["/usr"]
+    assert "searched" not in render(given, PLAIN)
+
+
 def test_a_broken_rule_is_named() -> None:
     text = render(diagnosis(failed=(Failed("bad-rule", "KeyError: 'x'"),)), PLAIN)
     assert "Broken checks: defects of these rules, not of this machine\n  bad-rule: KeyError: 'x'\n" in text
