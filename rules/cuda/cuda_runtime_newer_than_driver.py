@@ -111,6 +111,7 @@ class CudaRuntimeNewerThanDriver(Rule):
             "CUDA 13 by default, and one that fits",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2", default=False).cuda_toolkit("13.0", "13.0.88"),
             finds="file:/usr/local/cuda-13.0",
+            steps=("make-link",),
         )
         yield Scenario(
             "a newer minor version of the same major", Machine.debian12_gpu().cuda_toolkit("12.9", "12.9.86")

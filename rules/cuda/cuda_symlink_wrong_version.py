@@ -217,6 +217,7 @@ class CudaSymlinkWrongVersion(Rule):
             "a link by hand to a removed toolkit",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link(link, "/usr/local/cuda-11.8"),
             finds=f"file:{link}",
+            steps=("make-link",),
         )
         yield Scenario(
             "the alternative's toolkit was deleted by hand",
@@ -225,6 +226,7 @@ class CudaSymlinkWrongVersion(Rule):
             .link("/etc/alternatives/cuda", "/usr/local/cuda-12.4")
             .link(link, "/etc/alternatives/cuda"),
             finds=f"file:{link}",
+            steps=("set-alternative",),
         )
         yield Scenario(
             "DeepSpeed with CUDA_HOME of another major than PyTorch's",
@@ -245,6 +247,7 @@ class CudaSymlinkWrongVersion(Rule):
             "the link of a major version, of which no toolkit is left",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link("/usr/local/cuda-11", "/usr/local/cuda-11.8"),
             finds="file:/usr/local/cuda-11",
+            steps=("move-aside",),
         )
         yield Scenario(
             "only cuDNN is left in the toolkit",

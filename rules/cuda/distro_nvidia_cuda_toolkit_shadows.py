@@ -95,7 +95,13 @@ class DistroNvidiaCudaToolkitShadows(Rule):
                 "nvidia-cuda-toolkit", "12.0.140~12.0.1-4build4", ["/usr/bin/nvcc"]
             )
 
-        yield Scenario("/usr/local is not in PATH at all", both(), finds="package:nvidia-cuda-toolkit", alone=False)
+        yield Scenario(
+            "/usr/local is not in PATH at all",
+            both(),
+            finds="package:nvidia-cuda-toolkit",
+            steps=("write-file",),
+            alone=False,
+        )
         yield Scenario(
             "/usr/local comes last",
             both().append("/home/alice/.bashrc", "export PATH=$PATH:/usr/local/cuda/bin\n"),

@@ -93,7 +93,12 @@ class LibcuptiNotOnPath(Rule):
                 .link(f"{old}/libcupti.so.10.1", "libcupti.so.10.1.208")
             )
 
-        yield Scenario("CUDA 10.1 by its packages", apart(), finds=f"file:{old}/libcupti.so.10.1")
+        yield Scenario(
+            "CUDA 10.1 by its packages",
+            apart(),
+            finds=f"file:{old}/libcupti.so.10.1",
+            steps=("write-file", "refresh-loader-cache"),
+        )
         yield Scenario(
             "CUDA 9.0, only the real file",
             cuda("9.0").library("/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176", "libcupti.so.9.0"),

@@ -95,7 +95,7 @@ class NvccNotInPath(Rule):
         def toolkit() -> Machine:
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").remove("/etc/profile.d/cuda.sh")
 
-        yield Scenario("as NVIDIA's packages leave it", toolkit(), finds="host")
+        yield Scenario("as NVIDIA's packages leave it", toolkit(), finds="host", steps=("write-file",))
         yield Scenario(
             "without /usr/local/cuda",
             Machine.ubuntu2404_gpu()

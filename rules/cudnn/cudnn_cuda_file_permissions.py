@@ -75,6 +75,7 @@ class CudnnCudaFilePermissions(Rule):
             "a header copied under umask 077",
             cuda().file(f"{include}/cudnn_version.h", "#define CUDNN_MAJOR 8\n#define CUDNN_MINOR 9\n", 0o600),
             finds=f"file:{include}/cudnn_version.h",
+            steps=("change-mode",),
         )
         yield Scenario(
             "two libraries",

@@ -101,11 +101,13 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             "libcuda called libcudnn",
             Machine.ubuntu2404_gpu().link(f"{lib}/libcudnn.so.8", f"{lib}/libcuda.so.550.120"),
             finds=f"file:{lib}/libcudnn.so.8",
+            steps=("move-aside", "apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
             "the other library is gone as well",
             cuda().cudnn("8.9.7").link(f"{lib}/libcudnn.so.7", f"{lib}/libcuda.so.515.43.04"),
             finds=f"file:{lib}/libcudnn.so.7",
+            steps=("move-aside", "refresh-loader-cache"),
         )
         yield Scenario(
             "a copy of 8 called 5",

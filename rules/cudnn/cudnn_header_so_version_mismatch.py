@@ -114,6 +114,7 @@ class CudnnHeaderSoVersionMismatch(Rule):
             "headers of an old archive beside the package's library",
             cuda().cudnn_packages("8.9.7.29-1+cuda12.2").file(f"{include}/cudnn.h", header(7, 6, 5)),
             finds=f"file:{include}/cudnn.h",
+            steps=("move-aside",),
         )
         yield Scenario(
             "the header is newer than the library",

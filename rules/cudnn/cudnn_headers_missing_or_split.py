@@ -216,7 +216,10 @@ class CudnnHeadersMissingOrSplit(Rule):
         parts = [f"cudnn_{p}_{u}.h" for p in ("ops", "cnn", "adv") for u in ("infer", "train")]
         others = ["cudnn_version.h", "cudnn_backend.h", *parts]
         yield Scenario(
-            "an old guide: cp cudnn.h", without(cuda().cudnn("8.9.7"), *others), finds=f"file:{include}/cudnn.h"
+            "an old guide: cp cudnn.h",
+            without(cuda().cudnn("8.9.7"), *others),
+            finds=f"file:{include}/cudnn.h",
+            steps=("move-aside", "apt-install"),
         )
         yield Scenario(
             "only the libraries were copied",
@@ -235,11 +238,13 @@ class CudnnHeadersMissingOrSplit(Rule):
             "only the library's package, beside a toolkit",
             cuda().cudnn_packages(development=False),
             finds="package:libcudnn8",
+            steps=("apt-install",),
         )
         yield Scenario(
             "the alternative leads nowhere",
             cuda().cudnn_packages().link("/etc/alternatives/libcudnn", "/usr/include/x86_64-linux-gnu/cudnn_v7.h"),
             finds="file:/usr/include/cudnn.h",
+            steps=("set-alternative",),
         )
         wheel = "/opt/train/lib/python3.11/site-packages/nvidia/cudnn/include"
         yield Scenario(

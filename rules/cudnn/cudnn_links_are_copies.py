@@ -74,7 +74,9 @@ class CudnnLinksAreCopies(Rule):
                 )
             return machine
 
-        yield Scenario("cuDNN 8 copied with cp", copied("8.9.7"), finds=f"file:{lib}")
+        yield Scenario(
+            "cuDNN 8 copied with cp", copied("8.9.7"), finds=f"file:{lib}", steps=("make-link", "refresh-loader-cache")
+        )
         yield Scenario("cuDNN 7 copied with cp", copied("7.6.5"), finds=f"file:{lib}")
         yield Scenario(
             "only libcudnn.so.9 is a copy",

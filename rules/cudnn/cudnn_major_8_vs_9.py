@@ -149,6 +149,7 @@ class CudnnMajor8Vs9(Rule):
             .cudnn("9.1.0")
             .library("/usr/local/lib/libopencv_dnn.so.4.8.0", "libopencv_dnn.so.408", ["libcudnn.so.8"]),
             finds="file:/usr/local/lib/libopencv_dnn.so.4.8.0",
+            steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario("CTranslate2 4.5 and cuDNN 9", environment("ctranslate2-4.5.0").cudnn("9.1.0"))
         yield Scenario("both are there", environment("ctranslate2-4.4.0").cudnn("9.1.0").cudnn_packages())

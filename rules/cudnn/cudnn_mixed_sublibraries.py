@@ -181,6 +181,7 @@ class CudnnMixedSublibraries(Rule):
             .library(f"{lib}/libcudnn_cnn_train.so.8.6.0", "libcudnn_cnn_train.so.8")
             .link(f"{lib}/libcudnn_cnn_train.so.8", "libcudnn_cnn_train.so.8.6.0"),
             finds=f"file:{real}",
+            steps=("move-aside", "apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
             "what the toolkit's folder lacks comes from the package",
@@ -189,6 +190,7 @@ class CudnnMixedSublibraries(Rule):
             .library(f"{lib}/libcudnn.so.8.6.0", "libcudnn.so.8")
             .link(f"{lib}/libcudnn.so.8", "libcudnn.so.8.6.0"),
             finds="file:/usr/lib/x86_64-linux-gnu",
+            steps=("move-aside", "refresh-loader-cache"),
         )
         yield Scenario(
             "an older archive beside the package",

@@ -229,6 +229,7 @@ class CudnnRuntimeMissing(Rule):
             "a package without its files",
             cuda().cudnn_packages().remove("/usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8.9.7"),
             finds="package:libcudnn8",
+            steps=("apt-install",),
         )
         yield Scenario(
             "only the headers were copied",
@@ -243,6 +244,7 @@ class CudnnRuntimeMissing(Rule):
                 f"{lib}/libcudnn_cnn_infer.so.8.9.7", "libcudnn_cnn_infer.so.8", ["libcudnn_ops_infer.so.8"]
             ),
             finds=f"file:{lib}/libcudnn_ops_infer.so.8",
+            steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
             "OpenCV built with cuDNN 7, which nobody installed again",

@@ -138,7 +138,10 @@ class CudnnWrongCudaMajor(Rule):
             )
 
         yield Scenario(
-            "apt took the highest version", cuda().cudnn_packages("8.8.0.121-1+cuda12.0"), finds="package:libcudnn8"
+            "apt took the highest version",
+            cuda().cudnn_packages("8.8.0.121-1+cuda12.0"),
+            finds="package:libcudnn8",
+            steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
             "cuDNN 9 for CUDA 13, its name says it",

@@ -146,7 +146,12 @@ class CudaCompatLibError803(Rule):
             return machine.file("/etc/ld.so.conf.d/00-compat.conf", "# compat\n/usr/local/cuda/compat\n")
 
         path = "/usr/local/cuda/compat/libcuda.so.1"
-        yield Scenario("in ld.so.conf.d, a GTX 1080 Ti", with_entry(compat("570.86.10")), finds=f"file:{path}")
+        yield Scenario(
+            "in ld.so.conf.d, a GTX 1080 Ti",
+            with_entry(compat("570.86.10")),
+            finds=f"file:{path}",
+            steps=("edit-file", "refresh-loader-cache"),
+        )
         yield Scenario(
             "older than the driver, a Tesla V100", with_entry(compat("535.104.05", "1db1")), finds=f"file:{path}"
         )
@@ -156,6 +161,7 @@ class CudaCompatLibError803(Rule):
                 "/home/alice/.profile", 'export LD_LIBRARY_PATH="/usr/local/cuda-12.2/compat:$LD_LIBRARY_PATH"\n'
             ),
             finds="file:/home/alice/.profile",
+            steps=("edit-file",),
         )
         yield Scenario(
             "an old driver's, copied into a home",

@@ -122,7 +122,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         upgraded = Machine.ubuntu2404().gpu().ubuntu_driver("550.120", loaded=False).loaded_driver("550.90.07")
-        yield Scenario("upgraded, not restarted", upgraded, finds="host")
+        yield Scenario("upgraded, not restarted", upgraded, finds="host", steps=("reboot",))
         lib = "/usr/lib/x86_64-linux-gnu"
         yield Scenario(
             "no packages: a module from a .run file, libraries of a newer one",
@@ -157,6 +157,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             .file("/proc/modules", "nvidia 1 0 - Live 0x0\n")
             .package("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
+            steps=("reload-modules",),
             alone=False,  # too little is there for the others
         )
         yield Scenario(

@@ -156,6 +156,7 @@ class GlxAlternativesWrong(Rule):
                 "/etc/alternatives/glx--libGL.so.1-x86_64-linux-gnu", f"{lib}/nvidia/libGL.so.1"
             ),
             finds="host",
+            steps=("set-alternative", "refresh-loader-cache"),
         )
         yield Scenario(
             "NVIDIA's side chosen, its libraries purged half way",

@@ -149,6 +149,7 @@ class LibcudaMissingFromLoader(Rule):
             .link(f"{lib}/libcuda.so.1", "libcuda.so.550.90.07")
             .remove(f"{lib}/libcuda.so.550.120"),
             finds="host",
+            steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
             "the alternative's target is gone",

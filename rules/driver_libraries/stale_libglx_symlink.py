@@ -97,6 +97,7 @@ class StaleLibglxSymlink(Rule):
             "the driver is gone, the link stayed",
             Machine.debian12().link(f"{folder}/libglx.so", "libglx.so.381.22"),
             finds=f"file:{folder}/libglx.so",
+            steps=("move-aside", "apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
             "it leads to an older driver than the one installed",

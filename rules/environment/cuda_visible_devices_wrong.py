@@ -95,7 +95,7 @@ class CudaVisibleDevicesWrong(Rule):
         def bashrc(value: str, machine: Machine | None = None) -> Machine:
             return (machine or Machine.debian12_gpu()).append("/home/alice/.bashrc", f"export {_NAME}={value}\n")
 
-        yield Scenario("empty", bashrc('""'), finds="user:alice")
+        yield Scenario("empty", bashrc('""'), finds="user:alice", steps=("edit-file",))
         yield Scenario("-1", bashrc("-1"), finds="user:alice")
         yield Scenario("a GPU that is not there", bashrc("1"), finds="user:alice")
         yield Scenario(

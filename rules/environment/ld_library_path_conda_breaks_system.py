@@ -129,7 +129,9 @@ class LdLibraryPathCondaBreaksSystem(Rule):
             return built
 
         export = f"export LD_LIBRARY_PATH={conda}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\n"
-        yield Scenario("in ~/.bashrc", machine().append("/home/alice/.bashrc", export), finds="user:alice")
+        yield Scenario(
+            "in ~/.bashrc", machine().append("/home/alice/.bashrc", export), finds="user:alice", steps=("edit-file",)
+        )
         yield Scenario(
             "in profile.d",
             machine().file("/etc/profile.d/conda-libs.sh", export),
@@ -139,6 +141,7 @@ class LdLibraryPathCondaBreaksSystem(Rule):
             "in ld.so.conf.d",
             machine().file("/etc/ld.so.conf.d/000-conda.conf", f"{conda}\n"),
             finds="file:/etc/ld.so.conf.d/000-conda.conf",
+            steps=("edit-file", "refresh-loader-cache"),
             alone=False,
         )
         yield Scenario(

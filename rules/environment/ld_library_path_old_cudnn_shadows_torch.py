@@ -119,7 +119,9 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
                 .folder("/opt/other/lib")
             )  # fmt: skip
 
-        yield Scenario("8.0 before 8.9", machine("8.9.2.26", "8.0.3"), finds="user:alice", alone=False)
+        yield Scenario(
+            "8.0 before 8.9", machine("8.9.2.26", "8.0.3"), finds="user:alice", steps=("edit-file",), alone=False
+        )
         yield Scenario(
             "for everybody",
             machine("9.1.0.70", "9.0.0", "\n").file(

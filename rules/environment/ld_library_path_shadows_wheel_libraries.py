@@ -155,7 +155,12 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
                 .append("/home/alice/.bashrc", text)
             )
 
-        yield Scenario("nvJitLink 12.1 before 12.4", machine("libnvJitLink", "12.4.127", "1.105"), finds="user:alice")
+        yield Scenario(
+            "nvJitLink 12.1 before 12.4",
+            machine("libnvJitLink", "12.4.127", "1.105"),
+            finds="user:alice",
+            steps=("edit-file",),
+        )
         yield Scenario("cuBLAS 12.1 before 12.4", machine("libcublas", "12.4.5.8", "1.3.1"), finds="user:alice")
         yield Scenario(
             "for everybody, in a line that also has an empty element",

@@ -116,7 +116,12 @@ class LdconfigCudaEntryMissing(Rule):
 
         library = "/usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudart.so.12"
         export = "export LD_LIBRARY_PATH=/usr/local/cuda-12.2/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\n"
-        yield Scenario("the run file, and nothing else done", runfile(), finds=f"file:{library}")
+        yield Scenario(
+            "the run file, and nothing else done",
+            runfile(),
+            finds=f"file:{library}",
+            steps=("write-file", "refresh-loader-cache"),
+        )
         yield Scenario(
             "CUDA 8, only one of two people set LD_LIBRARY_PATH",
             Machine.ubuntu1604_runfile().user("bob", 1001),
@@ -126,6 +131,7 @@ class LdconfigCudaEntryMissing(Rule):
             "the entry is there, the cache is older",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").file("/etc/ld.so.cache", EMPTY_CACHE),
             finds=f"file:{library}",
+            steps=("refresh-loader-cache",),
             alone=False,  # an empty cache knows no library of the driver either
         )
         yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))

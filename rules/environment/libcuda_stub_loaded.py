@@ -122,11 +122,13 @@ class LibcudaStubLoaded(Rule):
             "stubs in LD_LIBRARY_PATH",
             cuda().append("/home/alice/.bashrc", f"export LD_LIBRARY_PATH={stubs}:$LD_LIBRARY_PATH\n"),
             finds="file:/home/alice/.bashrc",
+            steps=("edit-file",),
         )
         yield Scenario(
             "stubs in ld.so.conf.d, before the driver's",
             cuda().append("/etc/ld.so.conf.d/000_cuda.conf", f"{stubs}\n"),
             finds=f"file:{stubs}/libcuda.so",
+            steps=("edit-file", "refresh-loader-cache"),
         )
         yield Scenario(
             "stubs in ld.so.conf.d, behind the driver's",
@@ -137,6 +139,7 @@ class LibcudaStubLoaded(Rule):
             "libcuda.so.1 made by hand",
             cuda().link("/usr/local/cuda-12.2/lib64/libcuda.so.1", "stubs/libcuda.so"),
             finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
+            steps=("move-aside", "refresh-loader-cache"),
         )
         yield Scenario(
             "libcuda.so.1 made by hand, in a folder that LD_LIBRARY_PATH rightly names",

@@ -77,6 +77,7 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
             "left after a removal",
             down.file(path, "# bumblebee\nblacklist nvidia\nblacklist nvidia-current\n"),
             finds=f"file:{path}",
+            steps=("move-aside", "update-initramfs", "load-modules"),
         )
         yield Scenario(
             "another tool's file on Ubuntu",

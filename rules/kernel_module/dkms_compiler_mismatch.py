@@ -140,7 +140,12 @@ class DkmsCompilerMismatch(Rule):
                 "/usr/bin/gcc", "/etc/alternatives/gcc"
             )
 
-        yield Scenario("an option that the old gcc does not know", ubuntu(option), finds=release)
+        yield Scenario(
+            "an option that the old gcc does not know",
+            ubuntu(option),
+            finds=release,
+            steps=("apt-install", "dkms-build", "update-initramfs", "load-modules"),
+        )
         yield Scenario(
             "the compiler check of the driver",
             Machine.debian12()
@@ -155,7 +160,12 @@ class DkmsCompilerMismatch(Rule):
         yield Scenario(
             "the kernel's gcc was removed", ubuntu("/bin/sh: 1: x86_64-linux-gnu-gcc-13: not found\n"), finds=release
         )
-        yield Scenario("gcc was switched for nvcc, nothing was built since", switched(ubuntu(), "9"), finds=release)
+        yield Scenario(
+            "gcc was switched for nvcc, nothing was built since",
+            switched(ubuntu(), "9"),
+            finds=release,
+            steps=("apt-install", "make-link", "dkms-build", "update-initramfs", "load-modules"),
+        )
         warning = "warning: the compiler differs from the one used to build the kernel\n"
         yield Scenario(
             "only the harmless warning",

@@ -214,13 +214,19 @@ class DkmsModuleMissingForRunningKernel(Rule):
             "a kernel update whose module was not built",
             Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False),
             finds=f"kernel:{new}",
+            steps=("dkms-build", "update-initramfs", "load-modules"),
         )
         yield Scenario(
             "Ubuntu, module of the old kernel only",
             Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=("6.8.0-49-generic",), loaded=False),
             finds="kernel:6.8.0-50-generic",
         )
-        yield Scenario("only the next kernel lacks it", two.debian_driver(kernels=(old,)), finds=f"kernel:{new}")
+        yield Scenario(
+            "only the next kernel lacks it",
+            two.debian_driver(kernels=(old,)),
+            finds=f"kernel:{new}",
+            steps=("dkms-build", "update-initramfs"),
+        )
         yield Scenario(
             "a disk that does not run",
             Machine().os_release("debian", "12").kernel(new, running=False).debian_driver(kernels=(), loaded=False),
@@ -273,6 +279,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             .remove("/var/lib/dkms/nvidia/550.120/source")
             .mark("nvidia-dkms-550", "install ok unpacked"),
             finds="kernel:6.8.0-50-generic",
+            steps=("apt-install", "update-initramfs", "load-modules"),
             causes=("half-configured-driver-packages",),
         )
         ubuntu, newer = "6.8.0-50-generic", "6.8.0-51-generic"

@@ -102,6 +102,7 @@ class DriverTooOldForNewGpu(Rule):
             "an RTX 4090 with 470, loaded",
             Machine.ubuntu2404().gpu("2684", driver="").ubuntu_driver("470.256.02"),
             finds=gpu,
+            steps=("apt-install", "reboot"),
         )
         yield Scenario(
             "an RTX 5090 with 565",

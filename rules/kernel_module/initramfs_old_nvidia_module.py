@@ -187,6 +187,7 @@ class InitramfsOldNvidiaModule(Rule):
             .nvidia_module(kernel, old, name="nvidia-drm.ko", place="kernel/drivers/video")
             .initramfs(kernel, {}),
             finds=f"kernel:{kernel}",
+            steps=("move-aside", "refresh-module-index", "update-initramfs", "reboot"),
             alone=False,  # the second installer is a fault of its own
         )
         yield Scenario(
@@ -217,6 +218,7 @@ class InitramfsOldNvidiaModule(Rule):
             .file(f"/boot/initrd.img-{kernel}", b"\x02\x21\x4c\x18" + bytes(100))
             .file("/proc/stat", "cpu  1 2 3\nbtime 4102444800\n"),
             finds=f"kernel:{kernel}",
+            steps=("update-initramfs", "reboot"),
         )
         yield Scenario(
             "systemd-boot has a copy of its own, which was not renewed",

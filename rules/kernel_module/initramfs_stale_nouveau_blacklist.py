@@ -123,6 +123,7 @@ class InitramfsStaleNouveauBlacklist(Rule):
             .ubuntu_driver(loaded=False)
             .file("/boot/initrd.img-6.8.0-50-generic", b"\x02\x21\x4c\x18" + bytes(100), mtime=1.7e9),
             finds="kernel:6.8.0-50-generic",
+            steps=("update-initramfs", "reboot"),
         )
         yield Scenario(
             "an old image on a running machine, where nvidia holds the GPU",

@@ -189,7 +189,12 @@ class KernelHeadersMissing(Rule):
         source = f"/usr/src/linux-headers-{new}"
         bare = Machine().os_release("debian", "12").kernel(new, headers=False).user().gpu(driver="")
         damaged = Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False)
-        yield Scenario("a kernel without headers", bare.debian_driver(kernels=(), loaded=False), finds=f"kernel:{new}")
+        yield Scenario(
+            "a kernel without headers",
+            bare.debian_driver(kernels=(), loaded=False),
+            finds=f"kernel:{new}",
+            steps=("apt-install", "dkms-build", "update-initramfs", "load-modules"),
+        )
         yield Scenario(
             "a kernel of Proxmox, whose headers have a name of their own",
             Machine()
@@ -220,6 +225,7 @@ class KernelHeadersMissing(Rule):
             .link(f"/usr/lib/modules/{ubuntu}/build", f"/usr/src/linux-headers-{ubuntu}")
             .ubuntu_driver(kernels=(), loaded=False),
             finds=f"kernel:{ubuntu}",
+            steps=("apt-install", "dkms-build", "update-initramfs"),
         )
         yield Scenario(
             "the tree has lost its Makefile",

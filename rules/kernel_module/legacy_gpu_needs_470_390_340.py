@@ -120,7 +120,7 @@ class LegacyGpuNeeds470390340(Rule):
         kepler = Machine.debian12().gpu("1286", driver="").debian_driver(loaded=False)
         for number, line in enumerate(said):
             kepler.says("kernel", line, 5.0 + number / 1000)
-        yield Scenario("a Kepler with 535, which does not load", kepler, finds=gpu)
+        yield Scenario("a Kepler with 535, which does not load", kepler, finds=gpu, steps=("apt-install", "reboot"))
         yield Scenario(
             "a Kepler that nouveau drives meanwhile",
             Machine.ubuntu2404()

@@ -109,6 +109,7 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
                 " Please visit http://www.nvidia.com/object/unix.html for more information. The 590.48.01 NVIDIA driver will ignore this GPU.",
             ),
             finds=gpu,
+            steps=("apt-install", "reboot"),
         )
         yield Scenario(
             "loaded, for want of any other GPU it drives none",

@@ -130,7 +130,13 @@ class NouveauBoundInsteadOfNvidia(Rule):
             alone=False,
         )
         # A module alone is no driver: its libraries are missing too.
-        yield Scenario("a module without a blacklist", runfile, finds=gpu, alone=False)
+        yield Scenario(
+            "a module without a blacklist",
+            runfile,
+            finds=gpu,
+            steps=("write-file", "update-initramfs", "reboot"),
+            alone=False,
+        )
         unlisted = "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"
         yield Scenario(
             "packages whose blacklist was removed",
@@ -156,6 +162,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
             "an initramfs without the blacklist is the cause",
             Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(loaded=False).initramfs("6.8.0-50-generic", {}),
             finds=gpu,
+            steps=("update-initramfs", "reboot"),
             causes=("initramfs-stale-nouveau-blacklist",),
         )
         yield Scenario(

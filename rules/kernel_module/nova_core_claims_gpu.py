@@ -91,6 +91,7 @@ class NovaCoreClaimsGpu(Rule):
             "on Ubuntu, by its driver name",
             Machine.ubuntu2404().gpu("2684", driver="NovaCore").ubuntu_driver(loaded=False),
             finds=gpu,
+            steps=("write-file", "update-initramfs", "reboot"),
             alone=False,  # Ubuntu's file blacklists nouveau, which is not in this initramfs
         )
         yield Scenario(

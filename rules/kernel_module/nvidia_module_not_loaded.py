@@ -143,7 +143,12 @@ class NvidiaModuleNotLoaded(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         debian, ubuntu = "kernel:6.1.0-50-amd64", "kernel:6.8.0-50-generic"
-        yield Scenario("unloaded by hand", Machine.debian12().gpu(driver="").debian_driver(loaded=False), finds=debian)
+        yield Scenario(
+            "unloaded by hand",
+            Machine.debian12().gpu(driver="").debian_driver(loaded=False),
+            finds=debian,
+            steps=("load-modules",),
+        )
         yield Scenario(
             "built with the headers of another build of this kernel",
             Machine.ubuntu2404()

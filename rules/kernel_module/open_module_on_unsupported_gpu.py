@@ -123,6 +123,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
             "-open packages on a Pascal",
             Machine.ubuntu2404().gpu("1b06", driver="").ubuntu_driver("560.35.03", open_flavour=True),
             finds=gpu,
+            steps=("apt-install", "reboot"),
         )
         yield Scenario(
             "on the disk for the next start",

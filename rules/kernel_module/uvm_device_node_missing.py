@@ -121,11 +121,13 @@ class UvmDeviceNodeMissing(Rule):
             "nvidia-modprobe is not set-user-ID",
             nodes(Machine.debian12_gpu()).file("/usr/bin/nvidia-modprobe", "", 0o755),
             finds="host",
+            steps=("change-mode", "write-file", "load-modules"),
         )
         yield Scenario(
             "nvidia-modprobe is missing",
             nodes(Machine.ubuntu2404_gpu()).remove("/usr/bin/nvidia-modprobe"),
             finds="host",
+            steps=("apt-install", "write-file", "load-modules"),
         )
         yield Scenario(
             "a udev rule with a fixed number",

@@ -112,7 +112,7 @@ class DisplayManagerNotStarted(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        yield Scenario("the link is gone", _desktop().remove(ALIAS), finds="host")
+        yield Scenario("the link is gone", _desktop().remove(ALIAS), finds="host", steps=("make-link",))
         yield Scenario("the link is gone, people log in here", _desktop().remove(ALIAS).login(), finds="host")
         yield Scenario("masked", _desktop().remove(ALIAS).link(ALIAS, "/dev/null"), finds="host")
         yield Scenario(
@@ -129,6 +129,7 @@ class DisplayManagerNotStarted(Rule):
             "it ends because the file names another one",
             _desktop(check=True).file(NAMED, "/usr/sbin/gdm3\n"),
             finds="host",
+            steps=("write-file",),
         )
         yield Scenario("before the next start", _desktop().remove(ALIAS), finds="host", next_boot=True)
         yield Scenario("as installed", _desktop())

@@ -107,6 +107,7 @@ class HybridInternalPanelBlack(Rule):
             "generated for the NVIDIA GPU alone",
             laptop(assigned).file(conf, tool + alone),
             finds=f"file:{conf}",
+            steps=("move-aside",),
             alone=True,
         )
         yield Scenario(

@@ -93,6 +93,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
             "a shell's line in /etc/environment",
             environment("LANG=C.UTF-8\nexport PATH=/usr/local/cuda/bin:$PATH\n"),
             finds="file:/etc/environment",
+            steps=("edit-file", "write-file"),
         )
         yield Scenario(
             "the quoted line", environment('PATH="$PATH:/usr/local/cuda/bin"\n'), finds="file:/etc/environment"
@@ -101,7 +102,10 @@ class LoginLoopBrokenPathEnvironment(Rule):
             "Windows' line end", environment('PATH="$PATH:/usr/local/cuda/bin"\r\n'), finds="file:/etc/environment"
         )
         yield Scenario(
-            "a comment behind it", environment("PATH=/opt/x/bin:$PATH # ours\n"), finds="file:/etc/environment"
+            "a comment behind it",
+            environment("PATH=/opt/x/bin:$PATH # ours\n"),
+            finds="file:/etc/environment",
+            steps=("edit-file",),
         )
         yield Scenario(
             "it goes on in the next line", environment('PATH="/opt/x/bin:\\\n$PATH"\n'), finds="file:/etc/environment"

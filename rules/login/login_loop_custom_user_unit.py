@@ -98,6 +98,7 @@ class LoginLoopCustomUserUnit(Rule):
             "starts the target at each login",
             early.login_loop(manager="gdm").says("gdm3", loop, 1010.0),
             finds=f"file:{folder}/ydotoold.service",
+            steps=("move-aside",),
         )
         follows = "[Unit]\nPartOf=graphical-session.target\n[Install]\nWantedBy=graphical-session.target\n"
         yield Scenario(

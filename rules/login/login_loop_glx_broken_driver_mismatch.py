@@ -146,6 +146,7 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             "GLX missing in a loop of Unity or Xfce",
             ubuntu().login_loop().file(errors, missing, 0o600, 1000),
             finds="host",
+            steps=("apt-install", "reboot"),
         )
         yield Scenario(
             "GNOME Shell fails for everybody",

@@ -106,18 +106,29 @@ class LoginLoopHomeDotfilePermissions(Rule):
     def scenarios() -> Iterator[Scenario]:
         home = "/home/alice"
         debian = Machine.debian12
-        yield Scenario("~/.config of root", debian().folder(f"{home}/.config", 0o700), finds=f"file:{home}/.config")
+        yield Scenario(
+            "~/.config of root",
+            debian().folder(f"{home}/.config", 0o700),
+            finds=f"file:{home}/.config",
+            steps=("change-owner", "change-mode"),
+        )
         yield Scenario(
             "~/.cache of root after sudo pip, and a loop",
             Machine.ubuntu2404().folder(f"{home}/.cache", 0o755).login_loop(manager="gdm"),
             finds=f"file:{home}/.cache",
         )
-        yield Scenario("a home that can't be entered", debian().folder(home, 0o444, 1000), finds=f"file:{home}")
+        yield Scenario(
+            "a home that can't be entered",
+            debian().folder(home, 0o444, 1000),
+            finds=f"file:{home}",
+            steps=("change-mode",),
+        )
         yield Scenario("a home of somebody else", debian().folder(home, 0o755, 1005), finds=f"file:{home}")
         yield Scenario(
             "~/.ICEauthority read-only",
             debian().file(f"{home}/.ICEauthority", "x", 0o400, 1000),
             finds=f"file:{home}/.ICEauthority",
+            steps=("move-aside",),
         )
         yield Scenario(
             "~/.ICEauthority of root",

@@ -101,11 +101,17 @@ class LoginLoopProfileScriptError(Rule):
             return Machine.debian12().append("/home/alice/.profile", text)
 
         yield Scenario("an array in ~/.profile", profile('dirs=("$HOME/a" "$HOME/b")\n'), finds="user:alice")
-        yield Scenario("a removed ROS is sourced", profile(". /opt/ros/noetic/setup.sh\n"), finds="user:alice")
+        yield Scenario(
+            "a removed ROS is sourced",
+            profile(". /opt/ros/noetic/setup.sh\n"),
+            finds="user:alice",
+            steps=("edit-file",),
+        )
         yield Scenario(
             "bash's function in profile.d",
             Machine.debian12().file("/etc/profile.d/motd.sh", "function motd() {\n  echo hello\n}\nmotd\n"),
             finds="file:/etc/profile.d/motd.sh",
+            steps=("move-aside",),
         )
         yield Scenario(
             "a ROS file that is for bash",

@@ -86,7 +86,12 @@ class LoginLoopTmpPermissions(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        yield Scenario("no sticky bit, not writable", Machine.debian12().folder("/tmp", 0o755), finds="file:/tmp")
+        yield Scenario(
+            "no sticky bit, not writable",
+            Machine.debian12().folder("/tmp", 0o755),
+            finds="file:/tmp",
+            steps=("change-owner", "change-mode"),
+        )
         yield Scenario("writable, but no sticky bit", Machine.debian12().folder("/tmp", 0o777), finds="file:/tmp")
         yield Scenario(
             "the socket folder owned by a user",

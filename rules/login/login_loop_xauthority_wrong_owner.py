@@ -109,7 +109,7 @@ class LoginLoopXauthorityWrongOwner(Rule):
     def scenarios() -> Iterator[Scenario]:
         path = "/home/alice/.Xauthority"
         debian, ubuntu = Machine.debian12, Machine.ubuntu2404
-        yield Scenario("owned by root", debian().file(path, COOKIE, 0o600), finds=f"file:{path}")
+        yield Scenario("owned by root", debian().file(path, COOKIE, 0o600), finds=f"file:{path}", steps=("move-aside",))
         yield Scenario(
             "owned by root, and a loop", ubuntu().file(path, COOKIE, 0o600).login_loop(), finds=f"file:{path}"
         )

@@ -97,7 +97,12 @@ class StaleXorgConfNvidia(Rule):
         def plain() -> Machine:
             return Machine.debian12().library(f"{drivers}/modesetting_drv.so")
 
-        yield Scenario("generated, and the driver purged", plain().file(conf, GENERATED), finds=f"file:{conf}")
+        yield Scenario(
+            "generated, and the driver purged",
+            plain().file(conf, GENERATED),
+            finds=f"file:{conf}",
+            steps=("move-aside",),
+        )
         yield Scenario(
             "a drop-in of a person",
             plain().file(part, 'section "device"\n  identifier "gpu" # mine\n  driver "NVIDIA"\nendsection\n'),

@@ -110,7 +110,7 @@ class XorgConfWrongBusid(Rule):
                 conf, f'Section "Device"\n    Identifier "gpu"\n    Driver "nvidia"\n    {line}\nEndSection\n'
             )
 
-        yield Scenario("copied from lspci", machine('BusID "PCI:3b:00.0"'), finds=f"file:{conf}")
+        yield Scenario("copied from lspci", machine('BusID "PCI:3b:00.0"'), finds=f"file:{conf}", steps=("edit-file",))
         yield Scenario(
             "hexadecimal digits that look decimal", machine('BusID "PCI:10:0:0"', "0000:10:00.0"), finds=f"file:{conf}"
         )

@@ -93,11 +93,13 @@ class DpkgInterrupted(Rule):
             "power lost while the driver was upgraded",
             Machine.ubuntu2404_gpu().file("/var/lib/dpkg/updates/0000", step).file("/var/lib/dpkg/updates/0001", step),
             finds="host",
+            steps=("dpkg-configure", "update-initramfs"),
         )
         yield Scenario(
             "cut off while files were copied",
             Machine.debian12().package("firefox-esr", "128.1-1", status="install reinstreq half-installed"),
             finds="host",
+            steps=("apt-install", "dpkg-configure", "update-initramfs"),
         )
         yield Scenario("as installed", Machine.debian12_gpu())
         yield Scenario(

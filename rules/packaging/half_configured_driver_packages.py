@@ -133,6 +133,7 @@ class HalfConfiguredDriverPackages(Rule):
             "the DKMS package failed, the driver waits for it",
             failed(Machine.ubuntu2404_gpu()),
             finds="package:nvidia-dkms-550",
+            steps=("dpkg-configure",),
         )
         yield Scenario(
             "the build's first error is quoted, whatever it says",

@@ -115,6 +115,7 @@ class HeldPackagesBlockDriver(Rule):
             "only the metapackage, all of one version",
             Machine.ubuntu2404_gpu().package("nvidia-driver-550", version, status=hold),
             finds="host",
+            steps=("apt-unhold", "apt-install", "reboot"),
         )
         yield Scenario(
             "the module's package was held, the libraries moved on",

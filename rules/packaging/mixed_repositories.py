@@ -145,11 +145,13 @@ class MixedRepositories(Rule):
             .package("libnvidia-compute-550", "550.144.03-0ubuntu1", multi_arch="same")
             .package("libnvidia-gl-550", "550.144.03-0ubuntu1", multi_arch="same"),
             finds="host",
+            steps=("write-file", "apt-install", "reboot"),
         )
         yield Scenario(
             "the same driver version, from the PPA and from Ubuntu",
             Machine.ubuntu2404_gpu().package("libnvidia-compute-550", "550.120-0ubuntu0~gpu24.04.1", multi_arch="same"),
             finds="host",
+            steps=("apt-install", "reboot"),
         )
         yield Scenario(
             "apt's lists prove it on Debian",

@@ -183,6 +183,15 @@ class MixedRunfileAndApt(Rule):
             .ubuntu_driver("550.120", loaded=False)
             .runfile_driver("570.86.10", ("6.8.0-50-generic",)),
             finds="host",
+            steps=(
+                "dkms-remove",
+                "move-aside",
+                "apt-install",
+                "refresh-loader-cache",
+                "refresh-module-index",
+                "update-initramfs",
+                "reboot",
+            ),
             alone=False,
         )
         yield Scenario(
@@ -192,6 +201,7 @@ class MixedRunfileAndApt(Rule):
             .library(f"{lib}/libcuda.so.470.57.02", "libcuda.so.1")
             .library(f"{lib}/libnvidia-ml.so.470.57.02", "libnvidia-ml.so.1"),
             finds="host",
+            steps=("move-aside", "apt-install", "refresh-loader-cache", "update-initramfs", "reboot"),
         )
         stray = "470.103.01"
         yield Scenario(
@@ -210,6 +220,7 @@ class MixedRunfileAndApt(Rule):
             .library(f"{lib}/libcuda.so.{stray}", "libcuda.so.1")
             .link(f"{lib}/libcuda.so.1", f"libcuda.so.{stray}"),
             finds="host",
+            steps=("apt-remove", "refresh-loader-cache"),
             alone=False,
         )
         yield Scenario("only the .run file", Machine.ubuntu1604_runfile())

@@ -126,6 +126,7 @@ class OtherDkmsModuleFails(Rule):
             "virtualbox keeps the headers of the kernel half-configured",
             stuck(module(Machine.ubuntu2404_gpu(), "virtualbox", "7.0.16", "virtualbox-dkms")),
             finds="package:virtualbox-dkms",
+            steps=("apt-remove", "dpkg-configure"),
             alone=True,
         )
         yield Scenario(
@@ -134,6 +135,7 @@ class OtherDkmsModuleFails(Rule):
                 module(Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False), "rtl8821cu", "5.12")
             ),
             finds="package:rtl8821cu",
+            steps=("dkms-remove", "dpkg-configure"),
             alone=True,
         )
         yield Scenario(

@@ -155,7 +155,7 @@ class PartialDriverInstall(Rule):
             .package("nvidia-compute-utils-550", "550.120-0ubuntu0.24.04.1", status=removed)
             .remove(f"{lib}/libcuda.so.1").remove(f"{lib}/libcuda.so.550.120")
             .remove(f"{lib}/libnvidia-ml.so.1").remove(f"{lib}/libnvidia-ml.so.550.120"),
-            finds="host",
+            finds="host", steps=("apt-install",),
             alone=False,
         )  # fmt: skip
         yield Scenario(
@@ -175,6 +175,7 @@ class PartialDriverInstall(Rule):
             "the X driver was removed by force",
             Machine.debian12_gpu().package("xserver-xorg-video-nvidia", "535.261.03-1", status=removed),
             finds="host",
+            steps=("apt-fix-broken",),
             alone=False,
         )
         yield Scenario(

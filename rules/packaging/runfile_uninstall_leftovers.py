@@ -151,6 +151,7 @@ class RunfileUninstallLeftovers(Rule):
             "the source in /usr/src was removed by hand",
             Machine.debian12_gpu().link("/var/lib/dkms/nvidia/470.57.02/source", "/usr/src/nvidia-470.57.02"),
             finds="file:/var/lib/dkms/nvidia/470.57.02",
+            steps=("move-aside",),
         )
         yield Scenario(
             "libraries of a driver that is gone, one of them empty",
@@ -165,12 +166,14 @@ class RunfileUninstallLeftovers(Rule):
             "the installer's blacklist without its driver",
             Machine.debian12().gpu(driver="").file(blacklist, "blacklist nouveau\noptions nouveau modeset=0\n"),
             finds=f"file:{blacklist}",
+            steps=("move-aside", "update-initramfs", "reboot"),
             alone=False,  # there is no driver, which is also worth a note
         )
         yield Scenario(
             "a broken link beside a driver that works",
             Machine.debian12_gpu().link(f"{lib}/libnvidia-fbc.so.1", "libnvidia-fbc.so.470.57.02"),
             finds=f"file:{lib}/libnvidia-fbc.so.1",
+            steps=("move-aside", "refresh-loader-cache"),
         )
         blank = "/usr/local/my libs"
         yield Scenario(

@@ -136,7 +136,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
                 Machine.ubuntu2404_gpu().without_package("libnvidia-compute-550"),
                 "libnvidia-compute-535", "535.183.01", "-0ubuntu0.24.04.1",
             ).file("/var/log/apt/history.log", history),
-            finds="package:libnvidia-compute-535",
+            finds="package:libnvidia-compute-535", steps=("apt-install", "reboot"),
             alone=False,  # the files of the replaced package are still there in this folder
         )  # fmt: skip
         yield Scenario(
