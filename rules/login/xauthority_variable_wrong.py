@@ -1,0 +1,93 @@
+"""A start-up file sets XAUTHORITY to a file that does not have the key of the X server.
+
+What you see
+    Authorization required, but no authorization protocol specified
+    xrdb: Can't open display ':0'. The login screen comes back after each login.
+Why
+    The display manager makes the key of the X server and tells the session in XAUTHORITY where it is. A line in
+    ~/.profile, ~/.xprofile or another start-up file names another file, so all programs of the session are refused. The
+    driver has no part in it. The line alone is not reported: some set-ups have such a file.
+Repair
+    Remove the line.
+What the repair risks
+    Nothing: the display manager sets the variable.
+By hand
+    grep -n XAUTHORITY ~/.profile ~/.xprofile ~/.xsessionrc /etc/environment; remove the line; log in again
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    EditFile,
+    Environments,
+    Evidence,
+    Finding,
+    LoopLogs,
+    Machine,
+    Plan,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+)
+from dlhealth.lean import regex
+
+REFUSED = regex(r"Authorization required|No protocol specified|[Cc]an't open display|cannot open display")
+
+
+class XauthorityVariableWrong(Rule):
+    id = "xauthority-variable-wrong"
+    title = "A start-up file sets XAUTHORITY to a wrong file"
+    stage = Stage.ENVIRONMENT
+    severity = Severity.ERROR
+    explains = ("login-loop-unexplained",)
+
+    def detect(self, environments: Environments, logs: LoopLogs) -> Iterator[Finding]:
+        for user, lines in logs.lines.items():
+            said = [li for li in lines if REFUSED.search(li.text)]
+            login = environments.get(user, "graphical")
+            setting = login.last("XAUTHORITY") if login else None
+            if not said or setting is None or setting.how == "unset":
+                continue
+            subject, about = environments.subject(setting.source)
+            shown = setting.line.strip() or "a line that sets XAUTHORITY"
+            yield self.finding(
+                f"user:{user}",
+                f"{setting.source} sets XAUTHORITY, and the X server refuses all programs of {user}'s session: {said[0].text.strip()[:150]}",
+                Evidence(setting.source, shown),
+                *(Evidence(f"{li.source} ({li.identifier})", li.text.strip()[:200]) for li in said),
+                about=tuple(x for x in (subject, *about) if x != f"user:{user}"),
+                source=setting.source,
+                line=setting.line,
+            )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        source, line = finding.detail["source"], finding.detail["line"]
+        path, _, number = source.rpartition(":")
+        if line and number.isdecimal():
+            edit = EditFile(path, ((int(number), line, None),))
+            yield Plan(f"Remove the line of {source} that sets XAUTHORITY", Risk.LOW, (edit,))
+        else:
+            text = f"remove what sets XAUTHORITY in {source}, then log in again"
+            yield Plan(f"Remove what sets XAUTHORITY in {source}", Risk.LOW, (ByHand(text),))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        export = 'export XAUTHORITY="$XDG_RUNTIME_DIR"/X11/Xauthority\n'
+
+        def looping(text: str, said: str, file: str = "/home/alice/.profile") -> Machine:
+            machine = Machine.debian12().login_loop().append(file, text)
+            for number in range(4):
+                machine.says("Xorg", said, 1001.0 + 30.0 * number, uid=1000)
+            return machine
+
+        refused = "Authorization required, but no authorization protocol specified"
+        yield Scenario("in ~/.profile", looping(export, refused), finds="user:alice")
+        yield Scenario(
+            "a file that nobody makes", looping("export XAUTHORITY=/home/alice/.xauth\n", refused), finds="user:alice"
+        )
+        yield Scenario("nothing was refused", looping(export, "the session begins"))
+        yield Scenario("refused, and no line sets it", looping("", refused))
+        yield Scenario("no logs", Machine.debian12(), unknown=True)
