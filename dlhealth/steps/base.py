@@ -27,6 +27,7 @@ from dlhealth.host.change import (
 from dlhealth.host.exec import run
 from dlhealth.host.mounts import Mounts
 from dlhealth.host.path import Root, naming, told
+from dlhealth.host.private import remove_tree
 from dlhealth.model import Action
 
 KEPT = "/var/lib/dlhealth/kept"
@@ -89,6 +90,12 @@ class Target:
 
     def put(self, path: str, state: State) -> None:
         put_state(self.root, path, state, self.mark)
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a folder with all that is in it, if it is there."""
+        with naming(path), parent(self.root, path) as (folder, name):
+            if folder is not None:
+                remove_tree(folder, name)
 
     def names(self, folder: str) -> list[str]:
         """Sorted names in a folder; none where there is none."""
@@ -307,6 +314,15 @@ class Step(Generic[A]):
         """Restore what `observe` saw before."""
         raise NotImplementedError
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        """What is not as `observe` saw it, once all steps are undone."""
+        return differing(before, self.observe(target))
+
+
+def differing(before: Observed, now: Observed) -> list[str]:
+    """The keys of which one has another value than the other, or none."""
+    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+
 
 class PathAction(Action, Protocol):
     """An action that changes one path."""
@@ -328,6 +344,9 @@ class PathStep(Step[P]):
     def after(self, target: Target, before: Observed) -> Observed:
         """What `observe` sees once it is applied."""
         raise NotImplementedError
+
+    def left(self, target: Target, before: Observed) -> list[str]:
+        return [self.path] if self.observe(target) != before else []
 
 
 class FileStep(PathStep[P]):

@@ -7,13 +7,14 @@ from time import time_ns
 from dlhealth.actions.kinds import AptFixBroken, AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure
 from dlhealth.host.change import ABSENT, State
 from dlhealth.lean import regex
-from dlhealth.steps.base import CommandFailed, DiskFull, Observed, Step, Target
+from dlhealth.steps.base import CommandFailed, DiskFull, Observed, Step, Target, differing
 from dlhealth.steps.room import need_dpkg, need_room_for_images, need_room_to_build, need_room_to_unpack, wait_for_dpkg
 
 POOL = "/var/lib/dlhealth/debs"
 """Where the packages lie that an undo needs."""
 
 ARCHIVES = "/var/cache/apt/archives"
+_LISTS = "/var/lib/dpkg/info"
 
 _SECONDS = 3600.0
 _WAIT_BACK = 600
@@ -39,11 +40,8 @@ class AptInstallStep(Step[AptInstall]):
         _prepare(target, self._words(), (*self.action.may_remove, *self.action.remove))
 
     def observe(self, target: Target) -> Observed:
-        files = (
-            {"files": {path: target.identity(path) for path in self.action.instead_of}}
-            if self.action.instead_of
-            else {}
-        )
+        paths = [*self.action.instead_of, *(_files_of(target, self.action.packages) if self.action.reinstall else ())]
+        files = {"files": {path: target.identity(path) for path in paths}} if paths else {}
         return {**_installed(target), **files}
 
     def apply(self, target: Target, before: Observed) -> None:
@@ -58,6 +56,10 @@ class AptInstallStep(Step[AptInstall]):
         for path in self.action.instead_of:
             target.put(path, ABSENT)
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        changed = [p for p, was in before.get("files", {}).items() if target.identity(p) != was]
+        return [*_left(target, before), *(f"{path} stays as the package has it" for path in changed)]
+
 
 class AptRemoveStep(Step[AptRemove]):
     def prepare(self, target: Target) -> None:
@@ -71,6 +73,9 @@ class AptRemoveStep(Step[AptRemove]):
 
     def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
+
+    def left(self, target: Target, before: Observed) -> list[str]:
+        return _left(target, before)
 
 
 class AptPurgeReinstallStep(Step[AptPurgeReinstall]):
@@ -90,6 +95,9 @@ class AptPurgeReinstallStep(Step[AptPurgeReinstall]):
     def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        return _left(target, before)
+
 
 class AptUnholdStep(Step[AptUnhold]):
     def prepare(self, target: Target) -> None:
@@ -108,6 +116,9 @@ class AptUnholdStep(Step[AptUnhold]):
         if held:
             target.command("apt-mark", "hold", *held, timeout=60)
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        return [f"{name} is not on hold as before" for name in differing(before, self.observe(target))]
+
 
 class DpkgConfigureStep(Step[DpkgConfigure]):
     def prepare(self, target: Target) -> None:
@@ -115,7 +126,7 @@ class DpkgConfigureStep(Step[DpkgConfigure]):
         _need_room_to_configure(target, [n for n, (_, state) in _states(_installed(target)).items() if state != "i"])
 
     def observe(self, target: Target) -> Observed:
-        return {}
+        return {n: state for n, (_, state) in _states(_installed(target)).items() if state not in "inc"}
 
     def apply(self, target: Target, before: Observed) -> None:
         words = ("dpkg", "--force-confold", "--configure", "-a")
@@ -132,6 +143,10 @@ class DpkgConfigureStep(Step[DpkgConfigure]):
         # Half-configured is no state to go back to: a configured package is the one thing that undo leaves.
         return None
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        now = self.observe(target)
+        return [f"{name} stays configured" for name in before if name not in now]
+
 
 class AptFixBrokenStep(Step[AptFixBroken]):
     def prepare(self, target: Target) -> None:
@@ -145,6 +160,9 @@ class AptFixBrokenStep(Step[AptFixBroken]):
 
     def revert(self, target: Target, before: Observed) -> None:
         _restore(target, before)
+
+    def left(self, target: Target, before: Observed) -> list[str]:
+        return _left(target, before)
 
 
 def _change(target: Target, *words: str) -> None:
@@ -175,6 +193,34 @@ def _installed(target: Target) -> Observed:
     form = "${binary:Package}\\t${Version} ${db:Status-Abbrev}\\n"
     listed = target.command("dpkg-query", "-W", "-f", form, timeout=60).stdout
     return {"packages": dict(line.split("\t") for line in listed.splitlines()), "auto": sorted(_automatic(target))}
+
+
+def _files_of(target: Target, packages: tuple[str, ...]) -> list[str]:
+    """What dpkg has of these packages, but for configuration, which it leaves as it is."""
+    wanted = {name.partition("=")[0].partition(":")[0] for name in packages}
+    lists = [n for n in target.names(_LISTS) if n.endswith(".list") and n[:-5].partition(":")[0] in wanted]
+    texts = [target.state(f"{_LISTS}/{name}").content.decode(errors="surrogateescape") for name in lists]
+    paths = [path for text in texts for path in text.splitlines()]
+    folders = {path.rpartition("/")[0] for path in paths}
+    return [p for p in paths if p not in folders and p.startswith("/") and p != "/." and not p.startswith("/etc/")]
+
+
+def _left(target: Target, before: Observed) -> list[str]:
+    """Packages that are not as they were. One that was there half, and is whole now, is no loss."""
+    installed = _installed(target)
+    now, then = _states(installed), _states(before)
+    found = []
+    for name, (version, state) in then.items():
+        has, is_now = now.get(name, ("", "n"))
+        if state == "i" and (has, is_now) != (version, "i"):
+            found.append(f"{name} is {has if is_now == 'i' else 'not installed'}, and was {version}")
+        elif state in "nc" and is_now not in "nc":
+            found.append(f"{name} is installed")
+        elif state == "i" and _on_hold(before, name) != _on_hold(installed, name):
+            found.append(f"{name} is not on hold as before")
+    found += [f"{name} is installed" for name, (_, state) in now.items() if name not in then and state not in "nc"]
+    configuration = before.get("configuration", {}).items()
+    return [*found, *(path for path, state in configuration if target.state(path).to_json() != state)]
 
 
 def _automatic(target: Target) -> list[str]:

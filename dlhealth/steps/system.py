@@ -1,6 +1,7 @@
 """Changes of kernel modules, boot images, alternatives, units; and what only a person can do."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from dlhealth.actions.kinds import (
     DkmsBuild,
@@ -13,7 +14,7 @@ from dlhealth.actions.kinds import (
     UpdateInitramfs,
 )
 from dlhealth.host.change import ABSENT, State
-from dlhealth.steps.base import KEPT, CommandFailed, CopyGone, Observed, Step, Target, module_tree
+from dlhealth.steps.base import KEPT, CommandFailed, CopyGone, Observed, Step, Target, differing, module_tree
 from dlhealth.steps.room import images, need_dpkg, need_room, need_room_for_images, need_room_to_build
 
 _BUILD_SECONDS = 3600.0
@@ -21,6 +22,7 @@ _BUILD_SECONDS = 3600.0
 
 _COMMAND_SECONDS = 900.0
 
+_CHOICES = "/etc/alternatives"
 _HOOKS = "/etc/initramfs/post-update.d"
 """What update-initramfs runs for an image that it has made: systemd-boot has its own copy, which is the one that
 starts."""
@@ -32,33 +34,50 @@ class DkmsBuildStep(Step[DkmsBuild]):
         need_room_to_build(target)
 
     def observe(self, target: Target) -> Observed:
-        return module_tree(
-            target,
-            [
-                f"/lib/modules/{self.action.kernel}/updates",
-                f"/var/lib/dkms/{self.action.module}/{self.action.version}/{self.action.kernel}",
-            ],
-        )
+        found = module_tree(target, [f"/lib/modules/{self.action.kernel}/updates"])
+        return {**found, **(self._built(target) if self._is_known(target) else {})}
 
     def apply(self, target: Target, before: Observed) -> None:
-        target.command(
-            "dkms",
-            "install",
-            f"{self.action.module}/{self.action.version}",
-            "-k",
-            self.action.kernel,
-            timeout=_BUILD_SECONDS,
-        )
+        self._clear(target)
+        target.command("dkms", "install", self._name, "-k", self.action.kernel, timeout=_BUILD_SECONDS)
 
     def revert(self, target: Target, before: Observed) -> None:
-        module = f"{self.action.module}/{self.action.version}"
+        names = {_stem(path) for path in self._built(target)}
         # A module that was built before, and not installed, stays built.
-        built = any(p.startswith("/var/lib/dkms/") and "/module/" in p for p in before)
+        built = any(p.startswith(self._folder) for p in before)
         verb = "uninstall" if built else "remove"
-        target.command("dkms", verb, module, "-k", self.action.kernel, timeout=_COMMAND_SECONDS, check=False)
+        target.command("dkms", verb, self._name, "-k", self.action.kernel, timeout=_COMMAND_SECONDS, check=False)
         if not built:
             # The last kernel's removal also forgets the source; it was registered before.
-            target.command("dkms", "add", module, timeout=_COMMAND_SECONDS, check=False)
+            target.command("dkms", "add", self._name, timeout=_COMMAND_SECONDS, check=False)
+            self._clear(target)
+        _remove_strays(target, self.action.kernel, names, before)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.action.module}/{self.action.version}"
+
+    @property
+    def _folder(self) -> str:
+        return f"/var/lib/dkms/{self._name}/{self.action.kernel}"
+
+    def _built(self, target: Target) -> Observed:
+        return {p: v for p, v in module_tree(target, [self._folder]).items() if "/module/" in p}
+
+    def _is_known(self, target: Target) -> bool:
+        """Whether dkms calls it built. What a build that was cut off has left, it does not."""
+        if not target.names(self._folder):
+            return False
+        words = ("dkms", "status", self._name, "-k", self.action.kernel)
+        said = target.command(*words, timeout=_COMMAND_SECONDS, check=False).stdout
+        return any(state in said for state in (": built", ": installed"))
+
+    def _clear(self, target: Target) -> None:
+        """Remove what a build that was cut off has left, of dlhealth or of apt: dkms refuses to build beside it, and has no
+        command that removes it."""
+        if not self._is_known(target):
+            target.remove_tree(self._folder)
+            target.remove_tree(f"/var/lib/dkms/{self._name}/build")
 
 
 class DkmsRemoveStep(Step[DkmsRemove]):
@@ -69,18 +88,34 @@ class DkmsRemoveStep(Step[DkmsRemove]):
         return module_tree(target, [f"/var/lib/dkms/{self.action.module}/{self.action.version}"])
 
     def apply(self, target: Target, before: Observed) -> None:
-        target.command(
-            "dkms", "remove", f"{self.action.module}/{self.action.version}", "--all", timeout=_COMMAND_SECONDS
-        )
+        target.command("dkms", "remove", self._name, "--all", timeout=_COMMAND_SECONDS)
+        # Of a kernel for which only some of its modules were installed, dkms calls none installed, and leaves them.
+        status = target.command("dkms", "status", self.action.module, timeout=_COMMAND_SECONDS, check=False).stdout
+        for kernel, built in self._kernels(before).items():
+            if f", {kernel}, " not in status:
+                _remove_strays(target, kernel, built, {})
 
     def revert(self, target: Target, before: Observed) -> None:
-        target.command(
-            "dkms", "add", f"{self.action.module}/{self.action.version}", timeout=_COMMAND_SECONDS, check=False
-        )
-        start = f"/var/lib/dkms/{self.action.module}/{self.action.version}/"
-        kernels = {p.removeprefix(start).split("/")[0] for p in before if "/module/" in p}
-        for kernel in sorted(kernels):
+        target.command("dkms", "add", self._name, timeout=_COMMAND_SECONDS, check=False)
+        for kernel in sorted(self._kernels(before)):
             DkmsBuildStep(DkmsBuild(self.action.module, self.action.version, kernel)).apply(target, {})
+
+    def left(self, target: Target, before: Observed) -> list[str]:
+        # Built again, a module has another time and perhaps another size.
+        return sorted({p for p in before if "/module/" in p} - set(self.observe(target)))
+
+    @property
+    def _name(self) -> str:
+        return f"{self.action.module}/{self.action.version}"
+
+    def _kernels(self, before: Observed) -> dict[str, set[str]]:
+        """The kernels for which it was built, with the names of the modules."""
+        found: dict[str, set[str]] = {}
+        for path in before:
+            if "/module/" in path:
+                kernel = path.removeprefix(f"/var/lib/dkms/{self._name}/").split("/")[0]
+                found.setdefault(kernel, set()).add(_stem(path))
+        return found
 
 
 class LoadModulesStep(Step[LoadModules]):
@@ -101,6 +136,11 @@ class LoadModulesStep(Step[LoadModules]):
         for module in reversed([m for m in self.action.modules if target.live and not before[m]]):
             target.command("modprobe", "-r", module, timeout=_COMMAND_SECONDS, check=False)
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        now = self.observe(target)
+        loaded = [m for m in self.action.modules if target.live and now[m] and not before[m]]
+        return [f"{module} stays loaded until the next start" for module in loaded]
+
 
 class ReloadModulesStep(Step[ReloadModules]):
     def prepare(self, target: Target) -> None:
@@ -120,6 +160,11 @@ class ReloadModulesStep(Step[ReloadModules]):
         # to, and a machine with the module of its libraries is not worse off.
         return None
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        version = self.observe(target)["version"]
+        changed = target.live and version != before["version"]
+        return [f"{self.action.modules[-1]} {version} stays loaded"] if changed else []
+
 
 class RefreshModuleIndexStep(Step[RefreshModuleIndex]):
     def prepare(self, target: Target) -> None:
@@ -138,6 +183,10 @@ class RefreshModuleIndexStep(Step[RefreshModuleIndex]):
     def revert(self, target: Target, before: Observed) -> None:
         for path, digest in before.items():
             _put_back(target, path, digest)
+
+    def left(self, target: Target, before: Observed) -> list[str]:
+        # What is in them may be another step's, as of apt's triggers: that one restores it.
+        return [path for path in before if not target.identity(path)]
 
     def _files(self, target: Target) -> list[str]:
         folder = f"/lib/modules/{self.action.kernel}"
@@ -172,6 +221,10 @@ class UpdateInitramfsStep(Step[UpdateInitramfs]):
                 words = (f"--arg={kernel}", f"--arg=/boot/{name}", _HOOKS)
                 target.command("run-parts", *words, timeout=_COMMAND_SECONDS)
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        # As of a module index.
+        return [f"/boot/{name}" for name in before if not target.identity(f"/boot/{name}")]
+
 
 class RefreshLoaderCacheStep(Step[RefreshLoaderCache]):
     def prepare(self, target: Target) -> None:
@@ -186,26 +239,47 @@ class RefreshLoaderCacheStep(Step[RefreshLoaderCache]):
     def revert(self, target: Target, before: Observed) -> None:
         target.put("/etc/ld.so.cache", State.from_json(before))
 
+    def left(self, target: Target, before: Observed) -> list[str]:
+        # As of a module index.
+        return ["/etc/ld.so.cache"] if self.observe(target)["kind"] != before["kind"] else []
+
 
 class SetAlternativeStep(Step[SetAlternative]):
     def prepare(self, target: Target) -> None:
         return None
 
     def observe(self, target: Target) -> Observed:
-        # The first line of the administrative file is "auto" or "manual" (update-alternatives(1), FILES).
-        status = (
-            target.state(f"/var/lib/dpkg/alternatives/{self.action.name}")
-            .content.split(b"\n")[0]
-            .decode(errors="replace")
-        )
-        value = target.state(f"/etc/alternatives/{self.action.name}").content.decode(errors="replace")
-        return {"status": status, "value": value}
+        # The first line of the administrative file is "auto" or "manual", the second the link; then a pair of lines for
+        # each link that goes along, its name first, up to an empty line (update-alternatives(1), FILES).
+        lines = target.state(self._record).content.decode(errors="surrogateescape").split("\n")
+        along = lines[2 : lines.index("") if "" in lines else None : 2]
+        names = [name for name in (self.action.name, *along) if "/" not in name]
+        return {"status": lines[0], "links": {name: target.state(f"{_CHOICES}/{name}").to_json() for name in names}}
 
     def apply(self, target: Target, before: Observed) -> None:
         self._choose(target, self.action.path)
 
     def revert(self, target: Target, before: Observed) -> None:
-        self._choose(target, before["value"] if before["status"] == "manual" else "")
+        was = State.from_json(before["links"][self.action.name]).content.decode(errors="surrogateescape")
+        with suppress(CommandFailed):  # where the former choice is no longer one
+            self._choose(target, was if before["status"] == "manual" else "")
+        # As somebody made them, where update-alternatives would make others.
+        for name, state in before["links"].items():
+            if target.state(f"{_CHOICES}/{name}").to_json() != state:
+                target.put(f"{_CHOICES}/{name}", State.from_json(state))
+        record = target.state(self._record)
+        status, line, rest = record.content.partition(b"\n")
+        if record.kind == "file" and status != before["status"].encode():
+            target.put(self._record, record._replace(content=before["status"].encode() + line + rest))
+
+    def left(self, target: Target, before: Observed) -> list[str]:
+        now = self.observe(target)
+        links = [f"{_CHOICES}/{name}" for name in differing(before["links"], now["links"])]
+        return [*links, *[f"{self.action.name} is {now['status']}"] * (now["status"] != before["status"])]
+
+    @property
+    def _record(self) -> str:
+        return f"/var/lib/dpkg/alternatives/{self.action.name}"
 
     def _choose(self, target: Target, path: str) -> None:
         words = ["--set", self.action.name, path] if path else ["--auto", self.action.name]
@@ -216,6 +290,21 @@ def _loaded(target: Target) -> set[str]:
     """None of a disk that is looked at from another machine, and none where the kernel takes no modules."""
     table = target.state("/proc/modules").content.decode() if target.live else ""
     return {line.split()[0] for line in table.splitlines()}
+
+
+def _stem(path: str) -> str:
+    """The name of a module, whether it is compressed or not."""
+    return path.rpartition("/")[2].partition(".ko")[0]
+
+
+def _remove_strays(target: Target, kernel: str, names: Collection[str], before: Observed) -> None:
+    """Remove the modules with these names from where dkms installs them, but for those that were there before."""
+    there = module_tree(target, [f"/lib/modules/{kernel}/updates"])
+    strays = [path for path in there if path not in before and _stem(path) in names]
+    for path in strays:
+        target.put(path, ABSENT)
+    if strays:
+        target.command("depmod", "-a", kernel, timeout=_COMMAND_SECONDS)
 
 
 def _keep(target: Target, paths: Iterable[str]) -> None:

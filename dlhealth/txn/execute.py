@@ -338,16 +338,41 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
                     step.revert(target, before)
         except DiskFull as error:
             raise OSError(str(error)) from error  # nothing is settled: the next start tries again
-        except (NotChangeable, CommandFailed, PermissionError) as error:
-            # Also what was made immutable, or is of a server that root is nobody on: trying again would not help, and
-            # keep all else from being put back.
-            said.append(told(error))
-            journal.write("CONFLICT", n=number, what=told(error))
+        except (NotChangeable, CommandFailed, PermissionError, NotADirectoryError, *_ODD) as error:
+            # Also what was made immutable, is on a server that root is nobody on, was exchanged by a user meanwhile, or
+            # was recorded by nobody: trying again would not help, and keep all else from being undone.
+            said.append(
+                told(error) if not isinstance(error, _ODD) else f"{step.summary()}: what was recorded is damaged"
+            )
+            journal.write("CONFLICT", n=number, what=said[-1])
             continue
         journal.write("REVERTED", sync=False, n=number)
     if programs:
         target.settle_all()
-    return tuple(said)
+    settled = {e.fields["n"] for e in journal.events if e.kind == "CONFLICT"}
+    return (*said, *_left(target, {n: (steps[n], kept[n]) for n in sorted(begun) if n not in settled}))
+
+
+_ODD = (ValueError, LookupError, TypeError, AttributeError)
+
+
+def _left(target: Target, undone: Mapping[int, tuple[Step[Any], Observed]]) -> Iterator[str]:
+    """What is not as it was before. Of a path that several steps changed, the first knows how it was."""
+    seen: set[str] = set()
+    for step, before in undone.values():
+        path = step.path if isinstance(step, PathStep) else ""
+        if path and path in seen:
+            continue
+        seen.add(path)
+        try:
+            for what in step.left(target, before)[:_NAMED]:
+                yield f"not undone: {step.summary()}: {what}"
+        except (OSError, NotChangeable, CommandFailed, *_ODD) as error:
+            yield f"{step.summary()}: could not be checked after the undo ({told(error)})"
+
+
+_NAMED = 5
+"""So many things of one step are named."""
 
 
 def _is_changed(step: Step[Any], target: Target, before: Observed, after: Observed | None) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from dlhealth.actions import AptInstall, DkmsRemove, UpdateInitramfs
+from dlhealth.actions import AptInstall, DkmsRemove, LoadModules, UpdateInitramfs
 from dlhealth.model import Action
+from dlhealth.steps import step_of
 from dlhealth.steps.base import Target
 from dlhealth.txn.execute import Ended, NotVerified, apply, recover, undo
 from dlhealth.txn.store import Busy, Store
@@ -190,7 +191,43 @@ def test_a_removal_that_failed_half_way(root: StandInRoot) -> None:
     root.program(
         "dkms",
         f'case "$1" in remove) rm -r "$IN_ROOT{tree}/6.1"; exit 6 ;;\n'
-        f'install) mkdir -p "$IN_ROOT{tree}/$4/module"; echo built > "$IN_ROOT{tree}/$4/module/nvidia.ko" ;; esac',
+        f'install) mkdir -p "$IN_ROOT{tree}/$4/x86_64/module"\n'
+        f'echo built > "$IN_ROOT{tree}/$4/x86_64/module/nvidia.ko" ;; esac',
     )
     assert repair(root, DkmsRemove("nvidia", "1")).outcome == "rolled-back"
     assert ["dkms", "install", "nvidia/1", "-k", "6.1"] in root.runs
+
+
+def test_what_an_undo_could_not_restore_is_named(root: StandInRoot) -> None:
+    """A package that is installed again: its files stay whole, of which one had been missing."""
+    root.packages(PACKAGES)
+    root.file("/var/lib/dpkg/info/libcuda1.list", "/.\n/usr\n/usr/lib\n/usr/lib/libcuda.so.1\n/usr/lib/libcuda.so\n")
+    root.file("/usr/lib/libcuda.so", "as it was")
+    action = step_of(AptInstall(("libcuda1",), reinstall=True))
+    before = action.observe(root.target)
+    assert action.left(root.target, before) == []
+    root.file("/usr/lib/libcuda.so.1", "as the package has it")
+    assert action.left(root.target, before) == ["/usr/lib/libcuda.so.1 stays as the package has it"]
+    root.change(packages={**PACKAGES, "nvtop": "1 ii ", "libc6": "2.37-1 ii ", "nvidia-driver": "535.1-1 rc "})
+    assert action.left(root.target, before)[:3] == [
+        "libc6 is 2.37-1, and was 2.36-9",
+        "nvidia-driver is not installed, and was 535.1-1",
+        "nvtop is installed",
+    ]
+
+
+def test_a_driver_that_stays_loaded_is_named(root: StandInRoot) -> None:
+    """Something uses it by now."""
+    (root.folder / "proc/modules").write_text("")
+    root.outside("modprobe", f'[ "$1" != -a ] || echo "nvidia 1 0" > "{root.folder}/proc/modules"; [ "$1" = -a ]')
+    target = root.target
+    target.live = True
+
+    def verify() -> None:
+        raise NotVerified("it did not help", ())
+
+    store = Store(str(root.folder))
+    with store.locked():
+        ended = apply(store, target, "abc", [LoadModules(("nvidia",))], {}, verify, False, lambda text: None)
+    assert ended.outcome == "conflict"
+    assert ended.said == ("it did not help", "not undone: modprobe -a nvidia: nvidia stays loaded until the next start")

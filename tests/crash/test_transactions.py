@@ -14,7 +14,7 @@ from pytest_mock import MockerFixture
 
 import dlhealth.txn
 from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
-from dlhealth.host.change import SIZE_LIMIT
+from dlhealth.host.change import SIZE_LIMIT, State
 from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Action
 from dlhealth.steps.base import Target
@@ -404,3 +404,23 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(tmp_path: Path, count:
     assert ended.outcome == "conflict"
     assert (tmp_path / "etc/X11/xorg.conf").read_text() == "the administrator's\n"
     count(SOMEBODY, "conflict")
+
+
+def test_a_folder_that_a_user_exchanges_during_an_undo_is_a_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    assert run(tmp_path) == "applied"
+    store, state = Store(str(tmp_path)), Target.state
+
+    def exchanged(self: Target, path: str) -> State:
+        if path.endswith(".bashrc"):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        return state(self, path)
+
+    monkeypatch.setattr(Target, "state", exchanged)
+    with store.locked():
+        ended = undo(store, Target(str(tmp_path), "abc"), store.ended()[-1])
+    assert (ended.outcome, ended.said) == ("conflict", ("/home/alice/.bashrc: not a directory",))
+    assert not (tmp_path / "etc/profile.d/cuda.sh").exists()
+    assert store.current() is None

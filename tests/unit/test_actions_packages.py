@@ -513,8 +513,9 @@ class TestConfigure:
         action.apply(root.target, before)
         simulated = [*SIMULATED, "-f", "install"]
         assert root.runs[2:] == [["dpkg", "--force-confold", "--configure", "-a"], simulated, [*APT, "-f", "install"]]
-        # Nothing of it goes back, so what somebody does to packages afterwards is no conflict.
-        assert action.observe(root.target) == before
+        # Nothing of it goes back, and that is said.
+        assert (before, action.observe(root.target)) == ({"libcuda1": "F"}, {})
+        assert action.left(root.target, before) == ["libcuda1 stays configured"]
         action.revert(root.target, before)
         assert root.database["packages"] == DRIVER
 

@@ -1,6 +1,7 @@
 """Changes of modules, boot images, alternatives and units: the program that is run, and what its undo leaves."""
 
 import errno
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -31,10 +32,13 @@ pytestmark = pytest.mark.real_programs  # the stand-ins
 
 LIVE = "/"  # only programs are started there, and they are stand-ins
 # dkms, whose tree is $IN_ROOT/var/lib/dkms: "install|uninstall|remove M/V -k K", "remove M/V --all", "add M/V".
+# A tree without a module it does not know, and refuses to build beside it, as the real one does.
 DKMS = """
 tree="$IN_ROOT/var/lib/dkms/$2"
 case "$1 $3" in
-"install -k") mkdir -p "$tree/$4/x86_64/module" "$IN_ROOT/lib/modules/$4/updates/dkms"
+"status -k") [ ! -e "$tree/$4/x86_64/module/nvidia.ko" ] || echo "$2, $4, x86_64: built" ;;
+"status ") ;;
+"install -k") [ ! -d "$tree/$4" ] || [ -e "$tree/$4/x86_64/module/nvidia.ko" ] || exit 3; mkdir -p "$tree/$4/x86_64/module" "$IN_ROOT/lib/modules/$4/updates/dkms"
     echo built > "$tree/$4/x86_64/module/nvidia.ko"; echo built > "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" ;;
 "remove -k") rm -r "$tree/$4" "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" || exit 4; rmdir "$tree" 2>/dev/null ;;
 "uninstall -k") rm "$IN_ROOT/lib/modules/$4/updates/dkms/nvidia.ko" ;;
@@ -81,7 +85,7 @@ class TestDkms:
         action.revert(root.target, before)
         assert action.observe(root.target) == before
         assert (root.folder / "var/lib/dkms/nvidia/535.1").is_dir()
-        assert root.runs == [
+        assert [run for run in root.runs if run[1] != "status"] == [
             ["dkms", "install", "nvidia/535.1", "-k", "6.1.0-30-amd64"],
             ["dkms", "remove", "nvidia/535.1", "-k", "6.1.0-30-amd64"],
             ["dkms", "add", "nvidia/535.1"],
@@ -93,6 +97,7 @@ class TestDkms:
         action = step_of(DkmsBuild("nvidia", "535.1", "6.1"))
         before = action.observe(root.target)
         root.file("/lib/modules/6.1/updates/dkms/nvidia.ko", "built\n")
+        root.forget()
         action.revert(root.target, before)
         assert root.runs == [["dkms", "uninstall", "nvidia/535.1", "-k", "6.1"]]
         assert action.observe(root.target) == before
@@ -110,6 +115,52 @@ class TestDkms:
         action = step_of(DkmsBuild("nvidia", "535.1", "6.1"))
         action.revert(root.target, {})  # "dkms remove" fails, and that is no harm
         assert action.observe(root.target) == {}
+
+    @pytest.mark.parametrize("debris", ["log/make.log", "module/nvidia-uvm.ko", "dkms.conf"])
+    def test_what_a_build_that_was_cut_off_left_is_removed_before_the_next(
+        self, root: StandInRoot, debris: str
+    ) -> None:
+        """As a power cut during apt leaves it: dkms calls it added, and refuses to build."""
+        root.program("dkms", DKMS)
+        tree = root.folder / "var/lib/dkms/nvidia/535.1"
+        root.file(f"/var/lib/dkms/nvidia/535.1/6.1/x86_64/{debris}")
+        root.file("/var/lib/dkms/nvidia/535.1/build/nv.c")
+        action = step_of(DkmsBuild("nvidia", "535.1", "6.1"))
+        before = action.observe(root.target)
+        assert before == {}
+        action.apply(root.target, before)
+        assert (tree / "6.1/x86_64/module/nvidia.ko").exists()
+        assert not (tree / f"6.1/x86_64/{debris}").exists()
+        action.revert(root.target, before)
+        assert action.left(root.target, before) == []
+        assert self.tree(root) == set()
+
+    def test_a_build_that_is_cut_off_leaves_nothing_when_it_is_undone(self, root: StandInRoot) -> None:
+        root.program("dkms", DKMS)
+        root.program("depmod")
+        action = step_of(DkmsBuild("nvidia", "535.1", "6.1"))
+        other = root.file("/lib/modules/6.1/updates/dkms/other.ko")
+        before = action.observe(root.target)
+        root.file("/var/lib/dkms/nvidia/535.1/6.1/x86_64/module/nvidia-uvm.ko")
+        root.file("/lib/modules/6.1/updates/dkms/nvidia-uvm.ko.xz")
+        root.file("/var/lib/dkms/nvidia/535.1/build/nv.c")
+        action.revert(root.target, before)
+        assert action.left(root.target, before) == []
+        assert self.tree(root) == {str(other.relative_to(root.folder))}
+
+    def test_a_removal_takes_modules_along_that_were_installed_in_part(self, root: StandInRoot) -> None:
+        root.program("dkms", DKMS)
+        root.program("depmod")
+        root.file("/var/lib/dkms/nvidia/535.1/6.1/x86_64/module/nvidia.ko")
+        root.file("/lib/modules/6.1/updates/dkms/nvidia.ko")
+        other = root.file("/lib/modules/6.1/updates/dkms/other.ko")
+        action = step_of(DkmsRemove("nvidia", "535.1"))
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        assert self.tree(root) == {str(other.relative_to(root.folder))}
+        assert action.left(root.target, before) == ["/var/lib/dkms/nvidia/535.1/6.1/x86_64/module/nvidia.ko"]
+        action.revert(root.target, before)
+        assert action.left(root.target, before) == []
 
     def test_a_removed_version_is_built_again_for_the_kernels_that_had_it(self, root: StandInRoot) -> None:
         root.program("dkms", DKMS)
@@ -371,10 +422,11 @@ class TestAlternative:
         assert action.summary() == "update-alternatives --set glx /usr/lib/nvidia"
         assert action.prepare(root.target) is None
         before = action.observe(root.target)
-        assert before == {"status": status, "value": "/usr/lib/mesa-diverted"}
         action.apply(root.target, before)
-        assert action.observe(root.target) == {"status": "manual", "value": "/usr/lib/nvidia"}
+        assert action.left(root.target, before) != []
         action.revert(root.target, before)
+        assert action.left(root.target, before) == []
+        assert action.observe(root.target) == before
         assert root.runs == [
             ["update-alternatives", "--set", "glx", "/usr/lib/nvidia"],
             ["update-alternatives", *undo],
@@ -387,9 +439,41 @@ class TestAlternative:
         assert action.summary() == "update-alternatives --auto glx"
         before = action.observe(root.target)
         action.apply(root.target, before)
-        assert action.observe(root.target) == {"status": "auto", "value": "/usr/lib/nvidia"}
+        assert action.observe(root.target)["status"] == "auto"
+        assert os.readlink(root.folder / "etc/alternatives/glx") == "/usr/lib/nvidia"
         action.revert(root.target, before)
         assert action.observe(root.target) == before
+
+    @pytest.mark.parametrize("status", ["manual", "auto"])
+    @pytest.mark.parametrize("chosen", ["/usr/lib/nvidia", ""])
+    def test_links_that_somebody_made_come_back(self, root: StandInRoot, status: str, chosen: str) -> None:
+        """A choice that update-alternatives does not have, or has no more; and a link that goes along with it."""
+        record = (
+            f"{status}\n/usr/lib/glx\nlibGL.so\n/usr/lib/libGL.so\n\n/usr/lib/nvidia\n100\n/usr/lib/nvidia/libGL.so\n\n"
+        )
+        root.file("/var/lib/dpkg/alternatives/glx", record)
+        links = root.folder / "etc/alternatives"
+        (links / "glx").unlink()
+        (links / "glx").symlink_to("/opt/my-own-glx")
+        (links / "libGL.so").symlink_to("/opt/my-own-glx/libGL.so")
+        root.program(
+            "update-alternatives",
+            'status=manual; to=$3; [ "$1" = --set ] || { status=auto; to=/usr/lib/nvidia; }\n'
+            '[ "$to" = /usr/lib/nvidia ] || exit 2\n'
+            'ln -sfn "$to" "$IN_ROOT/etc/alternatives/glx"; ln -sfn "$to/libGL.so" "$IN_ROOT/etc/alternatives/libGL.so"\n'
+            'sed -i "1s/.*/$status/" "$IN_ROOT/var/lib/dpkg/alternatives/glx"',
+        )
+        action = step_of(SetAlternative("glx", chosen))
+        before = action.observe(root.target)
+        action.apply(root.target, before)
+        assert os.readlink(links / "libGL.so") == "/usr/lib/nvidia/libGL.so"
+        action.revert(root.target, before)
+        assert action.left(root.target, before) == []
+        assert [os.readlink(links / name) for name in ("glx", "libGL.so")] == [
+            "/opt/my-own-glx",
+            "/opt/my-own-glx/libGL.so",
+        ]
+        assert (root.folder / "var/lib/dpkg/alternatives/glx").read_text() == record
 
 
 def test_what_a_person_does_is_only_said() -> None:
