@@ -177,7 +177,8 @@ class KernelModules(NamedTuple):
         # Where the driver is not this system's, this system's files say nothing about what is loaded.
         elsewhere = platform.driver_elsewhere is not None
         unseen = kernel.unseen
-        if not unseen and kernel.target and not elsewhere and not host.exists("/lib/modules"):
+        bare = not unseen and kernel.target is not None and not elsewhere and not host.exists("/lib/modules")
+        if bare:
             unseen = "there is no /lib/modules here: which modules are installed is not known"
         listed = None if elsewhere else running_text(host, "/proc/modules")
         version = "" if elsewhere else running_text(host, "/proc/driver/nvidia/version") or ""
@@ -193,7 +194,7 @@ class KernelModules(NamedTuple):
         releases = [k.release for k in kernel.installed] or [r for r in (kernel.running,) if r and kernel.unseen]
         files: list[ModuleFile] = []
         searched = []
-        for release in releases:
+        for release in () if bare else releases:
             quick = unsigned or release not in judged
             try:
                 known = _listed(host, release)
