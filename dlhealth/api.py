@@ -94,7 +94,7 @@ from dlhealth.probes.frameworks import (
 )
 from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
-from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit
+from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.probes.gpuswitch import GpuSwitch
 from dlhealth.probes.greeter import DesktopSessions, DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
@@ -248,6 +248,7 @@ __all__ = [
     "MakeLink",
     "Maker",
     "Misfit",
+    "MisfitKind",
     "ModprobeConfig",
     "ModprobeLine",
     "ModuleBuild",

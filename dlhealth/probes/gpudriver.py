@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from enum import Enum
 
 from dlhealth.data import load
 from dlhealth.host import Host
@@ -19,18 +20,41 @@ from dlhealth.probes.platform import Platform
 from dlhealth.probes.sayings import messages, sayings
 from dlhealth.probes.system import os_release
 
-_REFUSALS = ("no-gsp", "not-ready", "needs-open", "too-old", "legacy")
+
+class MisfitKind(str, Enum):
+    """Why a driver does not support a GPU; the values are names of rows in data/kernel_log.py, but "dropped"."""
+
+    LEGACY = "legacy"
+    """The driver is newer than the last branch for the GPU, 470 or older."""
+    DROPPED = "dropped"
+    """The same, and that branch is 580."""
+    TOO_OLD = "too-old"
+    """The driver is older than the GPU."""
+    NO_GSP = "no-gsp"
+    """The open kernel module, on a GPU that only the closed one supports."""
+    NOT_READY = "not-ready"
+    """The open kernel module of a branch in which it serves only GPUs for data centers."""
+    NEEDS_OPEN = "needs-open"
+    """The closed kernel module, on a GPU that only the open one supports."""
+
+
+_REFUSALS = (
+    MisfitKind.NO_GSP,
+    MisfitKind.NOT_READY,
+    MisfitKind.NEEDS_OPEN,
+    MisfitKind.TOO_OLD,
+    MisfitKind.LEGACY,
+)
 """What the table calls the messages with which the driver refuses a GPU."""
 _AFTER_580 = 580
 """The branch that a rule has in its name."""
 
 
 class Refusal(NamedTuple):
-    """The driver said in the kernel log that it won't drive a GPU. `kind` is no-gsp, not-ready, needs-open, too-old or
-    legacy;
-    `branch` the one that supports it, `version` that of the driver; empty or None where it was not said."""
+    """The driver said in the kernel log that it won't drive a GPU. `branch` is the one that supports it, `version` that
+    of the driver; empty or None where it was not said."""
 
-    kind: str
+    kind: MisfitKind
     address: str
     device: str
     name: str
@@ -45,7 +69,7 @@ def read_refusals(lines: list[Line]) -> Iterator[Refusal]:
     seen: list[Refusal] = []
     for said in messages(lines):
         for kind in _REFUSALS:
-            match = sayings()[kind].pattern.search(said.text)
+            match = sayings()[kind.value].pattern.search(said.text)
             if match is None or any(match[0].removeprefix("NVRM: ") in r.text for r in seen if r.kind == kind):
                 continue
             groups = match.groupdict()
@@ -190,21 +214,14 @@ def _system(host: Host) -> str:
 
 
 class Misfit(NamedTuple):
-    """A driver that does not support a GPU. `kind` is:
-
-    legacy      the driver is newer than the last branch for the GPU, 470 or older
-    dropped     the same, and that branch is 580
-    too-old     the driver is older than the GPU
-    no-gsp      the open kernel module, on a GPU that only the closed one supports
-    not-ready   the open kernel module of a branch in which it serves only GPUs for data centers
-    needs-open  the closed kernel module, on a GPU that only the open one supports
+    """A driver that does not support a GPU.
 
     `branch` is the last (legacy, dropped) or the first (too-old) that supports it. `later` says that only the next
     start brings this driver, `cured` that the next start brings one that fits; `others` are GPUs that this driver does
     serve.
     """
 
-    kind: str
+    kind: MisfitKind
     gpu: Gpu
     driver: DriverInPlace
     branch: int | None
@@ -220,7 +237,7 @@ class Misfit(NamedTuple):
     @property
     def severity(self) -> Severity:
         """An error where no GPU works; an old card that draws the screen beside one that computes is worth knowing."""
-        if self.others and self.kind == "legacy":
+        if self.others and self.kind == MisfitKind.LEGACY:
             return Severity.NOTE
         return Severity.WARNING if self.later or self.others else Severity.ERROR
 
@@ -259,7 +276,7 @@ class DriverFit(NamedTuple):
     misfits: tuple[Misfit, ...]
     doubts: tuple[Doubt, ...]
 
-    def of(self, *kinds: str) -> Iterator[Misfit]:
+    def of(self, *kinds: MisfitKind) -> Iterator[Misfit]:
         return (m for m in self.misfits if m.kind in kinds)
 
     def unserved(self) -> frozenset[str]:
@@ -284,70 +301,79 @@ class DriverFit(NamedTuple):
         misfits, doubts = [], []
         for gpu in dict.fromkeys(candidates):
             judged = [_judge(gpu, d, refusals, working, candidates) for d in drivers.judged]
-            bad = next((i for i, (kind, *_) in enumerate(judged) if kind not in ("", "?")), None)
-            if bad is not None:
-                kind, branch, said, _ = judged[bad]
+            bad = next((i for i, (kind, *_) in enumerate(judged) if kind), None)
+            kind, branch, said, doubt = judged[bad or 0] if judged else (None, None, None, "")
+            if bad is not None and kind:
                 driver = drivers.judged[bad]
                 others = tuple(
                     g
                     for g in candidates
-                    if g != gpu and _judge(g, driver, refusals, working, candidates)[0] == "" and g.known
+                    if g != gpu and g.known and _fits(_judge(g, driver, refusals, working, candidates))
                 )
-                cured = bad == 0 and len(judged) > 1 and judged[1][0] == ""
+                cured = bad == 0 and len(judged) > 1 and _fits(judged[1])
                 misfits.append(Misfit(kind, gpu, driver, branch, said, bad > 0, cured, others))
-            elif judged and judged[0][0] == "?":
-                said = judged[0][2]
-                flavour = gpu.known and (said is None or said.kind in ("no-gsp", "needs-open"))
-                doubts.append(Doubt(gpu, judged[0][3], flavour))
+            elif doubt:
+                flavour = gpu.known and (said is None or said.kind in (MisfitKind.NO_GSP, MisfitKind.NEEDS_OPEN))
+                doubts.append(Doubt(gpu, doubt, flavour))
         return cls(tuple(misfits), tuple(doubts))
 
 
-_Verdict = tuple[str, int | None, Refusal | None, str]
+_Verdict = tuple[MisfitKind | None, int | None, Refusal | None, str]
+
+
+def _fits(verdict: _Verdict) -> bool:
+    kind, _, _, doubt = verdict
+    return not kind and not doubt
 
 
 def _judge(
     gpu: Gpu, driver: DriverInPlace, refusals: tuple[Refusal, ...], working: set[str], gpus: tuple[Gpu, ...]
 ) -> _Verdict:
-    """(kind, branch, what the driver said, reason of a doubt): kind "" where it fits, "?" where that is not known."""
+    """(kind of misfit, branch, what the driver said, reason of a doubt): neither kind nor doubt where it fits."""
     if driver.loaded and gpu.address in working:
-        return "", None, None, ""
+        return None, None, None, ""
     said = next((r for r in refusals if _about(r, gpu, gpus) and r.version in ("", driver.version)), None)
     if gpu.last_branch is not None and driver.branch > gpu.last_branch:
-        return "dropped" if gpu.last_branch == _AFTER_580 else "legacy", gpu.last_branch, said, ""
+        return MisfitKind.DROPPED if gpu.last_branch == _AFTER_580 else MisfitKind.LEGACY, gpu.last_branch, said, ""
     if gpu.first_branch is not None and driver.branch < gpu.first_branch:
-        return "too-old", gpu.needed, said, ""
+        return MisfitKind.TOO_OLD, gpu.needed, said, ""
     if driver.open and gpu.supports_open is False:
-        return "no-gsp", gpu.last_branch, said, ""
+        return MisfitKind.NO_GSP, gpu.last_branch, said, ""
     if driver.open is False and gpu.needs_open:
-        return "needs-open", gpu.first_branch, said, ""
+        return MisfitKind.NEEDS_OPEN, gpu.first_branch, said, ""
     if said:
         return _as_said(gpu, driver, said)
     if not gpu.known:
         # A driver that does not support a device leaves it alone.
         if driver.loaded and gpu.driver == "nvidia":
-            return "", None, None, ""
-        return "?", None, None, f"{gpu.name} is in no list of this version of dlhealth"
+            return None, None, None, ""
+        return None, None, None, f"{gpu.name} is in no list of this version of dlhealth"
     if driver.open is None and (gpu.needs_open or gpu.supports_open is False):
-        return "?", None, None, f"{driver.source} does not tell whether the kernel module is the open one"
-    return "", None, None, ""
+        return None, None, None, f"{driver.source} does not tell whether the kernel module is the open one"
+    return None, None, None, ""
 
 
 def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
     """What to make of a refusal that the table does not foresee."""
     # Neither a virtual machine nor firmware can cause this one, whatever a table says of the model.
-    if said.kind == "legacy":
-        return "dropped" if said.branch and said.branch >= _AFTER_580 else "legacy", said.branch, said, ""
-    if said.kind == "too-old" and (not gpu.known or (gpu.listed is not None and driver.branch < gpu.listed)):
-        return "too-old", gpu.needed, said, ""
-    if said.kind in ("no-gsp", "needs-open") and not gpu.known:
+    if said.kind == MisfitKind.LEGACY:
+        return (
+            MisfitKind.DROPPED if said.branch and said.branch >= _AFTER_580 else MisfitKind.LEGACY,
+            said.branch,
+            said,
+            "",
+        )
+    if said.kind == MisfitKind.TOO_OLD and (not gpu.known or (gpu.listed is not None and driver.branch < gpu.listed)):
+        return MisfitKind.TOO_OLD, gpu.needed, said, ""
+    if said.kind in (MisfitKind.NO_GSP, MisfitKind.NEEDS_OPEN) and not gpu.known:
         return said.kind, None, said, ""
-    if said.kind == "not-ready" and driver.open is not False:
+    if said.kind == MisfitKind.NOT_READY and driver.open is not False:
         return said.kind, None, said, ""
-    if said.kind == "needs-open" and not driver.open:
+    if said.kind == MisfitKind.NEEDS_OPEN and not driver.open:
         return said.kind, gpu.first_branch, said, ""
     # A virtual machine, a wrong firmware setting or a device that does not wake up give the same message.
     return (
-        "?",
+        None,
         None,
         said,
         f"the kernel log says: {said.text}; but this model is supported, so the cause is another one",
@@ -358,7 +384,7 @@ _DATA_CENTER = regex(r"Tesla|\b(?:A|H|L|T|V|P|B|GB|GH|K|M)\d{1,3}[A-Z]?\b", re.A
 
 
 def _about(said: Refusal, gpu: Gpu, gpus: tuple[Gpu, ...]) -> bool:
-    if said.kind == "not-ready":
+    if said.kind == MisfitKind.NOT_READY:
         return not _DATA_CENTER.search(gpu.name)
     if said.address:
         return said.address == gpu.address

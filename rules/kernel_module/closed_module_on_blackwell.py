@@ -25,6 +25,7 @@ from dlhealth.api import (
     Drivers,
     Finding,
     Machine,
+    MisfitKind,
     Plan,
     Reboot,
     Risk,
@@ -47,7 +48,7 @@ class ClosedModuleOnBlackwell(Rule):
     def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
         for doubt in fit.doubts:
             yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
-        for misfit in fit.of("needs-open"):
+        for misfit in fit.of(MisfitKind.NEEDS_OPEN):
             yield self.finding(
                 misfit.subject,
                 f"{misfit.when}The closed kernel module {misfit.driver.version} does not support {misfit.who}: it needs the open one",

@@ -26,6 +26,7 @@ from dlhealth.api import (
     Drivers,
     Finding,
     Machine,
+    MisfitKind,
     Plan,
     Reboot,
     Risk,
@@ -49,7 +50,7 @@ class DriverTooOldForNewGpu(Rule):
         for doubt in fit.doubts:
             if not doubt.flavour:
                 yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
-        for misfit in fit.of("too-old"):
+        for misfit in fit.of(MisfitKind.TOO_OLD):
             needs = f"branch {misfit.branch} or newer" if misfit.branch else "a newer branch"
             yield self.finding(
                 misfit.subject,

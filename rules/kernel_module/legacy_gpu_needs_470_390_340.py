@@ -29,6 +29,7 @@ from dlhealth.api import (
     Finding,
     Kernel,
     Machine,
+    MisfitKind,
     Package,
     Packages,
     Plan,
@@ -60,7 +61,7 @@ class LegacyGpuNeeds470390340(Rule):
         for doubt in fit.doubts:
             if not doubt.flavour:
                 yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
-        for misfit in fit.of("legacy"):
+        for misfit in fit.of(MisfitKind.LEGACY):
             yield self.finding(
                 misfit.subject,
                 f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",

@@ -26,6 +26,7 @@ from dlhealth.api import (
     Drivers,
     Finding,
     Machine,
+    MisfitKind,
     Plan,
     Reboot,
     Risk,
@@ -54,7 +55,7 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
         for doubt in fit.doubts:
             if not doubt.flavour:
                 yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
-        for misfit in fit.of("dropped"):
+        for misfit in fit.of(MisfitKind.DROPPED):
             yield self.finding(
                 misfit.subject,
                 f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",

@@ -31,6 +31,7 @@ from dlhealth.api import (
     Drivers,
     Finding,
     Machine,
+    MisfitKind,
     Plan,
     Reboot,
     Risk,
@@ -54,10 +55,10 @@ class OpenModuleOnUnsupportedGpu(Rule):
     def detect(self, fit: DriverFit) -> Iterator[Finding | Unknown]:
         for doubt in fit.doubts:
             yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
-        for misfit in fit.of("no-gsp", "not-ready"):
+        for misfit in fit.of(MisfitKind.NO_GSP, MisfitKind.NOT_READY):
             why = (
                 "in this branch it is only ready for data-center GPUs"
-                if misfit.kind == "not-ready"
+                if misfit.kind == MisfitKind.NOT_READY
                 else "it needs the closed one"
             )
             yield self.finding(
