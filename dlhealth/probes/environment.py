@@ -30,6 +30,7 @@ from dlhealth.shell import plain
 from dlhealth.shell.malformed import LISTS, corrected
 from dlhealth.shell.malformed import Problem as RawProblem
 from dlhealth.shell.sh.evaluate import Shell
+from dlhealth.shell.start import Starter, read_all
 from dlhealth.shell.state import WATCHED, Ending, Session, Variable
 from dlhealth.shell.state import Setting as RawSetting
 from dlhealth.shell.values import UNKNOWN, is_known, known_elements
@@ -140,7 +141,7 @@ class Environments(NamedTuple):
     @classmethod
     def probe(cls, host: Host, users: Users) -> "Environments":
         machine = _Machine(host)
-        logins = [login for account in users.people for login in machine.logins(account)]
+        logins = [login for account in users.people for login in machine.fenced_logins(account)]
         return cls(tuple(logins), machine.manager, machine.merged)
 
     def get(self, user: str, kind: str) -> LoginEnvironment | None:
@@ -210,33 +211,32 @@ class Environments(NamedTuple):
         return culprit
 
 
-class _Machine:
+class _Machine(Starter):
     """What all logins of one machine share."""
 
     def __init__(self, host: Host) -> None:
-        self.host = host
-        self.texts: dict[str, list[str]] = {}
-        self.read: set[str] = set()
+        super().__init__(host)
         self.manager = _display_manager(host)
         self.merged = self.real("/bin") in ("/usr/bin", "")
         # A root that has no init is put together from a few files: what is missing there says nothing.
         self.graphical = bool(self.manager) or not any(
             map(self.there, ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"))
         )
-        real = self.real("/bin/sh")
-        self.sh = "bash" if posixpath.basename(real) == "bash" else "sh"
 
-    def there(self, path: str) -> bool:
+    def fenced_logins(self, account: Account) -> Iterable[LoginEnvironment]:
+        """The logins of one account. A defect of a reader makes the logins that are left unknown, for this account
+        alone."""
+        seen = set()
         try:
-            return self.host.exists(path)
-        except Unreadable:
-            return True
-
-    def real(self, path: str) -> str:
-        try:
-            return self.host.realpath(path) or ""
-        except Unreadable:
-            return ""
+            for login in self.logins(account):
+                seen.add(login.kind)
+                yield login
+        except Exception as defect:
+            text = f"dlhealth could not read the start-up files of {account.name} ({type(defect).__name__}: {defect})"
+            for kind in ("pam", "console", *(["graphical"] if self.graphical else []), "interactive"):
+                if kind not in seen:
+                    values = dict.fromkeys(LISTS)
+                    yield LoginEnvironment(account, kind, values, doubts=(text,), stops=(text,), lost=True)
 
     def logins(self, account: Account) -> Iterable[LoginEnvironment]:
         service = _SERVICES.get(self.manager, self.manager) or "login"
@@ -277,111 +277,39 @@ class _Machine:
             session.state.variables[name] = Variable(value, True)
         return session
 
-    def shell(self, session: Session, dialect: str, *, interactive: bool, posix: bool = False) -> Shell:
-        session.execute()
-        fixed = {"UID": str(session.account.uid), "EUID": str(session.account.uid)}
-        if dialect == "bash":
-            fixed |= {"BASH": "/bin/sh" if posix else "/bin/bash", "BASH_VERSION": UNKNOWN + ".", "OSTYPE": "linux-gnu"}
-        elif dialect == "zsh":
-            fixed |= {"ZSH_NAME": "zsh", "ZSH_VERSION": UNKNOWN + ".", "OSTYPE": "linux-gnu"}
-        else:
-            fixed = {}
-        if interactive:
-            fixed["PS1"] = UNKNOWN + "$ "
-        for name, value in fixed.items():
-            session.state.variables[name] = Variable(value, False)
-        return Shell(session, dialect, interactive=interactive, posix=posix)
-
-    def login_shell(self, session: Session, *, interactive: bool) -> Ending | None:
-        """The files of a person's login shell."""
-        name = posixpath.basename(session.account.shell)
-        home = session.account.home
-        if name in ("bash", "rbash"):
-            shell = self.shell(session, "bash", interactive=interactive)
-            shell.state.options["login_shell"] = True
-            return _first_of(
-                shell, ("/etc/profile",), tuple(f"{home}/{f}" for f in (".bash_profile", ".bash_login", ".profile"))
-            )
-        if name in ("sh", "dash"):
-            dialect = "sh" if name == "dash" else self.sh
-            shell = self.shell(session, dialect, interactive=interactive, posix=dialect == "bash")
-            return _first_of(shell, ("/etc/profile",), (f"{home}/.profile",))
-        if name == "zsh":
-            return self.zsh(session, login=True, interactive=interactive)
-        if name == "fish":
-            self.fish(session, login=True, interactive=interactive)
-        elif name in ("csh", "tcsh", "bsd-csh"):
-            self.csh(session, name, login=True, interactive=interactive)
-        else:
-            session.source = ""
-            session.forget(f"the files of {session.account.shell} are not followed")
-        return None
-
-    def terminal(self, session: Session) -> Ending | None:
-        """A shell in a terminal window."""
-        name = posixpath.basename(session.account.shell)
-        if name in ("bash", "rbash"):
-            shell = self.shell(session, "bash", interactive=True)
-            shell.state.options["login_shell"] = False
-            return _first_of(shell, ("/etc/bash.bashrc",), (f"{session.account.home}/.bashrc",))
-        if name in ("sh", "dash"):
-            session.execute()  # reads only what ENV names
-        elif name == "zsh":
-            return self.zsh(session, login=False, interactive=True)
-        elif name == "fish":
-            self.fish(session, login=False, interactive=True)
-        elif name in ("csh", "tcsh", "bsd-csh"):
-            self.csh(session, name, login=False, interactive=True)
-        else:
-            session.source = ""
-            session.forget(f"the files of {session.account.shell} are not followed")
-        return None
-
-    def zsh(self, session: Session, *, login: bool, interactive: bool) -> Ending | None:
-        shell = self.shell(session, "zsh", interactive=interactive)
-        stages = [("zshenv", True), ("zprofile", login), ("zshrc", interactive), ("zlogin", login)]
-        for name, wanted in stages:
-            if not wanted:
-                continue
-            for path in (f"/etc/zsh/{name}", f"{self.zdotdir(session)}/.{name}"):
-                if is_known(path):
-                    shell.start(path)
-                else:
-                    session.forget("ZDOTDIR is not known")
-                if shell.ending:
-                    return shell.ending
-        return None
-
-    def zdotdir(self, session: Session) -> str:
-        """Where a person's files of zsh are. Where nothing is known any more, but none of the files that were read says
-        a word of ZDOTDIR, they are at home: no program sets it."""
-        folder = session.state.get("ZDOTDIR").value or session.account.home
-        self.read.update(session.trace.files)
-        if is_known(folder) or "ZDOTDIR" in session.state.variables:
-            return folder
-        own = [path for path in self.read if path.startswith((f"{session.account.home}/", "/etc/", "/usr/"))]
-        said = any("ZDOTDIR" in line.partition("#")[0] for path in own for line in self.lines(path))
-        return UNKNOWN if said else session.account.home
-
-    def fish(self, session: Session, *, login: bool, interactive: bool) -> None:
-        from dlhealth.shell.fish.evaluate import Fish
-
-        session.execute()
-        Fish(session, login=login, interactive=interactive).start()
-
-    def csh(self, session: Session, name: str, *, login: bool, interactive: bool) -> None:
-        from dlhealth.shell.csh import Csh
-
-        session.execute()
-        Csh(
-            session,
-            tcsh=posixpath.basename(self.real(session.account.shell) or session.account.shell) == "tcsh",
-            login=login,
-            interactive=interactive,
-        ).start()
-
     def session_start(self, session: Session) -> Ending | None:
         """What a display manager's session script does up to the start of the desktop."""
+        ending = self.profiles(session)
+        if not ending:
+            self.secure_execution(session)
+        return ending
+
+    def secure_execution(self, session: Session) -> None:
+        """x11-common starts the session under ssh-agent. Where that is setgid, the loader takes LD_* out of its
+        environment (ld.so(8), secure-execution mode)."""
+        script, agent = "/etc/X11/Xsession.d/90x11-common_ssh-agent", "/usr/bin/ssh-agent"
+        try:
+            there = self.host.exists(script) and self.host.stat(agent)
+            options = self.host.text("/etc/X11/Xsession.options") or ""
+            wayland = self.manager in ("gdm3", "gdm", "sddm") and self.host.exists("/usr/share/wayland-sessions")
+        except Unreadable:
+            return
+        uses = re.search(r"^use-ssh-agent$", options, re.MULTILINE)
+        if not there or not there.mode & 0o6000 or not uses or "no-use-ssh-agent" in options:
+            return
+        session.source = script
+        for name, variable in list(session.state.variables.items()):
+            if not name.startswith("LD_") or variable.value is None or variable.exported is False:
+                continue
+            # On Wayland, and where an agent runs already, the script does not start one.
+            if wayland or "SSH_AUTH_SOCK" in session.state.variables:
+                session.set(name, UNKNOWN, "ssh-agent")
+                session.state.variables[name] = Variable(UNKNOWN, None)
+                session.trace.doubts[f"{script}: {agent} drops {name} where it starts the session"] = None
+            else:
+                session.unset(name)
+
+    def profiles(self, session: Session) -> Ending | None:
         home = session.account.home
         if self.manager in ("gdm3", "gdm"):
             wayland_only = not self.there("/etc/gdm3/Xsession") and self.there("/usr/share/wayland-sessions")
@@ -404,7 +332,7 @@ class _Machine:
             rest = ["/etc/xprofile", f"{home}/.xprofile", *rest]
         if name in ("bash", "zsh"):
             ending = self.login_shell(session, interactive=False)
-            return ending or _all_of(Shell(session, name, interactive=False), rest)
+            return ending or read_all(Shell(session, name, interactive=False), rest)
         if name in ("csh", "tcsh"):
             self.login_shell(session, interactive=False)
             return self.sources(session, *rest)
@@ -469,7 +397,7 @@ class _Machine:
         if self.manager == "lightdm":
             shell.state.variables["BASH_VERSION"] = Variable("", False)
         shell.state.arguments = None  # those of the script
-        return _all_of(shell, paths)
+        return read_all(shell, paths)
 
     def lightdm_uses_bash(self) -> bool:
         try:
@@ -514,14 +442,6 @@ class _Machine:
     def setting(self, raw: RawSetting) -> Setting:
         value = raw.value if raw.value is None or is_known(raw.value) else None
         return Setting(raw.variable, value, raw.source, raw.how, self.plain_line(raw.source))
-
-    def lines(self, path: str) -> list[str]:
-        if path not in self.texts:
-            try:
-                self.texts[path] = (self.host.text(path) or "").split("\n")
-            except Unreadable:
-                self.texts[path] = []
-        return self.texts[path]
 
     def line(self, source: str) -> str:
         """The text of "path:LINE"."""
@@ -574,25 +494,6 @@ def _completed(source: str, line: str) -> str:
     if re.search(r"(?<![\w/.])/(usr/)?bin/?(?![\w/.-])", line):
         return line
     return BrokenPath(source, "", (), (), line).completed or line
-
-
-def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) -> Ending | None:
-    """Read all of `always`, then the first of `choice` that is there."""
-    if ending := _all_of(shell, always):
-        return ending
-    for path in choice:
-        if shell.start(path):
-            return shell.ending
-    return None
-
-
-def _all_of(shell: Shell, paths: Iterable[str]) -> Ending | None:
-    """Read one file after the other, up to where the shell ends."""
-    for path in paths:
-        shell.start(path)
-        if shell.ending:
-            return shell.ending
-    return None
 
 
 def _sources(name: str, value: str, settings: Iterable[RawSetting]) -> tuple[tuple[str, str], ...]:

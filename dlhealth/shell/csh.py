@@ -9,7 +9,7 @@ from dlhealth.lean import NamedTuple, regex
 from dlhealth.shell import helpers, patterns
 from dlhealth.shell.malformed import LISTS
 from dlhealth.shell.reader import Left, Reader
-from dlhealth.shell.state import Session, Unsure, Variable
+from dlhealth.shell.state import Exhausted, Session, Unsure, Variable
 from dlhealth.shell.values import UNKNOWN, Truth, is_known, tidy
 
 _DEEPEST = 30
@@ -34,8 +34,83 @@ class Undefined(Exception):
     """csh stops at a variable that is not set."""
 
 
+_OPEN = ("an open quote",)
+"""The words of a line that csh can't read. csh sees that only when it comes there."""
+_BUILTINS = frozenset(
+    [
+        ":",
+        "@",
+        "alias",
+        "alloc",
+        "bg",
+        "bindkey",
+        "breaksw",
+        "builtins",
+        "cd",
+        "chdir",
+        "complete",
+        "default",
+        "dirs",
+        "echo",
+        "echotc",
+        "end",
+        "endif",
+        "eval",
+        "exec",
+        "exit",
+        "fg",
+        "filetest",
+        "glob",
+        "hashstat",
+        "history",
+        "hup",
+        "jobs",
+        "kill",
+        "limit",
+        "log",
+        "login",
+        "logout",
+        "ls-F",
+        "nice",
+        "nohup",
+        "notify",
+        "onintr",
+        "popd",
+        "printenv",
+        "pushd",
+        "rehash",
+        "repeat",
+        "sched",
+        "set",
+        "setenv",
+        "settc",
+        "setty",
+        "shift",
+        "source",
+        "stop",
+        "suspend",
+        "telltc",
+        "termname",
+        "time",
+        "umask",
+        "unalias",
+        "uncomplete",
+        "unhash",
+        "unlimit",
+        "unset",
+        "unsetenv",
+        "wait",
+        "where",
+        "which",
+        "else",
+    ]
+)
+_NUMBERS = ("history", "savehist", "autologout", "tperiod")
+_TURNS = 100
+
+
 _WORD = regex(
-    r"""(?:'(?:[^'\n]|\\\n)*'|"(?:[^"\n\\]|\\.)*"|`[^`\n]*`|\\.|\$\{[^}\n]{0,200}\}|[^\s;&|<>()'"`\\])+""", re.DOTALL
+    r"""(?:'(?:[^'\n]|\\\n)*'|"(?:[^"\n\\]|\\.)*"|`[^`\n]*`|\\.|\$\{[^}\n]{0,200}\}|[^ \t\n;&|<>()'"`\\])+""", re.DOTALL
 )
 _OPERATOR = regex(r"&&|\|\||>>&?!?|>&?!?|<<|\|&|[();&|<]")
 
@@ -49,9 +124,9 @@ def _lines(text: str) -> Iterator[Line]:
         words: list[str] = []
         position, raw = 0, raw.replace("\0", "")
         while position < len(raw):
-            if raw[position].isspace():
+            if raw[position] in " \t":
                 position += 1
-            elif raw[position] == "#" and (position == 0 or raw[position - 1].isspace()):
+            elif raw[position] == "#" and (position == 0 or raw[position - 1] in " \t;"):
                 break
             elif match := _OPERATOR.match(raw, position):
                 position = match.end()
@@ -65,7 +140,8 @@ def _lines(text: str) -> Iterator[Line]:
                 words.append(match[0])
                 position = match.end()
             else:
-                raise Unsure(f"a quote is left open in line {begin}")
+                words = list(_OPEN)
+                break
         if words:
             yield Line(begin, tuple(words))
 
@@ -86,7 +162,7 @@ def _blocks(lines: list[Line], stop: tuple[str, ...], depth: int = 0) -> tuple[t
         elif first in ("foreach", "while"):
             body, ending = _blocks(lines, ("end",), depth + 1)
             if not ending:
-                raise Unsure("the file ends within a block")
+                raise Unsure("the file ends within a loop", ends=True)
             lines.pop()
             found.append(Block(line.number, first, ((line.words[1:], body),)))
         elif first == "switch":
@@ -101,9 +177,9 @@ def _if(line: Line, lines: list[Line], depth: int) -> Block:
     head = line.words[1:-1]
     while True:
         body, ending = _blocks(lines, ("else", "endif"), depth + 1)
-        if not ending:
-            raise Unsure("the file ends within a block")
         parts.append((head, body))
+        if not ending:  # what is taken runs to the end of the file
+            return Block(line.number, "if", tuple(parts))
         following = lines.pop()
         if ending == "endif":
             return Block(line.number, "if", tuple(parts))
@@ -132,13 +208,41 @@ class Csh(Reader):
         own |= {"tcsh": UNKNOWN + "."} if tcsh else {}
         own |= {"prompt": UNKNOWN + "% "} if interactive else {}
         own |= {"loginsh": ""} if login else {}
+        if tcsh:
+            own |= dict.fromkeys(
+                [
+                    "addsuffix",
+                    "argv",
+                    "autologout",
+                    "dirstack",
+                    "echo_style",
+                    "edit",
+                    "euser",
+                    "gid",
+                    "group",
+                    "killring",
+                    "owd",
+                    "shlvl",
+                    "term",
+                    "tty",
+                    "version",
+                ],
+                UNKNOWN,
+            )
+            own |= {"uid": str(session.account.uid), "euid": str(session.account.uid)}
+            exported = {"OSTYPE": "linux", "VENDOR": "unknown", "HOST": session.hostname() or UNKNOWN}
+            exported |= dict.fromkeys(("HOSTTYPE", "MACHTYPE", "GROUP", "SHLVL"), UNKNOWN)
+            for name, value in exported.items():
+                self.state.variables[name] = Variable(value, True)
         for name, value in own.items():
             self.keep(name, value)
         self.tcsh = tcsh
+        self.failing = 0
 
-    def keep(self, name: str, value: str) -> None:
-        """A variable of the shell itself; its name can't be one of the environment's."""
+    def keep(self, name: str, value: str, words: int = 1) -> None:
+        """A variable of the shell itself, a list of so many words; its name can't be one of the environment's."""
         self.state.variables[f"set {name}"] = Variable(value, False)
+        self.state.options[f"list {name}"] = words > 1
 
     def start(self) -> None:
         home = self.session.account.home
@@ -150,8 +254,8 @@ class Csh(Reader):
                 self.read(f"{home}/.cshrc")
             if self.login:
                 self.read(f"{home}/.login")
-        except Left:
-            pass  # an error ends all reading
+        except Left as left:
+            self.left = left.how  # an error, too, ends all reading
         for state in self.errors:
             self.state.merge(state)
 
@@ -159,17 +263,43 @@ class Csh(Reader):
         lines = list(_lines(text))[::-1]
         commands, ending = _blocks(lines, ())
         if ending or lines:
-            raise Unsure("syntax that is not followed")
+            raise Unsure("syntax that is not followed", ends=True)
         self.run(commands)
 
     def run(self, commands: "tuple[Line | Block, ...]") -> None:
+        """Run commands in their order. After an error csh runs what is left of the line, and then reads no more."""
         for command in commands:
-            if isinstance(command, Block):
-                self.at(command.number)
-                self.block(command)
-            else:
-                self.at(command.number)
-                self.line(command.words)
+            if self.failing and command.number != self.failing:
+                break
+            self.at(command.number)
+            try:
+                if isinstance(command, Block):
+                    self.block(command)
+                else:
+                    self.line(command.words)
+            except Undefined as variable:
+                self.undefined(command, str(variable))
+            except Exhausted:
+                raise
+            except Unsure as problem:
+                self.session.forget(str(problem), stop=problem.ends)
+        if self.failing:
+            self.failing = 0
+            raise Left("error")
+
+    def undefined(self, command: "Line | Block", variable: str) -> None:
+        words = command.words if isinstance(command, Line) else ()
+        wanted = words[1] if len(words) > 1 and words[1] in LISTS else ""
+        if wanted:
+            text = f"csh stops reading the file here: {variable} is not set"
+            self.problem(wanted, "undefined-variable", text, f"${variable}")
+        self.blame_unread(f"uses {variable}, which is not set")
+        raise Left("error")
+
+    def fail(self, why: str) -> None:
+        """A builtin reports an error."""
+        self.failing = self.line_number
+        self.blame_unread(why)
 
     def block(self, block: Block) -> None:
         if block.kind == "if":
@@ -177,15 +307,36 @@ class Csh(Reader):
         elif block.kind == "foreach":
             head, body = block.parts[0]
             items = self.items(head[1:])
-            if not head or items is None or len(items) > 100 or not all(map(is_known, items)):
+            if not head or items is None or len(items) > _TURNS or not all(map(is_known, items)):
                 raise Unsure("a loop over what is not known")
             for item in items:
                 self.keep(head[0], item)
-                self.run(body)
+                if not self.turn(body):
+                    break
         elif block.kind == "switch":
             self.switch(block)
         else:
-            raise Unsure("a loop that is not followed")
+            self.while_(block)
+
+    def turn(self, body: "tuple[Line | Block, ...]") -> bool:
+        """One turn of a loop; whether another one may follow."""
+        try:
+            self.run(body)
+        except Left as left:
+            if left.how not in ("break", "continue"):
+                raise
+            return left.how == "continue"
+        return True
+
+    def while_(self, block: Block) -> None:
+        head, body = block.parts[0]
+        for _ in range(_TURNS):
+            truth = self.truth(head)
+            if truth is None:
+                raise Unsure("a loop that is not followed")
+            if not truth or not self.turn(body):
+                return
+        raise Unsure("a loop that does not end")
 
     def branches(self, parts: "tuple[tuple[tuple[str, ...], tuple[Line | Block, ...]], ...]") -> None:
         if not parts:
@@ -202,17 +353,23 @@ class Csh(Reader):
         def arms(number: int) -> None:
             if number >= len(block.parts):
                 return
-            head, body = block.parts[number]
-            ends = body and isinstance(body[-1], Line) and body[-1].words[0] in ("breaksw", "exit")
-            if not ends and number < len(block.parts) - 1:
-                raise Unsure("a case that goes on with the next")
+            head = block.parts[number][0]
             pattern = " ".join(head[1:]).rstrip(": ")
             truth: Truth = True
             if head[0] == "case":
                 truth = patterns.matches(patterns.parse([(self.text(pattern), False)]), subject)
-            self.fork(truth, (lambda: self.run(body), lambda: arms(number + 1)))
+            self.fork(truth, (lambda: self.arm(block, number), lambda: arms(number + 1)))
 
         arms(1)
+
+    def arm(self, block: Block, number: int) -> None:
+        """From one case on to the next breaksw."""
+        try:
+            for _, body in block.parts[number:]:
+                self.run(body)
+        except Left as left:
+            if left.how != "breaksw":
+                raise
 
     def line(self, words: tuple[str, ...]) -> None:
         name = words[0]
@@ -227,19 +384,21 @@ class Csh(Reader):
             second = words[middle + 1 :]
             if not middle or not second:
                 raise Unsure("a command that is missing beside && or ||")
+            self.state.status = None
             self.line(words[:middle])
-            self.fork(None, (lambda: self.line(second), lambda: None))
+            status = self.state.status
+            truth = status if operator == "&&" or status is None else not status
+            self.fork(truth, (lambda: self.line(second), lambda: None))
             return
-        if name == "(" or re.match(r"[`$]", name):
+        if name == "(":
+            return  # in a process of its own
+        if words == _OPEN:
+            self.blame_unread("has a quote that is left open")
+            raise Left("error")
+        command = self.text(name)
+        if not is_known(command) or not command:
             raise Unsure("a command whose name is not known")
-        try:
-            self.command(self.text(name), tuple(_without_redirections(words[1:])))
-        except Undefined as variable:
-            wanted = words[1] if len(words) > 1 and words[1] in LISTS else ""
-            if wanted:
-                text = f"csh stops reading the file here: {variable} is not set"
-                self.problem(wanted, "undefined-variable", text, f"${variable}")
-            raise Left("error") from None
+        self.command(command, tuple(_without_redirections(words[1:])))
 
     def if_(self, words: tuple[str, ...]) -> None:
         """`if (…) command` on one line."""
@@ -257,23 +416,71 @@ class Csh(Reader):
     def command(self, name: str, words: tuple[str, ...]) -> None:
         known: dict[str, Callable[[tuple[str, ...]], None]] = {
             "setenv": self.setenv, "set": self.set, "unsetenv": self.unsetenv, "unset": self.unset,
-            "source": self.source, "eval": self.eval,
+            "source": self.source, "eval": self.eval, "alias": self.alias, "cd": self.cd, "chdir": self.cd,
+            "exec": self.exec, "@": self.count,
         }  # fmt: skip
         if name in known:
+            self.state.status = True
             known[name](words)
-        elif name in ("exit", "exec", "logout"):
+        elif name in ("exit", "logout", "break", "continue", "breaksw"):
             raise Left("return" if name == "exit" else name)
+        elif name in ("test", "["):
+            arguments = [self.text(w) for w in words]
+            self.state.status = self.tested(arguments[:-1] if name == "[" else arguments)
+        elif name in LISTS and words[:1] and words[0].startswith("="):
+            self.problem(name, "space-around-equals", f"{name} is a command's name here", " ".join((name, *words)))
+        elif name in ("goto", "repeat"):
+            raise Unsure(f"{name} is not followed", ends=name == "goto")
+        elif name not in _BUILTINS and self.absent(name):
+            self.state.status = False
         elif name in helpers.CONDA_COMMAND:
             if words[:1] == ("activate",):
                 self.prepend("conda activate changes PATH")
                 self.session.set("LD_LIBRARY_PATH", UNKNOWN, "conda activate")
         elif name in helpers.UNKNOWN_COMMAND:
             raise Unsure(f"{name} changes the environment")
-        elif name in ("@", "goto", "onintr", "repeat"):
-            if name != "onintr":
-                raise Unsure(f"{name} is not followed")
-        elif name in LISTS and words[:1] and words[0].startswith("="):
-            self.problem(name, "space-around-equals", f"{name} is a command's name here", " ".join((name, *words)))
+        elif name not in _BUILTINS:
+            for word in words:
+                self.text(word)  # for the variables that are not set
+
+    def tested(self, arguments: list[str]) -> Truth:
+        """The program `test`."""
+        if len(arguments) == 2 and arguments[0] in ("-d", "-e", "-f", "-r", "-x", "-s", "-h", "-L"):
+            return self.session.test_file(*arguments)
+        return None
+
+    def absent(self, name: str) -> bool:
+        """Whether there is certainly no program of this name."""
+        if self.state.lost or f"alias {name}" in self.state.functions or not is_known(name):
+            return False
+        if "/" in name:
+            return self.session.complete and self.session.test_file("-e", name) is False
+        return self.session.find(name) == ""
+
+    def alias(self, words: tuple[str, ...]) -> None:
+        if len(words) > 1:
+            self.state.functions[f"alias {words[0]}"] = words[1:]
+
+    def cd(self, words: tuple[str, ...]) -> None:
+        items = self.items(tuple(w for w in words if not w.startswith("-"))) if words else [self.session.account.home]
+        target = items[0] if items and len(items) == 1 else UNKNOWN
+        there = self.session.test_file("-d", target)
+        if there is False:
+            self.fail(f"changes to {target}, which is not there")
+            return
+        self.state.folder = posixpath.normpath(self.session.absolute(target)) if there else UNKNOWN
+
+    def exec(self, words: tuple[str, ...]) -> None:
+        arguments = [self.text(word) for word in words]
+        if arguments and self.absent(arguments[0]):
+            self.fail(f"calls {arguments[0]}, which is not installed")
+            return
+        self.replace(arguments)
+
+    def count(self, words: tuple[str, ...]) -> None:
+        """`@ name = expression`."""
+        if match := re.match(r"([A-Za-z_]\w*)", words[0] if words else ""):
+            self.keep(match[1], UNKNOWN)
 
     def setenv(self, words: tuple[str, ...]) -> None:
         if not words:
@@ -290,30 +497,81 @@ class Csh(Reader):
         if len(words) > 2:
             if name in LISTS:
                 self.problem(name, "space", "setenv takes one word: too many arguments", " ".join(("setenv", *words)))
-            raise Left("error")
-        self.session.set(name, self.text(words[1]) if len(words) > 1 else "", "setenv", exported=True)
+            self.fail("gives setenv too many words")
+            return
+        value = self.one_word(words[1]) if len(words) > 1 else ""
+        if value is not None:
+            self.session.set(name, value, "setenv", exported=True)
+
+    def one_word(self, word: str) -> str | None:
+        """The value that setenv gets; None after an error."""
+        variable = re.fullmatch(r"\$\{?(\w+)\}?", word)
+        if variable and self.state.options.get(f"list {variable[1]}"):
+            self.fail("gives setenv too many words")
+            return None
+        if variable or not any(
+            c in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\$\{[^}]*\}|\$\?\w+|\\.", "", word) for c in "*?[{"
+        ):
+            return self.text(word)
+        items = None if "{" in word else self.items((word,))
+        if items is not None and len(items) > 1:
+            self.fail("gives setenv too many words")
+            return None
+        return UNKNOWN if items is None else "".join(items)
 
     def set(self, words: tuple[str, ...]) -> None:
-        text = " ".join(w for w in words if not re.fullmatch(r"-[rfl]+", w))
-        match = re.match(r"(\w+)\s*=\s*(.*)|(\w+)$", text, re.DOTALL)
-        if not match:
+        """`set`, with as many `name`, `name = word` and `name = (words)` as follow."""
+        left = list(words)
+        options = ""
+        while left and re.fullmatch(r"-[rfl]+", left[0]):
+            options += left.pop(0)
+        while left:
+            match = re.fullmatch(r"([A-Za-z_]\w*)(\[[^\]]*\])?(?:(=)(.*))?", left.pop(0), re.DOTALL)
+            if not match:
+                self.fail("has a word that set does not take")
+                return
+            name, index, equals, value = match[1], match[2], match[3], match[4] or ""
+            if not equals and left and left[0].startswith("="):
+                equals, value = "=", left.pop(0)[1:]
+            if equals and not value and left[:1] == ["("]:
+                end = left.index(")") if ")" in left else len(left)
+                self.set_list(name, tuple(left[1:end]), options)
+                left = left[end + 1 :]
+                continue
+            if equals and not value and left:
+                value = left.pop(0)
+            if index:
+                raise Unsure("set of a part of a list")
+            self.set_word(name, value)
+
+    def set_word(self, name: str, word: str) -> None:
+        value = self.one_word(word) if word else ""
+        if value is None:
             return
-        name, value = match[1] or match[3], match[2] or ""
-        if value.startswith("("):
-            items = self.items(tuple(word for line in _lines(value) for word in line.words))
-            if name == "path":
-                joined = UNKNOWN if items is None else tidy(":".join(items))
-                self.session.set("PATH", joined, "set path", exported=True)
-            else:
-                self.keep(name, UNKNOWN if items is None else " ".join(items))
+        if name in _NUMBERS and is_known(value) and not re.fullmatch(r"\d*|\(.*", value):
+            self.fail(f"gives {name} no number")
             return
-        self.keep(name, self.text(value))
+        self.keep(name, value)
         if name == "path":
-            self.session.set("PATH", self.text(value), "set path", exported=True)
+            self.session.set("PATH", value, "set path", exported=True)
+
+    def set_list(self, name: str, words: tuple[str, ...], options: str) -> None:
+        items = self.items(words)
+        if items is not None and ("f" in options or "l" in options) and all(map(is_known, items)):
+            ordered = items if "f" in options else items[::-1]
+            unique = list(dict.fromkeys(ordered))
+            items = unique if "f" in options else unique[::-1]
+        if name == "path":
+            joined = UNKNOWN if items is None else tidy(":".join(items))
+            self.session.set("PATH", joined, "set path", exported=True)
+        else:
+            self.keep(name, UNKNOWN if items is None else " ".join(items), 1 if items is None else len(items))
 
     def items(self, words: tuple[str, ...]) -> list[str] | None:
-        """The words in parentheses."""
+        """The words in parentheses. An error where there are patterns and none fits."""
         items: list[str] = []
+        failed = fitted = False
+        globs = self.state.get("set noglob").value is None and self.state.get("set nonomatch").value is None
         for word in words:
             if word in ("(", ")"):
                 continue
@@ -334,15 +592,20 @@ class Csh(Reader):
                     found = list(self.session.host.glob(text)) if text.startswith("/") and is_known(text) else None
                 except Unreadable:
                     found = None
-                if found is None:
+                if found is None or "{" in text or not globs:
                     return None
                 items += found
-            elif not is_known(text) or "{" in text:
+                fitted |= bool(found)
+                failed |= not found
+            elif not is_known(text) or ("{" in text and not word.startswith(("'", '"'))):
                 return None
             elif re.fullmatch(r"\$\{?\w+\}?", word):
                 items += text.split()
             else:
                 items.append(text)
+        if failed and not fitted:
+            self.blame_unread("has a pattern that no file fits")
+            raise Left("error")
         return items
 
     def prints_itself(self, name: str) -> bool:
@@ -364,10 +627,12 @@ class Csh(Reader):
             raise Unsure("sources a file whose name is not known")
         path = posixpath.normpath(self.session.absolute(path))
         if not self.known_file(posixpath.basename(path)) and not self.read(path):
-            raise Left("error")
+            self.fail(f"sources {path}, which can't be read")
 
     def eval(self, words: tuple[str, ...]) -> None:
         program = re.match(r"[\"`]*([^\s`\"]+)", words[0]) if words and "`" in words[0] else None
+        if program and self.absent(program[1]):
+            return
         self.output_is_run(posixpath.basename(program[1]) if program else UNKNOWN)
 
     # Expansion.
@@ -388,7 +653,7 @@ class Csh(Reader):
                 i += 2
             elif char == "`":
                 end = word.find("`", i + 1)
-                result += UNKNOWN
+                result += self.printed(word[i + 1 : end if end > 0 else len(word)])
                 i = len(word) if end < 0 else end + 1
             elif char == "$":
                 match = regex(r"\$(\??)(#?)(?:\{(\??)(\w+)([^}]*)\}|(\w+)((?::[a-z]+)|\[[^\]]*\])?)").match(word, i)
@@ -412,7 +677,30 @@ class Csh(Reader):
                 i += 1
         return tidy(result)
 
+    def printed(self, command: str) -> str:
+        """What a command prints, for the few of which that is known."""
+        if re.search(r"[|;&<>`'\"\\*?\[]", command):
+            return UNKNOWN
+        name, *arguments = map(self.text, command.split() or [""])
+        if posixpath.basename(name) == "ls" and len(arguments) == 1 and not arguments[0].startswith("-"):
+            return self.listed(arguments[0])
+        if self.absent(name) and name not in _BUILTINS:
+            return ""
+        return self.session.prints(posixpath.basename(name), arguments) or UNKNOWN
+
+    def listed(self, path: str) -> str:
+        """What `ls` of one directory prints."""
+        if self.session.test_file("-d", path) is not True:
+            return "" if self.session.test_file("-e", path) is False else UNKNOWN
+        try:
+            names = self.session.host.listdir(self.session.absolute(path))
+        except Unreadable:
+            return UNKNOWN
+        return " ".join(sorted(name for name in names if not name.startswith(".")))
+
     def variable(self, name: str, asked: bool) -> str:
+        if name == "cwd" and self.tcsh:
+            return "1" if asked else self.state.folder
         value = self.state.get(f"set {name}").value
         if name == "path":
             value = (self.state.get("PATH").value or "").replace(":", " ")
@@ -430,7 +718,7 @@ class Csh(Reader):
         try:
             tokens = list(_split_operators(words))
             result, rest = self.either(tokens)
-        except (Undefined, IndexError):
+        except IndexError:
             return None
         return result if not rest else None
 

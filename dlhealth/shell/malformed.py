@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from dlhealth.lean import NamedTuple
+from dlhealth.lean import NamedTuple, regex
 from dlhealth.shell.values import elements, is_known
 
 LISTS = ("PATH", "LD_LIBRARY_PATH")
@@ -11,6 +11,10 @@ _TYPESET = "\u201c\u201d\u201e\u2018\u2019"
 """What word processors and web pages make of quotes."""
 HARD_BLANK = "\u00a0"
 """What web pages have between words that shall stay in one line."""
+_SETS = regex(
+    r"\s*(?:(?:export\s+)?(PATH|LD_LIBRARY_PATH)=|(?:setenv|set(?:\s+-\w+)*)\s+(PATH|LD_LIBRARY_PATH)\s|(?:set\s+)?path\s*\+?=)"
+)
+"""A line that sets one of the lists, in any shell."""
 _AT_COLON = r"[ \t]*:[ \t]*(?=[/$~])"
 
 
@@ -25,22 +29,32 @@ class Problem(NamedTuple):
     text: str
 
 
-def problems(source: str, name: str, before: str, after: str) -> Iterator[Problem]:
-    """What is wrong with the elements that `after` has and `before` has not: the first that is malformed, and whether
-    there is an empty one."""
+def set_behind(lines: list[str], number: int) -> tuple[int, str] | None:
+    """The number of the first line behind another one that sets one of the lists, and its name."""
+    for position, text in enumerate(lines[number:], number + 1):
+        if sets := _SETS.match(text):
+            return position, sets[1] or sets[2] or "PATH"
+    return None
+
+
+def problems(source: str, name: str, before: str, after: str) -> Iterator[tuple[Problem, str]]:
+    """What is wrong with the elements that `after` has and `before` has not, each with that element: the first that is
+    malformed, and whether there is an empty one."""
     old = elements(before) if before else []
     added = [e for e in dict.fromkeys(elements(after)) if is_known(e) and e not in old]
     if not after:
         return
     if "" in added:
         text = "an empty element stands for the current folder"
-        yield Problem(source, name, "empty-element", after if is_known(after) else name, text)
+        yield Problem(source, name, "empty-element", after if is_known(after) else name, text), ""
     if before and is_known(before) and is_known(after) and _glued(before, after):
-        yield Problem(source, name, "missing-colon", after, "a colon is missing, so that two folders become one")
+        text = "a colon is missing, so that two folders become one"
+        glued = next((e for e in elements(after) if e not in old), "")
+        yield Problem(source, name, "missing-colon", after, text), glued
     for element in added:
         if found := _problem(element, after):
             kind, text = found
-            yield Problem(source, name, kind, element, text)
+            yield Problem(source, name, kind, element, text), element
             return
 
 

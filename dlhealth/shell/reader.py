@@ -1,10 +1,11 @@
 """What the readers of fish and csh share: blocks, forks, and files that read each other."""
 
+import posixpath
 from collections.abc import Callable, Sequence
 
 from dlhealth.shell import helpers
-from dlhealth.shell.malformed import Problem
-from dlhealth.shell.state import Session, State, Unsure
+from dlhealth.shell.malformed import Problem, set_behind
+from dlhealth.shell.state import SHELLS, Session, State, Successor, Unsure
 from dlhealth.shell.values import AFTER, UNKNOWN, Truth, prepended, tidy
 
 
@@ -27,10 +28,38 @@ class Reader:
         self.base = 0
         self.returned: list[list[State]] = [[]]
         self.errors: list[State] = []
+        self.left = ""
+        self.line_number = 0
+        self.forks = 0
+
+    def blame_unread(self, how: str) -> None:
+        """What a line sets that stands behind the one at which the shell stops is not set."""
+        path, _, number = self.session.source.rpartition(":")
+        if self.forks or not number.isdecimal():
+            return
+        lines = (self.session.host.text(path) or "").split("\n")
+        if found := set_behind(lines, int(number)):
+            text = f"the shell stops before it, at line {number}, which {how}"
+            self.session.trace.problems[
+                Problem(f"{path}:{found[0]}", found[1], "unread", lines[found[0] - 1].strip(), text)
+            ] = None
+
+    def start(self) -> None:
+        """Read what the shell reads at its start; `left` then says how it left, where it did."""
+        raise NotImplementedError
 
     @property
     def state(self) -> State:
         return self.session.state
+
+    def replace(self, arguments: Sequence[str]) -> None:
+        """`exec`: another shell reads its own files then."""
+        program = next((a for a in arguments if not a.startswith("-")), "")
+        options = [a for a in arguments if a != program]
+        if posixpath.basename(program) in SHELLS and set(options) <= {"-l", "--login", "-i"}:
+            login = bool({"-l", "--login"} & set(options))
+            self.session.successors.append(Successor(self.state.copy(), program, login))
+        raise Left("exec")
 
     def run_text(self, text: str) -> None:
         """Parse and run."""
@@ -38,7 +67,7 @@ class Reader:
 
     def read(self, path: str) -> bool:
         """Run a file if it is there."""
-        before = self.path
+        before, line = self.path, self.line_number
         self.session.source = path
         try:
             text = self.session.text(path)
@@ -62,11 +91,14 @@ class Reader:
         finally:
             self.session.depth -= 1
             self.path = before
+            self.line_number = line
+            self.session.source = f"{before}:{line}"
             for state in self.returned.pop():
                 self.state.merge(state)
         return True
 
     def at(self, line: int) -> None:
+        self.line_number = line
         self.session.trace.step()
         self.session.source = f"{self.path}:{line}"
 
@@ -81,15 +113,20 @@ class Reader:
         start, back, left = self.state, [], None
         for way in ways:
             self.session.state = start.copy()
+            self.forks += 1
             try:
                 way()
                 back.append(self.state)
             except Left as leaving:
                 left = leaving
+                if leaving.how in ("break", "continue", "breaksw"):
+                    raise Unsure("leaves a loop on a condition that is not known") from None
                 if leaving.how == "return":
                     self.returned[-1].append(self.state)
                 elif leaving.how == "error":
                     self.errors.append(self.state)
+            finally:
+                self.forks -= 1
         if not back:
             raise left or Left("exit")
         self.session.state = back[0]
@@ -100,6 +137,7 @@ class Reader:
         """The output of a program is run, as by `eval (brew shellenv)`."""
         if program in helpers.QUIET_OUTPUT:
             return
+        self.state.foreign = True
         if program in helpers.PREPENDING_OUTPUT:
             self.prepend(f"the output of {program} changes PATH")
             return
@@ -108,6 +146,7 @@ class Reader:
     def known_file(self, name: str) -> bool:
         """Whether it is a well-known file that need not be read."""
         if name in helpers.PREPENDING_FILE:
+            self.state.foreign = True
             self.prepend(f"{name} adds to PATH", after=True)
             return True
         return name in helpers.QUIET_FILE

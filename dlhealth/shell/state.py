@@ -1,22 +1,24 @@
 """What every reader of start-up files shares: the variables at one moment, and the trace of how they came to be."""
 
 import posixpath
+import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.shell.malformed import LISTS, Problem, problems
-from dlhealth.shell.values import UNKNOWN, Truth, elements, is_known, join
+from dlhealth.shell.values import UNKNOWN, Truth, elements, is_known, join, known_elements
 
 WATCHED = regex(
     r"PATH|LD_(LIBRARY_PATH|PRELOAD)|(LIBRARY|C(PLUS_INCLUDE)?_?|PYTHON)PATH|(CUDA|CUDNN|NVCC|NVIDIA|TF|XLA)_\w+|CUDAHOSTCXX|XAUTHORITY"
 )
 """The variables that the rules are about. Values of others never leave this package."""
 
-_FILE_LIMIT = 64 << 10
-_STEPS = 5_000
+_FILE_LIMIT = 1 << 20
+_STEPS = 20_000
 _DEPTH = 10
 _SETTINGS = 300
+_CANDIDATES = 20
 _LONGEST = 4096
 """Characters of a value. What is longer is not followed."""
 
@@ -28,10 +30,16 @@ _SESSION = {
     "STARTUP", "ERRFILE", "OPTIONS", "BASHOPTS", "SHELLOPTS", "OLDPWD", "INSIDE_EMACS", "EMACS", "TERMINAL_EMULATOR",
 }  # fmt: skip
 _SESSION_FAMILIES = (
-    "XDG_", "DBUS_", "LC_", "DESKTOP_", "GDM", "GNOME_", "KDE_", "PLASMA_", "TERM_", "VTE_", "KONSOLE_", "SSH_",
-    "TMUX", "SYSTEMD_", "WSL", "IM_", "GTK_", "QT_", "CLUTTER_", "SESSION", "XSESSION", "PAM_", "KRB5", "GPG_",
-    "VSCODE", "WEZTERM", "KITTY", "ALACRITTY",
+    "XDG_", "DBUS_", "LC_", "DESKTOP_", "GDM", "GNOME_", "KDE_", "PLASMA_", "TERM_", "VTE_", "KONSOLE_", "SSH_A", "SSH_C",
+    "SSH_T", "TMUX", "SYSTEMD_", "WSL", "IM_", "GTK_", "QT_", "CLUTTER_", "SESSION", "XSESSION", "PAM_", "KRB5",
+    "GPG_AGENT", "GPG_TTY", "VSCODE", "WEZTERM", "KITTY", "ALACRITTY",
 )  # fmt: skip
+_NOT_SESSION = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+"""Only files of people set these."""
+
+
+SHELLS = ("bash", "dash", "sh", "zsh", "fish", "tcsh", "csh")
+"""Those whose files are read."""
 
 
 class Setting(NamedTuple):
@@ -59,20 +67,37 @@ class Variable(NamedTuple):
 
     value: str | None
     exported: Truth
-    origin: frozenset[str] | None = None
+    origin: frozenset[tuple[str, ...]] | None = None
+
+
+class Successor(NamedTuple):
+    """A shell that takes the place of the one that reads, by `exec`. `state` is what it starts with."""
+
+    state: "State"
+    program: str
+    login: bool
 
 
 class Unsure(Exception):
-    """From here on nothing of the variables is known; the message says why."""
+    """A command may have set any variable to anything; the message says why. `ends` where it may also have ended the
+    shell."""
+
+    def __init__(self, why: str, *, ends: bool = False) -> None:
+        super().__init__(why)
+        self.ends = ends
+
+
+class Exhausted(Unsure):
+    """The rest of a file is not read."""
 
 
 class Trace:
-    """What happened on the way, on all branches. `doubts` are the reasons why something is unknown, `stops` those of
+    """What happened on the way, on all branches. `problems` have the element of the list that is wrong, where it is one. `doubts` are the reasons why something is unknown, `stops` those of
     them for which the rest of a file was not looked at."""
 
     def __init__(self) -> None:
         self.settings: list[Setting] = []
-        self.problems: dict[Problem, None] = {}
+        self.problems: dict[Problem, str | None] = {}
         self.doubts: dict[str, None] = {}
         self.stops: dict[str, None] = {}
         self.files: dict[str, None] = {}
@@ -81,11 +106,12 @@ class Trace:
     def step(self) -> None:
         self.steps += 1
         if self.steps > _STEPS:
-            raise Unsure(f"more than {_STEPS} steps")
+            raise Exhausted(f"more than {_STEPS} steps", ends=True)
 
 
 class State:
-    """The variables at one moment, copied where the way forks."""
+    """The variables at one moment, copied where the way forks. `lost`: a variable that is not listed may be set.
+    `foreign`: there may be functions that no file here defines."""
 
     def __init__(self, variables: dict[str, Variable] | None = None) -> None:
         self.variables = variables or {}
@@ -95,17 +121,23 @@ class State:
         self.status: Truth = True
         self.folder = ""
         self.lost = False
+        self.foreign = False
 
     def copy(self) -> "State":
         new = State(dict(self.variables))
         new.functions, new.options = dict(self.functions), dict(self.options)
         new.arguments, new.status, new.folder, new.lost = self.arguments, self.status, self.folder, self.lost
+        new.foreign = self.foreign
         return new
 
     def get(self, name: str) -> Variable:
         known = self.variables.get(name)
         if known is None:
-            unknown = self.lost or name in _SESSION or name.startswith(_SESSION_FAMILIES)
+            unknown = (
+                (self.lost and name != "IFS")
+                or name in _SESSION
+                or (name.startswith(_SESSION_FAMILIES) and name not in _NOT_SESSION)
+            )
             return Variable(UNKNOWN, None) if unknown else Variable(None, False)
         return known
 
@@ -135,13 +167,14 @@ class State:
         self.arguments = self.arguments if self.arguments == other.arguments else None
         self.folder = self.folder if self.folder == other.folder else UNKNOWN
         self.lost |= other.lost
+        self.foreign |= other.foreign
 
     def forget(self) -> None:
         """Nothing is known any more but who and where one is."""
-        self.lost = True
-        self.status = None
+        self.lost = self.foreign = True
+        self.status = self.arguments = None
         for name, variable in self.variables.items():
-            if name not in ("HOME", "USER", "LOGNAME", "SHELL", "UID", "EUID"):
+            if name not in ("HOME", "USER", "LOGNAME", "SHELL", "UID", "EUID", "IFS"):
                 exported = True if name == "PATH" and variable.exported else None
                 self.variables[name] = Variable(UNKNOWN, exported)
 
@@ -158,6 +191,15 @@ class Session:
         self.trace = Trace()
         self.depth = 0
         self.source = ""
+        self.successors: list[Successor] = []
+        self._complete: bool | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the root has the programs that every system has; else what is missing there says nothing."""
+        if self._complete is None:
+            self._complete = any(self.test_file("-e", path) for path in ("/usr/bin/env", "/usr/bin/ls", "/bin/ls"))
+        return self._complete
 
     def copy(self) -> "Session":
         """The same login, to go on in two ways."""
@@ -173,6 +215,7 @@ class Session:
         """A new program starts: it gets what is exported, and nothing else."""
         fresh = State({n: self._inherited(v) for n, v in self.state.variables.items() if v.exported is not False})
         fresh.lost, fresh.folder = self.state.lost, self.account.home
+        fresh.foreign = self.state.lost  # bash passes functions on
         self.state = fresh
 
     @staticmethod
@@ -180,7 +223,7 @@ class Session:
         return Variable(variable.value if variable.exported else UNKNOWN, True)
 
     def set(
-        self, name: str, value: str, how: str, exported: Truth = False, origin: frozenset[str] | None = None
+        self, name: str, value: str, how: str, exported: Truth = False, origin: frozenset[tuple[str, ...]] | None = None
     ) -> None:
         """Give a variable a value; whether it is exported stays as it was unless `exported` is True."""
         if len(value) > _LONGEST:
@@ -192,7 +235,7 @@ class Session:
         self.state.variables[name] = Variable(value, kept, origin)
         if WATCHED.fullmatch(name):
             if len(self.trace.settings) > _SETTINGS:
-                raise Unsure(f"more than {_SETTINGS} lines that set variables")
+                raise Exhausted(f"more than {_SETTINGS} lines that set variables", ends=True)
             self.trace.settings.append(Setting(name, value, self.source, how))
             if name in LISTS:
                 self.look(name, before.value or "", value)
@@ -273,12 +316,51 @@ class Session:
         """Whether everybody has the same right to execute."""
         return mode & 0o111 in (0, 0o111) or (uid == self.account.uid and bool(mode & 0o100))
 
+    def candidates(self, path: str) -> list[str] | None:
+        """The files that a partly known name may be; None where they are too many."""
+        known = path.partition(UNKNOWN)[0]
+        folder, start = posixpath.split(known)
+        if not known.startswith("/") or not start or len(folder) < 2:
+            return None
+        try:
+            names = [n for n in sorted(self.host.listdir(folder)) if n.startswith(start)]
+        except Unreadable:
+            return None
+        # The part that is not known may have slashes.
+        paths = [posixpath.join(folder, name) for name in names]
+        if len(paths) > _CANDIDATES or any(self.test_file("-d", p) is not False for p in paths):
+            return None
+        pattern = ".*".join(map(re.escape, re.split("[\0\1\2]", posixpath.basename(path))))
+        return [p for p in paths if re.fullmatch(pattern, posixpath.basename(p))]
+
     def absolute(self, path: str) -> str:
         return path if path.startswith("/") or not is_known(path) else posixpath.join(self.state.folder, path)
 
+    def hostname(self) -> str | None:
+        """The name that the system starts with; None where it has another one now, or none."""
+        try:
+            name = (self.host.text("/etc/hostname") or "").strip()
+            if self.host.live and name != (self.host.text("/proc/sys/kernel/hostname") or "").strip():
+                return None
+        except Unreadable:
+            return None
+        return name or None
+
     def prints(self, program: str, arguments: list[str]) -> str | None:
-        """What a program prints that only tells who and where one is; None for all others."""
+        """What a program prints that only tells who and where one is, or what a file has; None for all others."""
         account = self.account
+        if (
+            program in ("hostname", "uname")
+            and arguments in ([], ["-s"], ["-n"])
+            and [program, *arguments] not in (["uname"], ["uname", "-s"])
+        ):
+            name = self.hostname()
+            return name and (name.partition(".")[0] if arguments == ["-s"] else name)
+        if program == "cat" and len(arguments) == 1 and not arguments[0].startswith("-"):
+            text = self.text(self.absolute(arguments[0]))
+            return None if text is None or len(text) > _LONGEST else text.rstrip("\n")
+        if program == "pwd" and not arguments:
+            return self.state.folder
         return {
             ("id", "-u"): str(account.uid), ("id", "-un"): account.name, ("id", "-ru"): str(account.uid),
             ("id", "-g"): str(account.gid), ("whoami",): account.name, ("logname",): account.name,
@@ -286,9 +368,9 @@ class Session:
         }.get((program, *arguments))  # fmt: skip
 
     def find(self, program: str) -> str | None:
-        """The path of a program by PATH, "" where there is none, None where that can't be told."""
+        """The path of a program by PATH, "" where there is none, None where that is not known."""
         path = self.state.get("PATH").value
-        if path is None or not is_known(program):
+        if path is None or not is_known(program) or not self.complete:
             return None
         for folder in elements(path):
             if any(c in folder for c in '\n"='):
@@ -302,6 +384,11 @@ class Session:
         return ""
 
     def look(self, name: str, before: str, after: str) -> None:
-        """Note what is malformed in the elements that this line has added."""
-        for problem in problems(self.source, name, before, after):
-            self.trace.problems[problem] = None
+        """Note what is malformed in the elements that this line has added. What an earlier line added and this one has
+        taken out was only on the way to the value that stays."""
+        stay = known_elements(after)
+        for problem, element in list(self.trace.problems.items()):
+            if problem.variable == name and element is not None and element not in stay:
+                del self.trace.problems[problem]
+        for problem, element in problems(self.source, name, before, after):
+            self.trace.problems[problem] = element

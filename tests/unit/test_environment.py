@@ -527,3 +527,19 @@ def test_a_quote_that_the_next_one_closes_is_found_where_it_was_left_open(probe:
     text = 'export PATH="/c:$PATH\nalias ll="ls -l"\nexport X=1\n'
     (problem,) = login(probe(Machine.debian12().append("/home/alice/.bashrc", text))).problems
     assert (problem.source, problem.correction) == ("/home/alice/.bashrc:15", 'export PATH="/c:$PATH"')
+
+
+def test_a_defect_of_a_reader_concerns_one_account_alone(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlhealth.shell.csh import Csh
+
+    def defect(self: Csh) -> None:
+        raise KeyError("OSTYPE")
+
+    monkeypatch.setattr(Csh, "start", defect)
+    machine = Machine.debian12().user("tom", 1001, "/bin/tcsh").append("/home/alice/.bashrc", "export PATH=/only\n")
+    environments = probe(machine)
+    assert environments.value("alice", "PATH") == "/only"
+    assert environments.value("tom", "PATH", "pam") == "/usr/local/bin:/usr/bin:/bin"
+    console = login(environments, "console", "tom")
+    assert (console.values, console.lost) == ({"PATH": None, "LD_LIBRARY_PATH": None}, True)
+    assert console.doubts == ("dlhealth could not read the start-up files of tom (KeyError: 'OSTYPE')",)

@@ -12,7 +12,7 @@ import pytest
 
 from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
-from dlhealth.probes.environment import _Machine
+from dlhealth.shell.start import Starter
 from dlhealth.shell.state import Session, Variable
 from dlhealth.shell.values import known_elements
 
@@ -84,7 +84,7 @@ def known(environment: Mapping[str, str], shell: str, program: str) -> Session:
     host = RootHost("/")
     session = Session(host, Account("root", 0, 0, (0,), environment["HOME"], program), terminal=False)
     session.state.variables.update({n: Variable(v, True) for n, v in environment.items()})
-    machine = _Machine(host)
+    machine = Starter(host)
     if shell == "zsh":
         machine.zsh(session, login=False, interactive=False)
     elif shell == "fish":

@@ -10,11 +10,108 @@ from collections.abc import Sequence
 
 from dlhealth.host import Unreadable
 from dlhealth.shell import helpers, patterns
-from dlhealth.shell.fish.syntax import Block, Command, Parser, Piece, Word, argument_names, plain, spelled
-from dlhealth.shell.malformed import LISTS
+from dlhealth.shell.fish.syntax import Block, Command, Parser, Piece, Refused, Word, argument_names, plain, spelled
+from dlhealth.shell.malformed import LISTS, set_behind
 from dlhealth.shell.reader import Left, Reader
-from dlhealth.shell.state import WATCHED, Session, Unsure, Variable
+from dlhealth.shell.state import WATCHED, Exhausted, Session, Unsure, Variable
 from dlhealth.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, text_of, tidy, tokens
+
+
+class Missing(Exception):
+    """The program of a command substitution is not installed."""
+
+
+_BUILTINS = frozenset(
+    [
+        ".",
+        ":",
+        "[",
+        "_",
+        "abbr",
+        "and",
+        "argparse",
+        "begin",
+        "bg",
+        "bind",
+        "block",
+        "break",
+        "breakpoint",
+        "builtin",
+        "case",
+        "cd",
+        "command",
+        "commandline",
+        "complete",
+        "contains",
+        "continue",
+        "count",
+        "disown",
+        "echo",
+        "else",
+        "emit",
+        "end",
+        "eval",
+        "exec",
+        "exit",
+        "false",
+        "fg",
+        "for",
+        "function",
+        "functions",
+        "history",
+        "if",
+        "jobs",
+        "math",
+        "not",
+        "or",
+        "path",
+        "printf",
+        "pwd",
+        "random",
+        "read",
+        "realpath",
+        "return",
+        "set",
+        "set_color",
+        "source",
+        "status",
+        "string",
+        "switch",
+        "test",
+        "time",
+        "true",
+        "type",
+        "ulimit",
+        "wait",
+        "while",
+        "alias",
+        "export",
+        "fish_add_path",
+    ]
+)
+
+
+_QUIET = frozenset(
+    [
+        "[",
+        "test",
+        "contains",
+        "not",
+        "and",
+        "or",
+        "echo",
+        "type",
+        "command",
+        "status",
+        "string",
+        "count",
+        "printf",
+        "true",
+        "false",
+        "math",
+        "builtin",
+    ]
+)
 
 
 class Fish(Reader):
@@ -46,8 +143,8 @@ class Fish(Reader):
                 self.read(path)
             for path in ("/etc/fish/config.fish", f"{own}/config.fish"):
                 self.read(path)
-        except Left:
-            pass
+        except Left as left:
+            self.left = left.how
 
     def universal(self, path: str) -> None:
         """fish_variables: universal variables, of which fish puts fish_user_paths in front of PATH."""
@@ -97,8 +194,22 @@ class Fish(Reader):
         return [i for i in (self.state.get("fish_user_paths").value or "").split(":") if i]
 
     def run_text(self, text: str) -> None:
-        commands, _ = Parser(text).commands(())
+        try:
+            commands, _ = Parser(text.replace("\r\n", "\n")).commands(())
+        except Refused as refused:
+            self.refused(text.split("\n"), refused)
+            return
         self.run(commands)
+
+    def refused(self, lines: list[str], refused: Refused) -> None:
+        """Nothing of the file is run."""
+        self.state.status = False
+        own = set_behind(lines[: refused.line], refused.line - 1)
+        found = own or set_behind(lines, 0)
+        if found and not self.forks:
+            self.session.source = f"{self.path}:{found[0]}"
+            text = f"fish runs nothing of this file, because line {refused.line} has {refused}"
+            self.problem(found[1], "syntax" if own else "unread", text, lines[found[0] - 1].strip())
 
     def run(self, commands: Sequence[Command | Block]) -> None:
         """A block, or a whole file: what is local to it is gone afterwards."""
@@ -112,11 +223,20 @@ class Fish(Reader):
         for command in commands:
             self.at(command.line)
             status = self.state.status
-            if command.joined and status is None:
-                self.fork(None, (lambda command=command: self.one(command), lambda: None))  # type: ignore[misc]
-                self.state.status = None
-            elif not command.joined or status is (command.joined == "and"):
-                self.one(command)
+            try:
+                self.joined_one(command, status)
+            except (Exhausted, Refused):
+                raise
+            except Unsure as problem:
+                self.session.forget(str(problem), stop=problem.ends)
+
+    def joined_one(self, command: Command | Block, status: Truth) -> None:
+        """Run a command, or not where `and` or `or` says so."""
+        if command.joined and status is None:
+            self.fork(None, (lambda: self.one(command), lambda: None))
+            self.state.status = None
+        elif not command.joined or status is (command.joined == "and"):
+            self.one(command)
 
     def one(self, command: Command | Block) -> None:
         if isinstance(command, Block):
@@ -142,7 +262,7 @@ class Fish(Reader):
         elif block.kind == "switch":
             self.switch(block)
         else:
-            raise Unsure("a loop that is not followed")
+            raise Unsure("a pipe into a block" if block.kind == "piped" else "a loop that is not followed")
 
     def branches(self, parts: Sequence[tuple[Sequence[object], Sequence[Command | Block]]]) -> None:
         if not parts:
@@ -161,10 +281,36 @@ class Fish(Reader):
         name = plain(words[0]) if words else None
         items = self.fields(words[2:])
         if not name or items is None or len(items) > 100 or not all(map(is_known, items)):
-            raise Unsure("a loop over what is not known")
+            for variable in (name or "", *self.may_set(body)):
+                self.session.set(variable, UNKNOWN, "loop")
+            return
         for item in items:
             self.session.set(name, item, "for")
             self.run(body)
+
+    def may_set(self, body: Sequence[Command | Block]) -> list[str]:
+        """The variables that commands may set."""
+        names: list[str] = []
+        for command in body:
+            if isinstance(command, Block):
+                for head, inner in command.parts:
+                    conditions = [c for c in head if isinstance(c, Command)]
+                    names += self.may_set([*conditions, *inner])
+                continue
+            words = [plain(word) for word in command.words]
+            first = words[0] if words else None
+            if first == "set":
+                names.append(self.named(words[1:]))
+            elif first is None or first in self.state.functions or (first in _BUILTINS and first not in _QUIET):
+                raise Unsure("a loop over what is not known")
+        return names
+
+    def named(self, words: Sequence[str | None]) -> str:
+        """The variable that `set` sets."""
+        name = next((w for w in words if w is None or not w.startswith("-")), None)
+        if name is None or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise Unsure("set of what is not known")
+        return name
 
     def switch(self, block: Block) -> None:
         head = [w for w in block.parts[0][0] if not isinstance(w, (Command, Block))]
@@ -190,6 +336,12 @@ class Fish(Reader):
     # Commands.
     def command(self, command: Command) -> None:
         words = list(command.words)
+        try:
+            self.called(command, words)
+        except Missing:
+            self.state.status = False  # fish does not run a command with the output of one that is not there
+
+    def called(self, command: Command, words: list[Word]) -> None:
         first = self.fields(words[:1])
         if not first or len(first) != 1 or not is_known(first[0]):
             raise Unsure("a command whose name is not known")
@@ -197,8 +349,14 @@ class Fish(Reader):
         self.state.status = True
         if command.piped is not None:
             if name in ("source", "."):
-                self.output_is_run(posixpath.basename(plain(command.piped[0]) or UNKNOWN) if command.piped else UNKNOWN)
+                self.source_output([plain(word) for word in command.piped])
             self.state.status = None
+            return
+        if name in self.state.functions:
+            self.call(name, self.fields(words[1:]))
+            return
+        if self.absent(name):
+            self.state.status = False
             return
         if name in helpers.CONDA_COMMAND:
             if len(words) > 1 and plain(words[1]) in ("activate", "deactivate"):
@@ -211,9 +369,6 @@ class Fish(Reader):
             raise Unsure(f"{name} changes the environment")
         if name in helpers.PREPENDING_COMMAND:
             self.prepend(f"{name} changes PATH")
-            return
-        if name in self.state.functions:
-            self.call(name, self.fields(words[1:]))
             return
         builtin = (
             getattr(self, f"do_{name}", None)
@@ -228,8 +383,50 @@ class Fish(Reader):
             if name in ("test", "contains", "type", "command", "status", "string"):
                 self.state.status = None
                 return
+            if name == "set":
+                self.session.set(self.named([plain(word) for word in words[1:]]), UNKNOWN, "set")
+                return
+            if name == "fish_add_path":
+                self.prepend("fish_add_path of what is not known", after=True)
+                return
             raise Unsure(f"{name} of what is not known")
         builtin(arguments, words[1:])
+
+    def source_output(self, words: list[str | None]) -> None:
+        """`program … | source`, or with `eval` before it."""
+        while words and words[0] in ("eval", "command"):
+            words = words[1:]
+        program = (words[0] if words else None) or UNKNOWN
+        if not self.absent(program):
+            self.output_is_run(posixpath.basename(program))
+
+    def absent(self, name: str) -> bool:
+        """Whether there is certainly no command of this name."""
+        if self.state.lost or name in self.state.functions or not is_known(name) or name in _BUILTINS:
+            return False
+        if hasattr(self, f"do_{name}"):
+            return False
+        if "/" in name:
+            return self.session.complete and self.session.test_file("-e", name) is False
+        known = name in helpers.QUIET_OUTPUT or name in helpers.PREPENDING_OUTPUT
+        if self.state.foreign and not known:
+            return False
+        files = (f"{folder}/{name}.fish" for folder in self.function_folders())
+        return all(self.session.test_file("-e", file) is False for file in files) and self.session.find(name) == ""
+
+    def function_folders(self) -> tuple[str, ...]:
+        home = self.session.account.home
+        return (f"{home}/.config/fish/functions", "/etc/fish/functions", "/usr/share/fish/functions",
+                "/usr/share/fish/vendor_functions.d", "/usr/local/share/fish/vendor_functions.d")  # fmt: skip
+
+    def do_alias(self, arguments: list[str], words: Sequence[Word]) -> None:
+        """A function that calls a command with other words."""
+        name, equals, text = arguments[0].partition("=") if arguments else ("", "", "")
+        text = text if equals else " ".join(arguments[1:])
+        first = text.split()[0] if text.split() else ""
+        if name and is_known(name) and name != first:
+            risky = first in ("source", ".", "eval", "exec", "cd", "set", "exit") or not is_known(text)
+            self.state.functions[name] = None if risky else ((), ())
 
     def call(self, name: str, arguments: list[str] | None) -> None:
         function = self.state.functions[name]
@@ -319,6 +516,7 @@ class Fish(Reader):
                 outer[0][name] = Variable(self.joined(name, items), "x" in options or kept)
                 return
         self.session.set(name, self.joined(name, items), "set", exported="x" in options)
+        self.state.options[f"empty {name}"] = not items
         if "u" in options:
             self.session.export(name, False)
 
@@ -408,8 +606,10 @@ class Fish(Reader):
 
     def do_type(self, arguments: list[str], words: Sequence[Word]) -> None:
         names = [a for a in arguments if not a.startswith("-")]
-        found = self.session.find(names[0]) if len(names) == 1 and is_known(names[0]) else None
-        self.state.status = None if not found else True
+        self.state.status = None
+        if len(names) == 1 and is_known(names[0]):
+            there = names[0] in _BUILTINS or names[0] in self.state.functions or self.session.find(names[0])
+            self.state.status = True if there else False if self.absent(names[0]) else None
 
     def do_command(self, arguments: list[str], words: Sequence[Word]) -> None:
         self.do_type(arguments, words) if arguments[:1] in (["-v"], ["-q"], ["-s"], ["-sq"]) else None
@@ -434,7 +634,7 @@ class Fish(Reader):
             self.run_text(" ".join(arguments))
             return
         output = next((p.text for w in words for p in w if p.kind in ("output", "other")), "")
-        self.output_is_run(posixpath.basename((output.split() or [UNKNOWN])[0]))
+        self.source_output([*output.split()])
 
     def do_return(self, arguments: list[str], words: Sequence[Word]) -> None:
         raise Left("return")
@@ -442,10 +642,14 @@ class Fish(Reader):
     def do_exit(self, arguments: list[str], words: Sequence[Word]) -> None:
         raise Left("exit")
 
-    do_exec = do_exit
+    def do_exec(self, arguments: list[str], words: Sequence[Word]) -> None:
+        self.replace(arguments)
 
     def do_read(self, arguments: list[str], words: Sequence[Word]) -> None:
-        raise Unsure("read")
+        for name in arguments:
+            if re.fullmatch(r"[A-Za-z_]\w*", name):
+                self.session.set(name, UNKNOWN, "read")
+        self.state.status = None
 
     # Expansion.
     def fields(self, words: Sequence[Word]) -> list[str] | None:
@@ -455,7 +659,7 @@ class Fish(Reader):
             variables = [p for p in word if p.kind == "variable" and not p.quoted]
             if len(word) == 1 and variables:
                 value = self.state.get(word[0].text).value
-                if value is None:
+                if value is None or self.is_empty(word[0].text):
                     continue
                 if not is_known(value) and not self.is_list(word[0].text):
                     return None
@@ -466,16 +670,39 @@ class Fish(Reader):
                 result.append(self.printed(word[0].text) if len(word) == 1 else UNKNOWN)
                 continue
             if any(p.kind == "other" and not p.quoted for p in word):
-                return None
+                braced = self.braced(word)
+                if braced is None:
+                    return None
+                fields = self.fields(braced)
+                if fields is None:
+                    return None
+                result += fields
+                continue
             found = self.products(word)
             if found is None:
                 return None
             result += found
         return result
 
+    def braced(self, word: Word) -> list[Word] | None:
+        """The words of `/usr/{bin,sbin}`; None where that is not followed."""
+        number = next(n for n, p in enumerate(word) if p.kind == "other" and not p.quoted)
+        match = re.fullmatch(r"([^{}]*)\{([^{}]*,[^{}]*)\}(.*)", word[number].text, re.DOTALL)
+        if not match:
+            return None
+        rest = Piece("other" if "{" in match[3] else "text", match[3], False)
+        texts = (f"{match[1]}{choice}" for choice in match[2].split(","))
+        return [(*word[:number], Piece("text", text, False), rest, *word[number + 1 :]) for text in texts]
+
+    def is_empty(self, name: str) -> bool:
+        """Whether a variable is set to a list without words."""
+        return self.state.get(name).value == "" and self.state.options.get(f"empty {name}") is True
+
     def printed(self, command: str) -> str:
         """What a command substitution prints."""
         name, *arguments = command.split() or [""]
+        if re.fullmatch(r"[\w./-]+", name) and "|" not in command and ";" not in command and self.absent(name):
+            raise Missing
         return self.session.prints(posixpath.basename(name), arguments) or UNKNOWN
 
     def products(self, word: Word) -> list[str] | None:
@@ -486,7 +713,7 @@ class Fish(Reader):
             if piece.kind == "variable" and not piece.quoted:
                 value = self.state.get(piece.text).value
                 separator = ":" if self.is_list(piece.text) else " "
-                texts = value.split(separator) if value else []
+                texts = value.split(separator) if value or (value == "" and not self.is_empty(piece.text)) else []
                 if not all(map(is_known, texts)):
                     return None
             elif piece.kind == "element":

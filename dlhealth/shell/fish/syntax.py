@@ -10,6 +10,14 @@ _SPECIAL = " \t\n;&|<>()'\"\\$"
 _DEEPEST = 30
 
 
+class Refused(Exception):
+    """fish itself reports an error of syntax, and runs nothing of the file."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+
+
 class Piece(NamedTuple):
     """Of a word: text, or a variable's name; `kind` is "text", "variable", "element" (of a list: its name and number),
     "output" (its text) or "other"."""
@@ -33,7 +41,8 @@ class Command(NamedTuple):
 
 
 class Block(NamedTuple):
-    """if, for, while, switch, begin, function. `parts` are the head and the commands of each branch."""
+    """if, for, while, switch, begin, function; "piped" where it reads a command's output. `parts` are the head and the
+    commands of each branch."""
 
     line: int
     kind: str
@@ -48,10 +57,12 @@ class Parser:
         self.i = 0
         self.line = 1
         self.depth = 0
+        self.background = False
 
     def commands(self, stop: tuple[str, ...]) -> tuple[tuple[Command | Block, ...], str]:
         """Commands up to one of the words; with that word ("" at the end)."""
         self.depth += 1
+        opened = self.line
         if self.depth > _DEEPEST:
             raise Unsure("nested too deeply")
         found: list[Command | Block] = []
@@ -60,7 +71,7 @@ class Parser:
             self.blank(newlines=True)
             if self.i >= len(self.text):
                 if stop:
-                    raise Unsure("the file ends within a block")
+                    raise Refused(opened, "a block without its end")
                 break
             line, start = self.line, self.i
             words = self.words()
@@ -74,8 +85,11 @@ class Parser:
                     raise Unsure("syntax that is not followed")
                 self.i += 1
                 continue
-            found.append(self.statement(line, words, joined))
+            self.background = False
+            statement = self.statement(line, words, joined)
             self.blank()
+            if not self.background:
+                found.append(statement)
             joined = {"&&": "and", "||": "or"}.get(self.text[self.i : self.i + 2], "")
             self.i += 2 if joined else 0
         self.depth -= 1
@@ -98,8 +112,12 @@ class Parser:
             self.i += 1
             self.blank(newlines=True)
             words = self.words()
-            if words and plain(words[0]) in ("while", "read", "begin", "for", "if"):
-                raise Unsure("a pipe into a block")
+            kind = plain(words[0]) if words else None
+            if kind in ("while", "begin", "for", "if", "switch"):
+                return self.block(line, kind, words[1:], joined, negated)._replace(kind="piped")
+        assigned = len(words) == 1 and words[0] and words[0][0].kind == "text" and not words[0][0].quoted
+        if assigned and (match := regex(r"([A-Za-z_]\w*)=").match(words[0][0].text)):
+            raise Refused(line, f"{match[0]}…, which fish writes as set {match[1]} …")
         return Command(line, tuple(words), joined, negated, piped)
 
     def at_pipe(self) -> bool:
@@ -132,7 +150,10 @@ class Parser:
             parts.append((tuple(head), body))
         self.words()  # end, with what may be redirected after it
         if self.at_pipe():
-            raise Unsure("a block in a pipe")
+            self.i += 1
+            self.blank(newlines=True)
+            self.words()
+            kind = "piped"
         return Block(line, kind, tuple(parts), joined, negated)
 
     def condition(self, line: int, words: list[Word]) -> tuple[Command, ...]:
@@ -193,7 +214,8 @@ class Parser:
                     self.i += 1
                 else:
                     self.i += 1
-                    raise Unsure("a job in the background")
+                    self.background = True
+                    return words
             redirection = regex(r"[0-9]*(>>?\??&?|<&?)[ \t]*").match(self.text, self.i)
             if redirection:
                 self.i = redirection.end()
@@ -216,7 +238,7 @@ class Parser:
             elif char == "'":
                 match = regex(r"'((?:[^'\\]|\\.)*)'", re.DOTALL).match(self.text, self.i)
                 if not match:
-                    raise Unsure("a quote ' is left open")
+                    raise Refused(self.line, "a quote ' that is left open")
                 self.skip(match.end())
                 pieces.append(Piece("text", re.sub(r"\\(['\\])", r"\1", match[1]), True))
             elif char == '"':
@@ -244,6 +266,7 @@ class Parser:
 
     def double(self, pieces: list[Piece]) -> None:
         self.i += 1
+        opened = self.line
         pieces.append(Piece("text", "", True))
         while True:
             match = regex(r"[^\"\\$]+").match(self.text, self.i)
@@ -251,7 +274,7 @@ class Parser:
                 pieces.append(Piece("text", match[0], True))
                 self.skip(match.end())
             if self.i >= len(self.text):
-                raise Unsure('a quote " is left open')
+                raise Refused(opened, 'a quote " that is left open')
             char = self.text[self.i]
             if char == '"':
                 self.i += 1
@@ -268,9 +291,13 @@ class Parser:
                 self.skip(self.i + 2)
 
     def variable(self, pieces: list[Piece], quoted: bool) -> None:
-        match = regex(r"\$([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?").match(self.text, self.i)
+        match = regex(r"\$+([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?").match(self.text, self.i)
         if not match:
-            raise Unsure("a $ that is not followed")
+            raise Refused(self.line, "a $ without a variable's name, as fish has no ${NAME}")
+        if match[0].startswith("$$"):
+            self.i = match.end()
+            pieces.append(Piece("other", match[1], quoted))
+            return
         self.i = match.end()
         number = re.fullmatch(r"\[(-?[1-9]\d?)\]", match[2] or "")
         if number:
@@ -280,7 +307,7 @@ class Parser:
 
     def parentheses(self) -> str:
         """The text up to the closing one."""
-        start, depth, quote = self.i, 1, ""
+        start, depth, quote, opened = self.i, 1, "", self.line
         while self.i < len(self.text):
             char = self.text[self.i]
             if char == "\\":
@@ -296,7 +323,7 @@ class Parser:
                     return self.text[start : self.i - 1]
             if self.i < len(self.text):
                 self.step()
-        raise Unsure("a parenthesis is left open")
+        raise Refused(opened, "a parenthesis that is left open")
 
 
 def plain(word: Word) -> str | None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from dlhealth.lean import regex
 from dlhealth.shell import helpers
 from dlhealth.shell.sh.conditions import test
-from dlhealth.shell.sh.effects import programs
 from dlhealth.shell.sh.flow import BREAK, CONTINUE, EXIT, NORMAL, RETURN
-from dlhealth.shell.sh.syntax import Node, Output, Simple, literal, parsed
-from dlhealth.shell.state import Unsure
+from dlhealth.shell.sh.names import OWN_COMMANDS
+from dlhealth.shell.sh.syntax import Node, Output, Simple, Subshell, literal, parsed
+from dlhealth.shell.state import SHELLS, Successor, Unsure
 from dlhealth.shell.values import AFTER, UNKNOWN, is_known, prepended, tidy
 
 if TYPE_CHECKING:
@@ -65,13 +65,18 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
     if not is_known(path):
         process = words[0][0] if words and words[0] else None
         if isinstance(process, Output) and process.process and process.commands:
-            return _outcome(shell, frozenset(programs(process.commands)), "source")
+            run = shell.origin((process._replace(process=False),))
+            return _outcome(shell, run or frozenset(((UNKNOWN,),)), "source")
+        origin = shell.origin(words[0]) if words else None
+        if origin and all(posixpath.basename(command[0]) in helpers.QUIET_OUTPUT for command in origin):
+            shell.state.status = None
+            return NORMAL
         name = posixpath.basename(path).replace("-" + UNKNOWN, "")  # a part that says whose it is
         if "/" in path and (outcome := _known_file(shell, name)):
             return outcome[0]
         if shell.surrounded(path):
             return NORMAL
-        raise Unsure("sources a file whose name is not known")
+        return _one_of(shell, shell.session.candidates(path), arguments, node)
     if "/" not in path:
         found = shell.session.find(path)
         if found == "" and shell.dialect == "bash" and not shell.posix:
@@ -91,6 +96,8 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
         return shell.end("missing", f"sources {path}, which can't be read") if special else NORMAL
     if shell.surrounded(path):
         return NORMAL
+    if shell.reading.count(path) > 2 and not shell.forks and shell.dialect != "zsh":
+        return shell.end("recursion", f"{path} sources itself without end, until the shell crashes")
     before = shell.state.arguments
     if len(arguments) > 1 and shell.dialect != "sh":
         shell.state.arguments = arguments[1:]
@@ -104,6 +111,24 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
         )
     shell.state.arguments = before
     return flow
+
+
+def _one_of(shell: "Shell", paths: list[str] | None, arguments: list[str], node: Simple) -> str:
+    """Source one of these files, or none."""
+    ends = shell.dialect == "sh" or shell.posix
+    if paths is None:
+        raise Unsure("sources a file whose name is not known", ends=ends)
+
+    def missing() -> str:
+        shell.state.status = False
+        return NORMAL
+
+    def sourced(path: str) -> Callable[[], str]:
+        return lambda: _source(shell, [path, *arguments[1:]], node)
+
+    if ends:
+        shell.session.trace.stops[f"{shell.session.source}: sources a file whose name is not known"] = None
+    return shell.fork([missing, *map(sourced, paths)])
 
 
 def _text_of(shell: "Shell", path: str) -> str | None:
@@ -120,6 +145,7 @@ def _known_file(shell: "Shell", name: str, path: str = "") -> tuple[str] | None:
         shell.state.status = None
         return (NORMAL,)
     if name in helpers.PREPENDING_FILE:
+        shell.state.foreign = True
         value = shell.state.get("PATH").value
         if value is not None:
             shell.session.set("PATH", tidy(prepended(value) + AFTER), f"{name} adds to PATH")
@@ -142,8 +168,8 @@ def _eval(shell: "Shell", arguments: list[str], node: Simple) -> str:
         try:
             # The lines of the text are not lines of the file.
             for nodes in script.lines:
-                if flow := shell.run(_relined(nodes, line)):
-                    return flow
+                if flow := shell.abandonable(_relined(nodes, line)):
+                    return NORMAL if flow == RETURN and shell.dialect == "zsh" else flow
         finally:
             shell.session.depth -= 1
             shell.path = path
@@ -151,7 +177,7 @@ def _eval(shell: "Shell", arguments: list[str], node: Simple) -> str:
         if script.problem and (shell.dialect == "sh" or shell.posix):
             return shell.end("syntax", f"eval: {script.problem.text}")
         return NORMAL
-    names: set[str] = set()
+    names: set[tuple[str, ...]] = set()
     for word in node.words[1:]:
         origin = shell.origin(word)
         if origin is None:
@@ -164,12 +190,17 @@ def _relined(nodes: tuple[Node, ...], line: int) -> tuple[Node, ...]:
     return tuple(n._replace(line=line) for n in nodes)
 
 
-def _outcome(shell: "Shell", programs: frozenset[str], how: str) -> str:
+def _outcome(shell: "Shell", commands: frozenset[tuple[str, ...]], how: str) -> str:
     """The output of well-known programs is run."""
     shell.state.status = None
-    if programs <= set(helpers.QUIET_OUTPUT) | {"echo", "true", "cat"}:
+    commands = frozenset(command for command in commands if not shell.absent(command[0]))
+    programs = {posixpath.basename(command[0]) for command in commands}
+    if programs <= helpers.QUIET_OUTPUT | {"echo", "true", "cat"}:
         return NORMAL
-    if programs <= set(helpers.QUIET_OUTPUT) | set(helpers.PREPENDING_OUTPUT):
+    shell.state.foreign = True
+    if len(commands) == 1 and shell.hook(next(iter(commands))):
+        return NORMAL
+    if programs <= helpers.QUIET_OUTPUT | helpers.PREPENDING_OUTPUT:
         return shell.prepend(f"{how} of the output of {', '.join(sorted(programs))} changes PATH")
     raise Unsure(f"{how} of the output of {', '.join(sorted(programs)) or 'a program'}".replace(UNKNOWN, "a program"))
 
@@ -199,11 +230,11 @@ def _type(shell: "Shell", arguments: list[str], node: Simple) -> str:
     shell.state.status = None
     if len(names) == 1 and is_known(names[0]):
         name = names[0]
-        if name in shell.state.functions or name in BUILTINS or name in DECLARATIONS:
+        if name in shell.state.functions or name in OWN_COMMANDS[shell.dialect]:
             shell.state.status = True
         elif "/" not in name and not shell.state.lost:
             found = shell.session.find(name)
-            shell.state.status = None if found is None else bool(found)
+            shell.state.status = True if found else False if shell.absent(name) else None
     return NORMAL
 
 
@@ -214,10 +245,14 @@ def _exec(shell: "Shell", arguments: list[str], node: Simple) -> str:
     if words[0].startswith("-") or words[:1] == ["-a"]:
         raise Unsure("exec with options")
     name = words[0]
-    if shell.interactive:
-        found = shell.session.find(name) if "/" not in name else name
-        if not found:
-            raise Unsure(f"exec of {name.replace(UNKNOWN, 'a program')}")
+    if shell.absent(name):
+        if shell.state.options.get("execfail"):
+            shell.state.status = False
+            return NORMAL
+        return shell.end("exec missing", f"exec {name} ends the shell, because {name} is not installed")
+    if shell.interactive and posixpath.basename(name) in SHELLS and set(words[1:]) <= {"-l", "--login", "-i"}:
+        login = bool({"-l", "--login"} & set(arguments))
+        shell.session.successors.append(Successor(shell.state.copy(), name, login))
     return shell.end("exec", f"exec {name.replace(UNKNOWN, '…')} replaces the shell that starts the session")
 
 
@@ -245,6 +280,16 @@ def _continue(shell: "Shell", arguments: list[str], node: Simple) -> str:
     if arguments not in ([], ["1"]):
         raise Unsure("leaves more than one loop")
     return CONTINUE
+
+
+def _setopt(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    """zsh's options, by names without case and underscores."""
+    on = literal(node.words[0]) == "setopt"
+    for argument in arguments:
+        name = argument.lower().replace("_", "")
+        negated = name.startswith("no") and name not in ("nomatch", "notify")
+        shell.state.options[name[2:] if negated else name] = on is not negated
+    return NORMAL
 
 
 _LETTERS = {"e": "errexit", "a": "allexport", "f": "noglob", "u": "nounset", "n": "noexec"}
@@ -336,6 +381,35 @@ def _cd(shell: "Shell", arguments: list[str], node: Simple) -> str:
     return NORMAL
 
 
+def _autoload(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    """zsh finds the function later in fpath."""
+    for name in arguments:
+        if is_known(name) and name[:1] not in "-+":
+            shell.state.functions.setdefault(posixpath.basename(name), Subshell(node.line, ()))
+    return NORMAL
+
+
+def _alias(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    """An alias replaces a command in the lines that follow, in bash only at a prompt."""
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        first = text.split()[0] if text.split() else ""
+        if equals and is_known(name) and (shell.interactive or shell.dialect != "bash") and first != name:
+            changes = (
+                first in _KEEPERS or first in ("cd", "exec", "exit", "export", "set", "unset") or not is_known(text)
+            )
+            shell.state.functions[name] = None if changes else Subshell(node.line, ())
+    return NORMAL
+
+
+def _unalias(shell: "Shell", arguments: list[str], node: Simple) -> str:
+    for name in arguments:
+        if isinstance(shell.state.functions.get(name, node), Subshell | None):
+            shell.state.functions.pop(name, None)
+    shell.state.status = None
+    return NORMAL
+
+
 def _sets_names(shell: "Shell", arguments: list[str], node: Simple) -> str:
     """read, mapfile, getopts, let, printf -v: what they name becomes unknown."""
     printing = literal(node.words[0]) == "printf"
@@ -356,7 +430,7 @@ BUILTINS: dict[str, _Builtin] = {
     "hash": _type, "exec": _exec, "exit": _exit, "logout": _exit, "return": _return, "break": _break,
     "continue": _continue, "set": _set, "shopt": _shopt, "shift": _shift, "cd": _cd, "pushd": _cd, "read": _sets_names,
     "mapfile": _sets_names, "readarray": _sets_names, "getopts": _sets_names, "let": _sets_names,
-    "printf": _sets_names, "echo": _true, "emulate": _emulate, "alias": _true, "unalias": _true, "umask": _true, "trap": _true,
+    "printf": _sets_names, "echo": _true, "emulate": _emulate, "setopt": _setopt, "unsetopt": _setopt, "autoload": _autoload, "alias": _alias, "unalias": _unalias, "umask": _true, "trap": _true,
 }  # fmt: skip
 _KEEPERS = ("eval", ".", "source", "return", "command", "builtin")
 

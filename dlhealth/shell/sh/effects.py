@@ -1,7 +1,6 @@
 """What commands may do, without running them in thought: which programs they call, which variables they may set."""
 
-import posixpath
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from dlhealth.shell import helpers
@@ -20,7 +19,7 @@ from dlhealth.shell.sh.syntax import (
     Word,
     literal,
 )
-from dlhealth.shell.values import UNKNOWN
+from dlhealth.shell.values import UNKNOWN, Truth
 
 _NAMING = ("read", "printf", "mapfile", "getopts")
 _DECLARING = ("export", "readonly", "declare", "typeset", "local", "unset")
@@ -30,21 +29,19 @@ QUIET = frozenset(
 """Builtins that leave the variables as they are."""
 
 
-def programs(nodes: Iterable[Node]) -> set[str]:
-    """The names of the programs that commands run; with UNKNOWN where not all are plain."""
-    names: set[str] = set()
+def invoked(nodes: Iterable[Node]) -> list[tuple[Word, ...]]:
+    """The words of the programs that commands run; one without words where that is not plain."""
+    found: list[tuple[Word, ...]] = []
     for node in nodes:
         if isinstance(node, Simple):
-            if node.words:
-                name = literal(node.words[0])
-                names.add(posixpath.basename(name) if name else UNKNOWN)
+            found += [node.words] if node.words else []
         elif isinstance(node, Pipeline):
-            names |= programs(node.commands[:1])
+            found += invoked(node.commands[:1])
         elif isinstance(node, Chain):
-            names |= programs((node.first, *(n for _, n in node.links)))
+            found += invoked((node.first, *(n for _, n in node.links)))
         else:
-            names.add(UNKNOWN)
-    return names
+            found.append(())
+    return found
 
 
 class Effects:
@@ -107,3 +104,14 @@ def all_arguments(word: Word) -> bool:
     parts = [p for p in word if p != Text("", True)]
     first = parts[0] if len(parts) == 1 else None
     return isinstance(first, Param) and first.name == "@" and first.op == "" and first.quoted
+
+
+def asks_for_success(words: Sequence[Word]) -> Truth:
+    """Of `[ $? -eq 0 ]` and the like, what `$?` is asked to say; None for all other commands. Which number a failure
+    has is not known, but that it is not 0."""
+    if len(words) != 5 or literal(words[0]) != "[" or literal(words[3]) != "0":
+        return None
+    status = next((p for p in words[1] if not (isinstance(p, Text) and not p.text)), None)
+    if not isinstance(status, Param) or status[:2] != ("?", ""):
+        return None
+    return {"-eq": True, "=": True, "==": True, "-ne": False, "!=": False}.get(literal(words[2]) or "")

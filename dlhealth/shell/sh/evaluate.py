@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from dlhealth.host import Unreadable
 from dlhealth.lean import regex
 from dlhealth.shell import helpers, patterns
-from dlhealth.shell.malformed import HARD_BLANK, LISTS, Problem
+from dlhealth.shell.malformed import HARD_BLANK, LISTS, Problem, set_behind
 from dlhealth.shell.sh.builtins import BUILTINS, DECLARATIONS, SPECIAL, run_builtin
 from dlhealth.shell.sh.conditions import Conditional
-from dlhealth.shell.sh.effects import QUIET, Effects, programs
+from dlhealth.shell.sh.effects import QUIET, Effects, asks_for_success, invoked
 from dlhealth.shell.sh.expansion import Expansion
 from dlhealth.shell.sh.flow import ABORT, BREAK, CONTINUE, EXIT, NORMAL, RETURN, Leave
 from dlhealth.shell.sh.syntax import (
@@ -38,11 +39,12 @@ from dlhealth.shell.sh.syntax import (
     literal,
     parsed,
 )
-from dlhealth.shell.state import Session, State, Unsure, Variable
+from dlhealth.shell.state import Exhausted, Session, State, Unsure, Variable
 from dlhealth.shell.values import (
     AFTER,
     BEFORE,
     UNKNOWN,
+    elements,
     is_known,
     prepended,
     text_of,
@@ -52,7 +54,6 @@ from dlhealth.shell.values import (
 
 _NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECLARED = regex(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
-_SETS = regex(r"\s*(?:export\s+)?(PATH|LD_LIBRARY_PATH)=")
 _OPENED = regex(r"\s*(?:export\s+)?(?:PATH|LD_LIBRARY_PATH)=(?:\"[^\"]*|'[^']*)$")
 _PASTED = regex(rf"[{HARD_BLANK} ]*(?:export[{HARD_BLANK} ]+)?(PATH|LD_LIBRARY_PATH)[{HARD_BLANK} ]*=")
 _ITEMS = 200
@@ -68,6 +69,9 @@ class Shell(Expansion):
         super().__init__(session, dialect, interactive=interactive, posix=posix)
         self.line = 0
         self.conditions = 0
+        self.forks = 0
+        self.abandoned: list[list[State]] = []
+        self.reading: list[str] = []
         self.calls = 0
         self.returned: list[list[State]] = [[]]
         self.looped: list[list[State]] = []
@@ -96,16 +100,21 @@ class Shell(Expansion):
         self.path = path
         self.returned.append([])
         looped, self.looped = self.looped, []
+        self.reading.append(path)
         try:
             flow = self.script(parsed(text, self.dialect))
-        except Unsure as problem:
+        except Exhausted as problem:
             self.session.forget(str(problem))
+            flow = NORMAL
+        except Unsure as problem:
+            self.doubt(problem)
             flow = NORMAL
         except RecursionError:
             self.session.forget("nested too deeply")
             flow = NORMAL
         finally:
             self.session.depth -= 1
+            self.reading.pop()
             self.looped = looped
             self.path, self.line = before
         return self.join_returns(flow)
@@ -126,34 +135,54 @@ class Shell(Expansion):
         if not any(script.lines):
             self.state.status = True  # nothing to do is done
         for nodes in script.lines:
-            if flow := self.run(nodes):
+            if flow := self.abandonable(nodes):
                 return flow
         if script.problem is None:
             return NORMAL
         self.at(script.problem.line)
         if not script.problem.certain:
-            raise Unsure(script.problem.text)
+            raise Unsure(script.problem.text, ends=True)
         self.blame_line(script.problem.line, script.problem.text)
         if self.dialect == "sh" or self.posix:
             return self.end("syntax", script.problem.text)
-        self.blame_unread(script.problem.line)
+        windows = self.lines()[script.problem.line - 1].endswith("\r")
+        self.blame_unread(script.problem.line, "ends as on Windows" if windows else "has wrong syntax")
         self.state.status = False
         return NORMAL
 
-    def blame_unread(self, line: int) -> None:
-        """A shell reads no further than to a syntax error: what a line behind it sets is not set."""
-        lines = (self.session.host.text(self.path) or "").split("\n")
-        how = "ends as on Windows" if lines[line - 1].endswith("\r") else "has wrong syntax"
-        for number, text in enumerate(lines[line:], line + 1):
-            if sets := _SETS.match(text):
-                self.at(number)
-                self.problem(sets[1], "unread", f"the shell stops before it, at line {line}, which {how}", text.strip())
-                self.at(line)
-                return
+    def abandonable(self, nodes: Sequence[Node]) -> str:
+        """Run what a shell reads at once. An error makes bash go on with the next line, and zsh with the file that
+        called this one."""
+        self.abandoned.append([])
+        flow = self.run(nodes)
+        left = self.abandoned.pop()
+        if flow != ABORT or not (self.dialect == "zsh" or (self.dialect == "bash" and self.interactive)):
+            for state in left:
+                self.state.merge(state)
+            return flow
+        self.state.status = False
+        if self.dialect == "zsh":
+            self.blame_unread(self.failed, "has an error")
+            return RETURN
+        return NORMAL
+
+    def blame_unread(self, line: int, how: str) -> None:
+        """A shell reads no further than to an error: what a line behind it sets is not set."""
+        if self.forks or not self.path.startswith("/"):
+            return
+        lines = self.lines()
+        if found := set_behind(lines, line):
+            self.at(found[0])
+            text = f"the shell stops before it, at line {line}, which {how}"
+            self.problem(found[1], "unread", text, lines[found[0] - 1].strip())
+            self.at(line)
+
+    def lines(self) -> list[str]:
+        return (self.session.host.text(self.path) or "").split("\n")
 
     def blame_line(self, line: int, text: str) -> None:
         """A syntax error in a line about one of the variables."""
-        lines = (self.session.host.text(self.path) or "").split("\n")[:line]
+        lines = self.lines()[:line]
         kind = "open-quote" if "quote" in text else "unbalanced-braces" if "brace" in text else "syntax"
         if kind == "open-quote" and lines and not _OPENED.match(lines[-1]):
             # A quote that a line of ours left open ends at the next one, and the last of the file is without partner.
@@ -180,9 +209,18 @@ class Shell(Expansion):
                 flow = self.node(node)
             except Leave as leave:
                 flow = leave.flow
+            except Exhausted:
+                raise
+            except Unsure as problem:
+                self.doubt(problem)
+                flow = NORMAL
             if flow:
                 return flow
         return NORMAL
+
+    def doubt(self, problem: Unsure) -> None:
+        """Go on behind a command that may have done anything: what the next ones set is known again."""
+        self.session.forget(str(problem), stop=problem.ends)
 
     def node(self, node: Node) -> str:
         if isinstance(node, Simple):
@@ -216,7 +254,8 @@ class Shell(Expansion):
         return NORMAL  # a subshell or a background job leaves the variables as they are
 
     def errexit(self, flow: str) -> str:
-        if flow or self.state.status is not False or self.conditions or not self.state.options.get("errexit"):
+        failed = self.state.status is False and not self.conditions and self.state.options.get("errexit")
+        if flow or not failed or self.dialect == "zsh":  # zsh ignores the option while it starts
             return flow
         return self.end("set -e", "a command fails after set -e")
 
@@ -225,10 +264,13 @@ class Shell(Expansion):
         start, back, flows = self.state, [], []
         for way in ways:
             self.session.state = start.copy()
+            self.forks += 1
             try:
                 flow = way()
             except Leave as leave:
                 flow = leave.flow
+            finally:
+                self.forks -= 1
             flows.append(flow)
             if flow == NORMAL:
                 back.append(self.state)
@@ -236,6 +278,8 @@ class Shell(Expansion):
                 self.returned[-1].append(self.state)
             elif flow in (BREAK, CONTINUE) and self.looped:
                 self.looped[-1].append(self.state)
+            elif flow == ABORT and self.abandoned:
+                self.abandoned[-1].append(self.state)
         if back:
             self.session.state = back[0]
             for state in back[1:]:
@@ -310,16 +354,13 @@ class Shell(Expansion):
         items: list[str] | None = self.state.arguments if node.words is None else self.fields(node.words)
         if items is None or len(items) > _ITEMS or not all(map(is_known, items)) or self.unsplit(node.words):
             return self.havoc((node,))
-        self.looped.append([])
         left: list[State] = []
         flow = NORMAL
         if not items:
             self.state.status = True
         for item in items:
             self.session.set(node.name, item, "for")
-            flow = self.run(node.body)
-            ways = self.looped[-1]
-            self.looped[-1] = []
+            flow, ways = self.turn(node.body)
             left += [s.copy() for s in ways]
             if flow in (NORMAL, CONTINUE):
                 for state in ways:
@@ -327,7 +368,6 @@ class Shell(Expansion):
                 flow = NORMAL
             else:
                 break
-        self.looped.pop()
         if flow in (NORMAL, BREAK):
             for state in left:
                 self.state.merge(state)
@@ -351,8 +391,40 @@ class Shell(Expansion):
         if self.state.status is node.until:
             self.state.status = True
             return NORMAL
-        self.session.state = before
-        return self.havoc((node,))
+        if self.state.status is None:
+            self.session.state = before
+            return self.havoc((node,))
+        return self.unrolled(node)
+
+    def unrolled(self, node: While) -> str:
+        """A loop whose condition is known each time. The first test has been made."""
+        for _ in range(_ITEMS):
+            flow, ways = self.turn(node.body)
+            if ways or flow not in (NORMAL, CONTINUE, BREAK):
+                for state in ways:
+                    self.state.merge(state)
+                if flow not in (NORMAL, CONTINUE, BREAK):
+                    return flow
+                return self.havoc((node,))
+            if flow == BREAK:
+                return NORMAL
+            if flow := self.condition(node.condition):
+                return flow
+            if self.state.status is node.until:
+                self.state.status = True
+                return NORMAL
+            if self.state.status is None:
+                return self.havoc((node,))
+        raise Unsure("a loop that does not end")
+
+    def turn(self, body: Sequence[Node]) -> tuple[str, list[State]]:
+        """One turn of a loop, and the states in which some ways left it early."""
+        self.looped.append([])
+        try:
+            flow = self.run(body)
+        finally:
+            ways = self.looped.pop()
+        return flow, ways
 
     def havoc(self, nodes: Iterable[Any]) -> str:
         """Commands that run some unknown number of times: what they may set is unknown."""
@@ -413,6 +485,9 @@ class Shell(Expansion):
             for assignment in node.assignments:
                 self.assign(assignment)
             return self.without_command()
+        if (asked := asks_for_success(node.words)) is not None and self.state.status is not None:
+            self.state.status = self.state.status is asked
+            return NORMAL
         spelled = (literal(node.words[0]) or "").lstrip("\\")
         declares = spelled in (DECLARATIONS if self.dialect != "sh" else ("export", "readonly", "local"))
         first = self.fields(node.words[:1])
@@ -427,7 +502,9 @@ class Shell(Expansion):
         if fields is None:
             if name in (".", "source") and self.surrounded(self.value(node.words[1])):
                 return NORMAL
-            if name in self.state.functions or (name in BUILTINS and name not in QUIET):
+            if name in self.state.functions:
+                return self.call(name, None)
+            if name in BUILTINS and name not in QUIET:
                 raise Unsure(f"{name} of what is not known")
             self.state.status = None
             return NORMAL
@@ -494,27 +571,29 @@ class Shell(Expansion):
             self.problem(last.variable, "wrong-separator", text, f";{name}")
 
     def command(self, name: str, arguments: list[str], node: Simple) -> str:
-        if name in helpers.CONDA_COMMAND:
-            return self.conda(arguments)
-        if name in helpers.PREPENDING_COMMAND:
-            return self.prepend(f"{name} changes PATH")
-        if name in helpers.UNKNOWN_COMMAND:
-            self.session.forget(f"{name} changes the environment", stop=False)
-            self.state.status = None
-            return NORMAL
         if name in self.state.functions:
             return self.call(name, arguments)
-        if name not in BUILTINS or (
-            self.dialect == "sh" and name in ("source", "shopt", "let", "mapfile", "readarray")
+        if name in BUILTINS and (
+            self.dialect != "sh" or name not in ("source", "shopt", "let", "mapfile", "readarray", "autoload")
         ):
+            return run_builtin(self, name, arguments, node)
+        if self.absent(name):
+            self.state.status = False
+        elif name in helpers.CONDA_COMMAND:
+            return self.conda(arguments)
+        elif name in helpers.PREPENDING_COMMAND:
+            return self.prepend(f"{name} changes PATH")
+        elif name in helpers.UNKNOWN_COMMAND:
+            self.session.forget(f"{name} changes the environment", stop=False)
+            self.state.status = None
+        else:
             self.state.status = None if self.dialect != "sh" or name != "source" else False
-            return NORMAL
-        return run_builtin(self, name, arguments, node)
+        return NORMAL
 
-    def call(self, name: str, arguments: list[str]) -> str:
+    def call(self, name: str, arguments: list[str] | None) -> str:
         body: Any = self.state.functions[name]
         if body is None:
-            raise Unsure(f"{name} is not always the same function")
+            raise Unsure(f"{name} is not always the same function", ends=True)
         saved = dict(self.state.variables)
         before, self.state.arguments = self.state.arguments, arguments
         self.session.enter()
@@ -542,6 +621,37 @@ class Shell(Expansion):
         self.state.status = None
         return NORMAL
 
+    def hook(self, command: tuple[str, ...]) -> bool:
+        """The output of a hook of which it is known what it does is run; False where it is not known.
+
+        pyenv puts its shims in front (pyenv's README); conda puts condabin and the environment in front, and runs the
+        scripts of etc/conda/activate.d (conda's activate.py)."""
+        program = command[0] if "/" in command[0] else self.session.find(command[0]) or ""
+        path = self.state.get("PATH").value or ""
+        if not all(map(is_known, (program, *command[1:]))):
+            return False
+        if program.endswith("/pyenv") and command[1:2] == ("init",):
+            root = self.state.get("PYENV_ROOT").value or f"{self.session.account.home}/.pyenv"
+            shims = f"{root}/shims"
+            if shims in elements(path):
+                return False
+            self.session.set("PATH", tidy(f"{shims}:{path}" if path else shims), "pyenv init")
+            return True
+        prefix = program.removesuffix("/bin/conda")
+        if prefix == program or "hook" not in command or self.state.get("CONDA_SHLVL").value is not None:
+            return False
+        there = [self.session.test_file("-e", f"{prefix}/{f}") for f in ("etc/profile.d/conda.sh", "bin/python")]
+        settled = (f"{self.session.account.home}/.condarc", f"{prefix}/.condarc", "/etc/conda/.condarc")
+        scripts = self.session.test_file("-d", f"{prefix}/etc/conda/activate.d")
+        unsettled = any(self.session.test_file("-e", path) is not False for path in settled)
+        if not all(there) or unsettled or scripts is not False:
+            return False
+        self.session.set("PATH", tidy(f"{prefix}/bin:{prefix}/condabin:{path}"), "conda hook", exported=True)
+        for name, value in (("CONDA_SHLVL", "1"), ("CONDA_PREFIX", prefix), ("CONDA_DEFAULT_ENV", "base")):
+            self.session.set(name, value, "conda hook", exported=True)
+        self.state.status = True
+        return True
+
     def conda(self, arguments: list[str]) -> str:
         if arguments[:1] not in (["activate"], ["deactivate"]):
             self.state.status = None
@@ -555,6 +665,10 @@ class Shell(Expansion):
         set other variables; that is then done."""
         files = helpers.SURROUNDING_FILE
         others = next((files[p] for p in files if re.fullmatch(p, path.replace(UNKNOWN, "x"))), None)
+        if re.search(r"/(modules|lmod)/init/", path) and self.loads_no_modules():
+            self.state.foreign = True
+            self.state.status = None
+            return True
         # What bash's has may end dash.
         if others is None or (self.dialect == "sh" and path.endswith(("bash", "zsh"))):
             return False
@@ -569,6 +683,19 @@ class Shell(Expansion):
         self.session.trace.doubts[f"{self.session.source}: {how}"] = None
         self.state.status = None
         return True
+
+    def loads_no_modules(self) -> bool:
+        """Whether Environment Modules or Lmod only define their functions: their own configuration has no module that
+        is loaded at the start."""
+        if self.state.get("LMOD_SYSTEM_DEFAULT_MODULES").value is not None or self.state.get("LOADEDMODULES").value:
+            return False
+        try:
+            text = self.session.host.text("/etc/environment-modules/initrc")
+            lmod = self.session.host.exists("/usr/share/lmod/lmod/init/sh")
+        except Unreadable:
+            return False
+        lines = (text or "").splitlines()
+        return (text is not None or lmod) and all(re.match(r"\s*(#|$|module\s+use\s)", line) for line in lines)
 
     def blur(self, how: str, *names: str) -> None:
         """These may be set now, or not."""
@@ -618,19 +745,19 @@ class Shell(Expansion):
                 kept.append(element)
         return text_of(kept)
 
-    def origin(self, word: Word) -> frozenset[str] | None:
-        """The programs whose output the word is, and nothing else."""
-        names: set[str] = set()
+    def origin(self, word: Word) -> frozenset[tuple[str, ...]] | None:
+        """The commands whose output the word is, and nothing else: with the words of each."""
+        names: set[tuple[str, ...]] = set()
         for part in word:
             if isinstance(part, Output) and part.commands is not None:
-                names |= programs(part.commands)
+                names |= {tuple(map(self.value, words)) or (UNKNOWN,) for words in invoked(part.commands)}
             elif isinstance(part, Param) and (known := self.state.get(part.name).origin):
                 names |= known
             elif isinstance(part, Text) and not part.text.strip():
                 continue
             else:
                 return None
-        return frozenset(names) if names and UNKNOWN not in names else None
+        return frozenset(names) if names and all(is_known(name[0]) for name in names) else None
 
     def declare(self, name: str, words: Sequence[Word]) -> str:
         """export, readonly, declare, typeset, local."""
@@ -667,7 +794,7 @@ class Shell(Expansion):
                 else:
                     bad.append(field)
                     self.blame_export(named, bad, words)
-                    if self.dialect == "sh" and name in ("export", "readonly"):
+                    if self.dialect == "zsh" or (self.dialect == "sh" and name in ("export", "readonly")):
                         raise Leave(self.end("error", f"{name}: {field}: bad variable name"))
         if "T" in options and self.dialect == "zsh":
             self.tie(named, fields_given=len(words), unique="U" in options)

@@ -181,6 +181,9 @@ _IN_BRACES = regex(r"[^}\"'\\$`]+")
 _BLANK = regex(r"(?:[ \t]|\\\n)*")
 _META = " \t\n;&|<>()"
 _QUALIFIER = regex(r"\(([-./@A-Za-z]+)\)(?=[\s;&|)]|$)")
+_NO_ARGUMENTS = regex(r"\([ \t]*\)")
+_SPECIAL = regex(r"[+~=^]+[A-Za-z_]\w*(\[[^\]\n]*\])?")
+"""zsh's `$+name[x]`, `$^name` and the like."""
 _CLOSING = frozenset(("then", "elif", "else", "fi", "do", "done", "esac", "}"))
 _REDIRECTION = {
     "sh": regex(r"[0-9]*(<<-|<<|>>|<&|>&|<>|>\||<(?!\()|>(?!\())"),
@@ -314,7 +317,7 @@ class _Parser:
             if self.at(";") and not self.at(";;", ";&"):
                 self.i += 1
             elif self.at("&") and not self.at("&&"):
-                self.i += 1
+                self.i += 2 if self.dialect == "zsh" and self.at("&|", "&!") else 1
                 node = Background(node.line)
             elif (
                 self.i < len(self.text)
@@ -332,6 +335,9 @@ class _Parser:
         return self.dialect == "zsh" and self.reserved() == "}"
 
     def body(self, stop: tuple[str, ...], opened: tuple[str, int]) -> tuple[Node, ...]:
+        self.blank()
+        if self.dialect == "zsh" and self.at(";") and not self.at(";;"):
+            self.i += 1  # as in `do;`
         nodes = self.commands(frozenset(stop), opened)
         if not nodes and self.dialect != "zsh":
             raise self.unexpected(opened)
@@ -416,14 +422,23 @@ class _Parser:
             names = tuple(_NAME.findall(inside)) if re.search(r"(?<![=!<>])=(?!=)|\+\+|--", inside) else ()
             self.i = end
             return Arithmetic(line, names)
+        if self.dialect == "zsh" and (anonymous := _NO_ARGUMENTS.match(self.text, self.i)):
+            self.i = anonymous.end()
+            return self.anonymous(line)
         if self.at("("):
             self.i += 1
             inner = self.body((")",), ('"("', line))
             self.i += 1
             return Subshell(line, inner)
         word = self.reserved()
+        if word in ("noglob", "nocorrect") and self.dialect == "zsh":
+            self.i += len(word)
+            self.blank()
+            word = self.reserved()
         if word in _CLOSING or word == "in":
             raise self.unexpected()
+        if self.dialect == "zsh" and self.at("{"):
+            return self.braced(line)
         readers = {"if": self.if_, "for": self.for_, "case": self.case, "while": self.while_, "until": self.while_}
         if word == "{":
             self.i += 1
@@ -439,14 +454,60 @@ class _Parser:
             return self.function(line)
         if word == "[[":
             return self.test(line)
-        if word in ("select", "coproc", "foreach", "repeat", "always", "nocorrect", "noglob"):
+        if self.dialect == "zsh" and word == "repeat":
+            return self.repeat(line)
+        if self.dialect == "zsh" and word == "foreach":
+            self.i += len(word)
+            return self.for_(line, word)
+        if word in ("select", "coproc", "foreach", "repeat", "always"):
             raise self.problem(f'"{word}" is not followed here', certain=False)
         return None
+
+    def braced(self, line: int) -> Node:
+        """zsh's `{…}`, which needs no blanks, and `{…} always {…}`."""
+        self.i += 1
+        inner = self.body(("}",), ('"{"', line))
+        self.i += 1
+        start = self.i
+        self.blank()
+        if self.reserved() != "always":
+            self.i = start
+            return Group(line, inner)
+        self.i += len("always")
+        self.blank()
+        return Group(line, (*inner, self.braced(line)))
+
+    def anonymous(self, line: int) -> Node:
+        """A function of zsh without a name runs at once, with the words behind it."""
+        self.linebreak()
+        if not self.at("{"):
+            raise self.problem("a function without a name", certain=False)
+        function = Function(line, "(anonymous)", self.braced(line))
+        words: list[Word] = []
+        while True:
+            self.blank()
+            if self.i >= len(self.text) or self.text[self.i] in _META or self.closes():
+                call = Simple(line, (), ((Text(function.name, True),), *words))
+                return Group(line, (function, call))
+            words.append(self.word())
+
+    def repeat(self, line: int) -> Node:
+        self.i += len("repeat")
+        self.blank()
+        self.word()
+        self.linebreak()
+        return For(line, "", ((Opaque(False),),), self.loop_body(('"repeat"', line), True))
 
     def if_(self, line: int, word: str) -> Node:
         opened = ('"if"', line)
         branches = []
         otherwise: tuple[Node, ...] = ()
+        self.blank()
+        if self.dialect == "zsh" and self.at("[["):
+            start = self.i
+            if (short := self.short_if(line)) is not None:
+                return short
+            self.i = start
         while True:
             condition = self.body(("then",), opened)
             self.take("then", opened)
@@ -458,6 +519,38 @@ class _Parser:
                 self.i += 2
             if following != "elif":
                 return If(line, tuple(branches), otherwise)
+
+    def short_if(self, line: int) -> Node | None:
+        """zsh's `if [[ … ]] {…} elif [[ … ]] {…} else {…}`; None where it is the usual form."""
+        branches = []
+        while True:
+            self.blank()
+            if not self.at("[["):
+                return None
+            condition = self.test(self.line())
+            self.blank()
+            if not self.at("{"):
+                return None
+            branches.append(((condition,), self.group()))
+            end = self.i
+            self.linebreak()
+            following = self.reserved()
+            if following == "elif":
+                self.i += len(following)
+                continue
+            if following == "else":
+                self.i += len(following)
+                self.linebreak()
+                return If(line, tuple(branches), self.group()) if self.at("{") else None
+            self.i = end
+            return If(line, tuple(branches), ())
+
+    def group(self) -> tuple[Node, ...]:
+        line = self.line()
+        self.i += 1
+        inner = self.body(("}",), ('"{"', line))
+        self.i += 1
+        return inner
 
     def while_(self, line: int, word: str) -> Node:
         opened = (f'"{word}"', line)
@@ -471,7 +564,7 @@ class _Parser:
         return inner
 
     def for_(self, line: int, word: str) -> Node:
-        opened = ('"for"', line)
+        opened = (f'"{word}"', line)
         self.blank()
         words: list[Word] | None = None
         name = _NAME.match(self.text, self.i)
@@ -505,6 +598,10 @@ class _Parser:
 
     def loop_body(self, opened: tuple[str, int], short: bool) -> "tuple[Node, ...]":
         """Between do and done; bash and zsh take braces as well, and zsh after `for x (words)` a single command."""
+        if opened[0] == '"foreach"':
+            inner = self.body(("end",), opened)
+            self.i += len("end")
+            return inner
         if self.reserved() == "{" and self.dialect != "sh":
             self.i += 1
             inner = self.body(("}",), opened)
@@ -554,6 +651,8 @@ class _Parser:
         """After the keyword `function` of bash."""
         self.i += len("function")
         self.blank()
+        if self.dialect == "zsh" and self.at("{"):
+            return self.anonymous(line)
         match = _PLAIN.match(self.text, self.i)
         if not match:
             raise self.problem("a function without a name", certain=False)
@@ -703,10 +802,19 @@ class _Parser:
                 elif self.dialect == "zsh" and (match := _QUALIFIER.match(self.text, self.i)):
                     self.i = match.end()
                     parts.append(Qualifier(match[1]))
-                elif isinstance(last, Text) and not last.quoted and last.text[-1:] in ("?", "*", "+", "@", "!"):
+                elif (
+                    self.dialect != "zsh"
+                    and isinstance(last, Text)
+                    and not last.quoted
+                    and last.text[-1:] in tuple("?*+@!")
+                ):
                     raise self.problem("an extended pattern is not followed here", certain=False)
                 elif self.dialect == "zsh" and not self.at("()"):  # the name of a function
-                    raise self.problem("a glob qualifier is not followed here", certain=False)
+                    end = self.balanced(self.i + 1, ")")
+                    if end is None:
+                        raise self.problem("a pattern is not followed here", certain=False)
+                    parts.append(Qualifier(self.text[self.i + 1 : end - 1]))
+                    self.i = end
                 else:
                     break
             elif char in _META:
@@ -805,8 +913,9 @@ class _Parser:
             self.ansi(parts, line)
         elif following == '"' and not quoted and self.dialect == "bash":
             self.double(parts)
-        elif self.dialect == "zsh" and following and following in "+~=^":
-            raise self.problem("a parameter of zsh is not followed here", certain=False)
+        elif self.dialect == "zsh" and (match := _SPECIAL.match(self.text, self.i)):
+            self.i = match.end()
+            parts.append(Opaque(quoted))
         else:
             parts.append(Text("$", True))
 
@@ -834,6 +943,13 @@ class _Parser:
             # A pattern is active also within double quotes; other words are quoted with the whole.
             word = self.brace_word(quoted and operator[:1] not in ("#", "%"), line)
             return Param(name[0], operator, word, quoted)
+        if (
+            name
+            and self.dialect != "sh"
+            and (slashes := re.compile(r"//?(?![#%])").match(self.text, self.i + len(name[0])))
+        ):
+            self.i = slashes.end()
+            return Param(name[0], slashes[0], self.brace_word(False, line), quoted)
         self.brace_word(quoted, line)
         return Param(name[0] if name else "", "other", (), quoted)
 
