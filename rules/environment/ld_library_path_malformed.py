@@ -75,6 +75,8 @@ class LdLibraryPathMalformed(Rule):
                 key = (problem.source, problem.variable)
                 if key in seen or (problem.variable == "PATH" and problem.source in known) or _usual(problem):
                     continue
+                if problem.kind == "empty-element" and problem.variable == "PATH" and problem.source in in_terminals:
+                    continue  # a PATH without /usr/bin is worse, and told below
                 seen.add(key)
                 breaks = problem.variable == "PATH" and problem.source in in_terminals
                 yield self._malformed(problem, environments, breaks)
@@ -202,6 +204,7 @@ class LdLibraryPathMalformed(Rule):
             "quotation marks of a web page": f"export LD_LIBRARY_PATH=\u201c{cuda}:$LD_LIBRARY_PATH\u201d\n",
             "a semicolon between folders": f"export LD_LIBRARY_PATH={cuda};/usr/lib\n",
             "a PATH for terminals without /usr/bin": "export PATH=/usr/local/cuda/bin\n",
+            "the same with an empty element": "export PATH=/usr/local/cuda/bin:\n",
             "a blank behind the colon, so that PATH ends there": "export PATH=/usr/local/cuda/bin: $PATH\n",
             "another variable than PATH": "export PATH=/usr/local/cuda/bin:$LD_LIBRARY_PATH\n",
             "the whole file from an editor on Windows": f"if true; then\r\n  :\r\nfi\r\nexport PATH={cuda}:$PATH\r\n",

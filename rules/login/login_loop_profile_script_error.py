@@ -123,6 +123,17 @@ class LoginLoopProfileScriptError(Rule):
         )
         yield Scenario("exec of another shell", profile("exec zsh\n"), finds="user:alice")
         yield Scenario(
+            "exec of a program that is not installed",
+            Machine.debian12().file("/usr/bin/env", "", 0o755).append("/home/alice/.bashrc", "exec tmux\n"),
+            finds="user:alice",
+        )
+        yield Scenario(
+            "files that source each other",
+            Machine.debian12().append("/home/alice/.bashrc", ". ~/.profile\n"),
+            finds="user:alice",
+        )
+        yield Scenario("set -u and a variable that is not set", profile("set -u\nX=$NOTHING\n"), finds="user:alice")
+        yield Scenario(
             "exit", Machine.debian12().file("/home/alice/.xprofile", "exit 0\n", uid=1000), finds="user:alice"
         )
         yield Scenario("spaces beside the =", profile("export CUDA_HOME = /usr/local/cuda\n"), finds="user:alice")
