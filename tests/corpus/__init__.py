@@ -1,0 +1,1 @@
+"""What is measured on files that are not part of the project."""
