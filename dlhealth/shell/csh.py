@@ -208,6 +208,7 @@ class Csh(Reader):
         own |= {"tcsh": UNKNOWN + "."} if tcsh else {}
         own |= {"prompt": UNKNOWN + "% "} if interactive else {}
         own |= {"loginsh": ""} if login else {}
+        own |= dict.fromkeys(("argv", "status", "cwd"), UNKNOWN)
         if tcsh:
             own |= dict.fromkeys(
                 [

@@ -506,7 +506,7 @@ def test_nothing_raises(tmp_path_factory: pytest.TempPathFactory, path: str, tex
     ],
 )
 def test_what_a_variable_was_is_left_out_where_nothing_is_expanded(probe: Probe, line: str, correction: str) -> None:
-    problems = login(probe(Machine.debian12().file("/etc/environment", f"{line}\n"))).problems
+    problems = login(probe(Machine.debian12().file("/etc/environment", f"{line}\n")), "pam").problems
     assert {p.correction for p in problems} == {correction}
 
 

@@ -745,12 +745,22 @@ class Shell(Expansion):
                 kept.append(element)
         return text_of(kept)
 
+    def expanded(self, commands: Sequence[Node]) -> set[tuple[str, ...]]:
+        """The words of each command, which runs in a subshell: nothing of what it sets or ends stays."""
+        before, ending, substituted = self.state.copy(), self.ending, list(self.substituted)
+        try:
+            return {tuple(map(self.value, words)) or (UNKNOWN,) for words in invoked(commands)}
+        except Leave:
+            return {(UNKNOWN,)}
+        finally:
+            self.session.state, self.ending, self.substituted = before, ending, substituted
+
     def origin(self, word: Word) -> frozenset[tuple[str, ...]] | None:
         """The commands whose output the word is, and nothing else: with the words of each."""
         names: set[tuple[str, ...]] = set()
         for part in word:
             if isinstance(part, Output) and part.commands is not None:
-                names |= {tuple(map(self.value, words)) or (UNKNOWN,) for words in invoked(part.commands)}
+                names |= self.expanded(part.commands)
             elif isinstance(part, Param) and (known := self.state.get(part.name).origin):
                 names |= known
             elif isinstance(part, Text) and not part.text.strip():
