@@ -1,1 +1,1 @@
-"""Faults of CUDA toolkits."""
+"""Problems with CUDA toolkits."""

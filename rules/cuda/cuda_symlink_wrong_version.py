@@ -1,20 +1,26 @@
-"""/usr/local/cuda, or a person's CUDA_HOME, names a toolkit that is gone, or not the one that PyTorch needs.
+"""/usr/local/cuda or CUDA_HOME names a missing toolkit, or not the one that PyTorch needs.
 
 What you see
-    nvcc: command not found, "libcudart.so.11.0: cannot open shared object file", or an extension that does not build
-    because CUDA_HOME does not exist, although a toolkit is installed. Or "The detected CUDA version (11.8) mismatches
-    the version that was used to compile PyTorch (12.1)", where an extension of PyTorch is built.
+    "nvcc: command not found", "libcudart.so.11.0: cannot open shared object file", or an extension does not build
+    because CUDA_HOME does not exist, although a toolkit is installed.
+
+    Or, when an extension of PyTorch is built: "The detected CUDA version (11.8) mismatches the version that was
+    used to compile PyTorch (12.1)".
 Why
-    /usr/local/cuda is a link: the packages keep it with the alternatives system, the run file and many guides make it
-    by hand. When the toolkit behind it is removed, a link made by hand stays, and so does a CUDA_HOME in a shell's
-    start file. Several toolkits side by side, and a link to one that is not the newest, are normal and not reported;
-    only where no PyTorch of a person is of that toolkit's CUDA, and the toolkit for it is there as well, a note says so.
+    /usr/local/cuda is a link. The packages maintain it with the alternatives system; the run file and many guides
+    create it by hand. When its toolkit is removed, a link made by hand stays, and so does CUDA_HOME in a shell's
+    start-up file.
+
+    Several toolkits side by side, and a link to one that is not the newest, are normal and not reported. A note
+    appears only if none of a user's PyTorch installations was built with the CUDA version of that toolkit, and a
+    toolkit with the right version is installed.
 Repair
-    Point the link to a toolkit that is there (by update-alternatives where that keeps it). A variable is corrected in
-    the file that sets it. For PyTorch a CUDA_HOME is enough, where the extension is built.
+    Point the link to an installed toolkit, with update-alternatives if that maintains the link. Correct the
+    variable in the file that sets it. For PyTorch it is enough to set CUDA_HOME in the shell that builds the
+    extension.
 What the repair risks
-    Everything that uses /usr/local/cuda uses that toolkit from then on. A project that needs another one is better
-    served by its own CUDA_HOME.
+    Everything that uses /usr/local/cuda uses the other toolkit from then on. For a project that needs a different
+    one, set CUDA_HOME for that project.
 By hand
     ls -d /usr/local/cuda-*; update-alternatives --display cuda
     ln -sfn /usr/local/cuda-12.2 /usr/local/cuda
@@ -48,12 +54,12 @@ from dlhealth.api import (
 )
 
 _BUILDERS = ("deepspeed", "apex", "ninja")
-"""Packages that build extensions of PyTorch while they run, or are there for that."""
+"""Packages that build extensions of PyTorch at run time, or help to build them."""
 
 
 class CudaSymlinkWrongVersion(Rule):
     id = "cuda-symlink-wrong-version"
-    title = "/usr/local/cuda or CUDA_HOME names a toolkit that is gone, or not the one that PyTorch needs"
+    title = "/usr/local/cuda or CUDA_HOME names a missing toolkit, or not the one that PyTorch needs"
     stage = Stage.LOADER
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -83,25 +89,25 @@ class CudaSymlinkWrongVersion(Rule):
         also = f"; installed: {', '.join(t.path for t in there)}" if there else ""
         return self.finding(
             f"file:{path}",
-            f"{path} leads to {removed}, which does not exist{also}",
+            f"{path} points to {removed}, which does not exist{also}",
             Evidence(path, f"link to {target}"),
             Evidence(removed, "does not exist"),
             *(Evidence(t.path, f"CUDA {t.release or 'of unknown version'}") for t in there),
-            # Where no toolkit is left nothing else is broken by it.
+            # Without any toolkit, the broken link breaks nothing else.
             severity=Severity.ERROR if main and there else Severity.WARNING,
             path=path,
         )
 
     def _without_compiler(self, real: str, target: str, toolkits: CudaToolkits) -> Iterator[Finding]:
-        """A removed toolkit leaves its folder when something was copied into it, cuDNN for example."""
+        """A removed toolkit leaves its directory behind if something was copied into it, such as cuDNN."""
         others = [t for t in _installed(toolkits) if t.path != real and t.nvcc]
         named = toolkits.at(real)
         if not others or (named and named.nvcc):
             return
-        what = "a toolkit without nvcc" if named else "what is left of a removed toolkit"
+        what = "a toolkit without nvcc" if named else "the remains of a removed toolkit"
         yield self.finding(
             "file:/usr/local/cuda",
-            f"/usr/local/cuda leads to {real}, {what}; with nvcc: {', '.join(t.path for t in others)}",
+            f"/usr/local/cuda points to {real}, {what}; toolkits with nvcc: {', '.join(t.path for t in others)}",
             Evidence("/usr/local/cuda", f"link to {target}"),
             Evidence(f"{real}/bin/nvcc", "does not exist"),
             *(Evidence(t.nvcc, f"CUDA {t.release or 'of unknown version'}") for t in others),
@@ -121,7 +127,7 @@ class CudaSymlinkWrongVersion(Rule):
         for (source, name, value, line), users in by_line.items():
             yield self.finding(
                 f"file:{source.rpartition(':')[0] or source}",
-                f"{name}={value} in {source}: there is no toolkit",
+                f"{source} sets {name}={value}, but there is no toolkit in that directory",
                 Evidence(source, f"{name}={value}"),
                 Evidence(value, "no toolkit"),
                 about=[f"user:{user}" for user in users],
@@ -138,7 +144,7 @@ class CudaSymlinkWrongVersion(Rule):
         environments: PythonEnvironments,
         paths: UserPaths,
     ) -> Iterator[Finding]:
-        """Whose extensions of PyTorch would be built with a toolkit for none of his or her PyTorchs."""
+        """Users whose PyTorch extensions would be built with a toolkit that fits none of their PyTorch installations."""
         by_user: dict[str, list[PythonEnvironment]] = {}
         for environment in environments.environments:
             if environment.account and environment.torch and environment.torch.cuda:
@@ -156,13 +162,13 @@ class CudaSymlinkWrongVersion(Rule):
             builder = next((name for name in _BUILDERS if name in environment.packages), "")
             yield self.finding(
                 environment.subject,
-                f"PyTorch {torch.version} in {environment.path} is built with CUDA {torch.cuda}, and {source} leads to CUDA "
-                f"{toolkit.version}: {builder or 'PyTorch'} can't build extensions",
+                f"PyTorch {torch.version} in {environment.path} needs CUDA {torch.cuda} to build extensions, but {source} "
+                f"selects CUDA {toolkit.version}: {builder or 'PyTorch'} cannot build extensions",
                 Evidence(torch.source, torch.shows),
                 Evidence(source, shows),
                 *([Evidence(fit.nvcc, f"CUDA {fit.version}")] if fit else []),
                 *([Evidence(environment.site, f"{builder} {environment.packages[builder]}")] if builder else []),
-                # Nothing but the building of extensions needs a toolkit.
+                # PyTorch needs a toolkit only to build extensions.
                 severity=Severity.WARNING if builder else Severity.NOTE,
                 about=[f"user:{user}"],
                 extensions=fit.path if fit else "",
@@ -174,14 +180,14 @@ class CudaSymlinkWrongVersion(Rule):
         if finding.detail.get("extensions") == "":
             cuda, path = finding.detail["cuda"], finding.detail["path"]
             text = (
-                f"Install the toolkit of CUDA {cuda} beside the other (package cuda-toolkit-{cuda.replace('.', '-')} of "
-                f"NVIDIA's repository, or conda's cuda-toolkit in {path}), and set CUDA_HOME to it where the extension is "
-                "built; or install a PyTorch that is built with the CUDA of the toolkit that is there"
+                f"Also install the toolkit of CUDA {cuda} (package cuda-toolkit-{cuda.replace('.', '-')} from NVIDIA's "
+                f"repository, or conda's cuda-toolkit in {path}), and set CUDA_HOME to it in the shell that builds the "
+                "extension. Or install a PyTorch that was built with the CUDA version of the installed toolkit"
             )
-            yield Plan(f"Give {path} a toolkit of CUDA {cuda}", Risk.LOW, (ByHand(text),), network=True)
+            yield Plan(f"Install a toolkit of CUDA {cuda} for {path}", Risk.LOW, (ByHand(text),), network=True)
             return
         if path := finding.detail.get("extensions"):
-            text = f"export CUDA_HOME={path} PATH={path}/bin:$PATH, in the shell where the extension is built"
+            text = f"In the shell that builds the extension, run: export CUDA_HOME={path} PATH={path}/bin:$PATH"
             yield Plan(f"Build extensions with the toolkit in {path}", Risk.LOW, (ByHand(text),))
             return
         if "name" in finding.detail:
@@ -190,11 +196,11 @@ class CudaSymlinkWrongVersion(Rule):
         path = finding.detail["path"]
         name = path.rpartition("/")[2]
         alternative = any(link.alternative and link.path == path for link in toolkits.links)
-        # /usr/local/cuda-11 is for a CUDA 11 and no other.
+        # /usr/local/cuda-11 must point to a CUDA 11.
         version = version_key(name.removeprefix("cuda").lstrip("-"))
         for toolkit in (t for t in _installed(toolkits) if version_key(t.version)[: len(version)] == version):
             yield Plan(
-                f"Let {path} lead to {toolkit.path} (CUDA {toolkit.release})",
+                f"Point {path} to {toolkit.path} (CUDA {toolkit.release})",
                 Risk.MEDIUM,
                 (SetAlternative(name, toolkit.path) if alternative else MakeLink(path, toolkit.path),),
             )
@@ -203,9 +209,9 @@ class CudaSymlinkWrongVersion(Rule):
     def _correction(self, finding: Finding, toolkits: CudaToolkits) -> Plan:
         name, value, source, line = (finding.detail[key] for key in ("name", "value", "source", "line"))
         best = toolkits.default or next(iter(_installed(toolkits)), None)
-        summary = f"Let {name} in {source} name {best.path}" if best else f"Take {name} out of {source}"
+        summary = f"Set {name} to {best.path} in {source}" if best else f"Remove {name} from {source}"
         if value not in line:
-            return Plan(summary, Risk.LOW, (ByHand(f"{summary}, instead of {value}"),))
+            return Plan(summary, Risk.LOW, (ByHand(f"{summary} (now: {value})"),))
         path, _, number = source.rpartition(":")
         change = (int(number), line, line.replace(value, best.path) if best else None)
         return Plan(summary, Risk.LOW, (EditFile(path, (change,)),))
@@ -214,7 +220,7 @@ class CudaSymlinkWrongVersion(Rule):
     def scenarios() -> Iterator[Scenario]:
         link = "/usr/local/cuda"
         yield Scenario(
-            "a link by hand to a removed toolkit",
+            "a link made by hand to a removed toolkit",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link(link, "/usr/local/cuda-11.8"),
             finds=f"file:{link}",
             steps=("make-link",),
@@ -229,7 +235,7 @@ class CudaSymlinkWrongVersion(Rule):
             steps=("set-alternative",),
         )
         yield Scenario(
-            "DeepSpeed with CUDA_HOME of another major than PyTorch's",
+            "DeepSpeed, with CUDA_HOME of another major version than PyTorch's",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-12.2\n")
@@ -237,20 +243,20 @@ class CudaSymlinkWrongVersion(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "CUDA_HOME of another major, and nobody builds extensions",
+            "CUDA_HOME of another major version, but nobody builds extensions",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-12.2\n")
             .python_environment(torch="2.1.0+cu118", cuda="11.8"),
         )
         yield Scenario(
-            "the link of a major version, of which no toolkit is left",
+            "the link of a major version without any toolkit",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link("/usr/local/cuda-11", "/usr/local/cuda-11.8"),
             finds="file:/usr/local/cuda-11",
             steps=("move-aside",),
         )
         yield Scenario(
-            "only cuDNN is left in the toolkit",
+            "only cuDNN is left in the toolkit's directory",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .link(link, "/usr/local/cuda-11.8")
@@ -258,18 +264,18 @@ class CudaSymlinkWrongVersion(Rule):
             finds=f"file:{link}",
         )
         yield Scenario(
-            "CUDA_HOME of a removed toolkit",
+            "CUDA_HOME names a removed toolkit",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-10.1\n"),
             finds="file:/home/alice/.bashrc",
         )
         yield Scenario(
-            "three toolkits, the link names an older one",
+            "three toolkits, the link points to an older one",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cuda_toolkit("12.4", default=False).cuda_toolkit("11.8"),
         )
         yield Scenario(
-            "extensions of PyTorch would be built with another CUDA",
+            "extensions of PyTorch would be built with another CUDA version",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("11.8")
             .cuda_toolkit("12.2", default=False)
@@ -277,7 +283,7 @@ class CudaSymlinkWrongVersion(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "CUDA_HOME is for PyTorch, the link for others",
+            "CUDA_HOME fits PyTorch, the link serves others",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("11.8")
             .cuda_toolkit("12.2", default=False)
@@ -285,16 +291,16 @@ class CudaSymlinkWrongVersion(Rule):
             .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-12.2\n"),
         )
         yield Scenario(
-            "PyTorch of another CUDA, for which there is no toolkit",
+            "PyTorch of another CUDA version, without a toolkit for it",
             Machine.ubuntu2404_gpu().cuda_toolkit("11.8").python_environment(torch="2.4.0", cuda="12.1"),
         )
         yield Scenario("no toolkit at all", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "CUDA_HOME in the start file of a machine without CUDA",
+            "CUDA_HOME in the start-up file of a machine without CUDA",
             Machine.debian12().append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda\n"),
         )
         yield Scenario(
-            "the version can't be read",
+            "the version is not readable",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").fifo("/usr/local/cuda-12.2/version.json"),
             unknown=True,
         )
@@ -303,7 +309,7 @@ class CudaSymlinkWrongVersion(Rule):
 def _for_extensions(
     user: str, toolkits: CudaToolkits, variables: CudaVariables | None, paths: UserPaths
 ) -> tuple[Toolkit | None, str, str]:
-    """The toolkit that PyTorch builds a person's extensions with, and what leads to it: the order is PyTorch's own."""
+    """The toolkit that PyTorch builds a user's extensions with, and what selects it, in the order that PyTorch uses."""
     for variable in variables.of(user, "CUDA_HOME", "CUDA_PATH") if variables else ():
         return toolkits.at(variable.real), variable.source, f"{variable.name}={variable.value}"
     for folder in paths.of(user, "PATH"):
@@ -314,6 +320,6 @@ def _for_extensions(
 
 
 def _installed(toolkits: CudaToolkits) -> list[Toolkit]:
-    """Toolkits that the link could name, those with a compiler first."""
+    """Toolkits that the link could point to, those with a compiler first."""
     own = [t for t in toolkits.toolkits if not t.distribution]
     return sorted(own, key=lambda t: not t.nvcc)

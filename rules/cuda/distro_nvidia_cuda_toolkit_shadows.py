@@ -4,16 +4,17 @@ What you see
     "The detected CUDA version (10.1) mismatches the version that was used to compile PyTorch (11.3)", or
     "/usr/include/crt/host_config.h: #error -- unsupported GNU version!", although a newer toolkit is installed.
 Why
-    The shell proposes `apt install nvidia-cuda-toolkit` when nvcc is not found. That package brings another, usually
-    older, toolkit into /usr itself, and /usr/bin comes in PATH where /usr/local/cuda/bin comes later or not at all.
+    When nvcc is not found, the shell suggests `apt install nvidia-cuda-toolkit`. That package installs another,
+    usually older toolkit into /usr. /usr/bin is in PATH; /usr/local/cuda/bin comes later or is missing.
 Repair
-    Put /usr/local/cuda/bin in front of PATH, or remove the package.
+    Put /usr/local/cuda/bin at the front of PATH, or remove the package.
 What the repair risks
-    Who wants the distribution's version has to call /usr/bin/nvcc by its path. Removing the package may remove
-    programs that depend on its libraries.
+    To use the distribution's version you then have to call /usr/bin/nvcc by its path. Removing the package may also
+    remove programs that depend on its libraries.
 By hand
     command -v nvcc; dpkg -l nvidia-cuda-toolkit
-    echo 'PATH="/usr/local/cuda/bin:$PATH"' > /etc/profile.d/dlhealth-cuda.sh
+    f=/etc/profile.d/dlhealth-cuda.sh
+    echo 'export PATH="/usr/local/cuda/bin:$PATH"' > $f
 """
 
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ class DistroNvidiaCudaToolkitShadows(Rule):
         if not own or not own.nvcc or not other:
             return
         if not (own.version and other.version):
-            yield Unknown(f"the CUDA version of {other.path if own.version else own.nvcc} can't be told")
+            yield Unknown(f"cannot find out the CUDA version of {other.path if own.version else own.nvcc}")
             return
         hidden = []
         for user in paths.users:
@@ -60,11 +61,11 @@ class DistroNvidiaCudaToolkitShadows(Rule):
             if first in ("/usr/bin", "/bin"):
                 hidden.append((user, next(d for d in paths.of(user, "PATH") if d.real == first)))
             elif not first and (user, "PATH") in paths.unclear:
-                yield Unknown(f"the PATH of {user} can't be told without running something", f"user:{user}")
+                yield Unknown(f"{user}'s PATH is set by a program that dlhealth does not run", f"user:{user}")
         if hidden:
             yield self.finding(
                 "package:nvidia-cuda-toolkit",
-                f"nvcc is /usr/bin/nvcc of CUDA {own.version} for {', '.join(u for u, _ in hidden)}, not {other.nvcc} "
+                f"{', '.join(u for u, _ in hidden)}: nvcc is /usr/bin/nvcc of CUDA {own.version}, not {other.nvcc} "
                 f"of CUDA {other.version}",
                 Evidence(own.source, f"CUDA {own.release}"),
                 Evidence(other.source, f"CUDA {other.release}"),
@@ -79,7 +80,7 @@ class DistroNvidiaCudaToolkitShadows(Rule):
     def remedies(self, finding: Finding, toolkits: CudaToolkits) -> Iterator[Plan]:
         folder = finding.detail["folder"]
         yield Plan(
-            f"Put {folder} in front of everybody's PATH",
+            f"Put {folder} at the front of everybody's PATH",
             Risk.LOW,
             (WriteFile("/etc/profile.d/dlhealth-cuda.sh", f'export PATH="{folder}${{PATH:+:${{PATH}}}}"\n'),),
         )
@@ -108,7 +109,7 @@ class DistroNvidiaCudaToolkitShadows(Rule):
             finds="package:nvidia-cuda-toolkit",
         )
         yield Scenario(
-            "no record of the package, only its files",
+            "only the files of the package, no record of it",
             both()
             .without_package("nvidia-cuda-toolkit")
             .file("/usr/lib/cuda/version.txt", "CUDA Version 10.1.243\n")
@@ -119,10 +120,10 @@ class DistroNvidiaCudaToolkitShadows(Rule):
             "/usr/local comes first", both().append("/home/alice/.bashrc", "export PATH=/usr/local/cuda/bin:$PATH\n")
         )
         yield Scenario(
-            "only the distribution's",
+            "only the distribution's toolkit",
             Machine.ubuntu2404_gpu()
             .file("/usr/bin/nvcc", "#!/bin/sh\n", 0o755)
             .package("nvidia-cuda-toolkit", "12.0.140~12.0.1-4build4", ["/usr/bin/nvcc"]),
         )
-        yield Scenario("only the one in /usr/local", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
+        yield Scenario("only a toolkit in /usr/local", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
         yield Scenario("nobody's PATH is known", both().remove("/etc/passwd"), unknown=True)

@@ -1,16 +1,19 @@
-"""libcupti is in the toolkit, but not where the loader looks.
+"""libcupti is installed, but the loader does not search its directory.
 
 What you see
-    "Could not load dynamic library 'libcupti.so.10.1'" in TensorFlow's log; the profiler shows no GPU. Training works.
+    TensorFlow logs "Could not load dynamic library 'libcupti.so.10.1'", and its profiler shows no GPU. Training
+    works.
 Why
-    Toolkits before 11 keep CUPTI in extras/CUPTI/lib64, apart from the other libraries, and no package or installer
-    adds that folder to the loader's list.
+    CUDA toolkits before 11 keep CUPTI in extras/CUPTI/lib64, apart from the other libraries. No package or
+    installer adds that directory to the loader's list.
 Repair
-    Add the folder to /etc/ld.so.conf.d and run ldconfig.
+    Add the directory to /etc/ld.so.conf.d and run ldconfig.
 What the repair risks
-    libcupti becomes visible to all programs; nothing else lies in that folder.
+    All programs can then find libcupti. The directory contains nothing else.
 By hand
-    echo /usr/local/cuda/extras/CUPTI/lib64 > /etc/ld.so.conf.d/dlhealth-cupti.conf; ldconfig
+    f=/etc/ld.so.conf.d/dlhealth-cupti.conf
+    echo /usr/local/cuda/extras/CUPTI/lib64 > $f
+    ldconfig
 """
 
 import posixpath
@@ -38,7 +41,7 @@ from dlhealth.api import (
 
 class LibcuptiNotOnPath(Rule):
     id = "libcupti-not-on-path"
-    title = "libcupti is in the toolkit, but not where the loader looks"
+    title = "libcupti is installed, but the loader does not search its directory"
     stage = Stage.LOADER
     severity = Severity.WARNING
 
@@ -63,11 +66,11 @@ class LibcuptiNotOnPath(Rule):
         users = {e.path: e for e in pythons.environments if e.tensorflow and e.tensorflow.gpu} if pythons else {}
         yield self.finding(
             f"file:{toolkit.cupti}",
-            f"{name} of CUDA {toolkit.version} is in {folder}, where the loader does not look: no profiling",
+            f"{name} of CUDA {toolkit.version} is in {folder}, which the loader does not search: no profiling",
             Evidence(toolkit.cupti, f"{name} of CUDA {toolkit.release}"),
-            Evidence("/etc/ld.so.conf", f"no {folder}, also not in what it includes"),
+            Evidence("/etc/ld.so.conf", f"neither it nor the files it includes name {folder}"),
             *(Evidence(e.site, f"TensorFlow {e.tensorflow.version}") for e in users.values() if e.tensorflow),
-            # Without a program that profiles nobody misses it.
+            # Without a program that profiles, nobody misses it.
             severity=Severity.WARNING if users else Severity.NOTE,
             about=[f"user:{user}" for user in without] if personal else (),
             folder=folder,
@@ -77,7 +80,7 @@ class LibcuptiNotOnPath(Rule):
         folder = finding.detail["folder"]
         entry = loader.configured(folder)
         write = () if entry else (WriteFile("/etc/ld.so.conf.d/dlhealth-cupti.conf", f"{folder}\n"),)
-        yield Plan(f"Let the loader look into {folder}", Risk.LOW, (*write, RefreshLoaderCache()))
+        yield Plan(f"Add {folder} to the loader's path", Risk.LOW, (*write, RefreshLoaderCache()))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -94,31 +97,31 @@ class LibcuptiNotOnPath(Rule):
             )
 
         yield Scenario(
-            "CUDA 10.1 by its packages",
+            "CUDA 10.1 from its packages",
             apart(),
             finds=f"file:{old}/libcupti.so.10.1",
             steps=("write-file", "refresh-loader-cache"),
         )
         yield Scenario(
-            "CUDA 9.0, only the real file",
+            "CUDA 9.0, only the file without links",
             cuda("9.0").library("/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176", "libcupti.so.9.0"),
             finds="file:/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176",
         )
         yield Scenario(
-            "the loader knows nothing of the toolkit",
+            "the loader does not search the toolkit",
             apart().remove("/etc/ld.so.conf.d/000_cuda.conf"),
             finds=f"file:{old}/libcupti.so.10.1",
             causes=("ldconfig-cuda-entry-missing",),
         )
-        yield Scenario("the loader knows it", apart().file("/etc/ld.so.conf.d/cupti.conf", f"{old}\n"))
+        yield Scenario("the loader searches it", apart().file("/etc/ld.so.conf.d/cupti.conf", f"{old}\n"))
         yield Scenario(
             "everybody's LD_LIBRARY_PATH has it",
             apart().append("/home/alice/.bashrc", f"export LD_LIBRARY_PATH={old}:$LD_LIBRARY_PATH\n"),
         )
         yield Scenario(
-            "newer toolkits have it with the other libraries",
+            "newer toolkits keep it with the other libraries",
             cuda("12.2")
             .library("/usr/local/cuda-12.2/lib64/libcupti.so.12", "libcupti.so.12")
             .link("/usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12", "../../../lib64/libcupti.so.12"),
         )
-        yield Scenario("ld.so.conf can't be read", apart().fifo("/etc/ld.so.conf"), unknown=True)
+        yield Scenario("ld.so.conf is not readable", apart().fifo("/etc/ld.so.conf"), unknown=True)

@@ -1,20 +1,23 @@
-"""The default gcc is newer than nvcc takes.
+"""The default gcc is too new for nvcc.
 
 What you see
-    "#error -- unsupported GNU version! gcc versions later than 11 are not supported!" from crt/host_config.h, for
-    every .cu file.
+    For every .cu file: "#error -- unsupported GNU version! gcc versions later than 11 are not supported!" from
+    crt/host_config.h.
 Why
-    nvcc compiles the host's part of a program with the gcc of PATH. Each toolkit refuses what is newer than the
-    compilers of its time, and the distribution's default went on.
+    nvcc compiles the CPU part of a program with the gcc from PATH. Each toolkit refuses compilers that are newer
+    than itself, and the distribution's default gcc has moved on.
 Repair
-    Install an older gcc and g++ beside the default and name it to nvcc: nvcc -ccbin, CUDAHOSTCXX for CMake, or
-    NVCC_PREPEND_FLAGS for everything.
+    Install an older gcc and g++ beside the default and tell nvcc to use it: with nvcc -ccbin, with CUDAHOSTCXX for
+    CMake, or with NVCC_PREPEND_FLAGS for everything.
 What the repair risks
-    Nothing of the system changes. Switching the gcc of the whole system by update-alternatives instead breaks the
-    next build of the kernel module, and -allow-unsupported-compiler only trades one error for hundreds.
+    The rest of the system does not change. Do not switch the gcc of the whole system with update-alternatives: the
+    next build of the kernel module would fail. Do not use -allow-unsupported-compiler either: it replaces one error
+    by hundreds.
 By hand
-    grep -n '__GNUC__ >' /usr/local/cuda/include/crt/host_config.h; gcc -dumpversion
-    apt-get install gcc-11 g++-11; export NVCC_PREPEND_FLAGS='-ccbin g++-11'
+    f=/usr/local/cuda/include/crt/host_config.h
+    grep -n '__GNUC__ >' $f; gcc -dumpversion
+    apt-get install gcc-11 g++-11
+    export NVCC_PREPEND_FLAGS='-ccbin g++-11'
 """
 
 from collections.abc import Iterator
@@ -42,7 +45,7 @@ from dlhealth.api import (
 
 class NvccHostCompilerUnsupported(Rule):
     id = "nvcc-host-compiler-unsupported"
-    title = "The default gcc is newer than nvcc takes"
+    title = "The default gcc is too new for nvcc"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
@@ -50,11 +53,11 @@ class NvccHostCompilerUnsupported(Rule):
         self, toolkits: CudaToolkits, compilers: Compilers, variables: CudaVariables | None, paths: UserPaths | None
     ) -> Iterator[Finding | Unknown]:
         toolkit, gcc = toolkits.default, compilers.gcc or compilers.gxx
-        # The distribution's own package is built for its default compiler, or names another one to nvcc itself.
+        # The distribution's own package fits its default compiler, or selects another one for nvcc.
         if not toolkit or not toolkit.nvcc or toolkit.host_compiler or not gcc or toolkit.path not in compilers.limits:
             return
         if not gcc.version:
-            yield Unknown(f"of which version {gcc.path} is can't be told without starting it")
+            yield Unknown(f"cannot find out the version of {gcc.path} without running it")
             return
         limit = compilers.limits[toolkit.path]
         told = {v.user for v in variables.variables if _names_compiler(v.name, v.value)} if variables else set()
@@ -63,8 +66,8 @@ class NvccHostCompilerUnsupported(Rule):
             return
         yield self.finding(
             f"file:{toolkit.nvcc}",
-            f"nvcc of CUDA {toolkit.version} takes gcc up to {limit.newest}, and {gcc.path} is gcc {gcc.version}",
-            Evidence(limit.source, f"gcc versions later than {limit.newest} are refused"),
+            f"nvcc of CUDA {toolkit.version} needs gcc {limit.newest} or older; {gcc.path} is gcc {gcc.version}",
+            Evidence(limit.source, f"refuses gcc versions later than {limit.newest}"),
             Evidence(gcc.source, f"gcc {gcc.version}"),
             about=[f"user:{user}" for user in affected] if told else (),
             limit=limit.newest,
@@ -76,13 +79,13 @@ class NvccHostCompilerUnsupported(Rule):
         best = compilers.best(HostLimit(newest, ""))
         name = best.path if best else f"/usr/bin/g++-{newest}"
         tell = ByHand(
-            f"Name it to nvcc: export NVCC_PREPEND_FLAGS='-ccbin {name}' (in ~/.profile), or CUDAHOSTCXX={name} for CMake"
+            f"Add to ~/.profile: export NVCC_PREPEND_FLAGS='-ccbin {name}' (CMake: export CUDAHOSTCXX={name})"
         )
         if best:
-            yield Plan(f"Let nvcc use {name}, which is installed", Risk.LOW, (tell,))
+            yield Plan(f"Make nvcc use {name}, which is installed", Risk.LOW, (tell,))
         else:
             yield Plan(
-                f"Install gcc {newest} beside the default and let nvcc use it",
+                f"Install gcc {newest} beside the default and make nvcc use it",
                 Risk.LOW,
                 (AptInstall((f"gcc-{newest}", f"g++-{newest}")), tell),
                 network=True,
@@ -92,7 +95,7 @@ class NvccHostCompilerUnsupported(Rule):
                 Risk.MEDIUM,
                 (
                     ByHand(
-                        "Where the distribution no longer has that gcc: install a CUDA toolkit that takes the default one"
+                        "If the distribution no longer has that gcc, install a CUDA toolkit that supports the default gcc"
                     ),
                 ),
             )
@@ -111,7 +114,7 @@ class NvccHostCompilerUnsupported(Rule):
         nvcc = "file:/usr/local/cuda-11.8/bin/nvcc"
         yield Scenario("CUDA 11.8 and gcc 13", machine("11.8", "13"), finds=nvcc)
         yield Scenario(
-            "the header says 10, and g++ 10 is there",
+            "the header says 10, and g++ 10 is installed",
             machine("11.8", "12")
             .file("/usr/bin/x86_64-linux-gnu-g++-10", "", 0o755)
             .link("/usr/bin/g++-10", "x86_64-linux-gnu-g++-10")
@@ -122,7 +125,7 @@ class NvccHostCompilerUnsupported(Rule):
             finds=nvcc,
         )
         yield Scenario(
-            "by alternatives",
+            "gcc selected by the alternatives system",
             machine("11.8", "12")
             .link("/usr/bin/gcc", "/etc/alternatives/gcc")
             .link("/etc/alternatives/gcc", "/usr/bin/gcc-12"),
@@ -130,7 +133,7 @@ class NvccHostCompilerUnsupported(Rule):
         )
         yield Scenario("CUDA 12.4 and gcc 13", machine("12.4", "13"))
         yield Scenario(
-            "a person told nvcc",
+            "a user set the host compiler for nvcc",
             machine("11.8", "13").append("/home/alice/.bashrc", "export NVCC_PREPEND_FLAGS='-ccbin g++-11'\n"),
         )
         yield Scenario(
@@ -140,13 +143,13 @@ class NvccHostCompilerUnsupported(Rule):
             .link("/usr/local/cuda-11.8/bin/gcc", "/usr/bin/gcc-11"),
         )
         yield Scenario(
-            "somebody took the limit out of the header",
+            "somebody removed the limit from the header",
             machine("11.8", "13").file(
                 "/usr/local/cuda-11.8/include/crt/host_config.h", "#if defined(__GNUC__)\n#endif\n"
             ),
         )
         yield Scenario(
-            "the distribution's own",
+            "the distribution's own toolkit",
             Machine.debian12_gpu()
             .file("/usr/bin/nvcc", "", 0o755)
             .package("nvidia-cuda-toolkit", "11.8.89~11.8.0-5~deb12u1", ["/usr/bin/nvcc"])
@@ -158,7 +161,7 @@ class NvccHostCompilerUnsupported(Rule):
 
 
 def _names_compiler(variable: str, value: str) -> bool:
-    """Whether a variable tells nvcc its host compiler; CUDAHOSTCXX and NVCC_CCBIN have nothing else in them."""
+    """Whether a variable sets nvcc's host compiler; CUDAHOSTCXX and NVCC_CCBIN contain nothing else."""
     flags = ("-ccbin", "--compiler-bindir", "-allow-unsupported-compiler")
     return variable in ("CUDAHOSTCXX", "NVCC_CCBIN") or (
         variable.startswith("NVCC_") and any(f in value for f in flags)

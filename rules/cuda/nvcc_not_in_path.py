@@ -1,18 +1,22 @@
-"""A CUDA toolkit is installed, but no terminal finds nvcc.
+"""A CUDA toolkit is installed, but nvcc is not in PATH.
 
 What you see
-    "nvcc: command not found", although /usr/local/cuda/bin/nvcc is there. The shell may go on: "Command 'nvcc' not
+    "nvcc: command not found", although /usr/local/cuda/bin/nvcc exists. The shell may add: "Command 'nvcc' not
     found, but can be installed with: sudo apt install nvidia-cuda-toolkit".
 Why
-    NVIDIA's packages and run file install to /usr/local/cuda-X.Y and leave PATH to their "post-installation actions",
-    which were skipped. The shell's hint is wrong here: it would add a second, older toolkit.
-    Without a toolkit there is nothing to find: PyTorch and the like bring their own CUDA libraries and need no nvcc.
+    NVIDIA's packages and run file install to /usr/local/cuda-X.Y. They leave PATH to the "post-installation
+    actions" of NVIDIA's guide, and nobody did those. The shell's hint is wrong here: it would install a second,
+    older toolkit.
+
+    Without a toolkit nothing is reported: PyTorch and similar programs bring their own CUDA libraries and need no
+    nvcc.
 Repair
-    Name the folder in a file that every login shell reads, /etc/profile.d/cuda.sh.
+    Add the directory to PATH in a file that every login shell reads, /etc/profile.d/cuda.sh.
 What the repair risks
-    Builds that took another CUDA, or none, now take this one. It counts from the next login.
+    Builds that used another CUDA version, or none, now use this one. The change takes effect at the next login.
 By hand
-    echo 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"' > /etc/profile.d/cuda.sh
+    f=/etc/profile.d/cuda.sh
+    echo 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"' > $f
 """
 
 import posixpath
@@ -42,7 +46,7 @@ from dlhealth.api import (
 
 class NvccNotInPath(Rule):
     id = "nvcc-not-in-path"
-    title = "A CUDA toolkit is installed, but no terminal finds nvcc"
+    title = "A CUDA toolkit is installed, but nvcc is not in PATH"
     stage = Stage.ENVIRONMENT
     severity = Severity.WARNING
 
@@ -61,25 +65,25 @@ class NvccNotInPath(Rule):
             return
         folders = {posixpath.dirname(t.nvcc) for t in installed}
         if image and any(d.path in folders or d.real in folders for d in image.path):
-            return  # what a container starts has it from its image; nobody logs in
+            return  # programs in a container get PATH from the image; nobody logs in
         without, unsure = [], False
-        # Where only root logs in, nobody is known to compile.
+        # If only root logs in, nobody is known to compile.
         for user in dict.fromkeys(e.account.name for e in environments.logins if e.account.uid):
             if any(d.real in folders or d.path in folders for d in paths.of(user, "PATH")):
-                return  # somebody is set up; others may not want it
+                return  # one user has it; the others may not want it
             if environments.value(user, "PATH", "interactive") is None:
                 unsure = True
-                yield Unknown(f"PATH of {user} can't be told without running something", f"user:{user}")
+                yield Unknown(f"{user}'s PATH is set by a program that dlhealth does not run", f"user:{user}")
             without.append(user)
         toolkit = _chosen(toolkits, installed)
         if without and not unsure:
             yield self.finding(
                 "host",
-                f"nvcc of CUDA {toolkit.release or toolkit.version} is in {_folder(toolkit, toolkits)}, which is in nobody's PATH",
+                f"nvcc of CUDA {toolkit.release or toolkit.version} is in {_folder(toolkit, toolkits)}, which is in no user's PATH",
                 Evidence(toolkit.nvcc, f"CUDA {toolkit.release or toolkit.version}"),
                 *(Evidence(f"PATH of {user}", environments.value(user, "PATH") or "not set") for user in without),
                 about=[f"user:{user}" for user in without],
-                # Without a GPU and a driver nobody is known to work with it here.
+                # Without a GPU and a driver, nobody is known to use CUDA here.
                 severity=Severity.WARNING if (gpus and gpus.gpus) or (driver and driver.versions) else Severity.NOTE,
             )
 
@@ -88,14 +92,14 @@ class NvccNotInPath(Rule):
         there = {file for login in environments.logins for file in login.files}
         name = "cuda.sh" if "/etc/profile.d/cuda.sh" not in there else "dlhealth-cuda.sh"
         write = WriteFile(f"/etc/profile.d/{name}", f'export PATH="{folder}${{PATH:+:${{PATH}}}}"\n')
-        yield Plan(f"Put {folder} into everybody's PATH", Risk.LOW, (write,))
+        yield Plan(f"Add {folder} to everybody's PATH", Risk.LOW, (write,))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         def toolkit() -> Machine:
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").remove("/etc/profile.d/cuda.sh")
 
-        yield Scenario("as NVIDIA's packages leave it", toolkit(), finds="host", steps=("write-file",))
+        yield Scenario("after NVIDIA's packages were installed", toolkit(), finds="host", steps=("write-file",))
         yield Scenario(
             "without /usr/local/cuda",
             Machine.ubuntu2404_gpu()
@@ -104,27 +108,29 @@ class NvccNotInPath(Rule):
             finds="host",
         )
         yield Scenario(
-            "a line that does nothing",
+            "a line without effect",
             toolkit().append("/home/alice/.bashrc", "export PATH = /usr/local/cuda/bin:$PATH\n"),
             finds="host",
             alone=False,  # the malformed line is reported as well
         )
         image = toolkit().file("/.dockerenv")
-        yield Scenario("an image whose ENV has it", image.file("/proc/1/environ", "PATH=/usr/local/cuda/bin:/bin\0"))
-        yield Scenario("for everybody", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
         yield Scenario(
-            "in ~/.bashrc", toolkit().append("/home/alice/.bashrc", "export PATH=$PATH:/usr/local/cuda/bin\n")
+            "an image that sets PATH with ENV", image.file("/proc/1/environ", "PATH=/usr/local/cuda/bin:/bin\0")
+        )
+        yield Scenario("set for everybody", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
+        yield Scenario(
+            "set in ~/.bashrc", toolkit().append("/home/alice/.bashrc", "export PATH=$PATH:/usr/local/cuda/bin\n")
         )
         yield Scenario(
-            "by the version's own folder, for zsh",
+            "zsh, with the directory of one version",
             toolkit()
             .user("bob", 1001, "/bin/zsh")
             .file("/home/bob/.zshrc", "path+=(/usr/local/cuda-12.2/bin)\n", uid=1001),
         )
-        yield Scenario("for fish", toolkit().user("bob", 1001, "/usr/bin/fish").file(
+        yield Scenario("set in fish", toolkit().user("bob", 1001, "/usr/bin/fish").file(
             "/home/bob/.config/fish/config.fish", "set -gx PATH /usr/local/cuda/bin $PATH\n", uid=1001))  # fmt: skip
         yield Scenario(
-            "a PATH that is not written down",
+            "a program sets PATH",
             toolkit().append("/home/alice/.bashrc", "PATH=$(site-path)\n"),
             unknown=True,
         )
@@ -137,7 +143,7 @@ def _chosen(toolkits: CudaToolkits, installed: list[Toolkit]) -> Toolkit:
 
 
 def _folder(toolkit: Toolkit, toolkits: CudaToolkits) -> str:
-    """Through /usr/local/cuda where that leads there: it follows upgrades."""
+    """The directory of nvcc, through /usr/local/cuda if that points to this toolkit: the link follows upgrades."""
     if toolkits.default == toolkit and any(link.path == "/usr/local/cuda" for link in toolkits.links):
         return "/usr/local/cuda/bin"
     return posixpath.dirname(toolkit.nvcc)
