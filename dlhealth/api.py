@@ -29,6 +29,7 @@ from dlhealth.actions import (
     WriteFile,
 )
 from dlhealth.actions.python import pip_cudnn, pip_install, replace_torch
+from dlhealth.data.kernel_log import SXID_FAULT, Saying, sayings
 from dlhealth.engine.rule import Rule
 from dlhealth.engine.xidrule import XidRule
 from dlhealth.host import Space
@@ -80,6 +81,7 @@ from dlhealth.probes.dkms import (
 from dlhealth.probes.dkms import package_of as dkms_package
 from dlhealth.probes.docker import Docker
 from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
+from dlhealth.probes.driverlog import XidEvents
 from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
 from dlhealth.probes.frameworks import (
@@ -131,7 +133,6 @@ from dlhealth.probes.programs import (
 )
 from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
-from dlhealth.probes.sayings import SXID_FAULT, Saying, XidEvents, sayings
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts

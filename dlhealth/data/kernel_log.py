@@ -5,14 +5,21 @@ several lines is matched as one line, with one "NVRM:" at its start. Sources: NV
 nv-pci.c, osinit.c), Linux (kernel/module/, security/lockdown/), and public logs of older drivers.
 """
 
+import re
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from dlhealth.data import load
+from dlhealth.lean import NamedTuple, regex
+from dlhealth.model import Severity
 
 _GPU = (
     r"^NVRM: (?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}):? \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?"
     r"(?:installed )?in this system "
 )
 
-SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
+_SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
     "api-mismatch": (
         r"^NVRM: API mismatch",
         "driver-library-version-mismatch-after-upgrade", "driver-libraries", "driver", "",
@@ -85,7 +92,59 @@ SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
 """By name: a pattern (case is ignored), the fault that it proves and the layer of that fault ("" for neither), what the
 watcher looks at, and what to do where the fault has no repair of its own. The first that matches counts."""
 
-XID = r"^NVRM: Xid \((?:PCI:)?(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{1,4})\b"
+_XID = r"^NVRM: Xid \((?:PCI:)?(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{1,4})\b"
 """An error that the driver reports by its number; xids.json says what NVIDIA advises. Drivers before 361 wrote no PCI:"""
-SXID = r"^nvidia-nvswitch\d+: SXid \(PCI:(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{5}), (?P<fatal>Fatal|Non-fatal)"
+_SXID = r"^nvidia-nvswitch\d+: SXid \(PCI:(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{5}), (?P<fatal>Fatal|Non-fatal)"
 """The same of an NVSwitch."""
+
+_FLAGS = re.ASCII | re.IGNORECASE
+XID_PATTERN = regex(_XID, _FLAGS)
+SXID_PATTERN = regex(_SXID, _FLAGS)
+SXID_FAULT = "nvswitch-sxid-errors"
+
+
+class Saying(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    pattern: "re.Pattern[str]"
+    fault: str
+    layer: str
+    topic: str
+    advice: str
+
+
+@cache
+def sayings() -> Mapping[str, Saying]:
+    """The table, by name, in its order."""
+    return {
+        name: Saying(name, regex(pattern, _FLAGS), fault, layer, topic, advice)
+        for name, (pattern, fault, layer, topic, advice) in _SAYINGS.items()
+    }
+
+
+class Xid(NamedTuple):
+    """What is known of an Xid number: NVIDIA's name of it, the fault here and its layer, how severe, and what to do."""
+
+    number: int
+    name: str
+    fault: str
+    layer: str
+    severity: Severity
+    advice: str
+
+
+@cache
+def xid(number: int) -> Xid:
+    """A number that the catalogue does not have is one that the driver reports and nobody explains: a warning."""
+    table = load("xids")
+    unknown: dict[str, Any] = {"xid": number, "name": "", "action": "CONTACT_SUPPORT", "fault": "xid-other"}
+    row = next((r for r in table["rows"] if r["xid"] == number), unknown)
+    action, fault = table["actions"][row["action"]], row["fault"]
+    return Xid(number, row["name"], fault, table["layers"][fault], Severity(action["severity"]), action["do"])
+
+
+def full_address(text: str) -> str:
+    """A PCI address in full: NVIDIA's messages leave out the function, and sometimes shorten the domain."""
+    domain, _, rest = (text if text.count(":") == 2 else f"0:{text}").lower().partition(":")
+    return f"{int(domain or '0', 16):04x}:{rest if '.' in rest else rest + '.0'}"

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from dlhealth.actions import ByHand
+from dlhealth.data.kernel_log import Xid, xid
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Evidence, Finding, Plan, Risk, Severity, Stage
-from dlhealth.probes.sayings import Xid, XidEvent, XidEvents, xid
+from dlhealth.probes.driverlog import XidEvent, XidEvents
 
 
 class XidRule(Rule):

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from dlhealth.data.kernel_log import full_address, sayings
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Unknown
 from dlhealth.probes import Unavailable
+from dlhealth.probes.driverlog import messages
 from dlhealth.probes.gpu import Gpu, Gpus
 from dlhealth.probes.gpudriver import DriverFit
 from dlhealth.probes.journal import Journal
@@ -13,7 +15,6 @@ from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.nvml import GPU_IS_LOST, Nvml
 from dlhealth.probes.packages import DriverPackages
-from dlhealth.probes.sayings import full_address, messages, sayings
 
 _LISTS = ("/etc/initramfs-tools/modules", "/etc/modules", "/etc/modules-load.d/*.conf", "/etc/default/grub",
           "/etc/default/grub.d/*.cfg", "/etc/kernel/cmdline", "/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf",

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from enum import Enum
 
 from dlhealth.data import load
+from dlhealth.data.kernel_log import sayings
 from dlhealth.host import Host
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.compat import branch_of
+from dlhealth.probes.driverlog import messages
 from dlhealth.probes.gpu import Gpu, Gpus, make_gpu
 from dlhealth.probes.journal import Journal, Line
 from dlhealth.probes.kernel import Kernel
@@ -17,7 +19,6 @@ from dlhealth.probes.modules import KernelModules
 from dlhealth.probes.nvml import Nvml
 from dlhealth.probes.packages import DriverPackages
 from dlhealth.probes.platform import Platform
-from dlhealth.probes.sayings import messages, sayings
 from dlhealth.probes.system import os_release
 
 

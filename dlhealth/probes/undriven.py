@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
+from dlhealth.data.kernel_log import full_address
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence
@@ -12,7 +13,6 @@ from dlhealth.probes.gpuclaims import FallenGpus
 from dlhealth.probes.gpudriver import DriverFit
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.sayings import full_address
 
 _DISPLAY = regex(
     r"pci (?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): \[10de:(?P<device>[0-9a-f]{4})\] type 00 class 0x03",

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlhealth.data.kernel_log import full_address, sayings, xid
 from dlhealth.engine.diagnose import select
 from dlhealth.engine.load import known_names
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Layer
-from dlhealth.probes.sayings import full_address, sayings, xid
 from dlhealth.service.events import LOOK_AT, Event, Topic, of_kernel, of_uevent
 
 MISMATCH = (

@@ -1,68 +1,12 @@
-"""The lines of the kernel log that mean something for NVIDIA's driver, by the table in data/kernel_log.py."""
+"""What NVIDIA's module and the NVSwitches wrote to the kernel log, message by message."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from dlhealth.data import load
-from dlhealth.data.kernel_log import SAYINGS, SXID, XID
+from dlhealth.data.kernel_log import SXID_PATTERN, XID_PATTERN, full_address
 from dlhealth.host import Host
-from dlhealth.lean import NamedTuple, regex
-from dlhealth.model import Severity
+from dlhealth.lean import NamedTuple
 from dlhealth.probes.journal import Journal, Line
-
-_FLAGS = re.ASCII | re.IGNORECASE
-XID_PATTERN = regex(XID, _FLAGS)
-SXID_PATTERN = regex(SXID, _FLAGS)
-SXID_FAULT = "nvswitch-sxid-errors"
-
-
-class Saying(NamedTuple):
-    """One row of the table."""
-
-    name: str
-    pattern: "re.Pattern[str]"
-    fault: str
-    layer: str
-    topic: str
-    advice: str
-
-
-@cache
-def sayings() -> Mapping[str, Saying]:
-    """The table, by name, in its order."""
-    return {
-        name: Saying(name, regex(pattern, _FLAGS), fault, layer, topic, advice)
-        for name, (pattern, fault, layer, topic, advice) in SAYINGS.items()
-    }
-
-
-class Xid(NamedTuple):
-    """What is known of an Xid number: NVIDIA's name of it, the fault here and its layer, how severe, and what to do."""
-
-    number: int
-    name: str
-    fault: str
-    layer: str
-    severity: Severity
-    advice: str
-
-
-@cache
-def xid(number: int) -> Xid:
-    """A number that the catalogue does not have is one that the driver reports and nobody explains: a warning."""
-    table = load("xids")
-    unknown: dict[str, Any] = {"xid": number, "name": "", "action": "CONTACT_SUPPORT", "fault": "xid-other"}
-    row = next((r for r in table["rows"] if r["xid"] == number), unknown)
-    action, fault = table["actions"][row["action"]], row["fault"]
-    return Xid(number, row["name"], fault, table["layers"][fault], Severity(action["severity"]), action["do"])
-
-
-def full_address(text: str) -> str:
-    """A PCI address in full: NVIDIA's messages leave out the function, and sometimes shorten the domain."""
-    domain, _, rest = (text if text.count(":") == 2 else f"0:{text}").lower().partition(":")
-    return f"{int(domain or '0', 16):04x}:{rest if '.' in rest else rest + '.0'}"
 
 
 class Said(NamedTuple):
