@@ -25,8 +25,6 @@ def main() -> None:
     # A short life with many small objects: looking for cycles among them costs a tenth of it and finds nothing. It
     # begins with the imports, so they come afterwards.
     gc.set_threshold(100_000)
-    # Click imports it, with a parser of Python, for what only a page of help uses: a twelfth of a diagnosis.
-    postpone("inspect")
     # Of this one, with ten patterns to compile, a module that click imports asks the name of the system.
     postpone("platform", system=lambda: os.uname().sysname)
     from dlhealth.cli import main as run

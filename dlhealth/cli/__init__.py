@@ -2,33 +2,40 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from enum import IntEnum
-from functools import partial
 from importlib import import_module
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from dlhealth import __version__
 
-C = TypeVar("C", bound=click.Command)
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
-COMMANDS = (
-    "doctor",
-    "fix",
-    "undo",
-    "history",
-    "show",
-    "rules",
-    "explain",
-    "capture",
-    "status",
-    "boot-check",
-    "daemon",
-    "service",
-)
+COMMANDS = {
+    "doctor": "Find what is wrong, and why; change nothing.",
+    "fix": "Repair what doctor finds: plan, question, transaction, proof.",
+    "undo": "Undo a repair.",
+    "history": "List all repairs: when, why, and how they ended.",
+    "show": "Show one repair in full.",
+    "rules": "List everything that dlhealth can find.",
+    "explain": "Explain one problem: why, the repair, its risk, by hand.",
+    "capture": "Write all that a diagnosis reads into one archive.",
+    "status": "Show what the service knows now.",
+    "service": "Install, remove or check the service.",
+    "version": "Show the versions of dlhealth, Python and the system.",
+    "help": "Show the help of a command.",
+    "boot-check": "Run by dlhealth-boot.service.",
+    "daemon": "Run by dlhealth.service.",
+}
+"""What each command does. Help and completion read this table, and import no command."""
+
+
+COMPLETION = "_DLHEALTH_COMPLETE"
+"""The environment variable by which a shell asks click for completions."""
 
 
 class Status(IntEnum):
@@ -62,8 +69,19 @@ class InTheWay(Failure):
     exit_code = Status.USAGE
 
 
-class Commands(click.Group):
-    """Imports a command's file only when that command is asked for: a start costs what one command needs."""
+class Group(click.Group):
+    """A group that suggests what a mistyped command could have been."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            ctx.fail(f"No such command {args[0]!r}{similar(args[0], self.list_commands(ctx))}.")
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Group):
+    """Imports a command's file only when that command runs: a start costs what one command needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -74,27 +92,26 @@ class Commands(click.Group):
         command: click.Command = import_module(f"dlhealth.cli.{cmd_name.replace('-', '_')}").command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
-class Option(click.Option):
-    """One whose help is a line as it stands: click's own tidies and translates that of every option at every start."""
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
 
-    def __init__(self, names: Sequence[str], *, help: str, **settings: Any) -> None:
-        super().__init__(names, **settings)
-        self.help = help
-
-
-option = partial(click.option, cls=Option)
+        named = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return named + click.Command.shell_complete(self, ctx, incomplete)
 
 
-def _tells(*names: str, help: str, text: Callable[[click.Context], str]) -> Option:
-    """An option that prints something and ends the program."""
+def similar(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean … ?)", or nothing where nothing is close."""
+    from difflib import get_close_matches
 
-    def tell(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-        if wanted:
-            write(f"{text(context)}\n")
-            context.exit()
-
-    return Option(names, help=help, is_flag=True, expose_value=False, is_eager=True, callback=tell)
+    known = list(known)
+    folded = {k.lower(): k for k in known}
+    close = [folded[k] for k in get_close_matches(name.lower(), folded, 3, 0.5)]
+    close = close or [k for k in known if name and name.lower() in k.lower()][:3]
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 class _Unwritable(click.ClickException):
@@ -119,30 +136,15 @@ def printable(text: str) -> str:
     return "\n".join(map(current_style().clean, text.split("\n")))
 
 
-def subcommand(
-    name: str,
-    short: str = "",
-    cls: type[C] = click.Command,  # type: ignore[assignment]
-    **settings: Any,
-) -> Callable[[Callable[..., Any]], C]:
-    """As click.command; `short` is its line in the list of all commands."""
-
-    def made(function: Callable[..., Any]) -> C:
-        command = click.command(name, cls, short_help=short, add_help_option=False, **settings)(function)
-        command.params.append(_tells("-h", "--help", help="Show this message and exit.", text=click.Context.get_help))
-        return command
-
-    return made
-
-
-@subcommand("dlhealth", cls=Commands)
+@click.group(
+    "dlhealth",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Shell completion for bash, zsh and fish: docs/completion.md",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="dlhealth")
 def commands() -> None:
     """Find the root cause when a Linux machine with an NVIDIA GPU breaks."""
-
-
-commands.params.insert(
-    0, _tells("--version", help="Show the version and exit.", text=lambda _: f"dlhealth, version {__version__}")
-)
 
 
 def main() -> NoReturn:
@@ -163,14 +165,11 @@ def _open_standard_streams() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The exit status of a command line. Click's own `main` would report a closed pipe, and a Ctrl-C, as status 1,
-    which is taken."""
+    """The exit status of a command line. In its standalone mode click would report a closed pipe and a Ctrl-C as status
+    1, which means warnings."""
     try:
-        with commands.make_context("dlhealth", list(arguments)) as context:
-            status = int(commands.invoke(context) or Status.HEALTHY)
+        status = int(commands.main(list(arguments), "dlhealth", standalone_mode=False) or Status.HEALTHY)
         sys.stdout.flush()
-    except click.exceptions.Exit as end:
-        return end.exit_code
     except click.ClickException as problem:
         _tell(problem.show)
         return problem.exit_code
@@ -178,6 +177,9 @@ def run(arguments: Sequence[str]) -> int:
         return Status.INTERRUPTED
     except BrokenPipeError:
         return Status.PIPE_CLOSED
+    except SystemExit as end:
+        # Click leaves so after a completion, and where it writes help to a pipe that is closed.
+        return int(end.code or 0) if COMPLETION in os.environ else Status.PIPE_CLOSED
     except Exception as error:
         apology = _apology(error)
         _tell(lambda: click.echo(apology, err=True))

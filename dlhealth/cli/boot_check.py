@@ -4,12 +4,12 @@ import os
 
 import click
 
-from dlhealth.cli import Failure, Status, option, subcommand
+from dlhealth.cli import Failure, Status
 from dlhealth.cli.common import status_of
 
 
-@subcommand("boot-check", "What dlhealth-boot.service runs.")
-@option("--next", "coming", is_flag=True, help="Say in a line each what the next boot will lack; change nothing.")
+@click.command("boot-check")
+@click.option("--next", "coming", is_flag=True, help="Say in a line each what the next boot will lack; change nothing.")
 def command(coming: bool) -> int:
     """Finish what waited for a restart, look, and repair what the policy allows. dlhealth-boot.service runs it.
 

@@ -7,7 +7,7 @@ import time
 import click
 
 from dlhealth import __version__
-from dlhealth.cli import option, subcommand, write
+from dlhealth.cli import write
 from dlhealth.cli.progress import Progress
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
@@ -20,8 +20,8 @@ from dlhealth.model import timestamp
 from dlhealth.probes import Options
 
 
-@subcommand("capture", "Write all that a diagnosis reads into one archive.")
-@option("-o", "--output", metavar="FILE", help="Where to write it. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
+@click.command("capture")
+@click.option("-o", "--output", metavar="FILE", help="Where to write it. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
 def command(output: str | None) -> None:
     """Write all that a diagnosis reads on this machine into one archive.
 

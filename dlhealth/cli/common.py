@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dlhealth.cli import Status, option, write
+from dlhealth.cli import Status, similar, write
 from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
@@ -42,35 +42,35 @@ class Request(NamedTuple):
     next_boot: bool = False
 
 
-json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 def diagnosis_options(function: F) -> F:
     """The options of every command that diagnoses, and `--json`."""
     for add in (
         json_option,
-        option("--next-boot", is_flag=True, help="Judge the kernel that the boot loader will start next."),
-        option(
+        click.option("--next-boot", is_flag=True, help="Judge the kernel that the boot loader will start next."),
+        click.option(
             "--python",
             "pythons",
             multiple=True,
             metavar="EXE",
             help="Look at this Python environment (repeatable). [default: those in homes, /opt and conda's list]",
         ),
-        option(
+        click.option(
             "--user",
             "users",
             multiple=True,
             metavar="NAME",
             help="Look at this user's login (repeatable). [default: all human users]",
         ),
-        option(
+        click.option(
             "--only",
             multiple=True,
             metavar="ID|LAYER",
             help="Just these rules, and those that could explain what they find (repeatable).",
         ),
-        option(
+        click.option(
             "--root",
             default="/",
             metavar="DIR|FILE",
@@ -124,15 +124,6 @@ def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> t
             f"{name!r} is neither a rule nor a layer{similar(name, known)}; `dlhealth rules` lists them.",
             param_hint=hint,
         ) from problem
-
-
-def similar(name: str, known: Iterable[str]) -> str:
-    """ ": did you mean … ?", or nothing where nothing is close."""
-    from difflib import get_close_matches
-
-    known = list(known)
-    close = get_close_matches(name, known, 3, 0.5) or [k for k in known if name and name in k][:3]
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _existing_python(host: Host, exe: str) -> str:

@@ -1,9 +1,9 @@
 """`dlhealth daemon`."""
 
-from dlhealth.cli import subcommand
+import click
 
 
-@subcommand("daemon", "What dlhealth.service runs.")
+@click.command("daemon")
 def command() -> None:
     """Watch this machine and tell the journal what breaks. dlhealth.service runs it."""
     from dlhealth.service.watch import main

@@ -1,16 +1,27 @@
 """`dlhealth doctor`."""
 
-from dlhealth.cli import subcommand, write
+import click
+
+from dlhealth.cli import write
 from dlhealth.cli.common import Request, diagnosis_options, examine, status_of
 from dlhealth.cli.progress import Progress
 
 
-@subcommand("doctor", "Find what is wrong, and why; change nothing.")
+@click.command("doctor")
 @diagnosis_options
+@click.option("-v", "--verbose", is_flag=True, help="Also list the checks that could not run, with the reasons.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the verdict and a line for each cause.")
 def command(
-    root: str, only: tuple[str, ...], users: tuple[str, ...], pythons: tuple[str, ...], next_boot: bool, as_json: bool
+    root: str,
+    only: tuple[str, ...],
+    users: tuple[str, ...],
+    pythons: tuple[str, ...],
+    next_boot: bool,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> int:
-    """Diagnose. Reads only, changes nothing, needs no root.
+    """Find what is wrong with a machine, and why. Reads only, changes nothing, needs no root.
 
     Exit status: 0 healthy, 1 warnings only, 2 wrong usage, 3 at least one error, 6 too little could be checked
     to say, 70 dlhealth itself failed.
@@ -23,7 +34,8 @@ def command(
         write(to_json(diagnosis))
     else:
         from dlhealth.report.style import current_style
-        from dlhealth.report.terminal import render
+        from dlhealth.report.terminal import Detail, render
 
-        write(render(diagnosis, current_style()))
+        detail = Detail.VERBOSE if verbose else Detail.QUIET if quiet else Detail.NORMAL
+        write(render(diagnosis, current_style(), detail))
     return status_of(diagnosis)

@@ -2,12 +2,11 @@
 
 import click
 
-from dlhealth.cli import subcommand, write
-from dlhealth.cli.common import similar
+from dlhealth.cli import similar, write
 from dlhealth.engine.load import load_rules
 
 
-@subcommand("explain", "One fault in full: why, the repair, its risk, by hand.")
+@click.command("explain")
 @click.argument("name", metavar="ID")
 def command(name: str) -> None:
     """What a finding means, why it happens, how it is repaired, and what that risks."""

@@ -8,7 +8,7 @@ from shlex import join
 import click
 
 from dlhealth.actions import changed_path
-from dlhealth.cli import Failure, InTheWay, Status, option, printable, subcommand, write
+from dlhealth.cli import Failure, InTheWay, Status, printable, write
 from dlhealth.cli.common import (
     Examined,
     Request,
@@ -44,19 +44,19 @@ _STATUS = {
 }
 
 
-@subcommand("fix", "Repair what doctor finds: plan, question, transaction, proof.")
+@click.command("fix")
 @click.argument("ids", metavar="[ID|LAYER]...", nargs=-1)
 @diagnosis_options
-@option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")
-@option("--yes", is_flag=True, help="Don't ask.")
-@option(
+@click.option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option(
     "--max-risk",
     type=click.Choice([r.value for r in Risk]),
     default=Risk.MEDIUM.value,
     show_default=True,
     help="The highest risk that a repair may have.",
 )
-@option("--offline", is_flag=True, help="Only what needs no network.")
+@click.option("--offline", is_flag=True, help="Only what needs no network.")
 def command(
     ids: tuple[str, ...],
     root: str,

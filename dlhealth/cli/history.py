@@ -4,17 +4,19 @@ import os
 
 import click
 
-from dlhealth.cli import Failure, option, subcommand, write
+from dlhealth.cli import Failure, write
 from dlhealth.cli.common import json_option, store_of
 from dlhealth.engine.repair import tell
 from dlhealth.host.exec import as_root
 from dlhealth.host.path import told
 from dlhealth.txn.store import Record, Store
 
-root_option = option("--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]")
+root_option = click.option(
+    "--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]"
+)
 
 
-@subcommand("history", "All repairs: when, why, and how they ended.")
+@click.command("history")
 @root_option
 @json_option
 def command(root: str, as_json: bool) -> None:

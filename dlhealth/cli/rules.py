@@ -5,13 +5,13 @@ import re
 
 import click
 
-from dlhealth.cli import option, subcommand, write
+from dlhealth.cli import Group, write
 from dlhealth.cli.common import json_option
 from dlhealth.engine.load import load_rules
 from dlhealth.model import Layer
 
 
-@subcommand("rules", "List everything that can be found.", cls=click.Group, invoke_without_command=True)
+@click.group("rules", cls=Group, invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
@@ -34,7 +34,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
 @command.command("new")
 @click.argument("name", metavar="ID")
-@option(
+@click.option(
     "--layer",
     required=True,
     type=click.Choice([layer.value for layer in Layer]),

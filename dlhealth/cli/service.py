@@ -5,21 +5,18 @@ from collections.abc import Callable
 
 import click
 
+from dlhealth.cli import Group
 from dlhealth.host.exec import as_root, run
 
 
-@click.group(
-    "service",
-    short_help="Install, remove or look at the service.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group("service", cls=Group)
 def command() -> None:
-    """Install, remove or look at the service that watches this machine."""
+    """Install, remove or check the service that watches this machine."""
 
 
 @command.command()
 def install() -> None:
-    """Put the service in place, in an environment of its own, and start it."""
+    """Install the service in an environment of its own, and start it."""
     from dlhealth.service.install import install
 
     _carried_out(install)
@@ -27,7 +24,7 @@ def install() -> None:
 
 @command.command()
 def remove() -> None:
-    """Take the service away; what was repaired can still be undone."""
+    """Remove the service. Repairs can still be undone."""
     from dlhealth.service.install import remove
 
     _carried_out(remove)
@@ -35,7 +32,7 @@ def remove() -> None:
 
 @command.command()
 def status() -> int:
-    """Which units are there, and whether they run."""
+    """Show which units are installed, and whether they run."""
     from dlhealth.service.install import installed_units, running
 
     units = installed_units()

@@ -2,13 +2,13 @@
 
 import click
 
-from dlhealth.cli import subcommand, write
+from dlhealth.cli import write
 from dlhealth.cli.common import json_option
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.engine.repair import tell
 
 
-@subcommand("show", "One repair in full.")
+@click.command("show")
 @click.argument("name", metavar="TXN")
 @root_option
 @json_option

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dlhealth.cli import Status, printable, subcommand, write
+from dlhealth.cli import Status, printable, write
 from dlhealth.cli.common import json_option
 from dlhealth.host.exec import as_root, run
 from dlhealth.service.alerts import load
@@ -14,7 +14,7 @@ from dlhealth.service.watch import BOOT_STATE, FOLDER, PUBLIC
 from dlhealth.txn.store import Store
 
 
-@subcommand("status", "What the service knows now.")
+@click.command("status")
 @json_option
 def command(as_json: bool) -> int:
     """What the service knows now: the last check, open findings, and a repair that is under way.

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from dlhealth.cli import Failure, InTheWay, Status, option, subcommand, write
+from dlhealth.cli import Failure, InTheWay, Status, write
 from dlhealth.cli.common import agreed, json_option, show
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
@@ -16,11 +16,11 @@ from dlhealth.txn.execute import Ended, in_the_way, recover, undo
 from dlhealth.txn.store import Busy, Record, Store
 
 
-@subcommand("undo", "Undo a repair.")
+@click.command("undo")
 @click.argument("name", metavar="[TXN]", required=False)
 @root_option
 @json_option
-@option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
 def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     """Undo what a transaction changed. [default: the last one that was applied]
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from dlhealth.engine.causes import compatible, neighbours
@@ -31,17 +32,29 @@ LITERAL = ("By hand",)
 _PATH_FIRST = regex(r"(/\S+): (.+)", re.DOTALL)
 
 
-def render(diagnosis: Diagnosis, style: Style) -> str:
+class Detail(Enum):
+    """How much of a diagnosis is printed: the verdict and the causes, all that matters, or also each skipped check."""
+
+    QUIET = "quiet"
+    NORMAL = "normal"
+    VERBOSE = "verbose"
+
+
+def render(diagnosis: Diagnosis, style: Style, detail: Detail = Detail.NORMAL) -> str:
     """The whole report."""
     page = Page(style)
     page.verdict(diagnosis)
+    if detail is Detail.QUIET:
+        for finding in diagnosis.root_causes:
+            page.text(f"  {page.sign(SIGNS[finding.severity])} ", f"{finding.title} ({finding.id})")
+        return page.content()
     effects = _effects(diagnosis.findings)
     reached: set[int] = set()
     for number, diagnosed in enumerate(diagnosis.findings):
         # Root causes come first; a consequence that none of them reaches must be seen as well.
         if number not in reached:
             page.cause(diagnosed, [*_tree(number, effects, reached, "")], diagnosis.findings)
-    page.skipped(diagnosis.skipped)
+    page.skipped(diagnosis.skipped, detail)
     page.bounds(diagnosis.machine.get("python_environments") or {})
     page.failed(diagnosis)
     if diagnosis.findings:
@@ -193,11 +206,14 @@ class Page:
         else:
             self.line(start)
 
-    def skipped(self, skipped: Sequence[Skipped]) -> None:
+    def skipped(self, skipped: Sequence[Skipped], detail: Detail) -> None:
         if not skipped:
             return
         self.line()
-        self.line(self._style.paint(f"Not looked at, or not everywhere ({count(len(skipped), 'check')})", "1"))
+        if detail is not Detail.VERBOSE:
+            self.text("", f"{count(len(skipped), 'check')} could not run completely (details: dlhealth doctor -v)")
+            return
+        self.line(self._style.paint(f"Checks that could not run completely ({len(skipped)})", "1"))
         for reason, (places, ids) in _by_reason(skipped).items():
             where = f" ({_some(places)})" if places else ""
             self.text("  ", f"{reason}{where}: {_some(ids, 'checks')}", "      ")

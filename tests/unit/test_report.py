@@ -24,7 +24,7 @@ from dlhealth.model import (
 from dlhealth.report.json import to_json
 from dlhealth.report.repairs import render_repair
 from dlhealth.report.style import Style, style_for
-from dlhealth.report.terminal import Page, describe, render, render_rule, render_rules, sections_of
+from dlhealth.report.terminal import Detail, Page, describe, render, render_rule, render_rules, sections_of
 
 RICH = Style(True, True, 100)
 PLAIN = Style(False, False, 80)
@@ -145,8 +145,8 @@ def test_verdict(given: Diagnosis, first: str) -> None:
 def test_what_could_not_be_looked_at_is_grouped_by_reason() -> None:
     skipped = [Skipped(f"rule-{n}", f"/var/{n}: needs root") for n in range(6)]
     skipped += [Skipped("one", "there is no GPU; /var/0: needs root"), Skipped("two", "there is no GPU")]
-    lines = render(diagnosis(skipped=tuple(skipped)), PLAIN).splitlines()
-    start = lines.index("Not looked at, or not everywhere (8 checks)")
+    lines = render(diagnosis(skipped=tuple(skipped)), PLAIN, Detail.VERBOSE).splitlines()
+    start = lines.index("Checks that could not run completely (8)")
     assert lines[start + 1 :] == [
         "  needs root (/var/0, /var/1, /var/2 and 3 more): 7 checks",
         "  there is no GPU: one, two",
