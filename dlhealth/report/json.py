@@ -34,7 +34,7 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
         "findings": [_finding(d) for d in diagnosis.findings],
         "checks": {
             "run": diagnosis.run,
-            "skipped": [s._asdict() for s in diagnosis.skipped],
+            "skipped": [{"id": s.id, "reason": s.reason} for s in diagnosis.skipped],
             "failed": [f._asdict() for f in diagnosis.failed],
         },
     }

@@ -177,7 +177,7 @@ HOSTILE: dict[str, tuple[tuple[str | tarfile.TarInfo, bytes], ...]] = {
 
 @pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_bundle_is_refused(members: tuple[tuple[str | tarfile.TarInfo, bytes], ...], tmp_path: Path) -> None:
-    with pytest.raises(NotAMachine, match="not a dlhealth bundle|finds nothing in it that it knows"):
+    with pytest.raises(NotAMachine, match=r"not a dlhealth bundle|finds nothing in it that it knows"):
         host_at(str(archive(tmp_path / "b.tar.gz", *members)))
 
 
