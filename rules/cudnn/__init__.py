@@ -1,1 +1,1 @@
-"""Faults of cuDNN: its libraries, headers and links."""
+"""Problems with cuDNN: its libraries, headers and links."""

@@ -1,16 +1,17 @@
-"""Users may not read files of CUDA or cuDNN.
+"""Users cannot read files of CUDA or cuDNN.
 
 What you see
-    "cannot open shared object file: Permission denied", or "fatal error: cudnn.h: Permission denied"; as root
+    "cannot open shared object file: Permission denied", or "fatal error: cudnn.h: Permission denied". As root
     everything works.
 Why
-    The files were copied by a root with the umask 077, or have the modes of an archive that was packed that way.
+    Root copied the files with the umask 077, or the archive was packed with these modes.
 Repair
-    Give everybody the right to read them, and to enter the folders.
+    Give everybody permission to read the files and to enter the directories.
 What the repair risks
-    Nothing: these files are the same for everybody who downloads them.
+    None: everybody can download these files.
 By hand
-    chmod a+r /usr/local/cuda/include/cudnn*.h /usr/local/cuda/lib64/libcudnn*
+    chmod a+r /usr/local/cuda/include/cudnn*.h
+    chmod a+r /usr/local/cuda/lib64/libcudnn*
 """
 
 import posixpath
@@ -35,7 +36,7 @@ from dlhealth.api import (
 
 class CudnnCudaFilePermissions(Rule):
     id = "cudnn-cuda-file-permissions"
-    title = "Users may not read files of CUDA or cuDNN"
+    title = "Users cannot read files of CUDA or cuDNN"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = (
@@ -50,18 +51,22 @@ class CudnnCudaFilePermissions(Rule):
         for folder, files in _by_folder(permissions).items():
             first, more = files[0], len(files) - 1
             subject = first.path if not more else folder
-            shows = f"{first.kind}, mode {first.mode:04o}"
+            shows = _mode(first)
             yield self.finding(
                 f"file:{subject}",
-                f"{first.path} ({shows}){f' and {more} more' if more else ''}: users may not "
-                f"{'enter' if first.kind == 'dir' else 'read'} it",
-                *(Evidence(f.path, f"{f.kind}, mode {f.mode:04o}") for f in files),
+                f"users cannot {'enter' if first.kind == 'dir' else 'read'} {first.path} ({shows})"
+                f"{f' and {more} more' if more else ''}; needed: mode {first.wanted:04o}",
+                *(Evidence(f.path, _mode(f)) for f in files),
                 folder=folder,
             )
 
     def remedies(self, finding: Finding, permissions: CudaPermissions) -> Iterator[Plan]:
         files = _by_folder(permissions)[finding.detail["folder"]]
-        yield Plan("Let everybody read them", Risk.LOW, tuple(ChangeMode(f.path, f.wanted) for f in files))
+        yield Plan(
+            "Give everybody permission to read these files",
+            Risk.LOW,
+            tuple(ChangeMode(f.path, f.wanted) for f in files),
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -84,20 +89,24 @@ class CudnnCudaFilePermissions(Rule):
             .library(f"{lib}/libcudnn_ops_infer.so.8.9.7", "libcudnn_ops_infer.so.8", mode=0o750),
             finds=f"file:{lib}",
         )
-        yield Scenario("the folder is closed", cuda().folder(lib, 0o700), finds=f"file:{lib}")
+        yield Scenario("the directory is closed", cuda().folder(lib, 0o700), finds=f"file:{lib}")
         yield Scenario(
-            "its group may not read",
+            "its group cannot read it",
             cuda().file(f"{include}/cudnn.h", "#define CUDNN_MAJOR 8\n", 0o604, gid=100),
             finds=f"file:{include}/cudnn.h",
         )
         yield Scenario("as installed", cuda())
         yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn_packages())
         yield Scenario("no CUDA", Machine.ubuntu2404_gpu())
-        yield Scenario("the loader's list can't be read", cuda().fifo("/etc/ld.so.conf"), unknown=True)
+        yield Scenario("the loader's list is not readable", cuda().fifo("/etc/ld.so.conf"), unknown=True)
+
+
+def _mode(item: Restricted) -> str:
+    return f"{'directory' if item.kind == 'dir' else 'file'}, mode {item.mode:04o}"
 
 
 def _by_folder(permissions: CudaPermissions) -> dict[str, list[Restricted]]:
-    """A closed folder stands alone: what is in it is not reached at all."""
+    """Restricted files by directory; a closed directory is an entry of its own, because nothing in it can be reached."""
     folders: dict[str, list[Restricted]] = {}
     for item in permissions.restricted:
         folders.setdefault(item.path if item.kind == "dir" else posixpath.dirname(item.path), []).append(item)

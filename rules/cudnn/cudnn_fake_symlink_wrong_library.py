@@ -1,18 +1,19 @@
-"""A file called libcudnn is another library.
+"""A file named libcudnn is a different library.
 
 What you see
-    Nothing at first: a program that missed libcudnn.so.8 starts. Then "undefined symbol", "version libcudnn_ops_infer.so.8
-    not defined", a crash, or convolutions that never run on the GPU.
+    Nothing at first: a program that lacked libcudnn.so.8 starts. Then "undefined symbol", "version
+    libcudnn_ops_infer.so.8 not defined", a crash, or convolutions that never run on the GPU.
 Why
-    A popular wrong answer: a link or a copy with the missing name, made from whatever is at hand: another version of
-    cuDNN, even libcuda.so. The loader asks for a name and believes it.
+    Many guides suggest a link or a copy with the missing name, made from another version of cuDNN or even from
+    libcuda.so. The loader only checks the name.
 Repair
-    Take the file with the false name out of the way and install the real library, then run ldconfig.
+    Move the file with the wrong name out of the way, install the real library, then run ldconfig.
 What the repair risks
-    A program that only looked for the name says again what it really misses.
+    A program that only needed the name to start reports again which library it lacks.
 By hand
-    readelf -d /usr/local/cuda/lib64/libcudnn.so.8 | grep SONAME; readlink -f /usr/local/cuda/lib64/libcudnn.so.8
-    mv /usr/local/cuda/lib64/libcudnn.so.8 /root; apt-get install libcudnn8; ldconfig
+    f=/usr/local/cuda/lib64/libcudnn.so.8
+    readelf -d $f | grep SONAME; readlink -f $f
+    mv $f /root; apt-get install libcudnn8; ldconfig
 """
 
 import posixpath
@@ -43,7 +44,7 @@ from dlhealth.api import (
 
 class CudnnFakeSymlinkWrongLibrary(Rule):
     id = "cudnn-fake-symlink-wrong-library"
-    title = "A file called libcudnn is another library"
+    title = "A file named libcudnn is a different library"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = ("cudnn-runtime-missing", "cudnn-mixed-sublibraries", "cudnn-major-8-vs-9", "cudnn-wrong-cuda-major")
@@ -55,7 +56,7 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             if library.special:
                 yield Unknown(library.problem)
             elif (why := _false(library)) and _next(library) not in false:
-                leads = f"leads to {library.real or f'{library.target}, which does not exist'}"
+                leads = f"link to {library.real or f'{library.target}, which does not exist'}"
                 yield self.finding(
                     f"file:{library.path}",
                     f"{library.path} is not {library.name}: {why}",
@@ -72,19 +73,19 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
         folder = next((f for f in cudnn.folders if f.path == finding.detail["folder"]), None)
         right = _right(folder, path) if folder else None
         if right:
-            yield Plan(f"Let {path} lead to {right}", Risk.LOW, (MakeLink(path, right), RefreshLoaderCache()))
+            yield Plan(f"Point {path} to {right}", Risk.LOW, (MakeLink(path, right), RefreshLoaderCache()))
             return
         major = finding.detail["major"]
         cuda = toolkits.default.version if toolkits.default else ""
         if major and (names := cudnn_package_names(major, cuda, development=False)):
             yield Plan(
-                f"Take {path} out of the way and install the real cuDNN {major}",
+                f"Move {path} out of the way and install the real cuDNN {major}",
                 Risk.LOW,
                 (MoveAside(path), AptInstall(names), RefreshLoaderCache()),
                 network=True,
             )
         yield Plan(
-            f"Take {path} out of the way",
+            f"Move {path} out of the way",
             Risk.LOW,
             (MoveAside(path), RefreshLoaderCache()),
         )
@@ -98,24 +99,24 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
 
         yield Scenario(
-            "libcuda called libcudnn",
+            "libcuda under the name libcudnn",
             Machine.ubuntu2404_gpu().link(f"{lib}/libcudnn.so.8", f"{lib}/libcuda.so.550.120"),
             finds=f"file:{lib}/libcudnn.so.8",
             steps=("move-aside", "apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
-            "the other library is gone as well",
+            "the other library is missing too",
             cuda().cudnn("8.9.7").link(f"{lib}/libcudnn.so.7", f"{lib}/libcuda.so.515.43.04"),
             finds=f"file:{lib}/libcudnn.so.7",
             steps=("move-aside", "refresh-loader-cache"),
         )
         yield Scenario(
-            "a copy of 8 called 5",
+            "a copy of cuDNN 8 under the name of 5",
             cuda().cudnn("8.0.5").library("/usr/local/cuda/lib64/libcudnn.so.5", "libcudnn.so.8"),
             finds=f"file:{real}/libcudnn.so.5",
         )
         yield Scenario(
-            "9 called 8",
+            "cuDNN 9 under the name of 8",
             Machine.ubuntu2404_gpu()
             .library(f"{lib}/libcudnn.so.9.1.0", "libcudnn.so.9")
             .link(f"{lib}/libcudnn.so.9", "libcudnn.so.9.1.0")
@@ -126,21 +127,20 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             "a chain of links ends in a wrong file",
             cuda().library(f"{lib}/libcudnn.so.8", "libcudnn.so.9").link(f"{lib}/libcudnn.so", "libcudnn.so.8"),
             finds=f"file:{lib}/libcudnn.so.8",
-            alone=False,  # there are no headers either
+            alone=False,  # the headers are missing too
         )
-        yield Scenario("the chain of links as it should be", cuda().cudnn("8.9.7"))
+        yield Scenario("a correct chain of links", cuda().cudnn("8.9.7"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
         yield Scenario("8 and 9 side by side", cuda().cudnn("9.1.0").cudnn_packages())
-        yield Scenario("the library can't be read", cuda().cudnn().fifo(f"{real}/libcudnn.so.8.9.7"), unknown=True)
+        yield Scenario("the library is not readable", cuda().cudnn().fifo(f"{real}/libcudnn.so.8.9.7"), unknown=True)
 
 
 def _false(library: CudnnLibrary) -> str:
-    """Why a name does not fit the file behind it; "" where it does. The file says what it is by its SONAME and, where
-    it has none, by its name."""
+    """Why a name does not fit the file behind it; "" if it fits. A file without a SONAME is judged by its own name."""
     behind = posixpath.basename(library.real or library.target or "")
     stem, _, number = (library.soname or behind).partition(".so")
     if not library.real and stem == library.stem:
-        return ""  # a broken link of its own family was right once
+        return ""  # a broken link to a library of the same name was right once
     if stem != library.stem:
         return f"it is {library.soname or behind}"
     major = library.suffix.partition(".")[0]
@@ -151,13 +151,13 @@ def _false(library: CudnnLibrary) -> str:
 
 
 def _next(library: CudnnLibrary) -> str:
-    """Where a link leads in its first step; "" of a file."""
+    """The direct target of a link; "" for a file."""
     target = library.target
     return posixpath.normpath(posixpath.join(posixpath.dirname(library.path), target)) if target else ""
 
 
 def _right(folder: CudnnFolder, path: str) -> str | None:
-    """The newest file of that library in the same folder."""
+    """The newest file of that library in the same directory."""
     name = posixpath.basename(path)
     files = [x for x in folder.libraries if x.name.startswith(f"{name}.") and x.target is None and not _false(x)]
     return max(files, key=lambda x: [int(n) for n in x.suffix.split(".")]).name if files else None

@@ -1,20 +1,24 @@
-"""cuDNN's header is of another version than its library.
+"""cuDNN's header and library are of different versions.
 
 What you see
-    "cuDNN version mismatch: PyTorch was compiled against 7102 but linked against 7600", undefined symbols when
-    something is linked, or CUDNN_STATUS_VERSION_MISMATCH when it runs.
+    "cuDNN version mismatch: PyTorch was compiled against 7102 but linked against 7600", undefined symbols when a
+    program is linked, or CUDNN_STATUS_VERSION_MISMATCH when it runs.
 Why
-    The header came from one installation and the library from another: a package over an old archive in
-    /usr/local/cuda, or the alternative `libcudnn` that names the other major version. A header with a lower minor
-    version than the library is compatible and not reported.
+    Header and library come from different installations: for example a package beside an old archive in
+    /usr/local/cuda, or the alternative `libcudnn` set to the other major version.
+
+    A header with a lower minor version than the library is compatible and not reported.
 Repair
-    Leave one installation: take the archive's headers aside where a package has its own, or bring header and library
-    to the same version.
+    Keep one installation: move the archive's headers out of the way if a package has its own, or bring header and
+    library to the same version.
 What the repair risks
-    What was built with the header that goes has to be built anew.
+    Programs that were built with the removed header must be rebuilt.
 By hand
-    grep -rn 'define CUDNN_M' /usr/local/cuda/include/cudnn*.h /usr/include/cudnn*.h; ls -l /usr/local/cuda/lib64/libcudnn*
-    mkdir /root/cudnn-headers; mv /usr/local/cuda/include/cudnn*.h /root/cudnn-headers (where a package has its own)
+    cd /usr/local/cuda
+    grep -n 'define CUDNN_M' include/cudnn*.h /usr/include/cudnn*.h
+    ls -l lib64/libcudnn*
+    # if a package has its own headers
+    mkdir /root/cudnn-headers; mv include/cudnn*.h /root/cudnn-headers
 """
 
 from collections.abc import Iterator
@@ -42,7 +46,7 @@ from dlhealth.api import (
 
 class CudnnHeaderSoVersionMismatch(Rule):
     id = "cudnn-header-so-version-mismatch"
-    title = "cuDNN's header is of another version than its library"
+    title = "cuDNN's header and library are of different versions"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
@@ -58,7 +62,7 @@ class CudnnHeaderSoVersionMismatch(Rule):
             versions = " and ".join(sorted({x.version for x in libraries}))
             yield self.finding(
                 f"file:{headers.main}",
-                f"{headers.main} is of cuDNN {headers.version}, the library of {versions}",
+                f"{headers.main} is of cuDNN {headers.version}, but the library is of {versions}",
                 Evidence(headers.source, f"cuDNN {headers.version}"),
                 *(
                     Evidence(x.path, f"cuDNN {x.version}{f', package {x.package}' if x.package else ''}")
@@ -77,7 +81,7 @@ class CudnnHeaderSoVersionMismatch(Rule):
         if headers and headers.owner is Unowned.NOBODY and packages and not headers.folder.startswith("/usr/include"):
             names = ("cudnn.h", *headers.others)
             yield Plan(
-                "Take the headers aside that belong to no package",
+                "Move the headers that belong to no package out of the way",
                 Risk.LOW,
                 tuple(MoveAside(f"{headers.folder}/{name}") for name in names),
             )
@@ -87,7 +91,7 @@ class CudnnHeaderSoVersionMismatch(Rule):
                 dev.package.name if dev else runtime.package.name.replace(f"{runtime.major}", f"{runtime.major}-dev", 1)
             )
             yield Plan(
-                f"Install the headers of {runtime.package.version}",
+                f"Install the headers of cuDNN {runtime.package.version}",
                 Risk.LOW,
                 (AptInstall((f"{name}={runtime.package.version}",)),),
                 network=True,
@@ -97,8 +101,8 @@ class CudnnHeaderSoVersionMismatch(Rule):
             Risk.LOW,
             (
                 ByHand(
-                    f"Copy include/cudnn*.h of the archive of cuDNN {library.version} to {finding.detail['folder']}, or "
-                    "the libraries of the header's version to where the present ones are"
+                    f"Copy include/cudnn*.h from NVIDIA's archive of cuDNN {library.version} to {finding.detail['folder']}, "
+                    "or replace the libraries by those of the header's version"
                 ),
             ),
         )
@@ -111,7 +115,7 @@ class CudnnHeaderSoVersionMismatch(Rule):
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
 
         yield Scenario(
-            "headers of an old archive beside the package's library",
+            "an old archive's headers beside the package's library",
             cuda().cudnn_packages("8.9.7.29-1+cuda12.2").file(f"{include}/cudnn.h", header(7, 6, 5)),
             finds=f"file:{include}/cudnn.h",
             steps=("move-aside",),
@@ -122,16 +126,16 @@ class CudnnHeaderSoVersionMismatch(Rule):
             finds=f"file:{include}/cudnn.h",
         )
         yield Scenario(
-            "cuDNN 9's library, 8's headers",
+            "library of cuDNN 9, headers of 8",
             cuda().cudnn("8.9.7", lib="/opt/aside").cudnn("9.1.0", include="/opt/aside"),
             finds=f"file:{include}/cudnn.h",
         )
-        yield Scenario("equal", cuda().cudnn("8.9.7"))
+        yield Scenario("the same version", cuda().cudnn("8.9.7"))
         yield Scenario(
             "the header's minor version is lower",
             cuda().cudnn("8.9.7").file(f"{include}/cudnn_version.h", header(8, 6, 0)),
         )
-        yield Scenario("8 and 9 side by side, each with its own", cuda().cudnn("9.1.0").cudnn_packages())
+        yield Scenario("8 and 9 side by side, each with its own headers", cuda().cudnn("9.1.0").cudnn_packages())
         yield Scenario(
             "another toolkit has another version",
             cuda()
@@ -139,17 +143,17 @@ class CudnnHeaderSoVersionMismatch(Rule):
             .cuda_toolkit("11.8", default=False)
             .cudnn("8.6.0", lib="/usr/local/cuda-11.8/lib64", include="/usr/local/cuda-11.8/include"),
         )
-        yield Scenario("a header can't be read", cuda().cudnn().fifo(f"{include}/cudnn_version.h"), unknown=True)
+        yield Scenario("a header is not readable", cuda().cudnn().fifo(f"{include}/cudnn_version.h"), unknown=True)
 
 
 def header(major: int, minor: int, patch: int) -> str:
-    """The macros of a version."""
+    """The version macros of a header."""
     return f"#define CUDNN_MAJOR {major}\n#define CUDNN_MINOR {minor}\n#define CUDNN_PATCHLEVEL {patch}\n"
 
 
 def _linked(headers: CudnnHeaders, cudnn: Cudnn) -> list[CudnnLibrary]:
-    """What a linker, or without its libcudnn.so the loader, takes for programs that are compiled with a header: the
-    library of the same installation, else what the loader finds."""
+    """The libraries that programs compiled with this header use: that of the same installation, else what the loader
+    finds."""
     own = [f for f in cudnn.folders if headers.folder in f.includes]
     for folders in ([f for f in own if f.for_development], own, cudnn.search_path()):
         mains = [x for f in folders for x in f.libraries if x.stem == "libcudnn" and x.version and x.real]

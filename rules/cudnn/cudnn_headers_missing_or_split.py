@@ -2,19 +2,23 @@
 
 What you see
     "fatal error: cudnn.h: No such file or directory", or "fatal error: cudnn_version.h: No such file or directory".
-    Programs that are built already run.
+    Programs that are already built still run.
 Why
-    Either only the library's package is installed, without the one for development; or the archive was copied by an
-    old guide: from version 8 on cudnn.h includes half a dozen other headers, and `cp cudnn.h` leaves them behind; or
-    the alternative `libcudnn`, which makes /usr/include/cudnn.h, leads nowhere.
+    Only the package of the library is installed, without its -dev package.
+
+    Or the archive was copied by an old guide. From version 8 on, cudnn.h includes several other headers, and `cp
+    cudnn.h` does not copy them.
+
+    Or the alternative `libcudnn`, which provides /usr/include/cudnn.h, is a broken link.
 Repair
-    Install the package for development of the very version of the library; or copy all cudnn*.h of the same version, from
-    another folder of this machine (a Python environment with cuDNN's wheel has them, too), or from the archive.
+    Install the -dev package of exactly the library's version. Or copy all cudnn*.h of that version from another
+    directory of this machine (a Python environment with cuDNN's wheel has them too) or from the archive.
 What the repair risks
-    Nothing is replaced: headers are added.
+    None: headers are added, nothing is replaced.
 By hand
-    ls -l /usr/include/cudnn*.h /usr/local/cuda/include/cudnn*.h; update-alternatives --display libcudnn
-    cp -P cudnn-*/include/cudnn*.h /usr/local/cuda/include/ && chmod a+r /usr/local/cuda/include/cudnn*.h
+    update-alternatives --display libcudnn; ls -l /usr/include/cudnn*.h
+    cd /usr/local/cuda/include; ls -l cudnn*.h
+    cp -P ~/cudnn-*/include/cudnn*.h . && chmod a+r cudnn*.h
 """
 
 from collections.abc import Iterator
@@ -72,11 +76,11 @@ class CudnnHeadersMissingOrSplit(Rule):
             whole = _whole(cudnn)
             yield self.finding(
                 f"file:{headers.main}",
-                f"{headers.main} is a link that leads nowhere",
+                f"{headers.main} is a broken link",
                 Evidence(headers.main, "a broken link"),
                 *([Evidence(whole.source, f"complete headers of cuDNN {whole.version}")] if whole else []),
-                *(Evidence(f"{headers.folder}/{name}", "is there") for name in headers.others[:4]),
-                # Compilers pass over the link and find the other headers; scripts that test for the file do not.
+                *(Evidence(f"{headers.folder}/{name}", "exists") for name in headers.others[:4]),
+                # Compilers skip the link and find the other headers; scripts that test for the file do not.
                 severity=Severity.WARNING if whole else Severity.ERROR,
                 folder=headers.folder,
             )
@@ -84,44 +88,44 @@ class CudnnHeadersMissingOrSplit(Rule):
         missing = headers.missing
         newest = max((m for f in cudnn.folders if headers.folder in f.includes for m in f.majors), default=0)
         if not missing and not headers.version and newest >= 8:
-            # It has neither the version nor the includes: what every cudnn.h from 8 on has.
+            # From version 8 on, every cudnn.h has a version or includes; this one has neither.
             missing = ((headers.main, "cudnn_version.h"),)
         if missing:
             names = list(dict.fromkeys(name for _, name in missing))
             yield self.finding(
                 f"file:{headers.main}",
-                f"{headers.main} needs {', '.join(names)}, which {'is' if len(names) == 1 else 'are'} nowhere",
-                *(Evidence(source, f"includes {name}, which is not there") for source, name in missing),
+                f"{headers.main} needs {', '.join(names)}, which {'is' if len(names) == 1 else 'are'} not installed",
+                *(Evidence(source, f"includes {name}, which does not exist") for source, name in missing),
                 folder=headers.folder,
             )
 
     def _without(self, folder: CudnnFolder, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Finding]:
-        """A linker finds cuDNN there, and a compiler no header."""
+        """Report a directory where a linker finds cuDNN, but a compiler finds no header."""
         library = next((x for x in folder.libraries if x.stem == "libcudnn" and x.real), None)
         if not library or not (folder.for_development or folder.toolkit):
             return
         places = [*folder.includes, "/usr/local/include", "/usr/include", "/usr/include/x86_64-linux-gnu"]
-        default = f"{toolkits.default.path}/" if toolkits.default else "/usr/include/"  # nvcc looks there by itself
+        default = f"{toolkits.default.path}/" if toolkits.default else "/usr/include/"  # nvcc searches it by default
         if any(h.main and (h.folder in places or h.folder.startswith(default)) for h in cudnn.headers):
             return
         include = folder.includes[-1] if folder.path.startswith("/usr/lib") else folder.includes[0]
         near = [f"{h.folder}/{name}" for h in cudnn.headers if h.folder in places for name in h.others]
         yield self.finding(
             f"file:{include}/cudnn.h",
-            f"cuDNN is in {folder.path}, but there is no {include}/cudnn.h to compile with",
+            f"cuDNN is in {folder.path}, but its header {include}/cudnn.h does not exist",
             Evidence(
                 library.real,
                 f"cuDNN {library.version or library.major or ''}{f', package {library.package}' if library.package else ''}",
             ),
             Evidence(f"{include}/cudnn.h", "does not exist"),
-            *(Evidence(path, "is there") for path in near[:4]),
+            *(Evidence(path, "exists") for path in near[:4]),
             folder=include,
             library=library.path,
         )
 
     def _not_installed(self, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Finding]:
-        """Packages: those for development say that there are headers; the others that somebody with a compiler for
-        CUDA did not get any."""
+        """Report packages without headers: a -dev package whose header is missing, or a library's package on a machine
+        with a CUDA compiler."""
         dev = [p for p in cudnn.packages if p.role in ("dev", "headers")]
         runtime = [p for p in cudnn.packages if p.role == "runtime" and p.package.name.startswith("libcudnn")]
         nvcc = next((t.nvcc for t in toolkits.toolkits if t.nvcc), "")
@@ -129,10 +133,10 @@ class CudnnHeadersMissingOrSplit(Rule):
             text = f"package {package.package.name} {package.package.version}"
             yield self.finding(
                 f"package:{package.package.name}",
-                f"{package.package.name} is installed, but there is no cudnn.h to compile with",
+                f"{package.package.name} is installed, but its header /usr/include/cudnn.h does not exist",
                 Evidence(text, package.package.state),
                 Evidence("/usr/include/cudnn.h", "does not exist"),
-                *([Evidence(nvcc, "a compiler for CUDA")] if nvcc else []),
+                *([Evidence(nvcc, "CUDA compiler")] if nvcc else []),
                 severity=Severity.ERROR if dev else Severity.WARNING,
                 folder="/usr/include",
             )
@@ -145,7 +149,7 @@ class CudnnHeadersMissingOrSplit(Rule):
         system = folder.startswith("/usr/include")
         headers = cudnn.headers_in(folder)
         if headers and headers.main and not headers.real and not system and (whole := _whole(cudnn)):
-            summary = f"Move the broken link {path} out of the way: the headers in {whole.folder} are complete"
+            summary = f"Move the broken link {path} out of the way (the headers in {whole.folder} are complete)"
             yield Plan(summary, Risk.LOW, (MoveAside(path),))
             return
         dev = [p.package.name for p in cudnn.packages if p.role in ("dev", "headers")]
@@ -153,13 +157,11 @@ class CudnnHeadersMissingOrSplit(Rule):
         if system and dev:
             if not headers or not headers.real:
                 yield Plan(
-                    "Let the alternatives system make /usr/include/cudnn.h again",
+                    "Restore the link /usr/include/cudnn.h with update-alternatives",
                     Risk.LOW,
                     (SetAlternative("libcudnn", ""),),
                 )
-            yield Plan(
-                f"Install {', '.join(dev)} anew", Risk.LOW, (AptInstall(tuple(dev), reinstall=True),), network=True
-            )
+            yield Plan(f"Reinstall {', '.join(dev)}", Risk.LOW, (AptInstall(tuple(dev), reinstall=True),), network=True)
         elif system and runtime:
             yield Plan(
                 f"Install the headers for {runtime.package.name} {runtime.package.version}",
@@ -172,12 +174,12 @@ class CudnnHeadersMissingOrSplit(Rule):
         there = {*headers.others, *(["cudnn.h"] if headers.real else [])} if headers else set()
         same = [c for c in copies.of(version) if c.folder != folder]
         if same and same[0].roots and not system:
-            # What a user could have written is not put where everybody compiles with it.
+            # A file that a user could have written is never copied to where everybody uses it.
             steps = tuple(CopyFile(file, f"{folder}/{name}") for name, file in same[0].files if name not in there)
             yield Plan(f"Copy the headers of cuDNN {version} from {same[0].folder}", Risk.LOW, steps)
         default = toolkits.default
         fetched = _to_fetch(version, default.major if default else None)
-        source = f"from {same[0].folder}, if you trust who put them there" if same else f"from {fetched}"
+        source = f"From {same[0].folder}, if you trust its owner" if same else f"From {fetched}"
         yield Plan(
             f"Copy all headers of cuDNN {version}".rstrip(),
             Risk.LOW,
@@ -189,7 +191,7 @@ class CudnnHeadersMissingOrSplit(Rule):
         if not system and majors and stray and names:
             lone = [path] if headers and headers.main else []
             yield Plan(
-                "Take the copied files aside and install cuDNN's packages",
+                "Move the copied files out of the way and install cuDNN's packages",
                 Risk.MEDIUM,
                 (
                     *(
@@ -235,20 +237,20 @@ class CudnnHeadersMissingOrSplit(Rule):
             "cuDNN 7 without its header", without(cuda().cudnn("7.6.5"), "cudnn.h"), finds=f"file:{include}/cudnn.h"
         )
         yield Scenario(
-            "only the library's package, beside a toolkit",
+            "only the library's package, and a toolkit",
             cuda().cudnn_packages(development=False),
             finds="package:libcudnn8",
             steps=("apt-install",),
         )
         yield Scenario(
-            "the alternative leads nowhere",
+            "the alternative is a broken link",
             cuda().cudnn_packages().link("/etc/alternatives/libcudnn", "/usr/include/x86_64-linux-gnu/cudnn_v7.h"),
             finds="file:/usr/include/cudnn.h",
             steps=("set-alternative",),
         )
         wheel = "/opt/train/lib/python3.11/site-packages/nvidia/cudnn/include"
         yield Scenario(
-            "a wheel of the same version has them",
+            "a wheel of the same version has the headers",
             without(
                 cuda().cudnn("8.9.7").python_environment("/opt/train", ("nvidia_cudnn_cu12-8.9.7.29",), uid=0),
                 "cudnn.h",
@@ -261,22 +263,24 @@ class CudnnHeadersMissingOrSplit(Rule):
         yield Scenario("cuDNN 9, complete", cuda().cudnn("9.1.0"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
         yield Scenario(
-            "the library's package, and no toolkit", Machine.ubuntu2404_gpu().cudnn_packages(development=False)
+            "the library's package without a toolkit", Machine.ubuntu2404_gpu().cudnn_packages(development=False)
         )
         yield Scenario("no cuDNN", cuda())
-        yield Scenario("a header can't be read", cuda().cudnn("8.9.7").fifo(f"{include}/cudnn_version.h"), unknown=True)
+        yield Scenario(
+            "a header is not readable", cuda().cudnn("8.9.7").fifo(f"{include}/cudnn_version.h"), unknown=True
+        )
 
 
 def _development(runtime: CudnnPackage) -> str:
-    """The package for development of the same version: libcudnn8-dev, libcudnn9-dev-cuda-12."""
+    """The -dev package of the same version: libcudnn8-dev, libcudnn9-dev-cuda-12."""
     stem, dash, rest = runtime.package.name.partition("-")
     return f"{stem}-dev{dash}{rest}={runtime.package.version}"
 
 
 def _to_fetch(version: str, cuda: int | None) -> str:
-    """The file that has the headers, by NVIDIA's names (8.9.7 stands for 8.9.7.29 and the like)."""
-    if version_key(version) < (8, 5):  # older ones have neither public archives of these names nor wheels
-        return f"NVIDIA's archive of cuDNN {version or 'of the version of the library'} (developer.nvidia.com/cudnn)"
+    """The download that contains the headers, by NVIDIA's file names (8.9.7 stands for 8.9.7.29 and similar)."""
+    if version_key(version) < (8, 5):  # older versions have no public archives of these names, and no wheels
+        return f"NVIDIA's archive of cuDNN {version or 'in the version of the library'} (developer.nvidia.com/cudnn)"
     name = f"cudnn-linux-x86_64-{version}.*_cuda{cuda or 12}-archive.tar.xz"
     wheel = f"nvidia-cudnn-cu{cuda or 12}=={version}.*"
     return (
@@ -286,7 +290,7 @@ def _to_fetch(version: str, cuda: int | None) -> str:
 
 
 def _whole(cudnn: Cudnn) -> CudnnHeaders | None:
-    """Complete headers of a version whose library is there."""
+    """Complete headers of a version whose library is installed."""
     majors = {m for f in cudnn.folders for m in f.majors}
     complete = (h for h in cudnn.headers if h.real and h.version and not h.missing and not h.problem)
     return next((h for h in complete if int(h.version.partition(".")[0]) in majors), None)

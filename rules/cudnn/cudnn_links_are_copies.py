@@ -1,17 +1,20 @@
 """The links of cuDNN's libraries are copies of the file.
 
 What you see
-    "/sbin/ldconfig.real: /usr/local/cuda/lib64/libcudnn.so.5 is not a symbolic link" at every ldconfig.
+    At every ldconfig: "/sbin/ldconfig.real: /usr/local/cuda/lib64/libcudnn.so.5 is not a symbolic link".
 Why
-    The archive was copied by a cp that follows links (without -P or -a), or through a file system without links: what
-    should be libcudnn.so -> libcudnn.so.8 -> libcudnn.so.8.9.7 are three files of the same content. Programs work,
-    until one of them is updated and the others are not: then two versions are mixed.
+    The archive was copied with a cp that follows links (without -P or -a), or through a file system without links.
+    So libcudnn.so -> libcudnn.so.8 -> libcudnn.so.8.9.7 became three files with the same content.
+
+    Programs work until one of the files is updated and the others are not: then two versions are mixed.
 Repair
-    Replace the copies by links, after comparing the contents. ldconfig then.
+    Compare the contents, replace the copies by links, then run ldconfig.
 What the repair risks
-    Nothing: the contents are equal byte by byte. Where they differ this fault is not reported.
+    None: the contents are identical. If they differ, this problem is not reported.
 By hand
-    cd /usr/local/cuda/lib64; sha256sum libcudnn.so*; ln -sf libcudnn.so.8.9.7 libcudnn.so.8; ln -sf libcudnn.so.8 libcudnn.so
+    cd /usr/local/cuda/lib64; sha256sum libcudnn.so*
+    ln -sf libcudnn.so.8.9.7 libcudnn.so.8
+    ln -sf libcudnn.so.8 libcudnn.so; ldconfig
 """
 
 from collections.abc import Iterator
@@ -51,8 +54,8 @@ class CudnnLinksAreCopies(Rule):
                 names = ", ".join(copy.name for copy, _ in pairs[:3]) + (", …" if len(pairs) > 3 else "")
                 yield self.finding(
                     f"file:{folder.path}",
-                    f"{len(pairs)} links of cuDNN in {folder.path} are copies of the library: {names}",
-                    *(Evidence(x.path, f"a file of {x.size} bytes, sha256 {x.digest[:16]}") for x in files),
+                    f"{len(pairs)} files of cuDNN in {folder.path} should be links, but are copies: {names}",
+                    *(Evidence(x.path, f"file of {x.size} bytes, sha256 {x.digest[:16]}") for x in files),
                     folder=folder.path,
                 )
 
@@ -87,7 +90,7 @@ class CudnnLinksAreCopies(Rule):
             .library(f"{lib}/libcudnn.so.9", "libcudnn.so.9"),
             finds=f"file:{lib}",
         )
-        yield Scenario("links", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
+        yield Scenario("correct links", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
         yield Scenario(
             "two versions, each with its own file",
             Machine.ubuntu2404_gpu()
@@ -96,14 +99,14 @@ class CudnnLinksAreCopies(Rule):
             .library(f"{lib}/libcudnn.so.8.6.0", "libcudnn.so.8"),
         )
         yield Scenario(
-            "a library can't be read",
+            "a library is not readable",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn().fifo(f"{lib}/libcudnn.so.8"),
             unknown=True,
         )
 
 
 def copies(folder: CudnnFolder) -> list[tuple[CudnnLibrary, CudnnLibrary]]:
-    """Pairs of a file that should be a link and the file with the fullest name of the same content."""
+    """Pairs of a copy that should be a link and the file with the same content and the longest version."""
     files = [x for x in folder.libraries if x.target is None and x.digest]
     pairs = []
     for copy in files:
@@ -114,5 +117,5 @@ def copies(folder: CudnnFolder) -> list[tuple[CudnnLibrary, CudnnLibrary]]:
 
 
 def _target(copy: CudnnLibrary, file: CudnnLibrary) -> str:
-    """libcudnn.so leads to libcudnn.so.8, and that to the file."""
+    """The links to make: libcudnn.so to libcudnn.so.8, and that to the file."""
     return file.name if copy.suffix else f"{copy.name}.{file.suffix.partition('.')[0]}"

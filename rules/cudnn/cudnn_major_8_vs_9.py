@@ -1,20 +1,21 @@
-"""A program needs cuDNN 8, and there is only 9; or the other way round.
+"""A program needs cuDNN 8 and only 9 is installed, or the reverse.
 
 What you see
-    "Could not load library libcudnn_ops_infer.so.8", "Unable to load any of {libcudnn_ops.so.9.1.0, …}", "Invalid
-    handle. Cannot load symbol cudnnCreateTensorDescriptor", although cuDNN is installed.
+    "Could not load library libcudnn_ops_infer.so.8", "Unable to load any of {libcudnn_ops.so.9.1.0, …}", or
+    "Invalid handle. Cannot load symbol cudnnCreateTensorDescriptor", although cuDNN is installed.
 Why
-    The names of the libraries changed with version 9 (libcudnn_ops_infer became libcudnn_ops), and a program asks for
-    those it was built with. CTranslate2 before 4.5 and ONNX Runtime before 1.19 want 8; NVIDIA's download page and
-    newer PyTorch bring 9.
+    Version 9 renamed the libraries (libcudnn_ops_infer became libcudnn_ops), and a program needs the names that it
+    was built with. CTranslate2 before 4.5 and ONNX Runtime before 1.19 need cuDNN 8. NVIDIA's download page and
+    newer PyTorch install 9.
 Repair
-    Upgrade the program where a version for the installed cuDNN exists, or install the other major version as well: the
+    Upgrade the program if a release for the installed cuDNN exists. Or also install the other major version: the
     libraries of both can be installed side by side.
 What the repair risks
-    A newer version of the program may ask for changes of what uses it. A link from one version's name to the other
-    does not work.
+    Code that uses the program may have to be adapted to a newer release. A link from one version's name to the
+    other version does not work.
 By hand
-    ldconfig -p | grep libcudnn; pip show ctranslate2; pip install 'ctranslate2>=4.5'
+    ldconfig -p | grep libcudnn; pip show ctranslate2
+    pip install 'ctranslate2>=4.5'
 """
 
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ from dlhealth.api import (
 
 class CudnnMajor8Vs9(Rule):
     id = "cudnn-major-8-vs-9"
-    title = "A program needs cuDNN 8, and there is only 9; or the other way round"
+    title = "A program needs cuDNN 8 and only 9 is installed, or the reverse"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
     explains = ("tf-cannot-dlopen-gpu-libraries",)
@@ -63,10 +64,10 @@ class CudnnMajor8Vs9(Rule):
             libraries = [x for f in cudnn.search_path(need.user or None) for x in f.libraries if x.suffix == str(other)]
             yield self.finding(
                 need.subject,
-                f"{need.what} needs cuDNN {need.major}, and there is only cuDNN {other}",
+                f"{need.what} needs cuDNN {need.major}; installed: cuDNN {other}",
                 Evidence(need.source, need.shows),
                 *(Evidence(x.path, f"cuDNN {x.version or other}") for x in libraries if x.stem == "libcudnn"),
-                *([] if libraries else [Evidence(need.source, f"beside cuDNN {other} of the same environment")]),
+                *([] if libraries else [Evidence(need.source, f"the same environment has cuDNN {other}")]),
                 about=need.about,
                 major=need.major,
                 program=need.what.partition(" ")[0],
@@ -82,7 +83,7 @@ class CudnnMajor8Vs9(Rule):
         if finding.detail["program"] == "ctranslate2":
             wanted = "ctranslate2>=4.5" if major == 8 else "ctranslate2==4.4.0"
             yield Plan(
-                f"Install {wanted}, which uses the cuDNN that is there",
+                f"Install {wanted}, which uses the installed cuDNN",
                 Risk.LOW,
                 (PipInstall(finding.detail["python"], (wanted,), uv=finding.detail["manager"] == "uv"),),
                 network=True,
@@ -102,13 +103,13 @@ class CudnnMajor8Vs9(Rule):
         names = cudnn_package_names(major, cuda or 12, development=False)
         if not names:
             text = (
-                f"no package of cuDNN {major} for CUDA {cuda} is known: give {finding.detail['program']} a CUDA that has "
-                "one, in an environment or container of its own, or a version that uses the cuDNN that is there"
+                f"NVIDIA has no package of cuDNN {major} for CUDA {cuda}. Run {finding.detail['program']} with another CUDA "
+                "version in its own environment or container, or install a release of it that uses the installed cuDNN"
             )
             yield Plan(f"Choose where cuDNN {major} comes from", Risk.LOW, (ByHand(text),))
         else:
             yield Plan(
-                f"Install cuDNN {major} beside the other",
+                f"Also install cuDNN {major}",
                 Risk.LOW,
                 (AptInstall(names), RefreshLoaderCache()),
                 network=True,
@@ -138,12 +139,12 @@ class CudnnMajor8Vs9(Rule):
             .file(f"{site}/torch-2.4.0.dist-info/METADATA", "Requires-Dist: nvidia-cudnn-cu12 (==9.1.0.70)\n", uid=1000)
         )
         yield Scenario(
-            "another package has put cuDNN 8 in place of PyTorch's",
+            "another package replaced PyTorch's cuDNN by cuDNN 8",
             torch.library(f"{site}/nvidia/cudnn/lib/libcudnn.so.8", "libcudnn.so.8"),
             finds=subject,
         )
         yield Scenario(
-            "OpenCV built with 8, then 9 was installed",
+            "OpenCV was built with cuDNN 8, then 9 was installed",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .cudnn("9.1.0")
@@ -152,10 +153,10 @@ class CudnnMajor8Vs9(Rule):
             steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario("CTranslate2 4.5 and cuDNN 9", environment("ctranslate2-4.5.0").cudnn("9.1.0"))
-        yield Scenario("both are there", environment("ctranslate2-4.4.0").cudnn("9.1.0").cudnn_packages())
+        yield Scenario("both are installed", environment("ctranslate2-4.4.0").cudnn("9.1.0").cudnn_packages())
         yield Scenario("PyTorch brings its own", environment("torch-2.4.0").cudnn_packages())
         yield Scenario(
-            "a library can't be read",
+            "a library is not readable",
             environment("ctranslate2-4.5.0").cudnn("9.1.0").fifo("/usr/local/cuda/lib64/libcudnn.so.9.1.0"),
             unknown=True,
         )

@@ -1,22 +1,28 @@
 """cuDNN's libraries are of different versions.
 
 What you see
-    "symbol cudnn… version libcudnn_ops_infer.so.8 not defined in file libcudnn_ops_infer.so.8", "Could not load library
-    libcudnn_cnn_train.so.8", or CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH.
+    "symbol cudnn… version libcudnn_ops_infer.so.8 not defined in file libcudnn_ops_infer.so.8", "Could not load
+    library libcudnn_cnn_train.so.8", or CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH.
 Why
-    From version 8 on cuDNN is one small library and half a dozen large ones, which it opens by name when they are
-    needed. All must be of one version. An archive that was copied over another one only in part, or an archive in the
-    toolkit beside a package in /usr/lib, mixes two. A Python package of cuDNN that lacks a part, as
-    nvidia-cudnn-cu13 9.20.0.48 lacks libcudnn_engines_tensor_ir, takes that part from the system.
+    From version 8 on, cuDNN is one small library and several large ones, which it opens by name when they are
+    needed. All must be of the same version.
+
+    Versions get mixed when an archive is copied only partly over another one, or when an archive in the toolkit
+    lies beside a package in /usr/lib.
+
+    A Python package of cuDNN can lack a part, as nvidia-cudnn-cu13 9.20.0.48 lacks libcudnn_engines_tensor_ir. The
+    loader then takes that part from the system.
 Repair
     Move the files that belong to no package out of the way, reinstall one version, then run ldconfig. In a Python
     environment, install a complete version of the package.
 What the repair risks
-    Programs that were built with the version that goes need the one that stays; within one major version the newer one
-    serves both.
+    Programs that were built with the removed version must work with the remaining one. Within one major version,
+    the newer one serves both.
 By hand
-    ls -l /usr/local/cuda/lib64/libcudnn* /usr/lib/x86_64-linux-gnu/libcudnn*; ldconfig -p | grep libcudnn
-    dpkg -S FILE names no package: mv FILE FILE.bak; apt-get install --reinstall libcudnn8; ldconfig
+    ldconfig -p | grep libcudnn; ls -l /usr/local/cuda/lib64/libcudnn*
+    # for each file that belongs to no package (dpkg -S FILE)
+    mv FILE FILE.bak
+    apt-get install --reinstall libcudnn8; ldconfig
 """
 
 import posixpath
@@ -78,16 +84,16 @@ class CudnnMixedSublibraries(Rule):
                         found.setdefault(libraries, []).append(user)
         for libraries, users in found.items():
             stems = [x.stem for x in libraries]
-            # Each of two complete sets is sound as long as the order of the folders does not change.
+            # Two complete sets work as long as the order of the directories does not change.
             severity = Severity.WARNING if len(stems) > len(set(stems)) else Severity.ERROR
             yield self._finding(libraries, libraries[0].major or 0, () if "" in users else users, severity)
         for split in wheels.parts if wheels else ():
             environment, part = split.environment, split.part
             yield self.finding(
                 environment.subject,
-                f"{split.package} {split.version} in {environment.path} lacks {part.stem}, and the loader takes that of "
-                f"cuDNN {part.version} from {part.path}",
-                Evidence(split.main, f"cuDNN {split.version}, without {part.stem} beside it"),
+                f"{split.package} {split.version} in {environment.path} lacks {part.stem}; the loader takes {part.path} "
+                f"of cuDNN {part.version} instead",
+                Evidence(split.main, f"cuDNN {split.version}, without {part.stem} in the same directory"),
                 Evidence(part.path, f"cuDNN {part.version}{f', package {part.owner}' if part.owner else ''}"),
                 about=environment.about,
                 python=environment.python,
@@ -104,8 +110,8 @@ class CudnnMixedSublibraries(Rule):
         versions = sorted({x.version for x in libraries if x.version})
         return self.finding(
             f"file:{folders[0]}",
-            f"cuDNN {major} of versions {' and '.join(versions)} in {' and '.join(folders)}"
-            + ("" if severity is Severity.ERROR else ", a package beside an archive"),
+            f"cuDNN {major} is installed in versions {' and '.join(versions)} in {' and '.join(folders)}"
+            + ("" if severity is Severity.ERROR else " (a package and an archive)"),
             *(
                 Evidence(x.path, f"{x.version}{f', package {x.package}' if x.package else ''}")
                 for x in libraries
@@ -120,13 +126,13 @@ class CudnnMixedSublibraries(Rule):
     def remedies(self, finding: Finding, cudnn: Cudnn, toolkits: CudaToolkits) -> Iterator[Plan]:
         if requirement := finding.detail.get("requirement"):
             options = ("--force-reinstall", "--no-deps", requirement)
-            summary = f"Install {requirement} with all its files"
+            summary = f"Reinstall {requirement} with all its files"
             manager = finding.detail["manager"]
             if manager in ("pip", "uv"):
                 install = PipInstall(finding.detail["python"], options, uv=manager == "uv")
                 yield Plan(summary, Risk.LOW, (install,), network=True)
             else:
-                text = f"With the pip of this environment: pip install --force-reinstall --no-deps '{requirement}'"
+                text = f"With this environment's pip: pip install --force-reinstall --no-deps '{requirement}'"
                 yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
             return
         major, folders = finding.detail["major"], finding.detail["folders"]
@@ -137,13 +143,13 @@ class CudnnMixedSublibraries(Rule):
         cuda = toolkits.default.version if toolkits.default else ""
         if package and len(folders) > 1:
             yield Plan(
-                f"Take the files aside that belong to no package, and use {package.package.name}",
+                f"Move the files that belong to no package out of the way, and use {package.package.name}",
                 Risk.MEDIUM,
                 (*aside, RefreshLoaderCache()),
             )
         elif package:
             yield Plan(
-                f"Install {package.package.name} anew",
+                f"Reinstall {package.package.name}",
                 Risk.MEDIUM,
                 (*aside, AptInstall((package.package.name,), reinstall=True), RefreshLoaderCache()),
                 network=True,
@@ -151,18 +157,18 @@ class CudnnMixedSublibraries(Rule):
         else:
             if names := cudnn_package_names(major, cuda, development=False):
                 yield Plan(
-                    f"Take these files aside and install cuDNN {major} from NVIDIA's repository",
+                    f"Move these files out of the way and install cuDNN {major} from NVIDIA's repository",
                     Risk.MEDIUM,
                     (*aside, AptInstall(names), RefreshLoaderCache()),
                     network=True,
                 )
             yield Plan(
-                "Copy one version completely",
+                f"Copy one complete version of cuDNN {major}",
                 Risk.MEDIUM,
                 (
                     ByHand(
-                        f"Copy all of lib/libcudnn* from one archive of cuDNN {major} to {folders[0]} with cp -P, after "
-                        "taking the files of the other version away; then run ldconfig"
+                        f"Remove the files of the other version, copy all of lib/libcudnn* from one archive of cuDNN "
+                        f"{major} to {folders[0]} with cp -P, then run ldconfig"
                     ),
                 ),
             )
@@ -175,7 +181,7 @@ class CudnnMixedSublibraries(Rule):
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
 
         yield Scenario(
-            "an archive copied over another one in part",
+            "an archive copied partly over another one",
             cuda()
             .cudnn("8.9.7")
             .library(f"{lib}/libcudnn_cnn_train.so.8.6.0", "libcudnn_cnn_train.so.8")
@@ -184,7 +190,7 @@ class CudnnMixedSublibraries(Rule):
             steps=("move-aside", "apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
-            "what the toolkit's folder lacks comes from the package",
+            "a part missing in the toolkit comes from the package",
             cuda()
             .cudnn_packages("8.9.7.29-1+cuda12.2")
             .library(f"{lib}/libcudnn.so.8.6.0", "libcudnn.so.8")
@@ -198,7 +204,7 @@ class CudnnMixedSublibraries(Rule):
             finds="file:/usr/lib/x86_64-linux-gnu",
         )
         yield Scenario(
-            "cuDNN 9 of two versions in one folder",
+            "two versions of cuDNN 9 in one directory",
             cuda()
             .cudnn("9.1.0")
             .library(f"{lib}/libcudnn_graph.so.9.5.1", "libcudnn_graph.so.9")
@@ -206,7 +212,7 @@ class CudnnMixedSublibraries(Rule):
             finds=f"file:{real}",
         )
         yield Scenario(
-            "a part of 8 is a link to that of 9",
+            "a part of cuDNN 8 is a link to that of 9",
             cuda()
             .cudnn("8.9.7")
             .cudnn_packages("9.1.0.70-1")
@@ -236,7 +242,7 @@ class CudnnMixedSublibraries(Rule):
             return machine
 
         yield Scenario(
-            "a wheel without a part that the system has of another version",
+            "a wheel lacks a part, and the system has it in another version",
             system(wheel("9.20.0.48", *nine), "9.22.0", "libcudnn", *nine, "libcudnn_engines_tensor_ir"),
             finds="python:/home/alice/venv",
         )
@@ -246,30 +252,30 @@ class CudnnMixedSublibraries(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "the wheel's version does not know the part that only the system has",
+            "only the system has a part that the wheel's version does not use",
             system(wheel("9.1.0.70", *nine), "9.22.0", "libcudnn", *nine, "libcudnn_engines_tensor_ir"),
         )
         yield Scenario(
-            "the system's part is of the wheel's version",
+            "the system's part has the wheel's version",
             system(wheel("9.20.0.48", *nine), "9.20.0", "libcudnn", *nine, "libcudnn_engines_tensor_ir"),
         )
         yield Scenario("one version", cuda().cudnn("8.9.7"))
         yield Scenario("the same version twice", cuda().cudnn("8.9.7").cudnn_packages("8.9.7.29-1+cuda12.2"))
         yield Scenario("8 and 9 by packages", cuda().cudnn_packages("8.9.7.29-1+cuda12.2").cudnn("9.1.0"))
         yield Scenario(
-            "another toolkit has another version, and the loader does not look there",
+            "another version in a toolkit that the loader does not search",
             cuda()
             .cuda_toolkit("11.8", default=False)
             .cudnn("8.9.7")
             .cudnn("8.6.0", lib="/usr/local/cuda-11.8/lib64", include="/usr/local/cuda-11.8/include"),
         )
         yield Scenario(
-            "a library can't be read", cuda().cudnn().fifo(f"{real}/libcudnn_ops_infer.so.8.9.7"), unknown=True
+            "a library is not readable", cuda().cudnn().fifo(f"{real}/libcudnn_ops_infer.so.8.9.7"), unknown=True
         )
 
 
 def _loaded(path: Sequence[CudnnFolder], major: int) -> tuple[CudnnLibrary, ...]:
-    """What the loader takes for each library of a major version that is in one of these folders."""
+    """The file that the loader takes for each library of a major version in these directories."""
     stems = sorted({x.stem for f in path for x in f.libraries if x.major == major})
     chosen = (next((x for f in path if (x := f.active(stem, major))), None) for stem in stems)
     return tuple(x for x in chosen if x)
@@ -280,7 +286,7 @@ def _differ(libraries: Sequence[CudnnLibrary]) -> bool:
 
 
 def _package_and_archive(path: Sequence[CudnnFolder], major: int) -> tuple[CudnnLibrary, ...]:
-    """The main libraries of two versions, one where packages put it and one of an archive."""
+    """The main libraries of two versions, one from a package and one from an archive."""
     mains = [x for f in path if (x := f.active("libcudnn", major)) and x.version]
     packaged = {x.package is not None or x.path.startswith("/usr/lib/") for x in mains}
     return tuple(mains) if _differ(mains) and len(packaged) > 1 else ()

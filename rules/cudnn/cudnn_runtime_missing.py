@@ -1,17 +1,20 @@
-"""cuDNN's library is missing where something needs it.
+"""A cuDNN library that something needs is missing.
 
 What you see
-    "Could not load dynamic library 'libcudnn.so.8'; dlerror: libcudnn.so.8: cannot open shared object file",
-    "DNN library is not found", or a linker that does not find -lcudnn.
+    "Could not load dynamic library 'libcudnn.so.8'; dlerror: libcudnn.so.8: cannot open shared object file", "DNN
+    library is not found", or a linker that does not find -lcudnn.
 Why
-    The CUDA toolkit does not contain cuDNN. It was never installed; or its files were deleted while links, headers or
-    the package's record stayed. PyTorch's wheels bring their own and do not need one of the system.
+    The CUDA toolkit does not contain cuDNN. Either it was never installed, or its files were deleted while links,
+    headers or the package's record stayed.
+
+    PyTorch's wheels bring their own cuDNN and need none from the system.
 Repair
-    Install the package again, or the one of the version that the program asks for.
+    Reinstall the package, or install the version that the program needs.
 What the repair risks
     Low: the libraries of different major versions can be installed side by side.
 By hand
-    ldconfig -p | grep libcudnn; ls -l /usr/local/cuda/lib64/libcudnn* /usr/lib/x86_64-linux-gnu/libcudnn*
+    ldconfig -p | grep libcudnn
+    ls -l /usr/local/cuda/lib64/libcudnn* /usr/lib/*/libcudnn*
     apt-get install --reinstall libcudnn8
 """
 
@@ -53,7 +56,7 @@ from dlhealth.api import (
 
 class CudnnRuntimeMissing(Rule):
     id = "cudnn-runtime-missing"
-    title = "cuDNN's library is missing where something needs it"
+    title = "A cuDNN library that something needs is missing"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = ("tf-cannot-dlopen-gpu-libraries",)
@@ -76,9 +79,9 @@ class CudnnRuntimeMissing(Rule):
                 yield self.finding(
                     f"package:{package.package.name}",
                     f"{package.package.name} {package.package.version} is installed, but {len(package.absent)} of its "
-                    f"libraries are gone: {', '.join(posixpath.basename(p) for p in package.absent[:3])}",
+                    f"libraries do not exist: {', '.join(posixpath.basename(p) for p in package.absent[:3])}",
                     *(
-                        Evidence(path, f"does not exist; package {package.package.name} has it")
+                        Evidence(path, f"does not exist, but belongs to package {package.package.name}")
                         for path in package.absent
                     ),
                     package=package.package.name,
@@ -99,7 +102,7 @@ class CudnnRuntimeMissing(Rule):
         more = f" (and {len(broken) - 1} more such links)" if len(broken) > 1 else ""
         yield self.finding(
             f"file:{first.path}",
-            f"{first.path} leads to {first.target}, which does not exist{more}",
+            f"{first.path} points to {first.target}, which does not exist{more}",
             *(Evidence(x.path, f"link to {x.target}, which does not exist") for x in broken),
             path=first.path,
             folder=folder.path,
@@ -107,7 +110,7 @@ class CudnnRuntimeMissing(Rule):
         )
 
     def _needed(self, folder: CudnnFolder, loader: LoaderConfig) -> Iterator[Finding]:
-        """A part of cuDNN that another part needs, and that was not copied."""
+        """Report a part of cuDNN that another part needs and that is missing."""
         broken = {x.name for x in folder.libraries if not x.real}
         for library in folder.libraries:
             for name in library.needed:
@@ -119,7 +122,7 @@ class CudnnRuntimeMissing(Rule):
                 ):
                     yield self.finding(
                         f"file:{folder.path}/{name}",
-                        f"{library.name} in {folder.path} needs {name}, which is nowhere",
+                        f"{library.name} in {folder.path} needs {name}, which is not installed",
                         Evidence(library.real, f"NEEDED {name}"),
                         Evidence(f"{folder.path}/{name}", "does not exist"),
                         folder=folder.path,
@@ -128,7 +131,7 @@ class CudnnRuntimeMissing(Rule):
                     return
 
     def _headers_alone(self, cudnn: Cudnn) -> Iterator[Finding]:
-        """Headers without any library of their major version: the rest of an installation."""
+        """Report headers without a library of their major version, left over from an installation."""
         majors = {m for f in cudnn.folders for m in f.all_majors}
         broken = any(not x.real for x in cudnn.libraries())
         for headers in cudnn.headers:
@@ -136,9 +139,9 @@ class CudnnRuntimeMissing(Rule):
             if headers.main and major and not majors and not broken and not any(p.absent for p in cudnn.packages):
                 yield self.finding(
                     f"file:{headers.main}",
-                    f"{headers.main} is of cuDNN {headers.version}, and there is no libcudnn at all",
+                    f"{headers.main} is of cuDNN {headers.version}, but no libcudnn is installed",
                     Evidence(headers.source, f"cuDNN {headers.version}"),
-                    Evidence("/etc/ld.so.conf", "no folder with libcudnn"),
+                    Evidence("/etc/ld.so.conf", "names no directory with libcudnn"),
                     major=major,
                 )
                 return
@@ -146,20 +149,24 @@ class CudnnRuntimeMissing(Rule):
     def _programs(self, cudnn: Cudnn, needs: CudnnNeeds | None, unpacked: Sequence[UnpackedCudnn]) -> Iterator[Finding]:
         for need in needs.needs if needs else ():
             have = cudnn.majors(need.user or None) | need.bundled
-            # With 8 instead of 9 that is a fault of its own.
+            # Having 8 instead of 9 is a problem of its own.
             if need.major in have or (need.major in (8, 9) and {8, 9} & have):
                 continue
             elsewhere = [f.path for f in cudnn.folders if need.major in f.majors]
             copy = next((u for u in unpacked if u.major == need.major and need.user in ("", u.user)), None)
             yield self.finding(
                 need.subject,
-                f"{need.what} needs cuDNN {need.major}, and the loader finds no libcudnn.so.{need.major}",
+                f"{need.what} needs cuDNN {need.major}, but the loader does not find libcudnn.so.{need.major}",
                 Evidence(need.source, need.shows),
                 *(
-                    Evidence(path, f"has libcudnn.so.{need.major}, but the loader does not look there")
+                    Evidence(path, f"has libcudnn.so.{need.major}, but the loader does not search this directory")
                     for path in elsewhere
                 ),
-                *([] if elsewhere else [Evidence("/etc/ld.so.conf", f"no folder with libcudnn.so.{need.major}")]),
+                *(
+                    []
+                    if elsewhere
+                    else [Evidence("/etc/ld.so.conf", f"names no directory with libcudnn.so.{need.major}")]
+                ),
                 *([Evidence(f"{copy.folder}/{copy.name}", "unpacked, but not installed")] if copy else []),
                 about=need.about,
                 unpacked=copy.folder if copy else "",
@@ -178,7 +185,7 @@ class CudnnRuntimeMissing(Rule):
         detail = finding.detail
         major = detail["major"]
         if package := detail.get("package"):
-            yield Plan(f"Install {package} anew", Risk.LOW, (AptInstall((package,), reinstall=True),), network=True)
+            yield Plan(f"Reinstall {package}", Risk.LOW, (AptInstall((package,), reinstall=True),), network=True)
             return
         if detail.get("program") == "torch":
             yield pip_cudnn(detail["python"], detail["manager"], detail["requirement"])
@@ -197,7 +204,7 @@ class CudnnRuntimeMissing(Rule):
         folder = next((f for f in cudnn.folders if f.path == detail.get("folder")), None)
         links = _relinked(folder) if folder and "path" in detail else ()
         if links:
-            yield Plan("Let the links lead to the libraries that are there", Risk.LOW, (*links, RefreshLoaderCache()))
+            yield Plan("Point the links to the installed libraries", Risk.LOW, (*links, RefreshLoaderCache()))
         cuda = toolkits.default.version if toolkits.default else ""
         if major and (names := cudnn_package_names(major, cuda, development=False)):
             yield Plan(
@@ -207,8 +214,8 @@ class CudnnRuntimeMissing(Rule):
                 network=True,
             )
         where = folder.path if folder else "the toolkit's lib64"
-        archive = f"copy lib/libcudnn* of NVIDIA's archive of cuDNN {major} to {where} with cp -P, then run ldconfig"
-        sources = ByHand("or add NVIDIA's package source (cuda-keyring), or on Debian install nvidia-cudnn of contrib")
+        archive = f"Copy lib/libcudnn* from NVIDIA's archive of cuDNN {major} to {where} with cp -P, then run ldconfig"
+        sources = ByHand("Or add NVIDIA's repository (cuda-keyring). Debian also has nvidia-cudnn in contrib")
         yield Plan(f"Copy cuDNN {major} from its archive", Risk.LOW, (ByHand(archive), sources))
 
     @staticmethod
@@ -221,7 +228,7 @@ class CudnnRuntimeMissing(Rule):
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
 
         yield Scenario(
-            "the link's library was deleted",
+            "the file behind a link was deleted",
             cuda().cudnn("7.6.5").remove(f"{lib}/libcudnn.so.7.6.5"),
             finds=f"file:{lib}/libcudnn.so.7",
         )
@@ -247,14 +254,14 @@ class CudnnRuntimeMissing(Rule):
             steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
-            "OpenCV built with cuDNN 7, which nobody installed again",
+            "OpenCV was built with cuDNN 7, which is not installed",
             cuda()
             .cudnn("9.1.0")
             .library("/usr/local/lib/libopencv_dnn.so.4.1.0", "libopencv_dnn.so.4.1", ["libcudnn.so.7"]),
             finds="file:/usr/local/lib/libopencv_dnn.so.4.1.0",
         )
         yield Scenario(
-            "a false name, and what it led to is gone as well",
+            "a link with a wrong name, and its target is missing too",
             cuda().link("/usr/lib/x86_64-linux-gnu/libcudnn.so.8", "libcuda.so.515.43.04"),
             finds="file:/usr/lib/x86_64-linux-gnu/libcudnn.so.8",
             causes=("cudnn-fake-symlink-wrong-library",),
@@ -267,18 +274,18 @@ class CudnnRuntimeMissing(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "an archive that was unpacked at home and never copied",
+            "an archive was unpacked in a home directory and never copied",
             cuda()
             .library("/home/alice/Downloads/cudnn-9.1.0-archive/lib/libcudnn.so.9.1.0", "libcudnn.so.9")
             .python_environment(torch="2.4.0", cuda="12.1")
             .file(metadata, "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000),
             finds="python:/home/alice/venv",
         )
-        yield Scenario("cuDNN as it should be", cuda().cudnn("8.9.7"))
+        yield Scenario("a complete cuDNN", cuda().cudnn("8.9.7"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())
-        yield Scenario("nobody needs one", cuda())
+        yield Scenario("nothing needs cuDNN", cuda())
         yield Scenario(
-            "PyTorch in an environment brings its own",
+            "PyTorch brings its own cuDNN",
             Machine.ubuntu2404_gpu().python_environment(torch="2.3.0+cu121", cuda="12.1"),
         )
         yield Scenario(
@@ -288,11 +295,11 @@ class CudnnRuntimeMissing(Rule):
             .python_environment(torch="2.4.0", cuda="12.1")
             .file(metadata, "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000),
         )
-        yield Scenario("a library can't be read", cuda().cudnn().fifo(f"{lib}/libcudnn.so.8.9.7"), unknown=True)
+        yield Scenario("a library is not readable", cuda().cudnn().fifo(f"{lib}/libcudnn.so.8.9.7"), unknown=True)
 
 
 def _relinked(folder: CudnnFolder) -> tuple[MakeLink, ...]:
-    """Links to the newest file of the same library and major version; none unless all can be mended."""
+    """Links to the newest file of the same library and major version; empty unless every broken link can be repaired."""
     links = []
     for broken in (x for x in folder.libraries if not x.real):
         files = [x for x in folder.libraries if _is_file_of(x, broken)]

@@ -1,18 +1,21 @@
 """cuDNN is built for another CUDA major version than the toolkit.
 
 What you see
-    "Could not load library libcublasLt.so.12. Error: libcublasLt.so.12: cannot open shared object file", from cuDNN and
-    not from the program itself.
+    "Could not load library libcublasLt.so.12. Error: libcublasLt.so.12: cannot open shared object file". The
+    message comes from cuDNN, not from the program.
 Why
-    There is one build of cuDNN per CUDA major version. Up to version 8 only the version of the package tells which
-    ("+cuda12.0"), and apt takes the highest.
+    Each CUDA major version has its own build of cuDNN. Up to cuDNN 8, only the version of the package shows which
+    ("+cuda12.0"), and apt installs the highest.
 Repair
-    Install the build for the toolkit's CUDA, of library and headers alike.
+    Install library and headers of the build for the toolkit's CUDA version.
 What the repair risks
-    Other programs that need cuDNN for the other CUDA lose it; the two builds of version 8 can't be installed together.
+    Programs that need cuDNN for the other CUDA version lose it. The two builds of cuDNN 8 cannot be installed
+    together.
 By hand
-    apt list libcudnn8 -a; readelf -d /usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8 | grep cublas
-    apt-get install libcudnn8=8.9.7.29-1+cuda11.8 libcudnn8-dev=8.9.7.29-1+cuda11.8
+    apt list libcudnn8 -a; cd /usr/lib/x86_64-linux-gnu
+    readelf -d libcudnn_ops_infer.so.8 | grep cublas
+    v=8.9.7.29-1+cuda11.8
+    apt-get install libcudnn8=$v libcudnn8-dev=$v
 """
 
 import re
@@ -57,7 +60,7 @@ class CudnnWrongCudaMajor(Rule):
         yield from (Unknown(x.problem) for x in cudnn.libraries() if x.special)
         majors = {t.major for t in toolkits.toolkits if t.major}
         if not majors:
-            return  # programs that bring their own CUDA tell more than that does
+            return  # programs that bring their own CUDA are checked elsewhere
         reported = set()
         for package in cudnn.packages:
             built = int(package.cuda.partition(".")[0] or 0)
@@ -78,7 +81,7 @@ class CudnnWrongCudaMajor(Rule):
         there = ", ".join(f"{t.version} in {t.path}" for t in toolkits.toolkits if t.version)
         return self.finding(
             f"package:{name}",
-            f"{name} {version} is built for CUDA {built}; the toolkit is CUDA {there}",
+            f"{name} {version} is built for CUDA {built}; installed toolkit: CUDA {there}",
             Evidence("/var/lib/dpkg/status", f"{name} {version}"),
             *(Evidence(t.source, f"CUDA {t.release}") for t in toolkits.toolkits if t.version),
             major=package.major or 0,
@@ -88,7 +91,7 @@ class CudnnWrongCudaMajor(Rule):
     def _needed(
         self, folder: CudnnFolder, toolkits: CudaToolkits, loader: LoaderConfig, personal: set[str]
     ) -> Iterator[Finding]:
-        """By what the libraries themselves ask for."""
+        """Report a library of this directory that needs libcublas of another CUDA version."""
         own = toolkits.at(folder.toolkit) or toolkits.default
         for library in folder.libraries:
             for name in library.needed:
@@ -98,8 +101,8 @@ class CudnnWrongCudaMajor(Rule):
                     continue
                 yield self.finding(
                     f"file:{folder.path}",
-                    f"cuDNN in {folder.path} is built for CUDA {match[1]} (it needs {name}); the toolkit is CUDA "
-                    f"{own.version} in {own.path}",
+                    f"cuDNN in {folder.path} is built for CUDA {match[1]} (it needs {name}); installed toolkit: "
+                    f"CUDA {own.version} in {own.path}",
                     Evidence(library.real, f"NEEDED {name}"),
                     Evidence(own.source, f"CUDA {own.release}"),
                     major=library.major or 0,
@@ -122,7 +125,7 @@ class CudnnWrongCudaMajor(Rule):
         yield Plan(
             f"Use a cuDNN that is built for CUDA {build}",
             Risk.MEDIUM,
-            (ByHand(f"Replace it by the archive or package of cuDNN {major} that says cuda{build} in its name"),),
+            (ByHand(f"Replace it by the archive or package of cuDNN {major} with cuda{build} in its name"),),
         )
 
     @staticmethod
@@ -138,18 +141,18 @@ class CudnnWrongCudaMajor(Rule):
             )
 
         yield Scenario(
-            "apt took the highest version",
+            "apt installed the highest version",
             cuda().cudnn_packages("8.8.0.121-1+cuda12.0"),
             finds="package:libcudnn8",
             steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
-            "cuDNN 9 for CUDA 13, its name says it",
+            "cuDNN 9 for CUDA 13, by its package name",
             cuda("12.2")
             .library(f"{lib}/libcudnn.so.9.12.0", "libcudnn.so.9")
             .package("libcudnn9-cuda-13", "9.12.0.46-1"),
             finds="package:libcudnn9-cuda-13",
-            alone=False,  # without its headers beside a toolkit, which is another finding
+            alone=False,  # its headers are missing, which is another finding
         )
         yield Scenario(
             "an archive for CUDA 12 in a toolkit 11.8",
@@ -167,8 +170,8 @@ class CudnnWrongCudaMajor(Rule):
         yield Scenario("the package for the toolkit's CUDA", cuda("12.2").cudnn_packages("8.9.7.29-1+cuda12.2"))
         yield Scenario("another minor version of the same CUDA", cuda("12.4").cudnn_packages("8.9.7.29-1+cuda12.2"))
         yield Scenario(
-            "two toolkits, it is for the second",
+            "two toolkits, the build is for the second",
             cuda().cuda_toolkit("12.2", default=False).cudnn_packages("8.9.7.29-1+cuda12.2"),
         )
         yield Scenario("no toolkit", Machine.ubuntu2404_gpu().cudnn_packages("8.8.0.121-1+cuda12.0"))
-        yield Scenario("a library can't be read", cuda().cudnn().fifo(f"{real}/libcudnn.so.8.9.7"), unknown=True)
+        yield Scenario("a library is not readable", cuda().cudnn().fifo(f"{real}/libcudnn.so.8.9.7"), unknown=True)

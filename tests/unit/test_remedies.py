@@ -368,7 +368,7 @@ def test_what_a_user_could_have_written_is_not_put_where_everybody_compiles(ladd
     first, *_ = ladder("cudnn-headers-missing-or-split", machine=machine)
     (step,) = first.actions
     assert isinstance(step, ByHand)
-    assert step.text.startswith(f"from {folder}, if you trust who put them there: cp -P cudnn*.h {INCLUDE}/")
+    assert step.text.startswith(f"From {folder}, if you trust its owner: cp -P cudnn*.h {INCLUDE}/")
 
 
 @pytest.mark.parametrize(
@@ -376,13 +376,13 @@ def test_what_a_user_could_have_written_is_not_put_where_everybody_compiles(ladd
     [
         (
             "8.9.7",
-            "from cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
+            "From cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
         ),
         (
             "9.1.0",
-            "from cudnn-linux-x86_64-9.1.0.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
+            "From cudnn-linux-x86_64-9.1.0.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
         ),
-        ("7.6.5", "from NVIDIA's archive of cuDNN 7.6.5 (developer.nvidia.com/cudnn)"),
+        ("7.6.5", "From NVIDIA's archive of cuDNN 7.6.5 (developer.nvidia.com/cudnn)"),
     ],
 )
 def test_without_another_copy_the_file_to_fetch_is_named(version: str, archive: str, ladder: Ladder) -> None:
