@@ -1,17 +1,21 @@
-"""A tool for laptops with two GPUs was removed, but its file still keeps the nvidia module from loading.
+"""A removed tool for laptops with two GPUs left a file that keeps the nvidia module from loading.
 
 What you see
     [ERROR] Could not load GPU driver
-    The driver is installed and built, yet the module is not loaded after a start.
+
+    The driver is installed and built, but the module is not loaded after a boot.
 Why
-    Bumblebee, EnvyControl, system76-power and others keep the module away with a file in /etc/modprobe.d. A file that
-    names its tool, or bears its name, is a leftover once that tool is not installed any more.
+    Bumblebee, EnvyControl, system76-power and similar tools block the module with a file in /etc/modprobe.d.
+
+    When the tool is uninstalled, its file can stay behind. dlhealth recognises such a file by its name, or because it
+    names its tool.
 Repair
-    Take the blacklist away and rebuild the initramfs.
+    Move the file out of the way and rebuild the initramfs.
 What the repair risks
-    None where the tool is gone. While it is installed, its file is not touched.
+    Nothing: dlhealth changes the file only if its tool is not installed.
 By hand
-    apt-get purge bumblebee; rm /etc/modprobe.d/bumblebee.conf; update-initramfs -u -k all
+    mv /etc/modprobe.d/bumblebee.conf /root/
+    update-initramfs -u -k all
 """
 
 from collections.abc import Iterator
@@ -54,7 +58,7 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
                 continue
             yield self.finding(
                 f"file:{blocker.path}",
-                f"{blocker.path} keeps the nvidia module away, and {blocker.tool.name}, which wrote it, is not installed",
+                f"{blocker.path} blocks the nvidia module, but {blocker.tool.name}, the tool that wrote it, is not installed",
                 Evidence(blocker.source, blocker.text),
                 Evidence("/var/lib/dpkg/status", f"{' and '.join(blocker.tool.packages)}: not installed"),
                 Evidence(blocker.tool.programs[0], "does not exist"),
@@ -66,7 +70,9 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
         load = (LoadModules(("nvidia",)),) if kernel.running else ()
         path = finding.detail["path"]
         yield Plan(
-            f"Take {path} away and rebuild the initramfs", Risk.LOW, (MoveAside(path), UpdateInitramfs("all"), *load)
+            f"Move {path} out of the way and rebuild the initramfs",
+            Risk.LOW,
+            (MoveAside(path), UpdateInitramfs("all"), *load),
         )
 
     @staticmethod
@@ -74,7 +80,7 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
         path = "/etc/modprobe.d/bumblebee.conf"
         down = Machine.debian12().gpu(driver="").debian_driver(loaded=False)
         yield Scenario(
-            "left after a removal",
+            "left behind by an uninstalled Bumblebee",
             down.file(path, "# bumblebee\nblacklist nvidia\nblacklist nvidia-current\n"),
             finds=f"file:{path}",
             steps=("move-aside", "update-initramfs", "load-modules"),
@@ -98,4 +104,4 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
             alone=False,
         )
         yield Scenario("in a comment", Machine.debian12_gpu().file(path, "# blacklist nvidia\n"))
-        yield Scenario("a configuration that can't be read", Machine.debian12_gpu().fifo(path), unknown=True)
+        yield Scenario("a file that cannot be read", Machine.debian12_gpu().fifo(path), unknown=True)

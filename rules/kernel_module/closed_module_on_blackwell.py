@@ -1,19 +1,25 @@
-"""The closed kernel module is installed for a GPU that only the open one supports.
+"""The closed kernel module is installed, but this GPU needs the open one.
 
 What you see
-    NVRM: The NVIDIA GPU 0000:02:00.0 (PCI ID: 10de:2c58)
-    NVRM: installed in this system requires use of the NVIDIA open kernel modules.
+    NVRM: The NVIDIA GPU 0000:02:00.0 (PCI ID: 10de:2c58) installed in this system requires use of the NVIDIA open
+    kernel modules.
+
     NVRM: GPU 0000:02:00.0: RmInitAdapter failed! (0x22:0x56:884)
-    nvidia-smi: No devices were found, while the driver is loaded.
+
+    nvidia-smi reports "No devices were found", although the driver is loaded.
 Why
-    Blackwell GPUs (GeForce RTX 50, RTX PRO Blackwell, B100, B200) have no support in the closed module; a driver
-    manager, or a person, chose the package without -open.
+    Blackwell GPUs (GeForce RTX 50, RTX PRO Blackwell, B100, B200) work only with the open kernel module. The package
+    without "-open" in its name has the closed one.
 Repair
-    Install the open module of the same branch.
+    Install the open kernel module of the same driver branch.
 What the repair risks
-    GPUs before Turing in the same machine are not supported by the open module.
+    The open module does not support GPUs older than Turing in the same machine.
 By hand
-    apt-get install nvidia-driver-580-open (Ubuntu) or nvidia-open (NVIDIA's repository); reboot
+    # Ubuntu:
+    apt-get install nvidia-driver-580-open
+    # Debian with NVIDIA's repository:
+    apt-get install nvidia-open
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -51,7 +57,7 @@ class ClosedModuleOnBlackwell(Rule):
         for misfit in fit.of(MisfitKind.NEEDS_OPEN):
             yield self.finding(
                 misfit.subject,
-                f"{misfit.when}The closed kernel module {misfit.driver.version} does not support {misfit.who}: it needs the open one",
+                f"{misfit.when}The closed kernel module {misfit.driver.version} does not support {misfit.who}, which needs the open kernel module",
                 *misfit.evidence,
                 severity=misfit.severity,
                 branch=misfit.driver.branch,
@@ -63,11 +69,11 @@ class ClosedModuleOnBlackwell(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         detail = finding.detail
         if detail["cured"]:
-            yield Plan("Restart: the next start has the open module", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield Plan("Reboot: the open kernel module is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
             return
         if detail["older"]:
-            text = f"no driver serves both GPUs: the {detail['older']} needs the closed kernel module. Take one of them out, or leave this one unused"
-            yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
+            text = f"no driver supports both GPUs: the {detail['older']} needs the closed kernel module, this GPU the open one. Remove one GPU, or leave this one unused"
+            yield Plan("Choose which of the two GPUs to use", Risk.LOW, (ByHand(text),))
             return
         offer = drivers.offer(detail["lowest"], None, open_flavour=True, near=detail["branch"])
         if offer:
@@ -79,7 +85,7 @@ class ClosedModuleOnBlackwell(Rule):
                 network=True,
             )
             return
-        text = "install the open kernel module from where this driver came from (NVIDIA's repository: nvidia-open instead of cuda-drivers; .run file: --kernel-module-type=open); then restart"
+        text = "install the open kernel module from the source of the current driver (NVIDIA's repository: nvidia-open instead of cuda-drivers; .run file: --kernel-module-type=open), then reboot"
         yield Plan("Install the open kernel module", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
 
     @staticmethod
@@ -95,12 +101,12 @@ class ClosedModuleOnBlackwell(Rule):
             loaded.says("kernel", line, 5.0 + number / 1000)
         yield Scenario("an RTX 5090 with the closed 580", loaded, finds=gpu, steps=("apt-install", "reboot"))
         yield Scenario(
-            "on the disk for the next start",
+            "installed, and loaded at the next boot",
             Machine.ubuntu2404().gpu("2c02", driver="").ubuntu_driver("570.124.06", loaded=False),
             finds=gpu,
         )
         yield Scenario(
-            "a data center's B200",
+            "a B200 in a data center",
             Machine.ubuntu2404().gpu("2901", klass="0x030200").ubuntu_driver("580.95.05"),
             finds=gpu,
         )
@@ -111,6 +117,8 @@ class ClosedModuleOnBlackwell(Rule):
             "a driver that is too old in any flavour",
             Machine.ubuntu2404().gpu("2b85", driver="").ubuntu_driver(loaded=False),
         )
-        yield Scenario("an Ada, which takes both", Machine.ubuntu2404().gpu("2684").ubuntu_driver("580.95.05"))
+        yield Scenario(
+            "an Ada GPU, which both modules support", Machine.ubuntu2404().gpu("2684").ubuntu_driver("580.95.05")
+        )
         yield Scenario("another GPU", Machine.debian12_gpu())
-        yield Scenario("no driver in sight", Machine.debian12().gpu("2b85", driver=""), unknown=True)
+        yield Scenario("no driver is installed", Machine.debian12().gpu("2b85", driver=""), unknown=True)

@@ -1,19 +1,24 @@
-"""A user may not open the NVIDIA device nodes.
+"""A user has no permission to open the NVIDIA device nodes.
 
 What you see
     Failed to initialize NVML: Insufficient Permissions
-    CUDA works with sudo only.
+
+    CUDA works only with sudo.
 Why
-    The driver makes its nodes for everybody. Options of the module (NVreg_DeviceFileMode, ...GID), a udev rule or a
-    chmod restrict them to a group that the user is not in. The node nvidia-uvm ignores those options.
-    With open nodes it does not matter whether a user is in the groups video or render.
+    By default the driver creates device nodes that every user can open. Module options (NVreg_DeviceFileMode,
+    NVreg_DeviceFileGID), a udev rule or a chmod can restrict them to a group. This user is not in that group.
+
+    The module options do not affect /dev/nvidia-uvm.
+
+    With the default mode 0666, membership in the groups video or render does not matter.
 Repair
-    Add the user to the group that owns the nodes, or take the options away: a person decides, because sites with many
-    users restrict them on purpose.
+    Add the user to the group that owns the nodes, or remove the restriction. dlhealth does neither, because sites
+    with many users restrict the nodes on purpose.
 What the repair risks
-    Nodes that everybody may open let every user use the GPU.
+    If every user can open the nodes, every user can use the GPU.
 By hand
-    usermod -aG GROUP USER, then log in again
+    # Then log out and in again:
+    usermod -aG GROUP USER
 """
 
 from collections.abc import Iterator
@@ -36,14 +41,14 @@ from dlhealth.api import (
     Users,
 )
 
-# nvidia-modeset is for the X server; nvidia-uvm-tools for profilers.
+# Users do not need these: nvidia-modeset is for the X server, nvidia-uvm-tools for profilers.
 UNUSED = ("nvidia-modeset", "nvidia-uvm-tools")
 NOBODY = 65534
 
 
 class DevNvidiaPermissions(Rule):
     id = "dev-nvidia-permissions"
-    title = "The NVIDIA device nodes are closed to a user"
+    title = "A user has no permission to open the NVIDIA device nodes"
     stage = Stage.ENVIRONMENT
     severity = Severity.WARNING
 
@@ -51,7 +56,7 @@ class DevNvidiaPermissions(Rule):
         nodes = [n for n in devices.nodes if n.path.removeprefix("/dev/") not in UNUSED]
         real = [n for n in nodes if n.kind == "char"]
         if any(NOBODY in (n.uid, n.gid) and n.mode & 0o006 != 0o006 for n in real):
-            yield Unknown("the owner of a device node has no number here: it comes from outside of this container")
+            yield Unknown("the owner of a device node is a user outside this container")
             return
         found: dict[tuple[int, int, int], list[str]] = {}
         for node in real:
@@ -65,10 +70,10 @@ class DevNvidiaPermissions(Rule):
             if not shut:
                 continue
             group = devices.groups.get(gid, str(gid))
-            what = ", ".join(paths) if real else "the module's options give /dev/nvidia*"
+            what = ", ".join(paths) if real else "module options: /dev/nvidia* will have"
             yield self.finding(
                 f"file:{paths[0]}",
-                f"{what}{' has' if len(paths) == 1 else ' have' if real else ''} mode {mode:04o}, group {group}: {', '.join(shut)} can't use the GPU",
+                f"{what}{' has' if len(paths) == 1 else ' have' if real else ''} mode {mode:04o}, group {group}: {', '.join(shut)} cannot use the GPU",
                 *(Evidence(path, f"mode {mode:04o}, owner {uid}, group {gid} ({group})") for path in paths if real),
                 *([Evidence("/proc/driver/nvidia/params", ", ".join(options))] if options else []),
                 *(Evidence(li.source, f"options {li.module} {li.arguments}") for li in devices.options),
@@ -86,14 +91,14 @@ class DevNvidiaPermissions(Rule):
         )
         if group:
             yield Plan(
-                f"Let the users into the group {group}, if they shall use the GPU",
+                f"Add the users who need the GPU to the group {group}",
                 Risk.LOW,
-                (ByHand(f"usermod -aG {group} USER, for those of {users} who shall; they log in again"),),
+                (ByHand(f"usermod -aG {group} USER (users without access: {users}), then log in again"),),
             )
         yield Plan(
-            "Open the nodes to everybody, as the driver has them, if nothing here was meant to restrict them",
+            "Open the nodes to every user (the driver's default), unless the restriction is intended",
             Risk.LOW,
-            (ByHand(f"take away {lines}; update-initramfs -u, then restart"),),
+            (ByHand(f"remove {lines}; run update-initramfs -u, then reboot"),),
             reboot=True,
         )
 
@@ -105,7 +110,7 @@ class DevNvidiaPermissions(Rule):
             finds="file:/dev/nvidiactl",
         )
         yield Scenario(
-            "restricted by options of the module",
+            "restricted by module options",
             Machine.ubuntu2404_gpu()
             .file("/etc/modprobe.d/site.conf", "options nvidia NVreg_DeviceFileGID=27 NVreg_DeviceFileMode=0660\n")
             .file(
@@ -117,7 +122,7 @@ class DevNvidiaPermissions(Rule):
             finds="file:/dev/nvidia0",
         )
         yield Scenario(
-            "a disk with such options",
+            "a mounted disk with such options",
             Machine()
             .os_release("debian", "12")
             .user()
@@ -127,10 +132,10 @@ class DevNvidiaPermissions(Rule):
                 "options nvidia-current NVreg_DeviceFileUID=0 NVreg_DeviceFileGID=44 NVreg_DeviceFileMode=0660\n",
             ),
             finds="file:/dev/nvidia0",
-            alone=False,  # nothing but a driver and a user is on that disk
+            alone=False,  # this disk has only a driver and a user
         )
         yield Scenario(
-            "open to all", Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255).node("/dev/nvidia-uvm", 511)
+            "open to every user", Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255).node("/dev/nvidia-uvm", 511)
         )
         yield Scenario(
             "restricted, and the user is in the group",
@@ -140,15 +145,13 @@ class DevNvidiaPermissions(Rule):
             .node("/dev/nvidia-uvm", 511),
         )
         yield Scenario(
-            "only the X server's node is closed",
+            "only the X server's node is restricted",
             Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255).node("/dev/nvidia-modeset", 195, 254, 0o600),
         )
-        yield Scenario(
-            "a disk that does not run", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True
-        )
+        yield Scenario("a mounted disk", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True)
 
 
 def _may_open(account: Account, mode: int, uid: int, gid: int) -> bool:
-    """For reading and writing; the first class that fits decides alone."""
+    """Whether the account may read and write: the first class (owner, group, other) that matches decides."""
     shift = 6 if account.uid == uid else 3 if gid in account.gids else 0
     return account.uid == 0 or mode >> shift & 6 == 6

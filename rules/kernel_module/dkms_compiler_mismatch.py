@@ -1,24 +1,37 @@
-"""The build of the NVIDIA module fails because of the compiler.
+"""The installed compiler cannot build the NVIDIA module for this kernel.
 
 What you see
     *** Failed CC version check. Bailing out! ***
+
     gcc: error: unrecognized command-line option '-ftrivial-auto-var-init=zero'
+
     /bin/sh: 1: gcc-12: not found
 Why
-    A module must be built with a compiler like the one that built the kernel.
-    An older gcc does not know the kernel's options: gcc was switched to an old version (often for nvcc) or removed, or
-    the kernel needs a newer gcc than the release's own, as Ubuntu's HWE kernels do.
-    A newer gcc refuses code that the kernel's gcc accepted: it treats old warnings as errors.
-    The warning that "the compiler differs from the one used to build the kernel" is harmless by itself.
+    A kernel module must be built with a compiler that matches the one that built the kernel.
+
+    An older gcc does not know the kernel's compiler options. This happens when gcc was switched to an old version
+    (often for nvcc), when gcc was removed, or when the kernel needs a newer gcc than the default of the release
+    (Ubuntu's HWE kernels).
+
+    A newer gcc can refuse code that the kernel's gcc accepts, because it treats some old warnings as errors.
+
+    The warning "the compiler differs from the one used to build the kernel" alone is harmless.
 Repair
-    Install the kernel's compiler and build the module with it. Where somebody switched gcc, make it the distribution's
-    again: nvcc has an option of its own for its compiler (-ccbin). Where the release's gcc is another one than the
-    kernel's, gcc stays as it is and DKMS is told which compiler to use.
+    Install the compiler that built the kernel, and build the module with it.
+
+    If gcc was switched, dlhealth restores the default of the distribution. nvcc has its own option for its compiler
+    (-ccbin).
+
+    If the default gcc of the release differs from the kernel's, gcc stays unchanged and DKMS gets the right compiler.
 What the repair risks
-    Programs that were built with the switched gcc are built with the distribution's gcc from now on.
+    Programs that you build later use the default gcc of the distribution.
 By hand
-    apt-get install gcc-12; ln -sfn gcc-12 /usr/bin/gcc (where that is the release's own); dkms autoinstall
-    else: CC=/usr/bin/gcc-12 dkms install nvidia/VERSION -k KERNEL
+    apt-get install gcc-12
+    # If gcc-12 is the default of the release:
+    ln -sfn gcc-12 /usr/bin/gcc
+    dkms autoinstall
+    # Otherwise:
+    CC=/usr/bin/gcc-12 dkms install nvidia/VERSION -k KERNEL
 """
 
 from collections.abc import Iterator
@@ -54,7 +67,7 @@ from dlhealth.api import (
 
 class DkmsCompilerMismatch(Rule):
     id = "dkms-compiler-mismatch"
-    title = "The NVIDIA module can't be built with this compiler"
+    title = "The compiler cannot build the NVIDIA module"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     explains = ("dkms-module-missing-for-running-kernel", "half-configured-driver-packages")
@@ -75,7 +88,7 @@ class DkmsCompilerMismatch(Rule):
                     continue
                 yield self.finding(
                     f"kernel:{release}",
-                    f"{_said(module, build, release)} ({_now(gcc)}, the kernel was built with {wanted or 'an unknown one'})",
+                    f"{_said(module, build, release)} ({_now(gcc)}; the kernel was built with {wanted or 'an unknown compiler'})",
                     *([Evidence(build.log, build.error)] if build else []),
                     *([Evidence(gcc.path, f"{gcc.real} ({gcc.source})")] if gcc else []),
                     *([Evidence(_told(kernel, release), wanted)] if wanted else []),
@@ -95,7 +108,7 @@ class DkmsCompilerMismatch(Rule):
         gcc = compilers.gcc if compilers else None
         if finding.detail["newer"] and major:
             yield Plan(
-                f"Build the module with gcc-{major}, which built the kernel",
+                f"Build the module with gcc-{major}, the compiler that built the kernel",
                 Risk.LOW,
                 (AptInstall((f"gcc-{major}",)), ByHand(_named(major, module, version, release))),
                 network=True,
@@ -104,13 +117,13 @@ class DkmsCompilerMismatch(Rule):
         other = bool(gcc and major and gcc.version and gcc.version.partition(".")[0] != major)
         switched = other and _of_the_release(packages) in ("", major)
         yield Plan(
-            f"Install gcc-{major}{', make it gcc again' if switched else ''} and build the module"
+            f"Install gcc-{major}{', make it the default gcc' if switched else ''} and build the module"
             if major
             else "Install the distribution's compiler and build the module",
             Risk.MEDIUM if switched else Risk.LOW,
             (
                 AptInstall((f"gcc-{major}",) if major else ("gcc",)),
-                # The link that the distribution's package gcc brings; an alternative in its place is somebody's switch.
+                # The package gcc installs this link. An alternative in its place was set by somebody.
                 *([MakeLink("/usr/bin/gcc", f"gcc-{major}")] if switched else []),
                 DkmsBuild(module, version, release),
                 UpdateInitramfs(release),
@@ -120,7 +133,7 @@ class DkmsCompilerMismatch(Rule):
         )
         if other and not switched:
             text = _named(major, module, version, release)
-            yield Plan(f"Tell DKMS to use gcc-{major}, which it did not choose by itself", Risk.LOW, (ByHand(text),))
+            yield Plan(f"Make DKMS use gcc-{major}, if it chose another compiler", Risk.LOW, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -141,13 +154,13 @@ class DkmsCompilerMismatch(Rule):
             )
 
         yield Scenario(
-            "an option that the old gcc does not know",
+            "an old gcc does not know an option",
             ubuntu(option),
             finds=release,
             steps=("apt-install", "dkms-build", "update-initramfs", "load-modules"),
         )
         yield Scenario(
-            "the compiler check of the driver",
+            "the driver's own compiler check fails",
             Machine.debian12()
             .gpu(driver="")
             .debian_driver(kernels=(), loaded=False)
@@ -161,7 +174,7 @@ class DkmsCompilerMismatch(Rule):
             "the kernel's gcc was removed", ubuntu("/bin/sh: 1: x86_64-linux-gnu-gcc-13: not found\n"), finds=release
         )
         yield Scenario(
-            "gcc was switched for nvcc, nothing was built since",
+            "gcc was switched for nvcc, and nothing was built since then",
             switched(ubuntu(), "9"),
             finds=release,
             steps=("apt-install", "make-link", "dkms-build", "update-initramfs", "load-modules"),
@@ -179,32 +192,32 @@ class DkmsCompilerMismatch(Rule):
             "  You are using:           cc (Ubuntu 15.0.1-1) 15.0.1\n"
         )
         yield Scenario(
-            "a newer gcc refuses what the kernel's accepted",
+            "a newer gcc refuses what the kernel's gcc accepts",
             ubuntu(f"{newer}./common/inc/nv-mm.h:29:13: error: conflicting types for 'vm_fault_t'; have 'int'\n"),
             finds=release,
             alone=True,
         )
         yield Scenario(
-            "a newer gcc, but the kernel's interface changed",
+            "a newer gcc, but the kernel's interface is the reason",
             ubuntu(f"{newer}nvidia/nv-mmap.c:9:5: error: 'struct vm_area_struct' has no member named '__vm_flags'\n"),
         )
-        yield Scenario("failed once, built since", Machine.ubuntu2404_gpu().file(tree, log + option))
-        yield Scenario("a gcc that is as new", switched(ubuntu(), "13"), alone=False)
-        yield Scenario("an old gcc, but the module is there", switched(Machine.ubuntu2404_gpu(), "9"))
+        yield Scenario("failed once, built later", Machine.ubuntu2404_gpu().file(tree, log + option))
+        yield Scenario("a gcc of the same version", switched(ubuntu(), "13"), alone=False)
+        yield Scenario("an old gcc, but the module is built", switched(Machine.ubuntu2404_gpu(), "9"))
         yield Scenario(
-            "it was C that failed",
+            "the C code failed to build, not the compiler",
             switched(ubuntu("nvidia/nv.c:11:10: fatal error: nvmisc.h: No such file or directory\n"), "9"),
         )
         yield Scenario(
-            "the kernel can't be read",
+            "the kernel's version cannot be read",
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
 
 
 def _of_the_release(packages: Packages | None) -> str:
-    """The major version of the distribution's own gcc, as its package has it: "4:11.2.0-1ubuntu1"; "" where it is not
-    there to tell."""
+    """The major version of the distribution's default gcc, from its package's version ("4:11.2.0-1ubuntu1"); "" if
+    that package is not installed."""
     package = packages.get("gcc") if packages else None
     return package.upstream.partition(".")[0] if package and package.unpacked else ""
 
@@ -214,7 +227,7 @@ def _named(major: str, module: str, version: str, release: str) -> str:
 
 
 def _too_old(gcc: Compiler | None, wanted: str) -> bool:
-    """Whether gcc is of an older major version than what built the kernel, whose options it does not know."""
+    """Whether gcc has an older major version than the kernel's compiler, so that it lacks some of the options."""
     major, now = compiler_major(wanted), gcc.version.partition(".")[0] if gcc else ""
     return major.isdigit() and now.isdigit() and int(now) < int(major)
 
@@ -222,12 +235,12 @@ def _too_old(gcc: Compiler | None, wanted: str) -> bool:
 def _said(module: DkmsModule, build: ModuleBuild | None, release: str) -> str:
     what = f"{module.name} {module.version}"
     if build:
-        return f"{what} can't be built for kernel {release}: {build.error}"
-    return f"{what} is not built for kernel {release}, and gcc is older than what built that kernel"
+        return f"{what} cannot be built for kernel {release}: {build.error}"
+    return f"{what} is not built for kernel {release}, and gcc is older than the compiler that built this kernel"
 
 
 def _now(gcc: Compiler | None) -> str:
-    return f"gcc is {gcc.version or gcc.real}" if gcc else "there is no gcc"
+    return f"gcc is {gcc.version or gcc.real}" if gcc else "gcc is not installed"
 
 
 def _told(kernel: Kernel, release: str) -> str:

@@ -1,21 +1,27 @@
-"""The NVIDIA module is not built for the kernel that runs, or for the one that starts next.
+"""The running kernel, or the kernel that boots next, has no usable NVIDIA module.
 
 What you see
     NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.
+
     modprobe: FATAL: Module nvidia not found in directory /lib/modules/...
 Why
-    DKMS builds the module anew for each kernel. A kernel update whose build failed, or that came without its headers,
-    leaves a kernel without a driver; it is noticed at the next start. Ubuntu's prebuilt modules are a package for each
-    kernel, which is missing where its metapackage is.
-    A module that lies in updates/dkms, compressed or not, or that Ubuntu built, is one; one that is cut off, or was made
-    for another kernel, is none. A kernel that nobody starts needs none.
+    Every kernel needs its own build of the NVIDIA module. DKMS builds it when a kernel is installed. If that build
+    fails, or the kernel headers are missing, the new kernel has no driver. You notice it at the next boot.
+
+    Ubuntu's prebuilt modules come in one package for each kernel. That package is missing if the metapackage is not
+    installed.
+
+    A module that is truncated, or was built for another kernel, does not count. A kernel that is not booted needs no
+    module.
 Repair
-    Build the module for that kernel. Where something keeps it from being built (no headers, an unsuitable compiler,
-    a kernel that the driver is too old for), that is repaired first.
+    Build the module for that kernel. If something prevents the build (no headers, an unsuitable compiler, a kernel
+    too new for the driver), dlhealth reports that as the root cause and repairs it first.
 What the repair risks
-    Little: the modules of other kernels stay as they are, and the previous kernel in the boot menu works meanwhile.
+    Little: the modules of other kernels stay unchanged. Until then you can boot the previous kernel from the boot
+    menu.
 By hand
-    dkms autoinstall -k KERNEL; modprobe nvidia
+    dkms autoinstall -k KERNEL
+    modprobe nvidia
 """
 
 from collections.abc import Iterator
@@ -50,7 +56,7 @@ from dlhealth.api import (
 
 BUILDERS = "nvidia*dkms*"
 """nvidia-kernel-dkms, nvidia-tesla-470-kernel-dkms (Debian), nvidia-dkms-550-open (Ubuntu), nvidia-dkms (NVIDIA)."""
-SPACE = {BuildFault.DISK_FULL: "the disk was full", BuildFault.MEMORY: "there was not enough memory"}
+SPACE = {BuildFault.DISK_FULL: "the disk was full", BuildFault.MEMORY: "memory ran out"}
 
 
 class DkmsModuleMissingForRunningKernel(Rule):
@@ -76,12 +82,12 @@ class DkmsModuleMissingForRunningKernel(Rule):
             yield Unknown(problem)
         installed = [p for p in packages.installed(BUILDERS) if "-no-dkms" not in p.name] if packages else []
         kept = [m for m in dkms.modules if m.source or m.builds]
-        # A driver of Ubuntu's prebuilt modules, or of a .run file without DKMS: other kernels have a module.
+        # Ubuntu's prebuilt modules, or a .run file without DKMS: only the modules of other kernels show the driver.
         others = [f for f in modules.files if libraries and libraries.version]
         if not installed and not kept and not others:
             return
         if kernel.target is None:
-            yield Unknown(f"which kernel starts next is not known: {kernel.next_boot_source}")
+            yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
         for release, severity in kernel.to_judge():
             if modules.usable(release):
                 continue
@@ -100,7 +106,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             if build:
                 evidence.append(Evidence(build.log, build.error))
             for other in modules.working(kernel, release)[:1]:
-                evidence.append(Evidence(f"/lib/modules/{other}", "has its NVIDIA module: this kernel can be started"))
+                evidence.append(Evidence(f"/lib/modules/{other}", "has its NVIDIA module: this kernel can be booted"))
             yield self.finding(
                 f"kernel:{release}",
                 f"No {'usable ' if unfit else ''}NVIDIA module for kernel {release}: "
@@ -125,9 +131,9 @@ class DkmsModuleMissingForRunningKernel(Rule):
         module = dkms.newest()
         if finding.detail["refused"]:
             yield Plan(
-                "Start the distribution's ordinary kernel: the NVIDIA driver is not made for realtime kernels",
+                "Boot the distribution's standard kernel: the NVIDIA driver does not support realtime kernels",
                 Risk.MEDIUM,
-                (ByHand("choose a kernel without -rt in the boot menu, and make it the default one"),),
+                (ByHand("choose a kernel without -rt in the boot menu, and make it the default"),),
                 reboot=True,
             )
         elif chosen := finding.detail["chosen"]:
@@ -136,7 +142,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             names = (f"linux-modules-nvidia-{prebuilt}-{release}",)
             again = bool(finding.detail["unfit"])
             yield Plan(
-                f"Install Ubuntu's module for kernel {release}{' again' if again else ''}",
+                f"{'Reinstall' if again else 'Install'} Ubuntu's module for kernel {release}",
                 Risk.LOW,
                 (AptInstall(names, reinstall=again), *load),
                 network=True,
@@ -149,48 +155,48 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 network=True,
             )
             for other in finding.detail["works"]:
-                text = f"start kernel {other} from the boot menu (Advanced options): it has its NVIDIA module"
-                yield Plan(f"Start kernel {other}", Risk.LOW, (ByHand(text),), reboot=True)
+                text = f"boot kernel {other} from the boot menu (Advanced options): it has an NVIDIA module"
+                yield Plan(f"Boot kernel {other}", Risk.LOW, (ByHand(text),), reboot=True)
         elif (unfit := finding.detail["unfit"]) and package:
-            # DKMS takes a module that is there for one that is built.
+            # DKMS takes any module file in its place as built, so only a reinstall replaces it.
             yield Plan(
-                f"Install {package} again, which builds the module anew",
+                f"Reinstall {package}, which rebuilds the module",
                 Risk.MEDIUM,
                 (AptInstall((package,), reinstall=True), UpdateInitramfs(release), *load),
                 network=True,
             )
         elif unfit:
-            what = f"dkms install --force {module.name}/{module.version} -k {release}" if module else "build it again"
+            what = f"dkms install --force {module.name}/{module.version} -k {release}" if module else "rebuild it"
             yield Plan(
-                f"Put a module that kernel {release} can load in its place",
+                f"Replace it with a module that kernel {release} can load",
                 Risk.MEDIUM,
-                (ByHand(f"move {unfit} away, then {what}; depmod {release}"),),
+                (ByHand(f"move {unfit} out of the way; {what}; depmod {release}"),),
             )
         elif module:
             build = (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release), *load)
             what = f"{module.name} {module.version} for kernel {release}"
             if space := finding.detail["space"]:
-                first = ByHand(f"when it was built last, {space}: make room first (df -h / /var /boot, free -h)")
-                yield Plan(f"Make room, then build {what}", Risk.LOW, (first, *build))
-            elif finding.detail["crashed"]:
-                last = ByHand(
-                    "if the compiler crashes again, test the memory (memtest86+) or use another version of gcc"
+                first = ByHand(
+                    f"the last build failed because {space}: free some space first (check with df -h / /var /boot; free -h)"
                 )
-                yield Plan(f"Build {what} again", Risk.LOW, (*build, last))
+                yield Plan(f"Free some space, then build {what}", Risk.LOW, (first, *build))
+            elif finding.detail["crashed"]:
+                last = ByHand("if the compiler crashes again, test the memory (memtest86+), or use another gcc version")
+                yield Plan(f"Rebuild {what}", Risk.LOW, (*build, last))
             else:
                 yield Plan(f"Build {what}", Risk.LOW, build)
         elif package:
             yield Plan(
-                f"Install {package} again: DKMS has no source to build from",
+                f"Reinstall {package}, because DKMS has no source to build from",
                 Risk.MEDIUM,
                 (AptInstall((package,), reinstall=True), UpdateInitramfs(release), *load),
                 network=True,
             )
         else:
             yield Plan(
-                "The driver's installer must make a module for this kernel",
+                "Run the driver's installer for this kernel",
                 Risk.MEDIUM,
-                (ByHand(f"install the driver for kernel {release} the way it was installed before, with DKMS"),),
+                (ByHand(f"install the driver for kernel {release} the same way as before, with DKMS"),),
             )
 
     @staticmethod
@@ -211,35 +217,35 @@ class DkmsModuleMissingForRunningKernel(Rule):
         old, new = "6.1.0-49-amd64", "6.1.0-50-amd64"
         two = Machine().os_release("debian", "12").kernel(old).kernel(new, running=False).user().gpu()
         yield Scenario(
-            "a kernel update whose module was not built",
+            "a kernel update without a module build",
             Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False),
             finds=f"kernel:{new}",
             steps=("dkms-build", "update-initramfs", "load-modules"),
         )
         yield Scenario(
-            "Ubuntu, module of the old kernel only",
+            "Ubuntu, only the old kernel has a module",
             Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=("6.8.0-49-generic",), loaded=False),
             finds="kernel:6.8.0-50-generic",
         )
         yield Scenario(
-            "only the next kernel lacks it",
+            "only the kernel that boots next has none",
             two.debian_driver(kernels=(old,)),
             finds=f"kernel:{new}",
             steps=("dkms-build", "update-initramfs"),
         )
         yield Scenario(
-            "a disk that does not run",
+            "a mounted disk",
             Machine().os_release("debian", "12").kernel(new, running=False).debian_driver(kernels=(), loaded=False),
             finds=f"kernel:{new}",
         )
         yield Scenario(
-            "asked for the next kernel only",
+            "--next-boot checks only the next kernel",
             two.debian_driver(kernels=(old,)),
             finds=f"kernel:{new}",
             next_boot=True,
         )
         yield Scenario(
-            "no headers are the cause",
+            "missing headers are the cause",
             Machine()
             .os_release("ubuntu", "24.04")
             .kernel("6.8.0-51-generic", headers=False)
@@ -250,17 +256,17 @@ class DkmsModuleMissingForRunningKernel(Rule):
         )
         conf = "/etc/modprobe.d/nvidia.conf"
         yield Scenario(
-            "another flavour is chosen than the one that is built",
+            "the chosen flavour is not the built one",
             Machine.debian12_gpu().file(conf, "install nvidia modprobe -i nvidia-tesla-470 $CMDLINE_OPTS\n"),
             finds=f"kernel:{new}",
             alone=False,
         )
         yield Scenario(
-            "the flavour that is chosen is the one that is built",
+            "the chosen flavour is built",
             Machine.debian12_gpu().file(conf, "install nvidia modprobe -i nvidia-current $CMDLINE_OPTS\n"),
         )
         yield Scenario(
-            "the disk was full when it was built",
+            "the disk was full during the build",
             Machine.debian12()
             .gpu(driver="")
             .debian_driver(kernels=(), loaded=False)
@@ -272,7 +278,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             finds=f"kernel:{new}",
         )
         yield Scenario(
-            "its package was unpacked, and never configured",
+            "its package was unpacked but not configured",
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(kernels=(), loaded=False)
@@ -284,12 +290,12 @@ class DkmsModuleMissingForRunningKernel(Rule):
         )
         ubuntu, newer = "6.8.0-50-generic", "6.8.0-51-generic"
         yield Scenario(
-            "prebuilt modules of the last kernel only",
+            "prebuilt modules only for the previous kernel",
             prebuilt(Machine.ubuntu2404().kernel(newer, running=False), ubuntu),
             finds=f"kernel:{newer}",
         )
         yield Scenario(
-            "a realtime kernel, which the driver refuses",
+            "a realtime kernel, which the driver does not support",
             Machine()
             .os_release("debian", "12")
             .kernel("6.1.0-50-rt-amd64")
@@ -304,12 +310,12 @@ class DkmsModuleMissingForRunningKernel(Rule):
         )
         dkms = f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko"
         yield Scenario(
-            "the disk was full when the module was copied",
+            "an empty module file: the disk was full",
             Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False).file(dkms, b""),
             finds=f"kernel:{ubuntu}",
         )
         yield Scenario(
-            "a module that was copied from another kernel, on a disk",
+            "a module copied from another kernel, on a mounted disk",
             Machine()
             .os_release("debian", "12")
             .kernel(new, running=False)
@@ -325,11 +331,11 @@ class DkmsModuleMissingForRunningKernel(Rule):
             .file(f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko.zst", b"\x28\xb5\x2f\xfd"),
         )  # fmt: skip
         yield Scenario(
-            "a third kernel, that nobody starts, lacks it",
+            "an old kernel that is not booted has none",
             Machine.debian12().kernel("6.1.0-9-amd64", running=False).gpu().debian_driver(),
         )
         yield Scenario(
-            "built for both",
+            "built for both kernels",
             Machine()
             .os_release("debian", "12")
             .kernel(old)
@@ -337,9 +343,9 @@ class DkmsModuleMissingForRunningKernel(Rule):
             .gpu()
             .debian_driver(kernels=(old, new)),
         )
-        yield Scenario("no driver wanted", Machine.debian12().gpu(driver="nouveau"))
+        yield Scenario("no NVIDIA driver installed", Machine.debian12().gpu(driver="nouveau"))
         yield Scenario(
-            "another system is started next",
+            "another operating system boots next",
             Machine.debian12()
             .gpu()
             .debian_driver()
@@ -348,7 +354,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             next_boot=True,
         )
         yield Scenario(
-            "modules that can't be listed",
+            "modules that cannot be listed",
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
@@ -356,9 +362,9 @@ class DkmsModuleMissingForRunningKernel(Rule):
 
 def _effect(kernel: Kernel, modules: KernelModules, release: str) -> str:
     if release != kernel.running:
-        return "the next boot comes up with no NVIDIA driver"
+        return "the next boot comes up without an NVIDIA driver"
     if modules.loaded is not None and "nvidia" in modules.loaded:
-        return f"the loaded one ({modules.loaded_version or 'of an unknown version'}) is gone with the next start"
+        return f"the loaded module ({modules.loaded_version or 'unknown version'}) is lost at the next boot"
     return "this kernel has no NVIDIA driver"
 
 
@@ -366,8 +372,8 @@ def _reason(unfit: ModuleFile | None, build: ModuleBuild | None, refused: DkmsMo
     if unfit:
         return f"{unfit.path}: {unfit.unfit}"
     if refused:
-        return f"{refused.name} {refused.version} is not made for realtime kernels"
-    return f"the last build failed: {build.error}" if build else "it was never built, or removed"
+        return f"{refused.name} {refused.version} does not support realtime kernels"
+    return f"the last build failed: {build.error}" if build else "it was not built, or was removed"
 
 
 def _refused(kernel: Kernel, release: str, kept: list[DkmsModule]) -> DkmsModule | None:
@@ -376,17 +382,17 @@ def _refused(kernel: Kernel, release: str, kept: list[DkmsModule]) -> DkmsModule
 
 
 def _flavours(chosen: str, built: str, release: str, dkms: Dkms, load: tuple[LoadModules, ...]) -> Iterator[Plan]:
-    """Debian's drivers are installed beside each other; an alternative chooses one, and modprobe follows it."""
+    """Debian installs several drivers side by side; an alternative chooses the one that modprobe loads."""
     module = next((m for m in dkms.modules if m.name == chosen and m.source), None)
     if module:
         yield Plan(
-            f"Build {chosen} {module.version}, which is chosen, for kernel {release}",
+            f"Build {chosen} {module.version}, the chosen driver, for kernel {release}",
             Risk.LOW,
             (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release), *load),
         )
     folder = f"/usr/lib/nvidia/{built.removeprefix('nvidia-')}"
     yield Plan(
-        f"Choose {built}, whose module is built for kernel {release}",
+        f"Switch to {built}, which has a module for kernel {release}",
         Risk.MEDIUM,
         (SetAlternative("nvidia", folder), UpdateInitramfs(release), *load),
     )
@@ -402,4 +408,4 @@ def _prebuilt(others: list[ModuleFile], packages: Packages | None) -> str:
 
 def _built_for(module: DkmsModule) -> str:
     kernels = [b.kernel for b in module.builds if not b.fault]
-    return f"built for {', '.join(kernels)}" if kernels else "built for no kernel"
+    return f"built for {', '.join(kernels)}" if kernels else "not built for any kernel"

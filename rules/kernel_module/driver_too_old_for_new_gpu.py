@@ -1,20 +1,25 @@
-"""The driver is older than the GPU and does not know it.
+"""The installed driver is older than the GPU and does not support it.
 
 What you see
-    NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2b85)
-    NVRM: installed in this system is not supported by the NVIDIA 550.90.07 driver release.
+    NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2b85) installed in this system is not supported by the NVIDIA
+    550.90.07 driver release.
+
     nvidia-smi: No devices were found
 Why
-    A branch supports the GPUs that existed when it began. A stable release of a distribution keeps its branch for
-    years; a new card needs a newer one.
-    The same message comes from virtual machines and from devices that don't wake up: where the GPU is one that the
-    branch supports, this is not the cause. A list that lacks a GPU proves nothing either.
+    A driver branch supports the GPUs that existed when the branch began. A stable distribution release keeps its
+    branch for years, so a new card needs a newer branch.
+
+    Virtual machines and devices that fail to wake up print the same message. If the branch supports the GPU, dlhealth
+    does not report this problem. A GPU that is missing from NVIDIA's list proves nothing either.
 Repair
-    Install a newer branch: of the distribution, from backports, or from NVIDIA's repository; from one of them only.
+    Install a newer branch: from the distribution, from its backports, or from NVIDIA's repository. Use only one of
+    these sources.
 What the repair risks
-    The whole driver is exchanged.
+    The whole driver is replaced.
 By hand
-    apt-get install nvidia-driver-NNN of a branch that supports the GPU (with -open for Blackwell); reboot
+    # NNN: a branch that supports the GPU (add -open for Blackwell)
+    apt-get install nvidia-driver-NNN
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -54,7 +59,7 @@ class DriverTooOldForNewGpu(Rule):
             needs = f"branch {misfit.branch} or newer" if misfit.branch else "a newer branch"
             yield self.finding(
                 misfit.subject,
-                f"{misfit.when}Driver {misfit.driver.version} is too old for {misfit.who}: it needs {needs}",
+                f"{misfit.when}Driver {misfit.driver.version} is too old for {misfit.who}, which needs {needs}",
                 *misfit.evidence,
                 severity=misfit.severity,
                 needs=needs,
@@ -67,7 +72,7 @@ class DriverTooOldForNewGpu(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         detail = finding.detail
         if detail["cured"]:
-            yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield Plan("Reboot: a driver for this GPU is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
             return
         lowest, highest = detail["branch"], detail["highest"]
         offer = None
@@ -75,7 +80,7 @@ class DriverTooOldForNewGpu(Rule):
             offer = drivers.offer(lowest, highest, open_flavour=detail["open"], near=0)
         if offer:
             yield Plan(
-                f"Install branch {offer[0]} of the distribution",
+                f"Install driver branch {offer[0]} from the distribution",
                 Risk.HIGH,
                 (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
                 reboot=True,
@@ -84,7 +89,7 @@ class DriverTooOldForNewGpu(Rule):
             return
         limit = f" and at most {highest} (for the other GPU)" if highest else ""
         flavour = ", open kernel module" if detail["open"] else ""
-        text = f"choose one source (a newer release of the distribution, its backports, or NVIDIA's repository) and install {detail['needs']}{limit}{flavour} from it, then restart"
+        text = f"choose one source (a newer release of the distribution, its backports, or NVIDIA's repository), install {detail['needs']}{limit}{flavour} from it, then reboot"
         yield Plan(f"Install a newer driver: {detail['needs']}", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
 
     @staticmethod
@@ -113,9 +118,9 @@ class DriverTooOldForNewGpu(Rule):
         unlisted = Machine.debian12().gpu("fffe", driver="").debian_driver(loaded=False)
         for number, line in enumerate(said):
             unlisted.says("kernel", line.format(id="fffe"), 5.0 + number / 1000)
-        yield Scenario("an id that no list has, but the kernel log says it", unlisted, finds=gpu)
+        yield Scenario("an unlisted id, but the kernel log reports it", unlisted, finds=gpu)
         yield Scenario(
-            "the log of a machine that does not run",
+            "the log of a mounted disk",
             Machine()
             .os_release("debian", "12")
             .kernel("6.1.0-50-amd64", running=False)
@@ -129,13 +134,9 @@ class DriverTooOldForNewGpu(Rule):
         virtual = Machine.debian12().gpu("2331", driver="").debian_driver()
         for number, line in enumerate(said):
             virtual.says("kernel", line.format(id="2331"), 5.0 + number / 1000)
-        yield Scenario("the message about a GPU that the branch supports has another cause", virtual, unknown=True)
-        yield Scenario("a Tesla T4 with 535, which some lists forget", Machine.debian12().gpu("1eb8").debian_driver())
+        yield Scenario("the same message about a supported GPU has another cause", virtual, unknown=True)
+        yield Scenario("a Tesla T4 with 535, which some lists lack", Machine.debian12().gpu("1eb8").debian_driver())
         yield Scenario("a GTX 1080 Ti with 381", Machine.ubuntu1604_runfile())
         yield Scenario("a GTX 1080 Ti with 535", Machine.debian12_gpu())
-        yield Scenario(
-            "an id that nobody knows", Machine.debian12().gpu("fffe", driver="").debian_driver(), unknown=True
-        )
-        yield Scenario(
-            "an id that nobody knows, but the driver holds it", Machine.debian12().gpu("fffe").debian_driver()
-        )
+        yield Scenario("an unknown id", Machine.debian12().gpu("fffe", driver="").debian_driver(), unknown=True)
+        yield Scenario("an unknown id that the driver holds", Machine.debian12().gpu("fffe").debian_driver())

@@ -1,17 +1,22 @@
-"""There is an NVIDIA GPU and no NVIDIA driver at all.
+"""The machine has an NVIDIA GPU but no NVIDIA driver.
 
 What you see
-    nvidia-smi: command not found; the screen is drawn by nouveau or by the processor's graphics.
+    nvidia-smi: command not found
+
+    nouveau or the processor's integrated graphics draws the screen.
 Why
-    Nobody installed the driver, or it was removed. For a machine that only shows a desktop that is a valid choice; for
-    CUDA programs it is not.
+    The driver was never installed, or it was removed. A desktop works without it. CUDA does not.
 Repair
-    Install the driver that the distribution recommends for the GPU.
+    Install the driver that the distribution recommends for this GPU.
 What the repair risks
-    The graphics stack changes with the next start.
+    After the next reboot, another graphics driver draws the screen.
 By hand
-    Debian: nvidia-detect names the package, apt-get install nvidia-driver (contrib, non-free); Ubuntu: ubuntu-drivers
-    install
+    # Debian (enable contrib and non-free first):
+    apt-get install nvidia-detect
+    nvidia-detect
+    apt-get install nvidia-driver
+    # Ubuntu:
+    ubuntu-drivers install
 """
 
 from collections.abc import Iterator
@@ -58,14 +63,14 @@ class GpuWithoutDriver(Rule):
         for problem in gpus.problems:
             yield Unknown(problem)
         if gpus.container:
-            yield Unknown("in a container the driver is that of the host")
+            yield Unknown("skipped in a container: the driver belongs to the host")
             return
         if modules and (modules.loaded_version or modules.for_any_kernel()):
             return
         if (packages and packages.version) or (libraries and libraries.version):
             return
         if modules is None or libraries is None:
-            yield Unknown("the modules, or the libraries of this machine can't be looked at")
+            yield Unknown("cannot read the kernel modules or the libraries of this machine")
             return
         wants = [Evidence(t.path, f"CUDA toolkit {t.version}") for t in (toolkits.toolkits if toolkits else ())]
         wants += [
@@ -79,7 +84,7 @@ class GpuWithoutDriver(Rule):
             yield self.finding(
                 f"gpu:{gpu.address}",
                 f"The {gpu.name} at {gpu.address} has no NVIDIA driver"
-                + (f", which {wants[0].shows} needs" if wants else f" ({gpu.driver or 'nothing'} holds it)"),
+                + (f", but {wants[0].shows} needs one" if wants else f" (driver in use: {gpu.driver or 'none'})"),
                 Evidence(f"/sys/bus/pci/devices/{gpu.address}", f"10de:{gpu.device}, driver: {gpu.driver or 'none'}"),
                 Evidence("/lib/modules", "no NVIDIA module for any kernel"),
                 *wants[:3],
@@ -89,12 +94,12 @@ class GpuWithoutDriver(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         yield Plan(
-            "Install the driver, if the GPU shall compute",
+            "Install the NVIDIA driver (needed for CUDA)",
             Risk.MEDIUM,
             (
                 ByHand(
-                    "Debian: enable contrib and non-free, nvidia-detect names the package (nvidia-driver); Ubuntu: ubuntu-drivers install;"
-                    f" then restart.{finding.detail['limits']}"
+                    "Debian: enable contrib and non-free, and install the package that nvidia-detect recommends (nvidia-driver); Ubuntu: ubuntu-drivers install;"
+                    f" then reboot.{finding.detail['limits']}"
                 ),
             ),
             reboot=True,
@@ -105,27 +110,27 @@ class GpuWithoutDriver(Rule):
     def scenarios() -> Iterator[Scenario]:
         gpu = "gpu:0000:01:00.0"
         yield Scenario("nouveau draws a desktop", Machine.debian12().gpu(driver="nouveau"), finds=gpu)
-        yield Scenario("a toolkit wants it", Machine.ubuntu2404().gpu(driver="nouveau").cuda_toolkit(), finds=gpu)
+        yield Scenario("a CUDA toolkit needs it", Machine.ubuntu2404().gpu(driver="nouveau").cuda_toolkit(), finds=gpu)
         yield Scenario(
-            "a PyTorch for CUDA wants it",
+            "a PyTorch for CUDA needs it",
             Machine.debian12().gpu("0de1", driver="").python_environment(torch="2.3.0+cu121", cuda="12.1"),
             finds=gpu,
-            alone=False,  # that PyTorch is not built for a Fermi
+            alone=False,  # this PyTorch is not built for a Fermi GPU
         )
         yield Scenario("with its driver", Machine.debian12_gpu())
-        yield Scenario("kept for a virtual machine", Machine.debian12().gpu(driver="vfio-pci"))
+        yield Scenario("reserved for a virtual machine", Machine.debian12().gpu(driver="vfio-pci"))
         yield Scenario("no GPU", Machine.debian12().file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n"))
         yield Scenario(
-            "a container, whose driver is the host's",
+            "a container, which uses the host's driver",
             Machine.ubuntu2404().gpu().cuda_toolkit().file("/.dockerenv"),
             unknown=True,
         )
-        yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)
+        yield Scenario("no PCI bus to read", Machine().os_release("debian", "12"), unknown=True)
 
 
 def _limits(gpu: Gpu) -> str:
-    """What a driver for the GPU must be."""
-    flavour = " It must be one with the open kernel module." if gpu.needs_open else ""
+    """Which drivers support the GPU, as sentences to append."""
+    flavour = " It must have the open kernel module." if gpu.needs_open else ""
     if gpu.last_branch is not None:
         return f" The last branch for this GPU is {gpu.last_branch}.{flavour}"
     return f" It needs branch {gpu.needed} or newer.{flavour}" if gpu.needed else flavour

@@ -1,20 +1,23 @@
-"""An old NVIDIA module is loaded at each start, although the one that belongs to the libraries is installed.
+"""An old NVIDIA module is loaded at each boot, although a newer one is installed.
 
 What you see
     NVRM: API mismatch: the client has the version X, but this kernel module has the version Y
-    Driver/library version mismatch, again after a restart.
+
+    "Driver/library version mismatch" returns after every reboot.
 Why
-    The initramfs holds the module of the old driver, or a second nvidia.ko (of a .run installer) lies where modprobe
-    finds it first.
-    Right after an upgrade the old module is simply still loaded: that a restart cures. Where the loaded module is the
-    one on the disk, only the libraries differ.
+    The initramfs still contains the module of the old driver, or modprobe finds a second nvidia.ko first (for example
+    from a .run installer).
+
+    Right after an upgrade the old module is still loaded. That is a different problem: a reboot solves it.
 Repair
-    Rebuild the initramfs, so that it holds the module of the driver that is installed, and restart. A second module
-    that belongs to no package is moved aside first.
+    Rebuild the initramfs so that it contains the installed module, then reboot. A second module that belongs to no
+    package is moved out of the way first.
 What the repair risks
-    A full /boot would leave a truncated image: the space is looked at first, and the old image is kept.
+    On a full /boot the new image could be truncated. dlhealth checks the free space first and keeps the old image.
 By hand
-    depmod -a; update-initramfs -u -k all; reboot
+    depmod -a
+    update-initramfs -u -k all
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -50,12 +53,12 @@ from dlhealth.api import (
 
 LOADED = "/proc/driver/nvidia/version"
 MARGIN = 60.0
-"""Seconds: clocks are set while a machine starts."""
+"""Seconds, because the clock may be set during the boot."""
 
 
 class InitramfsOldNvidiaModule(Rule):
     id = "initramfs-old-nvidia-module"
-    title = "An old NVIDIA module is loaded at each start"
+    title = "An old NVIDIA module is loaded at each boot"
     stage = Stage.INITRAMFS
     severity = Severity.ERROR
     explains = ("driver-library-version-mismatch-after-upgrade",)
@@ -67,7 +70,7 @@ class InitramfsOldNvidiaModule(Rule):
         for release, severity in kernel.to_judge():
             files = [f for f in modules.files if f.kernel == release and f.version]
             loaded = modules.loaded_version if release == kernel.running else None
-            # What was installed after the start could not be loaded at the start: a restart is pending, no more.
+            # A module installed after the boot could not be loaded at the boot: only a reboot is pending.
             pending = loaded and kernel.booted and image.module_written and image.module_written > kernel.booted
             if not pending and (pair := _second(files, loaded, wanted)):
                 first, right = pair
@@ -96,9 +99,9 @@ class InitramfsOldNvidiaModule(Rule):
             yield self._found(release, severity, image.path, disk, loaded, held, duplicate="", old=old[1])
         elif image.content is None and image.problem:
             if loaded and booted and image.path and booted > image.module_written + MARGIN:
-                # What was on the disk before the start, and is not what was loaded, was overtaken by the image.
+                # The module on the disk is older than the boot but was not loaded: the image's module came first.
                 shows = (
-                    Evidence("/proc/stat", "the machine started after the module on the disk was written"),
+                    Evidence("/proc/stat", "the machine booted after the module on the disk was written"),
                     Evidence(image.path, image.problem),
                 )
                 yield self._found(release, severity, image.path, disk, loaded, shows, duplicate="", old=loaded)
@@ -119,7 +122,7 @@ class InitramfsOldNvidiaModule(Rule):
     ) -> Finding:
         return self.finding(
             f"kernel:{release}",
-            f"At each start of kernel {release} the NVIDIA module {old} is taken from {where}, although {right.version} is installed",
+            f"Kernel {release} loads the old NVIDIA module {old} from {where} at each boot; installed: {right.version}",
             *([Evidence(LOADED, loaded)] if loaded else []),
             Evidence(right.path, right.version),
             *([Evidence(duplicate, old)] if duplicate else []),
@@ -136,24 +139,26 @@ class InitramfsOldNvidiaModule(Rule):
         kernel, duplicate, old = (finding.detail[k] for k in ("kernel", "duplicate", "old"))
         rebuild: tuple[Action, ...] = (UpdateInitramfs(kernel), Reboot())
         if not duplicate:
-            yield Plan(f"Rebuild the initramfs of {kernel} and restart", Risk.LOW, rebuild, reboot=True)
+            yield Plan(f"Rebuild the initramfs of {kernel} and reboot", Risk.LOW, rebuild, reboot=True)
             return
         owner = owner_of(packages, duplicate)
         builder = next((m for m in dkms.modules if m.version == old), None) if dkms else None
         if owner is not Unowned.NOBODY:
             told = owner.value if isinstance(owner, Unowned) else f"belongs to the package {owner}"
-            text = f"{duplicate} {told}: find out who installed the two, and remove the one that is not wanted"
+            text = (
+                f"{duplicate} {told}: find out where the two modules come from, and uninstall the one you do not need"
+            )
             steps: tuple[Action, ...] = (ByHand(text),)
             risk = Risk.HIGH
         elif builder and "/updates/" in duplicate:
             steps, risk = (DkmsRemove(builder.name, builder.version),), Risk.MEDIUM
         else:
             parts = next((f.parts for f in modules.files if f.path == duplicate), ())
-            # modprobe would go on looking for it where the old index says.
+            # Without a new index, modprobe still looks for the moved module.
             steps = (*map(MoveAside, (duplicate, *parts)), RefreshModuleIndex(kernel))
             risk = Risk.MEDIUM
         yield Plan(
-            f"Take the second module away ({duplicate}), rebuild the initramfs of {kernel} and restart",
+            f"Remove the second module ({duplicate}), rebuild the initramfs of {kernel} and reboot",
             risk,
             (*steps, *rebuild),
             reboot=True,
@@ -168,12 +173,12 @@ class InitramfsOldNvidiaModule(Rule):
             return Machine.ubuntu2404().gpu().ubuntu_driver(new, loaded=False).loaded_driver(old)
 
         yield Scenario(
-            "the initramfs holds the old one",
+            "the initramfs contains the old module",
             upgraded().initramfs(kernel, {}, nvidia=old),
             finds=f"kernel:{kernel}",
         )
         yield Scenario(
-            "a second module that is not in the index of modules",
+            "a second module that is not in the module index",
             upgraded()
             .nvidia_module(kernel, old, name="nvidia.ko", place="kernel/drivers/video")
             .file(f"{modules}/modules.dep", "updates/dkms/nvidia.ko:\n")
@@ -181,17 +186,17 @@ class InitramfsOldNvidiaModule(Rule):
             alone=False,
         )
         yield Scenario(
-            "a .run installer's module beside it",
+            "a second module from a .run installer",
             upgraded()
             .nvidia_module(kernel, old, name="nvidia.ko", place="kernel/drivers/video")
             .nvidia_module(kernel, old, name="nvidia-drm.ko", place="kernel/drivers/video")
             .initramfs(kernel, {}),
             finds=f"kernel:{kernel}",
             steps=("move-aside", "refresh-module-index", "update-initramfs", "reboot"),
-            alone=False,  # the second installer is a fault of its own
+            alone=False,  # the second installation is a problem of its own
         )
         yield Scenario(
-            "a second module, which modprobe finds before Ubuntu's own",
+            "modprobe finds a second module before Ubuntu's",
             Machine.ubuntu2404()
             .gpu()
             .ubuntu_driver(new, kernels=(), loaded=False)
@@ -202,7 +207,7 @@ class InitramfsOldNvidiaModule(Rule):
             alone=False,
         )
         yield Scenario(
-            "modules.dep names the second one",
+            "modules.dep names the second module",
             Machine.ubuntu2404()
             .gpu()
             .ubuntu_driver(new, loaded=False)
@@ -213,7 +218,7 @@ class InitramfsOldNvidiaModule(Rule):
             alone=False,
         )
         yield Scenario(
-            "an image that can't be unpacked, but the machine started after the upgrade",
+            "an unreadable image, but the machine booted after the upgrade",
             upgraded()
             .file(f"/boot/initrd.img-{kernel}", b"\x02\x21\x4c\x18" + bytes(100))
             .file("/proc/stat", "cpu  1 2 3\nbtime 4102444800\n"),
@@ -221,7 +226,7 @@ class InitramfsOldNvidiaModule(Rule):
             steps=("update-initramfs", "reboot"),
         )
         yield Scenario(
-            "systemd-boot has a copy of its own, which was not renewed",
+            "systemd-boot has its own, outdated copy",
             Machine()
             .os_release("ubuntu", "24.04")
             .kernel(kernel, running=False)
@@ -236,7 +241,7 @@ class InitramfsOldNvidiaModule(Rule):
             finds=f"kernel:{kernel}",
         )
         yield Scenario(
-            "the next start of a disk will load it",
+            "a mounted disk loads it at the next boot",
             Machine()
             .os_release("ubuntu", "24.04")
             .kernel(kernel, running=False)
@@ -244,28 +249,28 @@ class InitramfsOldNvidiaModule(Rule):
             .initramfs(kernel, {}, nvidia=old, mtime=1.7e9),
             finds=f"kernel:{kernel}",
         )
-        yield Scenario("only a restart is missing", upgraded().initramfs(kernel, {}), alone=False)
-        yield Scenario("all the same", Machine.ubuntu2404_gpu().initramfs(kernel, {}, nvidia=new))
+        yield Scenario("only a reboot is missing", upgraded().initramfs(kernel, {}), alone=False)
+        yield Scenario("all versions are equal", Machine.ubuntu2404_gpu().initramfs(kernel, {}, nvidia=new))
         yield Scenario(
-            "the libraries are the loaded module's: the one on the disk waits for its packages",
+            "the libraries match the loaded module; the newer module on the disk waits for its packages",
             Machine.ubuntu2404_gpu()
             .nvidia_module(kernel, "560.35.03", name="nvidia.ko")
             .initramfs(kernel, {}, nvidia=new),
             alone=False,
         )
         yield Scenario(
-            "two drivers of Debian side by side, one chosen",
+            "two Debian drivers side by side, one chosen",
             Machine.debian12_gpu().nvidia_module("6.1.0-50-amd64", "470.256.02", name="nvidia-tesla-470.ko"),
         )
         yield Scenario(
-            "an image that can't be unpacked",
+            "an image that cannot be unpacked",
             upgraded().file(f"/boot/initrd.img-{kernel}", b"LZ4?" * 100),
             unknown=True,
         )
 
 
 def _second(files: list[ModuleFile], loaded: str | None, wanted: str | None) -> tuple[ModuleFile, ModuleFile] | None:
-    """Of several modules of the same name in different versions: the one that is taken, and the one that should be."""
+    """The module that is loaded and the one that should be, if there are several versions with the same name."""
     if len({f.version for f in files}) < 2:
         return None
     known = [f for f in files if f.indexed] or files

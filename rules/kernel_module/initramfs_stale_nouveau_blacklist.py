@@ -1,17 +1,19 @@
-"""nouveau is blacklisted, but the initramfs does not know it and loads it first.
+"""nouveau is blacklisted, but the initramfs does not have the blacklist and loads nouveau first.
 
 What you see
-    nouveau holds the GPU after every start, although /etc/modprobe.d blacklists it.
+    nouveau drives the GPU after every boot, although a file in /etc/modprobe.d blacklists it.
 Why
-    The initramfs carries its own copy of modprobe.d. It was not rebuilt after the blacklist was written (or /boot was
-    full), so nouveau takes the GPU before the real configuration is read.
-    A machine that is started without that image (by a boot loader that has a copy of its own) is not judged by it.
+    The initramfs has its own copy of modprobe.d. It was not rebuilt after the blacklist was written (for example
+    because /boot was full). So nouveau takes the GPU before the real configuration is read.
+
+    If the machine was booted with another image (some boot loaders keep their own copy), dlhealth cannot check this.
 Repair
-    Rebuild the initramfs and restart.
+    Rebuild the initramfs and reboot.
 What the repair risks
-    A full /boot would leave a truncated image: the space is looked at first, and the old image is kept.
+    On a full /boot the new image could be truncated. dlhealth checks the free space first and keeps the old image.
 By hand
-    update-initramfs -u -k all; reboot
+    update-initramfs -u -k all
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -40,7 +42,7 @@ from dlhealth.api import (
 
 class InitramfsStaleNouveauBlacklist(Rule):
     id = "initramfs-stale-nouveau-blacklist"
-    title = "The initramfs lacks the blacklist of nouveau"
+    title = "The initramfs does not blacklist nouveau"
     stage = Stage.INITRAMFS
     severity = Severity.ERROR
     explains = ("nouveau-bound-instead-of-nvidia", "stale-xorg-conf-nvidia")
@@ -58,14 +60,14 @@ class InitramfsStaleNouveauBlacklist(Rule):
         if not lines or modules.usable(image.kernel) is None:
             return
         running = image.kernel == kernel.running
-        # Without nouveau, a GPU that the NVIDIA driver does not support would have no driver at all.
+        # A GPU that the NVIDIA driver does not support needs nouveau.
         unserved = fit.unserved() if fit else frozenset()
         bound = [g for g in gpus.gpus if g.driver == "nouveau" and g.address not in unserved] if gpus else []
         if running and (not bound or _told_on_the_command_line(kernel.cmdline)):
             return
         newer = [li for li in lines if li.source.rpartition(":")[0] in image.newer_config]
         if image.content is None:
-            # An image that is older than the blacklist can't have it. Otherwise it would have to be unpacked.
+            # An image older than the blacklist cannot contain it. Any other image would have to be unpacked.
             if not running or not newer or not image.path:
                 if running or image.problem:
                     yield Unknown(image.problem or f"{image.path} was not unpacked")
@@ -74,10 +76,10 @@ class InitramfsStaleNouveauBlacklist(Rule):
         elif image.blacklists("nouveau") or not (running or image.holds("nouveau")):
             return
         else:
-            shows = "no modprobe.d file inside blacklists nouveau"
+            shows = "no modprobe.d file in it blacklists nouveau"
         yield self.finding(
             f"kernel:{image.kernel}",
-            f"{image.path} does not know that nouveau is blacklisted, so nouveau takes the GPU at each start",
+            f"{image.path} does not blacklist nouveau, so nouveau takes the GPU at each boot, although it is blacklisted on the disk",
             Evidence((newer or lines)[0].source, f"{(newer or lines)[0].directive} nouveau"),
             Evidence(image.path, shows),
             *[Evidence(f"/sys/bus/pci/devices/{g.address}/driver", "nouveau") for g in bound[:1]],
@@ -89,16 +91,16 @@ class InitramfsStaleNouveauBlacklist(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         kernel = finding.detail["kernel"]
         yield Plan(
-            f"Rebuild the initramfs of {kernel} and restart", Risk.LOW, (UpdateInitramfs(kernel), Reboot()), reboot=True
+            f"Rebuild the initramfs of {kernel} and reboot", Risk.LOW, (UpdateInitramfs(kernel), Reboot()), reboot=True
         )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         debian = Machine.debian12().gpu(driver="nouveau").debian_driver(loaded=False)
         ubuntu = Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(loaded=False)
-        yield Scenario("never rebuilt", debian.initramfs("6.1.0-50-amd64", {}), finds="kernel:6.1.0-50-amd64")
+        yield Scenario("not rebuilt", debian.initramfs("6.1.0-50-amd64", {}), finds="kernel:6.1.0-50-amd64")
         yield Scenario(
-            "rebuilt with another blacklist only",
+            "rebuilt, but only with other blacklists",
             ubuntu.initramfs("6.8.0-50-generic", {"etc/modprobe.d/x.conf": "blacklist pcspkr\n# blacklist nouveau\n"}),
             finds="kernel:6.8.0-50-generic",
         )
@@ -112,12 +114,12 @@ class InitramfsStaleNouveauBlacklist(Rule):
         )
         driver = "usr/lib/modules/6.8.0-50-generic/kernel/drivers/gpu/drm/nouveau/nouveau.ko"
         yield Scenario(
-            "a disk, whose image is older than the blacklist and holds nouveau",
+            "a mounted disk, whose image is older than the blacklist and contains nouveau",
             disk.initramfs("6.8.0-50-generic", {driver: ""}, mtime=1.7e9),
             finds="kernel:6.8.0-50-generic",
         )
         yield Scenario(
-            "an image that can't be unpacked, but is older than the blacklist",
+            "an unreadable image, but older than the blacklist",
             Machine.ubuntu2404()
             .gpu(driver="nouveau")
             .ubuntu_driver(loaded=False)
@@ -126,11 +128,11 @@ class InitramfsStaleNouveauBlacklist(Rule):
             steps=("update-initramfs", "reboot"),
         )
         yield Scenario(
-            "an old image on a running machine, where nvidia holds the GPU",
+            "an old image on a running machine whose GPU uses nvidia",
             Machine.ubuntu2404_gpu().initramfs("6.8.0-50-generic", {}, mtime=1.7e9),
         )
         yield Scenario(
-            "Debian's files inside are links",
+            "Debian's files in the image are links",
             Machine.debian12().gpu(driver="nouveau").debian_driver(loaded=False).initramfs(
                 "6.1.0-50-amd64",
                 {
@@ -141,7 +143,7 @@ class InitramfsStaleNouveauBlacklist(Rule):
             alone=False,
         )  # fmt: skip
         yield Scenario(
-            "started with another image",
+            "booted with another image",
             Machine.debian12()
             .gpu(driver="nouveau")
             .debian_driver(loaded=False)
@@ -150,7 +152,7 @@ class InitramfsStaleNouveauBlacklist(Rule):
             unknown=True,
         )
         yield Scenario(
-            "the initramfs knows it",
+            "the initramfs has the blacklist",
             Machine.debian12()
             .gpu(driver="nouveau")
             .debian_driver(loaded=False)
@@ -158,15 +160,15 @@ class InitramfsStaleNouveauBlacklist(Rule):
             alone=False,
         )
         yield Scenario(
-            "a GPU that the driver does not support, and nouveau does",
+            "a GPU that only nouveau supports",
             Machine.debian12()
             .gpu("1286", driver="nouveau")
             .debian_driver(loaded=False)
             .initramfs("6.1.0-50-amd64", {}),
         )
-        yield Scenario("nvidia holds the GPU", Machine.debian12_gpu().initramfs("6.1.0-50-amd64", {}))
+        yield Scenario("the GPU uses nvidia", Machine.debian12_gpu().initramfs("6.1.0-50-amd64", {}))
         yield Scenario(
-            "an image that can't be unpacked",
+            "an image that cannot be unpacked",
             Machine.debian12()
             .gpu(driver="nouveau")
             .debian_driver(loaded=False)
@@ -176,6 +178,6 @@ class InitramfsStaleNouveauBlacklist(Rule):
 
 
 def _told_on_the_command_line(cmdline: str) -> bool:
-    """Whether the kernel's command line names nouveau to modprobe, which counts in the initramfs as well."""
+    """Whether the kernel command line blacklists nouveau, which also applies in the initramfs."""
     words = (word.partition("=") for word in cmdline.split())
     return any("blacklist" in name and "nouveau" in value.split(",") for name, _, value in words)

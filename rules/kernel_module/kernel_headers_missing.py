@@ -1,25 +1,37 @@
-"""The headers that modules are built with are missing for a kernel, or nothing can be built with them.
+"""The headers of a kernel are missing or unusable, so no module can be built for it.
 
 What you see
     Error! Your kernel headers for kernel 6.x cannot be found
+
     make: *** /lib/modules/6.x/build: No such file or directory.  Stop.
+
     ./include/linux/module.h:21:10: fatal error: asm/orc_header.h: No such file or directory
+
     ERROR: modpost: nvidia: sizeof(struct of_device_id)=196 is not a modulo of the size of section ...
-    After a kernel update there is no NVIDIA driver.
+
+    There is no NVIDIA driver after a kernel update.
 Why
-    The kernel came without the package of its headers: only the image's metapackage is installed (HWE, cloud, oem and
-    lowlatency kernels have their own), or the headers were removed, or half of them. DKMS can't build anything for that
-    kernel.
-    Or the headers and their build tools do not belong together: linux-kbuild was upgraded and the headers were not, or
-    it is installed for another architecture. Each build then ends with an error in the kernel's own files.
-    A kernel that has its module needs no headers until the next driver, and Ubuntu's prebuilt modules never do.
+    The kernel was installed without its headers. Usually only the metapackage of the kernel image is installed, not
+    the one of the headers (HWE, cloud, oem and lowlatency kernels have their own). Or the headers were removed,
+    wholly or partly. DKMS cannot build modules without them.
+
+    Or the headers and the build tools do not match: linux-kbuild was upgraded but the headers were not, or
+    linux-kbuild belongs to another architecture. Then every build fails in the kernel's own files.
+
+    A kernel that already has its module needs headers only for the next driver update. Ubuntu's prebuilt modules need
+    none.
 Repair
-    Install the headers of that kernel and build the module. The metapackage of the headers, which a person chooses, keeps
-    them coming with each kernel. Until then, start a kernel that has its module.
+    Install the headers of that kernel and build the module. The metapackage of the headers (see below) installs them
+    with every later kernel. Until then, boot a kernel that has its module.
 What the repair risks
-    Little; it needs the network. Where that exact version has left the archive, upgrade image and headers together.
+    Little. It needs the network. If the archive no longer has that exact version, upgrade the image and the headers
+    together.
 By hand
-    apt-get install linux-headers-KERNEL linux-headers-amd64 (Ubuntu: linux-headers-generic); dkms autoinstall -k KERNEL
+    # Debian:
+    apt-get install linux-headers-KERNEL linux-headers-amd64
+    # Ubuntu:
+    apt-get install linux-headers-KERNEL linux-headers-generic
+    dkms autoinstall -k KERNEL
 """
 
 import re
@@ -74,7 +86,7 @@ class KernelHeadersMissing(Rule):
             known = next(
                 (k for k in kernel.installed if k.release == release), InstalledKernel(release, False, False, "")
             )
-            # A module that is there was built; the headers are needed again only for the next version.
+            # This kernel has its module: it needs headers only for the next driver version.
             if modules.usable(release):
                 continue
             if known.headers:
@@ -88,13 +100,13 @@ class KernelHeadersMissing(Rule):
                 continue
             if package and package.state == "installed" and lacking == "not there":
                 yield Unknown(
-                    f"{package.name} is installed, but {build} is not there: a part of the disk may be missing"
+                    f"{package.name} is installed, but {build} does not exist: probably a partition is not mounted"
                 )
                 continue
             evidence = [Evidence(build, lacking)]
             if packages:
                 state = f"{name}: {package.state if package else 'not installed'}"
-                evidence.append(Evidence(STATUS, state if name else f"no package has kernel {release}"))
+                evidence.append(Evidence(STATUS, state if name else f"no package owns kernel {release}"))
             if log := _failed(dkms.modules, release, BuildFault.HEADERS, BuildFault.KBUILD):
                 evidence.append(Evidence(log.log, log.error))
             evidence += _working(modules.working(kernel, release))
@@ -107,7 +119,7 @@ class KernelHeadersMissing(Rule):
                 release=release,
                 package=name,
                 damaged=bool(package and package.unpacked),
-                # Debian's are three packages: what flavours have in common, and the tools, are in ones of their own.
+                # Debian has three packages: the headers of a flavour, the common ones, and the build tools.
                 others=(*re.findall(PARTS, lacking), *_metapackages(packages, release)),
             )
 
@@ -120,7 +132,7 @@ class KernelHeadersMissing(Rule):
         packages: Packages | None,
         working: tuple[str, ...],
     ) -> Iterator[Finding]:
-        """Headers that are there, with which a build failed in the kernel's own files."""
+        """A finding if headers are installed, but a build with them failed in the kernel's own files."""
         build = _failed(dkms.modules, release, BuildFault.KBUILD)
         if build is None:
             return
@@ -130,13 +142,13 @@ class KernelHeadersMissing(Rule):
         newer = [p for p in tools if headers and p.version != headers.version]
         yield self.finding(
             f"kernel:{release}",
-            f"No module can be built with the headers of kernel {release}, which are damaged or mix two builds: "
+            f"The headers of kernel {release} are damaged or come from two builds, so no module can be built with them: "
             f"{build.error}",
             Evidence(build.log, build.error),
-            Evidence(known.headers, "the headers are there"),
-            *(Evidence(STATUS, f"{p.name} {p.version} is for {p.architecture}") for p in foreign),
+            Evidence(known.headers, "the headers are installed"),
+            *(Evidence(STATUS, f"{p.name} {p.version} is for architecture {p.architecture}") for p in foreign),
             *(
-                Evidence(STATUS, f"{p.name} is {p.version}, the headers are {headers.version}")
+                Evidence(STATUS, f"{p.name} has version {p.version}, the headers {headers.version}")
                 for p in newer
                 if headers
             ),
@@ -152,12 +164,12 @@ class KernelHeadersMissing(Rule):
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms, modules: KernelModules) -> Iterator[Plan]:
         release = finding.detail["release"]
         if start := finding.detail.get("start"):
-            text = f"start kernel {start} from the boot menu (Advanced options): its NVIDIA module is built"
-            yield Plan(f"Start kernel {start}, which has its module", Risk.LOW, (ByHand(text),), reboot=True)
+            text = f"boot kernel {start} from the boot menu (Advanced options): its NVIDIA module is built"
+            yield Plan(f"Boot kernel {start}, which has its NVIDIA module", Risk.LOW, (ByHand(text),), reboot=True)
         if not finding.detail["package"]:
             text = (
-                f"restore the source tree of kernel {release} where /lib/modules/{release}/build points to, "
-                "or start a kernel of the distribution"
+                f"restore the source tree of kernel {release} at the target of /lib/modules/{release}/build, "
+                "or boot a kernel of the distribution"
             )
             summary = f"No package has the headers of kernel {release}; it is probably self-built"
             yield Plan(summary, Risk.MEDIUM, (ByHand(text),))
@@ -167,7 +179,7 @@ class KernelHeadersMissing(Rule):
         module = dkms.newest()
         build = (DkmsBuild(module.name, module.version, release), UpdateInitramfs(release)) if module else ()
         yield Plan(
-            f"Install {' '.join(names)}{' again' if damaged else ''}"
+            f"{'Reinstall' if damaged else 'Install'} {' '.join(names)}"
             + (f" and build {module.name} {module.version} for {release}" if module else ""),
             Risk.LOW,
             (
@@ -178,10 +190,8 @@ class KernelHeadersMissing(Rule):
             network=True,
         )
         for other in modules.working(kernel, release)[:1]:
-            text = f"start kernel {other} from the boot menu (Advanced options): its NVIDIA module is built"
-            yield Plan(
-                f"Start kernel {other} until the headers can be installed", Risk.LOW, (ByHand(text),), reboot=True
-            )
+            text = f"boot kernel {other} from the boot menu (Advanced options): its NVIDIA module is built"
+            yield Plan(f"Boot kernel {other} until the headers are installed", Risk.LOW, (ByHand(text),), reboot=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -196,7 +206,7 @@ class KernelHeadersMissing(Rule):
             steps=("apt-install", "dkms-build", "update-initramfs", "load-modules"),
         )
         yield Scenario(
-            "a kernel of Proxmox, whose headers have a name of their own",
+            "a Proxmox kernel, whose headers have another name",
             Machine()
             .os_release("debian", "12")
             .kernel("6.8.12-4-pve", headers=False)
@@ -207,7 +217,7 @@ class KernelHeadersMissing(Rule):
             finds="kernel:6.8.12-4-pve",
         )
         yield Scenario(
-            "a kernel that was built by hand, whose source is gone",
+            "a self-built kernel whose source is gone",
             Machine()
             .os_release("debian", "12")
             .kernel("6.11.0-mine+", headers=False)
@@ -218,7 +228,7 @@ class KernelHeadersMissing(Rule):
             finds="kernel:6.11.0-mine+",
         )
         yield Scenario(
-            "a broken link, on a disk that does not run",
+            "a broken link on a mounted disk",
             Machine()
             .os_release("ubuntu", "24.04")
             .kernel(ubuntu, running=False, headers=False)
@@ -228,17 +238,17 @@ class KernelHeadersMissing(Rule):
             steps=("apt-install", "dkms-build", "update-initramfs"),
         )
         yield Scenario(
-            "the tree has lost its Makefile",
+            "the Makefile is missing",
             Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False).remove(f"{source}/Makefile"),
             finds=f"kernel:{new}",
         )
         yield Scenario(
-            "the headers that flavours have in common are gone",
+            "the common headers are missing",
             damaged.file(f"{source}/Makefile", "include /usr/src/linux-headers-6.1.0-50-common/Makefile\n"),
             finds=f"kernel:{new}",
         )
         yield Scenario(
-            "the tools that modules are built with are gone",
+            "the build tools are missing",
             Machine.debian12()
             .gpu(driver="")
             .debian_driver(kernels=(), loaded=False)
@@ -255,7 +265,7 @@ class KernelHeadersMissing(Rule):
             return machine.file(path, log).package(f"linux-headers-{new}", "6.1.176-1")
 
         yield Scenario(
-            "the build tools are those of another architecture",
+            "the build tools are for another architecture",
             broken(modpost).package("linux-kbuild-6.1", "6.1.176-1", arch="i386"),
             finds=f"kernel:{new}",
             alone=True,
@@ -267,11 +277,11 @@ class KernelHeadersMissing(Rule):
             alone=True,
         )
         yield Scenario(
-            "a header of the driver's own that an older kernel had",
+            "the driver needs a header that only older kernels have",
             broken("common/inc/nv-linux.h:21:10: fatal error: asm/kmap_types.h: No such file or directory\n"),
         )
         yield Scenario(
-            "after an upgrade: the old module is loaded, the libraries are new",
+            "after an upgrade, with the old module loaded and new libraries",
             Machine()
             .os_release("ubuntu", "24.04")
             .kernel(ubuntu, headers=False)
@@ -282,22 +292,24 @@ class KernelHeadersMissing(Rule):
             finds=f"kernel:{ubuntu}",
         )
         yield Scenario(
-            "only the next kernel has none",
+            "only the kernel that boots next has none",
             Machine.debian12().kernel("6.1.0-51-amd64", running=False, headers=False).gpu().debian_driver(),
             finds="kernel:6.1.0-51-amd64",
         )
-        yield Scenario("headers are there", Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False))
+        yield Scenario(
+            "headers are installed", Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False)
+        )
         yield Scenario(
             "built before the headers were removed",
             Machine().os_release("debian", "12").kernel(new, headers=False).user().gpu().debian_driver(),
         )
         yield Scenario("no driver to build", Machine().os_release("debian", "12").kernel(new, headers=False).user())
         yield Scenario(
-            "an old kernel, that nobody starts, has none",
+            "an old kernel that is not booted has none",
             Machine.debian12().kernel("6.1.0-9-amd64", running=False, headers=False).gpu().debian_driver(),
         )
         yield Scenario(
-            "a part of the disk is missing",
+            "a partition is not mounted",
             Machine()
             .os_release("debian", "12")
             .kernel(new, headers=False)
@@ -306,7 +318,7 @@ class KernelHeadersMissing(Rule):
             unknown=True,
         )
         yield Scenario(
-            "the running kernel can't be read",
+            "the running kernel's version cannot be read",
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
@@ -317,16 +329,16 @@ def _failed(modules: tuple[DkmsModule, ...], release: str, *faults: BuildFault) 
 
 
 def _tools_of(package: Package, release: str) -> bool:
-    """Whether it is the linux-kbuild of a kernel: linux-kbuild-6.3 or -6.3.0 of 6.3.0-1-amd64."""
+    """Whether the package is a kernel's linux-kbuild, such as linux-kbuild-6.3 or -6.3.0 for 6.3.0-1-amd64."""
     return release.startswith(package.name.removeprefix("linux-kbuild-"))
 
 
 def _working(kernels: tuple[str, ...]) -> list[Evidence]:
-    return [Evidence(f"/lib/modules/{k}", "has its NVIDIA module: this kernel can be started") for k in kernels[:1]]
+    return [Evidence(f"/lib/modules/{k}", "has its NVIDIA module: this kernel can be booted") for k in kernels[:1]]
 
 
 def _package(packages: Packages | None, release: str) -> str:
-    """The package of a kernel's headers; "" for a kernel that came in no package."""
+    """The package of a kernel's headers, or "" if no package owns the kernel."""
     for maker in ("proxmox", "pve"):
         if packages and packages.installed(f"{maker}-kernel-{release}*"):
             return f"{maker}-headers-{release}"
@@ -335,7 +347,7 @@ def _package(packages: Packages | None, release: str) -> str:
 
 
 def _metapackages(packages: Packages | None, release: str) -> Iterator[str]:
-    """The metapackages that would have brought the headers, where only those of the images are installed."""
+    """The missing metapackages of headers, for the installed metapackages of images."""
     flavour = re.sub(r"^[\d.]+(?:-[\d.]+|[+~][\w.]+)*-", "", release)
     for package in packages.installed("linux-image-*") if packages else ():
         name = package.name.removeprefix("linux-image-")

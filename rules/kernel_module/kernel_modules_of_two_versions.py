@@ -1,18 +1,23 @@
-"""nvidia.ko and the driver's other modules are of different versions.
+"""nvidia.ko and the other modules of the driver have different versions.
 
 What you see
     nvidia-modeset: Version mismatch: nvidia.ko(410.73) nvidia-modeset.ko(390.87)
-    The screen stays black, or X hangs, although nvidia.ko is loaded.
+
+    The screen stays black or X hangs, although nvidia.ko is loaded.
 Why
-    Two installations of the driver left modules for the same kernel, and depmod chose some from each. The first loads,
-    the others refuse. A driver that was upgraded and not loaded yet has two versions in memory only, never on the disk.
+    Two installations of the driver left modules for the same kernel, and the module index has some of each. nvidia.ko
+    loads, the other modules refuse to.
+
+    After an upgrade without a reboot, memory and disk have different versions. That is another problem.
 Repair
-    Build and install the driver's modules again for that kernel, so that all are of one version.
+    Rebuild and reinstall all modules of the driver for that kernel, so that they have one version.
 What the repair risks
     Little: the other modules could not be loaded anyway.
 By hand
-    for m in nvidia nvidia-modeset nvidia-drm nvidia-uvm; do modinfo -F version $m; done
-    dkms uninstall nvidia/VERSION -k KERNEL; dkms install --force nvidia/VERSION -k KERNEL; update-initramfs -u
+    modinfo -F version nvidia nvidia-modeset nvidia-drm nvidia-uvm
+    dkms uninstall nvidia/VERSION -k KERNEL
+    dkms install --force nvidia/VERSION -k KERNEL
+    update-initramfs -u
 """
 
 from collections.abc import Iterator
@@ -42,7 +47,7 @@ from dlhealth.api import (
 
 class KernelModulesOfTwoVersions(Rule):
     id = "kernel-modules-of-two-versions"
-    title = "The driver's kernel modules are of two versions"
+    title = "The driver's kernel modules have different versions"
     stage = Stage.MODULE
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -60,7 +65,7 @@ class KernelModulesOfTwoVersions(Rule):
             if main is None:
                 continue
             if not main.version:
-                yield Unknown(f"the version of {main.path} could not be read: {main.problem}", f"kernel:{release}")
+                yield Unknown(f"cannot read the version of {main.path}: {main.problem}", f"kernel:{release}")
                 continue
             others = [p for p in versions.parts if p.kernel == release and p.version not in ("", main.version)]
             if not others:
@@ -71,7 +76,7 @@ class KernelModulesOfTwoVersions(Rule):
             names = ", ".join(f"{p.path.rpartition('/')[2]} {p.version}" for p in others)
             yield self.finding(
                 f"kernel:{release}",
-                f"The modules of kernel {release} are of two versions: {main.path.rpartition('/')[2]} {main.version}, but {names}",
+                f"The NVIDIA modules of kernel {release} have different versions: {main.path.rpartition('/')[2]} {main.version}, but {names}",
                 Evidence(main.path, main.version),
                 *(Evidence(p.path, p.version) for p in others),
                 *([Evidence(said.source, said.text.strip()[:200])] if said else []),
@@ -86,13 +91,13 @@ class KernelModulesOfTwoVersions(Rule):
         module = next((m for m in dkms.modules if m.version == version and m.source), None) or dkms.newest()
         if module:
             text = (
-                f"dkms uninstall {module.name}/{module.version} -k {release}; move {' '.join(finding.detail['paths'])} "
-                f"out of the way where they are still there; dkms install --force {module.name}/{module.version} -k {release}"
+                f"dkms uninstall {module.name}/{module.version} -k {release}; if they still exist, move {' '.join(finding.detail['paths'])} "
+                f"out of the way; dkms install --force {module.name}/{module.version} -k {release}"
             )
         else:
-            text = f"install the driver again, for kernel {release}, so that all of its modules are of one version"
+            text = f"reinstall the driver for kernel {release}, so that all its modules have one version"
         yield Plan(
-            f"Install all modules of one version for kernel {release}",
+            f"Install all NVIDIA modules in one version for kernel {release}",
             Risk.MEDIUM,
             (ByHand(text), UpdateInitramfs(release), Reboot()),
             reboot=True,
@@ -106,7 +111,7 @@ class KernelModulesOfTwoVersions(Rule):
             return machine.nvidia_module(ubuntu, version, name=name, place="updates/dkms")
 
         yield Scenario(
-            "modeset is of another version",
+            "nvidia-modeset has another version",
             mixed(Machine.ubuntu2404_gpu(), "nvidia-modeset.ko").says(
                 "kernel", "nvidia-modeset: Version mismatch: nvidia.ko(550.120) nvidia-modeset.ko(535.183.01)"
             ),
@@ -114,18 +119,18 @@ class KernelModulesOfTwoVersions(Rule):
             alone=True,
         )
         yield Scenario(
-            "the module for unified memory, and no log",
+            "nvidia-uvm has another version, and no log says so",
             mixed(Machine.ubuntu2404_gpu(), "nvidia-uvm.ko"),
             finds=f"kernel:{ubuntu}",
         )
-        yield Scenario("all of one version", Machine.ubuntu2404_gpu())
+        yield Scenario("all have one version", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "a newer driver on the disk than in memory",
+            "the driver on the disk is newer than the loaded one",
             Machine.ubuntu2404().gpu().ubuntu_driver(loaded=False).loaded_driver("535.183.01"),
             alone=False,
         )
         yield Scenario(
-            "the main module can't be read",
+            "the main module cannot be read",
             Machine.ubuntu2404_gpu().file(f"/lib/modules/{ubuntu}/updates/dkms/nvidia.ko", b"\x7fELF"),
             unknown=True,
         )

@@ -1,26 +1,35 @@
-"""The kernel is newer than what the driver can be built for.
+"""The kernel is too new: the installed driver cannot be built for it.
 
 What you see
     Error! Bad return status for module build on kernel: 6.17.9 (x86_64)
+
     nvidia-dkms-390 post-installation script subprocess returned error exit status 10
+
     In make.log: error: implicit declaration of function 'follow_pfn'
 Why
-    The kernel's inner interfaces change with every release. A driver knows those of kernels before it; on a newer one
-    its build ends with C errors, and that kernel has no driver. What tells it is the log of a build that failed, or
-    that this very version of the package was seen to fail on such a kernel.
-    Distributions change old drivers so that they can be built for newer kernels: a low version alone proves nothing.
-    "dkms apport: kernel package is not supported" is only about reporting.
+    The internal interfaces of the kernel change with every release. A driver supports only the kernels that existed
+    when it was released. On a newer kernel the build ends with C errors, and that kernel has no driver.
+
+    dlhealth reports this if the log of a failed build shows it, or if this version of the package is known to fail on
+    such a kernel. An old version number alone proves nothing, because distributions adapt old drivers to newer
+    kernels.
+
+    "dkms apport: kernel package is not supported" only concerns bug reports.
 Repair
-    A newer driver of a branch that still supports the GPU; or staying on the last kernel that works.
+    Install a newer driver from a branch that still supports the GPU, or stay on the last kernel that works.
 What the repair risks
-    Another driver version is a change of the whole graphics stack; an old kernel gets no security fixes once it is out
-    of support.
+    A new driver version replaces the whole graphics stack. An old kernel gets no security fixes after its support
+    ends.
 By hand
-    Choose the previous kernel in the boot menu. Then install a newer driver, or hold the metapackages that bring newer
-    kernels: apt-mark hold linux-image-amd64 linux-headers-amd64 (Ubuntu: linux-generic linux-image-generic
-    linux-headers-generic). A hold on the packages of one kernel keeps no newer one away.
-    Where the new kernel's packages stay half-configured, remove them, so that apt works again:
-    apt-get remove linux-image-KERNEL linux-headers-KERNEL && dpkg --configure -a
+    # Boot the previous kernel from the boot menu. Then install a newer
+    # driver, or hold the metapackages that install newer kernels.
+    # Debian:
+    apt-mark hold linux-image-amd64 linux-headers-amd64
+    # Ubuntu:
+    apt-mark hold linux-generic linux-image-generic linux-headers-generic
+    # If the packages of the new kernel stay half-configured, remove them:
+    apt-get remove linux-image-KERNEL linux-headers-KERNEL
+    dpkg --configure -a
 """
 
 from collections.abc import Iterator
@@ -71,8 +80,12 @@ class KernelTooNewForDriverBranch(Rule):
                 if not failed and (build is not None or not seen):
                     continue
                 needed = lowest_driver_for_kernel(release, module.version)
-                why = f"{build.error}" if build else "it was never built, and is known to fail on such a kernel"
-                branch = f"branch {branch_of(module.version)}: {needed} or newer for this kernel"
+                why = (
+                    f"{build.error}"
+                    if build
+                    else "it was not built yet, and this package is known to fail on such a kernel"
+                )
+                branch = f"branch {branch_of(module.version)}: this kernel needs {needed} or newer"
                 yield self.finding(
                     f"kernel:{release}",
                     f"Driver {module.version} does not build for kernel {release}: {why}",
@@ -92,29 +105,29 @@ class KernelTooNewForDriverBranch(Rule):
         release, needed = finding.detail["release"], finding.detail["needed"]
         works = modules.working(kernel, release)
         metapackages = " ".join(_metapackages(packages, release))
-        hold = f", and hold what brings newer ones: apt-mark hold {metapackages}" if metapackages else ""
+        hold = (
+            f", and hold the packages that install newer kernels: apt-mark hold {metapackages}" if metapackages else ""
+        )
         steps = (
             [
-                f"start kernel {works[0]} from the boot menu (Advanced options): its module is built",
-                f"to stay with it, make it the boot loader's default{hold}",
+                f"boot kernel {works[0]} from the boot menu (Advanced options): its NVIDIA module is built",
+                f"to stay on it, make it the boot loader's default{hold}",
             ]
             if works
-            else [
-                "install the kernel of the distribution's release, which this driver was made for, and start that one"
-            ]
+            else ["install and boot the standard kernel of this distribution release"]
         )
         steps.append(
-            f"or install driver {needed} or newer of the same branch, and start kernel {release} again"
+            f"or install driver {needed} or newer of the same branch, and boot kernel {release} again"
             if needed
-            else "or install a newer driver branch that still supports this GPU (dlhealth doctor says when one does not)"
+            else "or install a newer driver branch that still supports this GPU (dlhealth doctor reports a branch that does not)"
         )
         if stuck := _stuck(packages, release):
             steps.append(
-                f"once another kernel runs, remove what can't be configured, so that apt works again: "
+                f"after booting another kernel, remove the packages that cannot be configured, so that apt works again: "
                 f"apt-get remove {' '.join(stuck)} && dpkg --configure -a"
             )
         yield Plan(
-            "A newer driver, or the last kernel that works: a person decides",
+            "Choose: a newer driver, or the last kernel that works",
             Risk.MEDIUM,
             tuple(ByHand(s) for s in steps),
         )
@@ -126,7 +139,7 @@ class KernelTooNewForDriverBranch(Rule):
         log = f"DKMS make.log for nvidia-tesla-470-470.256.02 for kernel {new} (x86_64)\nCFLAGS=-Werror=strict-prototypes\n{error}"
         base = Machine().os_release("debian", "12").user().gpu("1180", driver="")
         yield Scenario(
-            "bookworm's Tesla 470 on the backports kernel",
+            "bookworm's driver 470 on the backports kernel",
             base.kernel(new)
             .dkms("nvidia-tesla-470", "470.256.02", ())
             .file("/var/lib/dkms/nvidia-tesla-470/470.256.02/build/make.log", log),
@@ -134,7 +147,7 @@ class KernelTooNewForDriverBranch(Rule):
         )
         modpost = "ERROR: modpost: GPL-incompatible module nvidia.ko uses GPL-only symbol '__rcu_read_lock'\n"
         yield Scenario(
-            "a symbol that became GPL-only",
+            "a kernel symbol became GPL-only",
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(kernels=(), loaded=False)
@@ -145,7 +158,7 @@ class KernelTooNewForDriverBranch(Rule):
         )
         stuck = "6.12.1-1-liquorix-amd64"
         yield Scenario(
-            "a kernel that is not used yet, whose packages stay half-configured",
+            "an unused kernel whose packages stay half-configured",
             Machine.ubuntu2404_gpu()
             .kernel(stuck, running=False)
             .package(f"linux-image-{stuck}", "6.12-2", status="install ok half-configured")
@@ -159,7 +172,7 @@ class KernelTooNewForDriverBranch(Rule):
         )
         sid = "7.2.13+deb14-amd64"
         yield Scenario(
-            "a package that is known to fail, not built yet for the next kernel",
+            "a package known to fail, not built yet for the next kernel",
             Machine.debian12()
             .kernel(sid, running=False, compiler="gcc-16 (Debian 16.1.0-2) 16.1.0")
             .gpu()
@@ -167,7 +180,7 @@ class KernelTooNewForDriverBranch(Rule):
             finds=f"kernel:{sid}",
         )
         yield Scenario(
-            "another revision of that package, of which nothing is known",
+            "another revision of that package, with unknown behaviour",
             Machine.debian12()
             .kernel(sid, running=False)
             .gpu()
@@ -177,7 +190,7 @@ class KernelTooNewForDriverBranch(Rule):
         )
         yield Scenario("built", Machine.debian12_gpu())
         yield Scenario(
-            "the compiler, not the kernel",
+            "the compiler is the reason, not the kernel",
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(kernels=(), loaded=False)
@@ -187,15 +200,15 @@ class KernelTooNewForDriverBranch(Rule):
             ),
         )
         yield Scenario(
-            "the kernel can't be read",
+            "the kernel's version cannot be read",
             Machine().os_release("debian", "12").fifo("/proc/sys/kernel/osrelease"),
             unknown=True,
         )
 
 
 def _metapackages(packages: Packages | None, release: str) -> tuple[str, ...]:
-    """The installed packages that brought a kernel, and bring the next. On hold they are all of them, or it holds
-    nothing; the packages of one kernel keep no other away."""
+    """The installed packages that installed this kernel and will install the next. Only a hold on all of them stops
+    newer kernels; a hold on the packages of one kernel does not."""
     brought = {f"linux-image-{release}", f"linux-headers-{release}"}
     while packages:
         known = set(brought)
@@ -208,7 +221,7 @@ def _metapackages(packages: Packages | None, release: str) -> tuple[str, ...]:
 
 
 def _stuck(packages: Packages | None, release: str) -> tuple[str, ...]:
-    """The packages of a kernel that dpkg can't configure, because the module does not build for that kernel."""
+    """The packages of a kernel that dpkg cannot configure, because the module build for that kernel fails."""
     unfinished = {p.name for p in (packages.all() if packages else ()) if p.unpacked and p.state != "installed"}
     of_kernel = {n for n in unfinished if n.startswith("linux-") and n.endswith(f"-{release}")}
     waiting = unfinished.intersection(_metapackages(packages, release))

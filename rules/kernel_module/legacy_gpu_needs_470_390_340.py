@@ -1,22 +1,31 @@
-"""The GPU is supported only by a legacy branch of the driver (Kepler 470, Fermi 390, Tesla 340).
+"""Only a legacy driver branch supports this GPU (Kepler: 470, Fermi: 390, Tesla: 340).
 
 What you see
-    NVRM: The NVIDIA GeForce GT 710 GPU installed in this system is supported through the NVIDIA 470.xx Legacy drivers.
-    The 535.129.03 NVIDIA driver will ignore this GPU.  Continuing probe...
+    NVRM: The NVIDIA GeForce GT 710 GPU installed in this system is supported through the NVIDIA 470.xx Legacy
+    drivers. The 535.129.03 NVIDIA driver will ignore this GPU.  Continuing probe...
+
     NVRM: No NVIDIA GPU found.
 Why
-    NVIDIA ends the support of an architecture with a branch. A newer driver installs and loads, and ignores the GPU: a
-    metapackage or a .run file was newer than the card. The PCI id decides, not the name on the box: cards named GT 710
-    or GT 730 are of different architectures.
-    An old card that only draws the screen, beside one that computes, is no fault.
+    NVIDIA ends the support of a GPU architecture with a certain branch. A newer driver installs and loads, but
+    ignores the GPU. Usually a metapackage or a .run file was newer than the card.
+
+    The PCI id decides, not the name: cards named GT 710 or GT 730 have different architectures.
+
+    An old card that only draws the screen, beside a newer one that computes, is not a problem.
 Repair
-    Install the legacy branch, on a kernel that it still builds for; a card that is too old for any of today's CUDA is
-    better served by nouveau.
+    Install the legacy branch, on a kernel that it still builds for. For a card that is too old for any current CUDA
+    version, nouveau is the better choice.
 What the repair risks
-    340 and 390 do not build on current kernels and are gone from newer releases: then there is no accelerated driver.
-    On Ubuntu, nvidia-driver-470 may be a name only that leads to 535, which ignores the card again.
+    340 and 390 do not build on current kernels, and newer releases no longer have them. Then there is no accelerated
+    driver.
+
+    On Ubuntu, nvidia-driver-470 may be a transitional package that installs 535, which ignores the card again.
 By hand
-    apt-get install nvidia-tesla-470-driver (Debian 12) or nvidia-driver-470-server (Ubuntu 24.04); reboot
+    # Debian 12:
+    apt-get install nvidia-tesla-470-driver
+    # Ubuntu 24.04:
+    apt-get install nvidia-driver-470-server
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -44,14 +53,12 @@ from dlhealth.api import (
     version_key,
 )
 
-NOUVEAU = (
-    "use nouveau: remove the NVIDIA driver and what blacklists nouveau in /etc/modprobe.d, then update-initramfs -u"
-)
+NOUVEAU = "use nouveau: remove the NVIDIA driver and the blacklist of nouveau in /etc/modprobe.d, then run update-initramfs -u"
 
 
 class LegacyGpuNeeds470390340(Rule):
     id = "legacy-gpu-needs-470-390-340"
-    title = "The GPU needs a legacy branch of the driver"
+    title = "The GPU needs a legacy driver branch"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.HIGH
@@ -64,7 +71,7 @@ class LegacyGpuNeeds470390340(Rule):
         for misfit in fit.of(MisfitKind.LEGACY):
             yield self.finding(
                 misfit.subject,
-                f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",
+                f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}; the last branch that supports it is {misfit.branch}",
                 *misfit.evidence,
                 severity=misfit.severity,
                 branch=misfit.branch,
@@ -77,11 +84,11 @@ class LegacyGpuNeeds470390340(Rule):
     ) -> Iterator[Plan]:
         branch = finding.detail["branch"]
         if finding.detail["cured"]:
-            yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield Plan("Reboot: a driver for this GPU is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
             return
         if finding.detail["beside"]:
-            text = f"leave it as it is, or draw the screen with the other GPU; one driver can't serve both (branch {branch} is the last for this one)"
-            yield Plan("Nothing, if this card only draws the screen", Risk.LOW, (ByHand(text),))
+            text = f"leave it as it is, or use the other GPU for the screen; no driver supports both (branch {branch} is the last for this GPU)"
+            yield Plan("No repair is needed if this card only draws the screen", Risk.LOW, (ByHand(text),))
             return
         offer = drivers.offer(branch, branch, open_flavour=False, near=branch)
         if offer and not _too_new(kernel, offer[2]):
@@ -93,20 +100,18 @@ class LegacyGpuNeeds470390340(Rule):
                 network=True,
             )
         elif offer:
-            text = f"start an older kernel (the newest that {offer[1]} is known to build for is {offer[2]}) and install {offer[1]}"
-            yield Plan(f"Switch to branch {branch} on a kernel that it builds for", Risk.HIGH, (ByHand(text),))
+            text = f"boot an older kernel ({offer[1]} is known to build for kernels up to {offer[2]}) and install {offer[1]}"
+            yield Plan(f"Switch to branch {branch}, on an older kernel", Risk.HIGH, (ByHand(text),))
         elif branch >= 470:
-            where = f"{drivers.system or 'this system'} has no package of it that is known here"
+            where = f"dlhealth knows no package of it for {drivers.system or 'this system'}"
             if pointer := _pointer(packages, branch):
                 where = (
-                    f"the package {pointer.name} is only a transitional one that leads to {pointer.upstream}: install an "
+                    f"the package {pointer.name} is transitional and installs {pointer.upstream}: install an "
                     f"older version of it ({pointer.name}={branch}.…) and hold it, or NVIDIA's .run file of branch {branch}"
                 )
-            text = f"install branch {branch} from where this driver came from; {where}"
+            text = f"install branch {branch} from the source of the current driver; {where}"
             yield Plan(f"Switch to branch {branch}, the last one for this GPU", Risk.HIGH, (ByHand(text),))
-        yield Plan(
-            "Give the GPU to nouveau, which needs no driver of NVIDIA", Risk.HIGH, (ByHand(NOUVEAU),), reboot=True
-        )
+        yield Plan("Use nouveau instead of the NVIDIA driver", Risk.HIGH, (ByHand(NOUVEAU),), reboot=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -121,9 +126,11 @@ class LegacyGpuNeeds470390340(Rule):
         kepler = Machine.debian12().gpu("1286", driver="").debian_driver(loaded=False)
         for number, line in enumerate(said):
             kepler.says("kernel", line, 5.0 + number / 1000)
-        yield Scenario("a Kepler with 535, which does not load", kepler, finds=gpu, steps=("apt-install", "reboot"))
         yield Scenario(
-            "a Kepler that nouveau drives meanwhile",
+            "a Kepler with driver 535, which does not load", kepler, finds=gpu, steps=("apt-install", "reboot")
+        )
+        yield Scenario(
+            "a Kepler that uses nouveau",
             Machine.ubuntu2404()
             .gpu("1180", driver="nouveau")
             .ubuntu_driver(loaded=False)
@@ -132,7 +139,7 @@ class LegacyGpuNeeds470390340(Rule):
         )
         yield Scenario("a Fermi", Machine.debian12().gpu("0de1", driver="").debian_driver(loaded=False), finds=gpu)
         yield Scenario(
-            "a disk of a machine that does not run",
+            "a mounted disk",
             Machine()
             .os_release("debian", "12")
             .kernel("6.1.0-50-amd64", running=False)
@@ -144,34 +151,32 @@ class LegacyGpuNeeds470390340(Rule):
             finds="host",
         )
         yield Scenario(
-            "a Kepler beside a Pascal: worth a note",
+            "a Kepler beside a Pascal is a note",
             Machine.debian12().gpu("1286", "0000:02:00.0", driver="").gpu().debian_driver(),
             finds="gpu:0000:02:00.0",
         )
         yield Scenario(
-            "a GT 640 whose entry in the newest list is missing",
+            "a GT 640, which the newest list lacks",
             Machine.debian12().gpu("0fc1", driver="").debian_driver(loaded=False),
             finds=gpu,
         )
         yield Scenario("a Kepler with 470", Machine.ubuntu2404().gpu("1180").ubuntu_driver("470.256.02"))
         yield Scenario("a Kepler without any driver", Machine.debian12().gpu("1286", driver="nouveau"), unknown=True)
         yield Scenario(
-            "a Kepler kept for a virtual machine",
+            "a Kepler reserved for a virtual machine",
             Machine.debian12().gpu("1286", driver="vfio-pci").debian_driver(loaded=False),
         )
         yield Scenario("a Pascal with 535", Machine.debian12_gpu())
-        yield Scenario(
-            "an id that nobody knows", Machine.debian12().gpu("fffe", driver="").debian_driver(), unknown=True
-        )
+        yield Scenario("an unknown id", Machine.debian12().gpu("fffe", driver="").debian_driver(), unknown=True)
 
 
 def _too_new(kernel: Kernel | None, newest: str) -> bool:
-    """Whether the machine's kernel is newer than the newest that the driver's package was made to build for."""
+    """Whether the machine's kernel is newer than the newest kernel that the package is known to build for."""
     release = (kernel.target or "") if kernel else ""
     return bool(newest) and version_key(release)[:2] > version_key(newest)
 
 
 def _pointer(packages: Packages | None, branch: int) -> Package | None:
-    """A package named after a branch that is of another one: it became a transitional package."""
+    """A transitional package: its name has this branch, its version another one."""
     named = packages.installed(f"nvidia-driver-{branch}") if packages else ()
     return next((p for p in named if branch_of(p.upstream) != branch), None)

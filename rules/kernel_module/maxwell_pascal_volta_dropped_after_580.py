@@ -1,20 +1,26 @@
-"""The driver is of branch 590 or newer, which no longer supports Maxwell, Pascal and Volta.
+"""The driver has branch 590 or newer, which no longer supports Maxwell, Pascal and Volta GPUs.
 
 What you see
-    NVRM: The NVIDIA GeForce GTX 1050 GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers.
-    The 595.58.03 NVIDIA driver will ignore this GPU.
-    nvidia-smi fails after an unattended upgrade.
+    NVRM: The NVIDIA GeForce GTX 1050 GPU installed in this system is supported through the NVIDIA 580.xx Legacy
+    drivers. The 595.58.03 NVIDIA driver will ignore this GPU.
+
+    nvidia-smi fails after an automatic upgrade.
 Why
-    Branch 580 is the last for these architectures. Metapackages that follow the newest branch (cuda-drivers,
-    nvidia-open, nvidia-driver of NVIDIA's repository) went past it in an ordinary upgrade. The PCI id decides, not the
-    name of the card.
+    Branch 580 is the last one for these architectures. Metapackages that follow the newest branch (cuda-drivers,
+    nvidia-open, nvidia-driver from NVIDIA's repository) installed a newer branch in an ordinary upgrade.
+
+    The PCI id decides, not the name of the card.
 Repair
-    Install branch 580 with the closed module, and keep it there.
+    Install branch 580 with the closed kernel module, and keep the machine on that branch.
 What the repair risks
-    The whole driver is exchanged. A newer GPU in the same machine stays on the closed 580 too.
+    The whole driver is replaced. A newer GPU in the same machine also uses the closed 580.
 By hand
-    apt-get install nvidia-driver-580 (Ubuntu); with NVIDIA's repository: apt-get install nvidia-driver-pinning-580,
-    then apt-get install --allow-downgrades cuda-drivers; reboot
+    # Ubuntu:
+    apt-get install nvidia-driver-580
+    # NVIDIA's repository:
+    apt-get install nvidia-driver-pinning-580
+    apt-get install --allow-downgrades cuda-drivers
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -58,7 +64,7 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
         for misfit in fit.of(MisfitKind.DROPPED):
             yield self.finding(
                 misfit.subject,
-                f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}: the last branch for it is {misfit.branch}",
+                f"{misfit.when}Driver {misfit.driver.version} ignores {misfit.who}; the last branch that supports it is {misfit.branch}",
                 *misfit.evidence,
                 severity=misfit.severity,
                 branch=misfit.branch,
@@ -69,11 +75,11 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         branch = finding.detail["branch"]
         if finding.detail["cured"]:
-            yield Plan("Restart: the next start has a driver for this GPU", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield Plan("Reboot: a driver for this GPU is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
             return
         if finding.detail["newer"]:
-            text = f"no driver serves both GPUs: the {finding.detail['newer']} needs the open kernel module, this one the closed one. Take one of them out, or leave this one unused"
-            yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
+            text = f"no driver supports both GPUs: the {finding.detail['newer']} needs the open kernel module, this GPU the closed one. Remove one GPU, or leave this one unused"
+            yield Plan("Choose which of the two GPUs to use", Risk.LOW, (ByHand(text),))
             return
         offer = drivers.offer(branch, branch, open_flavour=False, near=branch)
         if offer:
@@ -85,9 +91,7 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
                 network=True,
             )
         else:
-            text = (
-                f"install branch {branch}, closed kernel module, from where this driver came from ({PIN}); then restart"
-            )
+            text = f"install branch {branch} with the closed kernel module from the source of the current driver ({PIN}); then reboot"
             yield Plan(
                 f"Switch to branch {branch}, the last one for this GPU",
                 Risk.HIGH,
@@ -113,23 +117,23 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
             steps=("apt-install", "reboot"),
         )
         yield Scenario(
-            "loaded, for want of any other GPU it drives none",
+            "loaded, but it drives no GPU",
             Machine.ubuntu2404().gpu("1c81", driver="").ubuntu_driver("595.58.03"),
             finds=gpu,
         )
         yield Scenario(
-            "a Volta that has no entry in the newest list",
+            "a Volta, which the newest list lacks",
             Machine.ubuntu2404().gpu("1db2", driver="").ubuntu_driver("595.58.03", loaded=False),
             finds=gpu,
         )
         yield Scenario(
-            "580 still runs, the next start has 590",
+            "580 is still loaded, the next boot loads 590",
             Machine.ubuntu2404().gpu().ubuntu_driver("590.48.01", loaded=False).loaded_driver("580.95.05"),
             finds=gpu,
-            alone=False,  # that the libraries are newer than the loaded module is another fault
+            alone=False,  # libraries newer than the loaded module are another problem
         )
         yield Scenario(
-            "a new GPU is served, the old one is not",
+            "a new GPU is supported, the old one is not",
             Machine.ubuntu2404().gpu("2684").gpu("1b06", "0000:02:00.0", driver="").ubuntu_driver("590.48.01"),
             finds="gpu:0000:02:00.0",
         )
@@ -138,11 +142,11 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
             "a Turing with 590", Machine.ubuntu2404().gpu("1eb8").ubuntu_driver("590.48.01", open_flavour=True)
         )
         yield Scenario(
-            "a Kepler, which went long before",
+            "a Kepler, which lost support earlier",
             Machine.ubuntu2404().gpu("1180", driver="").ubuntu_driver("590.48.01", loaded=False),
         )
         yield Scenario(
-            "an id that nobody knows",
+            "an unknown id",
             Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver("590.48.01"),
             unknown=True,
         )

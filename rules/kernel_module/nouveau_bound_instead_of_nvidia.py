@@ -1,22 +1,29 @@
-"""nouveau holds the GPU, so the NVIDIA driver that is installed can't have it.
+"""nouveau holds the GPU, so the installed NVIDIA driver cannot use it.
 
 What you see
     NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.
-    ERROR: Unable to load the kernel module 'nvidia.ko' (.run installer)
-    lspci -nnk: Kernel driver in use: nouveau
+
+    ERROR: Unable to load the kernel module 'nvidia.ko' (from the .run installer)
+
+    lspci -nnk shows: Kernel driver in use: nouveau
 Why
-    The kernel brings its own driver, nouveau, which takes the GPU at the start unless it is told not to. No file in
-    modprobe.d tells it: a partial installation, or a .run installer that was not allowed to.
-    Without an NVIDIA driver, and for a GPU that the installed one does not support, nouveau is right where it is. A
-    nouveau module that is loaded but holds no GPU does no harm.
+    The kernel has its own driver for NVIDIA GPUs, nouveau. It takes the GPU at boot unless a file in modprobe.d
+    blacklists it. That file is missing after an incomplete installation, or if the .run installer was not allowed to
+    write it.
+
+    dlhealth does not report nouveau if no NVIDIA driver is installed, if the installed driver does not support the
+    GPU, or if nouveau is loaded but holds no GPU.
 Repair
-    Blacklist nouveau, rebuild the initramfs, and restart. Only where the NVIDIA module for the kernel that comes up
-    then is there.
+    Blacklist nouveau, rebuild the initramfs, and reboot. dlhealth does this only if the kernel that boots next has an
+    NVIDIA module.
 What the repair risks
-    If the NVIDIA module can't load after all, the screen has no accelerated display until the blacklist is undone.
+    If the NVIDIA module still fails to load, the screen has no acceleration until you undo the blacklist.
 By hand
-    printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/dlhealth-nouveau.conf
-    update-initramfs -u -k all; reboot
+    f=/etc/modprobe.d/dlhealth-nouveau.conf
+    echo 'blacklist nouveau' > $f
+    echo 'options nouveau modeset=0' >> $f
+    update-initramfs -u -k all
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -65,19 +72,19 @@ class NouveauBoundInsteadOfNvidia(Rule):
     ) -> Iterator[Finding | Unknown]:
         yield from usurpers.doubts
         if switch and switch.chosen:
-            return  # who switched NVIDIA's module off wants nouveau, or no driver at all
+            return  # the NVIDIA module was switched off on purpose
         wanted = glx is not None and glx.manual and glx.glx is not None and "mesa" in glx.glx.target
         lines = config.blacklists("nouveau") if config else ()
         for gpu in usurpers.held_by("nouveau"):
             yield self.finding(
                 f"gpu:{gpu.address}",
-                f"nouveau holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver can't use it",
+                f"nouveau holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver cannot use it",
                 Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", "nouveau"),
                 Evidence(lines[0].source, "blacklist nouveau")
                 if lines
-                else Evidence("/etc/modprobe.d", "nothing blacklists nouveau"),
+                else Evidence("/etc/modprobe.d", "no file blacklists nouveau"),
                 usurpers.module,
-                # What only the next kernel lacks is no reason for what is so now.
+                # A problem of the next kernel does not explain this one.
                 about=[f"kernel:{kernel.running}"] if kernel.running else (),
                 severity=Severity.NOTE if wanted else Severity.ERROR,
                 wanted=wanted,
@@ -87,21 +94,23 @@ class NouveauBoundInsteadOfNvidia(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if finding.detail["wanted"]:
-            text = "sudo update-glx --auto glx, then restart"
-            yield Plan("Use NVIDIA's driver again, if you want to: Mesa was chosen by hand", Risk.LOW, (ByHand(text),))
+            text = "run update-glx --auto glx as root, then reboot"
+            yield Plan(
+                "If you want the NVIDIA driver, switch back to it: Mesa was chosen by hand", Risk.LOW, (ByHand(text),)
+            )
             return
         if lacking := finding.detail["lacking"]:
             yield Plan(
-                "First get the NVIDIA module built: without it, nouveau is all that draws the screen",
+                "First build the NVIDIA module: without it, only nouveau can draw the screen",
                 Risk.MEDIUM,
                 (ByHand(f"build or install the NVIDIA module for {lacking}, then run dlhealth doctor again"),),
             )
             return
         write = () if finding.detail["blacklisted"] else (WriteFile(PATH, TEXT),)
         yield Plan(
-            "Blacklist nouveau, rebuild the initramfs and restart"
+            "Blacklist nouveau, rebuild the initramfs and reboot"
             if write
-            else "Rebuild the initramfs with the blacklist that is there, and restart",
+            else "Rebuild the initramfs with the existing blacklist, and reboot",
             Risk.MEDIUM,
             (*write, UpdateInitramfs("all"), Reboot()),
             reboot=True,
@@ -129,7 +138,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
             finds=gpu,
             alone=False,
         )
-        # A module alone is no driver: its libraries are missing too.
+        # The libraries of the driver are missing too.
         yield Scenario(
             "a module without a blacklist",
             runfile,
@@ -145,7 +154,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
         )
         event = "/sys/bus/pci/devices/0000:01:00.0/uevent"
         yield Scenario(
-            "a copy of /sys that has no links",
+            "a copy of /sys without links",
             Machine.ubuntu2404()
             .ubuntu_driver(loaded=False)
             .remove(unlisted)
@@ -153,7 +162,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
             finds=gpu,
         )
         yield Scenario(
-            "no module for this kernel is the cause",
+            "a missing module for this kernel is the cause",
             Machine.debian12().gpu(driver="nouveau").debian_driver(kernels=(), loaded=False),
             finds=gpu,
             causes=("dkms-module-missing-for-running-kernel",),
@@ -166,7 +175,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
             causes=("initramfs-stale-nouveau-blacklist",),
         )
         yield Scenario(
-            "the next kernel lacks its headers, which is another fault",
+            "the next kernel lacks its headers, which is another problem",
             Machine.debian12()
             .kernel("6.1.0-51-amd64", running=False, headers=False)
             .gpu(driver="nouveau")
@@ -175,19 +184,19 @@ class NouveauBoundInsteadOfNvidia(Rule):
             finds=gpu,
             alone=False,
         )
-        yield Scenario("no NVIDIA driver wanted", Machine.debian12().gpu(driver="nouveau"))
+        yield Scenario("no NVIDIA driver installed", Machine.debian12().gpu(driver="nouveau"))
         yield Scenario(
             "a Kepler that the driver does not support",
             Machine.debian12().gpu("1286", "0000:02:00.0", driver="nouveau").gpu().debian_driver(),
         )
-        yield Scenario("nvidia holds it", Machine.debian12_gpu())
+        yield Scenario("the GPU uses nvidia", Machine.debian12_gpu())
         yield Scenario(
-            "nouveau is loaded but holds nothing",
+            "nouveau is loaded but holds no GPU",
             Machine.debian12_gpu().append("/proc/modules", "nouveau 2400256 0 - Live 0x0\n"),
         )
-        yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)
+        yield Scenario("no PCI bus to read", Machine().os_release("debian", "12"), unknown=True)
         yield Scenario(
-            "a container, where the bus is the host's",
+            "a container, whose PCI bus belongs to the host",
             Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(kernels=(), loaded=False).file("/.dockerenv"),
             unknown=True,
         )

@@ -2,19 +2,23 @@
 
 What you see
     NVRM: GPU 0000:01:00.0 is already bound to NovaCore.
+
     NVRM: No NVIDIA devices probed.
 Why
-    Some kernels from 7.0 on are built with nova_core, which takes Turing and newer GPUs. A blacklist that names nouveau
-    alone does not stop it. Packaged drivers were taught to blacklist it; a .run file was not.
-    Without an NVIDIA driver it is right where it is.
+    Some kernels from 7.0 on include nova_core, which takes Turing and newer GPUs. A blacklist of nouveau alone does
+    not stop it. Packaged drivers blacklist nova_core too; older .run files do not.
+
+    dlhealth does not report nova_core if no NVIDIA driver is installed.
 Repair
-    Blacklist nova_core and nova_drm beside nouveau, rebuild the initramfs, restart. Only where the NVIDIA module for
-    the kernel that comes up then is there.
+    Blacklist nova_core, nova_drm and nouveau, rebuild the initramfs, and reboot. dlhealth does this only if the
+    kernel that boots next has an NVIDIA module.
 What the repair risks
-    If the NVIDIA module can't load after all, the screen has no accelerated display until the blacklist is undone.
+    If the NVIDIA module still fails to load, the screen has no acceleration until you undo the blacklist.
 By hand
-    printf 'blacklist nova_core\\nblacklist nova_drm\\nblacklist nouveau\\n' > /etc/modprobe.d/dlhealth-nova.conf
-    update-initramfs -u -k all; reboot
+    f=/etc/modprobe.d/dlhealth-nova.conf
+    printf 'blacklist %s\n' nova_core nova_drm nouveau > $f
+    update-initramfs -u -k all
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -41,7 +45,7 @@ from dlhealth.api import (
 
 PATH = "/etc/modprobe.d/dlhealth-nova.conf"
 MODULES = ("nova_core", "nova_drm", "nouveau")
-# The driver calls itself NovaCore; its module is nova_core.
+# The driver's name is NovaCore, its module's name nova_core.
 NAMES = ("novacore", "nova_core", "nova-core", "nova")
 
 
@@ -59,7 +63,7 @@ class NovaCoreClaimsGpu(Rule):
         for gpu in usurpers.held_by(*NAMES):
             yield self.finding(
                 f"gpu:{gpu.address}",
-                f"{gpu.driver} holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver can't use it",
+                f"{gpu.driver} holds the {gpu.name} at {gpu.address}, so the installed NVIDIA driver cannot use it",
                 Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", gpu.driver),
                 Evidence("/etc/modprobe.d", f"not blacklisted: {', '.join(missing) or 'none'}"),
                 usurpers.module,
@@ -71,14 +75,14 @@ class NovaCoreClaimsGpu(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if lacking := finding.detail["lacking"]:
             yield Plan(
-                "First get the NVIDIA module built",
+                "First build the NVIDIA module",
                 Risk.MEDIUM,
                 (ByHand(f"build or install the NVIDIA module for {lacking}, then run dlhealth doctor again"),),
             )
             return
         text = "".join(f"blacklist {m}\n" for m in finding.detail["missing"])
         yield Plan(
-            "Blacklist nova_core, rebuild the initramfs and restart",
+            "Blacklist nova_core, rebuild the initramfs and reboot",
             Risk.MEDIUM,
             (*((WriteFile(PATH, text),) if text else ()), UpdateInitramfs("all"), Reboot()),
             reboot=True,
@@ -88,26 +92,26 @@ class NovaCoreClaimsGpu(Rule):
     def scenarios() -> Iterator[Scenario]:
         gpu = "gpu:0000:01:00.0"
         yield Scenario(
-            "on Ubuntu, by its driver name",
+            "on Ubuntu, under its driver name",
             Machine.ubuntu2404().gpu("2684", driver="NovaCore").ubuntu_driver(loaded=False),
             finds=gpu,
             steps=("write-file", "update-initramfs", "reboot"),
-            alone=False,  # Ubuntu's file blacklists nouveau, which is not in this initramfs
+            alone=False,  # Ubuntu's file blacklists nouveau, but this initramfs does not
         )
         yield Scenario(
-            "by its module name",
+            "under its module name",
             Machine.debian12().gpu("2684", driver="nova_core").debian_driver(loaded=False),
             finds=gpu,
-            alone=False,  # the same
+            alone=False,  # this initramfs does not blacklist nouveau
         )
         yield Scenario(
-            "no module for this kernel is worth a step of its own",
+            "without a module for this kernel, building it comes first",
             Machine.debian12()
             .gpu("2684", driver="NovaCore")
             .nvidia_module("6.1.0-49-amd64", "535.183.01", name="nvidia.ko", place="kernel/drivers/video"),
             finds=gpu,
-            alone=False,  # nothing but a module is installed
+            alone=False,  # only a module is installed
         )
-        yield Scenario("no NVIDIA driver wanted", Machine.debian12().gpu("2684", driver="NovaCore"))
-        yield Scenario("nvidia holds it", Machine.debian12_gpu())
-        yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)
+        yield Scenario("no NVIDIA driver installed", Machine.debian12().gpu("2684", driver="NovaCore"))
+        yield Scenario("the GPU uses nvidia", Machine.debian12_gpu())
+        yield Scenario("no PCI bus to read", Machine().os_release("debian", "12"), unknown=True)

@@ -1,18 +1,28 @@
-"""The NVIDIA module is there for the running kernel and nothing forbids it, but it is not loaded.
+"""The running kernel has an NVIDIA module, and no configuration forbids it, but it is not loaded.
 
 What you see
     NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.
 Why
-    Something kept it from loading at the start: a signature that Secure Boot rejects, another driver that holds the
-    GPU, a blacklist, also one on the kernel's command line, a GPU that it does not support. Or the kernel refuses it
-    because it was built with the headers of another build. Or it was unloaded, or installed since the start.
-    A GPU that somebody switched off, or that a virtual machine has, is not reported.
+    Something prevented the module from loading at boot: Secure Boot rejected its signature, another driver holds the
+    GPU, a file or the kernel command line blacklists it, or it does not support the GPU.
+
+    Or the kernel refuses the module because it was built with the headers of another kernel build.
+
+    Or the module was unloaded, or installed after the boot.
+
+    dlhealth does not report a GPU that was switched off on purpose or that a virtual machine uses.
 Repair
-    Load it; where modprobe does not find it, make its index anew first; or build it again.
+    Load the module. If modprobe does not find it, rebuild the module index first (depmod). If the kernel refuses it,
+    rebuild it.
 What the repair risks
-    Nothing: a module that can't load says why in the kernel log.
+    Nothing. If the module cannot load, the kernel log gives the reason.
 By hand
-    modprobe nvidia, or depmod -a && modprobe nvidia; journalctl -k | grep -i nvrm
+    modprobe nvidia
+    # If modprobe does not find it:
+    depmod -a
+    modprobe nvidia
+    # If that fails:
+    journalctl -k | grep -i nvrm
 """
 
 from collections.abc import Iterator
@@ -47,7 +57,7 @@ from dlhealth.api import (
     signer_of,
 )
 
-# Why the kernel or the module itself refused, in the table of the kernel log; the first that was said counts.
+# Names in the table of kernel log patterns: why the module was refused. The first pattern found counts.
 REASONS = ("magic", "foreign", "key-rejected", "unsigned", "rejected", "none-initialized", "api-mismatch")
 PROBE_FAILED = r"nvidia.*probe.* failed with error"
 REJECTED = ("key-rejected", "unsigned", "rejected")
@@ -74,7 +84,7 @@ class NvidiaModuleNotLoaded(Rule):
     ) -> Iterator[Finding | Unknown]:
         if modules.loaded is None:
             yield Unknown(
-                "which modules are loaded can't be seen here (a disk, a container, or a kernel without modules)"
+                "cannot see which modules are loaded (a mounted disk, a container, or a kernel without modules)"
             )
             return
         disk = modules.on_disk(kernel.running)
@@ -83,20 +93,20 @@ class NvidiaModuleNotLoaded(Rule):
         free = [g for g in gpus.gpus if not g.passed_through]
         if not free or switch.chosen:
             return
-        # A GPU that the driver ignores is no reason to load it; where all are, that is the cause.
+        # A GPU that the driver ignores does not need the module. If it ignores every GPU, that is the cause.
         unserved = fit.unserved() if fit else frozenset()
         wanting = [g for g in free if g.address not in unserved] or free
         reason, said = _reason(journal) if journal else (None, None)
         differ = _words(reason, said) if reason and said and reason.name == "magic" else ()
         built = _built_by(compilers, sources) if differ else ()
         refused = (
-            f": the kernel refuses it, {said.text.strip()[:200]}"
+            f"; the kernel log says: {said.text.strip()[:200]}"
             if said and reason and reason.name != "none-initialized"
             else ""
         )
         yield self.finding(
             f"kernel:{kernel.running}",
-            f"The NVIDIA module {disk.version or disk.path} is installed for kernel {kernel.running} but not loaded, so nothing can use the {wanting[0].name}{refused}",
+            f"The NVIDIA module {disk.version or disk.path} is installed for kernel {kernel.running} but not loaded, so no program can use the {wanting[0].name}{refused}",
             Evidence("/proc/modules", "no nvidia module"),
             Evidence(disk.path, disk.version),
             *(Evidence(f"/sys/bus/pci/devices/{g.address}/driver", g.driver or "none") for g in wanting[:4]),
@@ -115,30 +125,30 @@ class NvidiaModuleNotLoaded(Rule):
         if detail["reason"] in REJECTED:
             key = detail["key"] or "the certificate of the key that signed it"
             steps = (
-                f"mokutil --import {key}, and give a password",
-                "restart, choose Enroll MOK in the blue screen and type that password",
+                f"run mokutil --import {key}, and choose a password",
+                "reboot, choose Enroll MOK on the blue screen, and enter that password",
             )
-            summary = "Enroll the key that signed the module: the kernel rejected it, and rejects it again"
+            summary = "Enroll the key that signed the module: the kernel rejects this key"
             yield Plan(summary, Risk.MEDIUM, tuple(ByHand(s) for s in steps), reboot=True)
             return
         if detail["differ"]:
             words = ", ".join(detail["differ"])
             text = (
-                f"the module was built by a compiler or for a configuration that differs in: {words}. Install the "
-                "compiler of the release that built the kernel (a gcc from a PPA must go), then dkms remove and dkms "
-                "install the module for this kernel"
+                f"the compiler or the configuration of the module differs from the kernel's in: {words}. Install the "
+                "compiler that built the kernel (remove a gcc from a PPA), then run dkms remove and dkms "
+                "install for this kernel"
             )
-            yield Plan("Build the module with the compiler of the kernel", Risk.MEDIUM, (ByHand(text),))
+            yield Plan("Rebuild the module with the compiler that built the kernel", Risk.MEDIUM, (ByHand(text),))
             return
         if detail["reason"] in ("magic", "foreign"):
-            summary = "Build the module again, with the headers of the kernel that runs"
+            summary = "Rebuild the module with the headers of the running kernel"
             yield Plan(summary, Risk.MEDIUM, (ByHand(detail["advice"]),))
             return
         load = LoadModules(("nvidia",))
         yield Plan("Load the module", Risk.LOW, (load,))
-        # One that was copied there by hand, or by a DKMS that was cut off, is in no index yet.
+        # A module that was copied by hand, or by an interrupted DKMS, is not in the index yet.
         index = RefreshModuleIndex(finding.subject.removeprefix("kernel:"))
-        yield Plan("Make the kernel's index of modules anew, and load the module", Risk.LOW, (index, load))
+        yield Plan("Rebuild the module index (depmod) and load the module", Risk.LOW, (index, load))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -159,7 +169,7 @@ class NvidiaModuleNotLoaded(Rule):
         )
         magic = "6.8.0-50-generic SMP preempt mod_unload modversions "
         yield Scenario(
-            "built by a compiler that lacks what the kernel's has",
+            "built by a compiler that lacks a feature of the kernel's compiler",
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(loaded=False)
@@ -168,7 +178,7 @@ class NvidiaModuleNotLoaded(Rule):
             alone=True,
         )
         yield Scenario(
-            "the kernel rejected its key, whatever the firmware trusts",
+            "the kernel rejected its key, although the firmware may trust it",
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(loaded=False)
@@ -177,7 +187,7 @@ class NvidiaModuleNotLoaded(Rule):
             alone=True,
         )
         yield Scenario(
-            "Secure Boot keeps it out",
+            "Secure Boot rejects it",
             Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False).secure_boot(),
             finds=ubuntu,
             causes=("secure-boot-unsigned-module",),
@@ -198,7 +208,7 @@ class NvidiaModuleNotLoaded(Rule):
             causes=("nouveau-bound-instead-of-nvidia",),
         )
         yield Scenario(
-            "a blacklist that Bumblebee left",
+            "a blacklist left by Bumblebee",
             Machine.debian12()
             .gpu(driver="")
             .debian_driver(loaded=False)
@@ -207,13 +217,13 @@ class NvidiaModuleNotLoaded(Rule):
             causes=("bumblebee-leftover-blacklists-nvidia",),
         )
         yield Scenario(
-            "an old card that is ignored anyway is not why",
+            "an old, ignored card is not the reason",
             Machine.debian12().gpu("1286", "0000:02:00.0", driver="").gpu(driver="").debian_driver(loaded=False),
             finds=debian,
         )
         yield Scenario("loaded", Machine.debian12_gpu())
         yield Scenario(
-            "held for a virtual machine", Machine.debian12().gpu(driver="vfio-pci").debian_driver(loaded=False)
+            "reserved for a virtual machine", Machine.debian12().gpu(driver="vfio-pci").debian_driver(loaded=False)
         )
         yield Scenario(
             "switched off by prime-select",
@@ -223,11 +233,13 @@ class NvidiaModuleNotLoaded(Rule):
             .file("/usr/bin/prime-select")
             .file("/lib/modprobe.d/blacklist-nvidia.conf", "blacklist nvidia\n"),
         )
-        yield Scenario("no bus in sight", Machine().os_release("debian", "12").kernel("6.1.0-50-amd64"), unknown=True)
+        yield Scenario(
+            "no PCI bus to read", Machine().os_release("debian", "12").kernel("6.1.0-50-amd64"), unknown=True
+        )
 
 
 def _reason(journal: Journal) -> tuple[Saying | None, Line | None]:
-    """Why the module is not loaded, in the kernel's or its own words."""
+    """The line of the kernel log that says why the module is not loaded, and its pattern, if known."""
     for name in REASONS:
         saying = sayings()[name]
         if line := next(journal.kernel(f"(?i){saying.pattern.pattern}", last_boot=True), None):
@@ -236,7 +248,7 @@ def _reason(journal: Journal) -> tuple[Saying | None, Line | None]:
 
 
 def _words(saying: Saying, line: Line) -> tuple[str, ...]:
-    """The words in which the module's version magic and the kernel's differ, apart from the release."""
+    """The words in which the version magic of module and kernel differ, apart from the release."""
     found = saying.pattern.search(line.text)
     has, wants = (found[name].split() for name in ("has", "wants")) if found else ([], [])
     return tuple(sorted(set(has[1:]) ^ set(wants[1:]))) if has[:1] == wants[:1] else ()
@@ -244,13 +256,15 @@ def _words(saying: Saying, line: Line) -> tuple[str, ...]:
 
 def _built_by(compilers: Compilers | None, sources: AptSources | None) -> Iterator[Evidence]:
     if compilers and compilers.gcc:
-        yield Evidence(compilers.gcc.path, f"gcc {compilers.gcc.version or compilers.gcc.real}, which built the module")
+        yield Evidence(
+            compilers.gcc.path, f"gcc {compilers.gcc.version or compilers.gcc.real} (the compiler that builds modules)"
+        )
     for source in sources.sources if sources else ():
         if "toolchain" in source.uri:
-            yield Evidence(source.source, f"{source.uri}: compilers that are not the release's")
+            yield Evidence(source.source, f"{source.uri}: compilers from outside the release")
 
 
 def _key(boot: SecureBoot, module: ModuleFile) -> str:
-    """The certificate of this machine that signed the module."""
+    """The path of this machine's certificate that signed the module, or ""."""
     known = boot.key_of(signer_of(module.signature)) if module.signature else None
     return known.path if known else ""

@@ -1,25 +1,30 @@
-"""The open kernel module is installed for a GPU that only the closed one supports.
+"""The open kernel module is installed, but only the closed one supports this GPU.
 
 What you see
-    NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1b82)
-    NVRM: installed in this system is not supported by open
-    NVRM: nvidia.ko because it does not include the required GPU
-    NVRM: System Processor (GSP).
+    NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1b82) installed in this system is not supported by open nvidia.ko
+    because it does not include the required GPU System Processor (GSP).
+
     nvidia-smi: No devices were found
 Why
-    The open module needs a processor on the GPU that only Turing and newer have. Since branch 560 installers choose the
-    open module by themselves, also for Maxwell, Pascal and Volta.
-    In branches 515 to 545 the open module serves only GPUs for data centers; on another it starts with the parameter
-    NVreg_OpenRmEnableUnsupportedGpus=1 alone, and the kernel log says so.
-    An old card beside supported ones is merely ignored. In a virtual machine a supported GPU may give the same message
-    for another reason.
+    The open module needs a processor on the GPU (GSP) that only Turing and newer GPUs have. Since branch 560,
+    installers choose the open module by default, even for Maxwell, Pascal and Volta.
+
+    In branches 515 to 545 the open module supports only data center GPUs. On other GPUs it works only with the
+    parameter NVreg_OpenRmEnableUnsupportedGpus=1, and the kernel log says so.
+
+    An old card beside supported ones is only ignored. In a virtual machine, a supported GPU may print the same
+    message for another reason.
 Repair
-    Install the closed module of a branch that still supports the GPU.
+    Install the closed kernel module of a branch that still supports the GPU.
 What the repair risks
-    Another driver package set; in a machine with an older and a newer GPU the closed module of branch 580 or older
-    must serve both, and none can where the newer one is a Blackwell.
+    Another set of driver packages is installed. In a machine with an older and a newer GPU, the closed module of
+    branch 580 or older must support both. If the newer GPU is a Blackwell, no driver supports both.
 By hand
-    apt-get install nvidia-driver-580 (Ubuntu, without -open) or nvidia-kernel-dkms (Debian); reboot
+    # Ubuntu (without -open):
+    apt-get install nvidia-driver-580
+    # Debian:
+    apt-get install nvidia-kernel-dkms
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -57,9 +62,9 @@ class OpenModuleOnUnsupportedGpu(Rule):
             yield Unknown(doubt.reason, f"gpu:{doubt.gpu.address}")
         for misfit in fit.of(MisfitKind.NO_GSP, MisfitKind.NOT_READY):
             why = (
-                "in this branch it is only ready for data-center GPUs"
+                "in this branch it supports only data center GPUs"
                 if misfit.kind == MisfitKind.NOT_READY
-                else "it needs the closed one"
+                else "this GPU needs the closed kernel module"
             )
             yield self.finding(
                 misfit.subject,
@@ -76,11 +81,11 @@ class OpenModuleOnUnsupportedGpu(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         detail = finding.detail
         if detail["cured"]:
-            yield Plan("Restart: the next start has the closed module", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield Plan("Reboot: the closed kernel module is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
             return
         if detail["newer"]:
-            text = f"no driver serves both GPUs: the {detail['newer']} needs the open kernel module. Take one of them out, or leave this one unused"
-            yield Plan("Decide which of the two GPUs shall work", Risk.LOW, (ByHand(text),))
+            text = f"no driver supports both GPUs: the {detail['newer']} needs the open kernel module, this GPU the closed one. Remove one GPU, or leave this one unused"
+            yield Plan("Choose which of the two GPUs to use", Risk.LOW, (ByHand(text),))
             return
         branch, last = detail["branch"], detail["last"]
         if "nvidia-open-kernel-dkms" in drivers.packages and not drivers.repository:
@@ -89,7 +94,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
                 Risk.HIGH,
                 (
                     AptInstall(("nvidia-kernel-dkms",), may_remove=drivers.packages),
-                    # Debian keeps both side by side; this alternative says which of them modprobe loads.
+                    # Debian installs both side by side; this alternative chooses the one that modprobe loads.
                     SetAlternative("nvidia", "/usr/lib/nvidia/current"),
                     Reboot(),
                 ),
@@ -107,8 +112,8 @@ class OpenModuleOnUnsupportedGpu(Rule):
                 network=True,
             )
             return
-        limit = f", of branch {last} or older" if last else ""
-        text = f"install the closed kernel module{limit}, from where this driver came from (NVIDIA's repository: cuda-drivers instead of nvidia-open; .run file: --kernel-module-type=proprietary); then restart"
+        limit = f" of branch {last} or older" if last else ""
+        text = f"install the closed kernel module{limit} from the source of the current driver (NVIDIA's repository: cuda-drivers instead of nvidia-open; .run file: --kernel-module-type=proprietary), then reboot"
         yield Plan("Install the closed kernel module", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
 
     @staticmethod
@@ -127,7 +132,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
             steps=("apt-install", "reboot"),
         )
         yield Scenario(
-            "on the disk for the next start",
+            "installed, and loaded at the next boot",
             Machine.ubuntu2404().gpu("1db6", driver="").ubuntu_driver(open_flavour=True, loaded=False),
             finds=gpu,
         )
@@ -138,7 +143,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
         unlisted = Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True)
         for number, line in enumerate(said):
             unlisted.says("kernel", line.format(id="fffe"), 5.0 + number / 1000)
-        yield Scenario("an id that no list has, but the kernel log says it", unlisted, finds=gpu)
+        yield Scenario("an unlisted id, but the kernel log reports it", unlisted, finds=gpu)
         yield Scenario(
             "a Maxwell beside a Turing",
             Machine.ubuntu2404().gpu("1eb8").gpu("1380", "0000:02:00.0", driver="").ubuntu_driver(open_flavour=True),
@@ -147,10 +152,10 @@ class OpenModuleOnUnsupportedGpu(Rule):
         virtual = Machine.ubuntu2404().gpu("2331", driver="").ubuntu_driver(open_flavour=True)
         for number, line in enumerate(said):
             virtual.says("kernel", line.format(id="2331"), 5.0 + number / 1000)
-        yield Scenario("an H100 of a confidential virtual machine", virtual, unknown=True)
+        yield Scenario("an H100 in a confidential virtual machine", virtual, unknown=True)
         yield Scenario("a new GPU", Machine.ubuntu2404().gpu("2684").ubuntu_driver(open_flavour=True))
         yield Scenario(
-            "a Tesla T4, which some lists forget", Machine.ubuntu2404().gpu("1eb8").ubuntu_driver(open_flavour=True)
+            "a Tesla T4, which some lists lack", Machine.ubuntu2404().gpu("1eb8").ubuntu_driver(open_flavour=True)
         )
         yield Scenario("the closed module", Machine.debian12_gpu())
         yield Scenario(
@@ -158,7 +163,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
             Machine.debian12_gpu().says("kernel", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.261.03"),
         )
         yield Scenario(
-            "an id that nobody knows",
+            "an unknown id",
             Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True),
             unknown=True,
         )

@@ -1,21 +1,32 @@
-"""Secure Boot is on and the NVIDIA module is not signed.
+"""Secure Boot is on, but the NVIDIA module is not signed.
 
 What you see
     modprobe: ERROR: could not insert 'nvidia': Required key not available
+
     Loading of unsigned module is rejected
+
     Lockdown: modprobe: unsigned module loading is restricted
 Why
-    With Secure Boot the kernel loads only modules whose signature it can check. A module of the .run installer, or one
-    built before DKMS had a key, carries none.
-    "module verification failed ... tainting kernel" is what every kernel without Secure Boot says: harmless.
+    With Secure Boot the kernel loads only modules whose signature it can verify. A module from a .run installer, or
+    one that was built before DKMS had a key, has no signature.
+
+    "module verification failed ... tainting kernel" is harmless: kernels without Secure Boot print it.
 Repair
-    Give DKMS a key, build the module again so that it is signed, and enrol the key; the firmware asks for its password
-    on the next start, at the machine itself. Ubuntu's linux-modules-nvidia packages come signed.
+    Create a key for DKMS, rebuild the module so that it is signed, and enroll the key. The firmware asks for its
+    password at the next boot, at the machine itself.
+
+    Ubuntu's linux-modules-nvidia packages are already signed.
 What the repair risks
-    Nothing on the disk; but somebody must sit in front of the machine at its next start.
+    Nothing on the disk is lost, but somebody must sit at the machine during its next boot.
 By hand
-    dkms build --force nvidia/VERSION; dkms install --force nvidia/VERSION
-    mokutil --import /var/lib/dkms/mok.pub (Ubuntu: /var/lib/shim-signed/mok/MOK.der); reboot; choose "Enroll MOK"
+    dkms build --force nvidia/VERSION
+    dkms install --force nvidia/VERSION
+    # Debian:
+    mokutil --import /var/lib/dkms/mok.pub
+    # Ubuntu:
+    mokutil --import /var/lib/shim-signed/mok/MOK.der
+    # Then choose "Enroll MOK" on the blue screen:
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -39,7 +50,7 @@ from dlhealth.api import (
     Unknown,
 )
 
-# The kernel's own words for a module without a signature (kernel/module/signing.c, and security/lockdown), by version.
+# What kernels print about a module without a signature (kernel/module/signing.c, security/lockdown), by version.
 REJECTED = r"[Ll]oading of unsigned module is rejected|unsigned module loading is restricted"
 
 
@@ -50,7 +61,7 @@ class SecureBootUnsignedModule(Rule):
     severity = Severity.ERROR
     risk = Risk.MEDIUM
     explains = (
-        # Without the NVIDIA module, nouveau and nova draw the screen, so they stay.
+        # Without the NVIDIA module, nouveau or nova must draw the screen.
         "initramfs-stale-nouveau-blacklist",
         "nova-core-claims-gpu",
         "nvidia-module-not-loaded",
@@ -64,7 +75,9 @@ class SecureBootUnsignedModule(Rule):
         active = modules.loaded is not None and "nvidia" in modules.loaded
         running = modules.on_disk(kernel.running)
         if active and running and running.unsigned and running.version == modules.loaded_version:
-            yield Unknown(f"{boot.source} shows {boot.shows}, yet the kernel took {running.path}, which is not signed")
+            yield Unknown(
+                f"{boot.source} shows {boot.shows}, but the kernel loaded {running.path}, which is not signed"
+            )
             return
         for release, severity in kernel.to_judge():
             module = modules.on_disk(release)
@@ -78,9 +91,9 @@ class SecureBootUnsignedModule(Rule):
             said = next(here.kernel(REJECTED, last_boot=True), None) if here else None
             yield self.finding(
                 f"kernel:{release}",
-                f"Secure Boot is on, and {module.path} is not signed: kernel {release} will not load it",
+                f"Secure Boot is on, but {module.path} is not signed: kernel {release} will not load it",
                 Evidence(boot.source, boot.shows),
-                Evidence(module.path, "no signature at its end"),
+                Evidence(module.path, "no signature at the end of the file"),
                 *([Evidence(said.source, said.text.strip()[:200])] if said else []),
                 severity=severity,
                 release=release,
@@ -96,34 +109,34 @@ class SecureBootUnsignedModule(Rule):
         make = (
             []
             if key
-            else [ByHand("make a key: dkms generate_mok (Debian 12), update-secureboot-policy --new-key (Ubuntu)")]
+            else [ByHand("create a key: dkms generate_mok (Debian 12) or update-secureboot-policy --new-key (Ubuntu)")]
         )
         yield Plan(
-            "Sign the module with a key of this machine and enrol that key: somebody must be at the machine when it starts",
+            "Sign the module with a key of this machine, and enroll that key (somebody must sit at the machine during the boot)",
             Risk.MEDIUM,
             (
                 *make,
-                ByHand(f"build and sign again: dkms build --force {built}; dkms install --force {built}"),
+                ByHand(f"rebuild and sign the module: dkms build --force {built}; dkms install --force {built}"),
                 ByHand(
-                    f"mokutil --import {key or 'the new key (/var/lib/dkms/mok.pub, /var/lib/shim-signed/mok/MOK.der)'},"
-                    " give a password, restart, choose Enroll MOK and type it"
+                    f"run mokutil --import {key or 'the new key (/var/lib/dkms/mok.pub or /var/lib/shim-signed/mok/MOK.der)'},"
+                    " choose a password, reboot, choose Enroll MOK, and enter the password"
                 ),
             ),
             reboot=True,
         )
         yield Plan(
-            "Or let the firmware start anything: the owner decides",
+            "Or switch Secure Boot off, which lets the firmware boot unsigned systems",
             Risk.HIGH,
-            (ByHand("switch Secure Boot off in the firmware's setup"),),
+            (ByHand("switch Secure Boot off in the firmware's setup menu"),),
             reboot=True,
         )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         down = Machine.debian12().gpu(driver="").debian_driver(loaded=False).secure_boot()
-        yield Scenario("a module that was never signed", down, finds="kernel:6.1.0-50-amd64")
+        yield Scenario("an unsigned module", down, finds="kernel:6.1.0-50-amd64")
         yield Scenario(
-            "the kernel says so",
+            "the kernel log reports it",
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(loaded=False)
@@ -132,7 +145,7 @@ class SecureBootUnsignedModule(Rule):
             finds="kernel:6.8.0-50-generic",
         )
         yield Scenario(
-            "a disk, whose kernel was locked down when it last started",
+            "a mounted disk, whose kernel was locked down at its last boot",
             Machine()
             .os_release("debian", "12")
             .kernel("6.1.0-50-amd64", running=False)
@@ -141,7 +154,7 @@ class SecureBootUnsignedModule(Rule):
             finds="kernel:6.1.0-50-amd64",
         )
         yield Scenario(
-            "a .run file's module for the next kernel",
+            "a .run installer's module for the next kernel",
             Machine.debian12()
             .kernel("6.1.0-51-amd64", running=False)
             .gpu()
@@ -152,7 +165,7 @@ class SecureBootUnsignedModule(Rule):
         )
         yield Scenario("Secure Boot is off", Machine.debian12_gpu().secure_boot(False))
         yield Scenario(
-            "the lines that a kernel without Secure Boot says of every unsigned module",
+            "the message that kernels without Secure Boot print for every unsigned module",
             Machine.debian12_gpu()
             .secure_boot(False)
             .says(
@@ -167,9 +180,9 @@ class SecureBootUnsignedModule(Rule):
             .secure_boot()
             .file("/sys/kernel/security/lockdown", "[none] integrity confidentiality\n"),
         )
-        yield Scenario("it was loaded all the same", Machine.debian12_gpu().secure_boot(), unknown=True)
+        yield Scenario("it was loaded anyway", Machine.debian12_gpu().secure_boot(), unknown=True)
         yield Scenario(
-            "a compressed module that can't be unpacked",
+            "a compressed module that cannot be unpacked",
             Machine.ubuntu2404()
             .gpu(driver="")
             .ubuntu_driver(kernels=(), loaded=False)
@@ -178,4 +191,4 @@ class SecureBootUnsignedModule(Rule):
             unknown=True,
         )
         yield Scenario("validation is off in shim", Machine.debian12_gpu().secure_boot(validation=False))
-        yield Scenario("no firmware in sight", Machine.debian12_gpu(), unknown=True)
+        yield Scenario("no firmware to read", Machine.debian12_gpu(), unknown=True)

@@ -1,19 +1,27 @@
-"""nvidia-smi works, but CUDA has no /dev/nvidia-uvm, or one with a wrong number.
+"""CUDA needs /dev/nvidia-uvm, but the node is missing or has a wrong device number.
 
 What you see
     CUDA unknown error - this may be due to an incorrectly set up environment
-    cudaGetDeviceCount returned 30 or 999; it works with sudo, or after root used CUDA once.
+
+    cudaGetDeviceCount returned 30 or 999
+
+    nvidia-smi works. CUDA works with sudo, or after root has used CUDA once.
 Why
-    CUDA needs the module nvidia_uvm and its device node, which nvidia-modprobe makes when it is first used. Where that
-    program is missing or not set-user-ID, an ordinary user can't have it made; a udev rule or a script that makes the
-    node with a fixed number makes a wrong one, because the kernel gives out the number anew at each start.
-    Where nvidia-modprobe may make it, a missing node only means that nobody used CUDA yet.
+    CUDA needs the module nvidia_uvm and its device node. The program nvidia-modprobe creates the node when CUDA is
+    first used. If that program is missing or is not set-user-ID, an ordinary user cannot create the node.
+
+    A udev rule or a script that creates the node with a fixed number creates a wrong one, because the kernel assigns
+    a new number at each boot.
+
+    If nvidia-modprobe can create the node, a missing node only means that nobody has used CUDA since the boot.
 Repair
-    Load nvidia_uvm at each start, and install nvidia-modprobe; take a mknod of one's own away.
+    Load nvidia_uvm at each boot and install nvidia-modprobe. Remove your own mknod command.
 What the repair risks
     Nothing.
 By hand
-    apt-get install nvidia-modprobe; echo nvidia_uvm > /etc/modules-load.d/nvidia-uvm.conf; nvidia-modprobe -c 0 -u
+    apt-get install nvidia-modprobe
+    echo nvidia_uvm > /etc/modules-load.d/nvidia-uvm.conf
+    nvidia-modprobe -c 0 -u
 """
 
 from collections.abc import Iterator
@@ -51,18 +59,18 @@ class UvmDeviceNodeMissing(Rule):
 
     def detect(self, modules: KernelModules, devices: DeviceNodes) -> Iterator[Finding | Unknown]:
         if modules.loaded is None:
-            yield Unknown("device nodes are made by a running kernel, and none runs here")
+            yield Unknown("skipped on a mounted disk: only a running kernel has device nodes")
             return
         if "nvidia" not in modules.loaded:
             return
         node, major = devices.node("nvidia-uvm"), devices.majors.get("nvidia-uvm")
         if node is None:
-            # It is made when CUDA is first used, if anybody may make it.
+            # If nvidia-modprobe works, it creates the node at the first use of CUDA.
             if devices.creates or not (devices.live or devices.node("nvidiactl")):
                 return
             yield self.finding(
                 "host",
-                f"/dev/nvidia-uvm is missing and nvidia-modprobe can't make it ({devices.modprobe}): CUDA fails for every user but root",
+                f"/dev/nvidia-uvm is missing and nvidia-modprobe cannot create it ({devices.modprobe}): CUDA fails for every user except root",
                 Evidence("/dev/nvidia-uvm", "does not exist"),
                 Evidence(MODPROBE, devices.modprobe),
                 Evidence(
@@ -71,25 +79,26 @@ class UvmDeviceNodeMissing(Rule):
                 ),
             )
         elif node.kind != "char":
-            yield Unknown(f"/dev/nvidia-uvm is a {node.kind}: this is a copy, which has no device nodes")
+            yield Unknown(f"/dev/nvidia-uvm is a {node.kind}: a copy of a machine has no device nodes")
         elif major is not None and node.major != major:
             makers = [m for m in devices.makers if "uvm" in m.text]
             yield self.finding(
                 "host",
-                f"/dev/nvidia-uvm has major number {node.major}, but the kernel gave {major} to nvidia-uvm: CUDA fails",
+                f"/dev/nvidia-uvm has major number {node.major}, but the kernel assigned {major} to nvidia-uvm: CUDA fails",
                 Evidence("/dev/nvidia-uvm", f"major {node.major}"),
                 Evidence("/proc/devices", f"{major} nvidia-uvm"),
                 *(Evidence(m.source, m.text) for m in makers),
-                wrong=", ".join(m.source for m in makers) or "a udev rule or start script with mknod /dev/nvidia-uvm",
+                wrong=", ".join(m.source for m in makers)
+                or "a udev rule or boot script that runs mknod /dev/nvidia-uvm",
             )
 
     def remedies(self, finding: Finding, devices: DeviceNodes, packages: Packages | None) -> Iterator[Plan]:
         if wrong := finding.detail.get("wrong"):
             yield Plan(
-                "Take away what makes the node, and have nvidia-modprobe make it",
+                "Remove the mknod command, and let nvidia-modprobe create the node",
                 Risk.LOW,
                 (
-                    ByHand(f"take the mknod out: {wrong}"),
+                    ByHand(f"remove the mknod command from {wrong}"),
                     ByHand("rm /dev/nvidia-uvm /dev/nvidia-uvm-tools; nvidia-modprobe -c 0 -u"),
                 ),
             )
@@ -97,16 +106,16 @@ class UvmDeviceNodeMissing(Rule):
         load = (WriteFile(CONFIGURATION, "nvidia_uvm\n"), LoadModules(("nvidia_uvm",)))
         if devices.modprobe != "does not exist":
             yield Plan(
-                "Let nvidia-modprobe make device nodes for users, as its package has it",
+                "Make nvidia-modprobe set-user-ID (mode 4755, as in its package), and load nvidia_uvm at each boot",
                 Risk.LOW,
                 (ChangeMode(MODPROBE, 0o4755), *load),
             )
         elif packages is None:
-            text = "install nvidia-modprobe (it comes with the driver), owned by root, with mode 4755"
-            yield Plan("Get nvidia-modprobe back", Risk.LOW, (ByHand(text), *load))
+            text = "install nvidia-modprobe (it is part of the driver), owned by root, with mode 4755"
+            yield Plan("Reinstall nvidia-modprobe, and load nvidia_uvm at each boot", Risk.LOW, (ByHand(text), *load))
         else:
             yield Plan(
-                "Load nvidia_uvm at each start, and have nvidia-modprobe make its node",
+                "Install nvidia-modprobe, and load nvidia_uvm at each boot",
                 Risk.LOW,
                 (AptInstall(("nvidia-modprobe",), reinstall=packages.get("nvidia-modprobe") is not None), *load),
                 network=True,
@@ -139,9 +148,7 @@ class UvmDeviceNodeMissing(Rule):
             ),
             finds="host",
         )
-        yield Scenario("not used yet", nodes(Machine.debian12_gpu()))
-        yield Scenario("as it must be", nodes(Machine.debian12_gpu()).node("/dev/nvidia-uvm", 511))
-        yield Scenario("a copy with plain files", Machine.debian12_gpu().file("/dev/nvidia-uvm"), unknown=True)
-        yield Scenario(
-            "a disk that does not run", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True
-        )
+        yield Scenario("CUDA was not used yet", nodes(Machine.debian12_gpu()))
+        yield Scenario("the right node", nodes(Machine.debian12_gpu()).node("/dev/nvidia-uvm", 511))
+        yield Scenario("a copy of /dev with plain files", Machine.debian12_gpu().file("/dev/nvidia-uvm"), unknown=True)
+        yield Scenario("a mounted disk", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True)

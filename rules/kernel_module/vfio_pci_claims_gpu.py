@@ -1,18 +1,24 @@
-"""vfio-pci holds the GPU: it is kept for a virtual machine.
+"""vfio-pci holds the GPU: it is reserved for a virtual machine.
 
 What you see
     NVRM: GPU 0000:01:00.0 is already bound to vfio-pci.
+
     nvidia-smi does not show the GPU.
 Why
-    Somebody set the machine up to hand the GPU to a virtual machine: its PCI ids stand in modprobe.d, on the kernel's
-    command line or in the initramfs. What is left of that keeps the GPU from this system.
-    On a hypervisor that is on purpose; then this is only worth knowing.
+    The machine was configured to pass the GPU through to a virtual machine: its PCI ids are in modprobe.d, on the
+    kernel command line or in the initramfs. As long as they are there, this system cannot use the GPU.
+
+    On a hypervisor this is intended. Then dlhealth only adds a note.
 Repair
-    If no virtual machine needs the GPU any more: take the ids away, rebuild the initramfs, restart.
+    If no virtual machine needs the GPU, remove the ids, rebuild the initramfs, and reboot.
 What the repair risks
-    A virtual machine that does use the GPU loses it; so a person decides.
+    A virtual machine that uses the GPU loses it. So dlhealth leaves this to you.
 By hand
-    Remove ids=10de:... from /etc/modprobe.d or vfio-pci.ids= from the kernel's command line; update-initramfs -u; reboot
+    # Remove "ids=10de:..." from /etc/modprobe.d,
+    # or "vfio-pci.ids=..." from /etc/default/grub.
+    update-initramfs -u
+    update-grub
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -73,15 +79,15 @@ class VfioPciClaimsGpu(Rule):
             if driver and wants and not others and not stubs.machines:
                 severity = Severity.ERROR
             elif stubs.machines and (others or not wants):
-                # There are virtual machines, and nothing here lacks the GPU: somebody set it up so.
+                # There are virtual machines, and no program here needs this GPU: it is intended.
                 severity = Severity.NOTE
-            # The running kernel's command line is what the boot loader was told.
+            # The running kernel's command line comes from the boot loader's configuration.
             written = [c.source for c in where if c.source != "/proc/cmdline"]
             if where and not written:
                 written = ["the kernel's command line in the boot loader's configuration"]
             yield self.finding(
                 f"gpu:{gpu.address}",
-                f"{gpu.driver} holds the {gpu.name} at {gpu.address}: it is kept for a virtual machine, and this system can't use it",
+                f"{gpu.driver} holds the {gpu.name} at {gpu.address}: it is reserved for a virtual machine, and this system cannot use it",
                 Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", gpu.driver),
                 *(Evidence(c.source, c.text) for c in where),
                 *(Evidence(path, "defines a virtual machine") for path in stubs.machines[:2]),
@@ -92,11 +98,13 @@ class VfioPciClaimsGpu(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         yield Plan(
-            "Give the GPU back to this system, if no virtual machine needs it",
+            "If no virtual machine needs the GPU, make it available to this system",
             Risk.MEDIUM,
             (
-                ByHand(f"take the GPU's PCI id or address out of {finding.detail['where']}"),
-                ByHand("update-initramfs -u -k all (and update-grub where the command line was changed), then restart"),
+                ByHand(f"remove the GPU's PCI id or address from {finding.detail['where']}"),
+                ByHand(
+                    "run update-initramfs -u -k all (and update-grub if you changed the kernel command line), then reboot"
+                ),
             ),
             reboot=True,
         )
@@ -111,7 +119,7 @@ class VfioPciClaimsGpu(Rule):
             finds=gpu,
         )
         yield Scenario(
-            "ids on the command line",
+            "ids on the kernel command line",
             Machine.ubuntu2404()
             .gpu(driver="vfio-pci")
             .ubuntu_driver(loaded=False)
@@ -120,28 +128,28 @@ class VfioPciClaimsGpu(Rule):
             finds=gpu,
         )
         yield Scenario(
-            "in the initramfs, and CUDA is wanted",
+            "ids in the initramfs, and CUDA is installed",
             Machine.debian12()
             .gpu(driver="vfio-pci")
             .debian_driver(loaded=False)
             .cuda_toolkit()
             .file("/etc/initramfs-tools/modules", "# modules\nvfio_pci ids=10de:1b06\n"),
             finds=gpu,
-            alone=False,  # the toolkit brings rules of its own
+            alone=False,  # other rules report the toolkit
         )
-        yield Scenario("a hypervisor, without the driver", Machine.debian12().gpu(driver="vfio-pci"), finds=gpu)
+        yield Scenario("a hypervisor without the driver", Machine.debian12().gpu(driver="vfio-pci"), finds=gpu)
         yield Scenario(
-            "a hypervisor with a GPU for itself and one for its virtual machine",
+            "a hypervisor with one GPU of its own and one for a virtual machine",
             Machine.debian12_gpu()
             .gpu("2204", "0000:02:00.0", driver="vfio-pci")
             .cuda_toolkit()
             .file("/etc/libvirt/qemu/win11.xml", "<domain/>\n"),
             finds="gpu:0000:02:00.0",
-            alone=False,  # the toolkit brings rules of its own
+            alone=False,  # other rules report the toolkit
         )
-        yield Scenario("nvidia holds it", Machine.debian12_gpu())
+        yield Scenario("the GPU uses nvidia", Machine.debian12_gpu())
         yield Scenario(
-            "the audio function alone",
+            "only the GPU's audio device",
             Machine.debian12_gpu().gpu("10ef", "0000:01:00.1", driver="vfio-pci", klass="0x040300"),
         )
-        yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)
+        yield Scenario("no PCI bus to read", Machine().os_release("debian", "12"), unknown=True)

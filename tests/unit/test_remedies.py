@@ -70,7 +70,7 @@ def test_gl_libraries_that_stay_broken_end_in_purge_and_reinstall(ladder: Ladder
 
 
 def test_all_parts_of_a_second_module_go_and_modprobe_is_told(ladder: Ladder) -> None:
-    (plan,) = ladder("initramfs-old-nvidia-module", "a .run installer's module beside it")
+    (plan,) = ladder("initramfs-old-nvidia-module", "a second module from a .run installer")
     kernel = "6.8.0-50-generic"
     place = f"/lib/modules/{kernel}/kernel/drivers/video"
     assert plan.actions == (
@@ -159,7 +159,7 @@ def test_where_dependencies_are_missing_apt_mends_them_first(ladder: Ladder) -> 
 
 
 def test_of_a_module_that_ubuntu_built_the_source_is_the_other_way(ladder: Ladder) -> None:
-    built, source = ladder("dkms-module-missing-for-running-kernel", "prebuilt modules of the last kernel only")
+    built, source = ladder("dkms-module-missing-for-running-kernel", "prebuilt modules only for the previous kernel")
     kernel = "6.8.0-51-generic"
     assert built.actions == (AptInstall((f"linux-modules-nvidia-550-{kernel}",)),)
     assert source.actions == (AptInstall(("nvidia-dkms-550", f"linux-headers-{kernel}")), UpdateInitramfs(kernel))
@@ -237,7 +237,7 @@ def test_a_driver_that_comes_to_one_version_needs_a_restart_where_the_old_one_ru
 
 
 def test_a_module_that_was_built_is_loaded(ladder: Ladder) -> None:
-    (plan,) = ladder("dkms-compiler-mismatch", "the compiler check of the driver")
+    (plan,) = ladder("dkms-compiler-mismatch", "the driver's own compiler check fails")
     assert [a.summary() for a in plan.actions] == [
         "apt-get install gcc-12",
         "dkms install nvidia-current/535.261.03 -k 6.1.0-50-amd64",
@@ -248,8 +248,8 @@ def test_a_module_that_was_built_is_loaded(ladder: Ladder) -> None:
 
 
 def test_a_person_is_not_sent_to_a_file_of_the_kernels(ladder: Ladder) -> None:
-    (plan,) = ladder("vfio-pci-claims-gpu", "ids on the command line")
-    assert plan.actions[0] == ByHand("take the GPU's PCI id or address out of /etc/default/grub:2")
+    (plan,) = ladder("vfio-pci-claims-gpu", "ids on the kernel command line")
+    assert plan.actions[0] == ByHand("remove the GPU's PCI id or address from /etc/default/grub:2")
 
 
 def test_a_toolkit_that_the_driver_runs_is_named(ladder: Ladder) -> None:
