@@ -1,1 +1,1 @@
-"""Faults of PyTorch and TensorFlow in Python environments."""
+"""Problems with PyTorch, TensorFlow and other GPU programs in Python environments."""

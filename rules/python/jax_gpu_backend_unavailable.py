@@ -1,18 +1,22 @@
-"""JAX has no CUDA plugin that it can use, on a machine with an NVIDIA GPU.
+"""JAX has no usable CUDA plugin, although the machine has an NVIDIA GPU.
 
 What you see
     "An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed. Falling back to cpu",
-    "JAX plugin jax_cuda12_plugin version … is not compatible with the installed jaxlib version", or jax.devices() that
-    lists the CPU only.
+    or "JAX plugin jax_cuda12_plugin version … is not compatible with the installed jaxlib version".
+
+    Or jax.devices() lists only the CPU.
 Why
-    "pip install jax" brings the CPU alone. The GPU needs jax-cuda12-plugin or jax-cuda13-plugin of the same version as
-    jaxlib, and a driver for that CUDA: 525 for 12, 580 for 13. An upgrade of jax alone leaves an older plugin behind.
+    "pip install jax" installs only CPU support. The GPU needs jax-cuda12-plugin or jax-cuda13-plugin in the same
+    version as jaxlib, and a driver for that CUDA version: 525 or newer for CUDA 12, 580 or newer for 13.
+
+    Upgrading only jax leaves an older plugin behind.
 Repair
     Install JAX with its plugin into the same environment.
 What the repair risks
     Low: only this environment changes.
 By hand
-    pip list | grep -i jax; python -c 'import jax; print(jax.devices())'
+    pip list | grep -i jax
+    python -c 'import jax; print(jax.devices())'
     pip install --upgrade 'jax[cuda12]'
 """
 
@@ -42,12 +46,12 @@ from dlhealth.api import (
 _PLUGINS = {"jax-cuda12-plugin": "12", "jax-cuda13-plugin": "13"}
 _OTHER_BACKENDS = ("jax-rocm", "jax-metal", "libtpu", "jax-cuda")
 _BRING_JAX = ("mediapipe", "tensorflowjs")
-"""Packages that require JAX for themselves and compute on the CPU."""
+"""Packages that depend on JAX and use it on the CPU."""
 
 
 class JaxGpuBackendUnavailable(Rule):
     id = "jax-gpu-backend-unavailable"
-    title = "JAX has no CUDA plugin that it can use, on a machine with an NVIDIA GPU"
+    title = "JAX has no usable CUDA plugin, although the machine has an NVIDIA GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
@@ -90,7 +94,7 @@ class JaxGpuBackendUnavailable(Rule):
                 text = " and ".join(f"{n} {v}" for n, v in wrong.items())
                 yield self.finding(
                     environment.subject,
-                    f"JAX in {environment.path} does not use {text}, which is not of jaxlib's version {jaxlib}",
+                    f"JAX in {environment.path} ignores {text}: the plugin needs the version of jaxlib, {jaxlib}",
                     *shows,
                     *(Evidence(environment.site, f"{n} {v}") for n, v in wrong.items()),
                     severity=Severity.ERROR,
@@ -116,10 +120,10 @@ class JaxGpuBackendUnavailable(Rule):
         plugin = next((_PLUGINS[n] for n in _PLUGINS if n in environment.packages), "12")
         cuda = next((c for c in dict.fromkeys((plugin, "12")) if driver.runs(c) is not False), "")
         if not cuda:
-            text = f"Install a driver of {lowest_driver('12')} or newer; then pip install --upgrade 'jax[cuda12]'"
+            text = f"Install driver {lowest_driver('12')} or newer; then run: pip install --upgrade 'jax[cuda12]'"
             yield Plan("Upgrade the driver first", Risk.HIGH, (ByHand(text),), network=True)
             return
-        # The extra "cuda12" finds everything on PyPI since 0.4.26.
+        # Since 0.4.26 the extra "cuda12" finds everything on PyPI.
         version = environment.packages["jax"]
         requirement = f"jax[cuda{cuda}]" + (f"=={version}" if version_key(version) >= (0, 4, 26) else "")
         summary = f"Install JAX's plugin for CUDA {cuda} into {environment.path}"
@@ -131,7 +135,7 @@ class JaxGpuBackendUnavailable(Rule):
             return Machine.ubuntu2404_gpu().python_environment(packages=packages)
 
         subject = "python:/home/alice/venv"
-        yield Scenario("jax and jaxlib alone", machine("jax-0.6.1", "jaxlib-0.6.1"), finds=subject)
+        yield Scenario("only jax and jaxlib", machine("jax-0.6.1", "jaxlib-0.6.1"), finds=subject)
         yield Scenario(
             "an older plugin",
             machine("jax-0.6.1", "jaxlib-0.6.1", "jax_cuda12_plugin-0.5.3", "jax_cuda12_pjrt-0.5.3"),
@@ -142,10 +146,12 @@ class JaxGpuBackendUnavailable(Rule):
             "the plugin of jaxlib's version",
             machine("jax-0.6.1", "jaxlib-0.6.1", "jax_cuda12_plugin-0.6.1", "jax_cuda12_pjrt-0.6.1"),
         )
-        yield Scenario("CUDA inside jaxlib", machine("jax-0.4.25", "jaxlib-0.4.25+cuda12.cudnn89"))
-        yield Scenario("mediapipe brought it", machine("jax-0.6.1", "jaxlib-0.6.1", "mediapipe-0.10.21"), finds=subject)
+        yield Scenario("a jaxlib that contains CUDA", machine("jax-0.4.25", "jaxlib-0.4.25+cuda12.cudnn89"))
+        yield Scenario(
+            "mediapipe depends on it", machine("jax-0.6.1", "jaxlib-0.6.1", "mediapipe-0.10.21"), finds=subject
+        )
         yield Scenario("jax without jaxlib", machine("jax-0.6.1"))
-        yield Scenario("for TPUs", machine("jax-0.6.1", "jaxlib-0.6.1", "libtpu-0.0.15"))
+        yield Scenario("a JAX for TPUs", machine("jax-0.6.1", "jaxlib-0.6.1", "libtpu-0.0.15"))
         yield Scenario(
             "no GPU", Machine.debian12().folder("/sys/bus/pci/devices").python_environment(packages=["jax-0.6.1", "jaxlib-0.6.1"])
         )  # fmt: skip

@@ -1,18 +1,19 @@
-"""PyTorch's cuDNN opens libnvrtc.so, and only names with numbers are there.
+"""PyTorch's cuDNN opens libnvrtc.so, but only names with version numbers exist.
 
 What you see
-    "Could not load library libcudnn_cnn_infer.so.8. Error: libnvrtc.so: cannot open shared object file", often in the
-    first convolution of a program that otherwise works.
+    "Could not load library libcudnn_cnn_infer.so.8. Error: libnvrtc.so: cannot open shared object file", often at
+    the first convolution of a program that otherwise works.
 Why
-    The wheels of PyTorch 1.13 and 2.0 carry their own libnvrtc under a name with a checksum, such as
-    libnvrtc-672ee683.so.11.2. Their cuDNN 8 compiles some kernels while it runs, and opens the library as libnvrtc.so.
-    Only a CUDA toolkit has that name.
+    The wheels of PyTorch 1.13 and 2.0 contain their own libnvrtc under a name with a checksum, such as
+    libnvrtc-672ee683.so.11.2. Their cuDNN 8 compiles some kernels at run time and opens the library as libnvrtc.so.
+    Only a CUDA toolkit has a file of that name.
 Repair
-    Make a link of that name beside PyTorch's libnvrtc, or install a newer PyTorch, whose wheels do without it.
+    Create a link of that name beside PyTorch's libnvrtc, or install a newer PyTorch, which does not need it.
 What the repair risks
-    Low: one link inside one environment. pip removes it with the environment only.
+    Low: one link in one environment. pip does not remove it when PyTorch is uninstalled.
 By hand
-    cd ENVIRONMENT/lib/python3.*/site-packages/torch/lib && ln -s libnvrtc-*.so.11.2 libnvrtc.so
+    cd ENVIRONMENT/lib/python3.*/site-packages/torch/lib
+    ln -s libnvrtc-*.so.11.2 libnvrtc.so
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ _NAME = "libnvrtc.so"
 
 class LibnvrtcWithoutNumber(Rule):
     id = "libnvrtc-without-number"
-    title = "PyTorch's cuDNN opens libnvrtc.so, and only names with numbers are there"
+    title = "PyTorch's cuDNN opens libnvrtc.so, but only names with version numbers exist"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
@@ -59,14 +60,16 @@ class LibnvrtcWithoutNumber(Rule):
             if loader.find(_NAME, folders) or any(_NAME in d.names for d in loader.directories):
                 continue
             if paths is None or any(v == "LD_LIBRARY_PATH" and user in (None, u) for u, v in paths.unclear):
-                yield Unknown(f"{environment.path}: the LD_LIBRARY_PATH of its users is not known", environment.subject)
+                yield Unknown(
+                    f"{environment.path}: cannot find out the LD_LIBRARY_PATH of its users", environment.subject
+                )
                 continue
             yield self.finding(
                 environment.subject,
-                f"PyTorch in {environment.path} has {hashed} and no {_NAME}, which its cuDNN 8 opens",
+                f"PyTorch in {environment.path} has {hashed}, but its cuDNN 8 opens {_NAME}, which does not exist",
                 Evidence(f"{folder}/{hashed}", "PyTorch's libnvrtc"),
                 Evidence(f"{folder}/{opens}", f"opens {_NAME} to compile kernels"),
-                Evidence("/etc/ld.so.conf", f"no folder with {_NAME}"),
+                Evidence("/etc/ld.so.conf", f"names no directory with {_NAME}"),
                 about=environment.about,
                 link=f"{folder}/{_NAME}",
                 target=hashed,
@@ -74,7 +77,11 @@ class LibnvrtcWithoutNumber(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         link, target = finding.detail["link"], finding.detail["target"]
-        yield Plan(f"Link {_NAME} to {target}", Risk.LOW, (ByHand(f"As the owner: ln -s {target} {link}"),))
+        yield Plan(
+            f"Link {_NAME} to {target}",
+            Risk.LOW,
+            (ByHand(f"As the owner of the environment, run: ln -s {target} {link}"),),
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -91,20 +98,20 @@ class LibnvrtcWithoutNumber(Rule):
                 .library(f"{lib}/libcudnn_cnn_infer.so.8", "libcudnn_cnn_infer.so.8")
             )
 
-        yield Scenario("PyTorch 2.0 of CUDA 11.8, no toolkit", machine(), finds="python:/home/alice/venv")
+        yield Scenario("PyTorch 2.0 for CUDA 11.8, no toolkit", machine(), finds="python:/home/alice/venv")
         yield Scenario(
-            "PyTorch 1.13 of CUDA 11.7",
+            "PyTorch 1.13 for CUDA 11.7",
             machine("libnvrtc-d833c4f3.so.11.2", "1.13.1+cu117", "11.7"),
             finds="python:/home/alice/venv",
         )
-        yield Scenario("the link was made", machine().link(f"{lib}/libnvrtc.so", "libnvrtc-672ee683.so.11.2"))
+        yield Scenario("the link exists", machine().link(f"{lib}/libnvrtc.so", "libnvrtc-672ee683.so.11.2"))
         yield Scenario(
-            "a toolkit has it",
+            "a toolkit has the file",
             machine().library("/usr/local/cuda-11.8/lib64/libnvrtc.so.11.8.89", "libnvrtc.so.11.2")
             .link("/usr/local/cuda-11.8/lib64/libnvrtc.so", "libnvrtc.so.11.8.89")
             .file("/etc/ld.so.conf.d/cuda.conf", "/usr/local/cuda-11.8/lib64\n"),
         )  # fmt: skip
-        yield Scenario("a wheel of NVIDIA brings its own name", machine("libnvrtc.so.12"))
+        yield Scenario("NVIDIA's wheel has a name of its own", machine("libnvrtc.so.12"))
         yield Scenario(
             "a program sets LD_LIBRARY_PATH",
             machine().append("/home/alice/.bashrc", 'export LD_LIBRARY_PATH="$(find-my-cuda)"\n'),

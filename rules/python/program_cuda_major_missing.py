@@ -1,20 +1,24 @@
-"""A Python program is built for a CUDA whose libraries are not installed.
+"""A Python program needs CUDA libraries that are not installed.
 
 What you see
     "libcublasLt.so.12: cannot open shared object file", "libnvrtc.so.11.2: cannot open shared object file", or a
     program that silently uses the CPU ("Failed to create CUDAExecutionProvider").
 Why
-    A package such as onnxruntime-gpu, CuPy, CTranslate2 or bitsandbytes is built for one major version of CUDA and
-    opens the libraries of that version only. The driver runs several versions side by side, and the toolkit of the
-    machine may be another one: CUDA 13 has libcublas.so.13, not libcublas.so.12.
+    Packages such as onnxruntime-gpu, CuPy, CTranslate2 or bitsandbytes are built for one major version of CUDA and
+    open only the libraries of that version.
+
+    The driver can run several versions side by side, but the machine's toolkit may be another one: CUDA 13 has
+    libcublas.so.13, not libcublas.so.12.
 Repair
-    Install the libraries of that CUDA into the same Python environment, or a release of the program for the CUDA that
-    is there. No other toolkit and no other driver is needed.
+    Install the libraries of that CUDA version into the same Python environment, or a release of the program for the
+    installed CUDA version. No other toolkit or driver is needed.
 What the repair risks
     Low: only this environment changes. A newer release of a program may need changes in the code that uses it.
 By hand
-    ldd FILE | grep 'not found'; pip list | grep -i -e nvidia -e cuda
-    pip install 'onnxruntime-gpu[cuda,cudnn]'; in the program: onnxruntime.preload_dlls()
+    ldd FILE | grep 'not found'
+    pip list | grep -i -e nvidia -e cuda
+    pip install 'onnxruntime-gpu[cuda,cudnn]'
+    # and in the program: onnxruntime.preload_dlls()
 """
 
 from collections.abc import Iterator
@@ -44,7 +48,7 @@ from dlhealth.api import (
 
 class ProgramCudaMajorMissing(Rule):
     id = "program-cuda-major-missing"
-    title = "A Python program is built for a CUDA whose libraries are not installed"
+    title = "A Python program needs CUDA libraries that are not installed"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
     explains = ("cudnn-runtime-missing", "cudnn-major-8-vs-9")
@@ -68,7 +72,10 @@ class ProgramCudaMajorMissing(Rule):
                 f"{program.name} {program.version}".rstrip()
                 + f" in {environment.path} {built}: {program.missing[0]}{more} not installed",
                 *(
-                    Evidence(program.needs[name], f"needs {name}, which neither the environment nor the loader has")
+                    Evidence(
+                        program.needs[name],
+                        f"needs {name}, which is neither in the environment nor in the loader's directories",
+                    )
                     for name in program.missing
                 ),
                 *(Evidence(t.path, f"CUDA {t.version}") for t in (toolkits.toolkits if toolkits else ())),
@@ -87,20 +94,22 @@ class ProgramCudaMajorMissing(Rule):
         major = cudnn_major_of(program.name, program.version)
         if other and major:
             text = (
-                f"Make a second environment for {name}: {environment.path} has {other}, whose files and those of cuDNN "
-                f"for CUDA {program.cuda} would overwrite each other. In the new one: "
+                f"Create a second environment for {name}: {environment.path} has {other}, whose files would be "
+                f"overwritten by those of cuDNN for CUDA {program.cuda}. Run in the new environment: "
                 f"pip install {' '.join(_quoted(_requirements(program, toolkits)))}"
             )
-            yield Plan(f"Give {name} an environment of its own", Risk.LOW, (ByHand(text),), network=True)
+            yield Plan(f"Use a separate environment for {name}", Risk.LOW, (ByHand(text),), network=True)
             return
         requirements = _requirements(program, toolkits)
         if not requirements:
-            text = f"Install a release of {name} for a CUDA that this machine has, or the libraries of its own CUDA"
+            text = (
+                f"Install a release of {name} for the installed CUDA version, or the CUDA libraries that {name} needs"
+            )
             yield Plan(f"Use another release of {name}", Risk.LOW, (ByHand(text),), network=True)
             return
         summary = f"Install the CUDA libraries that {name} needs into {environment.path}"
         if name.startswith("cupy-"):
-            summary = f"Use the CuPy of the CUDA that is there in {environment.path}"
+            summary = f"Use the CuPy for the installed CUDA version in {environment.path}"
         command = f"pip install {' '.join(_quoted(requirements))}"
         if name.startswith("cupy-") and requirements[0].partition("==")[0] != name:
             text = f"{environment.python} -m pip uninstall {name}; then {environment.python} -m {command}"
@@ -125,10 +134,12 @@ class ProgramCudaMajorMissing(Rule):
             return machine
 
         yield Scenario(
-            "of CUDA 12 beside CUDA 11", onnxruntime("1.23.2", cuda12, "11.8"), finds="python:/home/alice/venv"
+            "built for CUDA 12, toolkit of CUDA 11",
+            onnxruntime("1.23.2", cuda12, "11.8"),
+            finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "of CUDA 11 beside PyTorch of CUDA 12",
+            "built for CUDA 11, PyTorch for CUDA 12",
             wheels(
                 onnxruntime("1.17.0", ["libcublasLt.so.11", "libcudart.so.11.0"]),
                 "libcublasLt.so.12",
@@ -137,7 +148,7 @@ class ProgramCudaMajorMissing(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "CuPy of CUDA 11",
+            "CuPy for CUDA 11",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .python_environment(packages=["cupy_cuda11x-12.0.0"])
@@ -146,14 +157,14 @@ class ProgramCudaMajorMissing(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "an extension of PyTorch for another CUDA",
+            "an extension of PyTorch for another CUDA version",
             Machine.ubuntu2404_gpu()
             .python_environment(torch="2.5.1+cu124", cuda="12.4")
             .library(f"{site}/flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so", "", ["libcudart.so.11.0"]),
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "a package that is not known, by its list of files",
+            "an unknown package, found by its list of files",
             Machine.ubuntu2404_gpu()
             .python_environment(packages=["solver_cuda12x-1.0"])
             .file(f"{site}/solver_cuda12x-1.0.dist-info/RECORD", "solver/core.so,sha256=x,1\n", uid=1000)
@@ -161,7 +172,7 @@ class ProgramCudaMajorMissing(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "the wheels of NVIDIA are beside it",
+            "NVIDIA's wheels are in the same environment",
             wheels(onnxruntime("1.23.2", cuda12, "11.8"), *cuda12),
         )
         yield Scenario(
@@ -169,7 +180,7 @@ class ProgramCudaMajorMissing(Rule):
             onnxruntime("1.23.2", ["libcudart.so.12"], "12.2"),
         )
         yield Scenario(
-            "its RUNPATH leads to them",
+            "its RUNPATH finds them",
             Machine.ubuntu2404_gpu()
             .python_environment(packages=["faiss_gpu_cu12-1.8.0"])
             .library(f"{site}/faiss/_swigfaiss.so", "", ["libcublas.so.12"], "$ORIGIN/../own")
@@ -196,10 +207,10 @@ def _is_other_cudnn(package: str, cuda: str) -> bool:
 
 
 def _requirements(program: Program, toolkits: CudaToolkits | None) -> tuple[str, ...]:
-    """What pip installs so that the program works; none where that is not known."""
+    """What pip must install for the program to work; empty if that is not known."""
     name, version, packages = program.name, program.version, program.environment.packages
     if name == "onnxruntime-gpu":
-        # The extras, and preload_dlls() that finds them, came with 1.21; PyPI's releases before 1.19 are of CUDA 11.
+        # The extras, and preload_dlls() that finds them, came with 1.21; PyPI's releases before 1.19 need CUDA 11.
         same = version_key(version) >= (1, 21)
         return (f"onnxruntime-gpu[cuda,cudnn]{f'=={version}' if same else '>=1.21'}",)
     if name.startswith("jax-cuda"):

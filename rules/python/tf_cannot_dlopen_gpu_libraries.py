@@ -1,23 +1,29 @@
-"""TensorFlow is built with CUDA, but does not find the CUDA or cuDNN libraries that it opens.
+"""TensorFlow does not find the CUDA or cuDNN libraries that it opens.
 
 What you see
-    "Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed properly if
-    you would like to use GPU. … Skipping registering GPU devices..."; tf.config.list_physical_devices('GPU') is [].
+    "Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed properly
+    if you would like to use GPU. … Skipping registering GPU devices...".
+
+    tf.config.list_physical_devices('GPU') returns [].
 Why
-    TensorFlow opens libcudart, libcublas, libcudnn and others by exact names when it starts, and uses the CPU if one is
-    missing. `pip install tensorflow` alone brings none of them: from 2.14 on tensorflow[and-cuda] does; before, the very
-    CUDA and cuDNN that this version was built with must be installed where the loader finds them. A system CUDA of
-    another version has other names. (Missing libnvinfer or libcupti, NUMA node -1 and "factory already registered" are
-    noise.)
+    At start, TensorFlow opens libcudart, libcublas, libcudnn and others by exact names. If one is missing, it uses
+    the CPU.
+
+    `pip install tensorflow` installs none of them. From 2.14 on, tensorflow[and-cuda] does. Before, exactly the
+    CUDA and cuDNN versions that it was built with must be installed where the loader finds them: another version
+    has other file names.
+
+    Messages about libnvinfer, libcupti, NUMA node -1 and "factory already registered" are harmless.
 Repair
-    Install the libraries into the environment, where this TensorFlow looks for them there; else the exact CUDA and
-    cuDNN, or LD_LIBRARY_PATH for this environment only.
+    Install the libraries into the environment, if this TensorFlow finds them there. Otherwise install exactly its
+    CUDA and cuDNN versions, or set LD_LIBRARY_PATH for this environment only.
 What the repair risks
-    Some gigabytes of download into this environment. Never link a library of another version to the missing name: it
-    opens, and crashes later.
+    A download of several gigabytes into this environment. Never link a library of another version to the missing
+    name: it opens, and the program crashes later.
 By hand
-    TF_CPP_MAX_VLOG_LEVEL=3 python -c 'import tensorflow as tf; tf.config.list_physical_devices("GPU")'
-    /path/to/venv/bin/python -m pip install 'tensorflow[and-cuda]==2.15.1'
+    cd /path/to/venv; export TF_CPP_MAX_VLOG_LEVEL=3
+    bin/python -c 'import tensorflow as t; t.test.gpu_device_name()'
+    bin/python -m pip install 'tensorflow[and-cuda]==2.15.1'
 """
 
 from collections.abc import Iterator
@@ -61,27 +67,28 @@ class TfCannotDlopenGpuLibraries(Rule):
             environment, needs, missing = opened.environment, opened.needs, opened.missing
             tensorflow = environment.tensorflow
             if tensorflow is None or opened.lacks_only_cudnn:
-                continue  # the rules of cuDNN say what is wrong with the cuDNN of the system
+                continue  # other rules check the system's cuDNN
             name = f"TensorFlow {tensorflow.version} in {environment.path}"
             if needs is None:
-                yield Unknown(f"{name}: which libraries it opens is not known", environment.subject)
+                yield Unknown(f"dlhealth does not know which libraries {name} opens", environment.subject)
             elif missing and opened.doubt:
-                yield Unknown(f"{name}: where it looks for libraries is set by {opened.doubt}", environment.subject)
+                reason = f"{name}: {opened.doubt} sets LD_LIBRARY_PATH to a value that dlhealth cannot find out"
+                yield Unknown(reason, environment.subject)
             elif missing:
                 hidden = [environment.libraries[soname] for soname in missing if soname in environment.libraries]
                 more = f" and {len(missing) - 1} more libraries" if len(missing) > 1 else ""
                 yield self.finding(
                     environment.subject,
-                    f"{name} does not find {missing[0]}{more} of CUDA {needs.cuda} and cuDNN {needs.cudnn}: it uses "
+                    f"{name} needs CUDA {needs.cuda} and cuDNN {needs.cudnn}, but does not find {missing[0]}{more}: it uses "
                     "the CPU",
                     Evidence(tensorflow.source, tensorflow.shows),
-                    *(Evidence(path, "here, but not searched by this TensorFlow") for path in hidden),
+                    *(Evidence(path, "installed here, where this TensorFlow does not search") for path in hidden),
                     *(
-                        Evidence(soname, "not found in the environment, LD_LIBRARY_PATH and the loader's folders")
+                        Evidence(soname, "not found in the environment, LD_LIBRARY_PATH and the loader's directories")
                         for soname in missing
                         if soname not in environment.libraries
                     ),
-                    # Without a single one of them nobody tried to use the GPU: on purpose, perhaps.
+                    # If all are missing, nobody tried to use the GPU, perhaps on purpose.
                     severity=Severity.WARNING if len(missing) == len(needs.sonames) and not hidden else Severity.ERROR,
                     about=environment.about,
                     site=environment.site,
@@ -106,18 +113,23 @@ class TfCannotDlopenGpuLibraries(Rule):
                 install = PipInstall(environment.python, (requirement,), uv=environment.manager == "uv")
                 yield Plan(summary, Risk.LOW, (install,), network=True)
             else:
-                text = f"In a new virtual environment: pip install '{requirement}'"
+                text = f"In a new virtual environment, run: pip install '{requirement}'"
                 yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
             return
         folder = f"{environment.site}/nvidia/*/lib"
         if environment.libraries:
-            text = f"In {environment.path}/bin/activate, and only there, add the folders {folder} to LD_LIBRARY_PATH"
-            yield Plan("Let this environment find the libraries that it has", Risk.LOW, (ByHand(text),))
+            text = f"Only in {environment.path}/bin/activate, add the directories {folder} to LD_LIBRARY_PATH"
+            yield Plan("Make TensorFlow find the libraries of this environment", Risk.LOW, (ByHand(text),))
         text = (
-            f"Install CUDA {needs.cuda} and cuDNN {needs.cudnn} beside what is there and add their folders to "
-            f"LD_LIBRARY_PATH for {environment.path} only, or move to TensorFlow 2.17 or newer with tensorflow[and-cuda]"
+            f"Also install CUDA {needs.cuda} and cuDNN {needs.cudnn}, and add their directories to LD_LIBRARY_PATH for "
+            f"{environment.path} only. Or upgrade to TensorFlow 2.17 or newer with tensorflow[and-cuda]"
         )
-        yield Plan("Install the very CUDA and cuDNN of this TensorFlow", Risk.LOW, (ByHand(text),), network=True)
+        yield Plan(
+            f"Install CUDA {needs.cuda} and cuDNN {needs.cudnn} for this TensorFlow",
+            Risk.LOW,
+            (ByHand(text),),
+            network=True,
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -156,7 +168,7 @@ class TfCannotDlopenGpuLibraries(Rule):
         )
         yield Scenario("one package is missing", wheels("2.15.1", "cudnn"), finds="python:/home/alice/venv")
         yield Scenario(
-            "PyTorch in the same environment has brought cuDNN 9",
+            "PyTorch installed cuDNN 9 in the same environment",
             wheels("2.15.1", "cudnn")
             .python_environment(torch="2.4.0", cuda="12.1")
             .file(f"{site}/torch-2.4.0.dist-info/METADATA", "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000)
@@ -182,11 +194,11 @@ class TfCannotDlopenGpuLibraries(Rule):
             Machine.debian12().folder("/sys/bus/pci/devices").python_environment(packages=["tensorflow-2.15.1"]),
         )
         yield Scenario(
-            "only the cuDNN beside the right CUDA is missing, which is another fault",
+            "only the system's cuDNN is missing, which is another problem",
             system().remove(f"{cuda11}/libcudnn.so.8").file("/etc/ld.so.conf.d/cuda-11-2.conf", f"{cuda11}\n"),
         )
         yield Scenario(
-            "the activation of the environment sets the path",
+            "the environment's activate script sets the path",
             system().file("/home/alice/venv/bin/activate", f"export LD_LIBRARY_PATH={cuda11}\n", uid=1000),
             unknown=True,
         )

@@ -1,21 +1,27 @@
-"""TensorFlow in this environment is built without CUDA, on a machine with an NVIDIA GPU.
+"""TensorFlow is built without CUDA, although the machine has an NVIDIA GPU.
 
 What you see
-    tf.config.list_physical_devices('GPU') is [] and tf.test.is_built_with_cuda() is False, although nvidia-smi shows
-    the GPU. (The line "This TensorFlow binary is optimized to use available CPU instructions" says nothing: builds with
-    CUDA print it too.)
+    tf.config.list_physical_devices('GPU') returns [] and tf.test.is_built_with_cuda() is False, although nvidia-smi
+    shows the GPU.
+
+    The line "This TensorFlow binary is optimized to use available CPU instructions" means nothing here: builds with
+    CUDA print it too.
 Why
-    The package is tensorflow-cpu or intel-tensorflow, or a "tensorflow" from before 2.0, when the build with CUDA was
-    called tensorflow-gpu; or conda chose an mkl or eigen build, as it does where the environment is solved on a machine
-    without a GPU. The driver has no part in it.
+    The package is tensorflow-cpu or intel-tensorflow, or a "tensorflow" from before 2.0, when the build with CUDA
+    was named tensorflow-gpu.
+
+    Or conda chose an mkl or eigen build, as it does when it resolves the environment on a machine without a GPU.
+
+    The driver is not the cause.
 Repair
-    Replace the package by the build with CUDA in this environment.
+    Replace the package by the build with CUDA, in this environment.
 What the repair risks
-    Some gigabytes of download into this environment. Both packages own the same files, so the CPU one must be
-    uninstalled first: what depends on its name has to be told.
+    A download of several gigabytes into this environment. Both packages own the same files, so the CPU build must
+    be uninstalled first. Packages that depend on the old name may complain.
 By hand
-    /path/to/venv/bin/python -m pip uninstall tensorflow-cpu
-    /path/to/venv/bin/python -m pip install 'tensorflow[and-cuda]==2.15.1'
+    cd /path/to/venv
+    bin/python -m pip uninstall tensorflow-cpu
+    bin/python -m pip install 'tensorflow[and-cuda]==2.15.1'
 """
 
 from collections.abc import Iterator
@@ -43,7 +49,7 @@ from dlhealth.api import (
 
 class TfCpuOnlyBuild(Rule):
     id = "tf-cpu-only-build"
-    title = "TensorFlow is built without CUDA, on a machine with an NVIDIA GPU"
+    title = "TensorFlow is built without CUDA, although the machine has an NVIDIA GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
@@ -58,18 +64,18 @@ class TfCpuOnlyBuild(Rule):
                 continue
             if tensorflow.gpu is None:
                 yield Unknown(
-                    f"{environment.path}: whether {tensorflow.distribution} {tensorflow.version} is built with CUDA is "
-                    "not known",
+                    f"{environment.path}: cannot find out whether {tensorflow.distribution} {tensorflow.version} is built "
+                    "with CUDA",
                     environment.subject,
                 )
             elif not tensorflow.gpu:
                 yield self.finding(
                     environment.subject,
                     f"{tensorflow.distribution} {tensorflow.version} in {environment.path} is built without CUDA: it "
-                    "can't use the GPU",
+                    "cannot use the GPU",
                     Evidence(tensorflow.source, tensorflow.shows),
                     Evidence(gpu.source, gpu.shows),
-                    # The system's own package, perhaps only there because another package depends on it.
+                    # Perhaps the system's package is only a dependency of another package.
                     severity=Severity.NOTE if environment.kind == "system" else Severity.WARNING,
                     about=environment.about,
                     site=environment.site,
@@ -89,17 +95,17 @@ class TfCpuOnlyBuild(Rule):
         elif needs:
             name = "tensorflow" if version_key(tensorflow.version) >= (2, 1) else "tensorflow-gpu"
             text = (
-                f"pip install {name}=={tensorflow.version}, with CUDA {needs.cuda} and cuDNN {needs.cudnn} where the "
-                "loader finds them"
+                f"pip install {name}=={tensorflow.version}; also install CUDA {needs.cuda} and cuDNN {needs.cudnn} where "
+                "the loader finds them"
             )
         else:
             text = "pip install 'tensorflow[and-cuda]'"
         if text.startswith("pip"):
             tool = f"{environment.python} -m pip" if environment.manager else "the pip of a new virtual environment"
             if environment.manager == "uv":
-                tool = f"uv pip, and --python {environment.python}"
+                tool = f"uv pip and the option --python {environment.python}"
             text = f"With {tool}: uninstall {tensorflow.distribution}, then {text}"
-        yield Plan("Replace TensorFlow by the build with CUDA", Risk.LOW, (ByHand(text),), network=True)
+        yield Plan("Replace TensorFlow by a build with CUDA", Risk.LOW, (ByHand(text),), network=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -140,7 +146,7 @@ class TfCpuOnlyBuild(Rule):
             Machine.debian12_gpu().python_environment(packages=["tensorflow-2.15.1", "tensorflow_estimator-2.15.0"]),
         )
         yield Scenario(
-            "2.0, of which nothing tells the build",
+            "2.0 without a sign of its build",
             Machine.debian12_gpu().python_environment(packages=["tensorflow-2.0.0"], python="3.7"),
             unknown=True,
         )

@@ -1,19 +1,24 @@
-"""PyTorch in this environment is built without CUDA, on a machine with an NVIDIA GPU.
+"""PyTorch is built without CUDA, although the machine has an NVIDIA GPU.
 
 What you see
-    torch.cuda.is_available() is False although nvidia-smi shows the GPU; moving a model to it ends with
+    torch.cuda.is_available() is False although nvidia-smi shows the GPU. Moving a model to the GPU fails with
     "AssertionError: Torch not compiled with CUDA enabled".
 Why
-    pip or conda chose the CPU build: the index https://download.pytorch.org/whl/cpu, conda's package "cpuonly" or its
-    CPU variant (it is chosen where the environment was solved on a machine without a GPU), a mirror without the CUDA
-    wheels, or another package that installed torch again. The driver has no part in it.
+    pip or conda chose the CPU build. Possible reasons: the index https://download.pytorch.org/whl/cpu, conda's
+    package "cpuonly", conda's CPU variant (chosen when the environment is resolved on a machine without a GPU), a
+    mirror without the CUDA wheels, or another package that reinstalled torch.
+
+    The driver is not the cause.
 Repair
-    Install the same version of PyTorch with the newest CUDA that fits the driver and the GPU, into this environment.
+    Install the same version of PyTorch for the newest CUDA version that fits the driver and the GPU, into this
+    environment.
 What the repair risks
-    Some gigabytes of download. torchvision and torchaudio are replaced as well, because their builds must match. The
-    driver and everything outside the environment stay as they are.
+    A download of several gigabytes. torchvision and torchaudio are replaced too, because their builds must match.
+    The driver and everything outside the environment stay unchanged.
 By hand
-    /path/to/venv/bin/python -m pip install torch==2.3.0+cu121 --index-url https://download.pytorch.org/whl/cu121
+    cd /path/to/venv
+    index=https://download.pytorch.org/whl/cu121
+    bin/python -m pip install torch==2.3.0+cu121 --index-url $index
 """
 
 from collections.abc import Iterator
@@ -38,7 +43,7 @@ from dlhealth.api import (
 
 class TorchCpuOnlyBuild(Rule):
     id = "torch-cpu-only-build"
-    title = "PyTorch is built without CUDA, on a machine with an NVIDIA GPU"
+    title = "PyTorch is built without CUDA, although the machine has an NVIDIA GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
@@ -52,10 +57,10 @@ class TorchCpuOnlyBuild(Rule):
             if torch and torch.backend == "cpu":
                 yield self.finding(
                     environment.subject,
-                    f"PyTorch {torch.version} in {environment.path} is built without CUDA: it can't use the GPU",
+                    f"PyTorch {torch.version} in {environment.path} is built without CUDA: it cannot use the GPU",
                     Evidence(torch.source, torch.shows),
                     Evidence(gpu.source, gpu.shows),
-                    # The system's own package, perhaps only there because another package depends on it.
+                    # Perhaps the system's package is only a dependency of another package.
                     severity=Severity.NOTE if environment.kind == "system" else Severity.WARNING,
                     about=environment.about,
                     site=environment.site,
@@ -96,7 +101,7 @@ class TorchCpuOnlyBuild(Rule):
             finds=f"python:{conda}",
         )
         yield Scenario(
-            "deep in a project",
+            "an environment deep inside a project",
             Machine.ubuntu2404_gpu().python_environment("/home/alice/code/mnist/.venv", torch="2.13.0+cpu"),
             finds="python:/home/alice/code/mnist/.venv",
         )
@@ -114,7 +119,7 @@ class TorchCpuOnlyBuild(Rule):
             "no NVIDIA GPU", Machine.debian12().folder("/sys/bus/pci/devices").python_environment(torch="2.3.0+cpu")
         )
         yield Scenario(
-            "a GPU that is passed to a virtual machine",
+            "the GPU is passed to a virtual machine",
             Machine.debian12().gpu(driver="vfio-pci").python_environment(torch="2.3.0+cpu"),
         )
         yield Scenario("built with CUDA", Machine.debian12_gpu().python_environment(torch="2.3.0+cu121", cuda="12.1"))
@@ -129,14 +134,14 @@ class TorchCpuOnlyBuild(Rule):
             ),
         )
         yield Scenario(
-            "a link to a file that is not the user's",
+            "a link to a file that the user does not own",
             Machine.debian12_gpu()
             .file("/etc/shadow", "__version__ = '2.3.0+cpu'\ncuda = None\n", 0o600)
             .python_environment(torch="2.3.0")
             .link("/home/alice/venv/lib/python3.11/site-packages/torch/version.py", "/etc/shadow"),
         )
         yield Scenario(
-            "can't be read",
+            "the environment is not readable",
             Machine.debian12_gpu()
             .python_environment(torch="2.3.0")
             .fifo("/home/alice/venv/lib/python3.11/site-packages/torch/version.py"),

@@ -1,20 +1,25 @@
-"""PyTorch has no code for a GPU that is newer than the wheel.
+"""This build of PyTorch is too old for the GPU.
 
 What you see
-    "NVIDIA GeForce RTX 5090 with CUDA capability sm_120 is not compatible with the current PyTorch installation", then
-    "CUDA error: no kernel image is available for execution on the device". torch.cuda.is_available() is True.
+    "NVIDIA GeForce RTX 5090 with CUDA capability sm_120 is not compatible with the current PyTorch installation",
+    then "CUDA error: no kernel image is available for execution on the device". torch.cuda.is_available() is True.
 Why
-    A wheel holds machine code for the compute capabilities that were known when it was built. Code runs on its own
-    major version up to the device's minor one (8.6 runs on 8.9, not on 9.0); only a wheel with PTX can compile for
-    later ones. A project pins an old PyTorch, the GPU is newer. The driver is right.
+    A build of PyTorch contains machine code only for the GPUs that were known when it was built. NVIDIA numbers GPU
+    generations by "compute capability". Code runs on GPUs of the same major version with the same or a higher minor
+    version: code for 8.6 runs on 8.9, but not on 9.0. Only a build with PTX can be compiled for later generations.
+
+    Here a project pins an old PyTorch, and the GPU is newer. The driver is not the cause.
 Repair
-    Install the nearest newer PyTorch that has code for this GPU, into this environment.
+    Install the next newer PyTorch that supports this GPU, into this environment.
 What the repair risks
-    Packages that pin the old PyTorch may break and have to be updated; own CUDA extensions (flash-attn, custom
-    operators) must be built again with TORCH_CUDA_ARCH_LIST of this GPU. Everything outside the environment stays.
+    Packages that pin the old PyTorch may break and need an update. Your own CUDA extensions (flash-attn, custom
+    operators) must be rebuilt with TORCH_CUDA_ARCH_LIST set for this GPU. Everything outside the environment stays
+    unchanged.
 By hand
-    python -c 'import torch; print(torch.cuda.get_arch_list(), torch.cuda.get_device_capability())'
-    /path/to/venv/bin/python -m pip install torch==2.8.0+cu128 --index-url https://download.pytorch.org/whl/cu128
+    cd /path/to/venv
+    bin/python -c 'import torch.cuda as c; print(c.get_arch_list())'
+    index=https://download.pytorch.org/whl/cu128
+    bin/python -m pip install torch==2.8.0+cu128 --index-url $index
 """
 
 from collections.abc import Iterator
@@ -41,7 +46,7 @@ from dlhealth.api import (
 
 class TorchNoKernelImageNewGpu(Rule):
     id = "torch-no-kernel-image-new-gpu"
-    title = "PyTorch has no code for a GPU that is newer than the wheel"
+    title = "This build of PyTorch is too old for the GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
 
@@ -55,12 +60,12 @@ class TorchNoKernelImageNewGpu(Rule):
                 gpu = newer[0]
                 yield self.finding(
                     environment.subject,
-                    f"PyTorch {torch.version} in {environment.path} has no code for {gpu.name or gpu.address} (compute "
+                    f"PyTorch {torch.version} in {environment.path} does not support {gpu.name or gpu.address} (compute "
                     f"capability {gpu.capability}): it was built for {wheel.targets.replace(' ', ', ')}",
                     Evidence(torch.source, torch.shows),
                     Evidence(f"PyTorch {wheel.version} for CUDA {wheel.cuda}", f"{wheel.targets} ({wheel.source})"),
                     *(Evidence(f"GPU {g.address}", f"{g.name}, compute capability {g.capability}") for g in newer),
-                    # With another GPU that works, PyTorch is of use all the same.
+                    # PyTorch can still use another GPU.
                     severity=Severity.ERROR if len(newer) == len(coverage.gpus) else Severity.WARNING,
                     about=(*environment.about, *(f"gpu:{g.address}" for g in newer)),
                     site=environment.site,
@@ -103,19 +108,19 @@ class TorchNoKernelImageNewGpu(Rule):
             "a second GPU works",
             blackwell().gpu("2204", "0000:02:00.0").python_environment(torch="2.6.0+cu124", cuda="12.4"),
             finds="python:/home/alice/venv",
-            alone=False,  # it is a warning only
+            alone=False,  # only a warning
         )
-        yield Scenario("a wheel for it", blackwell().python_environment(torch="2.8.0+cu128", cuda="12.8"))
+        yield Scenario("a build for this GPU", blackwell().python_environment(torch="2.8.0+cu128", cuda="12.8"))
         yield Scenario(
             "code for 8.6 runs on 8.9",
             Machine.debian12_gpu().gpu("2684").python_environment(torch="2.3.1+cu121", cuda="12.1"),
         )
         yield Scenario(
-            "PTX is compiled for what is newer",
+            "PTX is compiled for newer GPUs",
             Machine.debian12_gpu().gpu("2204").python_environment(torch="1.4.0", cuda="10.1", python="3.8"),
         )
         yield Scenario(
-            "built by somebody else",
+            "not built by the PyTorch project",
             blackwell().python_environment(torch="2.6.0a0+git1234567", cuda="12.4"),
             unknown=True,
         )

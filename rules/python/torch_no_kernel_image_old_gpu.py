@@ -1,21 +1,25 @@
-"""PyTorch has no code any more for a GPU that is older than the wheel supports.
+"""This build of PyTorch no longer supports the GPU.
 
 What you see
     "Found GPU0 NVIDIA GeForce GTX 1080 Ti which is of cuda capability 6.1. Minimum and Maximum cuda capability
-    supported by this version of PyTorch is (7.0) - (12.0)", then "CUDA error: no kernel image is available for execution on the
-    device". torch.cuda.is_available() is True.
+    supported by this version of PyTorch is (7.0) - (12.0)", then "CUDA error: no kernel image is available for
+    execution on the device". torch.cuda.is_available() is True.
 Why
-    New wheels drop old GPUs long before the driver does, and differently by the CUDA that they are built with: of
-    PyTorch 2.8 the build for CUDA 12.6 still has code for compute capability 5.0, the one for 12.8 starts at 7.0. The
-    driver is right, and so is the GPU.
+    New builds of PyTorch drop old GPUs long before the driver does, and differently for each CUDA version. PyTorch
+    2.8 for CUDA 12.6 still supports compute capability 5.0; PyTorch 2.8 for CUDA 12.8 starts at 7.0.
+
+    Neither the driver nor the GPU is the cause.
 Repair
-    Install the same PyTorch built with an older CUDA where there is one, else an older PyTorch, into this environment.
+    Install the same PyTorch for an older CUDA version if there is one, otherwise an older PyTorch, into this
+    environment.
 What the repair risks
-    A few gigabytes of download; an older PyTorch may be too old for packages that need the new one. Everything outside
-    the environment stays as it is.
+    A download of a few gigabytes. An older PyTorch may be too old for packages that need the new one. Everything
+    outside the environment stays unchanged.
 By hand
-    python -c 'import torch; print(torch.cuda.get_arch_list(), torch.cuda.get_device_capability())'
-    /path/to/venv/bin/python -m pip install torch==2.8.0+cu126 --index-url https://download.pytorch.org/whl/cu126
+    cd /path/to/venv
+    bin/python -c 'import torch.cuda as c; print(c.get_arch_list())'
+    index=https://download.pytorch.org/whl/cu126
+    bin/python -m pip install torch==2.8.0+cu126 --index-url $index
 """
 
 from collections.abc import Iterator
@@ -44,7 +48,7 @@ from dlhealth.api import (
 
 class TorchNoKernelImageOldGpu(Rule):
     id = "torch-no-kernel-image-old-gpu"
-    title = "PyTorch has no code any more for a GPU that is older than the wheel supports"
+    title = "This build of PyTorch no longer supports the GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
 
@@ -57,12 +61,12 @@ class TorchNoKernelImageOldGpu(Rule):
                 gpu = older[0]
                 yield self.finding(
                     environment.subject,
-                    f"PyTorch {torch.version} in {environment.path} has no code for {gpu.name or gpu.address} (compute "
-                    f"capability {gpu.capability}): it starts at {wheel.oldest()}",
+                    f"PyTorch {torch.version} in {environment.path} does not support {gpu.name or gpu.address} (compute "
+                    f"capability {gpu.capability}): it needs {wheel.oldest()} or newer",
                     Evidence(torch.source, torch.shows),
                     Evidence(f"PyTorch {wheel.version} for CUDA {wheel.cuda}", f"{wheel.targets} ({wheel.source})"),
                     *(Evidence(f"GPU {g.address}", f"{g.name}, compute capability {g.capability}") for g in older),
-                    # An old card that only drives the screen, beside the one that computes, is no fault.
+                    # An old card that only drives the monitor, beside a card that computes, is not a problem.
                     severity=Severity.ERROR if len(older) == len(coverage.gpus) else Severity.NOTE,
                     about=(*environment.about, *(f"gpu:{g.address}" for g in older)),
                     site=environment.site,
@@ -79,8 +83,8 @@ class TorchNoKernelImageOldGpu(Rule):
         wheel = fitting_wheel(installed, driver.numbers if driver else (), capabilities)
         old = [g for g in gpus.gpus if f"gpu:{g.address}" in finding.about]
         if finding.severity == Severity.NOTE and not (wheel and wheel.runs_on(old[0].capability)):
-            text = "start programs with CUDA_VISIBLE_DEVICES=GPU-..., the UUIDs of the other GPUs in: nvidia-smi -L"
-            yield Plan(f"Leave {old[0].name} to the screen", Risk.LOW, (ByHand(text),))
+            text = "Start programs with CUDA_VISIBLE_DEVICES set to the UUIDs of the other GPUs; to list them, run: nvidia-smi -L"
+            yield Plan(f"Use {old[0].name} only for the monitor", Risk.LOW, (ByHand(text),))
             return
         yield replace_torch(
             environment.path,
@@ -94,7 +98,7 @@ class TorchNoKernelImageOldGpu(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         yield Scenario(
-            "the PyPI wheel of 2.8 on a GTX 1080 Ti",
+            "PyPI's PyTorch 2.8 on a GTX 1080 Ti",
             Machine.debian12_gpu().python_environment(packages=["torchaudio-2.8.0"], torch="2.8.0", cuda="12.8"),
             finds="python:/home/alice/venv",
         )
@@ -107,13 +111,13 @@ class TorchNoKernelImageOldGpu(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "too new for the driver as well",
+            "also too new for the driver",
             Machine.debian12_gpu().python_environment(torch="2.11.0+cu130", cuda="13.0"),
             finds="python:/home/alice/venv",
             causes=("torch-wheel-newer-than-driver",),
         )
         yield Scenario(
-            "only the card of the screen is old",
+            "only the card of the monitor is old",
             Machine.debian12_gpu()
             .gpu("2204")
             .gpu("1b06", "0000:02:00.0")
@@ -121,24 +125,24 @@ class TorchNoKernelImageOldGpu(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "no wheel is for both cards",
+            "no build supports both cards",
             Machine.ubuntu2404()
             .gpu("2b85")
             .gpu("1b06", "0000:02:00.0")
             .ubuntu_driver("570.133.07", open_flavour=True)
             .python_environment(torch="2.8.0+cu128", cuda="12.8"),
             finds="python:/home/alice/venv",
-            alone=False,  # no flavour of the driver supports both cards
+            alone=False,  # no driver supports both cards
         )
         yield Scenario(
             "the build for CUDA 12.6", Machine.debian12_gpu().python_environment(torch="2.8.0+cu126", cuda="12.6")
         )
         yield Scenario(
-            "a GPU that is passed to a virtual machine",
+            "the GPU is passed to a virtual machine",
             Machine.debian12().gpu(driver="vfio-pci").python_environment(torch="2.8.0+cu128", cuda="12.8"),
         )
         yield Scenario(
-            "built by conda, for other GPUs than the wheels",
+            "conda's build supports other GPUs than the wheels",
             Machine.debian12_gpu()
             .python_environment("/home/alice/conda", torch="2.1.0", cuda="12.1")
             .remove("/home/alice/conda/pyvenv.cfg")

@@ -1,20 +1,24 @@
-"""PyTorch is built with a CUDA that the installed driver can't run.
+"""PyTorch is built for a CUDA version that the driver does not support.
 
 What you see
     torch.cuda.is_available() is False; "The NVIDIA driver on your system is too old (found version 12020). Please
     update your GPU driver". nvidia-smi works.
 Why
-    `pip install torch` takes the newest build, whose CUDA needs a newer driver than this one. A driver runs every older
-    CUDA, and from CUDA 11 on also later versions of the same major (with limits), but no newer major. The number in the
-    message is what the driver supports: 12020 is CUDA 12.2. Which nvcc is installed plays no role: the wheel brings its
-    own libraries.
+    `pip install torch` installs the newest build, and its CUDA version needs a newer driver. A driver runs every
+    older CUDA version and, from CUDA 11 on, also later minor versions of the same major version (with limits), but
+    no newer major version.
+
+    The number in the message is the CUDA version that the driver supports: 12020 is CUDA 12.2. The installed nvcc
+    does not matter: PyTorch brings its own libraries.
 Repair
-    Install a PyTorch for a CUDA that this driver runs, into this environment.
+    Install a PyTorch for a CUDA version that this driver supports, into this environment.
 What the repair risks
-    Some gigabytes of download; packages that insist on one version of PyTorch may have to change as well. The driver
-    stays as it is.
+    A download of several gigabytes. Packages that need one version of PyTorch may have to change too. The driver
+    stays unchanged.
 By hand
-    /path/to/venv/bin/python -m pip install torch==2.9.1+cu126 --index-url https://download.pytorch.org/whl/cu126
+    cd /path/to/venv
+    index=https://download.pytorch.org/whl/cu126
+    bin/python -m pip install torch==2.9.1+cu126 --index-url $index
 """
 
 from collections.abc import Iterator
@@ -43,10 +47,10 @@ from dlhealth.api import (
 
 class TorchWheelNewerThanDriver(Rule):
     id = "torch-wheel-newer-than-driver"
-    title = "PyTorch is built with a CUDA that the driver can't run"
+    title = "PyTorch is built for a CUDA version that the driver does not support"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
-    # It refuses the driver before it looks for code for the GPU.
+    # PyTorch refuses the driver before it searches code for the GPU.
     explains = ("torch-no-kernel-image-new-gpu", "torch-no-kernel-image-old-gpu")
 
     def detect(
@@ -64,16 +68,16 @@ class TorchWheelNewerThanDriver(Rule):
             if runs is None:
                 what = f"CUDA {torch.cuda}" if torch.cuda else "the CUDA that it was built with"
                 yield Unknown(
-                    f"{environment.path}: whether the driver runs PyTorch {torch.version} is not known ({what})",
+                    f"{environment.path}: dlhealth does not know whether the driver supports PyTorch {torch.version} ({what})",
                     environment.subject,
                 )
             elif not runs:
-                needed = lowest_driver(torch.cuda or "") or "a newer one"
+                needed = lowest_driver(torch.cuda or "") or ""
                 version, source = driver.versions[0]
                 yield self.finding(
                     environment.subject,
-                    f"PyTorch {torch.version} in {environment.path} is built with CUDA {torch.cuda}, which needs driver "
-                    f"{needed} or newer; the driver is {version}",
+                    f"PyTorch {torch.version} in {environment.path} is built for CUDA {torch.cuda}, which needs "
+                    f"{f'driver {needed} or newer' if needed else 'a newer driver'}; installed: {version}",
                     Evidence(torch.source, torch.shows),
                     Evidence(source, version),
                     about=environment.about,
@@ -101,10 +105,10 @@ class TorchWheelNewerThanDriver(Rule):
         needed = branch_of(finding.detail["needed"]) or 0
         if all(g.last_branch is None or g.last_branch >= needed for g in usable):
             text = (
-                f"install branch {needed} or newer from the repository that the driver comes from now (on Ubuntu: apt-get "
-                f"install nvidia-driver-{needed}), and restart"
+                f"Install driver branch {needed} or newer from the same repository as the current driver (Ubuntu: apt-get "
+                f"install nvidia-driver-{needed}), then reboot"
             )
-            yield Plan("Or upgrade the driver", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+            yield Plan("Upgrade the driver", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -119,18 +123,18 @@ class TorchWheelNewerThanDriver(Rule):
             finds="python:/home/alice/venv",
         )
         yield Scenario(
-            "in /opt, known only by the name of the package",
+            "in /opt, known only by the package's name",
             Machine.debian12_gpu()
             .gpu("2204")
             .python_environment("/opt/train", ["numpy-1.26.4", "torch-2.10.0+cu130"], uid=0),
             finds="python:/opt/train",
         )
         yield Scenario(
-            "a later minor version of the same major runs",
+            "a later minor version of the same major version",
             Machine.debian12_gpu().gpu("2204").python_environment(torch="2.8.0+cu128", cuda="12.8"),
         )
         yield Scenario(
-            "an older toolkit is no matter",
+            "an older toolkit does not matter",
             Machine.debian12_gpu().cuda_toolkit("11.8", "11.8.89").python_environment(torch="2.3.0+cu121", cuda="12.1"),
         )
         yield Scenario(
@@ -144,7 +148,7 @@ class TorchWheelNewerThanDriver(Rule):
         yield Scenario("without a driver", Machine.debian12().python_environment(torch="2.9.1+cu130", cuda="13.0"))
         yield Scenario("built without CUDA", Machine.debian12_gpu().python_environment(torch="2.3.0+cpu"))
         yield Scenario(
-            "nothing tells the CUDA",
+            "without a sign of its CUDA version",
             Machine.debian12_gpu().python_environment(packages=["torch-2.3.0"]),
             unknown=True,
         )

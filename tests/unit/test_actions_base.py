@@ -563,7 +563,7 @@ class TestTorch:
     def test_what_uv_made_has_no_pip(self) -> None:
         summary = self.plan("uv", ("2.7.0", "cu126"))[1]
         assert summary.startswith("uv pip install --python /v/bin/python torch==2.7.0+cu126 --index-url ")
-        assert "Python of the time" in self.plan("uv", ("1.13.1", "cu117"))[1]
+        assert "with a Python that PyTorch 1.13.1 supports" in self.plan("uv", ("1.13.1", "cu117"))[1]
 
     @pytest.mark.parametrize(
         ("manager", "requirement", "start"),
@@ -571,7 +571,7 @@ class TestTorch:
             ("pip", "nvidia-cudnn-cu12==9.1.0.70", "/v/bin/python -m pip install nvidia-cudnn-cu12==9.1.0.70"),
             ("uv", "nvidia-cudnn-cu12==9.1.0.70", "uv pip install --python /v/bin/python nvidia-cudnn-cu12==9.1.0.70"),
             ("", "nvidia-cudnn-cu12==9.1.0.70", "With the pip that installed PyTorch: pip install nvidia-cudnn-cu12"),
-            ("pip", "", "Make a second virtual environment"),
+            ("pip", "", "Create a second virtual environment"),
         ],
     )
     def test_its_cudnn_comes_back(self, manager: str, requirement: str, start: str) -> None:
@@ -584,8 +584,8 @@ class TestTorch:
         ("manager", "wheel", "start"),
         [
             ("conda", ("2.8.0", "cu128"), "In the conda environment /v: conda remove pytorch"),
-            ("", ("2.8.0", "cu128"), "Make a virtual environment"),
-            ("pip", ("1.13.1", "cu117"), "Make a new environment with a Python of the time of PyTorch 1.13.1"),
+            ("", ("2.8.0", "cu128"), "Create a virtual environment"),
+            ("pip", ("1.13.1", "cu117"), "Create a new environment with a Python that PyTorch 1.13.1 supports"),
             ("pip", None, "No prebuilt PyTorch fits"),
         ],
     )
