@@ -66,10 +66,15 @@ def _skip_zeros(file: IO[bytes]) -> None:
 
 def _skip_hole(file: IO[bytes]) -> None:
     try:
-        file.seek(os.lseek(file.fileno(), file.tell(), os.SEEK_DATA))
+        descriptor = file.fileno()
+        buffered = os.lseek(descriptor, 0, os.SEEK_CUR)
+        data = os.lseek(descriptor, file.tell(), os.SEEK_DATA)
     except OSError as error:
         if error.errno == errno.ENXIO:  # nothing but a hole follows
             file.seek(0, io.SEEK_END)
+    else:
+        os.lseek(descriptor, buffered, os.SEEK_SET)  # where the buffer of the file believes it to be
+        file.seek(data)
 
 
 class _Budget:
