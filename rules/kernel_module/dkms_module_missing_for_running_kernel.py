@@ -156,7 +156,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             )
             for other in finding.detail["works"]:
                 text = f"boot kernel {other} from the boot menu (Advanced options): it has an NVIDIA module"
-                yield Plan(f"Boot kernel {other}", Risk.LOW, (ByHand(text),), reboot=True)
+                yield Plan(f"Boot kernel {other}", Risk.MEDIUM, (ByHand(text),), reboot=True)
         elif (unfit := finding.detail["unfit"]) and package:
             # DKMS takes any module file in its place as built, so only a reinstall replaces it.
             yield Plan(
