@@ -37,6 +37,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    owner_of,
     wheel_name,
 )
 
@@ -73,13 +74,13 @@ class LibraryDamaged(Rule):
             if library.problem and library.real_path and "ELF" in library.problem:
                 damaged[library.real_path] = library.problem
         for path, problem in damaged.items():
-            owner = (packages.owner(path) if packages else None) or ""
+            owner = owner_of(packages, path)
             yield self.finding(
                 f"file:{path}",
                 f"{posixpath.basename(path)} in {posixpath.dirname(path)} is damaged: no program can load it",
                 Evidence(path, problem.removeprefix(f"{path}: ")),
                 path=path,
-                package=owner,
+                package=owner if isinstance(owner, str) else "",
             )
         for environment, path, problem in programs.damaged if programs else ():
             name = wheel_name(posixpath.basename(path))
@@ -135,6 +136,13 @@ class LibraryDamaged(Rule):
             "cuDNN of the system is empty",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7").file(f"{lib}/libcudnn_ops_infer.so.8.9.7", ""),
             finds=f"file:{lib}/libcudnn_ops_infer.so.8.9.7",
+        )
+        packaged = "/usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8.9.7"
+        yield Scenario(
+            "a library of a package is empty",
+            Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn_packages().file(packaged, ""),
+            finds=f"file:{packaged}",
+            steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario("all are sound", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
         yield Scenario(
