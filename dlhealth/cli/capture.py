@@ -9,13 +9,10 @@ import click
 from dlhealth import __version__
 from dlhealth.cli import write
 from dlhealth.cli.progress import Progress
-from dlhealth.engine.diagnose import diagnose
-from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
+from dlhealth.engine.examine import Examiner, examining
 from dlhealth.host import Unreadable
 from dlhealth.host.base import Host, Watch
 from dlhealth.host.root import live_host
-from dlhealth.host.supervise import supervised
 from dlhealth.model import timestamp
 from dlhealth.probes import Options
 
@@ -56,13 +53,12 @@ def command(output: str | None) -> None:
 
 def ask_everything(host: Host, watch: Watch) -> None:
     """Diagnose, for the running kernel and for the next one, so that the host knows all answers."""
-    rules = load_rules().rules
 
-    def work(watch: Watch) -> None:
+    def work(examiner: Examiner) -> None:
         for next_boot in (False, True):
-            diagnose(rules, Facts(host, Options(next_boot=next_boot), watch))
+            examiner.diagnose(Options(next_boot=next_boot))
 
-    supervised(host, work, watch)
+    examining(host, work, watch=watch)
 
 
 def _hostname(host: Host) -> str:

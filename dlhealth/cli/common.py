@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dlhealth.cli import Status, similar, write
-from dlhealth.engine.diagnose import diagnose, select
+from dlhealth.engine import examine as engine
+from dlhealth.engine.examine import Examined, Examiner, chosen
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import Loaded, known_names, load_rules
-from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.locate import folder_at, host_at
-from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Health
 from dlhealth.probes import Options, Unavailable
@@ -82,41 +81,27 @@ def diagnosis_options(function: F) -> F:
     return function
 
 
-class Examined(NamedTuple):
-    """A diagnosis, and what it was made from."""
-
-    host: Host
-    facts: Facts
-    rules: tuple[Rule, ...]
-    diagnosis: Diagnosis
-
-
 def examine(request: Request, watch: Watch | None = None) -> Examined:
     """Diagnose. Raises click.UsageError for a name, a folder or a file that is not there."""
-    loaded = load_rules()
-    rules = chosen_rules(loaded, request.only)
+    rules = chosen_rules(load_rules(), request.only)
     try:
         host = host_at(request.root)
     except NotAMachine as problem:
         raise click.BadParameter(str(problem), param_hint="--root") from problem
-    # With --only, a rule of another name that did not load is nobody's concern.
-    failed = [f for f in loaded.failed if not request.only or f.id in request.only]
 
-    def work(watch: Watch) -> tuple[Diagnosis, Options]:
+    def options(examiner: Examiner) -> Options:
         pythons = tuple(_existing_python(host, exe) for exe in request.pythons)
         options = Options(request.users, pythons, request.next_boot)
-        facts = Facts(host, options, watch)
-        _check_users(facts, request.users)
-        return diagnose(rules, facts, failed=failed), options
+        _check_users(examiner.facts(options), request.users)
+        return options
 
-    diagnosis, options = supervised(host, work, watch)
-    return Examined(host, Facts(host, options), rules, diagnosis)
+    return engine.examine(host, options, rules, watch)
 
 
-def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> tuple[Rule, ...]:
+def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> Loaded:
     """The rules that `--only` names, or an argument that is called `hint`."""
     try:
-        return tuple(select(loaded.rules, only))
+        return chosen(loaded, only)
     except KeyError as problem:
         name = str(problem.args[0])
         known = known_names(loaded.rules)

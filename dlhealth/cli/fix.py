@@ -10,7 +10,6 @@ import click
 from dlhealth.actions import changed_path
 from dlhealth.cli import Failure, InTheWay, Status, printable, write
 from dlhealth.cli.common import (
-    Examined,
     Request,
     agreed,
     chosen_rules,
@@ -22,6 +21,7 @@ from dlhealth.cli.common import (
 )
 from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose
+from dlhealth.engine.examine import Examined
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tell, tried
 from dlhealth.host.exec import as_root
@@ -224,9 +224,8 @@ class _Session:
 
     def _look(self, failed: frozenset[tuple[str, str]]) -> _Shown:
         examined = self._examine()
-        rules = {rule.id: rule for rule in examined.rules}
         limits = self._limits._replace(tried=failed, given_up=frozenset(self._given_up), refused=self._refused)
-        return _Shown(examined, choose(examined.diagnosis, rules, examined.facts, limits))
+        return _Shown(examined, choose(examined.diagnosis, examined.rules, examined.facts, limits))
 
     def _show(self, repair: Repair, asks: bool) -> None:
         before = self._planned

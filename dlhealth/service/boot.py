@@ -4,14 +4,10 @@ import json
 import os
 import time
 
-from dlhealth.engine.diagnose import diagnose, select
-from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
+from dlhealth.engine.examine import Examiner, chosen, examining
 from dlhealth.engine.policy import Trigger, Verdict
-from dlhealth.host.base import Watch
 from dlhealth.host.journal import Kind, alert, send
 from dlhealth.host.root import live_host
-from dlhealth.host.supervise import supervised
 from dlhealth.model import Outcome, Risk
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.packages import Packages
@@ -83,18 +79,17 @@ def _repair(seen: Seen, store: Store) -> bool:
 def next_boot_problems() -> list[str]:
     """A line for each thing that will keep the next boot from having a driver or a login screen. Nothing while packages
     are still to be configured: apt calls dpkg several times, and half of a change is no fault."""
-    host = live_host()
 
-    def work(watch: Watch) -> list[str]:
-        policy, _ = policy_of(host)
-        facts = Facts(host, Options(users=policy.users, next_boot=True), watch)
+    def work(examiner: Examiner) -> list[str]:
+        policy, _ = policy_of(examiner.host)
+        options = Options(users=policy.users, next_boot=True)
         try:
-            if any(p.unpacked and p.state != "installed" for p in facts.get(Packages).all()):
+            packages: Packages = examiner.facts(options).get(Packages)
+            if any(p.unpacked and p.state != "installed" for p in packages.all()):
                 return []
         except Unavailable:
             return []
-        diagnosis = diagnose(select(rules, _OF_THE_BOOT), facts)
+        diagnosis = examiner.diagnose(options, chosen(examiner.loaded, _OF_THE_BOOT))
         return [f["title"] for f in told(diagnosis, policy) if f["severity"] == "error" and not f["caused_by"]]
 
-    rules = load_rules().rules
-    return supervised(host, work)
+    return examining(live_host(), work)

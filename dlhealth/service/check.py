@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dlhealth.engine.diagnose import diagnose, select
+from dlhealth.engine.examine import Examiner, chosen, examining
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import Loaded, known_names, load_rules
+from dlhealth.engine.load import Loaded, known_names
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
 from dlhealth.host import Host, NoAnswer, OutOfTime, Unreadable
-from dlhealth.host.base import Watch
 from dlhealth.host.root import live_host
-from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
 from dlhealth.probes import Options, Unavailable
@@ -43,30 +41,29 @@ class Checked(NamedTuple):
 
 def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
     """One look, as `_check` describes it, under the supervision of this process."""
-    host, loaded = machine(), load_rules()
-    return supervised(host, lambda watch: _check(host, machine, loaded, only, watch))
+    return examining(machine(), lambda examiner: _check(examiner, machine, only))
 
 
-def _check(host: Host, machine: Callable[[], Host], loaded: Loaded, only: Sequence[str], watch: Watch) -> Checked:
+def _check(examiner: Examiner, machine: Callable[[], Host], only: Sequence[str]) -> Checked:
     """Look at what `only` names (rules and layers); at everything, and at what the next boot will find, where it is
     empty. The half of a change of packages is no fault: nothing is said while one is under way, also where it began
     during the look. `machine` opens the machine anew: a host remembers what it has seen."""
+    host, loaded = examiner.host, examiner.loaded
     if busy := being_changed(host):
         return Checked(busy=busy)
     policy, problem = policy_of(host)
-    now = Facts(host, Options(users=policy.users), watch)
     # What was found before may be of a rule that has been taken away since.
     names = [name for name in only if name in known_names(loaded.rules)]
-    rules = select(loaded.rules, names) if names or not only else []
-    diagnosis = diagnose(rules, now)
+    rules = chosen(loaded, names) if names or not only else Loaded((), ())
+    diagnosis = examiner.diagnose(Options(users=policy.users), rules)
     findings = told(diagnosis, policy)
     unsure = [*(s.id for s in diagnosis.skipped), *(f.id for f in diagnosis.failed)]
     if not only:
-        coming = diagnose(rules, Facts(host, Options(users=policy.users, next_boot=True), watch))
+        coming = examiner.diagnose(Options(users=policy.users, next_boot=True), rules)
         open_now = {(f["id"], f["subject"]) for f in findings}
         findings += [f for f in told(coming, policy, "next") if (f["id"], f["subject"]) not in open_now]
         unsure += [*(s.id for s in coming.skipped), *(f.id for f in coming.failed)]
-    judged = {r.id for r in rules} - set(unsure)
+    judged = {r.id for r in rules.rules} - set(unsure)
     for failed in (*loaded.failed, *diagnosis.failed):
         problem = problem or f"the rule {failed.id} can't judge: {failed.error}"
     if busy := being_changed(machine()):

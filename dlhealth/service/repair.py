@@ -182,12 +182,13 @@ def _confirm(store: Store) -> dict[str, Any]:
 def _login_seen(waiting: Record, seen: Seen) -> bool:
     """Whether, since the machine was started, each person stayed in a session whose login was repaired. Where it was
     everybody's, one is enough; other repairs have no need of one."""
+    rules, facts = seen.examined.rules, seen.examined.facts
     with reading_plan(waiting) as plan:
-        ours = [f for f in plan["findings"] if f["id"] in seen.rules and seen.rules[f["id"]].layer is Layer.LOGIN]
+        ours = [f for f in plan["findings"] if f["id"] in rules and rules[f["id"]].layer is Layer.LOGIN]
     if not ours:
         return True
     try:
-        sessions, boots = seen.facts.get(Sessions), seen.facts.get(Journal).boots
+        sessions, boots = facts.get(Sessions), facts.get(Journal).boots
     except Unavailable:
         return False
     if not boots:

@@ -2,23 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import TypedDict
 
 from dlhealth.engine.choose import Limits, Repair, choose
-from dlhealth.engine.diagnose import diagnose
-from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import LOCAL_RULES, load_rules
+from dlhealth.engine.examine import Examined, examine
+from dlhealth.engine.load import LOCAL_RULES
 from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide, restart_at
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
-from dlhealth.engine.rule import Rule
-from dlhealth.host import Host
-from dlhealth.host.base import Watch
 from dlhealth.host.exec import run
 from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
-from dlhealth.host.supervise import supervised
 from dlhealth.lean import NamedTuple
 from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk, Severity
 from dlhealth.probes import Options
@@ -37,12 +32,15 @@ _KINDS = {Outcome.APPLIED: Kind.REPAIRED, Outcome.AWAITING_REBOOT: Kind.AWAITING
 
 
 class Seen(NamedTuple):
-    """The machine as this process itself sees it now."""
+    """The machine as this process itself sees it now, and what its administrator allows."""
 
-    diagnosis: Diagnosis
-    rules: dict[str, Rule]
-    facts: Facts
+    examined: Examined
     policy: Policy
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What all rules found."""
+        return self.examined.diagnosis
 
 
 class _About(TypedDict):
@@ -61,15 +59,8 @@ class Proposal(NamedTuple):
 def look() -> Seen:
     """Diagnose the running machine with all rules."""
     host = live_host()
-    rules = load_rules().rules
-    diagnosis, policy = supervised(host, lambda watch: _diagnosed(host, rules, watch))
-    # What these facts are made of is known to the host by now.
-    return Seen(diagnosis, {r.id: r for r in rules}, Facts(host, Options(users=policy.users)), policy)
-
-
-def _diagnosed(host: Host, rules: Sequence[Rule], watch: Watch) -> tuple[Diagnosis, Policy]:
-    policy, _ = policy_of(host)
-    return diagnose(rules, Facts(host, Options(users=policy.users), watch)), policy
+    examined = examine(host, lambda examiner: Options(users=policy_of(host)[0].users))
+    return Seen(examined, policy_of(host)[0])
 
 
 def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: str, highest: Risk) -> Proposal:
@@ -85,7 +76,7 @@ def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: s
     failed = tried(store)
     offline = trigger is Trigger.BOOT  # before the network is up
     limits = Limits(highest, offline, tried=failed, given_up=failed, wanted=frozenset({finding}), subject=subject)
-    repair = choose(seen.diagnosis, seen.rules, seen.facts, limits)
+    repair = choose(seen.diagnosis, seen.examined.rules, seen.examined.facts, limits)
     if not repair.chosen:
         left = next((x.reason for x in repair.left), f"{finding} is not found, or another finding explains it")
         return Proposal(repair, Decision(Verdict.NEVER, left))
@@ -98,7 +89,7 @@ def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: s
             c.finding.id,
             c.plan,
             _attempts(store, c.finding.fingerprint, failed),
-            not type(seen.rules[c.finding.id]).__module__.startswith(LOCAL_RULES),
+            not type(seen.examined.rules[c.finding.id]).__module__.startswith(LOCAL_RULES),
         )
         for c in repair.chosen
     ]

@@ -11,7 +11,6 @@ from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
 from dlhealth.model import Evidence, Failed, Finding, Layer, Plan, Severity, Stage
 from dlhealth.probes import Options
-from dlhealth.service import check as module
 from dlhealth.service.check import Checked, check
 from dlhealth.testing import Machine
 
@@ -63,7 +62,7 @@ def looked(
     machine: Machine, root: Path, monkeypatch: pytest.MonkeyPatch, *rules: Rule, only: tuple[str, ...] = ()
 ) -> Checked:
     machine.file("/etc/bad").build(root)
-    monkeypatch.setattr(module, "load_rules", lambda: Loaded((BadFile(), *rules), ()))
+    monkeypatch.setattr("dlhealth.engine.examine.load_rules", lambda: Loaded((BadFile(), *rules), ()))
     return check(lambda: RootHost(str(root)), only)
 
 
@@ -116,7 +115,9 @@ def test_a_rule_that_was_taken_away_is_no_reason_not_to_look(tmp_path: Path, mon
 
 
 def test_a_rule_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load_rules", lambda: Loaded((BadFile(),), (Failed("mine", "SyntaxError"),)))
+    monkeypatch.setattr(
+        "dlhealth.engine.examine.load_rules", lambda: Loaded((BadFile(),), (Failed("mine", "SyntaxError"),))
+    )
     checked = check(lambda: RootHost(str(Machine().file("/etc/bad").build(tmp_path))), ())
     assert [f["id"] for f in checked.findings] == ["bad-file"]
     assert "mine can't judge: SyntaxError" in checked.problem

@@ -226,7 +226,7 @@ class Machine:
             monkeypatch.setattr(module, "send", tell)
         monkeypatch.setattr(boot, "BOOT_STATE", str(base / "boot.json"))
         monkeypatch.setattr(unattended, "live_host", lambda: RootHost(str(self.root)))
-        monkeypatch.setattr(unattended, "load_rules", lambda: Loaded((self.rule,), ()))
+        monkeypatch.setattr("dlhealth.engine.examine.load_rules", lambda: Loaded((self.rule,), ()))
         monkeypatch.setattr(unattended, "STOPPED", str(base / "stopped"))
         monkeypatch.setattr(repair, "WATCHER", "nobody")
         # polkit: notes what it was asked, and whether the store was locked meanwhile.

@@ -1102,6 +1102,7 @@ def test_a_full_disk_below_its_state(service: Service) -> None:
 
 LOOK = """
 import json, os, sys
+from dlhealth.engine import examine
 from dlhealth.engine.load import Loaded, load_rules
 from dlhealth.host.exec import run
 from dlhealth.host.root import RootHost
@@ -1113,7 +1114,7 @@ class Running(RootHost):
 
 loaded = load_rules("/nonexistent")
 wanted = [r for r in loaded.rules if r.id == "gpu-driver-hung"]
-module.load_rules = lambda: Loaded((*wanted, *module_of_tests()), ())
+examine.load_rules = lambda: Loaded((*wanted, *module_of_tests()), ())
 module.live_host = lambda: Running(os.environ["DLHEALTH_ROOT"], live=True)
 module.main(())
 """
