@@ -94,6 +94,9 @@ def assert_nothing_else_removed(before: str, now: str) -> None:
     assert not [name for name in gone if "nvidia" not in name and "cuda" not in name]
 
 
+RELEASES = {"nvidia": "535.261.03", "trixie": "550.163.01", "bullseye": "470.256.02"}
+"""The driver of each base root: Debian 12, 13 and 11."""
+
 # A half-configured package and a file that was deleted from one are no state to go back to: the undo leaves what is whole.
 _FORWARD = (faults.an_interrupted_upgrade, faults.dpkg_cut_off_while_it_unpacks, faults.libraries_deleted_by_hand)
 
@@ -108,7 +111,6 @@ PACKAGES = [
     (faults.dpkg_cut_off_while_it_unpacks, "dpkg-interrupted"),
     (faults.a_purged_half, "partial-driver-install"),
     (faults.libraries_deleted_by_hand, "libcuda-missing-from-loader"),
-    (faults.nouveau_chosen_again, "bumblebee-leftover-blacklists-nvidia"),
     (faults.a_module_that_was_never_built, "dkms-module-missing-for-running-kernel"),
     (faults.a_kernel_without_headers, "kernel-headers-missing"),
     (faults.another_kernel_without_headers, "kernel-headers-missing"),
@@ -116,35 +118,45 @@ PACKAGES = [
 
 
 # A change of files takes seconds, one of packages minutes.
-_CASES = [pytest.param(*case, marks=pytest.mark.ci) for case in FILES] + [pytest.param(*case) for case in PACKAGES]
+_CASES = [pytest.param("nvidia", *case, marks=pytest.mark.ci) for case in FILES]
+_CASES += [pytest.param("nvidia", *case) for case in PACKAGES]
+_ELSEWHERE = [*FILES, (faults.libraries_deleted_by_hand, "libcuda-missing-from-loader")]
+_CASES += [pytest.param(release, *case) for release in ("trixie", "bullseye") for case in _ELSEWHERE]
 
 
-@pytest.mark.parametrize(("broken", "expected"), _CASES, ids=lambda v: getattr(v, "__name__", None))
-def test_repair_from_outside(broken: faults.Break, expected: str, fresh: Fresh, table: Table) -> None:
-    lab = fresh("nvidia")
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_healthy_release_is_silent(release: str, fresh: Fresh) -> None:
+    _, report = doctor(fresh(release).root)
+    assert (report["verdict"], report["findings"]) == ("healthy", [])
+
+
+@pytest.mark.parametrize(("release", "broken", "expected"), _CASES, ids=lambda v: getattr(v, "__name__", v))
+def test_repair_from_outside(release: str, broken: faults.Break, expected: str, fresh: Fresh, table: Table) -> None:
+    lab = fresh(release)
     broken(lab)
     before, installed = snapshot(lab.root), packages(lab)
     _, report = doctor(lab.root)
-    table.row(broken.__name__, found=expected in roots(report), root=roots(report) == {expected})
+    name = broken.__name__ if release == "nvidia" else f"{broken.__name__} ({release})"
+    table.row(name, found=expected in roots(report), root=roots(report) == {expected})
     assert expected in roots(report), report["findings"]
     _, planned = dlhealth(lab, "fix", "--dry-run")
     assert planned["plan"]["actions"], planned["plan"]
     assert snapshot(lab.root) == before
     started = time.monotonic()
     status, fixed = dlhealth(lab, "fix", "--yes")
-    table.row(broken.__name__, repaired=status == 0, seconds=round(time.monotonic() - started, 1))
+    table.row(name, repaired=status == 0, seconds=round(time.monotonic() - started, 1))
     assert (status, fixed["outcome"]) == (0, "applied"), json.dumps(fixed, indent=1)
     assert [t["outcome"] for t in fixed["transactions"]] == ["applied"]
     assert dlhealth(lab, "fix", "--yes")[1]["outcome"] == "nothing-to-do"
     if (broken, expected) in PACKAGES:
-        assert_one_driver(lab)
+        assert_one_driver(lab, RELEASES[release])
         assert_nothing_else_removed(installed, packages(lab))
     status, undone = dlhealth(lab, "undo", "--yes")
     assert (status, undone["transaction"]["outcome"]) == (0, "undone"), undone
     assert packages(lab) == installed or broken in _FORWARD
     after = snapshot(lab.root)
     changed = {p: (before.get(p), after.get(p)) for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
-    table.row(broken.__name__, undone="stays whole" if broken in _FORWARD else not changed)
+    table.row(name, undone="stays whole" if broken in _FORWARD else not changed)
     assert not changed or broken in _FORWARD, dict(sorted(changed.items())[:20])
 
 
