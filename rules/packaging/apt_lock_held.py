@@ -1,17 +1,19 @@
-"""A program is changing packages right now and holds apt's lock.
+"""Another program is changing packages right now and holds the apt lock.
 
 What you see
     E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 1595 (packagekitd)
 Why
-    Only one program may change packages at a time. Often it is the nightly update (unattended-upgrades) or the
-    software centre; soon after the first start of a machine it is nearly always one of them. While it works, packages
-    are half configured, modules are being built: that is no fault, and is not reported as one.
+    Only one program can change packages at a time. Often it is the automatic update (unattended-upgrades) or the
+    software center, especially soon after boot.
+
+    While it works, packages are half-configured and modules are being built. That is normal, so dlhealth does not
+    report it as a problem.
 Repair
-    Wait until it has finished. apt can wait by itself.
+    Wait until it finishes. apt can wait for the lock.
 What the repair risks
-    Nothing. Deleting the lock file, or killing apt, is what leaves packages half configured.
+    Nothing. But if you delete the lock file or kill apt, packages can stay half-configured.
 By hand
-    apt-get -o DPkg::Lock::Timeout=600 install ...
+    apt-get -o DPkg::Lock::Timeout=600 install PACKAGE
 """
 
 from collections.abc import Iterator
@@ -44,38 +46,37 @@ class AptLockHeld(Rule):
             yield self.finding(
                 "host",
                 f"{locks.busy}; wait for it to finish",
-                *(
-                    Evidence(h.path, f"held by process {h.pid} ({h.command or 'name not known'})")
-                    for h in locks.holders
-                ),
+                *(Evidence(h.path, f"held by process {h.pid} ({h.command or 'unknown name'})") for h in locks.holders),
                 pid=holder.pid,
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         yield Plan(
-            f"Wait until process {finding.detail['pid']} has finished",
+            f"Wait until process {finding.detail['pid']} finishes",
             Risk.LOW,
-            (ByHand("wait, or let apt wait: apt-get -o DPkg::Lock::Timeout=600 ...; never delete the lock file"),),
+            (
+                ByHand(
+                    "wait, or let apt wait: apt-get -o DPkg::Lock::Timeout=600 install PACKAGE; never delete the lock file"
+                ),
+            ),
         )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         yield Scenario(
-            "the nightly update",
+            "the automatic update",
             Machine.ubuntu2404_gpu().locked("/var/lib/dpkg/lock-frontend", 1595, "unattended-upgr"),
             finds="host",
         )
         yield Scenario(
-            "apt-get update, its name hidden",
+            "apt-get update, with a hidden name",
             Machine.debian12().locked("/var/lib/apt/lists/lock", 731, ""),
             finds="host",
         )
         yield Scenario(
-            "a stale lock file that nobody holds",
+            "a lock file that no process holds",
             Machine.debian12()
             .file("/var/lib/dpkg/lock-frontend")
             .file("/proc/locks", "1: FLOCK  ADVISORY  WRITE 9 00:1a:4711 0 EOF\n"),
         )
-        yield Scenario(
-            "a disk of another machine", Machine.debian12().file("/var/lib/dpkg/lock-frontend"), unknown=True
-        )
+        yield Scenario("a mounted disk", Machine.debian12().file("/var/lib/dpkg/lock-frontend"), unknown=True)

@@ -1,18 +1,25 @@
-"""/boot is full: no new initramfs fits, and updates of kernel and driver stop half way.
+"""/boot is full: a new initramfs does not fit, so updates of kernel and driver fail halfway.
 
 What you see
     zstd: error 25 : Write error : No space left on device (cannot write compressed block)
+
     update-initramfs: failed for /boot/initrd.img-... with 1.
 Why
-    /boot is a small partition of its own, old kernels stay on it, and the driver's modules and firmware made each
-    initramfs some 130 MB larger. A new one is written beside the old one, so it needs the space of both.
+    /boot is a small partition, and old kernels stay on it. The driver's modules and firmware make each initramfs
+    about 130 MB larger.
+
+    A new initramfs is written before the old one is removed, so /boot needs space for both.
 Repair
-    Remove kernels that neither run nor are one of the two newest. Where apt itself is stuck, one old initramfs is moved out of
-    the way first, so that dpkg can finish.
+    Remove old kernels. The running kernel and the two newest stay. If apt itself is stuck, dlhealth first moves one
+    old initramfs out of the way, so that dpkg can finish.
 What the repair risks
-    An old kernel less to go back to; the running one and the two newest stay. Never remove files by a pattern.
+    There are fewer old kernels to boot in an emergency. Never delete files in /boot with a wildcard.
 By hand
-    df -h /boot; dpkg -l 'linux-image-*'; apt-get purge linux-image-OLD; dpkg --configure -a; apt-get -f install
+    df -h /boot
+    dpkg -l 'linux-image-*'
+    apt-get purge linux-image-OLD
+    dpkg --configure -a
+    apt-get -f install
 """
 
 from collections.abc import Iterator
@@ -44,7 +51,7 @@ from dlhealth.api import (
 )
 
 SMALL = 32 << 20
-"""Bytes: what a /boot without any initramfs to compare with should have free."""
+"""Bytes that should be free on a /boot that has no initramfs to compare with."""
 
 
 class BootPartitionFull(Rule):
@@ -64,7 +71,7 @@ class BootPartitionFull(Rule):
         locks: PackageLocks | None,
     ) -> Iterator[Finding | Unknown]:
         if "/boot" not in storage.systems:
-            yield Unknown("there is no /boot here: it may not be mounted")
+            yield Unknown("/boot does not exist; probably it is not mounted")
             return
         space = storage.systems["/boot"].space
         no_space = failures.of("no-space") if failures else None
@@ -73,10 +80,10 @@ class BootPartitionFull(Rule):
             full = space.free < (boot.largest or SMALL)
             evidence = [Evidence("/boot", f"{_mb(space.free)} of {_mb(space.total)} free")]
             if boot.largest:
-                evidence.append(Evidence("/boot/initrd.img-*", f"the largest needs {_mb(boot.largest)}"))
+                evidence.append(Evidence("/boot/initrd.img-*", f"the largest has {_mb(boot.largest)}"))
         else:
-            # The trace that a full /boot leaves on a disk whose /boot is not mounted. On the running machine, and where
-            # fstab knows no /boot, the space was missing on / instead.
+            # Traces of a full /boot on a mounted disk whose /boot is not mounted. On the running machine, or if fstab has no
+            # /boot, it was / that had no space.
             full = no_space is not None and bool(pending) and not storage.live and (bool(boot.mount) or not boot.fstab)
             evidence = []
         if not full:
@@ -88,12 +95,12 @@ class BootPartitionFull(Rule):
             evidence.append(Evidence(no_space.source, no_space.text))
         evidence += [Evidence(source, shows) for source, shows in pending[:5]]
         if storage.separate("/boot"):
-            needs = f", an initramfs needs {_mb(boot.largest)}" if boot.largest else ""
+            needs = f", but an initramfs needs {_mb(boot.largest)}" if boot.largest else ""
             title = f"/boot has {_mb(space.free)} free{needs}: " + (
                 f"{pending[0][1]}" if pending else "the next kernel or driver update will fail"
             )
         else:
-            title = f"There was no space left when the initramfs was written: {pending[0][1]}"
+            title = f"The disk was full when the initramfs was written: {pending[0][1]}"
         yield self.finding(
             "host",
             title,
@@ -118,17 +125,17 @@ class BootPartitionFull(Rule):
                 steps.append(AptRemove(names, purge=True))
             if steps:
                 yield Plan(
-                    f"Remove {'kernel' if len(old) == 1 else 'kernels'} {', '.join(old)}; the running and the two newest stay",
+                    f"Remove {'kernel' if len(old) == 1 else 'kernels'} {', '.join(old)} (the running kernel and the two newest stay)",
                     Risk.MEDIUM,
                     (*steps, UpdateInitramfs("all")),
                     network=bool(names),
                 )
         yield Plan(
-            "Make each initramfs smaller, or /boot larger",
+            "Make the initramfs smaller, or /boot larger",
             Risk.MEDIUM,
             (
                 ByHand(
-                    "set COMPRESS=xz, or MODULES=dep, in /etc/initramfs-tools/initramfs.conf and run update-initramfs -u -k all;"
+                    "set COMPRESS=xz or MODULES=dep in /etc/initramfs-tools/initramfs.conf and run update-initramfs -u -k all;"
                     " or enlarge /boot"
                 ),
             ),
@@ -156,9 +163,9 @@ class BootPartitionFull(Rule):
                 .file("/var/log/apt/term.log", log)
             )
 
-        yield Scenario("an initramfs of no length beside a whole one", stuck(), finds="host", alone=False)
+        yield Scenario("an empty initramfs beside a complete one", stuck(), finds="host", alone=False)
         yield Scenario(
-            "the new kernel has no initramfs; the driver waits",
+            "the new kernel has no initramfs, and the driver waits for it",
             stuck()
             .remove(f"/boot/initrd.img-{newer}")
             .package("nvidia-dkms-550", "550.120-0ubuntu0.24.04.1", status="install ok half-configured")
@@ -167,18 +174,18 @@ class BootPartitionFull(Rule):
             alone=False,
         )
         yield Scenario(
-            "that was long ago, all is configured",
+            "an old error in the log, but everything is configured",
             Machine.ubuntu2404_gpu().file("/var/log/apt/term.log", log),
         )
         yield Scenario(
-            "no partition of its own",
+            "/boot is not a separate partition",
             stuck().file("/etc/fstab", "UUID=1 / ext4 defaults 0 1\n"),
         )
-        yield Scenario("no /boot in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+        yield Scenario("no /boot directory", Machine().file("/etc/hostname", "disk"), unknown=True)
 
 
 def _pending(boot: BootFolder, packages: Packages | None) -> list[tuple[str, str]]:
-    """What needs space in /boot and is not done: (where that is seen, what it is)."""
+    """Unfinished work that needs space in /boot, as (source, description)."""
     pending = []
     for package in packages.all() if packages else ():
         if package.unpacked and package.state != "installed":
@@ -191,7 +198,7 @@ def _pending(boot: BootFolder, packages: Packages | None) -> list[tuple[str, str
 
 
 def _old_kernels(kernel: Kernel | None, boot: BootFolder) -> list[str]:
-    """Releases that can go, the oldest first: not the running one, not the next to be started, not the two newest."""
+    """Kernels that can be removed, oldest first: not the running one, not the next to boot, not the two newest."""
     if kernel is None:
         return []
     ordered = sorted(

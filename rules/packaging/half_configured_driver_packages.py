@@ -1,19 +1,26 @@
-"""Packages of the driver are unpacked, but not configured.
+"""Packages of the driver are unpacked but not configured.
 
 What you see
     nvidia-driver-510 depends on nvidia-dkms-510; however: Package nvidia-dkms-510 is not configured yet.
+
     8 not fully installed or removed.
-    Every run of apt fails, also for other packages.
+
+    Every run of apt fails, for other packages too.
 Why
-    The configuration of one package failed, and so all packages that depend on it wait. The cause is the step that
-    failed: a kernel module that does not build, a full /boot, a python3 that is not the distribution's. Where one of
-    these is found too, it is repaired first. A build that failed is quoted with its first error.
+    The configuration of one package failed, and all packages that depend on it wait for it.
+
+    The cause is the step that failed: a kernel module that does not build, a full /boot, or a python3 that is not the
+    distribution's. If dlhealth finds such a cause, it repairs the cause first. For a failed build, it quotes the
+    first error.
 Repair
-    Repair the cause, then let dpkg configure what is left.
+    Repair the cause, then let dpkg configure the remaining packages.
 What the repair risks
-    Little. When the cause is still there, the same step fails again and nothing is worse.
+    Little. If the cause still exists, the same step fails again, and nothing gets worse.
 By hand
-    dpkg --audit; look for the first error in /var/log/apt/term.log (not the last); dpkg --configure -a;
+    dpkg --audit
+    # The first error counts, not the last:
+    less /var/log/apt/term.log
+    dpkg --configure -a
     apt-get -f install
 """
 
@@ -46,12 +53,12 @@ from dlhealth.api import (
 ERRORS = ("half-configured", "unpacked", "half-installed")
 TRIGGERS = ("triggers-awaited", "triggers-pending")
 BUILDERS = ("linux-image-", "linux-headers-", "linux-modules-", "dkms", "initramfs-tools", "dracut")
-"""Packages without which the driver's modules can't be built or get into the initramfs."""
+"""Packages needed to build the driver's modules or to add them to the initramfs."""
 
 
 class HalfConfiguredDriverPackages(Rule):
     id = "half-configured-driver-packages"
-    title = "Packages of the driver are unpacked, but not configured"
+    title = "Packages of the driver are not configured"
     stage = Stage.PACKAGE_STATE
     severity = Severity.ERROR
     explains = ("third-party-package-pulls-other-libnvidia", "initramfs-old-nvidia-module")
@@ -98,22 +105,20 @@ class HalfConfiguredDriverPackages(Rule):
                     evidence.append(Evidence(build.log, build.error))
         yield self.finding(
             f"package:{first.name}",
-            f"{first.name} {first.version} is {first.state}{others}, and every run of apt fails{step}"
+            f"{first.name} {first.version} is {first.state}{others}, so every run of apt fails{step}"
             if failed
-            else f"{first.name} {first.version} is {first.state}{others}: the last run of apt did not end",
+            else f"{first.name} {first.version} is {first.state}{others}: the last run of apt did not finish",
             *evidence,
             severity=Severity.ERROR if failed else Severity.WARNING,
             packages=tuple(sorted(p.name for p in (failed or concerned))),
         )
 
     def remedies(self, finding: Finding, packages: Packages) -> Iterator[Plan]:
-        yield Plan("Configure what is unpacked", Risk.LOW, (DpkgConfigure(),))
+        yield Plan("Configure the unpacked packages", Risk.LOW, (DpkgConfigure(),))
         broken = finding.detail["packages"]
+        yield Plan(f"Reinstall {', '.join(broken)}", Risk.MEDIUM, (AptInstall(broken, reinstall=True),), network=True)
         yield Plan(
-            f"Install {', '.join(broken)} again", Risk.MEDIUM, (AptInstall(broken, reinstall=True),), network=True
-        )
-        yield Plan(
-            "Purge the driver and install the same version again", Risk.HIGH,
+            "Purge the driver and reinstall the same version", Risk.HIGH,
             (AptPurgeReinstall(packages.driver_family),), network=True,
         )  # fmt: skip
 
@@ -130,13 +135,13 @@ class HalfConfiguredDriverPackages(Rule):
             )  # fmt: skip
 
         yield Scenario(
-            "the DKMS package failed, the driver waits for it",
+            "the DKMS package failed, and the driver waits for it",
             failed(Machine.ubuntu2404_gpu()),
             finds="package:nvidia-dkms-550",
             steps=("dpkg-configure",),
         )
         yield Scenario(
-            "the build's first error is quoted, whatever it says",
+            "the first error of the build is quoted",
             failed(Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False)).file(
                 "/var/lib/dkms/nvidia/550.120/build/make.log",
                 "DKMS make.log for nvidia-550.120 for kernel 6.8.0-50-generic (x86_64)\n"
@@ -145,23 +150,23 @@ class HalfConfiguredDriverPackages(Rule):
             finds="package:nvidia-dkms-550",
         )
         yield Scenario(
-            "a library was unpacked when the machine went down",
+            "the machine went down while a library was unpacked",
             Machine.debian12_gpu().package("libcuda1", "535.261.03-1", status="install ok unpacked", multi_arch="same"),
             finds="package:libcuda1",
         )
         yield Scenario(
-            "because dpkg was interrupted",
+            "dpkg was interrupted",
             failed(Machine.ubuntu2404_gpu()).file("/var/lib/dpkg/updates/0000", ""),
             finds="package:nvidia-dkms-550",
             causes=("dpkg-interrupted",),
         )
-        yield Scenario("all configured", Machine.ubuntu2404_gpu())
+        yield Scenario("everything is configured", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "only left-over configuration files",
+            "only leftover configuration files",
             Machine.ubuntu2404_gpu().package("nvidia-utils-535", "535.183-1", status="deinstall ok config-files"),
         )
         yield Scenario(
-            "another package is unfinished",
+            "an unrelated package is not configured",
             Machine.debian12_gpu().package("libreoffice-core", "4:7.4.7-1", status="install ok unpacked"),
         )
         yield Scenario(
@@ -170,7 +175,7 @@ class HalfConfiguredDriverPackages(Rule):
 
 
 def _first(packages: list[Package]) -> Package:
-    """The one that failed rather than those that wait for it; among equals, the one that others wait for."""
+    """The package that failed, before the packages that wait for it."""
     waited_for = {name for p in packages for name in p.dependencies}
     return min(
         packages, key=lambda p: (ERRORS.index(p.state) if p.state in ERRORS else 9, p.name not in waited_for, p.name)

@@ -2,18 +2,26 @@
 
 What you see
     E: Unable to correct problems, you have held broken packages.
+
     libnvidia-compute-510: Conflicts: libnvidia-compute
+
     trying to overwrite '/lib/udev/rules.d/71-nvidia.rules', which is also in package nvidia-kernel-common-NNN
 Why
-    The distribution, the graphics-drivers PPA and NVIDIA's CUDA repository build the same driver, but cut it into
-    packages differently. The pin file of NVIDIA's repository prefers it to all others, so each upgrade replaces some
-    packages and not the rest. A toolkit from NVIDIA and a driver from the distribution go well together.
+    The distribution, the graphics-drivers PPA and NVIDIA's CUDA repository build the same driver, but split it into
+    packages differently.
+
+    The pin file of NVIDIA's repository gives it priority over all others. So each upgrade replaces some packages and
+    leaves the others.
+
+    A CUDA toolkit from NVIDIA works well with a driver from the distribution.
 Repair
-    Take the whole driver from one of them, and keep the other from offering it.
+    Install the whole driver from one source, and stop the other source from offering it.
 What the repair risks
-    apt may propose to remove a desktop's metapackage or CUDA: simulate first and read the list.
+    apt may want to remove a desktop metapackage or CUDA. Simulate first (apt-get -s) and read the list.
 By hand
-    apt-cache policy nvidia-driver-NNN libnvidia-compute-NNN; apt-get -s install PACKAGE=VERSION ...
+    apt-cache policy nvidia-driver-NNN libnvidia-compute-NNN
+    # Simulate, then run it again without -s:
+    apt-get -s install PACKAGE=VERSION
 """
 
 import re
@@ -43,7 +51,7 @@ from dlhealth.api import (
 
 NVIDIA, UBUNTU = "NVIDIA's repository", "Ubuntu's archive"
 PIN = """\
-# The driver comes from the distribution; CUDA, cuDNN and the tools for containers may come from NVIDIA's repository.
+# The driver comes from the distribution. CUDA, cuDNN and the container tools may come from NVIDIA's repository.
 Package: {}
 Pin: release o=NVIDIA
 Pin-Priority: -1
@@ -52,8 +60,8 @@ PINNED = (
     "cuda-drivers*", "nvidia-open*", "nvidia-driver*", "nvidia-dkms-*", "nvidia-kernel-*", "nvidia-utils-*",
     "nvidia-compute-utils-*", "nvidia-firmware-*", "libnvidia-*-[0-9][0-9][0-9]*", "xserver-xorg-video-nvidia*",
 )  # fmt: skip
-"""The driver's metapackages, and all of it under Ubuntu's names, of each branch: not libnvidia-container*, which comes
-with the tools for containers."""
+"""The driver's metapackages and all its packages under Ubuntu's names, for every branch. Not libnvidia-container*, which
+belongs to the container tools."""
 
 
 class MixedRepositories(Rule):
@@ -76,17 +84,17 @@ class MixedRepositories(Rule):
             if not (
                 _disjoint(list(known.values()))
                 or _same_upstream(members, known)
-                # One release of a distribution has one branch of its driver; Ubuntu's are told apart by their names.
+                # A release of a distribution has one driver branch; Ubuntu's branches have different package names.
                 or (two_branches and sources and sources.of(NVIDIA) and all(NVIDIA in k for k in known.values()))
             ):
                 continue
             ordered = sorted(builds, key=lambda v: (*_weight(builds[v]), v))
             main, foreign = ordered[0], [m for v in ordered[1:] for m in builds[v]]
-            names = [" or ".join(sorted(known[v])) or "an unknown origin" for v in ordered]
+            names = [" or ".join(sorted(known[v])) or "an unknown source" for v in ordered]
             evidence = [
                 Evidence(
                     "/var/lib/dpkg/status",
-                    f"{m.package.name} {m.package.version} ({' or '.join(sorted(known[m.package.version])) or 'origin not known'})",
+                    f"{m.package.name} {m.package.version} ({' or '.join(sorted(known[m.package.version])) or 'unknown source'})",
                 )
                 for m in (*builds[main][:3], *foreign[:5])
             ]
@@ -102,7 +110,7 @@ class MixedRepositories(Rule):
                     )
             yield self.finding(
                 "host",
-                f"Packages of one driver come from {names[0]} ({main}) and from {names[1]} ({ordered[1]})",
+                f"Packages of the driver come from two sources: {names[0]} ({main}) and {names[1]} ({ordered[1]})",
                 *evidence,
                 severity=Severity.ERROR if len({m.package.upstream for m in members}) > 1 else Severity.WARNING,
                 main=main,
@@ -114,7 +122,7 @@ class MixedRepositories(Rule):
         main, foreign = finding.detail["main"], finding.detail["foreign"]
         ours = [m for m in driver.members if m.package.version == main]
         upstream = ours[0].package.upstream
-        # Ubuntu's names have the branch in them: that of another one goes, in exchange for what belongs to ours.
+        # Ubuntu's package names contain the branch: packages of another branch are replaced by those of ours.
         other = tuple(n for n in foreign if (b := re.search(r"-(\d{3})(?:-|$)", n)) and b[1] != upstream.split(".")[0])
         complete = DriverPackages(tuple(ours), upstream, None).complete if other else ()
         missing = (name for package, name in packages.unmet() if package.version == main)
@@ -122,12 +130,12 @@ class MixedRepositories(Rule):
         install = AptInstall(tuple(dict.fromkeys((*same_name, *complete, *missing))), remove=other)
         steps: list[Action] = [install, Reboot()]
         if finding.detail["nvidia"]:
-            # Debian's names have no branch in them, and NVIDIA's repository for Debian has the same.
+            # Debian's package names have no branch, and NVIDIA's repository for Debian uses the same names.
             names = {m.package.name for m in driver.members if m.coupled and not re.search(r"-\d{3}", m.package.name)}
             pin = PIN.format(" ".join((*PINNED, *sorted(names))))
             steps.insert(0, WriteFile("/etc/apt/preferences.d/nvidia-driver-from-distribution", pin))
         yield Plan(
-            f"Take the whole driver from where {main} comes from"
+            f"Install the whole driver from the source of {main}"
             + (f" and remove {', '.join(other)}" if other else ""),
             Risk.HIGH, tuple(steps), reboot=True, network=True,
         )  # fmt: skip
@@ -138,7 +146,7 @@ class MixedRepositories(Rule):
         pin = "Package: *\nPin: release l=NVIDIA CUDA\nPin-Priority: 600\n"
         repository = "/etc/apt/sources.list.d/cuda-ubuntu2404-x86_64.list"
         yield Scenario(
-            "NVIDIA's repository replaced the libraries",
+            "NVIDIA's repository replaced some libraries",
             Machine.ubuntu2404_gpu()
             .file(repository, source)
             .file("/etc/apt/preferences.d/cuda-repository-pin-600", pin)
@@ -166,7 +174,7 @@ class MixedRepositories(Rule):
             finds="host",
         )  # fmt: skip
         yield Scenario(
-            "Ubuntu's driver, NVIDIA's toolkit",
+            "Ubuntu's driver with NVIDIA's CUDA toolkit",
             Machine.ubuntu2404_gpu()
             .file(repository, source)
             .file("/etc/apt/preferences.d/cuda-repository-pin-600", pin)
@@ -176,7 +184,7 @@ class MixedRepositories(Rule):
             .package("nvidia-container-toolkit", "1.16.2-1"),
         )
         yield Scenario(
-            "all from NVIDIA's repository, whose metapackages are numbered differently",
+            "everything from NVIDIA's repository, whose metapackages have other version numbers",
             Machine.ubuntu2404().gpu().ubuntu_driver("550.120").file(repository, source)
             .package("cuda-drivers-550", "550.120-1").package("cuda-drivers", "550.120-1"),
         )  # fmt: skip
@@ -186,12 +194,12 @@ class MixedRepositories(Rule):
             .file("/etc/apt/sources.list", "deb http://archive.ubuntu.com/ubuntu noble main restricted\n")
             .package("libnvidia-compute-550", "550.67-0ubuntu3", multi_arch="same"),
         )
-        yield Scenario("no packages in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+        yield Scenario("no package records", Machine().file("/etc/hostname", "disk"), unknown=True)
 
 
 def _sets(driver: DriverPackages) -> list[list[DriverPackage]]:
-    """What must come from one place: NVIDIA's metapackages have numbers of their own, and Debian's Tesla and legacy
-    drivers may stand beside the current one."""
+    """Groups of packages that must come from one source. NVIDIA's metapackages have their own version numbers, and Debian
+    can install its Tesla and legacy drivers beside the current one."""
     sets: dict[str, list[DriverPackage]] = {}
     for member in driver.members:
         if member.coupled and member.role != "meta":
@@ -201,26 +209,26 @@ def _sets(driver: DriverPackages) -> list[list[DriverPackage]]:
 
 
 def _known(builds: dict[str, list[DriverPackage]], origins: PackageOrigins) -> dict[str, set[str]]:
-    """Where each build can come from: what is certain of one of its packages holds for all of them."""
+    """The possible sources of each build: a source that is certain for one of its packages holds for all of them."""
     known: dict[str, set[str]] = {}
     for version, members in builds.items():
         possible = [set(origins.origins.get(m.package.name, ((), ""))[0]) for m in members]
         known[version] = min((p for p in possible if p), key=len, default=set())
     stable = [v for v, origin in known.items() if origin == {UBUNTU} and re.search(r"ubuntu\d+\.\d\d\.\d\d", v)]
     for version, origin in known.items():
-        # What Ubuntu's archive adds to a release carries the release's number: what is as new and does not, is not its.
+        # Ubuntu's updates have the release number in their version; a version as new without it is not from Ubuntu.
         if len(origin) > 1 and any(version_key(version) >= version_key(v) for v in stable):
             known[version] = origin - {UBUNTU}
     return known
 
 
 def _disjoint(origins: list[set[str]]) -> bool:
-    """Whether at least two builds certainly come from different places."""
+    """Whether at least two builds certainly come from different sources."""
     return any(a and b and not a & b for i, a in enumerate(origins) for b in origins[i + 1 :])
 
 
 def _same_upstream(members: list[DriverPackage], known: dict[str, set[str]]) -> bool:
-    """Whether one upstream version is there in two builds of different style: one archive has one build of it."""
+    """Whether one upstream version has two builds of different style: an archive has only one build of it."""
     styles: dict[str, set[str]] = {}
     for m in members:
         version = m.package.version

@@ -1,24 +1,38 @@
-"""The driver was installed by NVIDIA's .run file and by packages, on top of each other.
+"""The driver was installed twice: by NVIDIA's .run file and by packages.
 
 What you see
     WARNING: Your driver installation has been altered since it was initially installed
+
     Failed to initialize NVML: Driver/library version mismatch
-    It worked until the next update of the packages, or of the kernel.
+
+    The driver works until the next update of the packages or the kernel.
 Why
-    Two installers overwrite each other's files without knowing. Whoever came last wins, until the other one updates.
-    A CUDA toolkit from a .run file without its driver is no such mix.
+    The two installers overwrite each other's files. The last one wins, until the other one updates.
+
+    A CUDA toolkit from a .run file, without its driver, is not a problem.
 Repair
-    Keep one. Where the installer's driver is complete and in use, and only a library or two of a package came in
-    between (often with a tool such as nvtop), remove those packages and what needs them. Otherwise keep the packages:
-    move the installer's files out of the way, install the driver's packages again completely, restart.
+    Keep one of the two.
+
+    If the .run file's driver is complete and in use, and packages only added a library or two (often with a tool such
+    as nvtop), remove those packages and the packages that need them.
+
+    Otherwise keep the packages: move the files of the .run installer out of the way, reinstall all packages of the
+    driver, and reboot.
 What the repair risks
-    Removing the stray packages takes the tool that brought them along. Changing over to the packages risks the driver
-    itself: between the steps the desktop can't start. nvidia-uninstall may delete files that belong to packages by now,
-    which is why the packages are installed again afterwards.
+    Removing the added packages also removes the tool that needed them.
+
+    Switching to the packages puts the driver itself at risk: until it finishes, the desktop cannot start.
+    nvidia-uninstall may delete files that now belong to packages, so the packages are reinstalled afterwards.
 By hand
-    keep the installer's driver: apt-get remove libnvidia-compute-NNN; ldconfig
-    keep the packages: stop the desktop; nvidia-uninstall --silent; apt-get install --reinstall nvidia-driver-NNN ...; ldconfig;
-    update-initramfs -u -k all; restart
+    # Either keep the driver of the .run file:
+    apt-get remove libnvidia-compute-NNN
+    ldconfig
+    # or keep the packages (stop the desktop first):
+    nvidia-uninstall --silent
+    apt-get install --reinstall nvidia-driver-NNN
+    ldconfig
+    update-initramfs -u -k all
+    systemctl reboot
 """
 
 import re
@@ -60,7 +74,7 @@ from dlhealth.api import (
 
 class MixedRunfileAndApt(Rule):
     id = "mixed-runfile-and-apt"
-    title = "The driver was installed by a .run file and by packages"
+    title = "The driver was installed twice: by a .run file and by packages"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.HIGH
@@ -74,21 +88,21 @@ class MixedRunfileAndApt(Rule):
         parts = driver.role("driver", "module", "compute", "gl", "x")
         if not parts:
             return
-        # Without the installer's programs its log only says that it ran once: then its libraries must be there.
+        # If the installer's programs are gone, its log alone proves nothing: its libraries must exist too.
         unowned = [x for x in libraries.libraries if x.owner is Unowned.NOBODY and x.version and not x.problem]
         foreign = [x for x in unowned if x.version not in driver.versions()]
         if not runfile.installed and not (runfile.log and foreign):
             return
         version = runfile.version or (foreign[0].version if foreign else "")
-        evidence = [Evidence(path, "NVIDIA's installer") for path in runfile.programs]
+        evidence = [Evidence(path, "NVIDIA's .run installer") for path in runfile.programs]
         if runfile.manifest:
-            evidence.append(Evidence(runfile.manifest, "the installer's list of what it installed"))
+            evidence.append(Evidence(runfile.manifest, "the .run installer's list of installed files"))
         if runfile.log:
             evidence.append(Evidence(runfile.log, f"version {runfile.version}" if runfile.version else "its log"))
         evidence += [Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in parts[:4]]
         evidence += [Evidence(x.real_path, "belongs to no package") for x in unowned[:4]]
         others = [t for t in runfile.trees if t.module == "nvidia" and t.version not in driver.versions()]
-        evidence += [Evidence(t.path, f"DKMS knows version {t.version}") for t in others[:2]]
+        evidence += [Evidence(t.path, f"DKMS lists version {t.version}") for t in others[:2]]
         yield self.finding(
             "host",
             f"The driver{f' {version}' if version else ''} was installed by a .run file, and {driver.version} by packages "
@@ -116,12 +130,12 @@ class MixedRunfileAndApt(Rule):
             strays = sorted({m.package.name for m in driver.members})
             removed = (*strays, *packages.dependents(strays))
             yield Plan(
-                f"Keep the driver {version}, which is in use: remove {', '.join(removed)}",
+                f"Keep driver {version}, which is in use: remove {', '.join(removed)}",
                 Risk.MEDIUM,
-                (AptRemove(removed), RefreshLoaderCache()),  # ldconfig makes the links to the driver's own libraries
+                (AptRemove(removed), RefreshLoaderCache()),  # ldconfig restores the links to the driver's libraries
                 network=True,
             )
-        # What the installer's list has; where there is none, what is known to be of a driver and belongs to no package.
+        # The files in the installer's list, or, without a list, files of a driver that belong to no package.
         stray = [
             f
             for f in modules.files
@@ -144,7 +158,7 @@ class MixedRunfileAndApt(Rule):
             for t in runfile.trees
             if t.version not in driver.versions() and owner_of(packages, f"{t.source}/dkms.conf") is Unowned.NOBODY
         ]
-        steps: list[Action] = [DkmsRemove(t.module, t.version) for t in foreign if t.sound]  # while its source is there
+        steps: list[Action] = [DkmsRemove(t.module, t.version) for t in foreign if t.sound]  # dkms needs the source
         steps += [MoveAside(path) for path in (*moved, *(t.path for t in foreign if not t.sound))]
         names = (*driver.complete, *(m.package.name for m in driver.members), *(f.owner for f in installed.files))
         kernels = dict.fromkeys(
@@ -158,7 +172,7 @@ class MixedRunfileAndApt(Rule):
             Reboot(),
         )
         yield Plan(
-            "Move the installer's files out of the way and install the driver's packages again",
+            "Move the .run installer's files out of the way and reinstall the driver's packages",
             Risk.HIGH,
             (*steps, *install),
             reboot=True,
@@ -166,7 +180,7 @@ class MixedRunfileAndApt(Rule):
         )
         if runfile.programs:
             yield Plan(
-                "Let the installer remove its driver, then install the packages again",
+                "Let the .run installer remove its driver, then reinstall the packages",
                 Risk.HIGH,
                 (ByHand(f"stop the desktop, then run {runfile.programs[0]} --silent"), *install),
                 reboot=True,
@@ -177,7 +191,7 @@ class MixedRunfileAndApt(Rule):
     def scenarios() -> Iterator[Scenario]:
         lib = "/usr/lib/x86_64-linux-gnu"
         yield Scenario(
-            "a .run file over Ubuntu's packages",
+            "a .run file on top of Ubuntu's packages",
             Machine.ubuntu2404()
             .gpu()
             .ubuntu_driver("550.120", loaded=False)
@@ -195,7 +209,7 @@ class MixedRunfileAndApt(Rule):
             alone=False,
         )
         yield Scenario(
-            "Debian's packages; the installer left its log and its libraries",
+            "Debian's packages, and the log and libraries of a .run installer",
             Machine.debian12_gpu()
             .file("/var/log/nvidia-installer.log", "nvidia-installer log file\ninstaller version: 470.57.02\n")
             .library(f"{lib}/libcuda.so.470.57.02", "libcuda.so.1")
@@ -205,7 +219,7 @@ class MixedRunfileAndApt(Rule):
         )
         stray = "470.103.01"
         yield Scenario(
-            "a tool brought a library of a package beside the driver of a .run file",
+            "a tool added a packaged library beside the driver of a .run file",
             Machine.ubuntu2404()
             .gpu()
             .runfile_driver("570.86.10", ("6.8.0-50-generic",))
@@ -226,27 +240,27 @@ class MixedRunfileAndApt(Rule):
         yield Scenario("only the .run file", Machine.ubuntu1604_runfile())
         yield Scenario("only packages", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "the toolkit from a .run file, the driver from packages",
+            "the CUDA toolkit from a .run file, the driver from packages",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.4", "12.4.131")
             .file("/var/log/cuda-installer.log", "[INFO]: Driver not installed.\n")
             .file("/usr/local/cuda-12.4/bin/cuda-uninstaller", "", 0o755),
         )
         yield Scenario(
-            "the installer's driver was removed properly before",
+            "the .run file's driver was uninstalled properly",
             Machine.debian12_gpu().file("/var/log/nvidia-installer.log", "installer version: 470.57.02\n"),
         )
-        yield Scenario("no packages in sight", Machine().file("/usr/bin/nvidia-uninstall"), unknown=True)
+        yield Scenario("no package records", Machine().file("/usr/bin/nvidia-uninstall"), unknown=True)
 
 
 def _on_disk(modules: KernelModules, kernel: Kernel | None) -> str:
-    """The driver version that the kernel to judge loads."""
+    """The driver version that the checked kernel loads."""
     file = modules.usable(kernel.target if kernel else None)
     return (file and file.version) or ""
 
 
 def _only_strays(driver: DriverPackages, libraries: DriverLibraries, version: str) -> bool:
-    """Whether the installer's driver has all that a program needs, and packages brought no more than libraries."""
+    """Whether the .run file's driver is complete, and packages added only libraries."""
     own = {
         x.name.partition(".so")[0] for x in libraries.libraries if x.version == version and x.owner is Unowned.NOBODY
     }
@@ -254,6 +268,6 @@ def _only_strays(driver: DriverPackages, libraries: DriverLibraries, version: st
 
 
 def _of_a_driver(library: DriverLibrary) -> bool:
-    """Of which no package knows, and that is nothing else: libvdpau.so.1 and libGL.so.1 are Debian's, in packages that
-    have nothing to do with NVIDIA."""
+    """Whether no package owns it, and it belongs to the driver: libvdpau.so.1 and libGL.so.1 are Debian's, from packages
+    that are not NVIDIA's."""
     return library.owner is Unowned.NOBODY and bool(library.version or not library.real_path)

@@ -1,22 +1,31 @@
-"""A DKMS module that the driver does not need fails to build, and packages of the kernel stay half-configured.
+"""Another DKMS module, not the driver's, fails to build, so the packages of a kernel stay half-configured.
 
 What you see
     run-parts: /etc/kernel/header_postinst.d/dkms exited with return code 11
+
     dpkg: error processing package linux-headers-6.1.0-9-amd64 (--configure)
+
     Consult /var/lib/dkms/virtualbox/7.0.16/build/make.log for more information.
 Why
-    DKMS builds every module that is registered for each new kernel. One module that does not build for it (virtualbox,
-    zfs, evdi, a leftover of an older NVIDIA driver) makes the configuration of the kernel's package fail, and with it
-    every later run of apt. The NVIDIA driver is not the cause, and may not be built for that kernel for this reason.
-    A module that fails for a kernel that is no longer installed harms nothing.
+    DKMS builds every registered module for each new kernel. If one of them (virtualbox, zfs, evdi, a leftover of an
+    older NVIDIA driver) does not build, the configuration of the kernel package fails, and so does every later run of
+    apt.
+
+    The NVIDIA driver is not the cause. But its module may be missing for that kernel because of this.
+
+    A module that fails for an uninstalled kernel does no harm.
 Repair
-    Remove the module's package, or install a version of it that supports the kernel. dpkg can then finish.
+    Remove the module's package, or install a version that supports the kernel. Then dpkg can finish.
 What the repair risks
-    What needs that module (virtual machines, a file system, a device) does not work until a version that builds is
-    installed. Do not remove the module of a file system that this machine uses.
+    Whatever needs that module (virtual machines, a file system, a device) stops working until you install a version
+    that builds. Do not remove the module of a file system that this machine uses.
 By hand
-    dkms status; read the first error in /var/lib/dkms/MODULE/VERSION/build/make.log
-    apt-get remove PACKAGE (or, without a package: dkms remove MODULE/VERSION --all); dpkg --configure -a
+    dkms status
+    less /var/lib/dkms/MODULE/VERSION/build/make.log
+    apt-get remove PACKAGE
+    # If it belongs to no package:
+    dkms remove MODULE/VERSION --all
+    dpkg --configure -a
 """
 
 from collections.abc import Iterator
@@ -49,7 +58,7 @@ from dlhealth.api import (
 
 class OtherDkmsModuleFails(Rule):
     id = "other-dkms-module-fails"
-    title = "Another DKMS module does not build, and packages of the kernel stay half-configured"
+    title = "Another DKMS module fails to build, so kernel packages stay half-configured"
     stage = Stage.PACKAGE_STATE
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -78,10 +87,10 @@ class OtherDkmsModuleFails(Rule):
                 yield Unknown(locks.busy)
                 return
             names = ", ".join(p.name for p in unfinished)
-            what = f"DKMS module {module.name} {module.version} ({owner or 'of no package'})"
+            what = f"DKMS module {module.name} {module.version} ({owner or 'from no package'})"
             yield self.finding(
                 f"package:{owner or module.name}",
-                f"{what} does not build for kernel {build.kernel}, so {names} can't be configured: {build.error}",
+                f"{what} does not build for kernel {build.kernel}, so {names} cannot be configured: {build.error}",
                 Evidence(build.log, build.error),
                 *(Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.state}") for p in unfinished),
                 severity=Severity.WARNING if [p.name for p in unfinished] == [owner] else Severity.ERROR,
@@ -94,8 +103,8 @@ class OtherDkmsModuleFails(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         module, version, owner = (finding.detail[k] for k in ("module", "version", "owner"))
         yield Plan(
-            f"Remove {owner or f'{module} {version} from DKMS'} (unless a newer version of it is at hand), "
-            "and let dpkg configure the rest",
+            f"Remove {owner or f'{module} {version} from DKMS'} (unless a newer version is available), "
+            "and let dpkg configure the other packages",
             Risk.MEDIUM,
             (AptRemove((owner,)) if owner else DkmsRemove(module, version), DpkgConfigure()),
             network=bool(owner),
@@ -123,14 +132,14 @@ class OtherDkmsModuleFails(Rule):
             return machine.package(f"linux-headers-{release}", "6.8.0-50.51", status="install ok half-configured")
 
         yield Scenario(
-            "virtualbox keeps the headers of the kernel half-configured",
+            "virtualbox fails, so the kernel headers stay half-configured",
             stuck(module(Machine.ubuntu2404_gpu(), "virtualbox", "7.0.16", "virtualbox-dkms")),
             finds="package:virtualbox-dkms",
             steps=("apt-remove", "dpkg-configure"),
             alone=True,
         )
         yield Scenario(
-            "a module of no package, and no NVIDIA module for that kernel yet",
+            "a module from no package, and no NVIDIA module for that kernel yet",
             stuck(
                 module(Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False), "rtl8821cu", "5.12")
             ),
@@ -145,10 +154,10 @@ class OtherDkmsModuleFails(Rule):
             alone=True,
         )
         yield Scenario(
-            "it fails, and no package waits for it", module(Machine.ubuntu2404_gpu(), "evdi", "1.14", "evdi")
+            "it fails, but no package waits for it", module(Machine.ubuntu2404_gpu(), "evdi", "1.14", "evdi")
         )
         yield Scenario(
-            "it failed for a kernel that is gone",
+            "it failed for an uninstalled kernel",
             stuck(
                 module(Machine.ubuntu2404_gpu(), "zfs", "2.1.5", "zfs-dkms").file(
                     "/var/lib/dkms/zfs/2.1.5/build/make.log",
@@ -157,7 +166,7 @@ class OtherDkmsModuleFails(Rule):
             ),
         )
         yield Scenario(
-            "it failed once and was built since",
+            "it failed once and was built later",
             stuck(
                 module(Machine.ubuntu2404_gpu(), "zfs", "2.1.5", "zfs-dkms").file(
                     f"/var/lib/dkms/zfs/2.1.5/{release}/x86_64/module/zfs.ko", "x"
@@ -165,13 +174,13 @@ class OtherDkmsModuleFails(Rule):
             ),
         )
         yield Scenario(
-            "the driver's own module fails: another fault",
+            "the driver's own module fails, which is another problem",
             stuck(
                 module(Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False), "nvidia", "550.120")
             ),
         )
         yield Scenario(
-            "apt is at work",
+            "apt is running",
             stuck(module(Machine.ubuntu2404_gpu(), "virtualbox", "7.0.16", "virtualbox-dkms")).locked(
                 "/var/lib/dpkg/lock", 1595, "dpkg"
             ),
@@ -180,7 +189,7 @@ class OtherDkmsModuleFails(Rule):
 
 
 def _failed(dkms: Dkms, kernel: Kernel) -> Iterator[tuple[DkmsModule, ModuleBuild]]:
-    """The builds that failed for kernels that are installed."""
+    """The failed builds for installed kernels."""
     installed = {k.release for k in kernel.installed}
     for module in (*dkms.modules, *dkms.others):
         for build in module.builds:
@@ -189,7 +198,7 @@ def _failed(dkms: Dkms, kernel: Kernel) -> Iterator[tuple[DkmsModule, ModuleBuil
 
 
 def _unfinished(packages: Packages, release: str, owner: str) -> list[Package]:
-    """The packages whose configuration runs that build, and that are not configured."""
+    """The unconfigured packages whose configuration runs that build."""
     return [
         p
         for p in packages.all()

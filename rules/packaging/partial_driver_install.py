@@ -1,20 +1,24 @@
-"""Only a part of the driver is installed.
+"""Only part of the driver is installed.
 
 What you see
     Command 'nvidia-smi' not found
-    The module is there, but no program finds libcuda; or the libraries are there, and no module for them.
+
+    The module is installed, but programs do not find libcuda. Or the libraries are installed, but no module.
 Why
-    A metapackage was removed, apt's autoremove took what it had pulled in, or single packages were chosen by hand. The
-    driver needs a kernel module, the libraries for programs on the GPU, its tools, and for a desktop also the parts for
-    GL and X, all of one version. A computing server without the parts for GL and X is complete.
+    A metapackage was removed, apt autoremove removed its dependencies, or somebody installed single packages.
+
+    The driver needs a kernel module, the CUDA libraries and its tools. A desktop also needs the GL and X parts. All
+    must have one version. A compute server without the GL and X parts is complete.
 Repair
-    Install the metapackage of the branch that is there. Where installed packages lack something they depend on, apt
-    first installs just that, and only if it removes nothing for it.
+    Install the metapackage of the installed branch. If installed packages lack dependencies, apt first installs only
+    those, and only if it removes nothing.
 What the repair risks
-    Little. On a server look at the list of what comes with it, or take nvidia-headless-NNN and nvidia-utils-NNN.
+    Little. On a server, check the list of new packages, or install nvidia-headless-NNN and nvidia-utils-NNN instead.
 By hand
-    apt-get -s -f install; the same without -s if it removes nothing
-    apt-get install nvidia-driver-NNN; apt-mark manual nvidia-driver-NNN
+    # If the simulation removes nothing, run it again without -s:
+    apt-get -s -f install
+    apt-get install nvidia-driver-NNN
+    apt-mark manual nvidia-driver-NNN
 """
 
 import re
@@ -50,18 +54,18 @@ from dlhealth.api import (
 
 PARTS = {
     "module": "the kernel module",
-    "compute": "libcuda (the library of every program on the GPU)",
+    "compute": "libcuda (the library that every CUDA program needs)",
     "gl": "the GL libraries",
     "x": "the X driver",
     "utils": "nvidia-smi",
 }
 SOURCE = r"-dkms|-kernel-source"
-"""Packages that a module is built from."""
+"""Packages with the source of a module."""
 
 
 class PartialDriverInstall(Rule):
     id = "partial-driver-install"
-    title = "Only a part of the driver is installed"
+    title = "Only part of the driver is installed"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     explains = ("glx-alternatives-wrong", "libcuda-missing-from-loader", "dkms-module-missing-for-running-kernel")
@@ -85,16 +89,16 @@ class PartialDriverInstall(Rule):
             return
         roles = {m.role for m in driver.members}
         if any(m.family == "ubuntu-old" and m.role == "driver" for m in driver.members):
-            roles |= {"module", "utils", "gl", "x"}  # nvidia-NNN holds all of these
+            roles |= {"module", "utils", "gl", "x"}  # nvidia-NNN contains all of these
         on_disk = bool(modules and (modules.files or modules.loaded_version))
         module = bool(roles & {"module", "prebuilt"}) or on_disk
         compute = "compute" in roles or libraries.find("libcuda.so.1") is not None
-        # A module may come in ways that no dependency tells.
+        # A module can be installed without its packages.
         unmet = [(p, name) for p, name in packages.unmet() if not (module and re.search(SOURCE, name))]
         named = dict.fromkeys(name for _, name in unmet)
         removed = [m for m in _removed(packages, driver) if m.role not in roles and m.package.name not in named]
         lacks = [*(n for n in named if not re.search(SOURCE, n)), *(PARTS[m.role] for m in removed)]
-        # A metapackage that is configured vouches for the libraries and tools: dpkg saw all that it depends on.
+        # A configured metapackage proves the libraries and tools: dpkg checked its dependencies.
         whole = any(m.whole and m.package.state == "installed" for m in driver.members)
         wanted = whole or roles & {"x", "utils"} or (gpus and gpus.gpus)
         if not module and (kernel is None or kernel.installed) and wanted:
@@ -116,7 +120,7 @@ class PartialDriverInstall(Rule):
             *(Evidence("/var/lib/dpkg/status", f"{p.name} depends on {name}: not installed") for p, name in unmet[:4]),
             *(Evidence("/var/lib/dpkg/status", f"{m.package.name} was removed") for m in removed[:4]),
             *(Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in driver.members[:4]),
-            *(Evidence("package list", f"without {what}") for what in lacks if what in PARTS.values()),
+            *(Evidence("package list", f"missing: {what}") for what in lacks if what in PARTS.values()),
             severity=Severity.WARNING if minor else Severity.ERROR,
             module=PARTS["module"] in lacks,
             utils=minor,
@@ -124,7 +128,7 @@ class PartialDriverInstall(Rule):
         )
 
     def remedies(self, finding: Finding, driver: DriverPackages, packages: Packages) -> Iterator[Plan]:
-        # The metapackage for computing without DKMS brings no module; the one with DKMS has no "-no-dkms" in its name.
+        # The headless metapackage with "-no-dkms" in its name installs no module; the one without it does.
         complete = tuple(n.replace("-no-dkms", "") for n in driver.complete)
         missing: tuple[str, ...] = finding.detail["missing"]
         built = any(re.search(SOURCE, n) for n in missing)
@@ -132,11 +136,13 @@ class PartialDriverInstall(Rule):
         if finding.detail["utils"]:
             names = tuple(n for n in names if "utils" in n or n.endswith("smi")) or names
         if packages.unmet():
-            # apt installs nothing else while a dependency is missing, unless all that is missing is named.
-            yield Plan("Install what installed packages depend on", Risk.LOW, (AptFixBroken(),), network=True)
+            # While dependencies are missing, apt installs nothing else unless all missing packages are named.
+            yield Plan(
+                "Install the missing dependencies of installed packages", Risk.LOW, (AptFixBroken(),), network=True
+            )
         yield Plan(f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names),), network=True)
         yield Plan(
-            "Purge the driver and install the same version again", Risk.HIGH,
+            "Purge the driver and reinstall the same version", Risk.HIGH,
             (AptPurgeReinstall(packages.driver_family), AptInstall(names)), network=True,
         )  # fmt: skip
 
@@ -150,7 +156,7 @@ class PartialDriverInstall(Rule):
         lib = "/usr/lib/x86_64-linux-gnu"
         removed = "deinstall ok config-files"
         yield Scenario(
-            "autoremove took the metapackage, the tools and the libraries",
+            "autoremove removed the metapackage, the tools and the libraries",
             without(Machine.ubuntu2404_gpu(), "nvidia-driver-550", "libnvidia-compute-550", "nvidia-utils-550")
             .package("nvidia-compute-utils-550", "550.120-0ubuntu0.24.04.1", status=removed)
             .remove(f"{lib}/libcuda.so.1").remove(f"{lib}/libcuda.so.550.120")
@@ -159,7 +165,7 @@ class PartialDriverInstall(Rule):
             alone=False,
         )  # fmt: skip
         yield Scenario(
-            "the libraries without a module",
+            "libraries without a module",
             Machine.ubuntu2404().gpu(driver="nouveau")
             .package("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1", multi_arch="same")
             .package("nvidia-utils-550", "550.120-0ubuntu0.24.04.1"),
@@ -186,13 +192,13 @@ class PartialDriverInstall(Rule):
             finds="host",
         )
         yield Scenario(
-            "a dependency that another package provides",
+            "another package provides a dependency",
             Machine.debian12_gpu()
             .package("nvidia-driver-libs", "535.261.03-1", depends="libnvidia-y--v1, libnvidia-x (= 1) | libgl1")
             .package("libnvidia-y", "1", provides="libnvidia-y--v1 (= 1), other"),
         )
         yield Scenario(
-            "Debian's metapackage went with its module, its programs and libraries stayed",
+            "Debian's metapackage and module were removed, programs and libraries stayed",
             without(
                 Machine.debian12().gpu(driver="nouveau").debian_driver(kernels=(), loaded=False),
                 "nvidia-driver", "nvidia-kernel-dkms",
@@ -200,7 +206,7 @@ class PartialDriverInstall(Rule):
             .remove("/var/lib/dkms/nvidia-current/535.261.03/source")
             .package("nvidia-driver-bin", "535.261.03-1"),
             finds="host",
-            alone=False,  # nouveau holds the GPU, which follows
+            alone=False,  # so nouveau holds the GPU
         )  # fmt: skip
         yield Scenario(
             "the package with the links was removed by force",
@@ -210,7 +216,7 @@ class PartialDriverInstall(Rule):
             finds="host",
         )
         yield Scenario(
-            "for computing, without DKMS and without a built module",
+            "a headless driver without DKMS and without a prebuilt module",
             without(
                 Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=(), loaded=False),
                 "nvidia-driver-550", "nvidia-dkms-550", "nvidia-kernel-source-550", "libnvidia-gl-550",
@@ -219,17 +225,17 @@ class PartialDriverInstall(Rule):
             .remove("/var/lib/dkms/nvidia/550.120/source")
             .package("nvidia-headless-no-dkms-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
-            alone=False,  # that no module is there is found from the other side as well
+            alone=False,  # another rule reports the missing module too
         )  # fmt: skip
         yield Scenario("complete", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "made a server of a desktop: the metapackage and the parts for GL and X were removed",
+            "a desktop turned into a server: the metapackage and the GL and X parts were removed",
             without(Machine.debian12_gpu(), "nvidia-driver", "xserver-xorg-core")
             .package("nvidia-smi", "535.261.03-1")
             .package("xserver-xorg-video-nvidia", "535.261.03-1", status=removed),
         )
         yield Scenario(
-            "a package of the administrator's own stands in for one",
+            "an administrator's own package replaces a dependency",
             Machine.debian12_gpu()
             .package(
                 "nvidia-driver", "535.261.03-1", depends="nvidia-alternative (= 535.261.03-1), nvidia-vdpau-driver"
@@ -237,30 +243,30 @@ class PartialDriverInstall(Rule):
             .package("local-stand-in", "1", provides="nvidia-vdpau-driver"),
         )
         yield Scenario(
-            "a computing server without the parts for GL and X",
+            "a compute server without the GL and X parts",
             without(
                 Machine.ubuntu2404_gpu(), "nvidia-driver-550", "libnvidia-gl-550", "xserver-xorg-video-nvidia-550"
             ).package("nvidia-headless-550", "550.120-0ubuntu0.24.04.1"),
         )
         yield Scenario(
-            "built modules of Ubuntu in the place of DKMS",
+            "Ubuntu's prebuilt modules instead of DKMS",
             without(Machine.ubuntu2404_gpu(), "nvidia-dkms-550", "nvidia-kernel-source-550").package(
                 "linux-modules-nvidia-550-6.8.0-50-generic", "6.8.0-50.51"
             ),
         )
         yield Scenario(
-            "a library that some program pulled in, without a GPU",
+            "a library that a program depends on, without a GPU",
             Machine.ubuntu2404()
             .folder("/sys/bus/pci/devices")
             .package("libnvidia-compute-535", "535.183.01-0ubuntu0.24.04.1", multi_arch="same"),
         )
         yield Scenario("a driver from a .run file", Machine.ubuntu1604_runfile())
-        yield Scenario("no packages in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+        yield Scenario("no package records", Machine().file("/etc/hostname", "disk"), unknown=True)
 
 
 def _removed(packages: Packages, driver: DriverPackages) -> list[DriverPackage]:
-    """Parts of this branch of which only configuration files are left. Without an X server and a metapackage that wants
-    them, the parts for GL and X were taken away on purpose."""
+    """Removed parts of this branch that left only configuration files. Without an X server and a metapackage that needs
+    them, the GL and X parts were removed on purpose."""
     gone = (classify(p) for p in packages.all() if p.state == "config-files")
     desktop = packages.installed("xserver-xorg-core") or any(
         m.whole and "-headless-" not in m.package.name for m in driver.members

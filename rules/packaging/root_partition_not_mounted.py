@@ -1,18 +1,22 @@
-"""A partition of the machine that --root names is not mounted below it.
+"""A partition of the machine under --root is not mounted there.
 
 What you see
-    /boot, /var, /usr or /home of the mounted disk is an empty folder, or has only old files. What is repaired with
-    chroot is not there when the machine starts: its partition lies over it.
+    /boot, /var, /usr or /home of the mounted disk is an empty directory, or has only old files.
+
+    Repairs made in the chroot vanish at boot, because the real partition is mounted over them.
 Why
-    The disk was mounted from a rescue system, where only its root is mounted; etc/fstab of the disk names the others.
-    Subvolumes of btrfs are mounted one by one too.
+    A rescue system often mounts only the root partition of the disk. etc/fstab on that disk lists the others.
+    Subvolumes of btrfs must be mounted one by one too.
 Repair
-    dlhealth mounts nothing: mount it where the machine has it, then run dlhealth again. Until then nothing is changed
-    that would be in it.
+    Mount the partition at the same place as on the machine, then run dlhealth again. dlhealth does not mount
+    anything, and changes nothing that belongs on that partition.
 What the repair risks
-    Nothing. Of a disk that may be failing, or of a machine that hibernates, mount it read-only first, and only look.
+    Nothing. If the disk may be failing, or if the machine hibernates, mount it read-only first and only diagnose.
 By hand
-    mount /dev/... /mnt/boot (which one: grep -v '^#' /mnt/etc/fstab; blkid)
+    # To find the partition:
+    grep -v '^#' /mnt/etc/fstab
+    blkid
+    mount /dev/PARTITION /mnt/boot
 """
 
 from collections.abc import Iterator
@@ -34,7 +38,7 @@ from dlhealth.api import (
 
 class RootPartitionNotMounted(Rule):
     id = "root-partition-not-mounted"
-    title = "A partition of the machine is not mounted below --root"
+    title = "A partition of the machine is not mounted under --root"
     stage = Stage.DISK
     severity = Severity.NOTE  # nothing is wrong with the machine
 
@@ -42,7 +46,7 @@ class RootPartitionNotMounted(Rule):
         for part in unmounted.parts:
             yield self.finding(
                 f"file:{part.path}",
-                f"{part.path} of this machine is not mounted here: what it holds was not looked at, and can't be repaired",
+                f"{part.path} of this machine is not mounted here, so it can be neither checked nor repaired",
                 Evidence(part.source, part.line),
                 command=part.command,
             )
@@ -55,26 +59,26 @@ class RootPartitionNotMounted(Rule):
     def scenarios() -> Iterator[Scenario]:
         fstab = "UUID=1 / ext4 defaults 0 1\n"
         yield Scenario(
-            "only the root of a rescued disk is mounted",
+            "only the root partition of a disk is mounted",
             Machine().file("/etc/fstab", f"{fstab}UUID=2 /boot ext4 defaults 0 2\n").folder("/boot"),
             finds="file:/boot",
         )
         yield Scenario(
-            "the homes are a subvolume of their own",
+            "/home is a separate subvolume",
             Machine().file("/etc/fstab", f"{fstab}UUID=1 /home btrfs subvol=@home 0 0\n").folder("/home"),
             finds="file:/home",
         )
         yield Scenario(
-            "a copy of the whole machine in one folder",
+            "a copy of the whole machine in one directory",
             Machine.debian12()
             .file("/etc/fstab", f"{fstab}UUID=2 /boot ext4 defaults 0 2\n")
             .file("/boot/vmlinuz-6.1.0-50-amd64", "k"),
         )
         yield Scenario(
-            "what is mounted by hand, or is no disk",
+            "file systems that are mounted by hand, or are not on a disk",
             Machine.debian12()
             .file("/etc/fstab", f"{fstab}/dev/sr0 /opt/cd iso9660 noauto 0 0\ntmpfs /var/tmp tmpfs defaults 0 0\n")
             .folder("/opt/cd")
             .folder("/var/tmp"),
         )
-        yield Scenario("no fstab that can be read", Machine.debian12().folder("/etc/fstab"), unknown=True)
+        yield Scenario("an fstab that cannot be read", Machine.debian12().folder("/etc/fstab"), unknown=True)

@@ -1,19 +1,26 @@
-"""Something of a driver is left that was removed.
+"""Files of a removed driver are still on the disk.
 
 What you see
     ldconfig: File /usr/lib/x86_64-linux-gnu/libcuda.so.1 is empty, not checked.
+
     Error! Could not locate dkms.conf file. (at every kernel update)
-    A desktop with a low resolution, because nouveau is still kept away.
+
+    The desktop has a low resolution, because nouveau is still blacklisted.
 Why
-    An uninstall was interrupted, or files were removed by hand: libraries that belong to no package, a tree in
-    /var/lib/dkms whose source is gone, or the installer's blacklist of nouveau, which only makes sense with its driver.
-    Configuration files of removed packages alone do no harm and are not reported.
+    An uninstall was interrupted, or files were deleted by hand. What remains: libraries that belong to no package, a
+    tree in /var/lib/dkms without its source, or the .run installer's blacklist of nouveau.
+
+    Configuration files of removed packages do no harm. dlhealth does not report them.
 Repair
-    Move what is left out of the way (it can be put back).
+    Move the leftover files out of the way. You can undo this.
 What the repair risks
-    Little: nothing that is moved belongs to a driver that is installed.
+    Little: none of the moved files belongs to an installed driver.
 By hand
-    ls -l FILE; dpkg -S FILE; mv FILE FILE.bak; ldconfig; update-initramfs -u -k all
+    ls -l FILE
+    dpkg -S FILE
+    mv FILE FILE.bak
+    ldconfig
+    update-initramfs -u -k all
 """
 
 from collections.abc import Iterator
@@ -47,7 +54,7 @@ from dlhealth.api import (
 
 class RunfileUninstallLeftovers(Rule):
     id = "runfile-uninstall-leftovers"
-    title = "Something of a driver is left that was removed"
+    title = "Files of a removed driver are still on the disk"
     stage = Stage.PACKAGE_SET
     severity = Severity.WARNING
     risk = Risk.MEDIUM
@@ -78,14 +85,14 @@ class RunfileUninstallLeftovers(Rule):
             there.add(runfile.version)
         yield from self._trees(runfile, there)
         if (use and use.elsewhere) or not (there or (kernel and kernel.installed)):
-            return  # without a kernel of its own, a container's or an image's libraries belong to another machine's
+            return  # a container or an image without a kernel may use the driver of another machine
         yield from self._libraries(libraries, there, runfile)
         no_driver = not there and not (driver and driver.members)
         if no_driver and not (gpus and not gpus.gpus):
             for path in runfile.blacklists:
                 yield self.finding(
                     f"file:{path}",
-                    f"{path} keeps nouveau away, but no NVIDIA driver is installed: the desktop has no driver at all",
+                    f"{path} blacklists nouveau, but no NVIDIA driver is installed, so the GPU has no driver at all",
                     Evidence(path, "blacklist nouveau"),
                     Evidence("/lib/modules", "no nvidia module for any kernel"),
                     paths=(path,),
@@ -97,8 +104,8 @@ class RunfileUninstallLeftovers(Rule):
             if not tree.sound and tree.version not in there:
                 yield self.finding(
                     f"file:{tree.path}",
-                    f"DKMS knows {tree.module} {tree.version}, whose source {tree.source} is gone: every kernel update complains",
-                    Evidence(f"{tree.path}/source", f"-> {tree.source} (no dkms.conf there)"),
+                    f"DKMS lists {tree.module} {tree.version}, but its source {tree.source} is missing, so every kernel update prints an error",
+                    Evidence(f"{tree.path}/source", f"-> {tree.source} (has no dkms.conf)"),
                     paths=(tree.path,),
                     kind="dkms",
                 )
@@ -106,15 +113,13 @@ class RunfileUninstallLeftovers(Rule):
     def _libraries(self, libraries: DriverLibraries, there: set[str], runfile: Runfile) -> Iterator[Finding | Unknown]:
         suspect = [x for x in libraries.libraries if _stale(x.problem, x.version, there, bool(runfile.installed))]
         if unsure := [x.path for x in suspect if x.owner is Unowned.UNKNOWN]:
-            yield Unknown(
-                f"{unsure[0]} is of no driver that is seen here, but which package it belongs to is not known"
-            )
+            yield Unknown(f"{unsure[0]} belongs to no driver found here, but its package is unknown")
         stale = [x for x in suspect if x.owner is Unowned.NOBODY]
         if not stale:
             return
         first = min(stale, key=lambda x: (not x.asked_for, x.path))
-        what = first.problem if first.problem else f"of driver {first.version}, of which no module is there"
-        more = f", and {len(stale) - 1} more" if len(stale) > 1 else ""
+        what = first.problem if first.problem else f"from driver {first.version}, which is not installed"
+        more = f" (and {len(stale) - 1} more files)" if len(stale) > 1 else ""
         yield self.finding(
             f"file:{first.path}",
             f"{first.path} is {what}{more}",
@@ -141,20 +146,20 @@ class RunfileUninstallLeftovers(Rule):
         lib = "/usr/lib/x86_64-linux-gnu"
         blacklist = "/etc/modprobe.d/nvidia-installer-disable-nouveau.conf"
         yield Scenario(
-            "a link of update-alternatives, whose flavour lacks that library",
+            "a link of update-alternatives to a flavour without that library",
             Machine.debian12_gpu()
             .link(f"{lib}/libnvidia-cfg.so.1", "/etc/alternatives/nvidia--libnvidia-cfg.so.1")
             .link("/etc/alternatives/nvidia--libnvidia-cfg.so.1", f"{lib}/nvidia/tesla-470/libnvidia-cfg.so.1"),
             alone=False,
         )
         yield Scenario(
-            "the source in /usr/src was removed by hand",
+            "the source in /usr/src was deleted by hand",
             Machine.debian12_gpu().link("/var/lib/dkms/nvidia/470.57.02/source", "/usr/src/nvidia-470.57.02"),
             finds="file:/var/lib/dkms/nvidia/470.57.02",
             steps=("move-aside",),
         )
         yield Scenario(
-            "libraries of a driver that is gone, one of them empty",
+            "libraries of a removed driver, one of them empty",
             Machine.ubuntu2404()
             .gpu(driver="nouveau")
             .library(f"{lib}/libcuda.so.525.60.11", "libcuda.so.1")
@@ -163,40 +168,42 @@ class RunfileUninstallLeftovers(Rule):
             finds=f"file:{lib}/libcuda.so.1",
         )
         yield Scenario(
-            "the installer's blacklist without its driver",
+            "the .run installer's blacklist without its driver",
             Machine.debian12().gpu(driver="").file(blacklist, "blacklist nouveau\noptions nouveau modeset=0\n"),
             finds=f"file:{blacklist}",
             steps=("move-aside", "update-initramfs", "reboot"),
-            alone=False,  # there is no driver, which is also worth a note
+            alone=False,  # the missing driver is also a note
         )
         yield Scenario(
-            "a broken link beside a driver that works",
+            "a broken link beside a working driver",
             Machine.debian12_gpu().link(f"{lib}/libnvidia-fbc.so.1", "libnvidia-fbc.so.470.57.02"),
             finds=f"file:{lib}/libnvidia-fbc.so.1",
             steps=("move-aside", "refresh-loader-cache"),
         )
         blank = "/usr/local/my libs"
         yield Scenario(
-            "a library in a folder with a blank in its name",
+            "a library in a directory with a space in its name",
             Machine.debian12_gpu()
             .file("/etc/ld.so.conf.d/my.conf", f"{blank}\n")
             .library(f"{blank}/libcuda.so.470.82.01", "libcuda.so.1")
             .link(f"{blank}/libcuda.so.1", "libcuda.so.470.82.01"),
             finds=f"file:{blank}/libcuda.so.1",
         )
-        yield Scenario("a whole installation by a .run file", Machine.ubuntu1604_runfile())
-        yield Scenario("packages", Machine.ubuntu2404_gpu())
+        yield Scenario("a complete installation from a .run file", Machine.ubuntu1604_runfile())
+        yield Scenario("only packages", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "only configuration of a removed package",
+            "only configuration files of a removed package",
             Machine.debian12().package("nvidia-kernel-dkms", "535.261.03-1", status="deinstall ok config-files"),
         )
         yield Scenario(
-            "the installer's log can't be read", Machine.debian12().fifo("/var/log/nvidia-installer.log"), unknown=True
+            "the .run installer's log cannot be read",
+            Machine.debian12().fifo("/var/log/nvidia-installer.log"),
+            unknown=True,
         )
 
 
 def _stale(problem: str, version: str, there: set[str], installed: bool) -> bool:
-    """Whether a library that no package owns belongs to no driver that is here."""
+    """Whether a library that no package owns belongs to no installed driver."""
     if problem:
         return problem == "empty" or problem.startswith("a broken link")
     return bool(version) and version not in there and not (installed and not there)

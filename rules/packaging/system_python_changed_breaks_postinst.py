@@ -1,19 +1,26 @@
-"""/usr/bin/python3 is not the distribution's Python any more.
+"""/usr/bin/python3 is not the distribution's Python.
 
 What you see
     File "/usr/bin/quirks-handler", line 26: ModuleNotFoundError: No module named 'Quirks'
+
     ModuleNotFoundError: No module named 'apt_pkg'
-    The configuration of nvidia-dkms-NNN fails, and so does ubuntu-drivers.
+
+    The configuration of nvidia-dkms-NNN fails, and ubuntu-drivers fails too.
 Why
-    Somebody made another version the default, with update-alternatives or a link, or deleted the link. The
-    distribution's own scripts begin with #!/usr/bin/python3 and use modules that are built only for the version that
-    came with it. It is called the cause of a failed configuration only where a log says so.
+    Somebody made another version the default with update-alternatives or a link, or deleted the link.
+
+    The distribution's scripts start with #!/usr/bin/python3. Their modules are built only for the distribution's
+    version.
+
+    dlhealth reports it as the cause of a failed configuration only if a log shows that.
 Repair
-    Restore the link. Other versions are for virtual environments, pyenv or conda; they are not touched.
+    Restore the link. Use other versions through virtual environments, pyenv or conda. dlhealth does not change them.
 What the repair risks
-    A user's program that relied on /usr/bin/python3 being the other version has to name it.
+    A user's program that expects another version under /usr/bin/python3 must name that version.
 By hand
-    ln -sfn python3.11 /usr/bin/python3 (Debian 12; Ubuntu 22.04: python3.10, 24.04: python3.12); dpkg --configure -a
+    # Debian 12: python3.11; Ubuntu 22.04: python3.10, 24.04: python3.12
+    ln -sfn python3.11 /usr/bin/python3
+    dpkg --configure -a
 """
 
 from collections.abc import Iterator
@@ -55,25 +62,23 @@ class SystemPythonChangedBreaksPostinst(Rule):
         if not concerned and not (gpus and gpus.gpus):
             return
         if not python.expected or (python.chain and not python.version):
-            missing = (
-                "which Python the distribution's is" if not python.expected else "the version behind /usr/bin/python3"
-            )
-            yield Unknown(f"{missing} could not be found out")
+            missing = "the distribution's Python version" if not python.expected else "the version of /usr/bin/python3"
+            yield Unknown(f"cannot determine {missing}")
             return
         if python.version == python.expected:
             return
         unfinished = [p for p in (packages.installed() if packages else ()) if p.gpu and p.state != "installed"]
         failure = failures.of("python") if failures else None
         evidence = [
-            Evidence("/usr/bin/python3", " -> ".join(python.chain) or "not there"),
-            Evidence(python.expected_source, f"made for Python {python.expected}"),
+            Evidence("/usr/bin/python3", " -> ".join(python.chain) or "does not exist"),
+            Evidence(python.expected_source, f"needs Python {python.expected}"),
         ]
         if failure:
             evidence.append(Evidence(failure.source, failure.text))
         evidence += [Evidence("/var/lib/dpkg/status", f"{p.name} is {p.state}") for p in unfinished[:3]]
         other = f"Python {python.version} instead of the distribution's {python.expected}"
-        found = other if python.version else f"not there (the distribution's is Python {python.expected})"
-        works = "packages of the driver can't be configured" if failure else "scripts of packages may fail"
+        found = other if python.version else f"missing (the distribution's is Python {python.expected})"
+        works = "packages of the driver cannot be configured" if failure else "package scripts may fail"
         yield self.finding(
             "file:/usr/bin/python3",
             f"/usr/bin/python3 is {found}: {works}",
@@ -86,8 +91,8 @@ class SystemPythonChangedBreaksPostinst(Rule):
     def remedies(self, finding: Finding, python: SystemPython) -> Iterator[Plan]:
         expected = finding.detail["expected"]
         if finding.severity is Severity.NOTE:
-            text = f"where a script of a package fails for this reason: ln -sfn python{expected} /usr/bin/python3"
-            yield Plan(f"Make /usr/bin/python3 Python {expected} again, if it does harm", Risk.LOW, (ByHand(text),))
+            text = f"if a package script fails because of this: ln -sfn python{expected} /usr/bin/python3"
+            yield Plan(f"If it causes errors, link /usr/bin/python3 to Python {expected}", Risk.LOW, (ByHand(text),))
             return
         steps: list[Action] = [MakeLink("/usr/bin/python3", f"python{expected}")]
         if not python.expected_there:
@@ -95,7 +100,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
         if finding.detail["unfinished"]:
             steps.append(DpkgConfigure())
         yield Plan(
-            f"Make /usr/bin/python3 Python {expected} again", Risk.LOW, tuple(steps), network=not python.expected_there
+            f"Link /usr/bin/python3 to Python {expected}", Risk.LOW, tuple(steps), network=not python.expected_there
         )
 
     @staticmethod
@@ -108,7 +113,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
             )
 
         yield Scenario(
-            "by update-alternatives, the DKMS package failed",
+            "changed by update-alternatives, and the DKMS package failed",
             python(Machine.ubuntu2404_gpu())
             .file("/usr/bin/python3.9", b"\x7fELF", 0o755)
             .link("/etc/alternatives/python3", "/usr/bin/python3.9")
@@ -125,19 +130,19 @@ class SystemPythonChangedBreaksPostinst(Rule):
             alone=True,
         )
         yield Scenario(
-            "a link by hand; the distribution is known from os-release only",
+            "a link made by hand, and only os-release shows the distribution",
             Machine.ubuntu2404_gpu().file("/usr/bin/python3.13", b"\x7fELF").link("/usr/bin/python3", "python3.13"),
             finds="file:/usr/bin/python3",
             steps=("apt-install", "make-link"),
         )
         yield Scenario(
-            "the link was deleted, its package is there",
+            "the link was deleted, its package is installed",
             python(Machine.ubuntu2404_gpu()).remove("/usr/bin/python3"),
             finds="file:/usr/bin/python3",
             steps=("make-link",),
         )
         yield Scenario(
-            "another Python since long, and packages that another fault keeps half-configured",
+            "another Python, but packages are half-configured for another reason",
             python(Machine.ubuntu2404_gpu())
             .file("/usr/bin/python3.13", b"\x7fELF", 0o755)
             .link("/usr/bin/python3", "python3.13")
@@ -149,16 +154,16 @@ class SystemPythonChangedBreaksPostinst(Rule):
             finds="file:/usr/bin/python3",
             alone=False,
         )
-        yield Scenario("as installed", python(Machine.ubuntu2404_gpu()))
+        yield Scenario("the distribution's Python", python(Machine.ubuntu2404_gpu()))
         yield Scenario("without Python", Machine.ubuntu2404_gpu(), unknown=True)
         yield Scenario(
-            "the right version by way of an alternative",
+            "the right version through an alternative",
             python(Machine.ubuntu2404_gpu())
             .link("/etc/alternatives/python3", "/usr/bin/python3.12")
             .link("/usr/bin/python3", "/etc/alternatives/python3"),
         )
         yield Scenario(
-            "another Python in /usr/local, which these scripts don't use",
+            "another Python in /usr/local, which these scripts do not use",
             python(Machine.ubuntu2404_gpu())
             .file("/usr/local/bin/python3.9", b"\x7fELF", 0o755)
             .link("/usr/local/bin/python3", "python3.9"),
@@ -168,14 +173,14 @@ class SystemPythonChangedBreaksPostinst(Rule):
             Machine.ubuntu2404().file("/usr/bin/python3.9", b"\x7fELF").link("/usr/bin/python3", "python3.9"),
         )
         yield Scenario(
-            "a file of unknown version in its place",
+            "a file of unknown version",
             python(Machine.ubuntu2404_gpu()).remove("/usr/bin/python3").file("/usr/bin/python3", b"\x7fELF"),
             unknown=True,
         )
 
 
 def _severity(python: SystemPython, unfinished: bool, failure: bool) -> Severity:
-    """Packages that are not configured are its doing where a log says so, or where there is no Python at all."""
+    """It is the cause of unconfigured packages only if a log says so, or if there is no Python at all."""
     if failure or (unfinished and not python.version):
         return Severity.ERROR
     return Severity.NOTE if unfinished else Severity.WARNING

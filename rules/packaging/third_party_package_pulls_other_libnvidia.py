@@ -1,19 +1,23 @@
-"""The packages of the driver are not all of one version.
+"""The packages of the driver have different versions.
 
 What you see
     Impossible to initialize nvidia nvml : Driver/library version mismatch
-    Installing some tool removed packages of the driver, or added libraries of another branch.
+
+    Installing a tool removed packages of the driver, or added libraries of another branch.
 Why
-    A tool that was built for Ubuntu's libnvidia-compute-NNN pulled in that branch beside, or in the place of, the one
-    that the kernel module belongs to. Module and libraries only work together when they are of exactly one version.
-    (nvidia-settings, nvidia-modprobe, the container toolkit and others have version numbers of their own.)
+    A tool that depends on libnvidia-compute-NNN installed that branch beside the existing one, or instead of it.
+    Module and libraries work together only if they have exactly the same version.
+
+    nvidia-settings, nvidia-modprobe, the container toolkit and others have their own version numbers.
 Repair
-    Install the complete driver of the branch that the module belongs to; the foreign library goes with it. Install
-    the tool in a form that does not depend on a driver's package.
+    Install the complete driver of the branch that the module belongs to. This replaces the other library. Install the
+    tool in a form that does not depend on a driver package.
 What the repair risks
-    apt may propose to remove the tool. Look at the list of changes.
+    apt may want to remove the tool. Check the list of changes.
 By hand
-    apt-get -s install nvidia-driver-NNN libnvidia-compute-NNN; the same without -s; restart
+    # Simulate, then run it again without -s:
+    apt-get -s install nvidia-driver-NNN libnvidia-compute-NNN
+    systemctl reboot
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +49,7 @@ from dlhealth.api import (
 
 class ThirdPartyPackagePullsOtherLibnvidia(Rule):
     id = "third-party-package-pulls-other-libnvidia"
-    title = "The packages of the driver are not all of one version"
+    title = "The packages of the driver have different versions"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -60,7 +64,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
         history: AptHistory | None,
         locks: PackageLocks | None,
     ) -> Iterator[Finding | Unknown]:
-        # Debian's Tesla and legacy drivers may stand beside the current one: each is a set of its own.
+        # Debian's Tesla and legacy drivers may be installed beside the current one, so each is a separate set.
         for members in _sets(driver.members):
             anchor, source = _anchor(members, modules, kernel, runfile)
             foreign = [
@@ -83,7 +87,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
                 evidence.append(Evidence(run.source, f"{run.start} {run.command}"))
             yield self.finding(
                 f"package:{first.package.name}",
-                f"{first.package.name} is {first.package.upstream}, but the driver is {anchor}{by}",
+                f"{first.package.name} has version {first.package.upstream}, but the driver has {anchor}{by}",
                 *evidence,
                 anchor=anchor,
                 foreign=[m.package.name for m in foreign],
@@ -98,12 +102,12 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
         branch = anchor.split(".")[0]
         wanted = ours.complete or (f"nvidia-driver-{branch}", f"libnvidia-compute-{branch}")
         wanted += tuple(name for package, name in packages.unmet() if package.upstream == anchor)
-        # What has its branch and flavour in its name goes, in exchange for ours: the two conflict.
+        # Packages with the branch and flavour in their name are replaced by ours, because the two conflict.
         other = tuple(m.package.name for m in driver.members if _in_exchange(m, series, foreign))
         same_name = (n for n in (*(m.package.name for m in members if m.coupled), *foreign) if n not in other)
         install = AptInstall(tuple(dict.fromkeys((*wanted, *same_name))), remove=other)
         yield Plan(
-            f"Install the driver of branch {branch} completely" + (f" and remove {', '.join(other)}" if other else ""),
+            f"Install the complete driver of branch {branch}" + (f" and remove {', '.join(other)}" if other else ""),
             Risk.MEDIUM,
             (install, Reboot()),
             reboot=True,
@@ -137,7 +141,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
                 "libnvidia-compute-535", "535.183.01", "-0ubuntu0.24.04.1",
             ).file("/var/log/apt/history.log", history),
             finds="package:libnvidia-compute-535", steps=("apt-install", "reboot"),
-            alone=False,  # the files of the replaced package are still there in this folder
+            alone=False,  # the files of the replaced package are still in this directory
         )  # fmt: skip
         yield Scenario(
             "two branches side by side",
@@ -145,7 +149,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             finds="package:libnvidia-compute-535",
         )
         yield Scenario(
-            "only the libraries of Debian's driver were upgraded",
+            "only some libraries of Debian's driver were upgraded",
             Machine.debian12_gpu()
             .package("libcuda1", "535.274.02-1", [f"{lib}/nvidia/current/libcuda.so.1"], multi_arch="same")
             .package("libnvidia-ml1", "535.274.02-1", [], multi_arch="same"),
@@ -153,14 +157,14 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             alone=False,
         )
         yield Scenario(
-            "the module of one flavour with the libraries of another, of the same branch",
+            "module and libraries have different flavours of the same branch",
             _server_libraries("550.163.01"),
             finds="package:libnvidia-compute-550-server",
             alone=False,
         )
-        yield Scenario("one version", Machine.ubuntu2404_gpu())
+        yield Scenario("all have one version", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "helpers with versions of their own, the old branch's configuration left over",
+            "helpers with their own versions, and leftover configuration of the old branch",
             Machine.ubuntu2404_gpu()
             .package("nvidia-settings", "510.47.03-0ubuntu4")
             .package("nvidia-container-toolkit", "1.16.2-1")
@@ -170,7 +174,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             .package("nvidia-driver-535", "550.120-0ubuntu0.24.04.1"),
         )
         yield Scenario(
-            "what an upgrade to another branch leaves behind, empty",
+            "empty transitional packages after an upgrade to another branch",
             Machine.ubuntu2404_gpu()
             .package("nvidia-driver-545", "545.29.06-0ubuntu0.24.04.2", depends="nvidia-driver-550")
             .package("nvidia-dkms-545", "545.29.06-0ubuntu0.24.04.2", depends="nvidia-dkms-550")
@@ -182,7 +186,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             .package("nvidia-tesla-470-kernel-dkms", "470.256.02-1~deb12u1")
             .package("libnvidia-tesla-470-cuda1", "470.256.02-1~deb12u1"),
         )
-        yield Scenario("no packages in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+        yield Scenario("no package records", Machine().file("/etc/hostname", "disk"), unknown=True)
 
 
 def _in_exchange(member: DriverPackage, series: Series | None, foreign: Sequence[str]) -> bool:
@@ -207,14 +211,14 @@ def _sets(members: tuple[DriverPackage, ...]) -> list[list[DriverPackage]]:
 def _anchor(
     members: list[DriverPackage], modules: KernelModules | None, kernel: Kernel | None, runfile: Runfile
 ) -> tuple[str, str]:
-    """The version that the others must have, and where it is seen: the module's package before all."""
+    """The version that all packages must have, and its source. The module's package decides first."""
     for role in ("module", "driver"):
         versions = sorted({m.package.upstream for m in members if m.role == role}, key=_order(members))
         if versions:
             name = next(m.package.name for m in members if m.role == role and m.package.upstream == versions[0])
             return versions[0], f"package {name}"
     if runfile.installed:
-        return "", ""  # the module is no package's: another rule's matter
+        return "", ""  # the module belongs to no package, which another rule reports
     file = modules.seen(kernel.target if kernel else None) if modules else None
     if file and file.version:
         return file.version, file.path
@@ -230,7 +234,7 @@ def _order(members: list[DriverPackage]) -> Callable[[str], tuple[int, str]]:
 
 
 def _server_libraries(version: str) -> Machine:
-    """Ubuntu's driver for servers, with the kernel module of the one for desktops."""
+    """Ubuntu's server driver with the kernel module of the desktop driver."""
     machine = Machine.ubuntu2404_gpu()
     for part in ("libnvidia-compute", "libnvidia-gl", "nvidia-utils", "nvidia-driver"):
         machine.without_package(f"{part}-550")

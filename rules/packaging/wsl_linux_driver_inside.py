@@ -1,20 +1,23 @@
-"""NVIDIA's driver for Linux is installed inside WSL2, where Windows provides the driver.
+"""NVIDIA's Linux driver is installed inside WSL2, where Windows provides the driver.
 
 What you see
-    Building module for kernel ...-microsoft-standard-WSL2 fails: its headers are in no repository.
+    Building module for kernel ...-microsoft-standard-WSL2 fails: no repository has its headers.
+
     nvidia-smi inside WSL2: Failed to initialize NVML, although it works in Windows.
 Why
-    In WSL2 the driver of Windows does the work: its libcuda is in /usr/lib/wsl/lib. A driver for Linux has no device that
-    it could use there, its module can't be built for the kernel of WSL2, and its libcuda may come before the right one.
-    The packages cuda and cuda-drivers bring it along; cuda-toolkit does not.
+    WSL2 uses the Windows driver; its libcuda is in /usr/lib/wsl/lib. A Linux driver finds no device there, its module
+    cannot be built for the WSL2 kernel, and its libcuda may hide the right one.
+
+    The packages cuda and cuda-drivers install the Linux driver. The package cuda-toolkit does not.
 Repair
-    Remove the packages of the driver; keep the CUDA toolkit.
+    Remove the driver packages. Keep the CUDA toolkit.
 What the repair risks
-    apt may also remove packages that depend on the driver, as the package cuda does. The toolkit can be installed again
-    as cuda-toolkit.
+    apt may also remove packages that depend on the driver, such as cuda. You can install the toolkit again as
+    cuda-toolkit.
 By hand
     dpkg -l | grep -E 'nvidia-(driver|dkms)|libnvidia|cuda-drivers'
-    sudo apt-get remove THE PACKAGES THAT IT LISTS
+    # Remove the listed packages:
+    sudo apt-get remove PACKAGE1 PACKAGE2
     sudo apt-get install cuda-toolkit
 """
 
@@ -71,7 +74,7 @@ class WslLinuxDriverInside(Rule):
         yield Plan(
             "Remove the packages of the Linux driver",
             Risk.MEDIUM,
-            (ByHand(f"look at what else goes: sudo apt-get -s remove {names}; then the same without -s"),),
+            (ByHand(f"check what else is removed: sudo apt-get -s remove {names}; then run it again without -s"),),
         )
 
     @staticmethod
@@ -102,5 +105,5 @@ class WslLinuxDriverInside(Rule):
         yield Scenario("apt install cuda", with_driver(wsl(), *names), finds="host")
         yield Scenario("only the libraries", with_driver(wsl(), "libnvidia-compute-535"), finds="host")
         yield Scenario("only the toolkit", wsl().cuda_toolkit("12.4", "12.4.131"))
-        yield Scenario("a machine of its own", Machine.ubuntu2404_gpu())
-        yield Scenario("dpkg has no records", wsl().remove("/var/lib/dpkg/status"), unknown=True)
+        yield Scenario("a machine without WSL", Machine.ubuntu2404_gpu())
+        yield Scenario("no package records", wsl().remove("/var/lib/dpkg/status"), unknown=True)

@@ -59,7 +59,7 @@ def kinds(plan: Plan) -> list[type]:
 
 
 def test_packages_that_do_not_configure_are_installed_again_before_all_is_purged(ladder: Ladder) -> None:
-    rungs = ladder("half-configured-driver-packages", "the DKMS package failed, the driver waits for it")
+    rungs = ladder("half-configured-driver-packages", "the DKMS package failed, and the driver waits for it")
     assert [kinds(p) for p in rungs] == [[DpkgConfigure], [AptInstall], [AptPurgeReinstall]]
     assert rungs[1].actions == (AptInstall(("nvidia-dkms-550", "nvidia-driver-550"), reinstall=True),)
 
@@ -86,7 +86,7 @@ def test_all_parts_of_a_second_module_go_and_modprobe_is_told(ladder: Ladder) ->
     ("scenario", "removed"),
     [
         ("nvtop replaced libnvidia-compute", ("libnvidia-compute-535",)),
-        ("only the libraries of Debian's driver were upgraded", ()),
+        ("only some libraries of Debian's driver were upgraded", ()),
     ],
 )
 def test_a_foreign_library_is_exchanged_in_one_run_of_apt(
@@ -105,20 +105,20 @@ def test_a_foreign_library_is_exchanged_in_one_run_of_apt(
 
 def test_built_modules_on_hold_are_told_once_for_each_kind_of_kernel(tmp_path: Path) -> None:
     rule = RULES["held-packages-block-driver"]
-    machine = next(s.machine for s in rule.scenarios() if s.name.startswith("Ubuntu's built modules are held"))
+    machine = next(s.machine for s in rule.scenarios() if s.name.startswith("Ubuntu's prebuilt modules are held"))
     machine.build(tmp_path)
     found = list(Facts(RootHost(str(tmp_path)), Options()).call(rule.detect))
     assert [f.detail["held"] for f in found if isinstance(f, Finding)] == [("linux-modules-nvidia-550-generic",)]
 
 
 def test_a_blank_in_a_path_does_not_split_it(ladder: Ladder) -> None:
-    (plan,) = ladder("runfile-uninstall-leftovers", "a library in a folder with a blank in its name")
+    (plan,) = ladder("runfile-uninstall-leftovers", "a library in a directory with a space in its name")
     assert plan.actions == (MoveAside("/usr/local/my libs/libcuda.so.1"), RefreshLoaderCache())
 
 
 def test_parts_of_another_flavour_of_the_same_branch_go(ladder: Ladder) -> None:
     """libnvidia-compute-550-server conflicts with what libnvidia-compute-550 provides."""
-    scenario = "the module of one flavour with the libraries of another, of the same branch"
+    scenario = "module and libraries have different flavours of the same branch"
     (plan,) = ladder("third-party-package-pulls-other-libnvidia", scenario)
     install = plan.actions[0]
     assert isinstance(install, AptInstall)
@@ -129,7 +129,7 @@ def test_parts_of_another_flavour_of_the_same_branch_go(ladder: Ladder) -> None:
 
 
 def test_a_stray_package_goes_and_the_installers_driver_stays(ladder: Ladder) -> None:
-    scenario = "a tool brought a library of a package beside the driver of a .run file"
+    scenario = "a tool added a packaged library beside the driver of a .run file"
     first, *rest = ladder("mixed-runfile-and-apt", scenario)
     assert first.actions == (AptRemove(("libnvidia-compute-470", "nvtop")), RefreshLoaderCache())
     assert (first.risk, first.reboot) == (Risk.MEDIUM, False)
@@ -137,7 +137,7 @@ def test_a_stray_package_goes_and_the_installers_driver_stays(ladder: Ladder) ->
 
 
 def test_an_installers_driver_that_is_not_in_use_is_not_kept(ladder: Ladder) -> None:
-    machine = next(s.machine for s in RULES["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a tool brought"))
+    machine = next(s.machine for s in RULES["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a tool added"))
     machine.file("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.103.01  Thu\n")
     first, *_ = ladder("mixed-runfile-and-apt", machine=machine)
     assert first.risk is Risk.HIGH
