@@ -1,1 +1,1 @@
-"""Faults of GPUs inside containers."""
+"""Problems with GPUs in containers."""

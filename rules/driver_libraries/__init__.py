@@ -1,1 +1,1 @@
-"""Faults of the driver's libraries and who finds which of them first."""
+"""Problems with the libraries of the driver and the order in which programs find them."""

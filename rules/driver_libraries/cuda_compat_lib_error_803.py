@@ -1,20 +1,30 @@
-"""A libcuda of another driver version, mostly of cuda-compat, comes before the driver's.
+"""Programs load the libcuda of another driver version, usually from cuda-compat, before the driver's own.
 
 What you see
-    "Error 803: system has unsupported display driver / cuda driver combination", or on a GeForce 804, "forward
-    compatibility was attempted on non supported HW", although nvidia-smi works.
+    Error 803: system has unsupported display driver / cuda driver combination
+
+    Error 804 (on a GeForce): forward compatibility was attempted on non supported HW
+
+    nvidia-smi works.
 Why
-    The packages cuda-compat-X-Y hold the libcuda of a newer driver, which data centre GPUs may use with an older
-    kernel module. It lies in the toolkit's folder compat/. On other GPUs, and beside a driver that is newer, it does
-    not work; it only takes part when somebody put that folder into LD_LIBRARY_PATH or /etc/ld.so.conf.d. A libcuda that
-    was copied from another machine or an older driver does the same, where LD_LIBRARY_PATH leads to it.
+    The packages cuda-compat-X-Y contain the libcuda of a newer driver, in the toolkit's directory compat/. Data
+    center GPUs can use it with an older kernel module. It does not work on other GPUs or with a newer driver.
+
+    Programs load it only if somebody added that directory to LD_LIBRARY_PATH or /etc/ld.so.conf.d.
+
+    A libcuda that was copied from another machine or an older driver causes the same error, if LD_LIBRARY_PATH leads
+    to it.
 Repair
-    Take the folder out of the loader's way and run ldconfig. The package itself does no harm.
+    Remove the directory from the loader's search path and run ldconfig. The package itself does no harm.
 What the repair risks
-    Programs that need a newer CUDA than the driver has, say so then with error 35: the driver has to be upgraded.
+    Programs that need a newer CUDA version than the driver supports then fail with error 35. They need a newer
+    driver.
 By hand
-    ldconfig -p | grep libcuda.so.1; grep -rn compat /etc/ld.so.conf.d ~/.bashrc; cat /proc/driver/nvidia/version
-    take the folder out of the line that grep finds; ldconfig
+    ldconfig -p | grep libcuda.so.1
+    cat /proc/driver/nvidia/version
+    grep -rn compat /etc/ld.so.conf.d ~/.bashrc
+    # Remove the directory from the line that grep finds, then:
+    ldconfig
 """
 
 import re
@@ -48,7 +58,7 @@ from dlhealth.api import (
 
 class CudaCompatLibError803(Rule):
     id = "cuda-compat-lib-error-803"
-    title = "A libcuda of another driver version, mostly of cuda-compat, comes before the driver's"
+    title = "A libcuda of another driver version is loaded before the driver's own"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = ("third-party-package-pulls-other-libnvidia",)
@@ -56,30 +66,30 @@ class CudaCompatLibError803(Rule):
     def detect(self, libcuda: LibcudaChoice, driver: CudaDriver, gpus: Gpus | None) -> Iterator[Finding | Unknown]:
         groups: dict[str, list[Libcuda]] = {}
         for x in self._first(libcuda):
-            # Another version's, that a person's LD_LIBRARY_PATH leads to, does the same.
+            # A libcuda of another version in a user's LD_LIBRARY_PATH causes the same error.
             if x.kind == "compat" or (x.kind == "driver" and x.user and x.version):
                 groups.setdefault(x.source if x.user else x.path, []).append(x)
         for compat, *more in groups.values():
             if not driver.versions or compat.version in driver.numbers:
                 continue
             if not compat.version:
-                yield Unknown(f"of which driver {compat.real} is can't be told")
+                yield Unknown(f"cannot determine the driver version of {compat.real}")
                 continue
             version, source = driver.versions[0]
             newer = _numbers(compat.version) > _numbers(version)
             names = [gpu.name for gpu in gpus.gpus] if gpus else []
             if compat.kind == "compat" and newer and not names:
                 yield Unknown(
-                    f"whether the GPU may use {compat.path}, which is newer than the driver, can't be seen here"
+                    f"{compat.path} is newer than the driver; the GPU is not visible here, so it is unknown whether it may use it"
                 )
                 continue
             if compat.kind == "compat" and newer and all(map(_data_centre, names)):
-                continue  # what the package is made for
+                continue  # this is the purpose of the package
             users = [x.user for x in (compat, *more) if x.user]
             where = f"LD_LIBRARY_PATH of {', '.join(users)}" if users else compat.source
             yield self.finding(
                 f"file:{compat.source.rpartition(':')[0] or compat.path}" if users else f"file:{compat.path}",
-                f"{compat.path} of driver {compat.version} comes before the libcuda of the driver, which is {version}: "
+                f"Programs load {compat.path} (driver {compat.version}) before the libcuda of the installed driver {version}: "
                 f"error {804 if newer and compat.kind == 'compat' else 803}",
                 Evidence(compat.source, compat.path),
                 Evidence(compat.real, f"libcuda of driver {compat.version}"),
@@ -97,7 +107,7 @@ class CudaCompatLibError803(Rule):
             )
 
     def _first(self, libcuda: LibcudaChoice) -> Iterable[Libcuda]:
-        """What everybody gets, and what each person gets whose LD_LIBRARY_PATH leads to one."""
+        """The libcuda that every user loads, and the one of each user whose LD_LIBRARY_PATH leads to another."""
         first: dict[str, Libcuda] = {}
         for x in (*libcuda.common, *libcuda.personal):
             if x.runtime:
@@ -114,12 +124,12 @@ class CudaCompatLibError803(Rule):
         elif entry:
             file, _, line = entry.source.rpartition(":")
             yield Plan(
-                f"Take {folder} out of {file}",
+                f"Remove {folder} from {file}",
                 Risk.LOW,
                 (EditFile(file, ((int(line), entry.line, None),)), RefreshLoaderCache()),
             )
         else:
-            yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
+            yield Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
         compat = folder.endswith("/compat")
         installed = packages.installed("cuda-compat-*") if packages and compat else ()
         if installed:
@@ -147,13 +157,13 @@ class CudaCompatLibError803(Rule):
 
         path = "/usr/local/cuda/compat/libcuda.so.1"
         yield Scenario(
-            "in ld.so.conf.d, a GTX 1080 Ti",
+            "in ld.so.conf.d, on a GTX 1080 Ti",
             with_entry(compat("570.86.10")),
             finds=f"file:{path}",
             steps=("edit-file", "refresh-loader-cache"),
         )
         yield Scenario(
-            "older than the driver, a Tesla V100", with_entry(compat("535.104.05", "1db1")), finds=f"file:{path}"
+            "older than the driver, on a Tesla V100", with_entry(compat("535.104.05", "1db1")), finds=f"file:{path}"
         )
         yield Scenario(
             "in LD_LIBRARY_PATH",
@@ -164,7 +174,7 @@ class CudaCompatLibError803(Rule):
             steps=("edit-file",),
         )
         yield Scenario(
-            "an old driver's, copied into a home",
+            "an old driver's libcuda, copied into a home directory",
             Machine.ubuntu2404_gpu()
             .library("/home/alice/lib/libcuda.so.515.65.01", "libcuda.so.1")
             .link("/home/alice/lib/libcuda.so.1", "libcuda.so.515.65.01")
@@ -172,21 +182,22 @@ class CudaCompatLibError803(Rule):
             finds="file:/home/alice/.bashrc",
         )
         yield Scenario(
-            "the driver's own, in LD_LIBRARY_PATH",
+            "the driver's own libcuda in LD_LIBRARY_PATH",
             Machine.ubuntu2404_gpu().append(
                 "/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu\n"
             ),
         )
-        yield Scenario("the package alone", compat("535.104.05"))
+        yield Scenario("only the package", compat("535.104.05"))
         yield Scenario("newer than the driver, on a Tesla V100", with_entry(compat("570.86.10", "1db1")))
         yield Scenario(
-            "newer than the driver, on the disk of a machine whose GPU can't be seen",
+            "newer than the driver, on a mounted disk without a visible GPU",
             with_entry(compat("570.86.10", "")),
             unknown=True,
         )
-        yield Scenario("of the very version of the driver", with_entry(compat("550.120")))
+        yield Scenario("the same version as the driver", with_entry(compat("550.120")))
         yield Scenario(
-            "behind the driver's", compat("535.104.05").file("/etc/ld.so.conf.d/zz.conf", "/usr/local/cuda/compat\n")
+            "after the driver's own libcuda",
+            compat("535.104.05").file("/etc/ld.so.conf.d/zz.conf", "/usr/local/cuda/compat\n"),
         )
         yield Scenario(
             "no version in its name",
@@ -203,19 +214,21 @@ def _numbers(version: str) -> list[int]:
 
 
 def _data_centre(name: str) -> bool:
-    """By its name: "Tesla V100", "GA100 [A100 SXM4 40GB]", "H100 PCIe", "L40S"; not GeForce, Quadro, RTX or TITAN."""
+    """Whether the name is a data center GPU's ("Tesla V100", "GA100 [A100 SXM4 40GB]", "H100 PCIe", "L40S")."""
     if re.search(r"GeForce|Quadro|RTX|GTX|TITAN|NVS", name, re.IGNORECASE):
         return False
     return re.search(r"Tesla|\b(?:[ABHLTPV]\d{1,3}[A-Z]{0,2}|G[HB]200|GRID)\b", name) is not None
 
 
 def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
-    """Take a folder out of a person's LD_LIBRARY_PATH, by ourselves where the line says nothing else."""
+    """The plan to remove a directory from a user's LD_LIBRARY_PATH; automatic if the line only sets this variable."""
     line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
     new = without_element(line, folder)
-    summary = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+    summary = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
     if new == line:
-        text = f"Open {source.rpartition(':')[0] or source}, remove what stands for {folder} there, and log in anew"
+        text = (
+            f"edit {source.rpartition(':')[0] or source}, remove the part that adds {folder}, then log out and in again"
+        )
         return Plan(summary, Risk.LOW, (ByHand(text),))
     path, _, number = source.rpartition(":")
     return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))

@@ -1,21 +1,29 @@
-"""The loaded kernel module and the driver's libraries are of different versions.
+"""The loaded kernel module and the driver's libraries have different versions.
 
 What you see
     Failed to initialize NVML: Driver/library version mismatch
+
     NVRM: API mismatch: the client has the version 550.120, but this kernel module has the version 550.90.07.
-    Programs that already use the GPU go on, new ones fail; X and the login screen may fail too.
+
+    Programs that already use the GPU continue, new ones fail. X and the login screen may fail too.
 Why
-    An upgrade (often the unattended one at night) replaced the libraries, and the old module stays loaded until it is
-    loaded anew or the machine restarts. The same text has two other causes: libraries of another driver than the
-    installed module's (then a restart does not help), and an old module in the initramfs (then it comes back after
-    each restart). Where their traces are found they are reported as the cause.
+    An upgrade (often an automatic one at night) replaced the libraries. The old module stays loaded until it is
+    reloaded or the machine reboots.
+
+    Two other causes print the same message. If the libraries belong to another driver than the installed module, a
+    reboot does not help. If the initramfs contains an old module, the problem returns after each reboot. If dlhealth
+    finds traces of one of them, it reports that as the cause.
 Repair
-    Where nothing uses the GPU: unload the modules and load them again. Otherwise restart the machine.
+    If no program uses the GPU, unload the modules and load them again. Otherwise reboot the machine.
 What the repair risks
-    A reload fails, without harm, when something uses the GPU after all. A restart ends running jobs. Nothing is
-    installed or removed: most reports of this fault were solved by a restart alone.
+    If a program does use the GPU, the reload fails without harm. A reboot ends running jobs.
+
+    Nothing is installed or removed. For most people a reboot alone solves this problem.
 By hand
-    modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && modprobe nvidia; or restart
+    modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia
+    modprobe nvidia
+    # If that fails:
+    systemctl reboot
 """
 
 from collections.abc import Iterator
@@ -47,7 +55,7 @@ from dlhealth.api import (
 
 class DriverLibraryVersionMismatchAfterUpgrade(Rule):
     id = "driver-library-version-mismatch-after-upgrade"
-    title = "The loaded kernel module and the driver's libraries are of different versions"
+    title = "The loaded kernel module and the driver's libraries have different versions"
     stage = Stage.REBOOT
     severity = Severity.ERROR
     explains = ("fabricmanager-missing-or-mismatched", "login-loop-glx-broken-driver-mismatch")
@@ -72,18 +80,18 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         file = modules.seen(kernel.running) if modules and kernel else None
         disk = file.version if file else ""
         if disk != library and locks and locks.busy:
-            yield Unknown(locks.busy)  # the libraries are there already, the module is still to come
+            yield Unknown(locks.busy)  # the update has unpacked the libraries but not built the module yet
             return
         after = {
-            library: "a restart or a reload of the module is pending",
-            loaded: "the libraries are not the installed module's",
-        }.get(disk, f"and the module on the disk is {disk}" if disk else "programs on the GPU fail")
+            library: "reboot, or reload the module",
+            loaded: "the libraries do not belong to the installed module",
+        }.get(disk, f"the module on the disk is {disk}" if disk else "programs that use the GPU fail")
         evidence = [Evidence("/proc/driver/nvidia/version", loaded), where]
         if file:
             evidence.append(Evidence(file.path, f"version {file.version}"))
         yield self.finding(
             "host",
-            f"The loaded NVIDIA module is {loaded}, but the libraries are {library}: {after}",
+            f"The loaded NVIDIA module has version {loaded}, but the libraries have {library}: {after}",
             *evidence,
             loaded=loaded,
             library=library,
@@ -94,18 +102,18 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
     def remedies(self, finding: Finding, use: DriverUse | None, driver: DriverPackages | None) -> Iterator[Plan]:
         library, disk = finding.detail["library"], finding.detail["disk"]
         if unfit := finding.detail["unfit"]:
-            text = f"don't restart yet: the driver that is loaded drives {unfit}, {library} does not. Install a branch that does, then restart"
+            text = f"do not reboot yet: the loaded driver supports {unfit}, but {library} does not. Install a branch that supports it, then reboot"
             yield Plan("First install a driver that supports the GPU", Risk.MEDIUM, (ByHand(text),))
             return
         if disk in ("", library):
             if use and use.modules and not use.busy:
                 yield Plan(
-                    f"Load the module of {library}; nothing uses the GPU", Risk.LOW, (ReloadModules(use.modules),)
+                    f"Load the module of {library} (no program uses the GPU)", Risk.LOW, (ReloadModules(use.modules),)
                 )
-            yield Plan(f"Restart, so that the module of {library} is loaded", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield Plan(f"Reboot to load the module of {library}", Risk.MEDIUM, (Reboot(),), reboot=True)
         elif driver and driver.complete:
             yield Plan(
-                f"Install module and libraries of one version ({', '.join(driver.complete)})",
+                f"Install module and libraries in one version ({', '.join(driver.complete)})",
                 Risk.MEDIUM,
                 (AptInstall(driver.complete, reinstall=True), Reboot()),
                 reboot=True,
@@ -113,19 +121,19 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             )
         else:
             yield Plan(
-                "Install module and libraries of one version",
+                "Install module and libraries in one version",
                 Risk.HIGH,
-                (ByHand(f"install the driver {library} completely, the way it was installed before, and restart"),),
+                (ByHand(f"install the complete driver {library} the same way as before, then reboot"),),
                 reboot=True,
             )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         upgraded = Machine.ubuntu2404().gpu().ubuntu_driver("550.120", loaded=False).loaded_driver("550.90.07")
-        yield Scenario("upgraded, not restarted", upgraded, finds="host", steps=("reboot",))
+        yield Scenario("upgraded, but not rebooted", upgraded, finds="host", steps=("reboot",))
         lib = "/usr/lib/x86_64-linux-gnu"
         yield Scenario(
-            "no packages: a module from a .run file, libraries of a newer one",
+            "no packages: a module from a .run file and newer libraries",
             Machine.ubuntu1604_runfile()
             .file(
                 "/proc/driver/nvidia/version",
@@ -135,7 +143,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             finds="host",
         )
         yield Scenario(
-            "a few files of a machine",
+            "only a few files of a machine",
             Machine()
             .file(
                 "/proc/driver/nvidia/version",
@@ -145,10 +153,10 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             .library(f"{lib}/libnvidia-ml.so.535.216.01", "libnvidia-ml.so.1")
             .link(f"{lib}/libnvidia-ml.so.1", "libnvidia-ml.so.535.216.01"),
             finds="host",
-            alone=False,  # too little is there for the others
+            alone=False,  # the other rules need more files
         )
         yield Scenario(
-            "only the packages tell the version of the libraries",
+            "only the packages show the version of the libraries",
             Machine()
             .file(
                 "/proc/driver/nvidia/version",
@@ -158,7 +166,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             .package("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
             steps=("reload-modules",),
-            alone=False,  # too little is there for the others
+            alone=False,  # the other rules need more files
         )
         yield Scenario(
             "a metapackage moved a Kepler to a branch that ignores it",
@@ -166,19 +174,19 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             finds="host",
             alone=False,
         )
-        yield Scenario("one version", Machine.ubuntu2404_gpu())
+        yield Scenario("all have one version", Machine.ubuntu2404_gpu())
         yield Scenario(
-            "nvidia-settings has a version of its own",
+            "nvidia-settings has its own version",
             Machine.debian12_gpu()
             .package("nvidia-settings", "525.125.06-1~deb12u1")
             .library(f"{lib}/libnvidia-gtk3.so.525.125.06"),
         )
         yield Scenario(
-            "only the 32 bit library differs",
+            "only the 32-bit library differs",
             Machine.debian12_gpu().file("/usr/lib32/libcuda.so.1", b"\x7fELF\x01"),
         )
         yield Scenario(
-            "the update is at work: its libraries are unpacked, its module is not built yet",
+            "an update is running: the libraries are unpacked, the module is not built yet",
             Machine.ubuntu2404_gpu()
             .library(f"{lib}/libcuda.so.550.144.03", "libcuda.so.1")
             .link(f"{lib}/libcuda.so.1", "libcuda.so.550.144.03")
@@ -190,14 +198,14 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             .library(f"{lib}/libcuda.so.470.256.02", "libcuda.so.1")
             .link(f"{lib}/libcuda.so.1", "libcuda.so.470.256.02"), unknown=True)  # fmt: skip
         yield Scenario(
-            "a disk of a machine",
+            "a mounted disk",
             Machine().os_release("debian", "12").kernel("6.1.0-50-amd64", running=False).debian_driver(loaded=False),
             unknown=True,
         )
 
 
 def _library(libraries: DriverLibraries | None, driver: DriverPackages | None) -> tuple[str, Evidence | None]:
-    """The version of the libraries and where it is seen: their files, or else the one package that should hold them."""
+    """The version of the libraries and its source: their files, otherwise the one package that should contain them."""
     if libraries and libraries.version:
         found = next(
             x for x in libraries.libraries if x.version == libraries.version and not x.problem and x.bits == 64

@@ -1,18 +1,23 @@
-"""No program can load libcuda or libnvidia-ml, the driver's libraries.
+"""Programs cannot load the driver's libraries libcuda or libnvidia-ml.
 
 What you see
     Could not find cuda drivers on your machine, GPU will not be used.
+
     libnvidia-ml.so.1: cannot open shared object file: no such file or directory
 Why
-    Only the toolkit was installed and not the driver's libraries, a link in the library folder leads nowhere, or the
-    library lies in a folder that the loader's cache does not know of yet.
+    Only the CUDA toolkit was installed, not the driver's libraries. Or a link in the library directory is broken. Or
+    the library is in a directory that is not in the loader's cache yet.
 Repair
-    Install the libraries of the version of the kernel module; or rebuild the loader's cache.
+    Install the libraries with the version of the kernel module, or rebuild the loader's cache.
 What the repair risks
     Nothing.
 By hand
-    ldconfig -p | grep -E 'libcuda.so.1|libnvidia-ml'; apt-get install libnvidia-compute-NNN (Ubuntu) or libcuda1
-    (Debian); ldconfig
+    ldconfig -p | grep -E 'libcuda.so.1|libnvidia-ml'
+    # Ubuntu:
+    apt-get install libnvidia-compute-NNN
+    # Debian:
+    apt-get install libcuda1
+    ldconfig
 """
 
 from collections.abc import Iterator
@@ -48,7 +53,7 @@ NAMES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
 class LibcudaMissingFromLoader(Rule):
     id = "libcuda-missing-from-loader"
-    title = "No program can load the driver's libraries"
+    title = "Programs cannot load the driver's libraries"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = ("tf-cannot-dlopen-gpu-libraries",)
@@ -78,18 +83,18 @@ class LibcudaMissingFromLoader(Rule):
             return
         compute = driver.role("compute") if driver else ()
         if not libraries.libraries and (driver is None or compute):
-            known = (
-                f"{compute[0].package.name} is installed" if compute else "which packages are installed is not known"
+            known = f"{compute[0].package.name} is installed" if compute else "the installed packages are unknown"
+            yield Unknown(
+                f"{known}, but no library of the driver is visible here; probably a part of the disk is missing"
             )
-            yield Unknown(f"{known}, but no library of the driver is here: the folders may not be complete")
             return
         if uncached:
             name, path = uncached[0]
             yield self.finding(
                 "host",
-                f"{name} lies in {path}, but the loader's cache does not have it",
-                Evidence(path, f"holds {name}"),
-                Evidence("/etc/ld.so.cache", f"without {name}"),
+                f"{name} is in {path}, but not in the loader's cache",
+                Evidence(path, f"contains {name}"),
+                Evidence("/etc/ld.so.cache", f"does not contain {name}"),
                 cache=True,
             )
             return
@@ -98,12 +103,12 @@ class LibcudaMissingFromLoader(Rule):
             yield Unknown(f"{broken[0].path}: {broken[0].problem}")
             return
         evidence = [Evidence(x.path, x.problem) for x in broken] or [
-            Evidence("folders of the loader", f"without {n}") for n in missing
+            Evidence("the loader's directories", f"do not contain {n}") for n in missing
         ]
-        shown = f"{broken[0].path} is {broken[0].problem}" if broken else f"{' and '.join(missing)} not found"
+        shown = f"{broken[0].path} is {broken[0].problem}" if broken else f"{' and '.join(missing)} cannot be found"
         yield self.finding(
             "host",
-            f"{shown}, although {reason.shows}: no program can use the GPU",
+            f"{shown}, although {reason.shows}, so no program can use the GPU",
             *evidence,
             reason,
             severity=Severity.ERROR if "libcuda.so.1" in missing else Severity.WARNING,
@@ -118,8 +123,8 @@ class LibcudaMissingFromLoader(Rule):
             return
         if runfile.installed:
             yield Plan(
-                "Run NVIDIA's installer of the same version again", Risk.MEDIUM,
-                (ByHand(f"run NVIDIA-Linux-x86_64-{runfile.version or 'VERSION'}.run again; it puts all of its libraries back"),),
+                "Run NVIDIA's .run installer of the same version again", Risk.MEDIUM,
+                (ByHand(f"run NVIDIA-Linux-x86_64-{runfile.version or 'VERSION'}.run again; it reinstalls all its libraries"),),
             )  # fmt: skip
             return
         names = driver.compute_packages if driver else ()
@@ -130,7 +135,7 @@ class LibcudaMissingFromLoader(Rule):
             )  # fmt: skip
             if packages:
                 yield Plan(
-                    "Purge the driver and install the same version again", Risk.HIGH,
+                    "Purge the driver and reinstall the same version", Risk.HIGH,
                     (AptPurgeReinstall(packages.driver_family), RefreshLoaderCache()), network=True,
                 )  # fmt: skip
             return
@@ -144,7 +149,7 @@ class LibcudaMissingFromLoader(Rule):
     def scenarios() -> Iterator[Scenario]:
         lib = "/usr/lib/x86_64-linux-gnu"
         yield Scenario(
-            "the link leads nowhere",
+            "the link is broken",
             Machine.ubuntu2404_gpu()
             .link(f"{lib}/libcuda.so.1", "libcuda.so.550.90.07")
             .remove(f"{lib}/libcuda.so.550.120"),
@@ -152,7 +157,7 @@ class LibcudaMissingFromLoader(Rule):
             steps=("apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
-            "the alternative's target is gone",
+            "the alternative's target is missing",
             Machine.debian12_gpu().remove(f"{lib}/nvidia/current/libcuda.so.535.261.03"),
             finds="host",
         )
@@ -160,7 +165,7 @@ class LibcudaMissingFromLoader(Rule):
             "only the toolkit was installed",
             Machine.ubuntu2404().gpu(driver="").cuda_toolkit("12.4", "12.4.131"),
             finds="host",
-            alone=False,  # that there is no driver is worth a note of its own
+            alone=False,  # the missing driver is also a note
         )
         yield Scenario("a complete driver", Machine.ubuntu2404_gpu())
         yield Scenario("a driver from a .run file", Machine.ubuntu1604_runfile())
@@ -179,19 +184,19 @@ class LibcudaMissingFromLoader(Rule):
 def _expected(
     use: DriverUse | None, modules: KernelModules | None, gpus: Gpus | None, toolkits: CudaToolkits | None
 ) -> Evidence | None:
-    """Why the libraries should be here; None where a machine may well do without."""
+    """The reason why the machine needs the libraries, or None if it does not."""
     if use and use.version:
         return Evidence("/proc/driver/nvidia/version", f"the module {use.version} is loaded")
     file = next((f for f in modules.files if f.name == "nvidia"), None) if modules else None
     if file:
         return Evidence(file.path, f"the module {file.version} is installed")
     if gpus and gpus.gpus and toolkits and toolkits.toolkits:
-        return Evidence(toolkits.toolkits[0].path, f"there is a GPU, and CUDA {toolkits.toolkits[0].version}")
+        return Evidence(toolkits.toolkits[0].path, f"the machine has a GPU and CUDA {toolkits.toolkits[0].version}")
     return None
 
 
 def _uncached(libraries: DriverLibraries, loader: LoaderConfig | None) -> list[tuple[str, str]]:
-    """Libraries in folders that only the cache leads to, and that the loader does not find: (name, folder)."""
+    """Libraries that need the loader's cache but are not in it, as (name, directory)."""
     found = []
     for name in NAMES:
         library = libraries.find(name)

@@ -1,18 +1,25 @@
-"""A library of the driver, CUDA or cuDNN is empty, cut off, or no library at all.
+"""A library of the driver, CUDA or cuDNN is empty, truncated, or not a library.
 
 What you see
-    "error while loading shared libraries: libcudnn.so.8: file too short", "invalid ELF header", "cannot read file
-    data".
+    error while loading shared libraries: libcudnn.so.8: file too short
+
+    invalid ELF header
+
+    cannot read file data
 Why
-    The disk was full or the power went while the file was written; or a pointer of Git LFS, or a web page, was saved
+    The disk was full or the power failed while the file was written. Or a Git LFS pointer or a web page was saved
     under the name of the library.
 Repair
-    Reinstall the package that the file belongs to. A file that belongs to none has to be copied again.
+    Reinstall the package that owns the file. If no package owns it, copy the file again.
 What the repair risks
-    Low: the same version is installed again. Look for a full disk first: dlhealth reports one.
+    Little: the same version is reinstalled. Check for a full disk first. dlhealth reports one.
 By hand
-    ls -l FILE; file FILE; dpkg -S FILE
-    apt-get install --reinstall PACKAGE, or pip install --force-reinstall --no-deps PACKAGE==VERSION
+    ls -l FILE
+    file FILE
+    dpkg -S FILE
+    apt-get install --reinstall PACKAGE
+    # In a Python environment:
+    pip install --force-reinstall --no-deps PACKAGE==VERSION
 """
 
 import posixpath
@@ -44,7 +51,7 @@ from dlhealth.api import (
 
 class LibraryDamaged(Rule):
     id = "library-damaged"
-    title = "A library of the driver, CUDA or cuDNN is empty, cut off, or no library at all"
+    title = "A library of the driver, CUDA or cuDNN is damaged"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = (
@@ -77,7 +84,7 @@ class LibraryDamaged(Rule):
             owner = owner_of(packages, path)
             yield self.finding(
                 f"file:{path}",
-                f"{posixpath.basename(path)} in {posixpath.dirname(path)} is damaged: no program can load it",
+                f"{posixpath.basename(path)} in {posixpath.dirname(path)} is damaged, so no program can load it",
                 Evidence(path, problem.removeprefix(f"{path}: ")),
                 path=path,
                 package=owner if isinstance(owner, str) else "",
@@ -87,7 +94,7 @@ class LibraryDamaged(Rule):
             wheel = next((n for n in environment.packages if name and (n == name or n.startswith(f"{name}-cu"))), "")
             yield self.finding(
                 environment.subject,
-                f"{posixpath.basename(path)} in {environment.path} is damaged: no program can load it",
+                f"{posixpath.basename(path)} in {environment.path} is damaged, so no program can load it",
                 Evidence(path, problem),
                 about=environment.about,
                 path=path,
@@ -108,10 +115,10 @@ class LibraryDamaged(Rule):
             install = PipInstall(detail["python"], options, uv=manager == "uv")
             yield Plan(f"Reinstall {requirement}", Risk.LOW, (install,), network=True)
         elif requirement:
-            text = f"With the pip of this environment: pip install {' '.join(options)}"
+            text = f"with the pip of this environment: pip install {' '.join(options)}"
             yield Plan(f"Reinstall {requirement}", Risk.LOW, (ByHand(text),), network=True)
         else:
-            text = f"Copy {detail['path']} again from where it came from, then run ldconfig"
+            text = f"copy {detail['path']} again from its original source, then run ldconfig"
             yield Plan("Copy the library again", Risk.LOW, (ByHand(text),))
 
     @staticmethod
@@ -128,12 +135,12 @@ class LibraryDamaged(Rule):
             )
 
         pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
-        numbers = ((1 << 20, 8), (0, 10), (64, 2), (30, 2), (0, 2))  # the sections begin behind the end of the file
+        numbers = ((1 << 20, 8), (0, 10), (64, 2), (30, 2), (0, 2))  # the sections begin after the end of the file
         header = b"\x7fELF\x02\x01\x01" + bytes(33) + b"".join(n.to_bytes(size, "little") for n, size in numbers)
-        yield Scenario("a part of cuDNN is cut off", wheel(header + bytes(4000)), finds="python:/home/alice/venv")
-        yield Scenario("a pointer of Git LFS", wheel(pointer), finds="python:/home/alice/venv")
+        yield Scenario("a cuDNN library is truncated", wheel(header + bytes(4000)), finds="python:/home/alice/venv")
+        yield Scenario("a Git LFS pointer", wheel(pointer), finds="python:/home/alice/venv")
         yield Scenario(
-            "cuDNN of the system is empty",
+            "the system's cuDNN is empty",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7").file(f"{lib}/libcudnn_ops_infer.so.8.9.7", ""),
             finds=f"file:{lib}/libcudnn_ops_infer.so.8.9.7",
         )
@@ -144,9 +151,9 @@ class LibraryDamaged(Rule):
             finds=f"file:{packaged}",
             steps=("apt-install", "refresh-loader-cache"),
         )
-        yield Scenario("all are sound", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
+        yield Scenario("all libraries are intact", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
         yield Scenario(
-            "a library can't be read",
+            "a library that cannot be read",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn().fifo(f"{lib}/libcudnn_ops_infer.so.8.9.7"),
             unknown=True,
         )

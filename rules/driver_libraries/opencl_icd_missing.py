@@ -1,18 +1,23 @@
 """OpenCL does not find NVIDIA's driver.
 
 What you see
-    clinfo prints "Number of platforms 0" or lists no NVIDIA platform; Blender, hashcat or darktable find no OpenCL
-    device, although nvidia-smi and CUDA work.
+    clinfo prints "Number of platforms 0" or lists no NVIDIA platform.
+
+    Blender, hashcat or darktable find no OpenCL device, although nvidia-smi and CUDA work.
 Why
-    Programs open libOpenCL.so.1, which reads /etc/OpenCL/vendors. A file there has to name libnvidia-opencl.so.1. It is
-    missing after a part of the driver was removed, and in many container images; or it is left and the library is gone.
+    Programs load libOpenCL.so.1, which reads the files in /etc/OpenCL/vendors. One of them must contain
+    libnvidia-opencl.so.1. That file is missing in many container images, and after part of the driver was removed. Or
+    the file exists, but the library is missing.
 Repair
     Write the file, or install the driver's OpenCL library.
 What the repair risks
-    Low: one text file, or one package of the installed driver.
+    Little: one text file, or one package of the installed driver.
 By hand
-    clinfo -l; cat /etc/OpenCL/vendors/*.icd; ldconfig -p | grep opencl
-    mkdir -p /etc/OpenCL/vendors && echo libnvidia-opencl.so.1 > /etc/OpenCL/vendors/nvidia.icd
+    clinfo -l
+    cat /etc/OpenCL/vendors/*.icd
+    ldconfig -p | grep opencl
+    mkdir -p /etc/OpenCL/vendors
+    echo libnvidia-opencl.so.1 > /etc/OpenCL/vendors/nvidia.icd
 """
 
 from collections.abc import Iterator
@@ -46,15 +51,15 @@ class OpenclIcdMissing(Rule):
 
     def detect(self, opencl: OpenCl, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in opencl.problems)
-        # Without libOpenCL nobody uses OpenCL here.
+        # Without libOpenCL, no program uses OpenCL.
         if not gpu.source or not opencl.loader or opencl.problems or bool(opencl.library) is bool(opencl.entry):
             return
-        loader = Evidence(opencl.loader, "programs for OpenCL are here")
+        loader = Evidence(opencl.loader, "OpenCL is installed")
         if opencl.library:
             yield self.finding(
                 "host",
-                f"No file in /etc/OpenCL/vendors names {_LIBRARY}: OpenCL does not see the GPU",
-                Evidence(opencl.library, "NVIDIA's driver for OpenCL"),
+                f"No file in /etc/OpenCL/vendors names {_LIBRARY}, so OpenCL does not find the GPU",
+                Evidence(opencl.library, "NVIDIA's OpenCL driver"),
                 Evidence(_ENTRY, "does not exist"),
                 loader,
                 lacks="entry",
@@ -62,7 +67,7 @@ class OpenclIcdMissing(Rule):
         else:
             yield self.finding(
                 "host",
-                f"{opencl.entry} names {_LIBRARY}, which is not installed: OpenCL does not see the GPU",
+                f"{opencl.entry} names {_LIBRARY}, which is not installed, so OpenCL does not find the GPU",
                 Evidence(opencl.entry, _LIBRARY),
                 loader,
                 lacks="library",
@@ -70,7 +75,7 @@ class OpenclIcdMissing(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if finding.detail["lacks"] == "entry":
-            yield Plan(f"Name {_LIBRARY} in {_ENTRY}", Risk.LOW, (WriteFile(_ENTRY, f"{_LIBRARY}\n"),))
+            yield Plan(f"Write {_LIBRARY} into {_ENTRY}", Risk.LOW, (WriteFile(_ENTRY, f"{_LIBRARY}\n"),))
             return
         text = "Debian: apt-get install nvidia-opencl-icd. Ubuntu: apt-get install --reinstall libnvidia-compute-BRANCH"
         yield Plan("Install the driver's OpenCL library", Risk.LOW, (ByHand(text),), network=True)
@@ -86,9 +91,9 @@ class OpenclIcdMissing(Rule):
             return machine.file(_ENTRY, entry) if entry else machine
 
         yield Scenario("no file names the library", machine(_LIBRARY), finds="host")
-        yield Scenario("the library is gone", machine(entry=f"{_LIBRARY}\n"), finds="host", alone=False)
-        yield Scenario("as it should be", machine(_LIBRARY, entry=f"{_LIBRARY}\n"))
+        yield Scenario("the library is missing", machine(entry=f"{_LIBRARY}\n"), finds="host", alone=False)
+        yield Scenario("file and library exist", machine(_LIBRARY, entry=f"{_LIBRARY}\n"))
         yield Scenario(
             "another vendor's OpenCL", machine().file("/etc/OpenCL/vendors/intel.icd", "libigdrcl.so\n"), alone=False
         )
-        yield Scenario("the list can't be read", machine(_LIBRARY).fifo(_ENTRY), unknown=True)
+        yield Scenario("the file cannot be read", machine(_LIBRARY).fifo(_ENTRY), unknown=True)

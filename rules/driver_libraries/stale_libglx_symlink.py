@@ -1,18 +1,21 @@
-"""The X server's libglx.so is a link to a driver that is gone.
+"""The X server's libglx.so is a link to a removed driver.
 
 What you see
     (EE) Failed to load /usr/lib/xorg/modules/extensions/libglx.so: cannot open shared object file
-    The desktop does not start, or without acceleration.
+
+    The desktop does not start, or it starts without acceleration.
 Why
-    Older .run installers put a link libglx.so -> libglx.so.VERSION in the place of the X server's own file. When the
-    driver was removed or replaced, the link stayed. (A separate libglxserver_nvidia.so beside libglx.so is how newer
-    drivers do it, and is right.)
+    Older .run installers replaced the X server's own file with a link libglx.so -> libglx.so.VERSION. When the driver
+    was removed or replaced, the link stayed.
+
+    Newer drivers have a separate libglxserver_nvidia.so beside libglx.so. That is normal.
 Repair
-    Install the package again that the file belongs to: xserver-xorg-core.
+    Reinstall the package that owns the file: xserver-xorg-core.
 What the repair risks
-    Nothing that was in use: the link led nowhere, or to a driver that is not the one that runs.
+    Nothing: the link was broken, or pointed to a driver that is not in use.
 By hand
-    apt-get install --reinstall xserver-xorg-core; ldconfig
+    apt-get install --reinstall xserver-xorg-core
+    ldconfig
 """
 
 import re
@@ -44,7 +47,7 @@ from dlhealth.api import (
 
 class StaleLibglxSymlink(Rule):
     id = "stale-libglx-symlink"
-    title = "The X server's libglx.so is a link to a driver that is gone"
+    title = "The X server's libglx.so is a link to a removed driver"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = ("login-loop-glx-broken-driver-mismatch",)
@@ -62,9 +65,9 @@ class StaleLibglxSymlink(Rule):
             if link.real and not wrong:
                 continue
             ends = (
-                f"of driver {named[1]}, but the driver is {', '.join(sorted(versions))}"
+                f"which belongs to driver {named[1]}; installed: {', '.join(sorted(versions))}"
                 if link.real and named
-                else "which is not there"
+                else "which does not exist"
             )
             yield self.finding(
                 f"file:{link.path}",
@@ -77,14 +80,14 @@ class StaleLibglxSymlink(Rule):
     def remedies(self, finding: Finding, packages: Packages | None) -> Iterator[Plan]:
         path = finding.detail["path"]
         owner = owner_of(packages, path)
-        # Its file is the X server's, also where dpkg no longer lists the link that took its place.
+        # The file belongs to the X server, even if dpkg does not list the link that replaced it.
         package = "xserver-xorg-core" if owner is Unowned.NOBODY and path.endswith("/libglx.so") else owner
         if package is Unowned.UNKNOWN:
-            text = f"find out which package {path} belongs to and reinstall it, or move the link out of the way"
+            text = f"reinstall the package that owns {path}, or move the link out of the way"
             yield Plan(f"Replace the link {path}", Risk.LOW, (ByHand(text),))
         elif isinstance(package, str):
             yield Plan(
-                f"Install {package} again", Risk.LOW,
+                f"Reinstall {package}", Risk.LOW,
                 (MoveAside(path), AptInstall((package,), reinstall=True), RefreshLoaderCache()), network=True,
             )  # fmt: skip
         else:
@@ -94,19 +97,19 @@ class StaleLibglxSymlink(Rule):
     def scenarios() -> Iterator[Scenario]:
         folder = "/usr/lib/xorg/modules/extensions"
         yield Scenario(
-            "the driver is gone, the link stayed",
+            "the driver was removed, the link stayed",
             Machine.debian12().link(f"{folder}/libglx.so", "libglx.so.381.22"),
             finds=f"file:{folder}/libglx.so",
             steps=("move-aside", "apt-install", "refresh-loader-cache"),
         )
         yield Scenario(
-            "it leads to an older driver than the one installed",
+            "a link to an older driver than the installed one",
             Machine.ubuntu2404_gpu()
             .library(f"{folder}/libglx.so.390.87")
             .link(f"{folder}/libglx.so", "libglx.so.390.87"),
             finds=f"file:{folder}/libglx.so",
-            alone=False,  # the old file itself is a left-over as well
+            alone=False,  # the old file is a leftover too
         )
         yield Scenario("Debian's own layout", Machine.debian12_gpu())
-        yield Scenario("the installer's own link, in use", Machine.ubuntu1604_runfile())
+        yield Scenario("the .run installer's link, in use", Machine.ubuntu1604_runfile())
         yield Scenario("no X server", Machine.debian12(), unknown=True)

@@ -1,1 +1,1 @@
-"""Faults of the cards themselves and the bus they are on."""
+"""Problems with the GPUs themselves and their bus."""

@@ -1,1 +1,1 @@
-"""Faults of the NVIDIA kernel module: its build, its signature, who else claims the GPU."""
+"""Problems with NVIDIA's kernel module: its build, its signature, and other drivers that hold the GPU."""

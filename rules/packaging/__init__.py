@@ -1,1 +1,1 @@
-"""Faults of dpkg, apt and where the driver's packages come from."""
+"""Problems with dpkg, apt and the sources of the driver."""

@@ -1,1 +1,1 @@
-"""Faults of faults that show only while the GPU works."""
+"""Problems that appear only while a GPU is in use."""
