@@ -1,20 +1,26 @@
-"""The driver drives other GPUs of this machine, but not this one.
+"""The driver uses other GPUs of this machine, but not this one.
 
 What you see
     nvidia-smi shows three of four GPUs.
+
     nvidia 0000:04:00.0: probe with driver nvidia failed with error -1
+
     NVRM: The NVIDIA probe routine failed for 1 device(s).
 Why
-    One GPU does not answer, was refused when the driver started it, or is no longer on the bus, while the others work:
-    a lack of power, a loose card or riser, too little address space in the firmware's settings, or a damaged card. The
-    first NVRM lines of this start say more. A GPU that a virtual machine has, or that this driver does not support, is
-    not reported here.
+    One GPU does not answer, was rejected by the driver, or is no longer on the bus, while the others work. Common
+    reasons: too little power, a loose card or riser, too little address space in the firmware settings, or a damaged
+    card. The first NVRM lines since the boot say more.
+
+    dlhealth does not report a GPU here that a virtual machine uses or that the driver does not support.
 Repair
-    Follow what the kernel log says of this GPU; restart with the power off in between.
+    Follow the kernel log's messages about this GPU. Power the machine off, then on again.
 What the repair risks
-    All programs on all GPUs end at a restart.
+    A reboot ends all programs on all GPUs.
 By hand
-    lspci -nnk -d 10de:; journalctl -k -b | grep -iE 'nvrm|nvidia 0000'; lspci -vvs ADDRESS (LnkSta, Region)
+    lspci -nnk -d 10de:
+    journalctl -k -b | grep -iE 'nvrm|nvidia 0000'
+    # Check the lines LnkSta and Region:
+    lspci -vvs ADDRESS
 """
 
 from collections.abc import Iterator
@@ -42,7 +48,7 @@ ERRORS = (UndrivenWhy.SILENT, UndrivenWhy.REFUSED)
 
 class GpuNotDriven(Rule):
     id = "gpu-not-driven"
-    title = "The driver drives other GPUs, but not this one"
+    title = "The driver uses other GPUs, but not this one"
     stage = Stage.REBOOT
     severity = Severity.WARNING
     risk = Risk.HIGH
@@ -55,7 +61,7 @@ class GpuNotDriven(Rule):
         for gpu in undriven.gpus:
             yield self.finding(
                 f"gpu:{gpu.address}",
-                f"The {gpu.name} at {gpu.address} is not used, while the driver has {len(undriven.driven)} other "
+                f"The {gpu.name} at {gpu.address} is not used, but the driver uses {len(undriven.driven)} other "
                 f"GPU{'s' if len(undriven.driven) > 1 else ''}: {gpu.why.value}",
                 *gpu.evidence,
                 Evidence("/sys/bus/pci/drivers/nvidia", ", ".join(undriven.driven)),
@@ -66,15 +72,17 @@ class GpuNotDriven(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         address = finding.detail["address"]
-        read = f"read what the kernel log says of it: journalctl -k -b | grep -iE 'nvrm|{address}'"
+        read = f"read the kernel log's messages about it: journalctl -k -b | grep -iE 'nvrm|{address}'"
         if finding.detail["gone"]:
             steps = (
-                "end what still runs, power the machine off, and on again after ten seconds",
-                "if it does not come back: check the card's seat, riser and power cables, then test the card elsewhere",
+                "end running programs, power the machine off, and power it on after ten seconds",
+                "if the GPU is still missing: check the card's seat, riser and power cables, then test it in another machine",
             )
         else:
-            steps = (read, f"bind it again: echo {address} > /sys/bus/pci/drivers/nvidia/bind; if that fails, restart")
-        yield Plan(f"Bring the GPU at {address} back", Risk.HIGH, tuple(ByHand(s) for s in steps), reboot=True)
+            steps = (read, f"bind it again: echo {address} > /sys/bus/pci/drivers/nvidia/bind; if that fails, reboot")
+        yield Plan(
+            f"Make the GPU at {address} available again", Risk.HIGH, tuple(ByHand(s) for s in steps), reboot=True
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -89,7 +97,7 @@ class GpuNotDriven(Rule):
             return machine
 
         yield Scenario(
-            "it reads ff everywhere, and no log",
+            "its configuration space reads ff, without a log",
             two().file(f"/sys/bus/pci/devices/{second}/config", b"\xff" * 64),
             finds=f"gpu:{second}",
             alone=True,
@@ -100,9 +108,9 @@ class GpuNotDriven(Rule):
             finds=f"gpu:{second}",
             alone=True,
         )
-        yield Scenario("nothing says why", two(), finds=f"gpu:{second}", alone=True)
+        yield Scenario("no message gives a reason", two(), finds=f"gpu:{second}", alone=True)
         yield Scenario(
-            "it was there before the last start",
+            "it existed before the last boot",
             started(
                 started(Machine.ubuntu2404_gpu(), "0000:01:00.0", third, seconds=-9000.0).says(
                     "kernel", "Linux version 6.8.0-50-generic (buildd@lcy02)", 1.0
@@ -111,10 +119,10 @@ class GpuNotDriven(Rule):
             ),
             finds=f"gpu:{third}",
         )
-        yield Scenario("both are driven", Machine.ubuntu2404_gpu().gpu("2684", second))
-        yield Scenario("one is a virtual machine's", Machine.ubuntu2404_gpu().gpu("2684", second, driver="vfio-pci"))
+        yield Scenario("both are in use", Machine.ubuntu2404_gpu().gpu("2684", second))
+        yield Scenario("a virtual machine uses one", Machine.ubuntu2404_gpu().gpu("2684", second, driver="vfio-pci"))
         yield Scenario(
-            "it fell off the bus: another fault",
+            "it fell off the bus, which is another problem",
             two()
             .file(f"/sys/bus/pci/devices/{second}/config", b"\xff" * 64)
             .says("kernel", f"NVRM: GPU {second}: GPU has fallen off the bus."),
@@ -129,4 +137,4 @@ class GpuNotDriven(Rule):
                 "0000:01:00.0",
             ),
         )
-        yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)
+        yield Scenario("no PCI bus to read", Machine().os_release("debian", "12"), unknown=True)

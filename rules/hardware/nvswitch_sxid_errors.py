@@ -2,18 +2,21 @@
 
 What you see
     nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 30 LTSSM Fault Up
+
     CUDA programs that use several GPUs fail or hang.
 Why
-    The switch that connects the GPUs of a server had an error. A fatal one ends the programs on all GPUs that use that
-    link, and the link stays unusable until a reset; one that is not fatal was corrected.
+    An NVSwitch, the switch that connects the GPUs of a server, had an error. A fatal error ends the programs on all
+    GPUs that use that link, and the link stays unusable until a reset. A non-fatal error was corrected.
 Repair
-    End the programs on all GPUs, then reset the GPUs and the switches together; where it comes back, have the board and
-    its cables tested.
+    End the programs on all GPUs, then reset the GPUs and the switches together. If the error returns, have the board
+    and its cables tested.
 What the repair risks
     All programs on all GPUs of the machine end.
 By hand
-    journalctl -k -b | grep -i sxid; systemctl stop nvidia-fabricmanager; nvidia-smi --gpu-reset; systemctl start
-    nvidia-fabricmanager
+    journalctl -k -b | grep -i sxid
+    systemctl stop nvidia-fabricmanager
+    nvidia-smi --gpu-reset
+    systemctl start nvidia-fabricmanager
 """
 
 from collections.abc import Iterator
@@ -54,7 +57,7 @@ class NvswitchSxidErrors(Rule):
                 )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        text = "end all programs on the GPUs, stop nvidia-fabricmanager, nvidia-smi --gpu-reset, start it again"
+        text = "end all programs on the GPUs, stop nvidia-fabricmanager, run nvidia-smi --gpu-reset, and start nvidia-fabricmanager"
         yield Plan("Reset the GPUs and the switches together", Risk.HIGH, (ByHand(text),))
 
     @staticmethod
@@ -63,11 +66,9 @@ class NvswitchSxidErrors(Rule):
             return Machine.debian12_gpu().says("kernel", f"nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): {text}")
 
         switch = "switch:0000:c1:00.0"
+        yield Scenario("a fatal link error", said("20034, Fatal, Link 30 LTSSM Fault Up"), finds=switch, alone=True)
         yield Scenario(
-            "a fatal error of a link", said("20034, Fatal, Link 30 LTSSM Fault Up"), finds=switch, alone=True
+            "a corrected error", said("28006, Non-fatal, Link 46 MC TS crumbstore MCTO (First)"), finds=switch
         )
-        yield Scenario(
-            "an error that was corrected", said("28006, Non-fatal, Link 46 MC TS crumbstore MCTO (First)"), finds=switch
-        )
-        yield Scenario("another message of the switch", said("open"))
+        yield Scenario("another message from the switch", said("open"))
         yield Scenario("no log", Machine.debian12_gpu(), unknown=True)

@@ -3,14 +3,15 @@
 What you see
     NVRM: Xid (PCI:0000:01:00): 62, pid='<unknown>', name=<unknown>, 20ff(2d0c) 00000000 00000000
 Why
-    The GPU's own power controller halted, or reported a breakpoint. The driver's version, power saving and the card
-    itself are known reasons.
+    The GPU's power controller halted or reported a breakpoint. Known reasons are the driver version, power saving,
+    and the card itself.
 Repair
-    Reset the GPU or restart the machine; where it comes back, try another driver version, then test the card.
+    Reset the GPU or reboot the machine. If the error returns, try another driver version, then test the card.
 What the repair risks
     A reset ends all programs on that GPU.
 By hand
-    journalctl -k -b | grep -i xid; nvidia-smi --gpu-reset -i N
+    journalctl -k -b | grep -i xid
+    nvidia-smi --gpu-reset -i N
 """
 
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ class XidInternalMcu(XidRule):
         yield Scenario("another number", said(31))
 
         yield Scenario(
-            "before the last start",
+            "before the last boot",
             Machine.debian12_gpu()
             .says("kernel", "NVRM: Xid (PCI:0000:01:00): 62, pid=1", 100.0)
             .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),

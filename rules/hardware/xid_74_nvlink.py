@@ -2,16 +2,19 @@
 
 What you see
     NVRM: Xid (PCI:0000:01:00): 74, pid='<unknown>', name=<unknown>, NVLink: fatal error detected on link 4
+
     NVRM: Xid (PCI:0000:01:00): 145, RLW_RXPIPE Nonfatal XC0 i0 Link 13
 Why
-    An NVLink connection had an error. Where another Xid (48, 79, 94, 95, 119) came in the same minute, the link failed
-    because of that.
+    An NVLink connection had an error. If another Xid (48, 79, 94, 95, 119) appeared within the same minute, that one
+    caused it.
 Repair
-    End the programs and reset the GPUs; where it comes back, check the bridge, cables or switches.
+    End the programs and reset the GPUs. If the error returns, check the bridge, cables or switches.
 What the repair risks
-    A reset ends all programs on the GPUs that are linked.
+    A reset ends all programs on the linked GPUs.
 By hand
-    journalctl -k -b | grep -i xid; nvidia-smi nvlink -s; nvidia-smi nvlink -e
+    journalctl -k -b | grep -i xid
+    nvidia-smi nvlink -s
+    nvidia-smi nvlink -e
 """
 
 from collections.abc import Iterator
@@ -31,11 +34,11 @@ class XidNvlink(XidRule):
 
         gpu = "gpu:0000:01:00.0"
         yield Scenario("a fatal link error", said(74), finds=gpu, alone=True)
-        yield Scenario("of NVLink 5", said(145), finds=gpu, alone=False)
+        yield Scenario("an NVLink 5 error", said(145), finds=gpu, alone=False)
         yield Scenario("another number", said(31))
 
         yield Scenario(
-            "before the last start",
+            "before the last boot",
             Machine.debian12_gpu()
             .says("kernel", "NVRM: Xid (PCI:0000:01:00): 74, pid=1", 100.0)
             .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),

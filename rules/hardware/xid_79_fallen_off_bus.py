@@ -2,17 +2,21 @@
 
 What you see
     NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.
+
     Unable to determine the device handle for GPU 0000:01:00.0: GPU is lost. Reboot the system to recover this GPU
 Why
-    The GPU stopped answering on PCI Express. NVIDIA names overheating, a lack of power and an old firmware of the
-    mainboard as the most common reasons; risers, and on laptops power saving (ACPI, ASPM), are others. Other Xids that
-    follow it are consequences. The driver's packages have nothing to do with it.
+    The GPU stopped answering on PCI Express. According to NVIDIA, the most common reasons are overheating, too little
+    power, and an old mainboard firmware. Others are risers and, on laptops, power saving (ACPI, ASPM).
+
+    Later Xids are consequences of this one. The driver packages are not the reason.
 Repair
-    Restart with the power off in between, then look after power, cables, heat and firmware.
+    Power the machine off, then on again. Then check power supply, cables, temperature and firmware.
 What the repair risks
-    Running jobs end. A machine that restarts by itself after this would do so again and again: a person decides.
+    Running jobs end. dlhealth does not reboot by itself here, because the machine could reboot again and again.
 By hand
-    journalctl -k | grep -iE 'xid|aer'; power off, reseat the card and its cables; nvidia-smi -lgc 300,1500 as a test
+    journalctl -k | grep -iE 'xid|aer'
+    # Power off, reseat the card and its cables. To test for low power:
+    nvidia-smi -lgc 300,1500
 """
 
 from collections.abc import Iterator
@@ -44,7 +48,9 @@ class Xid79FallenOffBus(Rule):
     def detect(self, fallen: FallenGpus) -> Iterator[Finding | Unknown]:
         for gpu in fallen.gpus:
             if gpu.gone is None:
-                yield Unknown(f"the log says that the GPU at {gpu.address} fell off the bus (Xid 79), but {gpu.how}")
+                yield Unknown(
+                    f"the kernel log says that the GPU at {gpu.address} fell off the bus (Xid 79), but {gpu.how}"
+                )
             elif gpu.gone:
                 yield self.finding(
                     f"gpu:{gpu.address}",
@@ -55,13 +61,13 @@ class Xid79FallenOffBus(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         yield Plan(
-            "Restart with the power off in between, then look after power, heat and firmware",
+            "Power the machine off and on, then check power supply, temperature and firmware",
             Risk.HIGH,
             (
-                ByHand("end what still runs, power the machine off, and on again after ten seconds"),
+                ByHand("end running programs, power the machine off, and power it on after ten seconds"),
                 ByHand(
-                    "if it happens again: reseat the card and its power cables, look at temperatures and at the power supply, update the"
-                    " mainboard's firmware; to test for a lack of power, nvidia-smi -lgc 300,1500; on a laptop pcie_aspm=off"
+                    "if it happens again: reseat the card and its power cables, check temperatures and power supply, update the"
+                    " mainboard's firmware; to test for low power, run nvidia-smi -lgc 300,1500; on a laptop, boot with pcie_aspm=off"
                 ),
             ),
             reboot=True,
@@ -73,18 +79,18 @@ class Xid79FallenOffBus(Rule):
         xid = "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
         config = "/sys/bus/pci/devices/0000:01:00.0/config"
         yield Scenario(
-            "it reads ff everywhere",
+            "its configuration space reads ff",
             Machine.debian12_gpu().file(config, b"\xff" * 64).says("kernel", xid),
             finds=gpu,
         )
         gone = Machine.ubuntu2404().ubuntu_driver().file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n")
         yield Scenario(
-            "it is gone from the bus",
+            "it is no longer on the bus",
             gone.says("kernel", "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus."),
             finds=gpu,
         )
         yield Scenario(
-            "what follows it is a consequence",
+            "later errors are consequences",
             Machine.debian12_gpu()
             .file(config, b"\xff" * 64)
             .says("kernel", xid, 5000.0)
@@ -93,15 +99,15 @@ class Xid79FallenOffBus(Rule):
         )
         before = "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)"
         yield Scenario(
-            "before the last start",
+            "before the last boot",
             Machine.debian12_gpu().says("kernel", xid, 100.0).says("kernel", before, 900.0),
         )
         yield Scenario(
-            "an application's fault",
+            "an error of a program",
             Machine.debian12_gpu().says("kernel", "NVRM: Xid (PCI:0000:01:00): 31, pid=1234, MMU Fault"),
         )
         yield Scenario(
-            "it can be read again",
+            "its configuration space can be read again",
             Machine.debian12_gpu().file(config, b"\xde\x10\x06\x1b" * 16).says("kernel", xid),
             unknown=True,
         )
