@@ -1,18 +1,19 @@
-"""A container has driver libraries of its own, of another version than the host's kernel module.
+"""A container has its own driver libraries, and their version differs from the host's kernel module.
 
 What you see
-    Failed to initialize NVML: Driver/library version mismatch, inside the container only.
+    Failed to initialize NVML: Driver/library version mismatch (only inside the container)
 Why
-    The kernel module is the host's. A container either gets the host's libraries mounted, as Docker and Podman do it with
-    NVIDIA's toolkit, or has packages of the driver of its own, as is usual for LXC. Then both must have the same version,
-    and an update on one side alone parts them.
+    A container uses the host's kernel module. Docker and Podman with NVIDIA's toolkit also mount the host's libraries
+    into the container. LXC containers usually have their own driver packages. Then both sides must have the same
+    version, and an update on only one side breaks this.
 Repair
-    By hand: install the version of the host inside the container, without its kernel module.
+    By hand: inside the container, install the host's driver version, without its kernel module.
 What the repair risks
-    Nothing on the host. A restart of the container or of the host changes nothing.
+    Nothing on the host changes. A restart of the container or the host does not help.
 By hand
     cat /proc/driver/nvidia/version
-    install the same version inside the container, without kernel modules: NVIDIA-Linux-x86_64-VERSION.run --no-kernel-modules
+    # Inside the container, with that version:
+    sh NVIDIA-Linux-x86_64-VERSION.run --no-kernel-modules
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ from dlhealth.api import (
 
 class ContainerDriverPackagesMismatch(Rule):
     id = "container-driver-packages-mismatch"
-    title = "A container's own driver libraries are of another version than the host's module"
+    title = "The container's driver libraries have another version than the host's module"
     layer = Layer.CONTAINERS
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
@@ -51,14 +52,16 @@ class ContainerDriverPackagesMismatch(Rule):
         if platform.setting is not PlatformSetting.CONTAINER or not use.version or found is None:
             return
         if found.version == use.version or found.owner is Unowned.NOBODY:
-            return  # what no package put there is the host's, mounted when the container started
+            return  # a library without a package is the host's, mounted when the container started
         if isinstance(found.owner, Unowned):
-            yield Unknown(f"{found.path} is {found.version} and the host's module {use.version}; {found.owner.value}")
+            yield Unknown(
+                f"{found.path} has version {found.version}, the host's module {use.version}; {found.owner.value}"
+            )
             return
         yield self.finding(
             "host",
-            f"This container has driver libraries {found.version} of its own, but the host's kernel module is {use.version}",
-            Evidence("/proc/driver/nvidia/version", f"the host's module {use.version}"),
+            f"This container has its own driver libraries {found.version}, but the host's kernel module has version {use.version}",
+            Evidence("/proc/driver/nvidia/version", f"the host's module has version {use.version}"),
             Evidence(found.real_path, f"package {found.owner}"),
             host=use.version,
         )
@@ -66,7 +69,9 @@ class ContainerDriverPackagesMismatch(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         version = finding.detail["host"]
         text = f"inside the container, install the driver libraries of version {version} without a kernel module"
-        yield Plan(f"Bring the container's libraries to {version}", Risk.MEDIUM, (ByHand(text),), network=True)
+        yield Plan(
+            f"Install the driver libraries {version} in the container", Risk.MEDIUM, (ByHand(text),), network=True
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -96,15 +101,15 @@ class ContainerDriverPackagesMismatch(Rule):
 
         yield Scenario("LXC", libraries(container("580.159.04"), "580.159.03", packaged=True), finds="host")
         yield Scenario(
-            "Docker with a driver inside of the image",
+            "Docker with a driver in the image",
             libraries(container("535.183.01", "/.dockerenv", ""), "550.54.15", packaged=True),
             finds="host",
         )
-        yield Scenario("of the same version", libraries(container("580.159.04"), "580.159.04", packaged=True))
+        yield Scenario("the same version", libraries(container("580.159.04"), "580.159.04", packaged=True))
         yield Scenario("mounted by the toolkit", libraries(container("580.159.04"), "580.159.03", packaged=False))
         yield Scenario("no container", Machine.debian12_gpu())
         yield Scenario(
-            "the list of its package is not there",
+            "the package's file list is missing",
             libraries(container("580.159.04"), "580.159.03", packaged=True).remove("/var/lib/dpkg/info/libcuda1.list"),
             unknown=True,
         )

@@ -1,19 +1,25 @@
-"""Docker does not know NVIDIA's container toolkit.
+"""Docker is not configured for NVIDIA's container toolkit.
 
 What you see
-    "unknown or invalid runtime name: nvidia", "could not select device driver "" with capabilities: [[gpu]]", or
-    containers that don't start at all.
+    unknown or invalid runtime name: nvidia
+
+    could not select device driver "" with capabilities: [[gpu]]
+
+    Containers do not start at all.
 Why
-    Docker uses the toolkit as a runtime that /etc/docker/daemon.json names, by descriptions of the devices in /etc/cdi,
-    or by a hook for --gpus. Installing the package sets up none of the first two. When the toolkit is removed, a
-    daemon.json that names its runtime stays.
+    Docker finds the toolkit in one of three ways: a runtime in /etc/docker/daemon.json, device descriptions in
+    /etc/cdi, or a hook for --gpus. Installing the package sets up neither of the first two.
+
+    If the toolkit is removed, its runtime stays in daemon.json.
 Repair
-    Let nvidia-ctk add the runtime to daemon.json, and restart Docker.
+    Let nvidia-ctk add the runtime to daemon.json, then restart Docker.
 What the repair risks
     The restart stops running containers, unless "live-restore" is set.
 By hand
-    docker info | grep -i runtimes; cat /etc/docker/daemon.json
-    nvidia-ctk runtime configure --runtime=docker && systemctl restart docker
+    docker info | grep -i runtimes
+    cat /etc/docker/daemon.json
+    nvidia-ctk runtime configure --runtime=docker
+    systemctl restart docker
 """
 
 from collections.abc import Iterator
@@ -39,7 +45,7 @@ _DAEMON = "/etc/docker/daemon.json"
 
 class DockerNvidiaRuntimeNotConfigured(Rule):
     id = "docker-nvidia-runtime-not-configured"
-    title = "Docker does not know NVIDIA's container toolkit"
+    title = "Docker is not configured for NVIDIA's container toolkit"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
     risk = Risk.MEDIUM
@@ -56,20 +62,20 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
             name, path = gone
             yield self.finding(
                 "host",
-                f"{_DAEMON} names the runtime {name}, whose program {path} is not installed",
+                f"{_DAEMON} names the runtime {name}, but its program {path} is not installed",
                 Evidence(_DAEMON, f"runtimes: {name}: {path}" + (", the default" if docker.default == name else "")),
                 Evidence(path, "not installed"),
                 severity=Severity.ERROR if docker.default == name else Severity.WARNING,
                 kind="gone",
             )
         elif docker.toolkit and not nvidia and not docker.cdi:
-            works = f"; docker run --gpus works by {docker.hook}" if docker.hook else ""
+            works = f"; docker run --gpus works through {docker.hook}" if docker.hook else ""
             yield self.finding(
                 "host",
-                f"NVIDIA's container toolkit is installed, and Docker has no runtime of it{works}",
+                f"NVIDIA's container toolkit is installed, but Docker has no NVIDIA runtime{works}",
                 Evidence(docker.toolkit, "NVIDIA's container toolkit"),
                 Evidence(_DAEMON, f"runtimes: {', '.join(docker.runtimes) or 'none'}"),
-                Evidence("/etc/cdi", "no description of NVIDIA's devices"),
+                Evidence("/etc/cdi", "no description of NVIDIA devices"),
                 severity=Severity.NOTE if docker.hook else Severity.WARNING,
                 kind="unset",
             )
@@ -77,10 +83,12 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         configure = ByHand("nvidia-ctk runtime configure --runtime=docker && systemctl restart docker")
         if finding.detail["kind"] == "gone":
-            text = f"apt-get install nvidia-container-toolkit, or take the runtime out of {_DAEMON} and restart Docker"
-            yield Plan("Bring the runtime back, or stop naming it", Risk.MEDIUM, (ByHand(text),), network=True)
+            text = f"apt-get install nvidia-container-toolkit, or remove the runtime from {_DAEMON}, and restart Docker"
+            yield Plan(
+                "Reinstall the runtime, or remove it from the configuration", Risk.MEDIUM, (ByHand(text),), network=True
+            )
         else:
-            yield Plan("Let Docker use NVIDIA's toolkit", Risk.MEDIUM, (configure,))
+            yield Plan("Configure Docker for NVIDIA's toolkit", Risk.MEDIUM, (configure,))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -98,8 +106,10 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
             finds="host",
         )
         yield Scenario("neither hook nor runtime", machine("", "nvidia-ctk"), finds="host")
-        yield Scenario("the toolkit was removed, its runtime is the default", machine(default), finds="host")
+        yield Scenario("the toolkit was removed, but its runtime is the default", machine(default), finds="host")
         yield Scenario("configured", machine(runtime, "nvidia-ctk", "nvidia-container-runtime"))
-        yield Scenario("by CDI", machine("", "nvidia-ctk").file("/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\n"))
-        yield Scenario("nobody wants GPUs in containers", machine())
-        yield Scenario("daemon.json is broken", machine('{"runtimes": ', "nvidia-ctk"), unknown=True)
+        yield Scenario(
+            "configured with CDI", machine("", "nvidia-ctk").file("/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\n")
+        )
+        yield Scenario("the toolkit is not installed", machine())
+        yield Scenario("daemon.json is not valid", machine('{"runtimes": ', "nvidia-ctk"), unknown=True)

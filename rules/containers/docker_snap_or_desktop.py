@@ -1,18 +1,26 @@
-"""Docker is a snap or Docker Desktop, which does not use NVIDIA's toolkit of this machine.
+"""Docker is a snap or Docker Desktop, which does not use this machine's NVIDIA container toolkit.
 
 What you see
-    "could not select device driver "" with capabilities: [[gpu]]" or "load library failed: libnvidia-ml.so.1" from
-    docker run --gpus, although NVIDIA's container toolkit is installed and nvidia-smi works outside.
+    docker run --gpus fails with: could not select device driver "" with capabilities: [[gpu]]
+
+    Or with: load library failed: libnvidia-ml.so.1
+
+    NVIDIA's container toolkit is installed, and nvidia-smi works outside of containers.
 Why
     The snap is confined and reads its own /var/snap/docker/current/config/daemon.json. Docker Desktop runs containers
-    in a virtual machine that has no NVIDIA driver. Neither sees the toolkit that was installed with apt.
+    in a virtual machine without an NVIDIA driver. Neither uses the toolkit that apt installed.
 Repair
-    Install Docker Engine from its own repository (docker-ce) or from the distribution (docker.io), and use that.
+    Install and use Docker Engine, from its own repository (docker-ce) or from the distribution (docker.io).
 What the repair risks
-    Images and volumes of the snap or of Docker Desktop stay there: save what you need first.
+    Images and volumes stay in the snap or in Docker Desktop. Save the ones you need first.
 By hand
-    snap list docker; docker context show; readlink -f "$(command -v docker)"
-    snap remove docker; apt-get install docker.io; nvidia-ctk runtime configure --runtime=docker; systemctl restart docker
+    snap list docker
+    docker context show
+    readlink -f "$(command -v docker)"
+    snap remove docker
+    apt-get install docker.io
+    nvidia-ctk runtime configure --runtime=docker
+    systemctl restart docker
 """
 
 from collections.abc import Iterator
@@ -36,7 +44,7 @@ from dlhealth.api import (
 
 class DockerSnapOrDesktop(Rule):
     id = "docker-snap-or-desktop"
-    title = "Docker is a snap or Docker Desktop, which does not use NVIDIA's toolkit of this machine"
+    title = "Docker is a snap or Docker Desktop, which does not use the NVIDIA toolkit"
     stage = Stage.APPLICATIONS
     severity = Severity.NOTE
     risk = Risk.MEDIUM
@@ -50,10 +58,10 @@ class DockerSnapOrDesktop(Rule):
         what = "Docker Desktop" if docker.desktop else "a snap"
         yield self.finding(
             "host",
-            f"Docker is {what}, which does not use NVIDIA's container toolkit of this machine",
-            Evidence(other, 'the context is "desktop-linux"' if docker.desktop else "Docker's snap"),
+            f"Docker is {what}, which does not use this machine's NVIDIA container toolkit",
+            Evidence(other, 'the context is "desktop-linux"' if docker.desktop else "the Docker snap"),
             Evidence(docker.toolkit, "NVIDIA's container toolkit"),
-            Evidence("/usr/bin/dockerd", "is there" if docker.engine else "not installed"),
+            Evidence("/usr/bin/dockerd", "installed" if docker.engine else "not installed"),
             kind="desktop" if docker.desktop else "snap",
             engine=docker.engine,
         )
@@ -62,7 +70,7 @@ class DockerSnapOrDesktop(Rule):
         if finding.detail["kind"] == "desktop" and finding.detail["engine"]:
             yield Plan("Use Docker Engine", Risk.LOW, (ByHand("docker context use default"),))
             return
-        text = "Save what you need of images and volumes, install docker.io or docker-ce, and remove the other Docker"
+        text = "save the images and volumes you need, install docker.io or docker-ce, and remove the other Docker"
         yield Plan("Use Docker Engine", Risk.MEDIUM, (ByHand(text),), network=True)
 
     @staticmethod
@@ -72,15 +80,15 @@ class DockerSnapOrDesktop(Rule):
 
         snap = "/snap/docker/2746/meta/snap.yaml"
         desktop = '{"auths": {}, "currentContext": "desktop-linux"}'
-        yield Scenario("the snap alone", machine().file(snap).link("/snap/docker/current", "2746"), finds="host")
+        yield Scenario("only the snap", machine().file(snap).link("/snap/docker/current", "2746"), finds="host")
         yield Scenario(
-            "Docker Desktop beside the engine",
+            "Docker Desktop beside Docker Engine",
             machine().file("/usr/bin/dockerd", "", 0o755).file("/home/alice/.docker/config.json", desktop, uid=1000),
             finds="host",
         )
         yield Scenario(
-            "the engine beside the snap",
+            "Docker Engine beside the snap",
             machine().file("/usr/bin/dockerd", "", 0o755).file(snap).link("/snap/docker/current", "2746"),
         )
-        yield Scenario("a snap, and nobody installed the toolkit", Machine.ubuntu2404_gpu().file(snap))
+        yield Scenario("a snap without the toolkit", Machine.ubuntu2404_gpu().file(snap))
         yield Scenario("in a container", machine().file("/.dockerenv"), unknown=True)
