@@ -1,19 +1,23 @@
-"""A machine with NVSwitches has no fabric manager of the driver's version.
+"""A machine with NVSwitches has no fabric manager, or one with another version than the driver.
 
 What you see
-    "CUDA error 802: system not yet initialized" in every program, while nvidia-smi works; in the log of the fabric
-    manager "interface version … don't match with driver version …".
+    CUDA error 802: system not yet initialized (in every program, although nvidia-smi works)
+
+    In the log of the fabric manager: interface version … don't match with driver version …
 Why
-    On boards with NVSwitches (HGX, DGX) the GPUs work only after the fabric manager has set up the switches. It must
-    be of exactly the driver's version, and the two are upgraded separately.
+    On boards with NVSwitches (HGX, DGX), the GPUs work only after the fabric manager has set up the switches. It must
+    have exactly the driver's version, but the two are upgraded separately.
 Repair
-    Install the fabric manager of the driver's version, or upgrade the driver to the version of the fabric manager, and
-    let it start at boot.
+    Install the fabric manager in the driver's version, or upgrade the driver to the fabric manager's version. Enable
+    the service at boot.
 What the repair risks
     A restart of the fabric manager interrupts programs that use NVLink.
 By hand
-    cat /proc/driver/nvidia/version; dpkg -l 'nvidia-fabricmanager*'; journalctl -u nvidia-fabricmanager
-    apt-get install nvidia-fabricmanager-535=VERSION; systemctl enable --now nvidia-fabricmanager
+    cat /proc/driver/nvidia/version
+    dpkg -l 'nvidia-fabricmanager*'
+    journalctl -u nvidia-fabricmanager
+    apt-get install nvidia-fabricmanager-535=VERSION
+    systemctl enable --now nvidia-fabricmanager
 """
 
 from collections.abc import Iterator
@@ -39,7 +43,7 @@ from dlhealth.api import (
 
 class FabricmanagerMissingOrMismatched(Rule):
     id = "fabricmanager-missing-or-mismatched"
-    title = "A machine with NVSwitches has no fabric manager of the driver's version"
+    title = "A machine with NVSwitches has no fabric manager in the driver's version"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -58,7 +62,7 @@ class FabricmanagerMissingOrMismatched(Rule):
         if not fabric.program and not fabric.package:
             yield self.finding(
                 "host",
-                f"{count} NVSwitches and no fabric manager: CUDA does not start (error 802)",
+                f"The machine has {count} NVSwitch{'' if count == 1 else 'es'} but no fabric manager, so CUDA does not start (error 802)",
                 switches,
                 loaded,
                 Evidence("/usr/bin/nv-fabricmanager", "not installed"),
@@ -66,11 +70,11 @@ class FabricmanagerMissingOrMismatched(Rule):
                 kind="missing",
             )
         elif not fabric.version:
-            yield Unknown("no package owns the fabric manager, so its version is not known")
+            yield Unknown("no package owns the fabric manager, so its version is unknown")
         elif fabric.version != driver:
             yield self.finding(
                 f"package:{fabric.package}",
-                f"The fabric manager is {fabric.version} and the driver {driver}: CUDA does not start (error 802)",
+                f"The fabric manager has version {fabric.version}, but the driver has {driver}, so CUDA does not start (error 802)",
                 switches,
                 loaded,
                 Evidence("/var/lib/dpkg/status", f"{fabric.package} {fabric.version}"),
@@ -82,7 +86,7 @@ class FabricmanagerMissingOrMismatched(Rule):
         elif not fabric.enabled:
             yield self.finding(
                 f"package:{fabric.package}",
-                f"The fabric manager {fabric.version} is installed, but not started at boot",
+                f"The fabric manager {fabric.version} is installed, but it does not start at boot",
                 switches,
                 Evidence("/etc/systemd/system", "no link starts nvidia-fabricmanager.service"),
                 severity=Severity.WARNING,
@@ -101,11 +105,11 @@ class FabricmanagerMissingOrMismatched(Rule):
             return
         package, version = finding.detail["package"], finding.detail["version"]
         text = (
-            f"apt-cache madison {package}; apt-get install {package}=VERSION with the VERSION that begins with {driver}. "
-            f"Where no source has it: upgrade the driver to {version} and restart"
+            f"list the versions with apt-cache madison {package}; run apt-get install {package}=VERSION with the one that begins with {driver}. "
+            f"If no source has it, upgrade the driver to {version} and reboot"
         )
         restart = ByHand("systemctl restart nvidia-fabricmanager")
-        summary = f"Bring the fabric manager to the driver's version {driver}"
+        summary = f"Install the fabric manager in the driver's version {driver}"
         yield Plan(summary, Risk.MEDIUM, (ByHand(text), restart), network=True)
 
     @staticmethod

@@ -1,19 +1,24 @@
-"""The NVIDIA driver is loaded but does not answer, or could not start the GPU.
+"""The NVIDIA driver is loaded, but it does not answer or could not start the GPU.
 
 What you see
-    nvidia-smi hangs, or says: No devices were found, Unable to determine the device handle, Unknown Error.
+    nvidia-smi hangs, or reports: No devices were found, Unable to determine the device handle, Unknown Error.
+
     NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)
+
     INFO: task nvidia-smi:1234 blocked for more than 120 seconds.
 Why
-    The driver, or the GPU's firmware, is stuck after a fault; the first NVRM or Xid line in the kernel log says which.
-    Reinstalling the driver changes nothing about it. A kernel module of the wrong flavour, or a GPU that fell off the
-    bus, are faults of their own with the same face.
+    The driver or the GPU's firmware is stuck after an error. The first NVRM or Xid line in the kernel log names that
+    error. Reinstalling the driver does not help.
+
+    A kernel module of the wrong flavour, or a GPU that fell off the bus, looks the same. dlhealth reports those as
+    separate problems.
 Repair
-    Restart the machine; where it comes back, the kernel log's first line decides.
+    Reboot the machine. If the problem returns, follow the first line in the kernel log.
 What the repair risks
     Running jobs end.
 By hand
-    journalctl -k | grep -iE 'nvrm|xid'; reboot
+    journalctl -k | grep -iE 'nvrm|xid'
+    systemctl reboot
 """
 
 import re
@@ -39,15 +44,15 @@ from dlhealth.api import (
 )
 from dlhealth.lean import regex
 
-# Xid 119 and 120: the GPU's own processor (GSP) timed out, or failed.
+# Xid 119 and 120: the GPU's system processor (GSP) timed out or failed.
 FAILED = (
     r"NVRM: .*(?:RmInitAdapter failed|rm_init_adapter failed|Timeout waiting for RPC)"
     r"|NVRM: Xid \([^)]*\): (?:119|120),|INFO: task (?:nvidia|irq/\d+-nvidia)\S* blocked for more than"
 )
-# The first complaint of a start is nearest to the cause.
+# The first error after the boot is closest to the cause.
 FIRST = r"NVRM: (?!loading|Xid|objClInit|nvAssert)"
 ADDRESS = regex(r"(?:GPU |PCI:)((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2})(?:\.(\d))?", re.IGNORECASE)
-# What NVML answers where another fault is the reason: no permission, and versions that differ.
+# Results of NVML that mean another problem: no permission (4), and different versions (18).
 OTHERS = (4, 18)
 
 
@@ -64,45 +69,45 @@ class GpuDriverHung(Rule):
         if not version:
             if modules.loaded is None:
                 yield Unknown(
-                    "which modules are loaded can't be seen here (a disk, a container, or a kernel without modules)"
+                    "cannot see which modules are loaded (a mounted disk, a container, or a kernel without modules)"
                 )
             return
         log = next(journal.kernel(FAILED, last_boot=True), None) if journal else None
         first = next(journal.kernel(FIRST, last_boot=True), None) if journal and log else None
         said = [Evidence(li.source, li.text.strip()[:300]) for li in dict.fromkeys((log, first)) if li]
         if nvml is None and journal is None:
-            yield Unknown("neither NVML nor the kernel log can be asked")
+            yield Unknown("cannot query NVML or read the kernel log")
         elif nvml is not None and nvml.outcome == "hung":
             yield self.finding(
                 "host",
-                f"The NVIDIA driver {version} is loaded but does not answer: {nvml.call or 'NVML'} does not come back",
+                f"The NVIDIA driver {version} is loaded but does not answer: {nvml.call or 'NVML'} does not return",
                 Evidence("libnvidia-ml.so.1", nvml.text or f"no answer to {nvml.call}"),
                 *said,
             )
         elif nvml is not None and nvml.outcome in ("crashed", "nonsense"):
-            # A damaged library does that too; then a restart is no help.
-            yield Unknown(f"NVML gave no answer that makes sense: {nvml.text or nvml.outcome}")
+            # A damaged library has the same effect, and then a reboot does not help.
+            yield Unknown(f"NVML gave no usable answer: {nvml.text or nvml.outcome}")
         elif log and not (nvml and (nvml.code in OTHERS or _all_answer(nvml))):
             yield self.finding(
                 _subject(log),
-                f"The NVIDIA driver {version} could not start the GPU, or got stuck: {said[0].shows}",
+                f"The NVIDIA driver {version} could not start the GPU, or is stuck: {said[0].shows}",
                 *said,
                 *([Evidence("libnvidia-ml.so.1", nvml.text or nvml.outcome)] if nvml else []),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         yield Plan(
-            "Restart the machine; if it happens again, follow the first NVRM or Xid line of the kernel log",
+            "Reboot the machine; if it happens again, follow the first NVRM or Xid line in the kernel log",
             Risk.MEDIUM,
             (ByHand("save your work and end jobs on the GPU"), Reboot()),
             reboot=True,
         )
         yield Plan(
-            "If it comes back after each start: the firmware or the card",
+            "If it returns after each boot, check the firmware and the card",
             Risk.HIGH,
             (
                 ByHand(
-                    "update the mainboard's firmware, switch Above 4G Decoding on there, reseat the card and its power cables, or try it in another machine"
+                    "update the mainboard's firmware, switch Above 4G Decoding on in its setup menu, reseat the card and its power cables, or try the card in another machine"
                 ),
             ),
         )
@@ -110,12 +115,12 @@ class GpuDriverHung(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         yield Scenario(
-            "the firmware of the GPU did not start",
+            "the GPU's firmware did not start",
             Machine.ubuntu2404_gpu().says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)"),
             finds="gpu:0000:01:00.0",
         )
         yield Scenario(
-            "the firmware stopped answering",
+            "the GPU's firmware stopped answering",
             Machine.debian12_gpu().says(
                 "kernel", "NVRM: Xid (PCI:0000:01:00): 119, pid=1234, Timeout waiting for RPC from GSP!"
             ),
@@ -137,21 +142,19 @@ class GpuDriverHung(Rule):
             causes=("closed-module-on-blackwell",),
         )
         yield Scenario(
-            "nothing of that in the log",
+            "no such line in the log",
             Machine.debian12_gpu().says("kernel", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module"),
         )
         yield Scenario(
-            "an application's fault",
+            "an error of a program",
             Machine.debian12_gpu().says("kernel", "NVRM: Xid (PCI:0000:01:00): 31, pid=1234, MMU Fault"),
         )
-        yield Scenario("neither log nor NVML", Machine.debian12_gpu(), unknown=True)
-        yield Scenario(
-            "a disk that does not run", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True
-        )
+        yield Scenario("neither a log nor NVML", Machine.debian12_gpu(), unknown=True)
+        yield Scenario("a mounted disk", Machine().os_release("debian", "12").debian_driver(loaded=False), unknown=True)
 
 
 def _all_answer(nvml: Nvml) -> bool:
-    """Whether what the log tells is over."""
+    """Whether every GPU answers NVML now, so that the error in the log is over."""
     return nvml.outcome == "ok" and bool(nvml.gpus) and all(g.code is None for g in nvml.gpus)
 
 

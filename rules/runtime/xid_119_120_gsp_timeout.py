@@ -1,17 +1,24 @@
 """The GPU's system processor (GSP) does not answer (Xid 119, 120).
 
 What you see
-    NVRM: Xid (PCI:0000:01:00): 119, pid=1234, name=nvidia-smi, Timeout after 6s of waiting for RPC response from GPU0 GSP
-    nvidia-smi hangs
+    NVRM: Xid (PCI:0000:01:00): 119, pid=1234, name=nvidia-smi, Timeout after 6s of waiting for RPC response from GPU0
+    GSP
+
+    nvidia-smi hangs.
 Why
-    The firmware that runs on the GPU stopped. Known reasons are faults of a driver version, power saving, and the card.
+    The firmware on the GPU stopped. Known reasons are bugs in a driver version, power saving, and the card itself.
 Repair
-    Reset the GPU or restart the machine; where it comes back, upgrade the driver. The closed module can run without
-    this firmware on GPUs before Blackwell.
+    Reset the GPU or reboot the machine. If the error returns, upgrade the driver. On GPUs older than Blackwell, the
+    closed kernel module can run without this firmware.
 What the repair risks
     A reset ends all programs on that GPU.
 By hand
-    journalctl -k -b | grep -i xid; nvidia-smi --gpu-reset; options nvidia NVreg_EnableGpuFirmware=0 (closed module)
+    journalctl -k -b | grep -i xid
+    nvidia-smi --gpu-reset
+    # To run without the firmware (only the closed module), reboot after:
+    f=/etc/modprobe.d/nvidia-no-gsp.conf
+    echo 'options nvidia NVreg_EnableGpuFirmware=0' > $f
+    update-initramfs -u
 """
 
 from collections.abc import Iterator
@@ -31,11 +38,11 @@ class XidGspTimeout(XidRule):
 
         gpu = "gpu:0000:01:00.0"
         yield Scenario("a timeout", said(119), finds=gpu, alone=True)
-        yield Scenario("an error of the processor", said(120), finds=gpu, alone=False)
+        yield Scenario("an error of the system processor", said(120), finds=gpu, alone=False)
         yield Scenario("another number", said(31))
 
         yield Scenario(
-            "before the last start",
+            "before the last boot",
             Machine.debian12_gpu()
             .says("kernel", "NVRM: Xid (PCI:0000:01:00): 119, pid=1", 100.0)
             .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),

@@ -3,8 +3,8 @@
 What you see
     NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)
 Why
-    Another Xid came first. This line says what the GPU needs since then: a reset, a restart of the machine, or that
-    the programs on it end.
+    Another Xid came first. This line says what the GPU needs now: a reset, a reboot of the machine, or the end of its
+    programs.
 Repair
     Do what the line asks for.
 What the repair risks
@@ -20,7 +20,7 @@ from dlhealth.api import Machine, Scenario, XidRule
 
 class XidRecoveryAction(XidRule):
     id = "xid-154-recovery-action"
-    title = "The driver asks for a reset or a restart (Xid 154)"
+    title = "The driver asks for a GPU reset or a reboot (Xid 154)"
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -30,14 +30,14 @@ class XidRecoveryAction(XidRule):
         gpu = "gpu:0000:01:00.0"
         yield Scenario("a reset is required", said(154), finds=gpu, alone=True)
         yield Scenario(
-            "a restart is required",
+            "a reboot is required",
             said(154, "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)"),
             finds=gpu,
         )
         yield Scenario("another number", said(31))
 
         yield Scenario(
-            "before the last start",
+            "before the last boot",
             Machine.debian12_gpu()
             .says("kernel", "NVRM: Xid (PCI:0000:01:00): 154, pid=1", 100.0)
             .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),

@@ -1,17 +1,23 @@
-"""A program made a mistake on the GPU, or was ended (Xid 13, 31, 32, 43, 45, 68, 69).
+"""A program made an error on the GPU, or was ended (Xid 13, 31, 32, 43, 45, 68, 69).
 
 What you see
     NVRM: Xid (PCI:0000:01:00): 31, pid=4711, name=python3, Ch 00000008, intr 00000000. MMU Fault
+
     CUDA error: an illegal memory access was encountered
 Why
-    The driver stopped a program that read or wrote where it must not, or that was killed while it used the GPU. The
-    machine is healthy. Where every program fails this way, or another Xid came first, that one is the cause.
+    The driver stopped a program that accessed memory it must not access, or that was killed while it used the GPU.
+    The machine is healthy.
+
+    If every program fails this way, or another Xid came first, that is the cause.
 Repair
-    None for the machine. Repair the program.
+    The machine needs no repair. Fix the program.
 What the repair risks
     Nothing.
 By hand
-    journalctl -k -b | grep -i xid; compute-sanitizer PROGRAM; cuda-memcheck PROGRAM (older toolkits)
+    journalctl -k -b | grep -i xid
+    compute-sanitizer PROGRAM
+    # With older toolkits:
+    cuda-memcheck PROGRAM
 """
 
 from collections.abc import Iterator
@@ -21,7 +27,7 @@ from dlhealth.api import Machine, Scenario, XidRule
 
 class XidApplicationErrors(XidRule):
     id = "xid-application-errors-13-31-32-43-45-69"
-    title = "A program made a mistake on the GPU (Xid 13, 31, 32, 43, 45, 68, 69)"
+    title = "A program made an error on the GPU (Xid 13, 31, 32, 43, 45, 68, 69)"
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -34,7 +40,7 @@ class XidApplicationErrors(XidRule):
         yield Scenario("another number", said(48))
 
         yield Scenario(
-            "before the last start",
+            "before the last boot",
             Machine.debian12_gpu()
             .says("kernel", "NVRM: Xid (PCI:0000:01:00): 31, pid=1", 100.0)
             .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),

@@ -1,17 +1,17 @@
-"""The driver reported an error (Xid) by a number that has no fault of its own here.
+"""The driver reported an error (Xid) whose number has no rule of its own in dlhealth.
 
 What you see
     NVRM: Xid (PCI:0000:01:00): 109, pid=4711, name=python3, Ch 00000008, errorString CTX SWITCH TIMEOUT
 Why
-    NVIDIA's catalogue has more than 150 numbers, from notes that ask for nothing to faults of the card. The finding says
-    the catalogue's immediate action for the number.
+    NVIDIA's catalog has more than 150 Xid numbers, from harmless messages to damaged cards. dlhealth shows the
+    immediate action that the catalog names for this number.
 Repair
-    The action that NVIDIA's catalogue names.
+    Do what NVIDIA's catalog recommends.
 What the repair risks
     A reset ends all programs on that GPU.
 By hand
     journalctl -k -b | grep -i xid
-    https://docs.nvidia.com/deploy/xid-errors/
+    # NVIDIA's catalog: https://docs.nvidia.com/deploy/xid-errors/
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from dlhealth.api import Machine, Scenario, XidRule
 
 class XidOther(XidRule):
     id = "xid-other"
-    title = "The driver reported an error by a number that has no fault of its own here"
+    title = "The driver reported an error (Xid) without a rule of its own"
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -29,12 +29,12 @@ class XidOther(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("a context switch that timed out", said(109), finds=gpu, alone=True)
-        yield Scenario("a number that asks for nothing", said(44), finds=gpu, alone=False)
+        yield Scenario("a context switch timed out", said(109), finds=gpu, alone=True)
+        yield Scenario("a number that needs no action", said(44), finds=gpu, alone=False)
         yield Scenario("another number", said(31))
 
         yield Scenario(
-            "before the last start",
+            "before the last boot",
             Machine.debian12_gpu()
             .says("kernel", "NVRM: Xid (PCI:0000:01:00): 109, pid=1", 100.0)
             .says("kernel", "Linux version 6.1.0-50-amd64 (debian-kernel@lists.debian.org)", 900.0),

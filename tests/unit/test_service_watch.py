@@ -1167,7 +1167,7 @@ def test_a_driver_that_hangs_below_it_is_named_and_the_watcher_goes_on(service: 
     service.start(watchdog="400000")
     wait_for(lambda: service.journal.of(Kind.APPEARED))
     (message,) = service.journal.of(Kind.APPEARED)
-    assert "does not answer: nvmlInit does not come back" in message
+    assert "does not answer: nvmlInit does not return" in message
     # The child was given two seconds; meanwhile the manager heard ten times that all is well.
     assert service.manager.entries.count({"WATCHDOG": "1"}) >= 6
     looks_for_real(service, nvml, NVML_SOUND)
