@@ -29,20 +29,26 @@ from dlhealth.actions import (
     WriteFile,
 )
 from dlhealth.actions.python import pip_cudnn, pip_install, replace_torch
+from dlhealth.data.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
 from dlhealth.data.kernel_log import SXID_FAULT, Saying, sayings
 from dlhealth.engine.rule import Rule
 from dlhealth.engine.xidrule import XidRule
 from dlhealth.host import Space
 from dlhealth.host.account import Account
+from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
+from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
+from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
+from dlhealth.judgements.kernels import kernels_to_judge
+from dlhealth.judgements.undriven import UndrivenGpus
+from dlhealth.judgements.undriven import Why as UndrivenWhy
+from dlhealth.judgements.wheels import Wheel, WheelCoverage, fitting_wheel, known_wheel, torch_wheel
 from dlhealth.lean import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
 from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
 from dlhealth.probes.buildlog import BuildFault, compiler_major
-from dlhealth.probes.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
 from dlhealth.probes.compilers import Compiler, Compilers, HostLimit
 from dlhealth.probes.cuda import CudaLink, CudaToolkits, CudaVariable, CudaVariables, Libcuda, LibcudaChoice, Toolkit
-from dlhealth.probes.cudadriver import CudaDriver, UsableGpu
 from dlhealth.probes.cudnn import (
     CudaPermissions,
     Cudnn,
@@ -84,19 +90,8 @@ from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
 from dlhealth.probes.driverlog import XidEvents
 from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.folders import SharedFolder, SharedFolders
-from dlhealth.probes.frameworks import (
-    TensorFlowLibraries,
-    TensorFlowNeeds,
-    Wheel,
-    WheelCoverage,
-    fitting_wheel,
-    known_wheel,
-    tensorflow_needs,
-    torch_wheel,
-)
+from dlhealth.probes.frameworks import TensorFlowLibraries, TensorFlowNeeds, tensorflow_needs
 from dlhealth.probes.gpu import Gpu, Gpus
-from dlhealth.probes.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
-from dlhealth.probes.gpudriver import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.probes.gpuswitch import GpuSwitch
 from dlhealth.probes.greeter import DesktopSessions, DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
@@ -136,8 +131,6 @@ from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
-from dlhealth.probes.undriven import UndrivenGpus
-from dlhealth.probes.undriven import Why as UndrivenWhy
 from dlhealth.probes.users import Users
 
 if TYPE_CHECKING:
@@ -339,6 +332,7 @@ __all__ = [
     "cudnn_requirement",
     "dkms_package",
     "fitting_wheel",
+    "kernels_to_judge",
     "known_wheel",
     "lowest_driver",
     "lowest_driver_for_kernel",

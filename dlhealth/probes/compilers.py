@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 
 from dlhealth.data import load
+from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.compat import version_key
 from dlhealth.probes.cuda import CudaToolkits, Toolkit
 from dlhealth.probes.packages import Packages
 

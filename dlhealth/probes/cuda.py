@@ -5,9 +5,9 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from dlhealth.data.compat import lowest_driver, version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
-from dlhealth.probes.compat import lowest_driver, version_key
 from dlhealth.probes.environment import Environments
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names, plain_assignment
 from dlhealth.probes.packages import Packages

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from dlhealth.data import load
+from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
 from dlhealth.lean import NamedTuple, regex
-from dlhealth.probes.compat import version_key
 from dlhealth.probes.cuda import CudaToolkits
 from dlhealth.probes.frameworks import TensorFlowLibraries, tensorflow_needs
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names

@@ -3,10 +3,10 @@
 import re
 
 from dlhealth.data import load
+from dlhealth.data.compat import branch_of, version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.buildlog import BuildFault, read_log
-from dlhealth.probes.compat import branch_of, version_key
 from dlhealth.probes.packages import INFO, Package, Packages
 
 TREE = "/var/lib/dkms"

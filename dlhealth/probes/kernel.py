@@ -4,7 +4,6 @@ import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Severity
 from dlhealth.probes import Options
 from dlhealth.probes.boot import NO_KERNEL, next_boot, version_order
 from dlhealth.probes.platform import Platform
@@ -51,12 +50,10 @@ class Kernel(NamedTuple):
         found = re.search(r"\(((?:[\w-]+-)?(?:gcc|clang)\b[^,#]*)", self.running_compiler)
         return found[1].strip() if found else ""
 
-    def to_judge(self) -> tuple[tuple[str, Severity], ...]:
-        """Kernels that must have a driver, and how bad it is if not: the target; and, as a warning, the next one."""
-        judged = {self.target: Severity.ERROR} if self.target else {}
-        if self.next_boot:
-            judged.setdefault(self.next_boot, Severity.WARNING)
-        return tuple(judged.items())
+    @property
+    def starting(self) -> tuple[str, ...]:
+        """The kernels that must have a driver: the target, and then the next one where it is another."""
+        return tuple(dict.fromkeys(filter(None, (self.target, self.next_boot))))
 
     @classmethod
     def probe(cls, host: Host, options: Options, platform: Platform) -> "Kernel":

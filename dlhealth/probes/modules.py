@@ -230,7 +230,7 @@ class ModuleVersions(NamedTuple):
     @classmethod
     def probe(cls, host: Host, kernel: Kernel, modules: KernelModules) -> "ModuleVersions":
         found = []
-        for release, _ in kernel.to_judge():
+        for release in kernel.starting:
             main = modules.on_disk(release)
             if main is None:
                 continue

@@ -12,11 +12,11 @@ from functools import cache
 from typing import Any
 
 from dlhealth.data import load
+from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
 from dlhealth.host.elf import Elf
 from dlhealth.lean import NamedTuple, fits, regex
-from dlhealth.probes.compat import version_key
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.pythonenv import CUDA_LIBRARY, PythonEnvironment, PythonEnvironments, metadata_folder
 

@@ -62,6 +62,7 @@ from dlhealth.api import (
     Stage,
     UpdateInitramfs,
     compiler_major,
+    kernels_to_judge,
 )
 
 
@@ -76,7 +77,7 @@ class DkmsCompilerMismatch(Rule):
         self, kernel: Kernel, modules: KernelModules, dkms: Dkms, compilers: Compilers | None
     ) -> Iterator[Finding]:
         gcc = compilers.gcc if compilers else None
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             if modules.usable(release):
                 continue
             wanted = kernel.compiler_of(release)

@@ -52,6 +52,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     UpdateInitramfs,
+    kernels_to_judge,
 )
 
 BUILDERS = "nvidia*dkms*"
@@ -88,7 +89,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             return
         if kernel.target is None:
             yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             if modules.usable(release):
                 continue
             build = next((b for m in kept if (b := m.failed(release))), None)

@@ -48,6 +48,7 @@ from dlhealth.api import (
     Unknown,
     Unowned,
     UpdateInitramfs,
+    kernels_to_judge,
     owner_of,
 )
 
@@ -67,7 +68,7 @@ class InitramfsOldNvidiaModule(Rule):
         self, kernel: Kernel, modules: KernelModules, image: Initramfs, libraries: DriverLibraries | None
     ) -> Iterator[Finding | Unknown]:
         wanted = libraries.version if libraries else None
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             files = [f for f in modules.files if f.kernel == release and f.version]
             loaded = modules.loaded_version if release == kernel.running else None
             # A module installed after the boot could not be loaded at the boot: only a reboot is pending.

@@ -62,6 +62,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     UpdateInitramfs,
+    kernels_to_judge,
 )
 
 STATUS = "/var/lib/dpkg/status"
@@ -82,7 +83,7 @@ class KernelHeadersMissing(Rule):
             packages and packages.installed("nvidia*dkms*")
         ):
             return
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             known = next(
                 (k for k in kernel.installed if k.release == release), InstalledKernel(release, False, False, "")
             )

@@ -41,6 +41,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     UpdateInitramfs,
+    kernels_to_judge,
     sayings,
 )
 
@@ -60,7 +61,7 @@ class KernelModulesOfTwoVersions(Rule):
     def detect(
         self, versions: ModuleVersions, kernel: Kernel, modules: KernelModules, journal: Journal | None
     ) -> Iterator[Finding | Unknown]:
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             main = modules.on_disk(release)
             if main is None:
                 continue

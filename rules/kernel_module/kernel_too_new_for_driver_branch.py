@@ -52,6 +52,7 @@ from dlhealth.api import (
     Stage,
     branch_of,
     dkms_package,
+    kernels_to_judge,
     lowest_driver_for_kernel,
     measured_failure,
 )
@@ -68,7 +69,7 @@ class KernelTooNewForDriverBranch(Rule):
     def detect(
         self, kernel: Kernel, modules: KernelModules, dkms: Dkms, packages: Packages | None
     ) -> Iterator[Finding]:
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             if modules.usable(release):
                 continue
             headers = any(k.headers for k in kernel.installed if k.release == release)

@@ -40,6 +40,7 @@ from dlhealth.api import (
     Signer,
     Stage,
     Unknown,
+    kernels_to_judge,
     signer_of,
 )
 
@@ -66,7 +67,7 @@ class SecureBootMokNotEnrolled(Rule):
     ) -> Iterator[Finding | Unknown]:
         if not boot.enforced:
             return
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             module = modules.on_disk(release)
             loaded = release == kernel.running and modules.loaded is not None and "nvidia" in modules.loaded
             if module is None or not module.signature or loaded:

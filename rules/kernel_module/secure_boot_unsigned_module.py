@@ -48,6 +48,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    kernels_to_judge,
 )
 
 # What kernels print about a module without a signature (kernel/module/signing.c, security/lockdown), by version.
@@ -79,7 +80,7 @@ class SecureBootUnsignedModule(Rule):
                 f"{boot.source} shows {boot.shows}, but the kernel loaded {running.path}, which is not signed"
             )
             return
-        for release, severity in kernel.to_judge():
+        for release, severity in kernels_to_judge(kernel):
             module = modules.on_disk(release)
             if module is None or (release == kernel.running and active):
                 continue

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.data import load
-from dlhealth.probes.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
+from dlhealth.data.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.data import load
+from dlhealth.data.compat import version_key
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.compat import version_key
 from dlhealth.probes.compilers import Compilers, HostLimit, parse_limit, table_limit
 from dlhealth.testing import Machine
 

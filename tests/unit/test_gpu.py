@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
+from dlhealth.judgements.driverfit import DriverFit, Drivers, Refusal, read_refusals
+from dlhealth.judgements.gpuclaims import AbsentGpu, FallenGpus, Passthrough, fallen_address
 from dlhealth.model import Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.gpu import Gpus, from_proc
-from dlhealth.probes.gpuclaims import AbsentGpu, FallenGpus, Passthrough, fallen_address
-from dlhealth.probes.gpudriver import DriverFit, Drivers, Refusal, read_refusals
 from dlhealth.probes.journal import Line
 from dlhealth.testing import Machine
 

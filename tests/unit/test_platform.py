@@ -6,8 +6,8 @@ import pytest
 
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
+from dlhealth.judgements.cudadriver import UsableGpu
 from dlhealth.probes import Options
-from dlhealth.probes.cudadriver import UsableGpu
 from dlhealth.probes.platform import Family, Platform, Setting
 from dlhealth.testing import Machine
 

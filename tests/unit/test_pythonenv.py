@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.host.root import RootHost
+from dlhealth.judgements.wheels import fitting_wheel, torch_wheel, wheels
 from dlhealth.probes import Options
-from dlhealth.probes.frameworks import fitting_wheel, tensorflow_needs, torch_wheel, wheels
+from dlhealth.probes.frameworks import tensorflow_needs
 from dlhealth.probes.pythonenv import (
     PythonEnvironments,
     Torch,

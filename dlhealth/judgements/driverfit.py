@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from enum import Enum
 
 from dlhealth.data import load
+from dlhealth.data.compat import branch_of
 from dlhealth.data.kernel_log import sayings
 from dlhealth.host import Host
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.compat import branch_of
 from dlhealth.probes.driverlog import messages
 from dlhealth.probes.gpu import Gpu, Gpus, make_gpu
 from dlhealth.probes.journal import Journal, Line

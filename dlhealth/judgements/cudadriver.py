@@ -1,9 +1,9 @@
 """The driver version that a CUDA program meets."""
 
+from dlhealth.data.compat import runs_cuda
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
-from dlhealth.probes.compat import runs_cuda
 from dlhealth.probes.driver import DriverLibraries
 from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel

@@ -6,11 +6,11 @@ from enum import Enum
 
 from dlhealth.data.kernel_log import full_address
 from dlhealth.host import Host, Unreadable
+from dlhealth.judgements.driverfit import DriverFit
+from dlhealth.judgements.gpuclaims import FallenGpus
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence
 from dlhealth.probes.gpu import Gpus, make_gpu
-from dlhealth.probes.gpuclaims import FallenGpus
-from dlhealth.probes.gpudriver import DriverFit
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.modules import KernelModules
 

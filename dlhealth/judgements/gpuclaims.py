@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from dlhealth.data.kernel_log import full_address, sayings
 from dlhealth.host import Host, Unreadable
+from dlhealth.judgements.driverfit import DriverFit
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driverlog import messages
 from dlhealth.probes.gpu import Gpu, Gpus
-from dlhealth.probes.gpudriver import DriverFit
 from dlhealth.probes.journal import Journal
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
