@@ -40,8 +40,8 @@ def alert(
     caused_by: str = "",
     quiet: bool = False,
 ) -> bytes:
-    """An alert as the journal's socket takes it. Empty fields are left out; a field of several subjects is there several
-    times. A `quiet` alert asks nobody to act, however severe the finding is that it is about."""
+    """An alert in the format of the journal's socket. Empty fields are left out; several subjects give several fields. A
+    `quiet` alert has the priority of a note, however severe its finding: nobody needs to act."""
     fields: dict[str, str | Sequence[str]] = {
         "MESSAGE": message,
         "MESSAGE_ID": kind.value,
@@ -58,7 +58,7 @@ def alert(
 
 
 def encode(fields: Mapping[str, str | Sequence[str]]) -> bytes:
-    """Fields in the native protocol. A value with a line break is sent with its length in front."""
+    """Fields in the native protocol. A value with a line break is sent with its length before it."""
     parts = []
     pairs = ((name, v) for name, value in fields.items() for v in ([value] if isinstance(value, str) else value))
     for name, value in pairs:
@@ -71,7 +71,7 @@ def encode(fields: Mapping[str, str | Sequence[str]]) -> bytes:
 
 
 def send(entry: bytes, path: str = SOCKET) -> bool:
-    """Whether the journal took an entry. A journal that is being restarted, or is not there, does not."""
+    """Send an entry; whether the journal accepted it. A journal that restarts, or does not exist, does not."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.setblocking(False)
         try:

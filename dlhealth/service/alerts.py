@@ -1,4 +1,4 @@
-"""Which alerts a look at the machine gives: one when a finding appears, one when it is gone, never a flood."""
+"""The alerts of a check: one when a problem appears, one when it is resolved, never a flood."""
 
 import json
 import os
@@ -16,31 +16,31 @@ _FIELDS = frozenset(
     ("id", "subject", "severity", "layer", "title", "boot", "fingerprint", "caused_by", "files", "repair")
 )
 _OPTIONAL = {"checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list}
-"""What a saved state may hold besides."""
+"""Further fields that a saved state may have."""
 _OF_THE_SYSTEM = (
     "/bin/", "/boot/", "/dev/", "/etc/", "/lib", "/opt/", "/proc/", "/run/", "/sbin/", "/sys/", "/tmp", "/usr/", "/var/",
 )  # fmt: skip
-"""Where no person's own files lie; a home may be anywhere else."""
+"""Directories without personal files. Homes may be anywhere else."""
 _REPEAT = 600.0
-"""Seconds within which the same event of the driver is not told again."""
+"""Seconds within which the same driver event gives no second alert."""
 _ALONE = 3
-"""So many findings of one kind have an alert each."""
+"""Up to this many findings of one kind get an alert each; more share one."""
 _SUBJECTS = 256
-"""Of one alert; an entry must fit into a datagram."""
+"""Subjects of one alert, at most: an entry must fit into a datagram."""
 _NAMED = 5
 _KINDS = 64
-"""Different events that are told within that time: a GPU that dies has a dozen, not more."""
+"""Different events reported within that time, at most: a failing GPU gives about a dozen."""
 
 
 class Change(NamedTuple):
-    """What is different from the last look."""
+    """The difference from the last check."""
 
     appeared: tuple[Found, ...]
     gone: tuple[Found, ...]
 
 
 class Alert(NamedTuple):
-    """An entry for the journal, and the findings that it tells of: that they have appeared, or are `gone`."""
+    """A journal entry and its findings: they have appeared or, with `gone`, are resolved."""
 
     entry: bytes
     findings: tuple[Found, ...]
@@ -51,18 +51,18 @@ _Key = tuple[str, str, str]
 
 
 class Known:
-    """The findings that are open now, and what of them the journal was told. What it did not take is not kept as entries:
-    they are made again from this, so that however many there are none is lost."""
+    """The open findings, and which of them the journal has. Entries that the journal did not accept are not stored; they
+    are made again from this state, so that none is lost, however many there are."""
 
     def __init__(self, findings: Iterable[Found] = ()) -> None:
-        """What is given was told."""
+        """The given findings count as reported."""
         self._open: dict[_Key, Found] = {_key(f): f for f in findings}
         self._told: dict[_Key, str] = {key: f["severity"] for key, f in self._open.items()}
         self._gone: dict[_Key, Found] = {}
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Known":
-        """From a state that `saved` gave, or the check at boot."""
+        """Restore from the result of `saved`, or from that of the check at boot."""
         known = cls(saved.get("findings", ()))
         untold = {(id, subject, boot) for id, subject, boot in saved.get("untold", ())}
         known._told = {key: severity for key, severity in known._told.items() if key not in untold}
@@ -70,7 +70,7 @@ class Known:
         return known
 
     def saved(self) -> dict[str, Any]:
-        """What `of` makes the same of."""
+        """The state, for `of`."""
         untold = [key for key, f in self._open.items() if self._is_news(key, f)]
         return {"findings": self.findings, "untold": untold, "gone": tuple(self._gone.values())}
 
@@ -79,8 +79,8 @@ class Known:
         return tuple(self._open.values())
 
     def update(self, findings: Iterable[Found], judged: Iterable[str], boots: Collection[str] = ("", "next")) -> Change:
-        """What a look found, of the rules that it could judge, on the boots that it looked at. A finding that gets
-        worse has appeared; one whose text changes has not."""
+        """Take over the result of a check. `judged` are the rules that could decide, `boots` the boots that were checked.
+        A finding that gets worse counts as appeared; one whose text changes does not."""
         found = {_key(f): f for f in findings}
         sure = set(judged)
         gone = [f for key, f in self._open.items() if key not in found and f["id"] in sure and f["boot"] in boots]
@@ -98,12 +98,12 @@ class Known:
         return Change(tuple(appeared), tuple(gone))
 
     def untold(self) -> Change:
-        """What the journal has not been told yet."""
+        """What the journal does not have yet."""
         news = (f for key, f in self._open.items() if self._is_news(key, f))
         return Change(tuple(news), tuple(self._gone.values()))
 
     def was_told(self, alert: Alert) -> None:
-        """The journal took it."""
+        """Note that the journal accepted this alert."""
         for finding in alert.findings:
             if alert.gone:
                 self._gone.pop(_key(finding), None)
@@ -122,8 +122,8 @@ def _key(finding: Found) -> _Key:
 
 
 def of_change(change: Change) -> list[Alert]:
-    """The alerts for the journal. A finding that another explains has a lower priority, and names it. One fault of many
-    people, as of a line that all of their files have, is one alert that counts them."""
+    """The alerts for the journal. A consequence has a lower priority and names its cause. The same problem of many
+    users, as from a line that all their files have, gives one alert that counts them."""
     return [
         *(_appeared(group) for group in _groups(change.appeared)),
         *(_gone(group) for group in _groups(change.gone)),
@@ -181,13 +181,13 @@ def _others(group: tuple[Found, ...]) -> str:
 
 
 class Repeats:
-    """Tells the first of many equal events, and how many were left out when it tells it again."""
+    """Reports the first of many equal events; the next report says how many were left out."""
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def entry(self, event: Event, now: float) -> bytes | None:
-        """The entry for an event, None where it was told a moment ago."""
+        """The entry for an event; None if it was reported a moment ago."""
         key = (event.id, event.subject, event.severity)
         since, left_out = self._told.get(key, (now - _REPEAT, 0))
         if now - since < _REPEAT:
@@ -199,7 +199,7 @@ class Repeats:
                 return None
             del self._told[oldest]
         self._told[key] = (now, 0)
-        more = f" ({left_out} more since it was last told)" if left_out else ""
+        more = f" ({left_out} more since the last alert)" if left_out else ""
         return alert(
             Kind.DRIVER_EVENT,
             event.text + more,
@@ -211,22 +211,22 @@ class Repeats:
 
 
 def sign(findings: Iterable[Found]) -> str:
-    """What a person reads above the login prompt of a text console; "" where all is well."""
+    """The warning above the login prompt of a text console; "" without an error."""
     roots = [f for f in findings if not f["caused_by"] and f["severity"] == "error"]
     if not roots:
         return ""
-    # A backslash would be a command to agetty.
+    # agetty would take a backslash for a command.
     lines = ["".join(c if c.isprintable() and c != "\\" else "?" for c in f["title"])[:150] for f in roots[:3]]
     more = f"\n  and {len(roots) - 3} more" if len(roots) > 3 else ""
     return (
         "\ndlhealth: this machine has a problem.\n"
         + "".join(f"  {line}\n" for line in lines)
-        + (f"{more}\nLog in here and type: {as_root('dlhealth fix')}\n\n")
+        + (f"{more}\nTo repair it, log in here and run: {as_root('dlhealth fix')}\n\n")
     )
 
 
 def public(findings: Iterable[Found]) -> list[Found]:
-    """What everybody may read: nothing of a person's login, and nothing that a file outside of the system shows."""
+    """The findings that everybody may read: none about a user's login, none from a file outside the system."""
     return [f for f in findings if _is_common(f)]
 
 
@@ -237,7 +237,7 @@ def _is_common(finding: Found) -> bool:
 
 
 def save(path: str, content: str, mode: int = 0o644) -> None:
-    """Replace a file of this process's own folder in one step."""
+    """Replace a file of this process's own directory atomically."""
     new = f"{path}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with open(fd, "w", encoding="utf-8") as file:
@@ -247,7 +247,7 @@ def save(path: str, content: str, mode: int = 0o644) -> None:
 
 
 def load(path: str) -> dict[str, Any]:
-    """What was saved; empty where nothing was, or nothing that can be read: another version may have written it."""
+    """The saved state; empty if there is none, or none that this version understands."""
     try:
         with open(path, "rb") as file:
             return understood(file.read())
@@ -256,7 +256,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def understood(text: bytes | bytearray, **kinds: type) -> dict[str, Any]:
-    """A JSON object that has findings, and what else is named, of these kinds. Raises ValueError for anything else."""
+    """Parse a JSON object with findings and the named fields of these types. Raises ValueError for anything else."""
     try:
         said: dict[str, Any] = json.loads(text)
         kinds = {**{name: kind for name, kind in _OPTIONAL.items() if name in said}, **kinds}
@@ -268,7 +268,7 @@ def understood(text: bytes | bytearray, **kinds: type) -> dict[str, Any]:
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise ValueError("what it said can't be read")
+        raise ValueError("its result is not valid")
     return said
 
 

@@ -1,4 +1,4 @@
-"""The check at boot: finishes what waited for the reboot, looks, and repairs what the policy allows."""
+"""The check at boot: finishes repairs that waited for the reboot, checks, and repairs what the policy allows."""
 
 import json
 import os
@@ -19,19 +19,19 @@ from dlhealth.service.watch import BOOT_STATE
 from dlhealth.txn.store import Store
 
 _REPAIR_SECONDS = 900
-"""How much longer the boot may take while something is repaired, or taken back: a module that is built takes minutes."""
+"""How much longer the boot may take during a repair or an undo: building a module takes minutes."""
 _WALKS = 3
 _OF_THE_BOOT = ("packaging", "kernel-module", "driver-libraries", "login")
 
 
 def boot_check() -> Seen:
-    """Raises Busy where another dlhealth is changing the machine."""
+    """Run the check. Raises Busy if another dlhealth is changing the machine."""
     store = Store(ROOT)
     try:
         with store.locked():
             seen = _settled_and_repaired(store)
     except OSError as problem:
-        # A /var that is full or can't be written: nothing is repaired, but what is wrong is said all the same.
+        # /var is full or read-only: repair nothing, but report the problems.
         send(alert(Kind.NOT_REPAIRED, store.explain(problem), severity="warning"))
         seen = look()
     found = told(seen.diagnosis, seen.policy)
@@ -58,7 +58,7 @@ def _settled_and_repaired(store: Store) -> Seen:
 
 
 def _repair(seen: Seen, store: Store) -> bool:
-    """Carry out the first repair that is allowed; whether one was."""
+    """Carry out the first allowed repair; whether there was one that helped."""
     if seen.policy.max_risk is None:
         return False
     enough = []
@@ -77,8 +77,8 @@ def _repair(seen: Seen, store: Store) -> bool:
 
 
 def next_boot_problems() -> list[str]:
-    """A line for each thing that will keep the next boot from having a driver or a login screen. Nothing while packages
-    are still to be configured: apt calls dpkg several times, and half of a change is no fault."""
+    """One line per problem that would leave the next boot without driver or login screen. Empty while packages wait to be
+    configured: apt calls dpkg several times, and a half-finished change is not a fault."""
 
     def work(examiner: Examiner) -> list[str]:
         policy, _ = policy_of(examiner.host)

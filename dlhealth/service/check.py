@@ -1,4 +1,4 @@
-"""One look at the machine, for the watcher: a process of its own, so that the watcher stays small and can't hang.
+"""One check of the machine for the watcher, in its own process, so that the watcher stays small and cannot hang.
 
 Prints one line of JSON, a `Checked`.
 """
@@ -22,14 +22,16 @@ from dlhealth.probes.apt import PackageLocks
 from dlhealth.report.style import Style
 
 _ANYWHERE = Style(colour=False, unicode=True, width=80)
-"""journalctl shows none of a message that holds control characters, which a title may have from a file."""
+"""Titles are cleaned: they may quote control characters from a file, and journalctl hides such messages."""
 
 
 class Checked(NamedTuple):
-    """What one look found. `judged` are the rules that could say yes or no: only of them, a finding can be gone, and of
-    those that are no longer among `rules`, which are all that there are, or none where some could not be loaded.
-    `busy` says what is changing packages right now; then nothing else is said. `problem` is a setting that can't be
-    meant, or a rule that is broken; `unchecked` says what did not answer, or not in time."""
+    """The result of one check.
+
+    `judged` are the rules that could decide: only their findings can be resolved, and those of rules that no longer
+    exist. `rules` are all rules; empty if some could not be loaded. `busy` says which program is changing packages right
+    now; then the rest is empty. `problem` is an invalid setting or a broken rule. `unchecked` says what did not answer in
+    time."""
 
     findings: tuple[dict[str, str], ...] = ()
     judged: tuple[str, ...] = ()
@@ -40,19 +42,19 @@ class Checked(NamedTuple):
 
 
 def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
-    """One look, as `_check` describes it, under the supervision of this process."""
+    """Run `_check` under the supervision of this process."""
     return examining(machine(), lambda examiner: _check(examiner, machine, only))
 
 
 def _check(examiner: Examiner, machine: Callable[[], Host], only: Sequence[str]) -> Checked:
-    """Look at what `only` names (rules and layers); at everything, and at what the next boot will find, where it is
-    empty. The half of a change of packages is no fault: nothing is said while one is under way, also where it began
-    during the look. `machine` opens the machine anew: a host remembers what it has seen."""
+    """Check what `only` names (rules and layers); if it is empty, check everything, and what the next boot will find.
+    A half-finished package change is not a fault: while one runs, even if it began during the check, nothing is reported.
+    `machine` opens the machine again, because a host remembers what it has read."""
     host, loaded = examiner.host, examiner.loaded
     if busy := being_changed(host):
         return Checked(busy=busy)
     policy, problem = policy_of(host)
-    # What was found before may be of a rule that has been taken away since.
+    # The rule of an earlier finding may have been removed since.
     names = [name for name in only if name in known_names(loaded.rules)]
     rules = chosen(loaded, names) if names or not only else Loaded((), ())
     diagnosis = examiner.diagnose(Options(users=policy.users), rules)
@@ -65,7 +67,7 @@ def _check(examiner: Examiner, machine: Callable[[], Host], only: Sequence[str])
         unsure += [*(s.id for s in coming.skipped), *(f.id for f in coming.failed)]
     judged = {r.id for r in rules.rules} - set(unsure)
     for failed in (*loaded.failed, *diagnosis.failed):
-        problem = problem or f"the rule {failed.id} can't judge: {failed.error}"
+        problem = problem or f"the rule {failed.id} failed: {failed.error}"
     if busy := being_changed(machine()):
         return Checked(busy=busy)
     there = () if loaded.failed else tuple(r.id for r in loaded.rules)
@@ -78,7 +80,7 @@ def _unchecked(host: Host) -> str:
 
 
 def being_changed(host: Host) -> str:
-    """Who is changing packages or building modules right now, "" where nobody is or nobody can tell."""
+    """The program that changes packages or builds modules right now; "" if there is none, or it is not known."""
     with suppress(Unavailable):
         locks: PackageLocks = Facts(host, Options()).get(PackageLocks)
         if locks.busy:
@@ -91,15 +93,15 @@ def being_changed(host: Host) -> str:
 
 
 def policy_of(host: Host) -> tuple[Policy, str]:
-    """The administrator's settings; what is wrong with them, and then the most careful ones."""
+    """The administrator's settings and ""; if they are not valid, the most careful settings and what is wrong."""
     try:
         return read_policy(host), ""
     except (BadConfig, Unreadable) as problem:
-        return NOTHING_UNATTENDED, f"{problem}; until that is cured, nothing is repaired unattended"
+        return NOTHING_UNATTENDED, f"{problem}; automatic repair is off until this is fixed"
 
 
 def told(diagnosis: Diagnosis, policy: Policy, boot: str = "") -> list[dict[str, str]]:
-    """Each finding that is worth an alert, as the watcher keeps it. `boot` is "next" for what the next one will find."""
+    """The findings that are worth an alert, as the watcher keeps them. `boot` is "next" for those of the next boot."""
     return [
         {
             "id": d.finding.id,
@@ -119,13 +121,13 @@ def told(diagnosis: Diagnosis, policy: Policy, boot: str = "") -> list[dict[str,
 
 
 def file_of(source: str) -> str:
-    """The file that evidence comes from, without the number of the line; "" where it is no file."""
+    """The file that evidence comes from, without the line number; "" if the source is not a file."""
     path, _, line = source.partition(":")
     return path if path.startswith("/") and " " not in path and (not line or line.isdigit()) else ""
 
 
 def main(only: Sequence[str]) -> None:
-    """Print what is found. ASCII only, whatever the machine's files held."""
+    """Print the result, in ASCII only."""
     checked: dict[str, Any] = check(live_host, only)._asdict()
     print(json.dumps(checked))
 

@@ -1,8 +1,8 @@
-"""Takes the connections of the repair socket, and starts a process of root's for each that it lets in.
+"""Accepts the connections of the repair socket, and starts a root process for each allowed one.
 
-systemd can't limit how many connections of a Unix socket one user has. So a flood of one user's kept all others out,
-and each that was dropped was a line in the journal. Here the limits are per user, and who is refused is told so on the
-connection, nowhere else.
+systemd cannot limit the connections of a Unix socket per user: one user's flood would lock out all others, and each
+dropped connection would write a line to the journal. Here the limits are per user, and a refusal is sent only over the
+connection itself.
 """
 
 import json
@@ -21,17 +21,17 @@ from dlhealth.service.request import LINE_LIMIT, peer_of
 
 _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
 _AT_ONCE = 2
-"""Requests of one user that are worked on at the same time."""
+"""Requests of one user that run at the same time, at most."""
 _BURST, _EVERY = 10, 3.0
-"""So many requests a user may make one after the other; then one for each so many seconds."""
+"""Requests that a user may send at once; after that, one per this many seconds."""
 _PROCESSES = 12
-"""Of all users but root together."""
+"""Requests of all users except root together, at most."""
 _LONGEST = 3600.0
-"""Seconds. A driver that is replaced, with its modules built, takes long; longer than this, something hangs."""
+"""Seconds. Replacing a driver and building its modules takes long; after this time, something hangs."""
 _IDLE = 30.0
 """Seconds without a request after which this process ends; the socket starts it again."""
 _SHUT = 1.0
-"""Seconds for which a user who was refused gets no more answers: a flood must be closed faster than it comes in."""
+"""Seconds for which a refused user gets no more answers: a flood must be closed faster than it arrives."""
 _PER_TURN = 1024
 _USERS = 256
 
@@ -60,7 +60,7 @@ class _Allowance:
 
 
 class Door:
-    """Everything between two connections."""
+    """The state between two connections."""
 
     def __init__(self, listener: socket.socket, command: Sequence[str]) -> None:
         self._listener = listener
@@ -74,7 +74,7 @@ class Door:
         self._stopping = False
 
     def run(self) -> None:
-        """Until nobody has asked for a while, or somebody asks this to stop, and the last request is answered."""
+        """Serve until there was no request for a while, or a signal says stop, and all requests are answered."""
         waker, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._stop)
@@ -96,12 +96,12 @@ class Door:
         self._stopping = True
         with suppress(KeyError):
             self._selector.unregister(self._listener)
-        # What is at work ends its step, and takes all of it back.
+        # A running repair finishes its step and undoes everything.
         for worker in self._workers.values():
             os.kill(worker.pid, signal.SIGTERM)
 
     def _accept(self) -> bool:
-        """Take what waits; whether anybody was let in."""
+        """Accept the waiting connections; whether one was allowed."""
         let_in = False
         for _ in range(_PER_TURN):
             try:
@@ -132,7 +132,7 @@ class Door:
         return False
 
     def _against(self, uid: int, now: float) -> str:
-        """Why a user's request is not answered, "" where it is."""
+        """Why a user's request is refused; "" if it is allowed."""
         theirs = [w for w in self._workers.values() if w.uid == uid]
         others = sum(w.uid != 0 for w in self._workers.values())
         if len(theirs) >= _AT_ONCE or (uid and others >= _PROCESSES):
@@ -152,7 +152,7 @@ class Door:
 
 
 def _refuse(channel: socket.socket, why: str) -> None:
-    """Nobody is waited for here."""
+    """Send the refusal without waiting for anybody."""
     with suppress(OSError):
         channel.setblocking(False)
         channel.send(json.dumps({"ok": False, "error": why, "later": True}).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""What happens on a machine that makes another look worth while. An event is a reason to look, never evidence."""
+"""Events on a machine that call for another check. An event is a reason to check, never evidence."""
 
 import re
 from enum import Enum
@@ -9,7 +9,7 @@ from dlhealth.model import Severity
 
 
 class Topic(str, Enum):
-    """What an event is about, which decides what is looked at."""
+    """What an event is about; it decides which rules run."""
 
     START = "start"
     DRIVER = "driver"
@@ -35,11 +35,11 @@ LOOK_AT: dict[Topic, tuple[str, ...]] = {
     Topic.FILES: (),
     Topic.REPAIR: (),
 }
-"""Rules and layers as `--only` takes them; all rules where it is empty."""
+"""Rules and layers as for `--only`; empty means all rules."""
 
 
 class Event(NamedTuple):
-    """Something happened. Where `id` is given, it is worth an alert at once, before anything was looked at."""
+    """Something that happened. With an `id`, it gives an alert at once, before any check."""
 
     topic: Topic
     id: str = ""
@@ -49,17 +49,17 @@ class Event(NamedTuple):
     layer: str = ""
 
 
-# The table's patterns stand at the start of a line: further on, a line may hold what a program of anybody is called.
+# The table's patterns match at the start of a line: later in the line, anybody's program name may appear.
 _GPU = regex(r"GPU (?:at )?(?:PCI:)?((?:[0-9a-fA-F]{1,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)\b")
 _WORTH_READING = (b"NVRM", b"nvidia", b"nouveau", b"module", b"nv_drm")
 
 
 def of_kernel(record: bytes) -> Event | None:
-    """What a record of /dev/kmsg ("priority,sequence,time,flags;message") tells, None for nearly all."""
+    """The event in a record of /dev/kmsg ("priority,sequence,time,flags;message"); None for nearly all records."""
     if not any(word in record for word in _WORTH_READING):
         return None
     _, _, rest = record.partition(b";")
-    # Where one message has several lines, the kernel writes their ends as "\x0a".
+    # In a message of several lines, the kernel writes line ends as "\x0a".
     text = " ".join(rest.split(b"\n", 1)[0][:500].decode(errors="replace").replace("\\x0aNVRM:", " ").split())
     if found := XID_PATTERN.search(text):
         known = xid(int(found["number"]))
@@ -77,7 +77,7 @@ def of_kernel(record: bytes) -> Event | None:
 
 
 def _of_gpu(address: str, fault: str, text: str, severity: Severity, layer: str) -> Event | None:
-    """What is only worth a note gives no alert: a look may tell it."""
+    """An event of one GPU. One that is only worth a note gives no alert, only a check."""
     if not re.search(r"[0-9a-f]{2}:[0-9a-f]{2}", address, re.ASCII | re.IGNORECASE):
         return None
     if severity is Severity.NOTE:
@@ -86,7 +86,7 @@ def _of_gpu(address: str, fault: str, text: str, severity: Severity, layer: str)
 
 
 def of_uevent(message: bytes) -> Event | None:
-    """What a message of the kernel's device events tells: an NVIDIA device that comes, goes, or gets another driver."""
+    """The event in a device message of the kernel: an NVIDIA device appears, disappears, or changes its driver."""
     fields = dict(part.split(b"=", 1) for part in message.split(b"\0")[1:] if b"=" in part)
     kind, action = fields.get(b"SUBSYSTEM"), fields.get(b"ACTION")
     if kind == b"pci" and fields.get(b"PCI_ID", b"").startswith(b"10DE:") and action in _ATTACHED_OR_NOT:

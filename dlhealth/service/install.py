@@ -1,6 +1,6 @@
-"""Puts the service in place, in an environment of its own, and takes it away again.
+"""Installs and removes the service, in its own environment.
 
-Whatever a person does to his Python, the service runs from `PREFIX`, with the system's own interpreter.
+The service runs from `PREFIX` with the system's own interpreter, so that it keeps working if the user's Python breaks.
 """
 
 import os
@@ -42,9 +42,9 @@ FILES = {
 }
 """Where each file of systemd/ goes."""
 COMMAND = "/usr/local/bin/dlhealth"
-"""On root's PATH, sudo's and everybody's: what dlhealth tells people to type begins with this name."""
+"""On everybody's PATH, including root's and sudo's: the commands that dlhealth prints begin with this name."""
 _FORMER = ("/usr/local/lib/systemd/system/dlhealth-repair@.service",)
-"""What an earlier version had put in place, and this one does not need."""
+"""Files of earlier versions that this one does not need."""
 _SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
 _ENABLED = ("dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.socket", "dlhealth.service")
 _ISSUES = "/etc/issue.d"
@@ -52,13 +52,13 @@ _LEFT = ("/run/dlhealth", "/run/dlhealth-repair.sock", f"{_ISSUES}/90-dlhealth.i
 _ENVIRONMENTS = (PREFIX, f"{PREFIX}.new", f"{PREFIX}.old")
 _UNFINISHED = ".dlhealth-new"
 _PATIENCE = 30.0
-"""Seconds that a look of root's, or a short repair, is waited for."""
+"""Seconds to wait for a running check or a short repair."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 POLICY = """\
-# What the service of dlhealth may do without a person. Each setting is shown with its default; take the # away to change
-# it. Files in /etc/dlhealth/config.toml.d/ are read after this one.
+# What the dlhealth service may do without asking. Each setting shows its default; remove the # to change it.
+# Files in /etc/dlhealth/config.toml.d/ are read after this one.
 
 [repair]
 # The highest risk of a repair that needs no question: "none" (report only), "low", "medium" or "high".
@@ -69,7 +69,7 @@ POLICY = """\
 #local_rules = []
 
 [reboot]
-# When the machine may be restarted to finish a repair, as "02:00-05:00"; never where it is empty.
+# When the machine may reboot to finish a repair, for example "02:00-05:00". Empty: never.
 #hours = ""
 
 [rules]
@@ -77,20 +77,20 @@ POLICY = """\
 #ignore = []
 
 [watch]
-# Users whose logins are watched; all where it is empty.
+# Users whose logins are watched. Empty: all users.
 #users = []
 """
-"""The file that an installation lays down where there is none."""
+"""The configuration file that an installation creates if there is none."""
 
 
 class NotInstalled(Exception):
-    """The service could not be put in place or taken away; the message says why."""
+    """The service could not be installed or removed; the message says why."""
 
 
 def install(say: Callable[[str], None]) -> None:
-    """Put the service in place, or replace one that is there, and start it where systemd runs. Raises NotInstalled."""
+    """Install the service or replace an older one, and start it if systemd runs. Raises NotInstalled."""
     _check_python()
-    os.umask(0o022)  # also an administrator who keeps his files to himself installs this for the user of the service
+    os.umask(0o022)  # the service's user must be able to read it, whatever the administrator's own umask is
     say(f"copying dlhealth to {PREFIX}")
     with _nothing_under_way():
         _make_environment()
@@ -100,22 +100,22 @@ def install(say: Callable[[str], None]) -> None:
     for path in _FORMER:
         _remove(path)
     _link_command()
-    say("making the user, and enabling the units")
+    say("creating the user, enabling the units")
     _must("systemd-sysusers", FILES["dlhealth.sysusers"])
     _must("systemd-tmpfiles", "--create", FILES["dlhealth.tmpfiles"])
-    run(["journalctl", "--update-catalog"], timeout=30)  # of which only the explanations depend
+    run(["journalctl", "--update-catalog"], timeout=30)  # only the explanations depend on it
     _lay_down_policy()
     _report_only()
     if running():
         _must("systemctl", "daemon-reload")
     _must("systemctl", "enable", "-q", *_ENABLED)
     if running():
-        # A socket is not restarted while its service runs.
+        # systemd does not restart a socket while its service runs.
         _must("systemctl", "stop", "dlhealth-repair.socket", "dlhealth-repair.service")
         _must("systemctl", "restart", "dlhealth-repair.socket", "dlhealth.service")
-        say("dlhealth.service watches this machine; what it finds: dlhealth status")
+        say("dlhealth.service now watches this machine. To see what it finds: dlhealth status")
     else:
-        say("the service starts with the next boot of this machine")
+        say("the service starts at the next boot of this machine")
     for line in policy_in_words(*policy_of(live_host())):
         say(line)
 
@@ -125,10 +125,10 @@ def policy_in_words(policy: Policy, problem: str) -> Iterator[str]:
     if problem:
         yield problem
     elif policy.max_risk is None:
-        yield "it repairs nothing by itself"
+        yield "the service repairs nothing by itself"
     else:
         risk = policy.max_risk.value
-        yield f"from its second check on it repairs by itself what has {risk} risk{' or less' if risk != 'low' else ''}"
+        yield f"the first check only reports; later ones repair by themselves with {risk} risk{' or less' if risk != 'low' else ''}"
     yield f'to change that: repair.max_risk ("none", "low", "medium" or "high") in {CONFIG}'
 
 
@@ -140,7 +140,7 @@ def _lay_down_policy() -> None:
 
 
 def _take_up_policy() -> None:
-    """Remove the settings where nobody changed them."""
+    """Remove the settings if nobody changed them."""
     with suppress(OSError):
         with open(CONFIG, encoding="utf-8") as file:
             unchanged = file.read(len(POLICY) + 1) == POLICY
@@ -150,13 +150,13 @@ def _take_up_policy() -> None:
 
 
 def _report_only() -> None:
-    """Have the first check repair nothing. The folder is the watcher's: no link in it is followed."""
+    """Make the first check repair nothing. The watcher owns the directory: no link in it is followed."""
     with suppress(FileExistsError, FileNotFoundError):
         os.close(os.open(f"{FOLDER}/{REPORT_ONLY}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
 
 
 def remove(say: Callable[[str], None]) -> None:
-    """Take the service away. What was repaired stays known: /var/lib/dlhealth is left. Raises NotInstalled."""
+    """Remove the service, but not /var/lib/dlhealth, so that repairs can still be undone. Raises NotInstalled."""
     with _nothing_under_way():
         _remove_files(say)
     if running():
@@ -164,7 +164,7 @@ def remove(say: Callable[[str], None]) -> None:
     run(["journalctl", "--update-catalog"], timeout=30)
     if run(["getent", "passwd", USER], timeout=10).status == 0:
         _must("userdel", USER)
-    say(f"removed {PREFIX}; what was repaired can still be taken back: /var/lib/dlhealth")
+    say(f"removed {PREFIX}; repairs can still be undone (/var/lib/dlhealth)")
 
 
 def _remove_files(say: Callable[[str], None]) -> None:
@@ -185,13 +185,13 @@ def _remove_files(say: Callable[[str], None]) -> None:
         _remove(path)
     for folder in {posixpath.dirname(p) for p in FILES.values() if p.startswith("/usr/local/")}:
         _remove_empty(folder)
-    with suppress(OSError):  # others have something there
+    with suppress(OSError):  # not empty
         os.rmdir(_ISSUES)
 
 
 @contextmanager
 def _nothing_under_way() -> Iterator[None]:
-    """No repair begins, and none is running that would go on with other code than it began with."""
+    """Keep repairs from beginning, and wait for a running one: it must finish with the code that it began with."""
     store = Store("/")
     deadline = time.monotonic() + _PATIENCE
     with ExitStack() as stack:
@@ -207,7 +207,7 @@ def _nothing_under_way() -> Iterator[None]:
 
 
 def installed_units() -> list[str]:
-    """Those units that are started with the machine."""
+    """The installed units that start at boot."""
     return [unit for unit in _ENABLED if os.path.exists(FILES[unit])]
 
 
@@ -217,7 +217,7 @@ def running() -> bool:
 
 
 def _link_command() -> None:
-    """A link that works stays: it leads to what the administrator installed."""
+    """Create the command, unless one exists that works: the administrator installed it."""
     if not os.path.exists(COMMAND):
         os.makedirs(posixpath.dirname(COMMAND), exist_ok=True)
         _remove(COMMAND)
@@ -229,12 +229,12 @@ def _check_python() -> None:
     said = run([PYTHON, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=20)
     if said.status != 0:
         raise NotInstalled(
-            f"{PYTHON} does not run ({said.problem or said.stderr.strip()[-200:]}); the service needs it"
+            f"the service needs {PYTHON}, which does not run: {said.problem or said.stderr.strip()[-200:]}"
         )
     if said.stdout.strip() != version:
         raise NotInstalled(
-            f"the service runs with {PYTHON}, which is Python {said.stdout.strip()}, and this is Python {version}: "
-            f"install dlhealth with {PYTHON} (python3 -m venv), and run this again from there"
+            f"the service runs with {PYTHON}, which is Python {said.stdout.strip()}, but this dlhealth is installed for "
+            f"Python {version}: reinstall dlhealth with {PYTHON} -m venv, then run this command again from there"
         )
 
 
@@ -243,8 +243,8 @@ def _make_environment() -> None:
     for left in (new, old):
         _remove(left)
     os.makedirs(posixpath.dirname(PREFIX), exist_ok=True)
-    # By the name with its version: the packages lie in a folder of that version, and a release upgrade leaves its Python
-    # until it is no longer needed.
+    # Use the versioned name: the packages are in a directory of that version, and a release upgrade keeps the old Python
+    # while it is needed.
     _must(os.path.realpath(PYTHON), "-I", "-m", "venv", "--without-pip", new)
     library = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     for package in ("dlhealth", "dlhealth_rules", "dlhealth_systemd"):
@@ -265,7 +265,7 @@ def _make_environment() -> None:
 
 
 def _keep_others_from_writing(folder: str) -> None:
-    """Whatever the modes of the installation were that was copied: root runs this."""
+    """Set the modes, whatever those of the copied installation were: root runs these files."""
     for parent, folders, files in os.walk(folder):
         for name in folders:
             os.chmod(f"{parent}/{name}", 0o755)  # noqa: S103  (as all below /usr)
@@ -277,12 +277,12 @@ def _folder_of(package: str) -> str:
     spec = find_spec(package)
     places = list(spec.submodule_search_locations or ()) if spec else []
     if not places:
-        raise NotInstalled(f"this installation of dlhealth is not complete: it has no {package}")
+        raise NotInstalled(f"this installation of dlhealth is incomplete: {package} is missing. Reinstall dlhealth")
     return places[0]
 
 
 def _needed(name: str) -> Iterator[Distribution]:
-    """All installed distributions that one needs, each once."""
+    """All installed distributions that a distribution needs, each once."""
     seen, waiting = {name}, [name]
     while waiting:
         for line in distribution(waiting.pop()).requires or ():
@@ -300,10 +300,10 @@ def _needed(name: str) -> Iterator[Distribution]:
 def _copy_distribution(needed: Distribution, library: str) -> None:
     for file in needed.files or ():
         if ".." in file.parts or "__pycache__" in file.parts:
-            continue  # programs, which the service does not call
+            continue  # programs: the service calls none
         source, target = str(file.locate()), f"{library}/{file}"
         if not os.path.exists(source):
-            continue  # of what a setup.py installed, the files of its source are listed
+            continue  # setup.py lists source files that it did not install
         os.makedirs(posixpath.dirname(target), exist_ok=True)
         shutil.copyfile(source, target)
 
@@ -331,7 +331,7 @@ def _remove_empty(folder: str) -> None:
         try:
             os.rmdir(folder)
         except OSError:
-            return  # others have something there
+            return  # not empty
         folder = posixpath.dirname(folder)
 
 

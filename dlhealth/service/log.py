@@ -1,4 +1,4 @@
-"""The service's own log: what it does, as against what it found. Native to the journal where systemd started it."""
+"""The service's own log: what it does, not what it finds. Goes straight to the journal if systemd started the process."""
 
 import os
 import sys
@@ -12,8 +12,7 @@ _PRIORITY = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical"
 
 
 def logger() -> Any:
-    """A structlog logger. Importing structlog doubles the size of a small service, so this is imported by who has
-    something to log."""
+    """A structlog logger. Import this module only to log something: structlog doubles the memory of a small service."""
     to_journal = _is_journal(sys.stderr.fileno())
     structlog.configure(
         processors=[
@@ -27,7 +26,8 @@ def logger() -> Any:
 
 
 def _is_journal(fd: int) -> bool:
-    """As systemd.exec(5) has it: what is started from a desktop's terminal inherits the variable, but not the stream."""
+    """Whether a stream goes to the journal (systemd.exec(5)). A program started from a desktop's terminal inherits the
+    variable, but not the stream."""
     status = os.fstat(fd)
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 

@@ -1,4 +1,4 @@
-"""What systemd is told of a service, and what it wants to hear in time."""
+"""Messages of a service to systemd: ready, stopping, more time, the watchdog's sign of life."""
 
 import os
 import time
@@ -26,7 +26,7 @@ class Manager:
         self._notifier.notify("STOPPING=1")
 
     def alive(self) -> float | None:
-        """Give a sign of life when it is time for one; when the next is due (monotonic), None where nobody waits."""
+        """Send a sign of life if one is due. Returns when the next is due (monotonic); None without a watchdog."""
         if self._every is None:
             return None
         now = time.monotonic()

@@ -1,7 +1,7 @@
-"""Root's side of the repair socket: one request, then it ends.
+"""Root's side of the repair socket: answers one request, then ends.
 
-The request says which finding, never what to do: the plan is computed here, from this process's own look at the
-machine, and its digest is compared with the one that the asker was shown.
+A request names a finding, never what to do. This process checks the machine itself, computes the plan, and compares its
+digest with the one that the asker saw.
 """
 
 import json
@@ -29,9 +29,9 @@ from dlhealth.txn.store import Busy, Record, Store, reading_plan
 
 WATCHER = "dlhealth"
 PATIENCE = 5.0
-"""Seconds within which the whole request must have arrived."""
+"""Seconds within which the whole request must arrive."""
 _UNREAD = 1 << 20
-"""Bytes of a request that is too long that are read to be forgotten."""
+"""Bytes of a too long request that are read and ignored."""
 _FIELDS = {"version": int, "verb": str, "finding": str, "subject": str, "digest": str}
 _VERBS = ("preview", "apply", "confirm", "undo", "status")
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -39,11 +39,11 @@ _DIGEST = re.compile(r"[0-9a-f]{12}|")
 
 
 class Refused(Exception):
-    """A request that is not answered; the message says why."""
+    """A refused request; the message says why."""
 
 
 class Asked(NamedTuple):
-    """A request that is well formed."""
+    """A valid request."""
 
     verb: str
     finding: str
@@ -52,7 +52,7 @@ class Asked(NamedTuple):
 
 
 def receive(channel: socket.socket, patience: float = PATIENCE) -> bytes:
-    """One line. Raises Refused for one that is too long, or does not come in time."""
+    """Read one line. Raises Refused if it is too long or too late."""
     deadline = time.monotonic() + patience
     line = b""
     while b"\n" not in line:
@@ -60,7 +60,7 @@ def receive(channel: socket.socket, patience: float = PATIENCE) -> bytes:
             raise Refused(f"no complete request within {patience:g} seconds")
         chunk = channel.recv(LINE_LIMIT + 1)
         if not chunk:
-            raise Refused("the request ended before its line did")
+            raise Refused("the request ended in the middle of its line")
         line += chunk
         if len(line) > LINE_LIMIT:
             raise Refused(f"a request has at most {LINE_LIMIT} bytes")
@@ -68,29 +68,29 @@ def receive(channel: socket.socket, patience: float = PATIENCE) -> bytes:
 
 
 def parse(line: bytes) -> Asked:
-    """A request. Raises Refused for anything else than the known fields with the known kinds of values."""
+    """Parse a request. Raises Refused unless it has exactly the known fields with values of the right types."""
     try:
         fields = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise Refused("the request is no JSON") from error
+        raise Refused("the request is not valid JSON") from error
     if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
-        raise Refused(f"a request has the fields {', '.join(_FIELDS)}")
+        raise Refused(f"a request needs exactly the fields {', '.join(_FIELDS)}")
     if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
         raise Refused("a field of the request has the wrong type")
     if fields["version"] != VERSION:
-        raise Refused(f"only version {VERSION} of the protocol is spoken")
+        raise Refused(f"only version {VERSION} of the protocol is supported")
     if fields["verb"] not in _VERBS:
         raise Refused(f"known verbs are {', '.join(_VERBS)}")
     needs_finding = fields["verb"] in ("preview", "apply")
     if needs_finding and not (_ID.fullmatch(fields["finding"]) and len(fields["finding"]) < 100):
-        raise Refused("the finding is no id of a rule")
+        raise Refused("the finding is not the id of a rule")
     if not _DIGEST.fullmatch(fields["digest"]) or (fields["verb"] == "apply" and not fields["digest"]):
-        raise Refused("apply needs the digest that a preview gave")
+        raise Refused("apply needs the digest from a preview")
     return Asked(*(fields[name] for name in Asked._fields))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a field that is given twice, nobody could say which one was meant."""
+    """Refuse a field that is given twice: it is unclear which value counts."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError
@@ -133,13 +133,13 @@ def _preview(store: Store, trigger: Trigger, asked: Asked) -> dict[str, Any]:
 def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str, Any]:
     _, proposal = _proposed(store, trigger, asked)
     risk = proposal.repair.risk
-    # Before the lock is taken: a person may take long to answer, or not be one at all.
+    # Ask before taking the lock: a person may answer late or never.
     _allow(peer, trigger, f"org.dlhealth.repair-{risk.value}")
     with store.locked():
         seen, proposal = _proposed(store, trigger, asked)
         if not proposal.repair.chosen:
             raise Refused(proposal.decision.reason)
-        # Also what was allowed: who can change what is looked at might have shown polkit something milder.
+        # Compare the risk, too: somebody who can change the machine might have shown polkit a milder repair.
         if (asked.digest, risk) != (proposal.repair.digest, proposal.repair.risk):
             raise Refused("the machine has changed since the preview: ask for a new one")
         if not _may(proposal, trigger):
@@ -150,14 +150,14 @@ def _apply(store: Store, peer: Peer, trigger: Trigger, asked: Asked) -> dict[str
 
 def _proposed(store: Store, trigger: Trigger, asked: Asked) -> tuple[Seen, Proposal]:
     if store.current() is not None:
-        raise Refused("an earlier repair waits for a reboot, or was cut off: dlhealth history")
+        raise Refused("an earlier repair waits for a reboot or was interrupted: see dlhealth history")
     seen = look()
     highest = Risk.HIGH if trigger is Trigger.TERMINAL else seen.policy.max_risk or Risk.LOW
     return seen, propose(seen, store, trigger, asked.finding, asked.subject, highest)
 
 
 def _may(proposal: Proposal, trigger: Trigger) -> bool:
-    """The policy is for what happens unattended; a person was asked by polkit."""
+    """The policy decides about unattended repairs; for a person, polkit has decided."""
     return trigger is Trigger.TERMINAL or proposal.decision.verdict is Verdict.DO
 
 
@@ -172,7 +172,7 @@ def _shown(proposal: Proposal) -> dict[str, Any]:
 
 
 def _confirm(store: Store) -> dict[str, Any]:
-    """Judge what waited for a restart, as far as that can be judged by now."""
+    """Finish a repair that waited for a reboot, if its result can be checked by now."""
     with store.locked():
         waiting = store.current()
         ended = settle(store, send, lambda seen: waiting is not None and _login_seen(waiting, seen))
@@ -180,8 +180,8 @@ def _confirm(store: Store) -> dict[str, Any]:
 
 
 def _login_seen(waiting: Record, seen: Seen) -> bool:
-    """Whether, since the machine was started, each person stayed in a session whose login was repaired. Where it was
-    everybody's, one is enough; other repairs have no need of one."""
+    """Whether every user whose login was repaired stayed in a session since boot. If the repair concerned everybody, one
+    user is enough. Other repairs need no login."""
     rules, facts = seen.examined.rules, seen.examined.facts
     with reading_plan(waiting) as plan:
         ours = [f for f in plan["findings"] if f["id"] in rules and rules[f["id"]].layer is Layer.LOGIN]
@@ -201,7 +201,7 @@ def _login_seen(waiting: Record, seen: Seen) -> bool:
 
 def _undo(store: Store, peer: Peer, trigger: Trigger) -> dict[str, Any]:
     if trigger is not Trigger.TERMINAL:
-        raise Refused("only a person takes a repair back")
+        raise Refused("only a person may undo a repair")
     _allow(peer, trigger, "org.dlhealth.undo")
     with store.locked():
         done = [r for r in store.ended() if r.stands]
@@ -212,13 +212,13 @@ def _undo(store: Store, peer: Peer, trigger: Trigger) -> dict[str, Any]:
 
 
 def _allow(peer: Peer, trigger: Trigger, action: str) -> None:
-    """Raises Refused for a person who is not root and whom polkit does not let."""
+    """Raises Refused for a person who is not root and whom polkit does not allow this."""
     if trigger is Trigger.TERMINAL and peer.uid:
         authorize(peer, action)
 
 
 def _trigger(peer: Peer) -> Trigger:
-    """The watcher asks by itself; all others are people."""
+    """Who asks: the watcher by itself, or a person."""
     try:
         return Trigger.JOURNAL if peer.uid == pwd.getpwnam(WATCHER).pw_uid else Trigger.TERMINAL
     except KeyError:
@@ -226,7 +226,7 @@ def _trigger(peer: Peer) -> Trigger:
 
 
 def authorize(peer: Peer, action: str) -> None:
-    """Ask polkit. Raises Refused where it says no, or is not there."""
+    """Ask polkit. Raises Refused if it says no, or is not installed."""
     from dlhealth.host.processes import started
 
     subject = f"{peer.pid},{started(peer.pid)},{peer.uid}"
@@ -236,20 +236,20 @@ def authorize(peer: Peer, action: str) -> None:
 
 
 def main() -> None:
-    """What dlhealth-repair.service starts for each request: the connection is its standard input."""
-    os.setpriority(os.PRIO_PROCESS, 0, 0)  # who lets requests in has a higher one
+    """Answer one request; dlhealth-repair.service starts this with the connection as standard input."""
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # the process that accepts connections has a higher one
     channel = socket.socket(fileno=os.dup(0))
     answer = json.dumps(serve(channel)) + "\n"
     try:
         channel.settimeout(PATIENCE)
         channel.sendall(answer.encode())
-        # A connection that is closed with something unread is reset, and the answer lost with it.
+        # Closing a connection with unread data resets it, and the answer would be lost.
         channel.shutdown(socket.SHUT_WR)
         for _ in range(_UNREAD // LINE_LIMIT):
             if not channel.recv(LINE_LIMIT):
                 break
     except OSError:
-        pass  # who asked is gone; what was done is in the journal
+        pass  # the asker is gone; the journal has the result
 
 
 if __name__ == "__main__":

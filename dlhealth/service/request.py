@@ -1,4 +1,4 @@
-"""What is asked of the process that repairs: one line of JSON each way, over a socket that only says what it wants.
+"""Requests to the process that repairs: one line of JSON each way. A request names a finding, never what to do.
 
 {"version": 1, "verb": "preview", "finding": ID, "subject": SUBJECT, "digest": ""}     → the plan's digest, and whether it is allowed
 {"version": 1, "verb": "apply", "finding": ID, "subject": SUBJECT, "digest": DIGEST} → how it ended
@@ -22,7 +22,7 @@ _PATIENCE = 2
 
 
 class Request(NamedTuple):
-    """A request whose answer is awaited."""
+    """A request that waits for its answer."""
 
     channel: socket.socket
     verb: str
@@ -31,7 +31,7 @@ class Request(NamedTuple):
     received: bytearray
 
     def receive(self) -> bool:
-        """Take what has arrived; whether the answer is complete."""
+        """Read what has arrived; whether the answer is complete."""
         try:
             chunk = self.channel.recv(1 << 16)
         except OSError:
@@ -40,7 +40,7 @@ class Request(NamedTuple):
         return not chunk or len(self.received) > _ANSWER_LIMIT
 
     def answer(self) -> dict[str, Any]:
-        """The answer; empty where it is none."""
+        """The answer; empty if it is not valid."""
         try:
             found = json.loads(self.received)
         except ValueError:
@@ -61,11 +61,11 @@ def peer_of(channel: socket.socket) -> Peer:
 
 
 def ask(verb: str, finding: str, subject: str, digest: str = "", path: str = SOCKET) -> Request | None:
-    """Send a request; None where nobody listens."""
+    """Send a request; None if nobody listens."""
     line = json.dumps({"version": VERSION, "verb": verb, "finding": finding, "subject": subject, "digest": digest})
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        # With a timeout of Python's own it would not wait where many others are about to connect, but fail at once.
+        # Python's own timeout would fail at once, not wait, while many others connect.
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE, 0))
         channel.connect(path)
         channel.sendall(line.encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Where events come from: file descriptors that become readable when something happened, and at no other time."""
+"""Sources of events: file descriptors that become readable only when something happened."""
 
 import ctypes
 import os
@@ -18,11 +18,11 @@ from dlhealth.service.events import Event, Topic, of_kernel, of_uevent
 
 KERNEL_LOG = "/dev/kmsg"
 SESSIONS = "/run/systemd/sessions"
-"""One file for each session, kept by logind, for whoever wants to notice them (sd_login_monitor_new(3))."""
+"""One file per session, written by logind (sd_login_monitor_new(3))."""
 SHORT, TRIES, WINDOW = 10.0, 3, 600.0
-"""A login loop is so many sessions of one user, each shorter than so many seconds, within so many."""
+"""A login loop: TRIES sessions of one user, each shorter than SHORT seconds, within WINDOW seconds."""
 _BATCH = 1000
-"""Kernel records that are read before other sources get their turn."""
+"""Kernel records to read before other sources get their turn."""
 _USERS = 256
 """Users whose short sessions are remembered."""
 _FILES = 256
@@ -37,7 +37,7 @@ _LOGIN_SCREEN = {
         *(f"{ETC}/{manager}.service" for manager in MANAGERS),
     )
 }
-"""Folders and names of what decides about the next login screen. Other units come and go beside them all the time."""
+"""The files that decide about the next login screen, as (directory, name). Other units change beside them all the time."""
 
 
 class Source(Protocol):
@@ -46,12 +46,12 @@ class Source(Protocol):
     def fileno(self) -> int: ...
 
     def read(self) -> Iterable[Event]:
-        """What has happened since it was last read; never waits."""
+        """The events since the last read; never waits."""
         ...
 
 
 class KernelLog:
-    """The kernel's log, from now on. Raises OSError where it can't be opened."""
+    """The kernel log, from now on. Raises OSError if it cannot be opened."""
 
     def __init__(self, path: str = KERNEL_LOG) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -68,7 +68,7 @@ class KernelLog:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                # Lines were overwritten before they were read: what they said can only be found by looking.
+                # Lines were overwritten before they were read: only a check can find what they said.
                 yield Event(Topic.DRIVER)
                 yield Event(Topic.GPU)
                 continue
@@ -80,7 +80,7 @@ class KernelLog:
 
 
 class Devices:
-    """Devices that come and go, as the kernel tells them (netlink(7), NETLINK_KOBJECT_UEVENT)."""
+    """Devices that appear and disappear, as reported by the kernel (netlink(7), NETLINK_KOBJECT_UEVENT)."""
 
     _KERNEL_GROUP = 1
 
@@ -103,14 +103,14 @@ class Devices:
                 yield Event(Topic.DRIVER)
                 yield Event(Topic.GPU)
                 return
-            # Only the kernel is port 0; what a program sends is not taken for its word.
+            # The kernel sends from port 0; ignore messages of programs.
             if sender[0] == 0 and (event := of_uevent(message)):
                 yield event
 
 
 def _without_changes(channel: socket.socket) -> None:
-    """Have the kernel keep back what begins with a "c", "change@…": the battery of a laptop says so every few seconds,
-    and no device comes or goes with it."""
+    """Make the kernel drop messages that begin with "c" ("change@…"): a laptop's battery sends one every few seconds, and
+    no device appears or disappears with it."""
     code = b"".join(
         struct.pack("=HBBI", *instruction)
         for instruction in (
@@ -132,7 +132,7 @@ class _Session(NamedTuple):
 
 
 class Sessions:
-    """Which graphical sessions begin and end, and whose end at once again and again."""
+    """Graphical sessions that begin and end, and users whose sessions end at once again and again."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -140,7 +140,7 @@ class Sessions:
         self._short: dict[str, list[float]] = {}
 
     def changed(self, name: str, gone: bool, now: float) -> Event | None:
-        """One session's file was written, or is gone."""
+        """Note that a session's file was written or removed."""
         if not gone:
             if name not in self._running and len(self._running) < _FILES:
                 session = self._graphical(name, now)
@@ -160,7 +160,7 @@ class Sessions:
         return Event(Topic.LOGIN, subject=f"user:{session.user}")
 
     def missed(self) -> None:
-        """Some changes were not told: sessions that ended unseen are forgotten, or one day there is no room for more."""
+        """Forget sessions that ended unnoticed, because some changes were lost; otherwise the table would fill up."""
         self._running = {n: s for n, s in self._running.items() if os.path.exists(f"{self._folder}/{n}")}
 
     def _graphical(self, name: str, now: float) -> _Session | None:
@@ -172,14 +172,13 @@ class Sessions:
         graphical = fields.get("TYPE") in ("x11", "wayland", "mir") or fields.get("DISPLAY")
         if not graphical or fields.get("CLASS") != "user" or not fields.get("USER"):
             return None
-        # One that was there before this is first seen when it is about to end.
+        # A session older than this process is first seen when it is about to end.
         began = fields.get("MONOTONIC", "")
         return _Session(fields["USER"], int(began) / 1e6 if began.isdecimal() else now)
 
 
 class Files:
-    """What is changed in some folders: packages, kernels, sessions, the login screen, and the files that findings were
-    about."""
+    """Changes in some directories: packages, kernels, sessions, the login screen, and the files of findings."""
 
     _CHANGED = flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
 
@@ -192,11 +191,11 @@ class Files:
         dpkg = self._watch("/var/lib/dpkg", flags.MOVED_TO | flags.CLOSE_WRITE)
         boot = self._watch("/boot", flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE)
         modules = self._watch("/lib/modules", flags.CREATE | flags.MOVED_TO | flags.DELETE)
-        # systemctl makes links, renames them into their places and takes them away; people and debconf write files.
+        # systemctl creates, renames and removes links; people and debconf write files.
         placed = self._CHANGED & ~flags.ATTRIB
         screen = {folder: self._watch(folder, placed) for folder, _ in _LOGIN_SCREEN}
         self._login_screen = {(screen[folder], name) for folder, name in _LOGIN_SCREEN}
-        # A repair or an undo that ends, also a person's.
+        # A repair or an undo that ends, also one that a person started.
         history = self._watch("/var/lib/dlhealth/txn/history", flags.MOVED_TO)
         self._topics: tuple[tuple[int, str, Topic], ...] = (
             (dpkg, "status", Topic.PACKAGES),
@@ -213,18 +212,18 @@ class Files:
         return int(self._inotify.fileno())
 
     def watch(self, paths: Iterable[str]) -> None:
-        """From now on these files are watched, and no others that were given before."""
+        """Watch these files from now on, instead of those given before."""
         before = {folder for folder, _ in self._reported}
         self._reported = set()
         for path in sorted(paths)[:_FILES]:
             parent, name = posixpath.split(path)
-            # A device is not written to by closing it, and /dev/null is closed all the time.
+            # Closing a device does not change it, and /dev/null is closed all the time.
             mask = self._CHANGED & ~flags.CLOSE_WRITE if parent == "/dev" else self._CHANGED
             self._reported.add((self._watch(parent, mask), name))
-            # Of a folder on which something is mounted, the folder above hears nothing: /tmp is often one.
+            # The directory above a mount point sees no changes of its mode: /tmp is often a mount point.
             self._reported.add((self._watch(path, flags.ATTRIB), ""))
         for folder in before - {f for f, _ in self._reported} - self._fixed:
-            with suppress(OSError):  # the folder is gone, and the watch with it
+            with suppress(OSError):  # the directory is gone, and its watch with it
                 self._inotify.rm_watch(folder)
 
     def read(self) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""A repair without a person at the terminal: proposed for one finding, judged by the policy, carried out, told."""
+"""A repair without a person at the terminal: chosen for one finding, judged by the policy, carried out, reported."""
 
 import os
 import time
@@ -26,7 +26,7 @@ from dlhealth.txn.store import Store, reading_plan
 
 ROOT = "/"
 STOPPED = "/run/dlhealth/stopped"
-"""Has the fingerprint of each finding that was said to be left to a person."""
+"""Holds the fingerprint of each finding that was reported as left to a person."""
 _DAY = 86400
 _KINDS = {Outcome.APPLIED: Kind.REPAIRED, Outcome.AWAITING_REBOOT: Kind.AWAITING_REBOOT}
 
@@ -50,7 +50,7 @@ class _About(TypedDict):
 
 
 class Proposal(NamedTuple):
-    """What would be done about a finding, and whether it may be."""
+    """The repair of a finding, and whether it is allowed."""
 
     repair: Repair
     decision: Decision
@@ -64,14 +64,13 @@ def look() -> Seen:
 
 
 def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: str, highest: Risk) -> Proposal:
-    """The mildest repair of what a rule found on a subject, of which `highest` is the highest risk that may come into
-    question."""
+    """The mildest repair of a finding whose risk is at most `highest`."""
     notes = {(d.finding.id, d.finding.subject) for d in seen.diagnosis.findings if d.finding.severity is Severity.NOTE}
     if trigger is not Trigger.TERMINAL and (finding, subject) in notes:
-        return Proposal(Repair((), (), ()), Decision(Verdict.NEVER, "a note is not a fault: a person decides"))
+        return Proposal(Repair((), (), ()), Decision(Verdict.NEVER, "a note is not a problem: a person decides"))
     if trigger is Trigger.JOURNAL and os.path.lexists(f"{FOLDER}/{REPORT_ONLY}"):
         return Proposal(
-            Repair((), (), ()), Decision(Verdict.LATER, "the first look after the installation only reports")
+            Repair((), (), ()), Decision(Verdict.LATER, "the first check after the installation only reports")
         )
     failed = tried(store)
     offline = trigger is Trigger.BOOT  # before the network is up
@@ -98,12 +97,12 @@ def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: s
 
 
 def _attempts(store: Store, fingerprint: str, failed: Collection[tuple[str, str]]) -> int:
-    """How often a finding was repaired on the same evidence within a day, and at any time before where a person took it
-    back, or the machine may have died of it. What was tried and did not help is left to the ladder."""
+    """How often a finding was repaired on the same evidence within a day. A repair that a person undid, or that may have
+    crashed the machine, counts whenever it was. Repairs that did not help are not counted: the next plan follows them."""
     yesterday = time.strftime(TIME_FORMAT, time.gmtime(time.time() - _DAY))
     count = 0
     for record in store.ended():
-        # Of one that can't be read, nobody knows what it tried: then nothing is repaired unattended.
+        # An unreadable record may have been any repair: its error stops every unattended repair.
         with reading_plan(record) as plan:
             pairs = {(f["fingerprint"], f["summary"]) for f in plan["findings"]} - set(failed)
             recent = record.outcome != Outcome.APPLIED or plan["time"] >= yesterday
@@ -113,8 +112,8 @@ def _attempts(store: Store, fingerprint: str, failed: Collection[tuple[str, str]
 
 
 def settle(store: Store, tell: Callable[[bytes], object], sure: Callable[[Seen], bool]) -> Ended | None:
-    """Bring an earlier transaction to its end: take back what was cut off, or did not hold after the restart, and let
-    stand what did, once that is sure."""
+    """Finish an earlier transaction: undo it if it was interrupted or did not help after the reboot; keep it once it is
+    sure that it helped."""
     current = store.current()
     if current is None:
         return None
@@ -129,7 +128,7 @@ def settle(store: Store, tell: Callable[[bytes], object], sure: Callable[[Seen],
 
 
 def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], object]) -> Ended | None:
-    """Carry a proposal out and tell the journal; None where it could not even begin."""
+    """Carry out a proposal and report it to the journal; None if it could not begin."""
     about = _about(proposal)
     try:
         ended = carry_out(proposal.repair, seen.diagnosis, store, ROOT, lambda: look().diagnosis, lambda text: None)
@@ -138,9 +137,9 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
         return None
     what = "; ".join(c.plan.summary for c in proposal.repair.chosen)
     text = {
-        Outcome.APPLIED: f"Repaired: {what}. To take it back: dlhealth undo {ended.record.name}",
-        Outcome.AWAITING_REBOOT: f"Repaired, once the machine has been restarted: {what}",
-    }.get(ended.outcome, f"Tried, did not help, and was taken back: {what} ({'; '.join(ended.said)})")
+        Outcome.APPLIED: f"Repaired: {what}. To undo it: dlhealth undo {ended.record.name}",
+        Outcome.AWAITING_REBOOT: f"Repair needs a reboot to finish: {what}",
+    }.get(ended.outcome, f"Tried, did not help, undone: {what} ({'; '.join(ended.said)})")
     kind = _KINDS.get(ended.outcome, Kind.NOT_REPAIRED)
     severity = "note" if ended.outcome is Outcome.APPLIED else "warning"
     tell(alert(kind, text, severity=severity, transaction=ended.record.name, **about))
@@ -148,15 +147,15 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
         now = time.localtime()
         moment = restart_at(seen.policy.reboot_hours, now.tm_hour * 60 + now.tm_min)
         run(
-            ["shutdown", "-r", moment, "dlhealth ends a repair with this restart; to cancel it: shutdown -c"],
+            ["shutdown", "-r", moment, "This reboot finishes a repair by dlhealth. To cancel it: shutdown -c"],
             timeout=10,
         )
     return ended
 
 
 def stop(proposal: Proposal, tell: Callable[[bytes], object]) -> None:
-    """Say that what was repaired and broke again is left to a person: it would go on for ever. Once since the machine was
-    started, though the check at boot and then the watcher come to it."""
+    """Report that a problem came back after its repair and is left to a person; a repair loop would never end. Reported
+    once per boot, although both the check at boot and the watcher find it."""
     finding = proposal.repair.chosen[0].finding
     try:
         os.makedirs(f"{STOPPED}/{finding.fingerprint}")

@@ -1,6 +1,6 @@
-"""The watcher: waits for events, looks at what they concern, tells the journal what has appeared and what is gone.
+"""The watcher: waits for events, checks what they concern, and logs new and resolved problems in the journal.
 
-Unprivileged and small. Looks are made by a process of their own, repairs are asked of another user's.
+Unprivileged and small. Checks run in their own process; repairs are requested from a root process.
 """
 
 import json
@@ -25,15 +25,15 @@ from dlhealth.service.sources import SHORT, Devices, Files, KernelLog, Source
 
 FOLDER = "/run/dlhealth/watch"
 BOOT_STATE = "/run/dlhealth/boot.json"
-"""What the check at boot found, so that it is not told a second time."""
+"""What the check at boot found, so that it is not reported a second time."""
 PUBLIC = "public.json"
-"""Beside state.json, which only root reads: what everybody may know of it."""
+"""The part of state.json that everybody may read; only root reads the whole."""
 REPORT_ONLY = "report-only"
-"""Is there from the installation until the first look has ended: that one repairs nothing."""
+"""Exists from the installation until the first check has ended: that one repairs nothing."""
 PROMPTS = "/run/agetty.reload"
-"""The text consoles print what stands above their prompts again when this is touched (agetty(8), --reload)."""
+"""Touching this file makes the text consoles print their prompts again (agetty(8), --reload)."""
 WAITING = "/var/lib/dlhealth/txn/active"
-"""Is there while a repair waits for a restart (`Store.active`, whose module is no small one)."""
+"""Exists while a repair waits for a reboot (`Store.active`; importing its module would cost memory)."""
 
 _SETTLE = {
     Topic.PACKAGES: 2.0,
@@ -42,30 +42,30 @@ _SETTLE = {
     Topic.LOGGED_IN: SHORT + 1.0,
     Topic.LOGIN_SCREEN: 60.0,
 }
-"""Seconds after which an event is looked at: a package is a hundred changes of files, who has logged in is out of a login
-loop when he stays, and who switches display managers types several commands, which the next start alone waits for."""
+"""Seconds from an event to its check. A package changes a hundred files; a login counts once the user stays; switching
+display managers takes several commands, and only the next boot depends on it."""
 _LAST_COUNTS = {Topic.LOGGED_IN, Topic.LOGIN_SCREEN}
-"""Of several such events that moment is after the last: of several logins it is that one which may stay, and nobody's
-switch is undone halfway."""
+"""For these topics, the time runs from the last event: the last login is the one that may stay, and a switch of display
+managers must be complete."""
 _SHARE = 4.0
-"""After a look, none of the same topic for so many times as long as it took: a fifth of one processor at most."""
+"""After a check, the same topic rests this many times as long as the check took: at most a fifth of one processor."""
 _LONGEST_PAUSE = 30.0
 _BLIND, _WANTED = 3600.0, 86400.0
-"""The longest that is waited for the next try of a look that fails, and of a repair that can't be had."""
+"""The longest waits, in seconds, before a failed check and a refused repair are tried again."""
 _BUSY_PAUSE = 5.0
-"""Seconds between two looks at whether packages are still being changed: an upgrade touches its files all the time."""
+"""Seconds between two checks while packages change: an upgrade touches its files all the time."""
 _LOOK_LIMIT = 60.0
 _SHOWS_IF_IT_HELD = {Topic.START, Topic.LOGGED_IN, Topic.REPAIR}
-"""After these, a repair that waited for a restart can be judged."""
+"""After these, a repair that waited for a reboot can be judged."""
 _OUTPUT_LIMIT = 4 << 20
 _UNSENT = 256
-"""Entries about events that wait for a journal that is being restarted; those about findings are made again."""
+"""Entries about events that wait while the journal restarts, at most; those about findings are made again."""
 _TELL_AGAIN = 0.5
-"""Seconds until a journal that takes no more is tried again."""
+"""Seconds until a journal that accepts no entries is tried again."""
 
 
 class _Look(NamedTuple):
-    """A look that is under way."""
+    """A running check."""
 
     started: Started
     topics: tuple[Topic, ...]
@@ -77,7 +77,7 @@ class _Look(NamedTuple):
 
 
 class _Patience:
-    """How long to wait for the next try of what fails: each time twice as long."""
+    """How long to wait before the next try: twice as long each time."""
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
@@ -92,15 +92,15 @@ class _Patience:
 
 
 def _bury() -> None:
-    """Looks that hung in the kernel when they were killed, and ended since: each would count for good as a process of
-    the service."""
+    """Collect checks that hung in the kernel when they were killed and ended later: otherwise they would count as
+    processes of the service forever."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 class Watcher:
-    """Everything that is known between two events. No time is that of the wall clock, which people and NTP set."""
+    """The state between two events. It measures time without the wall clock, which people and NTP set."""
 
     def __init__(
         self, sources: Iterable[Source], files: Files, folder: str, tell: Callable[[bytes], bool], manager: Manager
@@ -136,14 +136,14 @@ class Watcher:
         self._stopping = False
 
     def run(self) -> None:
-        """Until somebody asks to stop."""
+        """Watch until a signal says stop."""
         waker, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         self._selector.register(waker, selectors.EVENT_READ, None)
         self._happened(Event(Topic.START))
-        with suppress(OSError):  # it is said after the first look
+        with suppress(OSError):  # the first check reports it
             self._put_up(sign(public(self._known.findings)))
         self._manager.ready()
         while not self._stopping:
@@ -154,7 +154,7 @@ class Watcher:
         self._stopping = True
 
     def _turn(self, next_sign_of_life: float | None) -> None:
-        """Wait for what comes first, and deal with it."""
+        """Wait for the next event or moment, and handle it."""
         moments = [m for m in (next_sign_of_life, *self._due.values()) if m is not None]
         if self._look:
             moments = [m for m in (next_sign_of_life, self._look.since + _LOOK_LIMIT) if m is not None]
@@ -174,7 +174,7 @@ class Watcher:
 
     def _happened(self, event: Event) -> None:
         now = time.monotonic()
-        # What was told before the machine slept is worth telling again; all that is waited for waits while it sleeps.
+        # After a suspend, events are reported again; BOOTTIME counts the time asleep. All waiting pauses while asleep.
         if event.id and (entry := self._repeats.entry(event, time.clock_gettime(time.CLOCK_BOOTTIME))):
             self._say(entry)
         earliest, _ = self._pause.get(event.topic, (0.0, 0.0))
@@ -182,7 +182,7 @@ class Watcher:
         first_or_last = max if event.topic in _LAST_COUNTS else min
         self._due[event.topic] = first_or_last(moment, self._due.get(event.topic, moment))
 
-    # Looking.
+    # Checks.
 
     def _begin_look(self) -> None:
         now = time.monotonic()
@@ -190,8 +190,8 @@ class Watcher:
             if now > self._look.since + _LOOK_LIMIT:
                 from dlhealth.host.processes import end_tree
 
-                end_tree(self._look.started.pid)  # its programs have sessions of their own
-                self._end_look(self._look, f"it did not end within {_LOOK_LIMIT:g} seconds")
+                end_tree(self._look.started.pid)  # its programs have their own sessions
+                self._end_look(self._look, f"it did not finish within {_LOOK_LIMIT:g} seconds")
             return
         topics = tuple(t for t, moment in self._due.items() if moment <= now)
         if not topics:
@@ -204,7 +204,7 @@ class Watcher:
         try:
             started = start([sys.executable, "-I", "-m", "dlhealth.service.check", *only])
         except OSError as error:
-            self._complain(f"a check could not be started: {error.strerror}")
+            self._complain(f"a check could not start: {error.strerror}")
             self._try_again(topics, self._look_again)
             return
         self._look = _Look(started, topics, only, now, time.time(), bytearray())
@@ -219,7 +219,7 @@ class Watcher:
         chunk = os.read(look.started.output, 1 << 16)
         look.output.extend(chunk)
         if len(look.output) > _OUTPUT_LIMIT:
-            self._end_look(look, "it said too much")
+            self._end_look(look, "its output was too long")
         elif not chunk:
             self._end_look(look, "")
 
@@ -238,15 +238,15 @@ class Watcher:
             checked, problem = {}, str(error)
         now = time.monotonic()
         if problem:
-            self._complain(f"a check could not be made: {problem}")
+            self._complain(f"a check failed: {problem}")
             self._try_again(look.topics, self._look_again)
         elif checked["busy"]:
-            # dpkg's lock, when it is closed, is the event that ends this wait; other programs may hold theirs longer.
+            # Closing dpkg's lock is the event that ends this wait; other programs may hold theirs longer.
             self._due.update(dict.fromkeys(look.topics, now + _LONGEST_PAUSE))
             self._pause.update(dict.fromkeys(look.topics, (now + _BUSY_PAUSE, _BUSY_PAUSE)))
             self._busy_since = self._busy_since or now
             if now - self._busy_since > _BLIND:
-                self._complain(f"a check waits for the end of this: {checked['busy']}")
+                self._complain(f"no check for over an hour, because packages are being changed: {checked['busy']}")
             return
         changed = bool(checked) and self._update(checked, look)
         self._rest(look, now, changed)
@@ -255,7 +255,7 @@ class Watcher:
         took = (now - look.since) * _SHARE
         for topic in look.topics:
             earliest, before = self._pause.get(topic, (0.0, 0.0))
-            # Who looked long after the last event is not made to wait because of it.
+            # An event long after the last check does not wait because of it.
             quiet = now - earliest > _LONGEST_PAUSE
             pause = min(_LONGEST_PAUSE, took if changed or quiet else max(took, before * 2))
             self._pause[topic] = (now + pause, pause)
@@ -286,12 +286,12 @@ class Watcher:
         self._checked, self._began = int(time.time()), look.began
         self._unchecked = checked["unchecked"]
         unwritten = self._write_state()
-        left_out = f"not everything was checked: {self._unchecked}" if self._unchecked else ""
+        left_out = f"some checks could not run completely: {self._unchecked}" if self._unchecked else ""
         self._complain(checked["problem"] or left_out or unwritten)
         return bool(change.appeared or change.gone)
 
     def _complain(self, problem: str) -> None:
-        """Of what keeps this from looking; once, not after each look."""
+        """Report once, not after each check, what keeps the service from checking."""
         if problem == self._problem:
             return
         if problem:
@@ -300,7 +300,8 @@ class Watcher:
         self._write_state()
 
     def _write_state(self) -> str:
-        """What kept it from being written: a full /run must not end the watcher, who would tell all anew."""
+        """Save the state; returns why that failed, or "". A full /run must not end the watcher: it would report
+        everything again."""
         state: dict[str, Any] = {"problem": self._problem, "unchecked": self._unchecked}
         if self._checked is not None:
             state.update(checked=self._checked, began=self._began)
@@ -310,26 +311,26 @@ class Watcher:
             save(f"{self._folder}/{PUBLIC}", json.dumps({"findings": common, **state}))
             self._put_up(sign(common))
         except OSError as error:
-            return f"what was found can't be written to {self._folder}: {error.strerror}"
+            return f"results cannot be written to {self._folder}: {error.strerror}"
         return ""
 
     def _put_up(self, text: str) -> None:
-        """Above the prompts of the text consoles, also of those that are there already."""
+        """Show a text above the prompts of the text consoles, including those that are already on screen."""
         if text == self._sign:
             return
         save(f"{self._folder}/issue", text)
         self._sign = text
-        with suppress(OSError):  # no console, or an agetty that can't do this: its next prompt has it
+        with suppress(OSError):  # no console, or an old agetty: its next prompt shows the text
             os.utime(PROMPTS)
 
-    # Repairing: one request after the other.
+    # Repairs: one request after the other.
 
     def _ask(self) -> None:
-        """For the next thing that is wanted of root."""
+        """Send the next request to the root process."""
         if self._asked:
             return
         if self._reports_only:
-            # What was found is known now, and so is the policy: `service install` has printed it.
+            # The first check has ended, and `service install` has printed the policy.
             self._reports_only = False
             with suppress(OSError):
                 os.unlink(f"{self._folder}/{REPORT_ONLY}")
@@ -370,18 +371,18 @@ class Watcher:
         self._ask()
 
     def _not_now(self, finding: str, subject: str) -> None:
-        """What is refused for now is asked for again after another look; a plain no stands until something changes."""
+        """Ask again after another check: the request was refused for now. A plain no stands until something changes."""
         self._refused.add((finding, subject))
         self._try_again([Topic.REPAIR], self._ask_again)
 
-    # Telling.
+    # Alerts.
 
     def _say(self, entry: bytes) -> None:
         if self._unsent or not self._tell(entry):
             self._unsent = [*self._unsent, entry][-_UNSENT:]
 
     def _flush(self) -> None:
-        """Tell the journal what it does not know yet."""
+        """Send the journal what it does not have yet."""
         now = time.monotonic()
         if self._tell_at > now:
             return
@@ -398,11 +399,11 @@ class Watcher:
 
 
 def main() -> None:
-    """What dlhealth.service runs."""
+    """Run the watcher; dlhealth.service starts this."""
     os.umask(0o022)
     watched: list[Source] = []
     missing = []
-    for name, make in (("the kernel's log", KernelLog), ("device events", Devices)):
+    for name, make in (("the kernel log", KernelLog), ("device events", Devices)):
         try:
             watched.append(make())
         except OSError as error:
@@ -410,5 +411,7 @@ def main() -> None:
     if missing:
         from dlhealth.service.log import logger
 
-        logger().warning("not watched", sources=missing)
+        logger().warning(
+            f"cannot watch {'; '.join(missing)}. Problems that only show there are found at the next check"
+        )
     Watcher(watched, Files(), FOLDER, send, Manager()).run()

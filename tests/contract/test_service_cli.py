@@ -108,7 +108,7 @@ def test_a_service_that_does_not_run_is_told_in_one_line(
     ("more", "said"),
     [
         ({"problem": "/etc/dlhealth/config.toml: not TOML"}, "Unknown: /etc/dlhealth/config.toml: not TOML"),
-        ({"problem": "a check could not be made: it did not end"}, "Unknown: a check could not be made"),
+        ({"problem": "a check failed: it did not finish"}, "Unknown: a check failed"),
         ({"began": 1.0}, "Unknown: a repair or an undo has ended since the last check"),
     ],
 )

@@ -304,4 +304,4 @@ def test_libraries_that_were_upgraded_below_a_loaded_module(lab: LabMachine) -> 
     assert is_in_and_stays(lab)
     assert within(20, lambda: status(lab).endswith("Nothing is open.\n"))
     (held,) = entries(lab, since, f"MESSAGE_ID={REPAIRED}")
-    assert held["MESSAGE"].endswith("was verified after the restart")
+    assert held["MESSAGE"].endswith("was verified after the reboot")

@@ -141,7 +141,7 @@ def test_settings_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, pat
         read_policy(RootHost(str(tmp_path)))
     policy, problem = policy_of(RootHost(str(tmp_path)))
     assert policy.max_risk is None
-    assert "nothing is repaired unattended" in problem
+    assert "automatic repair is off" in problem
 
 
 @pytest.mark.parametrize("leads", ["/srv/site/dlhealth.toml", "../elsewhere.toml", "config.toml", "50-site.toml"])
@@ -153,7 +153,7 @@ def test_settings_on_a_disk_that_is_not_there_are_not_taken_for_none(tmp_path: P
     policy, problem = policy_of(RootHost(str(tmp_path)))
     assert policy.max_risk is None
     assert f"{path} leads to {leads}, which is not there" in problem
-    assert "nothing is repaired unattended" in problem
+    assert "automatic repair is off" in problem
 
 
 def test_who_forbids_in_a_broken_file_is_obeyed(tmp_path: Path) -> None:

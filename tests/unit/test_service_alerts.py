@@ -216,7 +216,7 @@ def test_a_repeated_event_is_told_once_in_ten_minutes_with_how_many_more(start: 
     assert repeats.entry(xid(gpu=2), start + 1), "the event of another GPU was held back"
     again = repeats.entry(xid(), start + 601)
     assert again
-    assert decoded(again)["MESSAGE"] == "NVRM: Xid 79 (599 more since it was last told)"
+    assert decoded(again)["MESSAGE"] == "NVRM: Xid 79 (599 more since the last alert)"
     last = repeats.entry(xid(), start + 1300)
     assert last
     assert decoded(last)["MESSAGE"] == "NVRM: Xid 79"
@@ -365,7 +365,7 @@ def test_no_state(tmp_path: Path) -> None:
 def test_what_a_look_says_must_have_its_fields_with_their_kinds() -> None:
     assert understood(b'{"findings": [], "busy": ""}', busy=str) == {"findings": [], "busy": ""}
     for text in (b'{"findings": []}', b'{"findings": [], "busy": 1}', b'{"busy": ""}'):
-        with pytest.raises(ValueError, match="can't be read"):
+        with pytest.raises(ValueError, match="its result is not valid"):
             understood(text, busy=str)
 
 

@@ -104,7 +104,7 @@ def test_a_rule_that_raises_is_named_and_judges_nothing(tmp_path: Path, monkeypa
     checked = looked(Machine(), tmp_path, monkeypatch, Crashing())
     assert [f["id"] for f in checked.findings] == ["bad-file"]
     assert checked.judged == ("bad-file",)
-    assert "crashing can't judge: KeyError: 'missing'" in checked.problem
+    assert "crashing failed: KeyError: 'missing'" in checked.problem
 
 
 def test_a_rule_that_was_taken_away_is_no_reason_not_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,5 +120,5 @@ def test_a_rule_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.
     )
     checked = check(lambda: RootHost(str(Machine().file("/etc/bad").build(tmp_path))), ())
     assert [f["id"] for f in checked.findings] == ["bad-file"]
-    assert "mine can't judge: SyntaxError" in checked.problem
+    assert "mine failed: SyntaxError" in checked.problem
     assert checked.rules == (), "it may be one that found something before"

@@ -57,18 +57,18 @@ def test_a_request() -> None:
 @pytest.mark.parametrize(
     ("request_line", "said"),
     [
-        (b"\n", "no JSON"),
-        (b"{\n", "no JSON"),
-        (b"\xff\xfe\n", "no JSON"),
-        (b"[" * 4000 + b"\n", "no JSON"),
-        (b'{"a":' * 800 + b"\n", "no JSON"),
-        (b'{"version": ' + b"9" * 4000 + b"}\n", "has the fields"),
-        (line() + line(), "no JSON"),
-        (b'{"verb": "status", ' + line()[1:], "no JSON"),
-        (b"[]\n", "has the fields"),
-        (b"null\n", "has the fields"),
-        (line(command="rm"), "has the fields"),
-        (json.dumps({k: v for k, v in SOUND.items() if k != "digest"}).encode(), "has the fields"),
+        (b"\n", "not valid JSON"),
+        (b"{\n", "not valid JSON"),
+        (b"\xff\xfe\n", "not valid JSON"),
+        (b"[" * 4000 + b"\n", "not valid JSON"),
+        (b'{"a":' * 800 + b"\n", "not valid JSON"),
+        (b'{"version": ' + b"9" * 4000 + b"}\n", "exactly the fields"),
+        (line() + line(), "not valid JSON"),
+        (b'{"verb": "status", ' + line()[1:], "not valid JSON"),
+        (b"[]\n", "exactly the fields"),
+        (b"null\n", "exactly the fields"),
+        (line(command="rm"), "exactly the fields"),
+        (json.dumps({k: v for k, v in SOUND.items() if k != "digest"}).encode(), "exactly the fields"),
         (line(version="1"), "wrong type"),
         (line(version=True), "wrong type"),
         (line(version=1.0), "wrong type"),
@@ -176,7 +176,7 @@ def test_who_leaves_is_not_waited_for() -> None:
     with ours:
         theirs.send(b'{"version"')
         theirs.close()
-        with pytest.raises(Refused, match="ended before its line did"):
+        with pytest.raises(Refused, match="in the middle of its line"):
             receive(ours, 5)
 
 
@@ -380,14 +380,14 @@ def test_what_waits_for_a_reboot_comes_first(machine: Machine) -> None:
     with machine.store.locked():
         record = machine.store.begin("abcd", {"actions": [], "findings": []}, [])
     assert machine.ask("status") == {"ok": True, "transaction": record.name}
-    assert "waits for a reboot, or was cut off" in machine.ask("preview")["error"]
+    assert "waits for a reboot or was interrupted" in machine.ask("preview")["error"]
 
 
 def test_what_is_refused_is_answered(machine: Machine) -> None:
     ours, theirs = pair()
     with ours, theirs:
         theirs.send(b"garbage\n")
-        assert serve(ours) == {"ok": False, "error": "the request is no JSON"}
+        assert serve(ours) == {"ok": False, "error": "the request is not valid JSON"}
 
 
 @as_root
@@ -402,10 +402,10 @@ def test_the_watcher_may_what_the_policy_allows_and_polkit_is_not_asked(machine:
 @pytest.mark.parametrize(
     ("settings", "risk", "reason"),
     [
-        ('[repair]\nmax_risk = "none"', Risk.LOW, "nothing is repaired unattended"),
+        ('[repair]\nmax_risk = "none"', Risk.LOW, "automatic repair is off"),
         ("[repair]\nmax_attempts = 0", Risk.LOW, "0 allowed"),
         ('[rules]\nignore = ["bad-line"]', Risk.LOW, "is ignored"),
-        ("[oops]\nx = 1", Risk.LOW, "nothing is repaired unattended"),
+        ("[oops]\nx = 1", Risk.LOW, "automatic repair is off"),
         ("", Risk.MEDIUM, "its risk is medium"),
         ('[repair]\nmax_risk = "medium"', Risk.HIGH, "its risk is high"),
     ],
@@ -449,7 +449,7 @@ def test_the_first_look_after_the_installation_only_reports(machine: Machine, mo
 @as_root
 def test_the_watcher_takes_nothing_back(machine: Machine) -> None:
     machine.ask("apply", machine.ask("preview")["digest"])
-    assert machine.ask_as(WATCHER, "undo") == {"ok": False, "error": "only a person takes a repair back"}
+    assert machine.ask_as(WATCHER, "undo") == {"ok": False, "error": "only a person may undo a repair"}
     assert machine.one.read_text() == "good\n"
 
 
@@ -581,7 +581,7 @@ def test_one_connection_as_systemd_hands_it_over() -> None:
             process = subprocess.Popen(words, stdin=ours.fileno(), cwd=Path(__file__).parents[2])
         theirs.sendall(line(verb="preview", finding="no such thing"))
         with theirs.makefile("rb") as answers:
-            assert json.loads(answers.readline()) == {"ok": False, "error": "the finding is no id of a rule"}
+            assert json.loads(answers.readline()) == {"ok": False, "error": "the finding is not the id of a rule"}
     assert process.wait(5) == 0, "who asked has left"
 
 

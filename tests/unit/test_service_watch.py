@@ -371,7 +371,7 @@ def test_a_look_that_hangs_is_ended_with_all_below_it(service: Service) -> None:
     service.does(f"sleep 600 & echo $! > {service.base}/pid; trap '' TERM; sleep 600")
     service.start(watchdog="300000", look_limit=1.0)
     wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
-    assert service.journal.of(Kind.NOT_CHECKED) == ["a check could not be made: it did not end within 1 seconds"]
+    assert service.journal.of(Kind.NOT_CHECKED) == ["a check failed: it did not finish within 1 seconds"]
     pid = (service.base / "pid").read_text().strip()
     wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
     service.finds(finding())
@@ -393,14 +393,14 @@ def test_a_look_that_hangs_is_ended_with_all_below_it(service: Service) -> None:
         ),
         (
             """echo '{"findings": [], "judged": 3, "rules": [], "busy": "", "problem": "", "unchecked": ""}'""",
-            "can't be read",
+            "its result is not valid",
         ),
-        ("""echo '{"findings": [], "judged": [], "busy": "", "problem": "", "unchecked": ""}'""", "can't be read"),
-        ("head -c 300000 /dev/zero | tr '\\0' '['", "can't be read"),
-        ("head -c 100 /dev/urandom", "can't be read"),
+        ("""echo '{"findings": [], "judged": [], "busy": "", "problem": "", "unchecked": ""}'""", "its result is not valid"),
+        ("head -c 300000 /dev/zero | tr '\\0' '['", "its result is not valid"),
+        ("head -c 100 /dev/urandom", "its result is not valid"),
         ("echo '{\"findings\"'; exit 3", "it ended with status 3"),
         ("kill -9 $$", "it ended with status -9"),
-        ("exec yes", "it said too much"),
+        ("exec yes", "its output was too long"),
         ("exec >&-; sleep 600", "it did not end"),
     ],
 )
@@ -409,7 +409,7 @@ def test_a_look_that_goes_wrong_is_told_once_and_harms_nothing(service: Service,
     service.start()
     wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
     (message,) = service.journal.of(Kind.NOT_CHECKED)
-    assert message.startswith("a check could not be made: ")
+    assert message.startswith("a check failed: ")
     assert said in message
     service.packages()
     service.looked(2)
@@ -425,7 +425,7 @@ def test_a_look_that_cannot_be_started_is_made_later(service: Service) -> None:
     service.finds(finding())
     service.start(longest_pause=0.3)
     wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
-    assert "could not be started: No such file" in service.journal.of(Kind.NOT_CHECKED)[0]
+    assert "could not start: No such file" in service.journal.of(Kind.NOT_CHECKED)[0]
     (service.base / "away").rename(service.base / "python")
     wait_for(lambda: service.journal.of(Kind.APPEARED))
 
@@ -650,7 +650,7 @@ def test_a_state_that_cannot_be_written_is_told_once(service: Service) -> None:
     time.sleep(0.1)
     assert service.journal.of(Kind.APPEARED) == ["a is wrong"]
     (message,) = service.journal.of(Kind.NOT_CHECKED)
-    assert "can't be written" in message
+    assert "cannot be written" in message
 
 
 # Asking for repairs.
@@ -1192,4 +1192,4 @@ def test_a_rule_that_raises_is_named_and_the_others_judge(service: Service, nvml
     service.start()
     wait_for(lambda: service.journal.of(Kind.APPEARED))
     wait_for(lambda: service.journal.of(Kind.NOT_CHECKED))
-    assert service.journal.of(Kind.NOT_CHECKED) == ["the rule raising can't judge: ZeroDivisionError: the rule's own"]
+    assert service.journal.of(Kind.NOT_CHECKED) == ["the rule raising failed: ZeroDivisionError: the rule's own"]

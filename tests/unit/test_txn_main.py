@@ -133,7 +133,7 @@ def test_of_the_running_machine_the_journal_is_told(root: Path, within: bool) ->
                 journal.recv(1 << 16)
             return
         entry = journal.recv(1 << 16).decode().splitlines()
-    assert "MESSAGE=The repair 1-abc was undone: it was cut off" in entry
+    assert "MESSAGE=Repair 1-abc was undone: it was cut off" in entry
     assert {f"MESSAGE_ID={Kind.RECOVERED.value}", "DLHEALTH_TRANSACTION=1-abc", "PRIORITY=4"} <= set(entry)
     assert {"DLHEALTH_ID=a-fault", "DLHEALTH_SUBJECT=host", "DLHEALTH_LAYER=login"} <= set(entry)
 
