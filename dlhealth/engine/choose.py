@@ -1,4 +1,4 @@
-"""From a diagnosis to the one repair that will be carried out: for each root cause the mildest plan that is allowed."""
+"""Chooses the repair for a diagnosis: for each root cause, the mildest allowed plan."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -29,19 +29,21 @@ from dlhealth.probes.dkms import known_to_fail
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import KernelModules
 
-# Made from what the other actions change, so they come last, and once; the last of them holds what the first makes.
+# They use the results of the other actions, so they come last, and once; the last contains results of the first.
 _DERIVED = (RefreshLoaderCache, RefreshModuleIndex, UpdateInitramfs)
-# A disk that does not run has no modules loaded and no services started.
+# On a disk that is not running, no modules are loaded and no services run.
 ONLY_LIVE = (LoadModules, ReloadModules, Reboot)
 
 
 class Limits(NamedTuple):
-    """What a repair may be: `highest` risk, whether it may use the network, whether the machine is the one that runs.
-    `tried` are the repairs that did not hold before, `given_up` those that did not now, each as the fingerprint of the
-    finding and the summary of the plan: the next rung of the ladder follows. `refused` says, by the fingerprint of the
-    finding, why its repair could not begin: a lock or a missing package is no reason for a more drastic one. `wanted` are
-    the rules to repair, all where it is empty; `subject` is what they must have found it on, anything where it is empty.
-    Who names a rule, or its layer, asks for what was tried before again, and for what is only worth a note."""
+    """The limits of a repair.
+
+    `highest` is the highest allowed risk; `offline` forbids the network; `live` means the running machine.
+    `tried` are repairs that did not help in an earlier run, `given_up` those that did not help in this run, each as the
+    finding's fingerprint and the plan's summary: the next plan follows. `refused` says, by fingerprint, why a repair could
+    not begin: a lock or a missing package is no reason for a more drastic plan. `wanted` are the rules to repair, empty
+    for all; `subject` limits their findings to one subject, empty for any. Naming a rule or its layer also allows what was
+    tried before, and findings that are only a note."""
 
     highest: Risk = Risk.MEDIUM
     offline: bool = False
@@ -61,21 +63,21 @@ class Chosen(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A finding that will not be repaired, and why; `by_hand` is what a person can do."""
+    """A finding that will not be repaired, and why; `by_hand` are the steps for a person."""
 
     finding: Finding
     reason: str
-    by_hand: tuple[str, ...]
+    by_hand: tuple[Action, ...]
 
 
 class Repair(NamedTuple):
-    """All that will be done at once, in its order. The digest is compared, the plan is never built a second time."""
+    """Everything that will be done at once, in order. It is built once; later only its digest is compared."""
 
     chosen: tuple[Chosen, ...]
     left: tuple[Left, ...]
     actions: tuple[Action, ...]
     live: bool = True
-    """Whether it is of the machine that runs."""
+    """Whether it is for the running machine."""
 
     @property
     def risk(self) -> Risk:
@@ -99,8 +101,8 @@ class Repair(NamedTuple):
 
 
 def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits: Limits) -> Repair:
-    """What can be repaired now, in the order of repair. Plans that touch the same file in different ways don't go
-    together: the later one waits for the next walk."""
+    """What can be repaired now, in the order of repair. If two plans change the same file differently, the later one waits
+    for the next round."""
     chosen: list[Chosen] = []
     left: list[Left] = []
     taken: dict[str, list[Action]] = {}
@@ -108,14 +110,13 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     for finding in _to_repair(diagnosis, rules, limits):
         try:
             offer = offer_for(rules[finding.id], finding, facts, limits)
-            steps = tuple(a.summary() for a in offer.plan.actions) if offer.plan else ()
+            steps = offer.plan.actions if offer.plan else ()
+            for action in steps:
+                action.summary()  # shows a defect of the rule now, not while the plan is printed
         except Unavailable as problem:
             left.append(Left(finding, str(problem), ()))
             continue
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # a rule's defect must not keep what the others found from being repaired
+        except (Exception, SystemExit) as error:  # a rule's defect must not prevent the repairs of other rules
             reason = f"the rule {finding.id} has a defect: remedies: {type(error).__name__}: {error}"
             left.append(Left(finding, reason, ()))
             continue
@@ -123,7 +124,7 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
         if plan is None or offer.reason:
             left.append(Left(finding, offer.reason, steps))
         elif lost := bounds.lost([a for p in (*(c.plan for c in chosen), plan) for a in p.actions]):
-            left.append(Left(finding, f"together with the others it would leave no usable {lost}", steps))
+            left.append(Left(finding, f"together with the other repairs it would leave no usable {lost}", steps))
         elif _agrees(plan, taken):
             chosen.append(Chosen(finding, plan))
             for action in filter(changed_path, plan.actions):
@@ -134,15 +135,15 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
 
 
 class Offer(NamedTuple):
-    """What is offered for one finding, by `doctor` and by `fix`: the mildest plan that dlhealth can carry out here and
-    now; or, with the `reason` why it can carry out none, what a person can do."""
+    """The plan that `doctor` and `fix` offer for a finding: the mildest one that dlhealth can carry out here and now. If
+    there is none, `reason` says why, and the plan is for a person."""
 
     plan: Plan | None
     reason: str = ""
 
 
 def offer_for(rule: Rule, finding: Finding, facts: Facts, limits: Limits) -> Offer:
-    """Go up the ladder of a finding's repairs. Raises Unavailable where a fact is missing that the rule needs."""
+    """Try a finding's plans from mild to drastic. Raises Unavailable if a fact is missing that the rule needs."""
     host = facts.get(Host)
     rungs = plans(rule, finding, facts.call)
     if refused := limits.refused.get(finding.fingerprint):
@@ -155,14 +156,14 @@ def offer_for(rule: Rule, finding: Finding, facts: Facts, limits: Limits) -> Off
             return Offer(plan)
         reasons.append(reason)
         if isinstance(plan.actions[0] if plan.actions else None, PipInstall):
-            break  # its owner's command is the repair: nothing is installed for the whole system instead
+            break  # the owner's command is the repair; do not install something for the whole system instead
     if not rungs:
-        return Offer(None, "there is no repair that dlhealth could carry out")
+        return Offer(None, "dlhealth has no repair for this")
     return Offer(_by_person(finding, rungs, facts), reasons[0])
 
 
 def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], limits: Limits) -> list[Finding]:
-    """Root causes: those that are wanted, and those that explain what is wanted."""
+    """The wanted root causes, and the causes of wanted findings."""
     roots: Iterable[Finding] = diagnosis.root_causes
     if limits.wanted:
         wanted = [d for d in diagnosis.findings if d.finding.id in limits.wanted]
@@ -173,7 +174,7 @@ def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], limits: Limits) 
 
 
 def _hopeless(plan: Plan, facts: Facts) -> str:
-    """Why a plan would fail, as far as that is known before anything is tried; "" where it may work."""
+    """Why a plan would fail, if that is known in advance; "" if it may work."""
     for build in plan.actions:
         if isinstance(build, DkmsBuild):
             what = (build.module, build.version, build.kernel)
@@ -183,8 +184,8 @@ def _hopeless(plan: Plan, facts: Facts) -> str:
 
 
 def _by_person(finding: Finding, rungs: Sequence[Plan], facts: Facts) -> Plan:
-    """What a person can do where dlhealth can do nothing: the mildest plan, or what that plan lacks. A kernel that has
-    its module is named first: it is the quickest way back."""
+    """The plan for a person, if dlhealth can carry out none: the mildest plan, or what that plan lacks. A kernel that has
+    its module comes first: booting it is the quickest way out."""
     first = next((p for p in rungs if not _hopeless(p, facts)), rungs[0])
     older = facts.call(_other_kernels, finding)
     named = any(release in action.summary() for action in first.actions for release in older)
@@ -193,13 +194,13 @@ def _by_person(finding: Finding, rungs: Sequence[Plan], facts: Facts) -> Plan:
         for release in older[: not named]
     )
     if why := _hopeless(first, facts):
-        lacking = ByHand(f"once this is mended, run dlhealth fix: {why}")
+        lacking = ByHand(f"first solve this, then run dlhealth fix: {why}")
         return Plan(first.summary, first.risk, (*start, lacking), reboot=bool(older), network=first.network)
     return first._replace(actions=(*start, *first.actions))
 
 
 def _other_kernels(finding: Finding, kernel: Kernel | None, modules: KernelModules | None) -> tuple[str, ...]:
-    """Installed kernels, the newest first, that have a module where the one that the finding is about has none."""
+    """Installed kernels with a module, newest first, if the finding is about a kernel."""
     kind, _, release = finding.subject.partition(":")
     if kind != "kernel" or kernel is None or modules is None:
         return ()
@@ -212,13 +213,13 @@ def _other_kernels(finding: Finding, kernel: Kernel | None, modules: KernelModul
 
 def _refusal(plan: Plan, limits: Limits) -> str:
     if not plan.actions:
-        return "only the running machine can do this: start it, then run dlhealth fix there"
+        return "this works only on the running machine: start it, then run dlhealth fix there"
     if any(isinstance(a, PipInstall) for a in plan.actions):
-        return "a Python environment is changed by its owner alone: run this as that user, without sudo"
+        return "only its owner may change a Python environment: run this as that user, without sudo"
     if any(not _can_be_done(a) for a in plan.actions):
-        return "a person has to do this"
+        return "it has steps that only a person can do"
     if plan.risk > limits.highest:
-        return f"its risk is {plan.risk.value}: --max-risk {plan.risk.value} allows it"
+        return f"its risk is {plan.risk.value}; to allow it: --max-risk {plan.risk.value}"
     if plan.network and limits.offline:
         return "it needs the network"
     return ""
@@ -227,9 +228,9 @@ def _refusal(plan: Plan, limits: Limits) -> str:
 def _failed_before(finding: Finding, plan: Plan, limits: Limits) -> str:
     tried = (finding.fingerprint, plan.summary)
     if tried in limits.given_up:
-        return "its repair did not help and was taken back"
+        return "its repair did not help and was undone"
     if tried in limits.tried and finding.id not in limits.wanted:
-        return f"the same repair did not hold before; to try it again: dlhealth fix {finding.id}"
+        return f"the same repair did not help before; to try it again: dlhealth fix {finding.id}"
     return ""
 
 
@@ -238,7 +239,7 @@ def _can_be_done(action: Action) -> bool:
 
 
 def _for_target(plan: Plan, live: bool) -> Plan:
-    """What is done to a machine that does not run: its next start loads the modules, and is the reboot."""
+    """The plan for a machine that is not running: its next boot loads the modules, and counts as the reboot."""
     if live:
         return plan
     actions = tuple(a for a in plan.actions if not isinstance(a, ONLY_LIVE))
@@ -246,8 +247,8 @@ def _for_target(plan: Plan, live: bool) -> Plan:
 
 
 def _in_place(plan: Plan, host: Host) -> Plan:
-    """Edits are made where the file lies, as in a folder of dotfiles: no link is followed when it is changed. Only where
-    who made the link could have edited the file itself."""
+    """Replace a linked file by its target, for example in a directory of dotfiles: edits follow no links. Only if the
+    link's owner also owns the file."""
     actions = tuple(_edit_in_place(a, host) if isinstance(a, EditFile) else a for a in plan.actions)
     return plan._replace(actions=actions)
 
@@ -273,8 +274,8 @@ def _together(one: Action, other: Action) -> bool:
 
 
 def merge(plans_chosen: Sequence[Plan]) -> tuple[Action, ...]:
-    """The actions of several plans as one: each once, edits of one file together, what is derived from others last.
-    A reboot is nothing that a transaction does: it waits for it."""
+    """The actions of several plans as one list: each once, edits of one file together, derived steps last. A reboot is not
+    a step: a transaction waits for it."""
     actions = [a for plan in plans_chosen for a in plan.actions if not isinstance(a, Reboot)]
     merged = dict.fromkeys(_edits_together(actions))
     return tuple(

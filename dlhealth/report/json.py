@@ -57,7 +57,12 @@ def repair_to_json(outcome: Outcome, repair: "Repair", ended: "Sequence[Ended]",
                 ],
                 "actions": [{**action_to_json(a), "summary": a.summary()} for a in repair.actions],
                 "left": [
-                    {"id": x.finding.id, "subject": x.finding.subject, "reason": x.reason, "by_hand": list(x.by_hand)}
+                    {
+                        "id": x.finding.id,
+                        "subject": x.finding.subject,
+                        "reason": x.reason,
+                        "by_hand": [a.summary() for a in x.by_hand],
+                    }
                     for x in repair.left
                 ],
             },

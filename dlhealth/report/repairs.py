@@ -1,24 +1,23 @@
-"""Repairs as a person reads them: what will be done, what was done, what was done before."""
+"""Repairs as text for a person: the plan, the result, the history."""
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from shlex import quote
 
-from dlhealth.actions import EditFile, MoveAside, WriteFile, needs_programs
+from dlhealth.actions import EditFile, WriteFile, needs_programs
 from dlhealth.engine.choose import Repair
 from dlhealth.engine.repair import Told, tell
 from dlhealth.model import Action, Diagnosis, Outcome, Severity
 from dlhealth.report.style import Style
-from dlhealth.report.terminal import SIGNS, WELL, Page, count
+from dlhealth.report.terminal import SIGNS, WELL, Page, count, together
 from dlhealth.txn.execute import Ended
 
 _ADVICE = {
-    Outcome.APPLIED: "Verified: the checks that found it ran again and find it no more. To undo it: dlhealth undo {name}{root}",
-    Outcome.NOT_PROVED: "Not proved: whether it helped could not be checked. To undo it: dlhealth undo {name}{root}",
+    Outcome.APPLIED: "Verified: the checks ran again and no longer find it. To undo it: dlhealth undo {name}{root}",
+    Outcome.NOT_PROVED: "Not proved: no check could show whether it helped. To undo it: dlhealth undo {name}{root}",
     Outcome.AWAITING_REBOOT: "{start}. The next dlhealth fix {there} keeps the repair if it helped, or undoes it.",
-    Outcome.ROLLED_BACK: "Undone: what it had changed is as it was before.",
-    Outcome.UNDONE: "What it had changed is as it was before.",
-    Outcome.CONFLICT: "What is named above was left as it is; the rest is as it was before.",
+    Outcome.ROLLED_BACK: "Undone: everything that it changed is as it was before.",
+    Outcome.UNDONE: "Everything that it changed is as it was before.",
+    Outcome.CONFLICT: "The items named above were left as they are; everything else is as it was before.",
 }
 _SIGNS = {
     Outcome.APPLIED: WELL,
@@ -30,99 +29,74 @@ _COLOURS = {Outcome.APPLIED: "32", Outcome.UNDONE: "32", Outcome.AWAITING_REBOOT
 
 
 def render_repair(repair: Repair, style: Style, root: str = "/") -> str:
-    """The plan: each repair, each step with what changes in a file, risk, needs; and what is left to a person. `root` is
-    the folder of the machine."""
+    """The plan: repairs, steps with the changes in files, risk, needs; then the problems left to a person. `root` is the
+    machine's directory."""
     page = Page(style)
     if repair.chosen:
         needs = [f"risk {repair.risk.value}", *["the network"] * repair.network, *["a reboot"] * repair.reboot]
-        steps = count(len(repair.actions), "step") if repair.actions else "only a restart"
+        steps = count(len(repair.actions), "step") if repair.actions else "only a reboot"
         page.line(style.paint(f"Plan: {steps} ({', needs '.join(needs)})", "1"))
         for chosen in repair.chosen:
             page.line()
             page.text("  ", chosen.finding.title, "  ")
             page.text("    ", f"{chosen.finding.id}: {chosen.plan.summary}", "      ", "2")
         page.line()
-        for first, actions in _together(repair.actions):
-            if len(actions) == 1:
-                _step(page, style, f"  {first:2}. ", actions[0])
-            else:
-                _moved(page, f"  {first:2}. to {first + len(actions) - 1}. ", actions)
+        page.steps("  ", repair.actions, lambda first, action: _step(page, first, action))
         if repair.reboot:
-            page.text("      ", "then, when you choose: systemctl reboot")
+            page.text("      ", "then reboot at a time that suits you: systemctl reboot")
         if root != "/" and any(map(needs_programs, repair.actions)):
             page.line()
             page.text("  ", _PROGRAMS.format(root=root), "  ")
     if repair.left:
-        page.line()
-        page.line(style.paint("Not repaired by this", "1"))
+        if repair.chosen:
+            page.line()
+        page.line(style.paint("Not repaired automatically", "1"))
         for left in repair.left:
             page.text("  ", left.finding.title)
             page.text("    ", f"{left.finding.id}: {left.reason}", "      ", "2")
-            for text in left.by_hand:
-                page.text("      by hand: ", text)
+            for _, actions in together(left.by_hand):
+                if len(actions) > 1:
+                    page.moved("      by hand: ", actions, " " * 15)
+                else:
+                    page.text("      by hand: ", actions[0].summary())
     return page.content() if repair.chosen or repair.left else ""
 
 
 _PROGRAMS = (
-    "This runs programs of the disk in {root} as root. They are confined: they see neither the processes, the devices nor "
-    "the other files of this machine, and get the network only to download packages."
+    "This runs programs from the disk in {root} as root. They are confined: they cannot see the processes, devices and "
+    "other files of this machine, and can use the network only to download packages."
 )
 
 
-def _step(page: Page, style: Style, first: str, action: Action) -> None:
+def _step(page: Page, first: str, action: Action) -> None:
     if isinstance(action, EditFile):
         page.text(first, f"edit {action.path}")
         for number, old, new in action.changes:
-            page.line(style.paint(style.clean(f"        - {number}: {old}"), "31"))
+            page.exact(f"        - {number}: ", old, "31")
             if new is not None:
-                page.line(style.paint(style.clean(f"        + {number}: {new}"), "32"))
+                page.exact(f"        + {number}: ", new, "32")
     elif isinstance(action, WriteFile):
         page.text(first, f"write {action.path}")
         for line in action.text.splitlines():
-            page.line(style.paint(style.clean(f"        + {line}"), "32"))
+            page.exact("        + ", line, "32")
     else:
         page.text(first, action.summary())
 
 
-_MANY = 4
-
-
-def _together(actions: Sequence[Action]) -> Iterator[tuple[int, Sequence[Action]]]:
-    """Number of the first, and steps that are told in one: many files of one folder that are moved aside."""
-
-    def folder(numbered: tuple[int, Action]) -> str:
-        number, action = numbered
-        return action.path.rpartition("/")[0] if isinstance(action, MoveAside) else str(number)
-
-    for _, group in groupby(enumerate(actions, 1), folder):
-        steps = list(group)
-        if len(steps) < _MANY:
-            yield from ((number, [action]) for number, action in steps)
-        else:
-            yield steps[0][0], [action for _, action in steps]
-
-
-def _moved(page: Page, first: str, actions: Sequence[Action]) -> None:
-    paths = [a.path for a in actions if isinstance(a, MoveAside)]
-    folder = paths[0].rpartition("/")[0]
-    page.text(first, f"move {len(paths)} files of {folder} aside (kept in /var/lib/dlhealth):", " " * 6)
-    page.text("        ", " ".join(p.rpartition("/")[2] for p in paths))
-
-
 def render_ended(ended: Ended, style: Style) -> str:
-    """How one transaction ended."""
+    """How one repair ended."""
     page = Page(style)
     sign = page.sign(_SIGNS.get(ended.outcome, SIGNS[Severity.ERROR]))
     colour = _COLOURS.get(ended.outcome, "31")
     margin = " " * (len(sign) + 1)
-    head = f"Transaction {ended.record.name}: {ended.outcome.replace('-', ' ')}"
+    head = f"Repair {ended.record.name}: {ended.outcome.replace('-', ' ')}"
     page.text(f"{style.paint(sign, colour)} ", head, margin, f"1;{colour}", len(sign) + 1)
     for line in ended.said:
         page.text(margin, line, f"{margin}  ")
     for finding in tell(ended.record).findings if ended.outcome is Outcome.APPLIED else ():
-        page.text(margin, f"no longer found: {finding['id']} ({finding['subject']})", f"{margin}  ")
+        page.text(margin, f"resolved: {finding['id']} ({finding['subject']})", f"{margin}  ")
     root = ended.record.folder.root
-    where = f" --root {quote(root)}" if root != "/" else ""  # without it, the command would be about this machine
+    where = f" --root {quote(root)}" if root != "/" else ""  # without it, the command would concern this machine
     start = (
         f"To finish it, start the machine from the disk in {root}" if where else "Reboot to finish it: systemctl reboot"
     )
@@ -132,19 +106,19 @@ def render_ended(ended: Ended, style: Style) -> str:
 
 
 def render_remaining(diagnosis: Diagnosis, style: Style, *, waiting: bool) -> str:
-    """What is still wrong, a line each; `waiting` for a restart, which may cure it."""
+    """The remaining problems, one line each. `waiting`: a reboot may still resolve them."""
     page = Page(style)
     if not diagnosis.root_causes:
         partly = len({s.id for s in diagnosis.skipped} | {f.id for f in diagnosis.failed})
-        beside = f" {count(partly, 'check')} could not run completely; dlhealth doctor lists them." if partly else ""
+        beside = f" {count(partly, 'check')} could not run completely (details: dlhealth doctor -v)." if partly else ""
         page.text("", f"No problems found.{beside}")
     for finding in diagnosis.root_causes:
-        page.text("", f"Still there{' before the restart' if waiting else ''}: {finding.id}: {finding.title}", "  ")
+        page.text("", f"Still there{' before the reboot' if waiting else ''}: {finding.id}: {finding.title}", "  ")
     return page.content()
 
 
 def render_history(told: Sequence[Told], style: Style) -> str:
-    """A line for each transaction, the newest last."""
+    """One line per repair, the newest last."""
     page = Page(style)
     for one in told:
         line = f"{one.record.name:14}  {one.time}  {(one.record.outcome or 'active'):15}  {_why(one)}"
@@ -155,9 +129,9 @@ def render_history(told: Sequence[Told], style: Style) -> str:
 
 
 def render_told(told: Told, style: Style) -> str:
-    """One transaction in full."""
+    """One repair in full."""
     page = Page(style)
-    head = f"Transaction {told.record.name}: {told.record.outcome or 'active'}"
+    head = f"Repair {told.record.name}: {told.record.outcome or 'active'}"
     page.line(style.paint(style.clean(head), "1"))
     page.text("", told.time)
     if told.problem:

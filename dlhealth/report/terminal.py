@@ -1,15 +1,17 @@
-"""A diagnosis as a person reads it, on anything from a rescue console to a wide terminal."""
+"""A diagnosis as text for a person, on anything from a rescue console to a wide terminal."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import groupby
 from typing import Any
 
+from dlhealth.actions import MoveAside
 from dlhealth.engine.causes import compatible, neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.lean import regex
-from dlhealth.model import Diagnosed, Diagnosis, Health, Layer, Severity, Skipped, kind_of
-from dlhealth.report.style import Style, shortened
+from dlhealth.model import Action, Diagnosed, Diagnosis, Health, Layer, Severity, Skipped, kind_of
+from dlhealth.report.style import Style, columns, pieces, shortened
 
 _COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
 SIGNS = {Severity.ERROR: ("✗", "[x]"), Severity.WARNING: ("▲", "[!]"), Severity.NOTE: ("●", "[i]")}  # fmt: skip
@@ -21,19 +23,23 @@ _LINES = {
     "I": (_TRUNK, _TRUNK),
     " ": (_BLANK, _BLANK),
 }
-"""The lines of a tree at the first line of an entry, and at its other lines."""
+"""The lines of a tree: beside the first line of an entry, and beside its other lines."""
 _BY_PERSON = ("by-hand", "pip-install")
 _FEW = 4
+_MANY = 4
+"""Moves of files in one directory that become one line."""
 _WORD_LIMIT = 400
+_NARROWEST = 20
+"""Columns for text, at least, beside any indentation."""
 _FLOWS = 90
-"""Columns. A longer line of a rule's documentation was broken by its width, and goes on in the next."""
+"""Columns. A longer line of a rule's documentation continues in the next line."""
 LITERAL = ("By hand",)
-"""Sections that hold commands: their lines stay as they are."""
+"""Sections with commands: their lines are printed as they are, never wrapped, so that they can be copied."""
 _PATH_FIRST = regex(r"(/\S+): (.+)", re.DOTALL)
 
 
 class Detail(Enum):
-    """How much of a diagnosis is printed: the verdict and the causes, all that matters, or also each skipped check."""
+    """How much to print: verdict and causes only; everything that matters; or also each check that could not run."""
 
     QUIET = "quiet"
     NORMAL = "normal"
@@ -51,7 +57,7 @@ def render(diagnosis: Diagnosis, style: Style, detail: Detail = Detail.NORMAL) -
     effects = _effects(diagnosis.findings)
     reached: set[int] = set()
     for number, diagnosed in enumerate(diagnosis.findings):
-        # Root causes come first; a consequence that none of them reaches must be seen as well.
+        # Root causes come first, and consequences that no root cause reaches must be printed, too.
         if number not in reached:
             page.cause(diagnosed, [*_tree(number, effects, reached, "")], diagnosis.findings)
     page.skipped(diagnosis.skipped, detail)
@@ -59,12 +65,12 @@ def render(diagnosis: Diagnosis, style: Style, detail: Detail = Detail.NORMAL) -
     page.failed(diagnosis)
     if diagnosis.findings:
         page.line()
-        page.text("", "What a finding means, and what its repair risks: dlhealth explain ID")
+        page.text("", "Details of a problem, its repair and the risk: dlhealth explain ID")
     return page.content()
 
 
 def render_rules(rules: Sequence[Rule], style: Style) -> str:
-    """Everything that can be found, by layer."""
+    """Everything that dlhealth can find, by layer."""
     page = Page(style)
     for layer in Layer:
         listed = [r for r in rules if r.layer is layer]
@@ -75,7 +81,7 @@ def render_rules(rules: Sequence[Rule], style: Style) -> str:
             page.text(" " * 11, rule.title)
         if listed:
             page.line()
-    page.text("", f"{len(rules)} rules. One of them in full: dlhealth explain ID")
+    page.text("", f"{len(rules)} rules. Details of one: dlhealth explain ID")
     return page.content()
 
 
@@ -91,7 +97,10 @@ def render_rule(rule: Rule, rules: Sequence[Rule], style: Style) -> str:
         page.line()
         page.line(style.paint(style.clean(name), "1"))
         for line in lines:
-            page.text("    ", line, "    " if name not in LITERAL else "        ")
+            if name in LITERAL:
+                page.line(f"    {style.clean(line)}")
+            else:
+                page.text("    ", line)
     for name, ids in zip(("Explains", "Explained by"), neighbours(rule, rules), strict=True):
         if ids:
             page.line()
@@ -102,8 +111,7 @@ def render_rule(rule: Rule, rules: Sequence[Rule], style: Style) -> str:
 
 
 def sections_of(documentation: str) -> tuple[str, list[tuple[str, list[str]]]]:
-    """The summary of a rule's documentation, and its sections by name. What was broken by the width of the source is
-    one line again."""
+    """The summary of a rule's documentation, and its sections by name. Paragraphs that the source wraps are one line."""
     summary, _, rest = documentation.partition("\n\n")
     sections: list[tuple[str, list[str]]] = []
     flowing = False
@@ -122,8 +130,23 @@ def sections_of(documentation: str) -> tuple[str, list[tuple[str, list[str]]]]:
     return " ".join(summary.split()), sections
 
 
+def together(actions: Sequence[Action]) -> Iterator[tuple[int, Sequence[Action]]]:
+    """Steps with the number of the first; many files of one directory that are moved aside go together."""
+
+    def directory(numbered: tuple[int, Action]) -> str:
+        number, action = numbered
+        return action.path.rpartition("/")[0] if isinstance(action, MoveAside) else str(number)
+
+    for _, group in groupby(enumerate(actions, 1), directory):
+        steps = list(group)
+        if len(steps) < _MANY:
+            yield from ((number, [action]) for number, action in steps)
+        else:
+            yield steps[0][0], [action for _, action in steps]
+
+
 class Page:
-    """Lines as they are printed."""
+    """A page of text, line by line."""
 
     def __init__(self, style: Style) -> None:
         self._style = style
@@ -136,12 +159,35 @@ class Page:
         self._lines.append(text)
 
     def text(self, first: str, text: str, following: str | None = None, code: str = "", width: int = 0) -> None:
-        """Wrapped text; `first` begins it and `following` its other lines, both as they are printed. `width` is that
-        of `first` where it holds colours."""
-        following = " " * len(first) if following is None else following
-        room = self._style.width - (width or len(first))
-        for number, line in enumerate(_wrapped(self._style.clean(text), max(room, 20))):
+        """Add wrapped text. `first` begins its first line and `following` the others, printed as they are. `width` is the
+        width of `first` if that contains colours."""
+        following = " " * columns(first) if following is None else following
+        room = self._style.width - (width or columns(first))
+        for number, line in enumerate(_wrapped(self._style.clean(text), max(room, _NARROWEST))):
             self.line((first if number == 0 else following) + self._style.paint(line, code))
+
+    def exact(self, first: str, text: str, code: str) -> None:
+        """Add a line of a file with all its blanks. A line that is too long continues under its beginning."""
+        room = self._style.width - columns(first)
+        for number, piece in enumerate(pieces(self._style.clean(text), max(room, _NARROWEST))):
+            self.line(self._style.paint((first if number == 0 else " " * columns(first)) + piece, code))
+
+    def steps(self, margin: str, actions: Sequence[Action], one: Callable[[str, Action], None] | None = None) -> None:
+        """Add numbered steps. `one` adds a single step after its number; without it, a step is its summary."""
+        for first, group in together(actions):
+            if len(group) > 1:
+                self.moved(f"{margin}{first:2}. to {first + len(group) - 1}. ", group, f"{margin}    ")
+            elif one:
+                one(f"{margin}{first:2}. ", group[0])
+            else:
+                self.text(f"{margin}{first:2}. ", group[0].summary())
+
+    def moved(self, first: str, actions: Sequence[Action], following: str) -> None:
+        """Add one step for many files of a directory that are moved aside."""
+        paths = [a.path for a in actions if isinstance(a, MoveAside)]
+        directory = paths[0].rpartition("/")[0]
+        self.text(first, f"move {len(paths)} files of {directory} aside (kept in /var/lib/dlhealth):", following)
+        self.text(f"{following}  ", " ".join(p.rpartition("/")[2] for p in paths))
 
     def sign(self, signs: tuple[str, str]) -> str:
         return signs[not self._style.unicode]
@@ -161,14 +207,14 @@ class Page:
             said = f"{name}: {found}{diagnosis.doubt}"
         else:
             sign, colour = self.sign(WELL), "32"
-            blind = f", {len(diagnosis.skipped)} could not look everywhere" if diagnosis.skipped else ""
-            said = f"{name}: no fault found by {count(diagnosis.run, 'check')}{blind}"
+            partly = f"; {len(diagnosis.skipped)} could not run completely" if diagnosis.skipped else ""
+            said = f"{name}: no problem found by {count(diagnosis.run, 'check')}{partly}"
         self.text(f"{self._style.paint(sign, colour)} ", said, " " * (len(sign) + 1), f"1;{colour}", len(sign) + 1)
         for line in (describe(machine), *((machine.get("platform") or {}).get("notes") or ())):
             self.text(" " * (len(sign) + 1), line)
 
     def cause(self, root: Diagnosed, tree: Sequence[tuple[str, int]], findings: Sequence[Diagnosed]) -> None:
-        """A finding with all that it explains."""
+        """Add a finding with everything that it explains."""
         finding = root.finding
         sign, colour = self.sign(SIGNS[finding.severity]), _COLOURS[finding.severity]
         margin = " " * (len(sign) + 1)
@@ -189,9 +235,8 @@ class Page:
             by_person = root.by_hand and any(kind_of(a) in _BY_PERSON for a in plan.actions)
             self.heading(margin, "Repair by hand" if by_person else "Repair", f"{plan.summary} ({', '.join(needs)})")
             if root.by_hand:
-                self.text(f"{margin}  ", f"dlhealth fix does not do this by itself: {root.by_hand}", code="2")
-            for number, action in enumerate(plan.actions, 1):
-                self.text(f"{margin}  {number}. ", action.summary())
+                self.text(f"{margin}  ", f"dlhealth fix does not do this: {root.by_hand}", code="2")
+            self.steps(f"{margin} ", plan.actions)
         if tree:
             self.heading(margin, "This explains")
         for stem, number in tree:
@@ -219,7 +264,7 @@ class Page:
             self.text("  ", f"{reason}{where}: {_some(ids, 'checks')}", "      ")
 
     def bounds(self, search: Mapping[str, Any]) -> None:
-        """Where Python environments were searched; only where people have some."""
+        """Say where Python environments were searched, if users have some."""
         if set(search.get("found", ())) - {"/usr", "/usr/local"} and search.get("bounds"):
             self.line()
             self.text("", f"{search['bounds']}.")
@@ -228,7 +273,7 @@ class Page:
         if not diagnosis.failed:
             return
         self.line()
-        self.line(self._style.paint("Broken checks: defects of these rules, not of this machine", "1"))
+        self.line(self._style.paint("Failed checks: defects of these rules, not of this machine", "1"))
         for failed in diagnosis.failed:
             self.text("  ", f"{failed.id}: {failed.error}", "      ")
 
@@ -255,7 +300,7 @@ _DRIVER_PARTS = (("loaded", "loaded"), ("on_disk", "on disk"), ("libraries", "li
 
 
 def _effects(findings: Sequence[Diagnosed]) -> dict[int, list[int]]:
-    """Number of a finding → those that it is the nearest cause of."""
+    """The findings by number: a cause → its direct consequences."""
     effects: dict[int, list[int]] = {}
     for number, effect in enumerate(findings):
         causes = (
@@ -271,7 +316,7 @@ def _effects(findings: Sequence[Diagnosed]) -> dict[int, list[int]]:
 
 
 def _tree(cause: int, effects: Mapping[int, list[int]], reached: set[int], stem: str) -> Iterator[tuple[str, int]]:
-    """What a finding explains, each with the lines that lead to it: a key of _LINES for each step."""
+    """The consequences of a finding, each with the tree lines that lead to it: one key of _LINES per level."""
     reached.add(cause)
     below = [number for number in effects.get(cause, ()) if number not in reached]
     for number in below:
@@ -281,7 +326,7 @@ def _tree(cause: int, effects: Mapping[int, list[int]], reached: set[int], stem:
 
 
 def _by_reason(skipped: Sequence[Skipped]) -> dict[str, tuple[list[str], list[str]]]:
-    """Reason → the paths that it is about, and the ids of the checks; most checks first."""
+    """Reason → its paths, and the ids of its checks; the reason with most checks first."""
     groups: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for skip in skipped:
         for reason in skip.reason.split("; "):
@@ -295,7 +340,7 @@ def _by_reason(skipped: Sequence[Skipped]) -> dict[str, tuple[list[str], list[st
 
 
 def _some(names: Iterable[str], kind: str = "") -> str:
-    """The names when they are few; otherwise how many there are, or the first of them."""
+    """The names if they are few; otherwise their number, or the first of them."""
     names = list(names)
     if len(names) <= _FEW:
         return ", ".join(names)
@@ -307,12 +352,12 @@ def count(number: int, thing: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:
-    """Lines of at most `width` columns; a word that is longer, a path perhaps, stays whole so that it can be copied. One
-    of thousands of characters is no path that anybody made."""
+    """Lines of at most `width` columns. A longer word stays whole, because it may be a path to copy; one of thousands of
+    characters is not such a path, and is shortened."""
     line = ""
     for word in text.split():
         word = shortened(word, _WORD_LIMIT)
-        if line and len(line) + 1 + len(word) > width:
+        if line and columns(line) + 1 + columns(word) > width:
             yield line
             line = word
         else:

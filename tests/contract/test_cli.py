@@ -332,7 +332,7 @@ def test_the_locale_decides_about_symbols(environment: dict[str, str], first: st
     command = [*DLHEALTH, "doctor", "--root", str(root)]
     done = subprocess.run(command, capture_output=True, check=True, env={"PATH": os.environ["PATH"], **environment})
     text = done.stdout.decode()
-    assert text.startswith(f"{first}workstation: no fault found")
+    assert text.startswith(f"{first}workstation: no problem found")
     assert "\033" not in text
     assert first.isascii() <= text.isascii()
 

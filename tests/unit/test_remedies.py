@@ -397,7 +397,7 @@ def test_what_pip_is_to_install_can_be_pasted_into_a_shell_by_the_owner(tmp_path
     repair = choose(diagnose([rule], facts), RULES, facts, Limits(offline=True))
     (left,) = repair.left
     assert left.by_hand == ("/home/alice/whisper/bin/python -m pip install 'ctranslate2>=4.5'",)
-    assert left.reason == "a Python environment is changed by its owner alone: run this as that user, without sudo"
+    assert left.reason == "only its owner may change a Python environment: run this as that user, without sudo"
     assert (
         PipInstall("/venv/bin/python", ("tensorflow[and-cuda]==2.15.1",))
         .summary()

@@ -127,7 +127,7 @@ def test_the_mildest_plan_that_is_allowed_is_chosen(tmp_path: Path) -> None:
     assert patient.choose(Limits(offline=True)).actions == (EDIT,)
     left = patient.choose(Limits(Risk.LOW, offline=True)).left
     assert [(x.finding.id, x.reason, x.by_hand) for x in left] == [
-        ("one-bad", "a person has to do this", ("Ask the owner",))
+        ("one-bad", "it has steps that only a person can do", (ByHand("Ask the owner"),))
     ]
 
 
@@ -157,12 +157,12 @@ def test_a_rule_that_cannot_say_how_is_named_and_the_others_are_repaired(
 @pytest.mark.parametrize(
     ("plan", "limits", "reason"),
     [
-        (Plan("edit", Risk.HIGH, (EDIT,)), Limits(), "its risk is high: --max-risk high allows it"),
+        (Plan("edit", Risk.HIGH, (EDIT,)), Limits(), "its risk is high; to allow it: --max-risk high"),
         (low(AptInstall(("x",)), network=True), Limits(offline=True), "it needs the network"),
         (
             low(Reboot()),
             Limits(live=False),
-            "only the running machine can do this: start it, then run dlhealth fix there",
+            "this works only on the running machine: start it, then run dlhealth fix there",
         ),
     ],
 )
@@ -175,7 +175,7 @@ def test_why_something_is_left(plan: Plan, limits: Limits, reason: str, tmp_path
 
 def test_no_remedy_is_said(tmp_path: Path) -> None:
     repair = Patient(tmp_path, fault("one-bad")).choose()
-    assert [x.reason for x in repair.left] == ["there is no repair that dlhealth could carry out"]
+    assert [x.reason for x in repair.left] == ["dlhealth has no repair for this"]
 
 
 def test_a_consequence_is_never_repaired_while_its_cause_stands(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_what_does_not_help_is_taken_back_and_not_tried_again(tmp_path: Path) ->
     failed = tried(patient.store)
     repair = patient.choose(Limits(tried=failed))
     assert repair.actions == (two,)
-    assert "did not hold before" in repair.left[0].reason
+    assert "did not help before" in repair.left[0].reason
     assert patient.choose(Limits(tried=failed, wanted=frozenset({"one-bad"}))).actions == useless.actions
     assert not patient.choose(Limits(given_up=failed, wanted=frozenset({"one-bad"}))).actions
 
@@ -603,11 +603,11 @@ def test_what_was_tried_is_left_with_the_way_to_try_it_again(tmp_path: Path) -> 
     (found,) = patient.look().findings
     before = frozenset({(found.finding.fingerprint, "do it")})
     assert [x.reason for x in patient.choose(Limits(tried=before)).left] == [
-        "the same repair did not hold before; to try it again: dlhealth fix one-bad"
+        "the same repair did not help before; to try it again: dlhealth fix one-bad"
     ]
     assert patient.choose(Limits(tried=before, wanted=frozenset({"one-bad"}))).actions == (EDIT,)
     assert [x.reason for x in patient.choose(Limits(given_up=before, wanted=frozenset({"one-bad"}))).left] == [
-        "its repair did not help and was taken back"
+        "its repair did not help and was undone"
     ]
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dlhealth.actions import ByHand, MoveAside, Reboot, UpdateInitramfs
-from dlhealth.engine.choose import Chosen, Repair
+from dlhealth.actions import ByHand, EditFile, MoveAside, Reboot, UpdateInitramfs
+from dlhealth.engine.choose import Chosen, Left, Repair
 from dlhealth.engine.rule import Rule
 from dlhealth.model import (
     Diagnosed,
@@ -23,7 +23,7 @@ from dlhealth.model import (
 )
 from dlhealth.report.json import to_json
 from dlhealth.report.repairs import render_repair
-from dlhealth.report.style import Style, style_for
+from dlhealth.report.style import Style, columns, pieces, shortened, style_for
 from dlhealth.report.terminal import Detail, Page, describe, render, render_rule, render_rules, sections_of
 
 RICH = Style(True, True, 100)
@@ -93,7 +93,7 @@ def test_a_whole_report() -> None:
     Proof
       /etc/x: y
 
-What a finding means, and what its repair risks: dlhealth explain ID
+Details of a problem, its repair and the risk: dlhealth explain ID
 """
     )
 
@@ -130,10 +130,10 @@ def test_every_finding_is_shown_once() -> None:
 @pytest.mark.parametrize(
     ("given", "first"),
     [
-        (diagnosis(), "[ok] workstation: no fault found by 9 checks"),
-        (diagnosis(skipped=(Skipped("a", "b"),)), "[ok] workstation: no fault found by 9 checks, 1 could not look everywhere"),
+        (diagnosis(), "[ok] workstation: no problem found by 9 checks"),
+        (diagnosis(skipped=(Skipped("a", "b"),)), "[ok] workstation: no problem found by 9 checks; 1 could not run completely"),
         (diagnosis(run=0), "[!] workstation: nothing could be checked"),
-        (diagnosis(Diagnosed(finding("n", severity=Severity.NOTE), (), PLAN)), "[ok] workstation: no fault found by 9 checks"),
+        (diagnosis(Diagnosed(finding("n", severity=Severity.NOTE), (), PLAN)), "[ok] workstation: no problem found by 9 checks"),
         (diagnosis(Diagnosed(finding("n", severity=Severity.WARNING), (), PLAN)), "[!] workstation is degraded: 1 root cause"),
         (diagnosis(Diagnosed(finding("n"), (), PLAN)), "[x] workstation is broken: 1 root cause"),
     ],
@@ -163,7 +163,7 @@ def test_where_environments_were_searched_is_said_to_people_who_have_some() -> N
 
 def test_a_broken_rule_is_named() -> None:
     text = render(diagnosis(failed=(Failed("bad-rule", "KeyError: 'x'"),)), PLAIN)
-    assert "Broken checks: defects of these rules, not of this machine\n  bad-rule: KeyError: 'x'\n" in text
+    assert "Failed checks: defects of these rules, not of this machine\n  bad-rule: KeyError: 'x'\n" in text
 
 
 HOSTILE = "a\033[2J\nb\r\tc\x9b1m\u202ed\udcff\0 \U000e0001"
@@ -301,7 +301,8 @@ def test_rules_and_one_rule() -> None:
     shown = render_rule(rule, [rule], PLAIN)
     assert "layer cuda, severity warning, risk of the repair: low" in shown
     assert "Explains\n    a\n    b\n" in shown
-    assert max(map(len, shown.splitlines())) <= 80
+    command = "    a command that is so long that it fills the whole line of the source, and that must be kept as it is"
+    assert [line for line in shown.splitlines() if len(line) > 80] == [command], "a command is never wrapped"
 
 
 def test_many_files_of_a_folder_that_are_moved_aside_are_told_in_one() -> None:
@@ -333,5 +334,56 @@ def test_a_plan_that_is_only_a_restart_says_so() -> None:
     found = finding("mismatch", title="The old module runs")
     plan = Plan("Restart", Risk.MEDIUM, (Reboot(),), reboot=True)
     text = render_repair(Repair((Chosen(found, plan),), (), ()), Style(False, True, 100))
-    assert text.startswith("Plan: only a restart (risk medium, needs a reboot)\n")
-    assert text.endswith("then, when you choose: systemctl reboot\n")
+    assert text.startswith("Plan: only a reboot (risk medium, needs a reboot)\n")
+    assert text.endswith("then reboot at a time that suits you: systemctl reboot\n")
+
+
+def test_repeated_steps_of_a_person_are_one_line() -> None:
+    """In the plan of `fix` and in the report of `doctor`."""
+    moved = tuple(MoveAside(f"/usr/lib/{name}") for name in ("one", "two", "three", "four"))
+    left = Left(finding("mixed"), "it has steps that only a person can do", (*moved, ByHand("reboot")))
+    text = render_repair(Repair((), (left,), ()), PLAIN)
+    assert text.splitlines()[3:] == [
+        "      by hand: move 4 files of /usr/lib aside (kept in /var/lib/dlhealth):",
+        "                 one two three four",
+        "      by hand: reboot",
+    ]
+    report = render(diagnosis(Diagnosed(finding("mixed"), (), Plan("Move them", Risk.LOW, moved))), PLAIN)
+    assert "      1. to 4. move 4 files of /usr/lib aside" in report
+
+
+def test_without_a_plan_the_first_line_says_so() -> None:
+    left = Left(finding("mixed"), "it needs the network", ())
+    text = render_repair(Repair((), (left,), ()), PLAIN)
+    assert text.startswith("Not repaired automatically\n  mixed is wrong\n")
+
+
+def test_a_long_line_of_a_file_continues_under_its_beginning() -> None:
+    old = "export  PATH=" + ":".join(["/usr/local/cuda/bin"] * 6)
+    edit = EditFile("/etc/profile", ((12, old, None),))
+    plan = Plan("Remove it", Risk.LOW, (edit,))
+    text = render_repair(Repair((Chosen(finding("x"), plan),), (), (edit,)), PLAIN)
+    first, *rest = text.splitlines()[-2:]
+    assert first.startswith("        - 12: export  PATH=/usr")
+    assert [line[:14] for line in rest] == [" " * 14]
+    assert max(map(len, (first, *rest))) <= 80
+    assert first[14:] + "".join(line[14:] for line in rest) == old
+
+
+def test_width_is_counted_in_columns() -> None:
+    """Chinese, Japanese and Korean characters fill two columns, combining marks none."""
+    assert [columns(text) for text in ("", "abc", "显卡驱动", "ドライバ", "드라이버", "e\u0301", "✗ a")] == [
+        0,
+        3,
+        8,
+        8,
+        8,
+        1,
+        3,
+    ]
+    assert list(pieces("显卡驱动", 5)) == ["显卡", "驱动"]
+    assert list(pieces("", 5)) == [""]
+    assert shortened("显卡驱动程序安装目录", 11) == "显卡...目录"
+    title = "/home/张伟/环境/显卡驱动程序 lies in 数据/模型/安装目录 and /home/张伟/数据/模型/安装 again 显卡驱动程序"
+    text = render(diagnosis(Diagnosed(finding("x", title=title), (), None)), Style(False, True, 60))
+    assert max(map(columns, text.splitlines())) <= 60

@@ -383,19 +383,22 @@ def test_a_look_that_hangs_is_ended_with_all_below_it(service: Service) -> None:
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("echo garbage", "can't be read"),
-        ("true", "can't be read"),
-        ("echo null", "can't be read"),
-        ("echo '{}'", "can't be read"),
+        ("echo garbage", "its result is not valid"),
+        ("true", "its result is not valid"),
+        ("echo null", "its result is not valid"),
+        ("echo '{}'", "its result is not valid"),
         (
             """echo '{"findings": [{}], "judged": [], "rules": [], "busy": "", "problem": "", "unchecked": ""}'""",
-            "can't be read",
+            "its result is not valid",
         ),
         (
             """echo '{"findings": [], "judged": 3, "rules": [], "busy": "", "problem": "", "unchecked": ""}'""",
             "its result is not valid",
         ),
-        ("""echo '{"findings": [], "judged": [], "busy": "", "problem": "", "unchecked": ""}'""", "its result is not valid"),
+        (
+            """echo '{"findings": [], "judged": [], "busy": "", "problem": "", "unchecked": ""}'""",
+            "its result is not valid",
+        ),
         ("head -c 300000 /dev/zero | tr '\\0' '['", "its result is not valid"),
         ("head -c 100 /dev/urandom", "its result is not valid"),
         ("echo '{\"findings\"'; exit 3", "it ended with status 3"),
