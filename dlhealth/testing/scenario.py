@@ -12,6 +12,10 @@ class Scenario(NamedTuple):
     `alone` (for a faulty machine): when all rules run, this rule's finding is the only root cause. `steps` are the kinds
     of the actions of the mildest plan that dlhealth can carry out on the running machine, in their order, each once
     ("write-file", "update-initramfs", "reboot"); where it is empty, the plan is not judged.
+
+    `ladder` states every plan for the finding, the mildest first. A plan is its risk with "reboot" and "network" where it
+    needs them, then each action: its kind and its arguments ("apt-install dkms", "make-link /usr/lib/x.so x.so.1"). Of
+    "by-hand", the words that must occur in the text follow. Where it is empty, the ladder is not judged.
     """
 
     name: str
@@ -22,3 +26,4 @@ class Scenario(NamedTuple):
     alone: bool = True
     next_boot: bool = False
     steps: tuple[str, ...] = ()
+    ladder: tuple[tuple[str, ...], ...] = ()

@@ -99,7 +99,17 @@ class ContainerDriverPackagesMismatch(Rule):
                     machine.package(f"{name.partition('.')[0]}1", f"{version}-1", [path, f"{lib}/{name}.1"])
             return machine
 
-        yield Scenario("LXC", libraries(container("580.159.04"), "580.159.03", packaged=True), finds="host")
+        yield Scenario(
+            "LXC",
+            libraries(container("580.159.04"), "580.159.03", packaged=True),
+            finds="host",
+            ladder=(
+                (
+                    "medium network",
+                    "by-hand 580.159.04",
+                ),
+            ),
+        )
         yield Scenario(
             "Docker with a driver in the image",
             libraries(container("535.183.01", "/.dockerenv", ""), "550.54.15", packaged=True),

@@ -115,6 +115,12 @@ class CudaRuntimeNewerThanDriver(Rule):
             "CUDA 13 on driver 550",
             Machine.ubuntu2404_gpu().cuda_toolkit("13.0", "13.0.88"),
             finds="file:/usr/local/cuda-13.0",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 550.120 12.4 580",
+                ),
+            ),
         )
         yield Scenario(
             "CUDA 13 is the default, and an older toolkit fits",

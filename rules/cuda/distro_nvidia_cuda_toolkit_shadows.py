@@ -102,6 +102,16 @@ class DistroNvidiaCudaToolkitShadows(Rule):
             finds="package:nvidia-cuda-toolkit",
             steps=("write-file",),
             alone=False,
+            ladder=(
+                (
+                    "low",
+                    'write-file /etc/profile.d/dlhealth-cuda.sh export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"',
+                ),
+                (
+                    "medium network",
+                    "apt-remove nvidia-cuda-toolkit",
+                ),
+            ),
         )
         yield Scenario(
             "/usr/local comes last",

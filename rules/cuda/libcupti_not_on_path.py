@@ -106,6 +106,13 @@ class LibcuptiNotOnPath(Rule):
             "CUDA 9.0, only the file without links",
             cuda("9.0").library("/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176", "libcupti.so.9.0"),
             finds="file:/usr/local/cuda-9.0/extras/CUPTI/lib64/libcupti.so.9.0.176",
+            ladder=(
+                (
+                    "low",
+                    "write-file /etc/ld.so.conf.d/dlhealth-cupti.conf /usr/local/cuda-9.0/extras/CUPTI/lib64",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "the loader does not search the toolkit",

@@ -112,7 +112,22 @@ class NvccHostCompilerUnsupported(Rule):
             )
 
         nvcc = "file:/usr/local/cuda-11.8/bin/nvcc"
-        yield Scenario("CUDA 11.8 and gcc 13", machine("11.8", "13"), finds=nvcc)
+        yield Scenario(
+            "CUDA 11.8 and gcc 13",
+            machine("11.8", "13"),
+            finds=nvcc,
+            ladder=(
+                (
+                    "low network",
+                    "apt-install gcc-11 g++-11",
+                    "by-hand ~/.profile NVCC_PREPEND_FLAGS='-ccbin /usr/bin/g++-11 CUDAHOSTCXX=/usr/bin/g++-11",
+                ),
+                (
+                    "medium",
+                    "by-hand",
+                ),
+            ),
+        )
         yield Scenario(
             "the header says 10, and g++ 10 is installed",
             machine("11.8", "12")
@@ -123,6 +138,12 @@ class NvccHostCompilerUnsupported(Rule):
                 "#if defined(__GNUC__)\n\n#if __GNUC__ > 10\n\n#error -- unsupported GNU version!\n",
             ),
             finds=nvcc,
+            ladder=(
+                (
+                    "low",
+                    "by-hand ~/.profile NVCC_PREPEND_FLAGS='-ccbin /usr/bin/g++-10 CUDAHOSTCXX=/usr/bin/g++-10",
+                ),
+            ),
         )
         yield Scenario(
             "gcc selected by the alternatives system",

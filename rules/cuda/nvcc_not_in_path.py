@@ -99,7 +99,18 @@ class NvccNotInPath(Rule):
         def toolkit() -> Machine:
             return Machine.ubuntu2404_gpu().cuda_toolkit("12.2").remove("/etc/profile.d/cuda.sh")
 
-        yield Scenario("after NVIDIA's packages were installed", toolkit(), finds="host", steps=("write-file",))
+        yield Scenario(
+            "after NVIDIA's packages were installed",
+            toolkit(),
+            finds="host",
+            steps=("write-file",),
+            ladder=(
+                (
+                    "low",
+                    'write-file /etc/profile.d/cuda.sh export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"',
+                ),
+            ),
+        )
         yield Scenario(
             "without /usr/local/cuda",
             Machine.ubuntu2404_gpu()

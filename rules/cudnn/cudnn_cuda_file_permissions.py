@@ -89,7 +89,17 @@ class CudnnCudaFilePermissions(Rule):
             .library(f"{lib}/libcudnn_ops_infer.so.8.9.7", "libcudnn_ops_infer.so.8", mode=0o750),
             finds=f"file:{lib}",
         )
-        yield Scenario("the directory is closed", cuda().folder(lib, 0o700), finds=f"file:{lib}")
+        yield Scenario(
+            "the directory is closed",
+            cuda().folder(lib, 0o700),
+            finds=f"file:{lib}",
+            ladder=(
+                (
+                    "low",
+                    "change-mode /usr/local/cuda-12.2/targets/x86_64-linux/lib 0755",
+                ),
+            ),
+        )
         yield Scenario(
             "its group cannot read it",
             cuda().file(f"{include}/cudnn.h", "#define CUDNN_MAJOR 8\n", 0o604, gid=100),

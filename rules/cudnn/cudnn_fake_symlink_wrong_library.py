@@ -103,6 +103,19 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             Machine.ubuntu2404_gpu().link(f"{lib}/libcudnn.so.8", f"{lib}/libcuda.so.550.120"),
             finds=f"file:{lib}/libcudnn.so.8",
             steps=("move-aside", "apt-install", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low network",
+                    "move-aside /usr/lib/x86_64-linux-gnu/libcudnn.so.8",
+                    "apt-install libcudnn8",
+                    "refresh-loader-cache",
+                ),
+                (
+                    "low",
+                    "move-aside /usr/lib/x86_64-linux-gnu/libcudnn.so.8",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "the other library is missing too",

@@ -119,6 +119,20 @@ class CudnnHeaderSoVersionMismatch(Rule):
             cuda().cudnn_packages("8.9.7.29-1+cuda12.2").file(f"{include}/cudnn.h", header(7, 6, 5)),
             finds=f"file:{include}/cudnn.h",
             steps=("move-aside",),
+            ladder=(
+                (
+                    "low",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h",
+                ),
+                (
+                    "low network",
+                    "apt-install libcudnn8-dev=8.9.7.29-1+cuda12.2",
+                ),
+                (
+                    "low",
+                    "by-hand include/cudnn*.h 8.9.7 /usr/local/cuda-12.2/targets/x86_64-linux/include",
+                ),
+            ),
         )
         yield Scenario(
             "the header is newer than the library",

@@ -78,7 +78,18 @@ class CudnnLinksAreCopies(Rule):
             return machine
 
         yield Scenario(
-            "cuDNN 8 copied with cp", copied("8.9.7"), finds=f"file:{lib}", steps=("make-link", "refresh-loader-cache")
+            "cuDNN 8 copied with cp",
+            copied("8.9.7"),
+            finds=f"file:{lib}",
+            steps=("make-link", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low",
+                    "make-link /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so libcudnn.so.8",
+                    "make-link /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8 libcudnn.so.8.9.7",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario("cuDNN 7 copied with cp", copied("7.6.5"), finds=f"file:{lib}")
         yield Scenario(

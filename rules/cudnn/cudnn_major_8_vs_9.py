@@ -124,8 +124,42 @@ class CudnnMajor8Vs9(Rule):
 
         subject = "python:/home/alice/whisper"
         site = "/home/alice/whisper/lib/python3.11/site-packages"
-        yield Scenario("CTranslate2 4.4 and cuDNN 9", environment("ctranslate2-4.4.0").cudnn("9.1.0"), finds=subject)
-        yield Scenario("CTranslate2 4.5 and cuDNN 8", environment("ctranslate2-4.5.0").cudnn_packages(), finds=subject)
+        yield Scenario(
+            "CTranslate2 4.4 and cuDNN 9",
+            environment("ctranslate2-4.4.0").cudnn("9.1.0"),
+            finds=subject,
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/whisper/bin/python ctranslate2>=4.5",
+                ),
+                (
+                    "low network",
+                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
+                    "refresh-loader-cache",
+                ),
+            ),
+        )
+        yield Scenario(
+            "CTranslate2 4.5 and cuDNN 8",
+            environment("ctranslate2-4.5.0").cudnn_packages(),
+            finds=subject,
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/whisper/bin/python ctranslate2==4.4.0",
+                ),
+                (
+                    "low network",
+                    "pip-install /home/alice/whisper/bin/python nvidia-cudnn-cu12==9.*",
+                ),
+                (
+                    "low network",
+                    "apt-install libcudnn9-cuda-12",
+                    "refresh-loader-cache",
+                ),
+            ),
+        )
         yield Scenario(
             "CTranslate2 4.4 and cuDNN 9 in the same environment",
             environment("ctranslate2-4.4.0").library(
@@ -142,6 +176,12 @@ class CudnnMajor8Vs9(Rule):
             "another package replaced PyTorch's cuDNN by cuDNN 8",
             torch.library(f"{site}/nvidia/cudnn/lib/libcudnn.so.8", "libcudnn.so.8"),
             finds=subject,
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/whisper/bin/python nvidia-cudnn-cu12==9.1.0.70",
+                ),
+            ),
         )
         yield Scenario(
             "OpenCV was built with cuDNN 8, then 9 was installed",

@@ -197,6 +197,14 @@ class CudnnMixedSublibraries(Rule):
             .link(f"{lib}/libcudnn.so.8", "libcudnn.so.8.6.0"),
             finds="file:/usr/lib/x86_64-linux-gnu",
             steps=("move-aside", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "medium",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8.6.0",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "an older archive beside the package",
@@ -220,6 +228,36 @@ class CudnnMixedSublibraries(Rule):
             .link(f"{lib}/libcudnn_adv_infer.so.8", "/usr/lib/x86_64-linux-gnu/libcudnn_adv.so.9.1.0"),
             finds=f"file:{real}",
             causes=("cudnn-fake-symlink-wrong-library",),
+            ladder=(
+                (
+                    "medium network",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7",
+                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
+                    "refresh-loader-cache",
+                ),
+                (
+                    "medium",
+                    "by-hand lib/libcudnn* 8 /usr/local/cuda-12.2/targets/x86_64-linux/lib -P",
+                ),
+            ),
         )
         site = "/home/alice/venv/lib/python3.11/site-packages"
 
@@ -245,6 +283,12 @@ class CudnnMixedSublibraries(Rule):
             "a wheel lacks a part, and the system has it in another version",
             system(wheel("9.20.0.48", *nine), "9.22.0", "libcudnn", *nine, "libcudnn_engines_tensor_ir"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python --force-reinstall --no-deps nvidia-cudnn-cu12>=9.22.0",
+                ),
+            ),
         )
         yield Scenario(
             "a part of the wheel was deleted",

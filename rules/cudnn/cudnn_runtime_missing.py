@@ -237,6 +237,12 @@ class CudnnRuntimeMissing(Rule):
             cuda().cudnn_packages().remove("/usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8.9.7"),
             finds="package:libcudnn8",
             steps=("apt-install",),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install libcudnn8 reinstall",
+                ),
+            ),
         )
         yield Scenario(
             "only the headers were copied",
@@ -265,6 +271,18 @@ class CudnnRuntimeMissing(Rule):
             cuda().link("/usr/lib/x86_64-linux-gnu/libcudnn.so.8", "libcuda.so.515.43.04"),
             finds="file:/usr/lib/x86_64-linux-gnu/libcudnn.so.8",
             causes=("cudnn-fake-symlink-wrong-library",),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
+                    "refresh-loader-cache",
+                ),
+                (
+                    "low",
+                    "by-hand lib/libcudnn* 8 /usr/lib/x86_64-linux-gnu -P",
+                    "by-hand",
+                ),
+            ),
         )
         yield Scenario(
             "PyTorch without the package that it requires",

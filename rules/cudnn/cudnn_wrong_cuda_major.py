@@ -145,6 +145,17 @@ class CudnnWrongCudaMajor(Rule):
             cuda().cudnn_packages("8.8.0.121-1+cuda12.0"),
             finds="package:libcudnn8",
             steps=("apt-install", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "medium network",
+                    "apt-install libcudnn8=8.9.7.29-1+cuda11.8 libcudnn8-dev=8.9.7.29-1+cuda11.8",
+                    "refresh-loader-cache",
+                ),
+                (
+                    "medium",
+                    "by-hand 8 cuda11",
+                ),
+            ),
         )
         yield Scenario(
             "cuDNN 9 for CUDA 13, by its package name",

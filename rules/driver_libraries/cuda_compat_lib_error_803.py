@@ -161,6 +161,18 @@ class CudaCompatLibError803(Rule):
             with_entry(compat("570.86.10")),
             finds=f"file:{path}",
             steps=("edit-file", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low",
+                    "edit-file /etc/ld.so.conf.d/00-compat.conf 2: -",
+                    "refresh-loader-cache",
+                ),
+                (
+                    "medium network",
+                    "apt-remove cuda-compat-12-2",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "older than the driver, on a Tesla V100", with_entry(compat("535.104.05", "1db1")), finds=f"file:{path}"
@@ -172,6 +184,17 @@ class CudaCompatLibError803(Rule):
             ),
             finds="file:/home/alice/.profile",
             steps=("edit-file",),
+            ladder=(
+                (
+                    "low",
+                    "edit-file /home/alice/.profile 13: -",
+                ),
+                (
+                    "medium network",
+                    "apt-remove cuda-compat-12-2",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "an old driver's libcuda, copied into a home directory",
@@ -180,6 +203,12 @@ class CudaCompatLibError803(Rule):
             .link("/home/alice/lib/libcuda.so.1", "libcuda.so.515.65.01")
             .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=$HOME/lib\n"),
             finds="file:/home/alice/.bashrc",
+            ladder=(
+                (
+                    "low",
+                    "by-hand /home/alice/.bashrc /home/alice/lib",
+                ),
+            ),
         )
         yield Scenario(
             "the driver's own libcuda in LD_LIBRARY_PATH",

@@ -143,6 +143,12 @@ class LibraryDamaged(Rule):
             "the system's cuDNN is empty",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7").file(f"{lib}/libcudnn_ops_infer.so.8.9.7", ""),
             finds=f"file:{lib}/libcudnn_ops_infer.so.8.9.7",
+            ladder=(
+                (
+                    "low",
+                    "by-hand /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7",
+                ),
+            ),
         )
         packaged = "/usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8.9.7"
         yield Scenario(
@@ -150,6 +156,13 @@ class LibraryDamaged(Rule):
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn_packages().file(packaged, ""),
             finds=f"file:{packaged}",
             steps=("apt-install", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install libcudnn8 reinstall",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario("all libraries are intact", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
         yield Scenario(

@@ -101,6 +101,14 @@ class StaleLibglxSymlink(Rule):
             Machine.debian12().link(f"{folder}/libglx.so", "libglx.so.381.22"),
             finds=f"file:{folder}/libglx.so",
             steps=("move-aside", "apt-install", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low network",
+                    "move-aside /usr/lib/xorg/modules/extensions/libglx.so",
+                    "apt-install xserver-xorg-core reinstall",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "a link to an older driver than the installed one",

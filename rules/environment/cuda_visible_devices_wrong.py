@@ -102,6 +102,12 @@ class CudaVisibleDevicesWrong(Rule):
             "for everybody, in a file of PAM's",
             Machine.debian12_gpu().file("/etc/environment", f"{_NAME}=NoDevFiles\n"),
             finds="file:/etc/environment",
+            ladder=(
+                (
+                    "low",
+                    "edit-file /etc/environment 1: -",
+                ),
+            ),
         )
         yield Scenario(
             "fish", Machine.debian12_gpu().user("bob", 1001, "/usr/bin/fish").folder("/home/bob/.config", uid=1001).file(

@@ -219,6 +219,12 @@ class LdLibraryPathMalformed(Rule):
             "export in /etc/environment",
             Machine.debian12_gpu().file("/etc/environment", f"export LD_LIBRARY_PATH={cuda}\n"),
             finds="file:/etc/environment",
+            ladder=(
+                (
+                    "low",
+                    "edit-file /etc/environment 1: LD_LIBRARY_PATH=/usr/local/cuda/lib64",
+                ),
+            ),
         )
         yield Scenario(
             "an expansion in /etc/environment",
@@ -236,6 +242,12 @@ class LdLibraryPathMalformed(Rule):
             "the folder of a removed toolkit",
             toolkit.append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda-8.0/lib64\n"),
             finds="user:alice",
+            ladder=(
+                (
+                    "low",
+                    "by-hand 15 /home/alice/.bashrc /usr/local/cuda-8.0/lib64 LD_LIBRARY_PATH",
+                ),
+            ),
         )
         yield Scenario(
             "behind /usr/local/cuda, which leads to a removed toolkit",

@@ -129,6 +129,12 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
             ),
             finds="file:/etc/profile.d/cudnn.sh",
             alone=False,
+            ladder=(
+                (
+                    "low",
+                    "edit-file /etc/profile.d/cudnn.sh 1: -",
+                ),
+            ),
         )
         yield Scenario("a newer one is accepted", machine("8.9.2.26", "8.9.7"))
         yield Scenario("the same", machine("8.9.2.26", "8.9.2"))

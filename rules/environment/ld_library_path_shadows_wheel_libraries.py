@@ -160,6 +160,12 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
             machine("libnvJitLink", "12.4.127", "1.105"),
             finds="user:alice",
             steps=("edit-file",),
+            ladder=(
+                (
+                    "low",
+                    "edit-file /home/alice/.bashrc 15: -",
+                ),
+            ),
         )
         yield Scenario("cuBLAS 12.1 before 12.4", machine("libcublas", "12.4.5.8", "1.3.1"), finds="user:alice")
         yield Scenario(

@@ -121,6 +121,13 @@ class LdconfigCudaEntryMissing(Rule):
             runfile(),
             finds=f"file:{library}",
             steps=("write-file", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low",
+                    "write-file /etc/ld.so.conf.d/dlhealth-cuda.conf /usr/local/cuda/lib64",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "CUDA 8, only one of two people set LD_LIBRARY_PATH",
@@ -132,7 +139,13 @@ class LdconfigCudaEntryMissing(Rule):
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").file("/etc/ld.so.cache", EMPTY_CACHE),
             finds=f"file:{library}",
             steps=("refresh-loader-cache",),
-            alone=False,  # an empty cache knows no library of the driver either
+            alone=False,
+            ladder=(
+                (
+                    "low",
+                    "refresh-loader-cache",
+                ),
+            ),  # an empty cache knows no library of the driver either
         )
         yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
         yield Scenario("everybody sets LD_LIBRARY_PATH", runfile().append("/home/alice/.bashrc", export))

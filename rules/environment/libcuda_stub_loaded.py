@@ -123,12 +123,25 @@ class LibcudaStubLoaded(Rule):
             cuda().append("/home/alice/.bashrc", f"export LD_LIBRARY_PATH={stubs}:$LD_LIBRARY_PATH\n"),
             finds="file:/home/alice/.bashrc",
             steps=("edit-file",),
+            ladder=(
+                (
+                    "low",
+                    "edit-file /home/alice/.bashrc 15: -",
+                ),
+            ),
         )
         yield Scenario(
             "stubs in ld.so.conf.d, before the driver's",
             cuda().append("/etc/ld.so.conf.d/000_cuda.conf", f"{stubs}\n"),
             finds=f"file:{stubs}/libcuda.so",
             steps=("edit-file", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low",
+                    "edit-file /etc/ld.so.conf.d/000_cuda.conf 2: -",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "stubs in ld.so.conf.d, behind the driver's",
@@ -140,6 +153,13 @@ class LibcudaStubLoaded(Rule):
             cuda().link("/usr/local/cuda-12.2/lib64/libcuda.so.1", "stubs/libcuda.so"),
             finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
             steps=("move-aside", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low",
+                    "move-aside /usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "libcuda.so.1 made by hand, in a folder that LD_LIBRARY_PATH rightly names",
@@ -152,7 +172,14 @@ class LibcudaStubLoaded(Rule):
             "the link in the place of the driver's",
             cuda().link(f"{lib}/libcuda.so.1", f"{stubs}/libcuda.so"),
             finds=f"file:{lib}/libcuda.so.1",
-            alone=False,  # the driver's own link is gone as well
+            alone=False,
+            ladder=(
+                (
+                    "low",
+                    "make-link /usr/lib/x86_64-linux-gnu/libcuda.so.1 libcuda.so.550.120",
+                    "refresh-loader-cache",
+                ),
+            ),  # the driver's own link is gone as well
         )
         yield Scenario("stubs in LIBRARY_PATH", cuda().append("/home/alice/.bashrc", f"export LIBRARY_PATH={stubs}\n"))
         yield Scenario("the toolkit as installed", cuda())

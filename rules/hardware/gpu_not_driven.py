@@ -107,6 +107,13 @@ class GpuNotDriven(Rule):
             two().says("kernel", f"nvidia {second}: probe with driver nvidia failed with error -1"),
             finds=f"gpu:{second}",
             alone=True,
+            ladder=(
+                (
+                    "high reboot",
+                    "by-hand -k -b -iE nvrm|0000:02:00.0",
+                    "by-hand 0000:02:00.0 /sys/bus/pci/drivers/nvidia/bind",
+                ),
+            ),
         )
         yield Scenario("no message gives a reason", two(), finds=f"gpu:{second}", alone=True)
         yield Scenario(

@@ -82,6 +82,13 @@ class Xid79FallenOffBus(Rule):
             "its configuration space reads ff",
             Machine.debian12_gpu().file(config, b"\xff" * 64).says("kernel", xid),
             finds=gpu,
+            ladder=(
+                (
+                    "high reboot",
+                    "by-hand",
+                    "by-hand -lgc 300,1500 pcie_aspm=off",
+                ),
+            ),
         )
         gone = Machine.ubuntu2404().ubuntu_driver().file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n")
         yield Scenario(

@@ -84,6 +84,14 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
             down.file(path, "# bumblebee\nblacklist nvidia\nblacklist nvidia-current\n"),
             finds=f"file:{path}",
             steps=("move-aside", "update-initramfs", "load-modules"),
+            ladder=(
+                (
+                    "low",
+                    "move-aside /etc/modprobe.d/bumblebee.conf",
+                    "update-initramfs all",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "another tool's file on Ubuntu",

@@ -99,7 +99,19 @@ class ClosedModuleOnBlackwell(Rule):
         loaded = Machine.ubuntu2404().gpu("2b85").ubuntu_driver("580.95.05")
         for number, line in enumerate(said):
             loaded.says("kernel", line, 5.0 + number / 1000)
-        yield Scenario("an RTX 5090 with the closed 580", loaded, finds=gpu, steps=("apt-install", "reboot"))
+        yield Scenario(
+            "an RTX 5090 with the closed 580",
+            loaded,
+            finds=gpu,
+            steps=("apt-install", "reboot"),
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-580-open may_remove=libnvidia-compute-580..xserver-xorg-video-nvidia-580(16)",
+                    "reboot",
+                ),
+            ),
+        )
         yield Scenario(
             "installed, and loaded at the next boot",
             Machine.ubuntu2404().gpu("2c02", driver="").ubuntu_driver("570.124.06", loaded=False),

@@ -132,7 +132,17 @@ class DevNvidiaPermissions(Rule):
                 "options nvidia-current NVreg_DeviceFileUID=0 NVreg_DeviceFileGID=44 NVreg_DeviceFileMode=0660\n",
             ),
             finds="file:/dev/nvidia0",
-            alone=False,  # this disk has only a driver and a user
+            alone=False,
+            ladder=(
+                (
+                    "low",
+                    "by-hand -aG 44",
+                ),
+                (
+                    "low reboot",
+                    "by-hand /etc/modprobe.d/gpu.conf:1 -u",
+                ),
+            ),  # this disk has only a driver and a user
         )
         yield Scenario(
             "open to every user", Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255).node("/dev/nvidia-uvm", 511)

@@ -159,6 +159,15 @@ class DkmsCompilerMismatch(Rule):
             ubuntu(option),
             finds=release,
             steps=("apt-install", "dkms-build", "update-initramfs", "load-modules"),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install gcc-13",
+                    "dkms-build nvidia 550.120 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "the driver's own compiler check fails",
@@ -179,6 +188,16 @@ class DkmsCompilerMismatch(Rule):
             switched(ubuntu(), "9"),
             finds=release,
             steps=("apt-install", "make-link", "dkms-build", "update-initramfs", "load-modules"),
+            ladder=(
+                (
+                    "medium network",
+                    "apt-install gcc-13",
+                    "make-link /usr/bin/gcc gcc-13",
+                    "dkms-build nvidia 550.120 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         warning = "warning: the compiler differs from the one used to build the kernel\n"
         yield Scenario(
@@ -197,6 +216,13 @@ class DkmsCompilerMismatch(Rule):
             ubuntu(f"{newer}./common/inc/nv-mm.h:29:13: error: conflicting types for 'vm_fault_t'; have 'int'\n"),
             finds=release,
             alone=True,
+            ladder=(
+                (
+                    "low network",
+                    "apt-install gcc-13",
+                    "by-hand CC=/usr/bin/gcc-13 nvidia/550.120 -k 6.8.0-50-generic",
+                ),
+            ),
         )
         yield Scenario(
             "a newer gcc, but the kernel's interface is the reason",

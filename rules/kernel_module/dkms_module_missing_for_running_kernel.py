@@ -233,6 +233,13 @@ class DkmsModuleMissingForRunningKernel(Rule):
             two.debian_driver(kernels=(old,)),
             finds=f"kernel:{new}",
             steps=("dkms-build", "update-initramfs"),
+            ladder=(
+                (
+                    "low",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                ),
+            ),
         )
         yield Scenario(
             "a mounted disk",
@@ -261,6 +268,14 @@ class DkmsModuleMissingForRunningKernel(Rule):
             Machine.debian12_gpu().file(conf, "install nvidia modprobe -i nvidia-tesla-470 $CMDLINE_OPTS\n"),
             finds=f"kernel:{new}",
             alone=False,
+            ladder=(
+                (
+                    "medium",
+                    "set-alternative nvidia /usr/lib/nvidia/current",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "the chosen flavour is built",
@@ -277,6 +292,15 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 "/var/tmp/nv-pci.c:1055:1: fatal error: error writing to /tmp/cc0B6OOx.s: No space left on device\n",
             ),
             finds=f"kernel:{new}",
+            ladder=(
+                (
+                    "low",
+                    "by-hand -h / /var /boot",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "its package was unpacked but not configured",
@@ -288,12 +312,35 @@ class DkmsModuleMissingForRunningKernel(Rule):
             finds="kernel:6.8.0-50-generic",
             steps=("apt-install", "update-initramfs", "load-modules"),
             causes=("half-configured-driver-packages",),
+            ladder=(
+                (
+                    "medium network",
+                    "apt-install nvidia-dkms-550 reinstall",
+                    "update-initramfs 6.8.0-50-generic",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         ubuntu, newer = "6.8.0-50-generic", "6.8.0-51-generic"
         yield Scenario(
             "prebuilt modules only for the previous kernel",
             prebuilt(Machine.ubuntu2404().kernel(newer, running=False), ubuntu),
             finds=f"kernel:{newer}",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-modules-nvidia-550-6.8.0-51-generic",
+                ),
+                (
+                    "medium network",
+                    "apt-install nvidia-dkms-550 linux-headers-6.8.0-51-generic",
+                    "update-initramfs 6.8.0-51-generic",
+                ),
+                (
+                    "medium reboot",
+                    "by-hand 6.8.0-50-generic",
+                ),
+            ),
         )
         yield Scenario(
             "a realtime kernel, which the driver does not support",
@@ -308,12 +355,26 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 'BUILD_EXCLUSIVE_CONFIG="!CONFIG_PREEMPT_RT !CONFIG_PREEMPT_RT_FULL"\n',
             ),
             finds="kernel:6.1.0-50-rt-amd64",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand -rt",
+                ),
+            ),
         )
         dkms = f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko"
         yield Scenario(
             "an empty module file: the disk was full",
             Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False).file(dkms, b""),
             finds=f"kernel:{ubuntu}",
+            ladder=(
+                (
+                    "medium network",
+                    "apt-install nvidia-dkms-550 reinstall",
+                    "update-initramfs 6.8.0-50-generic",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "a module copied from another kernel, on a mounted disk",

@@ -109,6 +109,13 @@ class DriverTooOldForNewGpu(Rule):
             Machine.ubuntu2404().gpu("2684", driver="").ubuntu_driver("470.256.02"),
             finds=gpu,
             steps=("apt-install", "reboot"),
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-595 may_remove=libnvidia-compute-470..xserver-xorg-video-nvidia-470(16)",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "an RTX 5090 with 565",
@@ -118,7 +125,17 @@ class DriverTooOldForNewGpu(Rule):
         unlisted = Machine.debian12().gpu("fffe", driver="").debian_driver(loaded=False)
         for number, line in enumerate(said):
             unlisted.says("kernel", line.format(id="fffe"), 5.0 + number / 1000)
-        yield Scenario("an unlisted id, but the kernel log reports it", unlisted, finds=gpu)
+        yield Scenario(
+            "an unlisted id, but the kernel log reports it",
+            unlisted,
+            finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "by-hand",
+                ),
+            ),
+        )
         yield Scenario(
             "the log of a mounted disk",
             Machine()

@@ -109,7 +109,17 @@ class GpuWithoutDriver(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("nouveau draws a desktop", Machine.debian12().gpu(driver="nouveau"), finds=gpu)
+        yield Scenario(
+            "nouveau draws a desktop",
+            Machine.debian12().gpu(driver="nouveau"),
+            finds=gpu,
+            ladder=(
+                (
+                    "medium reboot network",
+                    "by-hand 580",
+                ),
+            ),
+        )
         yield Scenario("a CUDA toolkit needs it", Machine.ubuntu2404().gpu(driver="nouveau").cuda_toolkit(), finds=gpu)
         yield Scenario(
             "a PyTorch for CUDA needs it",

@@ -177,6 +177,13 @@ class InitramfsOldNvidiaModule(Rule):
             "the initramfs contains the old module",
             upgraded().initramfs(kernel, {}, nvidia=old),
             finds=f"kernel:{kernel}",
+            ladder=(
+                (
+                    "low reboot",
+                    "update-initramfs 6.8.0-50-generic",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "a second module that is not in the module index",
@@ -194,7 +201,17 @@ class InitramfsOldNvidiaModule(Rule):
             .initramfs(kernel, {}),
             finds=f"kernel:{kernel}",
             steps=("move-aside", "refresh-module-index", "update-initramfs", "reboot"),
-            alone=False,  # the second installation is a problem of its own
+            alone=False,
+            ladder=(
+                (
+                    "medium reboot",
+                    "move-aside /lib/modules/6.8.0-50-generic/kernel/drivers/video/nvidia.ko",
+                    "move-aside /lib/modules/6.8.0-50-generic/kernel/drivers/video/nvidia-drm.ko",
+                    "refresh-module-index 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                    "reboot",
+                ),
+            ),  # the second installation is a problem of its own
         )
         yield Scenario(
             "modprobe finds a second module before Ubuntu's",
@@ -206,6 +223,15 @@ class InitramfsOldNvidiaModule(Rule):
             .nvidia_module(kernel, old, name="nvidia.ko", place="updates"),
             finds=f"kernel:{kernel}",
             alone=False,
+            ladder=(
+                (
+                    "medium reboot",
+                    "move-aside /lib/modules/6.8.0-50-generic/updates/nvidia.ko",
+                    "refresh-module-index 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "modules.dep names the second module",

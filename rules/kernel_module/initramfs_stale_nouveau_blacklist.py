@@ -98,7 +98,18 @@ class InitramfsStaleNouveauBlacklist(Rule):
     def scenarios() -> Iterator[Scenario]:
         debian = Machine.debian12().gpu(driver="nouveau").debian_driver(loaded=False)
         ubuntu = Machine.ubuntu2404().gpu(driver="nouveau").ubuntu_driver(loaded=False)
-        yield Scenario("not rebuilt", debian.initramfs("6.1.0-50-amd64", {}), finds="kernel:6.1.0-50-amd64")
+        yield Scenario(
+            "not rebuilt",
+            debian.initramfs("6.1.0-50-amd64", {}),
+            finds="kernel:6.1.0-50-amd64",
+            ladder=(
+                (
+                    "low reboot",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "reboot",
+                ),
+            ),
+        )
         yield Scenario(
             "rebuilt, but only with other blacklists",
             ubuntu.initramfs("6.8.0-50-generic", {"etc/modprobe.d/x.conf": "blacklist pcspkr\n# blacklist nouveau\n"}),

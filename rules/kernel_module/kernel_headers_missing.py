@@ -227,6 +227,12 @@ class KernelHeadersMissing(Rule):
             .gpu(driver="")
             .debian_driver(kernels=(), loaded=False),
             finds="kernel:6.11.0-mine+",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 6.11.0-mine+ /lib/modules/6.11.0-mine+/build",
+                ),
+            ),
         )
         yield Scenario(
             "a broken link on a mounted disk",
@@ -255,6 +261,15 @@ class KernelHeadersMissing(Rule):
             .debian_driver(kernels=(), loaded=False)
             .link(f"{source}/scripts", "/usr/lib/linux-kbuild-6.1/scripts"),
             finds=f"kernel:{new}",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.1.0-50-amd64 linux-kbuild-6.1 reinstall",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         modpost = "ERROR: modpost: nvidia: sizeof(struct of_device_id)=196 is not a modulo of the size of section x\n"
         header = "./include/linux/module.h:21:10: fatal error: asm/orc_header.h: No such file or directory\n"
@@ -296,6 +311,18 @@ class KernelHeadersMissing(Rule):
             "only the kernel that boots next has none",
             Machine.debian12().kernel("6.1.0-51-amd64", running=False, headers=False).gpu().debian_driver(),
             finds="kernel:6.1.0-51-amd64",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.1.0-51-amd64",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-51-amd64",
+                    "update-initramfs 6.1.0-51-amd64",
+                ),
+                (
+                    "low reboot",
+                    "by-hand 6.1.0-50-amd64",
+                ),
+            ),
         )
         yield Scenario(
             "headers are installed", Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False)

@@ -123,6 +123,14 @@ class KernelModulesOfTwoVersions(Rule):
             "nvidia-uvm has another version, and no log says so",
             mixed(Machine.ubuntu2404_gpu(), "nvidia-uvm.ko"),
             finds=f"kernel:{ubuntu}",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand nvidia/550.120 -k 6.8.0-50-generic /lib/modules/6.8.0-50-generic/updates/dkms/nvidia-uvm.ko --force",
+                    "update-initramfs 6.8.0-50-generic",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario("all have one version", Machine.ubuntu2404_gpu())
         yield Scenario(

@@ -170,6 +170,15 @@ class KernelTooNewForDriverBranch(Rule):
             ),
             finds=f"kernel:{stuck}",
             alone=True,
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 6.8.0-50-generic",
+                    "by-hand",
+                    "by-hand",
+                    "by-hand linux-image-6.12.1-1-liquorix-amd64 --configure -a",
+                ),
+            ),
         )
         sid = "7.2.13+deb14-amd64"
         yield Scenario(
@@ -179,6 +188,14 @@ class KernelTooNewForDriverBranch(Rule):
             .gpu()
             .debian_driver(),
             finds=f"kernel:{sid}",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 6.1.0-50-amd64",
+                    "by-hand",
+                    "by-hand 535.309.01 7.2.13+deb14-amd64",
+                ),
+            ),
         )
         yield Scenario(
             "another revision of that package, with unknown behaviour",

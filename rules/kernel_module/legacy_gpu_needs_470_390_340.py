@@ -136,8 +136,29 @@ class LegacyGpuNeeds470390340(Rule):
             .ubuntu_driver(loaded=False)
             .remove("/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"),
             finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-470-server may_remove=libnvidia-compute-550..xserver-xorg-video-nvidia-550(16)",
+                    "reboot",
+                ),
+                (
+                    "high reboot",
+                    "by-hand /etc/modprobe.d -u",
+                ),
+            ),
         )
-        yield Scenario("a Fermi", Machine.debian12().gpu("0de1", driver="").debian_driver(loaded=False), finds=gpu)
+        yield Scenario(
+            "a Fermi",
+            Machine.debian12().gpu("0de1", driver="").debian_driver(loaded=False),
+            finds=gpu,
+            ladder=(
+                (
+                    "high reboot",
+                    "by-hand /etc/modprobe.d -u",
+                ),
+            ),
+        )
         yield Scenario(
             "a mounted disk",
             Machine()
@@ -154,6 +175,12 @@ class LegacyGpuNeeds470390340(Rule):
             "a Kepler beside a Pascal is a note",
             Machine.debian12().gpu("1286", "0000:02:00.0", driver="").gpu().debian_driver(),
             finds="gpu:0000:02:00.0",
+            ladder=(
+                (
+                    "low",
+                    "by-hand 470",
+                ),
+            ),
         )
         yield Scenario(
             "a GT 640, which the newest list lacks",

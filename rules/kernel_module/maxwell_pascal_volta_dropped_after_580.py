@@ -115,6 +115,13 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
             ),
             finds=gpu,
             steps=("apt-install", "reboot"),
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-580 may_remove=libnvidia-compute-590..xserver-xorg-video-nvidia-590(16)",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "loaded, but it drives no GPU",

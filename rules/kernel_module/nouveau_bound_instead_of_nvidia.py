@@ -137,6 +137,12 @@ class NouveauBoundInsteadOfNvidia(Rule):
             ),
             finds=gpu,
             alone=False,
+            ladder=(
+                (
+                    "low",
+                    "by-hand --auto",
+                ),
+            ),
         )
         # The libraries of the driver are missing too.
         yield Scenario(
@@ -145,6 +151,14 @@ class NouveauBoundInsteadOfNvidia(Rule):
             finds=gpu,
             steps=("write-file", "update-initramfs", "reboot"),
             alone=False,
+            ladder=(
+                (
+                    "medium reboot",
+                    "write-file /etc/modprobe.d/dlhealth-nouveau.conf blacklist nouveau / options nouveau modeset=0",
+                    "update-initramfs all",
+                    "reboot",
+                ),
+            ),
         )
         unlisted = "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"
         yield Scenario(
@@ -166,6 +180,12 @@ class NouveauBoundInsteadOfNvidia(Rule):
             Machine.debian12().gpu(driver="nouveau").debian_driver(kernels=(), loaded=False),
             finds=gpu,
             causes=("dkms-module-missing-for-running-kernel",),
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 6.1.0-50-amd64",
+                ),
+            ),
         )
         yield Scenario(
             "an initramfs without the blacklist is the cause",

@@ -96,7 +96,15 @@ class NovaCoreClaimsGpu(Rule):
             Machine.ubuntu2404().gpu("2684", driver="NovaCore").ubuntu_driver(loaded=False),
             finds=gpu,
             steps=("write-file", "update-initramfs", "reboot"),
-            alone=False,  # Ubuntu's file blacklists nouveau, but this initramfs does not
+            alone=False,
+            ladder=(
+                (
+                    "medium reboot",
+                    "write-file /etc/modprobe.d/dlhealth-nova.conf blacklist nova_core / blacklist nova_drm",
+                    "update-initramfs all",
+                    "reboot",
+                ),
+            ),  # Ubuntu's file blacklists nouveau, but this initramfs does not
         )
         yield Scenario(
             "under its module name",
@@ -110,7 +118,13 @@ class NovaCoreClaimsGpu(Rule):
             .gpu("2684", driver="NovaCore")
             .nvidia_module("6.1.0-49-amd64", "535.183.01", name="nvidia.ko", place="kernel/drivers/video"),
             finds=gpu,
-            alone=False,  # only a module is installed
+            alone=False,
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 6.1.0-50-amd64",
+                ),
+            ),  # only a module is installed
         )
         yield Scenario("no NVIDIA driver installed", Machine.debian12().gpu("2684", driver="NovaCore"))
         yield Scenario("the GPU uses nvidia", Machine.debian12_gpu())

@@ -158,6 +158,17 @@ class NvidiaModuleNotLoaded(Rule):
             Machine.debian12().gpu(driver="").debian_driver(loaded=False),
             finds=debian,
             steps=("load-modules",),
+            ladder=(
+                (
+                    "low",
+                    "load-modules nvidia",
+                ),
+                (
+                    "low",
+                    "refresh-module-index 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "built with the headers of another build of this kernel",
@@ -166,6 +177,12 @@ class NvidiaModuleNotLoaded(Rule):
             .ubuntu_driver(loaded=False)
             .says("kernel", "nvidia: disagrees about version of symbol module_layout"),
             finds=ubuntu,
+            ladder=(
+                (
+                    "medium",
+                    "by-hand",
+                ),
+            ),
         )
         magic = "6.8.0-50-generic SMP preempt mod_unload modversions "
         yield Scenario(
@@ -176,6 +193,12 @@ class NvidiaModuleNotLoaded(Rule):
             .says("kernel", f"nvidia: version magic '{magic}' should be '{magic}retpoline '"),
             finds=ubuntu,
             alone=True,
+            ladder=(
+                (
+                    "medium",
+                    "by-hand",
+                ),
+            ),
         )
         yield Scenario(
             "the kernel rejected its key, although the firmware may trust it",
@@ -185,6 +208,13 @@ class NvidiaModuleNotLoaded(Rule):
             .says("kernel", "Loading of module with unavailable key is rejected"),
             finds=ubuntu,
             alone=True,
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand --import",
+                    "by-hand",
+                ),
+            ),
         )
         yield Scenario(
             "Secure Boot rejects it",

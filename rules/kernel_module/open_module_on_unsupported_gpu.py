@@ -139,7 +139,19 @@ class OpenModuleOnUnsupportedGpu(Rule):
         early = Machine.ubuntu2404().gpu("1e07").ubuntu_driver("515.76", open_flavour=True)
         early.says("kernel", "NVRM: Open nvidia.ko is only ready for use on Data Center GPUs.", 5.0)
         early.says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x63:0x0:1905)", 6.0)
-        yield Scenario("an early open module on a GeForce", early, finds=gpu, alone=True)
+        yield Scenario(
+            "an early open module on a GeForce",
+            early,
+            finds=gpu,
+            alone=True,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-515 may_remove=libnvidia-compute-515..xserver-xorg-video-nvidia-515(16)",
+                    "reboot",
+                ),
+            ),
+        )
         unlisted = Machine.ubuntu2404().gpu("fffe", driver="").ubuntu_driver(open_flavour=True)
         for number, line in enumerate(said):
             unlisted.says("kernel", line.format(id="fffe"), 5.0 + number / 1000)

@@ -88,6 +88,12 @@ class PrimeProfileBlocksNvidia(Rule):
             "prime-select intel",
             laptop().file("/usr/bin/prime-select").file("/lib/modprobe.d/blacklist-nvidia.conf", off),
             finds="host",
+            ladder=(
+                (
+                    "low",
+                    "by-hand",
+                ),
+            ),
         )
         yield Scenario(
             "prime-select removed the GPU from the bus",

@@ -156,6 +156,18 @@ class SecureBootMokNotEnrolled(Rule):
             .ubuntu_driver(loaded=False)
             .secure_boot(signed_by=3, enrolled=(1,), shim_key=1),
             finds="kernel:6.8.0-50-generic",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand --import /var/lib/dkms/mok.pub",
+                    "by-hand",
+                ),
+                (
+                    "medium",
+                    "by-hand mok_signing_key mok_certificate=/var/lib/shim-signed/mok/MOK.der /etc/dkms/framework.conf",
+                    "by-hand --force 6.8.0-50-generic",
+                ),
+            ),
         )
         yield Scenario(
             "prebuilt by Ubuntu",

@@ -144,6 +144,18 @@ class SecureBootUnsignedModule(Rule):
             .secure_boot()
             .says("kernel", "Loading of unsigned module is rejected"),
             finds="kernel:6.8.0-50-generic",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand generate_mok 12 update-secureboot-policy --new-key",
+                    "by-hand --force nvidia/550.120 -k 6.8.0-50-generic",
+                    "by-hand --import /var/lib/dkms/mok.pub /var/lib/shim-signed/mok/MOK.der",
+                ),
+                (
+                    "high reboot",
+                    "by-hand",
+                ),
+            ),
         )
         yield Scenario(
             "a mounted disk, whose kernel was locked down at its last boot",

@@ -131,12 +131,28 @@ class UvmDeviceNodeMissing(Rule):
             nodes(Machine.debian12_gpu()).file("/usr/bin/nvidia-modprobe", "", 0o755),
             finds="host",
             steps=("change-mode", "write-file", "load-modules"),
+            ladder=(
+                (
+                    "low",
+                    "change-mode /usr/bin/nvidia-modprobe 4755",
+                    "write-file /etc/modules-load.d/nvidia-uvm.conf nvidia_uvm",
+                    "load-modules nvidia_uvm",
+                ),
+            ),
         )
         yield Scenario(
             "nvidia-modprobe is missing",
             nodes(Machine.ubuntu2404_gpu()).remove("/usr/bin/nvidia-modprobe"),
             finds="host",
             steps=("apt-install", "write-file", "load-modules"),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install nvidia-modprobe reinstall",
+                    "write-file /etc/modules-load.d/nvidia-uvm.conf nvidia_uvm",
+                    "load-modules nvidia_uvm",
+                ),
+            ),
         )
         yield Scenario(
             "a udev rule with a fixed number",
@@ -147,6 +163,13 @@ class UvmDeviceNodeMissing(Rule):
                 '# for CUDA\nKERNEL=="nvidia", RUN+="/bin/mknod -m 666 /dev/nvidia-uvm c 237 0"\n',
             ),
             finds="host",
+            ladder=(
+                (
+                    "low",
+                    "by-hand /etc/udev/rules.d/70-nvidia-uvm.rules:2",
+                    "by-hand /dev/nvidia-uvm /dev/nvidia-uvm-tools -c 0 -u",
+                ),
+            ),
         )
         yield Scenario("CUDA was not used yet", nodes(Machine.debian12_gpu()))
         yield Scenario("the right node", nodes(Machine.debian12_gpu()).node("/dev/nvidia-uvm", 511))

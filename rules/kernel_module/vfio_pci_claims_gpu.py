@@ -137,7 +137,18 @@ class VfioPciClaimsGpu(Rule):
             finds=gpu,
             alone=False,  # other rules report the toolkit
         )
-        yield Scenario("a hypervisor without the driver", Machine.debian12().gpu(driver="vfio-pci"), finds=gpu)
+        yield Scenario(
+            "a hypervisor without the driver",
+            Machine.debian12().gpu(driver="vfio-pci"),
+            finds=gpu,
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand",
+                    "by-hand -u -k",
+                ),
+            ),
+        )
         yield Scenario(
             "a hypervisor with one GPU of its own and one for a virtual machine",
             Machine.debian12_gpu()

@@ -112,9 +112,30 @@ class DisplayManagerNotStarted(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        yield Scenario("the link is gone", _desktop().remove(ALIAS), finds="host", steps=("make-link",))
+        yield Scenario(
+            "the link is gone",
+            _desktop().remove(ALIAS),
+            finds="host",
+            steps=("make-link",),
+            ladder=(
+                (
+                    "medium",
+                    "make-link /etc/systemd/system/display-manager.service /usr/lib/systemd/system/lightdm.service",
+                ),
+            ),
+        )
         yield Scenario("the link is gone, people log in here", _desktop().remove(ALIAS).login(), finds="host")
-        yield Scenario("masked", _desktop().remove(ALIAS).link(ALIAS, "/dev/null"), finds="host")
+        yield Scenario(
+            "masked",
+            _desktop().remove(ALIAS).link(ALIAS, "/dev/null"),
+            finds="host",
+            ladder=(
+                (
+                    "low",
+                    "by-hand",
+                ),
+            ),
+        )
         yield Scenario(
             "its unit is masked", _desktop().link("/etc/systemd/system/lightdm.service", "/dev/null"), finds="host"
         )
@@ -123,13 +144,39 @@ class DisplayManagerNotStarted(Rule):
             _desktop().remove(ALIAS).link(ALIAS, "/lib/systemd/system/gdm3.service"),
             finds="host",
         )
-        yield Scenario("the display manager was removed, and people log in here", _removed().login(), finds="host")
-        yield Scenario("its program is gone", _desktop().remove("/usr/sbin/lightdm"), finds="host")
+        yield Scenario(
+            "the display manager was removed, and people log in here",
+            _removed().login(),
+            finds="host",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand",
+                ),
+            ),
+        )
+        yield Scenario(
+            "its program is gone",
+            _desktop().remove("/usr/sbin/lightdm"),
+            finds="host",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand -S /usr/lib/systemd/system/lightdm.service --reinstall",
+                ),
+            ),
+        )
         yield Scenario(
             "it ends because the file names another one",
             _desktop(check=True).file(NAMED, "/usr/sbin/gdm3\n"),
             finds="host",
             steps=("write-file",),
+            ladder=(
+                (
+                    "low",
+                    "write-file /etc/X11/default-display-manager /usr/sbin/lightdm",
+                ),
+            ),
         )
         yield Scenario("before the next start", _desktop().remove(ALIAS), finds="host", next_boot=True)
         yield Scenario("as installed", _desktop())

@@ -94,6 +94,13 @@ class LoginLoopBrokenPathEnvironment(Rule):
             environment("LANG=C.UTF-8\nexport PATH=/usr/local/cuda/bin:$PATH\n"),
             finds="file:/etc/environment",
             steps=("edit-file", "write-file"),
+            ladder=(
+                (
+                    "low",
+                    'edit-file /etc/environment 2: PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"',
+                    'write-file /etc/profile.d/cuda.sh export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"',
+                ),
+            ),
         )
         yield Scenario(
             "the quoted line", environment('PATH="$PATH:/usr/local/cuda/bin"\n'), finds="file:/etc/environment"
@@ -106,15 +113,35 @@ class LoginLoopBrokenPathEnvironment(Rule):
             environment("PATH=/opt/x/bin:$PATH # ours\n"),
             finds="file:/etc/environment",
             steps=("edit-file",),
+            ladder=(
+                (
+                    "low",
+                    'edit-file /etc/environment 1: PATH="/opt/x/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"# ours',
+                ),
+            ),
         )
         yield Scenario(
-            "it goes on in the next line", environment('PATH="/opt/x/bin:\\\n$PATH"\n'), finds="file:/etc/environment"
+            "it goes on in the next line",
+            environment('PATH="/opt/x/bin:\\\n$PATH"\n'),
+            finds="file:/etc/environment",
+            ladder=(
+                (
+                    "low",
+                    "by-hand /etc/environment:1 /usr/bin /bin",
+                ),
+            ),
         )
         yield Scenario("a reset in ~/.profile", profile("export PATH=/usr/local/cuda/bin\n"), finds="user:alice")
         yield Scenario(
             "single quotes in a file for everybody",
             Machine.debian12().file("/etc/profile.d/cuda.sh", "export PATH='/usr/local/cuda/bin:$PATH'\n"),
             finds="file:/etc/profile.d/cuda.sh",
+            ladder=(
+                (
+                    "low",
+                    'edit-file /etc/profile.d/cuda.sh 1: export PATH="/usr/local/cuda/bin:$PATH"',
+                ),
+            ),
         )
         yield Scenario(
             "pam_env.conf",

@@ -115,6 +115,12 @@ class LoginLoopCustomUserUnit(Rule):
             .says("gnome-session-init-worker", "A graphical session is already running!", 1010.0)
             .says("gdm3", loop, 1011.0),
             finds="file:/etc/systemd/user/mouse.service",
+            ladder=(
+                (
+                    "low",
+                    "move-aside /etc/systemd/user/default.target.wants/mouse.service",
+                ),
+            ),
         )
         yield Scenario("such a unit, and no complaint", machine(follows).login(manager="gdm"))
         yield Scenario(

@@ -125,6 +125,12 @@ class LoginLoopDiskFull(Rule):
             "said in .xsession-errors",
             debian().file(errors, f"xauth: error in locking authority file /home/alice/.Xauthority\nmktemp: failed to create file via template '/tmp/xsess-env-XXXXXX': {full}\n", 0o600, 1000),
             finds="user:alice",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand / /home /tmp /var -h -i --vacuum-size=200M --all",
+                ),
+            ),
         )  # fmt: skip
         yield Scenario(
             "said in the log, and a loop",

@@ -152,6 +152,22 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             "GNOME Shell fails for everybody",
             debian().user("bob", 1001).login_loop(manager="gdm").login_loop("bob", manager="gdm").says("gnome-session-binary", whale, 1101.0),
             finds="host",
+            ladder=(
+                (
+                    "medium reboot network",
+                    "apt-install libegl-nvidia0 libglx-nvidia0 reinstall",
+                    "reboot",
+                ),
+                (
+                    "medium",
+                    "by-hand /proc/driver/nvidia/version -l",
+                ),
+                (
+                    "high reboot network",
+                    "apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(33)",
+                    "reboot",
+                ),
+            ),
         )  # fmt: skip
         yield Scenario(
             "the X server's GLX module, and the session's complaint, without a log of logins",

@@ -122,6 +122,12 @@ class LoginLoopHomeDotfilePermissions(Rule):
             debian().folder(home, 0o444, 1000),
             finds=f"file:{home}",
             steps=("change-mode",),
+            ladder=(
+                (
+                    "low",
+                    "change-mode /home/alice 0744",
+                ),
+            ),
         )
         yield Scenario("a home of somebody else", debian().folder(home, 0o755, 1005), finds=f"file:{home}")
         yield Scenario(
@@ -129,6 +135,16 @@ class LoginLoopHomeDotfilePermissions(Rule):
             debian().file(f"{home}/.ICEauthority", "x", 0o400, 1000),
             finds=f"file:{home}/.ICEauthority",
             steps=("move-aside",),
+            ladder=(
+                (
+                    "low",
+                    "move-aside /home/alice/.ICEauthority",
+                ),
+                (
+                    "medium",
+                    "change-mode /home/alice/.ICEauthority 0600",
+                ),
+            ),
         )
         yield Scenario(
             "~/.ICEauthority of root",
@@ -136,7 +152,16 @@ class LoginLoopHomeDotfilePermissions(Rule):
             finds=f"file:{home}/.ICEauthority",
         )
         yield Scenario(
-            "~/.profile unreadable", debian().file(f"{home}/.profile", "", 0o600), finds=f"file:{home}/.profile"
+            "~/.profile unreadable",
+            debian().file(f"{home}/.profile", "", 0o600),
+            finds=f"file:{home}/.profile",
+            ladder=(
+                (
+                    "medium",
+                    "change-owner /home/alice/.profile alice 1000",
+                    "change-mode /home/alice/.profile 0600",
+                ),
+            ),
         )
         used = debian().file(f"{home}/.ICEauthority", "x", 0o600, 1000).file(f"{home}/.profile", "", 0o644, 0)
         for name in (".config", ".cache", ".local", ".local/share"):

@@ -106,12 +106,28 @@ class LoginLoopProfileScriptError(Rule):
             profile(". /opt/ros/noetic/setup.sh\n"),
             finds="user:alice",
             steps=("edit-file",),
+            ladder=(
+                (
+                    "low",
+                    "edit-file /home/alice/.profile 13: [ -r /opt/ros/noetic/setup.sh ] && . /opt/ros/noetic/setup.sh",
+                ),
+            ),
         )
         yield Scenario(
             "bash's function in profile.d",
             Machine.debian12().file("/etc/profile.d/motd.sh", "function motd() {\n  echo hello\n}\nmotd\n"),
             finds="file:/etc/profile.d/motd.sh",
             steps=("move-aside",),
+            ladder=(
+                (
+                    "low",
+                    "by-hand 1 /etc/profile.d/motd.sh ~/.bashrc",
+                ),
+                (
+                    "medium",
+                    "move-aside /etc/profile.d/motd.sh",
+                ),
+            ),
         )
         yield Scenario(
             "a ROS file that is for bash",
@@ -132,9 +148,27 @@ class LoginLoopProfileScriptError(Rule):
             Machine.debian12().append("/home/alice/.bashrc", ". ~/.profile\n"),
             finds="user:alice",
         )
-        yield Scenario("set -u and a variable that is not set", profile("set -u\nX=$NOTHING\n"), finds="user:alice")
         yield Scenario(
-            "exit", Machine.debian12().file("/home/alice/.xprofile", "exit 0\n", uid=1000), finds="user:alice"
+            "set -u and a variable that is not set",
+            profile("set -u\nX=$NOTHING\n"),
+            finds="user:alice",
+            ladder=(
+                (
+                    "low",
+                    "by-hand 14 /home/alice/.profile ~/.bashrc",
+                ),
+            ),
+        )
+        yield Scenario(
+            "exit",
+            Machine.debian12().file("/home/alice/.xprofile", "exit 0\n", uid=1000),
+            finds="user:alice",
+            ladder=(
+                (
+                    "low",
+                    "edit-file /home/alice/.xprofile 1: : # exit 0",
+                ),
+            ),
         )
         yield Scenario("spaces beside the =", profile("export CUDA_HOME = /usr/local/cuda\n"), finds="user:alice")
         yield Scenario(

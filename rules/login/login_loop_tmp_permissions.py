@@ -91,6 +91,13 @@ class LoginLoopTmpPermissions(Rule):
             Machine.debian12().folder("/tmp", 0o755),
             finds="file:/tmp",
             steps=("change-owner", "change-mode"),
+            ladder=(
+                (
+                    "low",
+                    "change-owner /tmp root root",
+                    "change-mode /tmp 1777",
+                ),
+            ),
         )
         yield Scenario("writable, but no sticky bit", Machine.debian12().folder("/tmp", 0o777), finds="file:/tmp")
         yield Scenario(

@@ -70,7 +70,17 @@ class LoginLoopUnexplained(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         yield Scenario("lightdm", Machine.debian12().login_loop(), finds="user:alice")
-        yield Scenario("gdm on Ubuntu", Machine.ubuntu2404().login_loop(manager="gdm"), finds="user:alice")
+        yield Scenario(
+            "gdm on Ubuntu",
+            Machine.ubuntu2404().login_loop(manager="gdm"),
+            finds="user:alice",
+            ladder=(
+                (
+                    "low",
+                    "by-hand Ctrl+Alt+F3 -b _UID=$(id -u",
+                ),
+            ),
+        )
         yield Scenario("sddm", Machine.debian12().login_loop(manager="sddm"), finds="user:alice")
         yield Scenario(
             "the texts of older PAM, without process numbers",

@@ -109,14 +109,40 @@ class LoginLoopXauthorityWrongOwner(Rule):
     def scenarios() -> Iterator[Scenario]:
         path = "/home/alice/.Xauthority"
         debian, ubuntu = Machine.debian12, Machine.ubuntu2404
-        yield Scenario("owned by root", debian().file(path, COOKIE, 0o600), finds=f"file:{path}", steps=("move-aside",))
+        yield Scenario(
+            "owned by root",
+            debian().file(path, COOKIE, 0o600),
+            finds=f"file:{path}",
+            steps=("move-aside",),
+            ladder=(
+                (
+                    "low",
+                    "move-aside /home/alice/.Xauthority",
+                ),
+                (
+                    "medium",
+                    "change-owner /home/alice/.Xauthority alice 1000",
+                    "change-mode /home/alice/.Xauthority 0600",
+                ),
+            ),
+        )
         yield Scenario(
             "owned by root, and a loop", ubuntu().file(path, COOKIE, 0o600).login_loop(), finds=f"file:{path}"
         )
         yield Scenario("text in it", debian().file(path, "garbage\n", 0o600, 1000), finds=f"file:{path}")
         yield Scenario("zeros after a power cut", debian().file(path, bytes(4096), 0o600, 1000), finds=f"file:{path}")
         yield Scenario("cut off", debian().file(path, COOKIE[:-3], 0o600, 1000), finds=f"file:{path}")
-        yield Scenario("a folder", debian().folder(path, 0o755, 1000), finds=f"file:{path}")
+        yield Scenario(
+            "a folder",
+            debian().folder(path, 0o755, 1000),
+            finds=f"file:{path}",
+            ladder=(
+                (
+                    "low",
+                    "by-hand /home/alice/.Xauthority /home/alice/.Xauthority.bak",
+                ),
+            ),
+        )
         yield Scenario("nobody may write it", debian().file(path, COOKIE, 0o400, 1000), finds=f"file:{path}")
         yield Scenario(
             "empty in a loop of sddm",

@@ -102,6 +102,12 @@ class StaleXorgConfNvidia(Rule):
             plain().file(conf, GENERATED),
             finds=f"file:{conf}",
             steps=("move-aside",),
+            ladder=(
+                (
+                    "low",
+                    "move-aside /etc/X11/xorg.conf",
+                ),
+            ),
         )
         yield Scenario(
             "a drop-in of a person",
@@ -122,6 +128,16 @@ class StaleXorgConfNvidia(Rule):
             "fglrx after its end",
             plain().file(conf, 'Section "Device"\n Identifier "a"\n Driver "fglrx"\nEndSection\n'),
             finds=f"file:{conf}",
+            ladder=(
+                (
+                    "low",
+                    "by-hand /etc/X11/xorg.conf",
+                ),
+                (
+                    "medium",
+                    "move-aside /etc/X11/xorg.conf",
+                ),
+            ),
         )
         yield Scenario("the driver is there", Machine.debian12_gpu().file(conf, GENERATED))
         yield Scenario("Ubuntu's place of the driver", Machine.ubuntu2404_gpu().file(conf, GENERATED))

@@ -69,7 +69,17 @@ class WaylandSessionHiddenOnNvidia(Rule):
         def old() -> Machine:
             return Machine.ubuntu2404().gpu("1287").ubuntu_driver("470.256.02")
 
-        yield Scenario("GNOME on Wayland, branch 470", sessions(old(), "wayland-sessions/ubuntu"), finds="host")
+        yield Scenario(
+            "GNOME on Wayland, branch 470",
+            sessions(old(), "wayland-sessions/ubuntu"),
+            finds="host",
+            ladder=(
+                (
+                    "low",
+                    "by-hand xfce4",
+                ),
+            ),
+        )
         yield Scenario(
             "branch 390",
             sessions(Machine.ubuntu2404().gpu("1287").ubuntu_driver("390.157"), "wayland-sessions/gnome"),

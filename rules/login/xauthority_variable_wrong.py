@@ -84,7 +84,17 @@ class XauthorityVariableWrong(Rule):
             return machine
 
         refused = "Authorization required, but no authorization protocol specified"
-        yield Scenario("in ~/.profile", looping(export, refused), finds="user:alice")
+        yield Scenario(
+            "in ~/.profile",
+            looping(export, refused),
+            finds="user:alice",
+            ladder=(
+                (
+                    "low",
+                    "edit-file /home/alice/.profile 13: -",
+                ),
+            ),
+        )
         yield Scenario(
             "a file that nobody makes", looping("export XAUTHORITY=/home/alice/.xauth\n", refused), finds="user:alice"
         )

@@ -110,7 +110,18 @@ class XorgConfWrongBusid(Rule):
                 conf, f'Section "Device"\n    Identifier "gpu"\n    Driver "nvidia"\n    {line}\nEndSection\n'
             )
 
-        yield Scenario("copied from lspci", machine('BusID "PCI:3b:00.0"'), finds=f"file:{conf}", steps=("edit-file",))
+        yield Scenario(
+            "copied from lspci",
+            machine('BusID "PCI:3b:00.0"'),
+            finds=f"file:{conf}",
+            steps=("edit-file",),
+            ladder=(
+                (
+                    "low",
+                    'edit-file /etc/X11/xorg.conf 4: BusID "PCI:59:0:0"',
+                ),
+            ),
+        )
         yield Scenario(
             "hexadecimal digits that look decimal", machine('BusID "PCI:10:0:0"', "0000:10:00.0"), finds=f"file:{conf}"
         )
@@ -120,6 +131,12 @@ class XorgConfWrongBusid(Rule):
             "which of two is meant",
             machine('BusID "PCI:2:0:0"', "0000:3b:00.0", "0000:5e:00.0"),
             finds=f"file:{conf}",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 4 /etc/X11/xorg.conf 0000:3b:00.0 PCI:59:0:0 0000:5e:00.0 PCI:94:0:0",
+                ),
+            ),
         )
         yield Scenario("right", machine('BusID "PCI:59:0:0"'))
         yield Scenario("right, with zeros and a domain", machine('BusID "PCI:059@0:00:0"'))

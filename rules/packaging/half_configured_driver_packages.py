@@ -139,6 +139,20 @@ class HalfConfiguredDriverPackages(Rule):
             failed(Machine.ubuntu2404_gpu()),
             finds="package:nvidia-dkms-550",
             steps=("dpkg-configure",),
+            ladder=(
+                (
+                    "low",
+                    "dpkg-configure",
+                ),
+                (
+                    "medium network",
+                    "apt-install nvidia-dkms-550 nvidia-driver-550 reinstall",
+                ),
+                (
+                    "high network",
+                    "apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(18)",
+                ),
+            ),
         )
         yield Scenario(
             "the first error of the build is quoted",

@@ -146,6 +146,13 @@ class OtherDkmsModuleFails(Rule):
             finds="package:rtl8821cu",
             steps=("dkms-remove", "dpkg-configure"),
             alone=True,
+            ladder=(
+                (
+                    "medium",
+                    "dkms-remove rtl8821cu 5.12",
+                    "dpkg-configure",
+                ),
+            ),
         )
         yield Scenario(
             "a leftover of an older NVIDIA driver",

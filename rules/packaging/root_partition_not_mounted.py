@@ -62,6 +62,12 @@ class RootPartitionNotMounted(Rule):
             "only the root partition of a disk is mounted",
             Machine().file("/etc/fstab", f"{fstab}UUID=2 /boot ext4 defaults 0 2\n").folder("/boot"),
             finds="file:/boot",
+            ladder=(
+                (
+                    "low",
+                    "by-hand UUID=2",
+                ),
+            ),
         )
         yield Scenario(
             "/home is a separate subvolume",

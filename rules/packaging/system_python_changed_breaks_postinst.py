@@ -134,6 +134,13 @@ class SystemPythonChangedBreaksPostinst(Rule):
             Machine.ubuntu2404_gpu().file("/usr/bin/python3.13", b"\x7fELF").link("/usr/bin/python3", "python3.13"),
             finds="file:/usr/bin/python3",
             steps=("apt-install", "make-link"),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install python3.12-minimal reinstall",
+                    "make-link /usr/bin/python3 python3.12",
+                ),
+            ),
         )
         yield Scenario(
             "the link was deleted, its package is installed",
@@ -153,6 +160,12 @@ class SystemPythonChangedBreaksPostinst(Rule):
             ),
             finds="file:/usr/bin/python3",
             alone=False,
+            ladder=(
+                (
+                    "low",
+                    "by-hand -sfn python3.12 /usr/bin/python3",
+                ),
+            ),
         )
         yield Scenario("the distribution's Python", python(Machine.ubuntu2404_gpu()))
         yield Scenario("without Python", Machine.ubuntu2404_gpu(), unknown=True)

@@ -161,6 +161,13 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             _server_libraries("550.163.01"),
             finds="package:libnvidia-compute-550-server",
             alone=False,
+            ladder=(
+                (
+                    "medium reboot network",
+                    "apt-install nvidia-driver-550..xserver-xorg-video-nvidia-550(14) remove=libnvidia-compute-550-server,libnvidia-gl-550-server,nvidia-utils-550-server,nvidia-driver-550-server",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario("all have one version", Machine.ubuntu2404_gpu())
         yield Scenario(

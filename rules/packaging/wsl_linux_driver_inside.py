@@ -103,7 +103,17 @@ class WslLinuxDriverInside(Rule):
             return machine
 
         yield Scenario("apt install cuda", with_driver(wsl(), *names), finds="host")
-        yield Scenario("only the libraries", with_driver(wsl(), "libnvidia-compute-535"), finds="host")
+        yield Scenario(
+            "only the libraries",
+            with_driver(wsl(), "libnvidia-compute-535"),
+            finds="host",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand -s libnvidia-compute-535",
+                ),
+            ),
+        )
         yield Scenario("only the toolkit", wsl().cuda_toolkit("12.4", "12.4.131"))
         yield Scenario("a machine without WSL", Machine.ubuntu2404_gpu())
         yield Scenario("no package records", wsl().remove("/var/lib/dpkg/status"), unknown=True)

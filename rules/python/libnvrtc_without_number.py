@@ -98,7 +98,17 @@ class LibnvrtcWithoutNumber(Rule):
                 .library(f"{lib}/libcudnn_cnn_infer.so.8", "libcudnn_cnn_infer.so.8")
             )
 
-        yield Scenario("PyTorch 2.0 for CUDA 11.8, no toolkit", machine(), finds="python:/home/alice/venv")
+        yield Scenario(
+            "PyTorch 2.0 for CUDA 11.8, no toolkit",
+            machine(),
+            finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low",
+                    "by-hand -s libnvrtc-672ee683.so.11.2 /home/alice/venv/lib/python3.11/site-packages/torch/lib/libnvrtc.so",
+                ),
+            ),
+        )
         yield Scenario(
             "PyTorch 1.13 for CUDA 11.7",
             machine("libnvrtc-d833c4f3.so.11.2", "1.13.1+cu117", "11.7"),

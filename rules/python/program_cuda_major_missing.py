@@ -137,6 +137,12 @@ class ProgramCudaMajorMissing(Rule):
             "built for CUDA 12, toolkit of CUDA 11",
             onnxruntime("1.23.2", cuda12, "11.8"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]==1.23.2",
+                ),
+            ),
         )
         yield Scenario(
             "built for CUDA 11, PyTorch for CUDA 12",
@@ -146,6 +152,12 @@ class ProgramCudaMajorMissing(Rule):
                 "libcudart.so.12",
             ),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]>=1.21",
+                ),
+            ),
         )
         yield Scenario(
             "CuPy for CUDA 11",
@@ -155,6 +167,12 @@ class ProgramCudaMajorMissing(Rule):
             .library(f"{site}/cupy_backends/cuda/libs/cublas.cpython-311-x86_64-linux-gnu.so", "", ["libcublas.so.11"])
             .library(f"{site}/cupy_backends/cuda/libs/cudnn.cpython-311-x86_64-linux-gnu.so", "", ["libcudnn.so.8"]),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "by-hand /home/alice/venv/bin/python -m cupy-cuda11x cupy-cuda12x",
+                ),
+            ),
         )
         yield Scenario(
             "an extension of PyTorch for another CUDA version",
@@ -162,6 +180,12 @@ class ProgramCudaMajorMissing(Rule):
             .python_environment(torch="2.5.1+cu124", cuda="12.4")
             .library(f"{site}/flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so", "", ["libcudart.so.11.0"]),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python nvidia-cuda-runtime-cu11",
+                ),
+            ),
         )
         yield Scenario(
             "an unknown package, found by its list of files",

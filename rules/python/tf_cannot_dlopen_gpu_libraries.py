@@ -165,6 +165,12 @@ class TfCannotDlopenGpuLibraries(Rule):
             "installed without [and-cuda]",
             Machine.debian12_gpu().python_environment(packages=["tensorflow-2.15.1"]),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python tensorflow[and-cuda]==2.15.1",
+                ),
+            ),
         )
         yield Scenario("one package is missing", wheels("2.15.1", "cudnn"), finds="python:/home/alice/venv")
         yield Scenario(
@@ -174,8 +180,28 @@ class TfCannotDlopenGpuLibraries(Rule):
             .file(f"{site}/torch-2.4.0.dist-info/METADATA", "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000)
             .library(f"{site}/nvidia/cudnn/lib/libcudnn.so.9", "libcudnn.so.9"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "by-hand",
+                ),
+            ),
         )
-        yield Scenario("2.16.1 does not find its packages", wheels("2.16.1"), finds="python:/home/alice/venv")
+        yield Scenario(
+            "2.16.1 does not find its packages",
+            wheels("2.16.1"),
+            finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low",
+                    "by-hand /home/alice/venv/bin/activate /home/alice/venv/lib/python3.11/site-packages/nvidia/*/lib LD_LIBRARY_PATH",
+                ),
+                (
+                    "low network",
+                    "by-hand 12.3 8.9 LD_LIBRARY_PATH /home/alice/venv 2.17",
+                ),
+            ),
+        )
         yield Scenario(
             "an old TensorFlow beside a new CUDA",
             Machine.debian12_gpu()

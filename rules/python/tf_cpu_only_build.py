@@ -115,6 +115,12 @@ class TfCpuOnlyBuild(Rule):
             "tensorflow-cpu",
             Machine.debian12_gpu().python_environment(packages=["tensorflow_cpu-2.15.1"]),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "by-hand /home/alice/venv/bin/python -m tensorflow[and-cuda]==2.15.1",
+                ),
+            ),
         )
         yield Scenario(
             "conda chose an eigen build",
@@ -124,6 +130,12 @@ class TfCpuOnlyBuild(Rule):
             .file(f"{conda}/conda-meta/tensorflow-base-2.10.0-eigen_py39h9c8d6f4_0.json", "{}")
             .file(f"{conda}/lib/python3.9/site-packages/tensorflow-2.10.0.dist-info/METADATA"),
             finds=f"python:{conda}",
+            ladder=(
+                (
+                    "low network",
+                    "by-hand CONDA_OVERRIDE_CUDA=12.2 --prefix /opt/miniconda3/envs/keras tensorflow=*=cuda*",
+                ),
+            ),
         )
         yield Scenario(
             "built from source without CUDA",

@@ -108,7 +108,13 @@ class TorchNoKernelImageNewGpu(Rule):
             "a second GPU works",
             blackwell().gpu("2204", "0000:02:00.0").python_environment(torch="2.6.0+cu124", cuda="12.4"),
             finds="python:/home/alice/venv",
-            alone=False,  # only a warning
+            alone=False,
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.7.1+cu128 --index-url https://download.pytorch.org/whl/cu128",
+                ),
+            ),  # only a warning
         )
         yield Scenario("a build for this GPU", blackwell().python_environment(torch="2.8.0+cu128", cuda="12.8"))
         yield Scenario(

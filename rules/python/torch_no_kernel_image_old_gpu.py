@@ -109,6 +109,12 @@ class TorchNoKernelImageOldGpu(Rule):
             .ubuntu_driver("470.256.02")
             .python_environment(torch="1.13.1+cu117", cuda="11.7", python="3.10"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "by-hand 1.3.0 torch==1.3.0+cu101 --index-url https://download.pytorch.org/whl/cu101",
+                ),
+            ),
         )
         yield Scenario(
             "also too new for the driver",
@@ -132,7 +138,13 @@ class TorchNoKernelImageOldGpu(Rule):
             .ubuntu_driver("570.133.07", open_flavour=True)
             .python_environment(torch="2.8.0+cu128", cuda="12.8"),
             finds="python:/home/alice/venv",
-            alone=False,  # no driver supports both cards
+            alone=False,
+            ladder=(
+                (
+                    "low",
+                    "by-hand CUDA_VISIBLE_DEVICES -L",
+                ),
+            ),  # no driver supports both cards
         )
         yield Scenario(
             "the build for CUDA 12.6", Machine.debian12_gpu().python_environment(torch="2.8.0+cu126", cuda="12.6")

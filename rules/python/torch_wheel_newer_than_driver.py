@@ -128,6 +128,16 @@ class TorchWheelNewerThanDriver(Rule):
             .gpu("2204")
             .python_environment("/opt/train", ["numpy-1.26.4", "torch-2.10.0+cu130"], uid=0),
             finds="python:/opt/train",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /opt/train/bin/python torch==2.10.0+cu128 --index-url https://download.pytorch.org/whl/cu128",
+                ),
+                (
+                    "high reboot network",
+                    "by-hand 580 nvidia-driver-580",
+                ),
+            ),
         )
         yield Scenario(
             "a later minor version of the same major version",

@@ -131,9 +131,41 @@ class FabricmanagerMissingOrMismatched(Rule):
                     )
             return machine
 
-        yield Scenario("of another version", board("535.161.08"), finds="package:nvidia-fabricmanager-535")
-        yield Scenario("not installed", board(), finds="host")
-        yield Scenario("not started", board("535.183.01", enabled=False), finds="package:nvidia-fabricmanager-535")
+        yield Scenario(
+            "of another version",
+            board("535.161.08"),
+            finds="package:nvidia-fabricmanager-535",
+            ladder=(
+                (
+                    "medium network",
+                    "by-hand nvidia-fabricmanager-535 nvidia-fabricmanager-535=VERSION 535.183.01 535.161.08",
+                    "by-hand",
+                ),
+            ),
+        )
+        yield Scenario(
+            "not installed",
+            board(),
+            finds="host",
+            ladder=(
+                (
+                    "medium network",
+                    "apt-install nvidia-fabricmanager-535",
+                    "by-hand --now",
+                ),
+            ),
+        )
+        yield Scenario(
+            "not started",
+            board("535.183.01", enabled=False),
+            finds="package:nvidia-fabricmanager-535",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand --now",
+                ),
+            ),
+        )
         yield Scenario("of the driver's version", board("535.183.01"))
         yield Scenario("no NVSwitch", Machine.ubuntu2404_gpu().package("nvidia-fabricmanager-535", "535.1.1-1"))
         yield Scenario("no package owns it", board("535.161.08", package=False), unknown=True)

@@ -118,6 +118,17 @@ class GpuDriverHung(Rule):
             "the GPU's firmware did not start",
             Machine.ubuntu2404_gpu().says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)"),
             finds="gpu:0000:01:00.0",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand",
+                    "reboot",
+                ),
+                (
+                    "high",
+                    "by-hand 4G",
+                ),
+            ),
         )
         yield Scenario(
             "the GPU's firmware stopped answering",
