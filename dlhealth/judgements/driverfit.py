@@ -250,7 +250,7 @@ class Misfit(NamedTuple):
 
     @property
     def when(self) -> str:
-        return "From the next start on, " if self.later else ""
+        return "After the next reboot: " if self.later else ""
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:

@@ -7,7 +7,7 @@ What you see
 Why
     Bumblebee, EnvyControl, system76-power and similar tools block the module with a file in /etc/modprobe.d.
 
-    When the tool is uninstalled, its file can stay behind. dlhealth recognises such a file by its name, or because it
+    When the tool is uninstalled, its file can stay behind. dlhealth recognizes such a file by its name, or because it
     names its tool.
 Repair
     Move the file out of the way and rebuild the initramfs.

@@ -198,7 +198,7 @@ class KernelTooNewForDriverBranch(Rule):
             ),
         )
         yield Scenario(
-            "another revision of that package, with unknown behaviour",
+            "another revision of that package, with unknown results",
             Machine.debian12()
             .kernel(sid, running=False)
             .gpu()
