@@ -124,6 +124,71 @@ with open(root + "/packages.json", "w") as file:
     json.dump(db, file)
 """
 
+# update-initramfs: an image with the tree's modprobe.d files and its first NVIDIA module.
+UPDATE_INITRAMFS = """exec {python} - "$IN_ROOT" "$@" <<'END'
+import glob, re, sys
+from pathlib import Path
+sys.path.insert(0, {top!r})
+from dlhealth.testing import Machine
+root, kernel = Path(sys.argv[1]), sys.argv[-1]
+images = [p.name for p in (root / "boot").glob("initrd.img-*")]
+for release in [n.removeprefix("initrd.img-") for n in images] if kernel == "all" else [kernel]:
+    found = [f for d in ("etc", "usr/lib") for f in sorted((root / d / "modprobe.d").glob("*.conf"))]
+    files = {{str(f.relative_to(root)): f.read_text() for f in found if f.is_file()}}
+    modules = sorted((root / "usr/lib/modules" / release).rglob("nvidia*.ko"))
+    version = next((m[1].decode() for f in modules if (m := re.search(rb"\\0version=([^\\0]+)", f.read_bytes()))), "")
+    Machine().initramfs(release, files, nvidia=version).build(root)
+END
+"""
+
+# ldconfig: a cache of the libraries in the folders of ld.so.conf.d. The real one takes none of the tests' libraries.
+LDCONFIG = """exec {python} - "$IN_ROOT" <<'END'
+import struct, sys
+from pathlib import Path
+sys.path.insert(0, {top!r})
+from dlhealth.host.root import RootHost
+root = Path(sys.argv[1])
+within = RootHost(str(root)).realpath
+lines = [l.strip() for f in sorted((root / "etc/ld.so.conf.d").glob("*.conf")) for l in f.read_text().splitlines()]
+folders = dict.fromkeys([l for l in lines if l.startswith("/")] + ["/usr/lib/x86_64-linux-gnu", "/usr/lib"])
+found = [(p.name, f"{{d}}/{{p.name}}") for d in folders for p in (root / (within(d) or "/none")[1:]).glob("*.so*")]
+start, texts, entries = 48 + 24 * len(found), b"", b""
+for words in sorted(found, reverse=True):
+    places = []
+    for word in words:
+        places.append(start + len(texts))
+        texts += word.encode() + bytes(1)
+    entries += struct.pack("<iIIIQ", 0x303, *places, 0, 0)
+header = b"glibc-ld.so.cache1.1" + struct.pack("<IIB3xI12x", len(found), len(texts), 2, 0)
+(root / "etc/ld.so.cache").write_bytes(header + entries + texts)
+END
+"""
+
+# update-alternatives --set NAME PATH, or --auto NAME: the links of a group and of what goes along with it.
+UPDATE_ALTERNATIVES = """exec {python} - "$IN_ROOT" "$@" <<'END'
+import os, sys
+root, mode, name, *path = sys.argv[1:]
+record = f"{{root}}/var/lib/dpkg/alternatives/{{name}}"
+with open(record) as file:
+    lines = file.read().split("\\n")
+end = lines.index("")
+along, choices = lines[2:end:2], {{}}
+rest = lines[end + 1:]
+while rest and rest[0]:
+    choices[rest[0]] = int(rest[1]), rest[2:2 + len(along)]
+    rest = rest[2 + len(along):]
+chosen = path[0] if path else max(choices, key=lambda c: choices[c][0])
+for link, target in zip([name, *along], [chosen, *choices[chosen][1]]):
+    place = f"{{root}}/etc/alternatives/{{link}}"
+    if os.path.lexists(place):
+        os.unlink(place)
+    if target:
+        os.symlink(target, place)
+with open(record, "w") as file:
+    file.write("\\n".join(["manual" if path else "auto", *lines[1:]]))
+END
+"""
+
 
 class StandInRoot:
     """`folder` is the root; `programs` the folder that the door looks in; `inside` what is found in the root."""
@@ -151,6 +216,14 @@ class StandInRoot:
     def program(self, name: str, body: str = "") -> None:
         """A program of the root; $IN_ROOT is the root's folder."""
         self._write(self.inside / name, NOTE.format(log=shlex.quote(str(self._log)), body=body))
+
+    def system_programs(self) -> None:
+        """Put programs there that change the tree as the real ones do."""
+        texts = {"python": sys.executable, "top": str(Path(__file__).parents[2])}
+        self.program("ldconfig", LDCONFIG.format(**texts))
+        self.program("depmod", 'cd "$IN_ROOT/lib/modules/$2" && find . -name "*.ko*" -printf "%P:\\n" > modules.dep')
+        self.program("update-initramfs", UPDATE_INITRAMFS.format(**texts))
+        self.program("update-alternatives", UPDATE_ALTERNATIVES.format(**texts))
 
     def packages(self, installed: dict[str, str], **more: Any) -> None:
         """Put the package programs there, with these packages ("name": "version ii ")."""
