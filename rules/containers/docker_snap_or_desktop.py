@@ -80,11 +80,27 @@ class DockerSnapOrDesktop(Rule):
 
         snap = "/snap/docker/2746/meta/snap.yaml"
         desktop = '{"auths": {}, "currentContext": "desktop-linux"}'
-        yield Scenario("only the snap", machine().file(snap).link("/snap/docker/current", "2746"), finds="host")
+        yield Scenario(
+            "only the snap",
+            machine().file(snap).link("/snap/docker/current", "2746"),
+            finds="host",
+            ladder=(
+                (
+                    "medium network",
+                    "by-hand",
+                ),
+            ),
+        )
         yield Scenario(
             "Docker Desktop beside Docker Engine",
             machine().file("/usr/bin/dockerd", "", 0o755).file("/home/alice/.docker/config.json", desktop, uid=1000),
             finds="host",
+            ladder=(
+                (
+                    "low",
+                    "by-hand",
+                ),
+            ),
         )
         yield Scenario(
             "Docker Engine beside the snap",

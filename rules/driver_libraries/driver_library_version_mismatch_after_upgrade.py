@@ -166,13 +166,29 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             .package("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
             steps=("reload-modules",),
-            alone=False,  # the other rules need more files
+            alone=False,
+            ladder=(
+                (
+                    "low",
+                    "reload-modules nvidia",
+                ),
+                (
+                    "medium reboot",
+                    "reboot",
+                ),
+            ),  # the other rules need more files
         )
         yield Scenario(
             "a metapackage moved a Kepler to a branch that ignores it",
             Machine.ubuntu2404().gpu("128b").ubuntu_driver("535.183.01", loaded=False).loaded_driver("470.256.02"),
             finds="host",
             alone=False,
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 710 0000:01:00.0 535.183.01",
+                ),
+            ),
         )
         yield Scenario("all have one version", Machine.ubuntu2404_gpu())
         yield Scenario(

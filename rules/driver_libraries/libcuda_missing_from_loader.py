@@ -160,12 +160,30 @@ class LibcudaMissingFromLoader(Rule):
             "the alternative's target is missing",
             Machine.debian12_gpu().remove(f"{lib}/nvidia/current/libcuda.so.535.261.03"),
             finds="host",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install libcuda1 libnvidia-ml1 reinstall",
+                    "refresh-loader-cache",
+                ),
+                (
+                    "high network",
+                    "apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(33)",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "only the toolkit was installed",
             Machine.ubuntu2404().gpu(driver="").cuda_toolkit("12.4", "12.4.131"),
             finds="host",
-            alone=False,  # the missing driver is also a note
+            alone=False,
+            ladder=(
+                (
+                    "medium network",
+                    "by-hand libcuda1",
+                ),
+            ),  # the missing driver is also a note
         )
         yield Scenario("a complete driver", Machine.ubuntu2404_gpu())
         yield Scenario("a driver from a .run file", Machine.ubuntu1604_runfile())

@@ -90,8 +90,29 @@ class OpenclIcdMissing(Rule):
                 machine.remove(f"{lib}/{_LIBRARY}")
             return machine.file(_ENTRY, entry) if entry else machine
 
-        yield Scenario("no file names the library", machine(_LIBRARY), finds="host")
-        yield Scenario("the library is missing", machine(entry=f"{_LIBRARY}\n"), finds="host", alone=False)
+        yield Scenario(
+            "no file names the library",
+            machine(_LIBRARY),
+            finds="host",
+            ladder=(
+                (
+                    "low",
+                    "write-file /etc/OpenCL/vendors/nvidia.icd libnvidia-opencl.so.1",
+                ),
+            ),
+        )
+        yield Scenario(
+            "the library is missing",
+            machine(entry=f"{_LIBRARY}\n"),
+            finds="host",
+            alone=False,
+            ladder=(
+                (
+                    "low network",
+                    "by-hand nvidia-opencl-icd --reinstall libnvidia-compute-BRANCH",
+                ),
+            ),
+        )
         yield Scenario("file and library exist", machine(_LIBRARY, entry=f"{_LIBRARY}\n"))
         yield Scenario(
             "another vendor's OpenCL", machine().file("/etc/OpenCL/vendors/intel.icd", "libigdrcl.so\n"), alone=False

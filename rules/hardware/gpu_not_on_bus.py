@@ -90,6 +90,13 @@ class GpuNotOnBus(Rule):
             .file(bus, "0x8086\n")
             .says("kernel", "pci 0000:01:00.0: [10de:1b06] type 00 class 0x030000", -5000.0),
             finds="host",
+            ladder=(
+                (
+                    "low reboot",
+                    "by-hand",
+                    "by-hand",
+                ),
+            ),
         )
         yield Scenario("no trace of a GPU", ubuntu, finds="host")
         yield Scenario(
@@ -106,7 +113,17 @@ class GpuNotOnBus(Rule):
         left = ubuntu.file(
             "/lib/udev/rules.d/50-pm-nvidia.rules", f"# Remove NVIDIA VGA/3D controller devices\n{removes}"
         )
-        yield Scenario("prime-select was uninstalled, its rule stayed", left, finds="host")
+        yield Scenario(
+            "prime-select was uninstalled, its rule stayed",
+            left,
+            finds="host",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand /usr/lib/udev/rules.d/50-pm-nvidia.rules:2",
+                ),
+            ),
+        )
         yield Scenario(
             "switched off by prime-select",
             Machine.ubuntu2404()

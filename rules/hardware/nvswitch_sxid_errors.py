@@ -66,7 +66,18 @@ class NvswitchSxidErrors(Rule):
             return Machine.debian12_gpu().says("kernel", f"nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): {text}")
 
         switch = "switch:0000:c1:00.0"
-        yield Scenario("a fatal link error", said("20034, Fatal, Link 30 LTSSM Fault Up"), finds=switch, alone=True)
+        yield Scenario(
+            "a fatal link error",
+            said("20034, Fatal, Link 30 LTSSM Fault Up"),
+            finds=switch,
+            alone=True,
+            ladder=(
+                (
+                    "high",
+                    "by-hand --gpu-reset",
+                ),
+            ),
+        )
         yield Scenario(
             "a corrected error", said("28006, Non-fatal, Link 46 MC TS crumbstore MCTO (First)"), finds=switch
         )

@@ -163,7 +163,18 @@ class BootPartitionFull(Rule):
                 .file("/var/log/apt/term.log", log)
             )
 
-        yield Scenario("an empty initramfs beside a complete one", stuck(), finds="host", alone=False)
+        yield Scenario(
+            "an empty initramfs beside a complete one",
+            stuck(),
+            finds="host",
+            alone=False,
+            ladder=(
+                (
+                    "medium",
+                    "by-hand COMPRESS=xz MODULES=dep /etc/initramfs-tools/initramfs.conf -u -k /boot",
+                ),
+            ),
+        )
         yield Scenario(
             "the new kernel has no initramfs, and the driver waits for it",
             stuck()

@@ -148,7 +148,23 @@ class HeldPackagesBlockDriver(Rule):
             .package("linux-modules-nvidia-550-generic", "6.8.0-50.51", depends=f"linux-modules-nvidia-550-{kernel}")
             .mark("*nvidia*", hold)
         )
-        yield Scenario("Ubuntu's prebuilt modules are held, but the kernel is not", built, finds="host")
+        yield Scenario(
+            "Ubuntu's prebuilt modules are held, but the kernel is not",
+            built,
+            finds="host",
+            ladder=(
+                (
+                    "low",
+                    "by-hand linux-image-generic",
+                ),
+                (
+                    "medium reboot network",
+                    "apt-unhold linux-modules-nvidia-550-generic",
+                    "apt-install linux-modules-nvidia-550-generic linux-image-generic",
+                    "reboot",
+                ),
+            ),
+        )
         yield Scenario(
             "all packages named nvidia are held, which also keeps libcuda1",
             Machine.debian12_gpu()

@@ -176,6 +176,17 @@ class PartialDriverInstall(Rule):
             "the metapackage and nvidia-smi were removed",
             without(Machine.ubuntu2404_gpu(), "nvidia-driver-550", "nvidia-utils-550"),
             finds="host",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install nvidia-utils-550",
+                ),
+                (
+                    "high network",
+                    "apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(16)",
+                    "apt-install nvidia-utils-550",
+                ),
+            ),
         )
         yield Scenario(
             "the X driver was removed by force",
@@ -225,7 +236,18 @@ class PartialDriverInstall(Rule):
             .remove("/var/lib/dkms/nvidia/550.120/source")
             .package("nvidia-headless-no-dkms-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
-            alone=False,  # another rule reports the missing module too
+            alone=False,
+            ladder=(
+                (
+                    "low network",
+                    "apt-install nvidia-headless-550 nvidia-utils-550",
+                ),
+                (
+                    "high network",
+                    "apt-purge-reinstall libnvidia-cfg1-550..nvidia-utils-550(14)",
+                    "apt-install nvidia-headless-550 nvidia-utils-550",
+                ),
+            ),  # another rule reports the missing module too
         )  # fmt: skip
         yield Scenario("complete", Machine.ubuntu2404_gpu())
         yield Scenario(

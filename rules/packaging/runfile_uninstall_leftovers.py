@@ -157,6 +157,12 @@ class RunfileUninstallLeftovers(Rule):
             Machine.debian12_gpu().link("/var/lib/dkms/nvidia/470.57.02/source", "/usr/src/nvidia-470.57.02"),
             finds="file:/var/lib/dkms/nvidia/470.57.02",
             steps=("move-aside",),
+            ladder=(
+                (
+                    "low",
+                    "move-aside /var/lib/dkms/nvidia/470.57.02",
+                ),
+            ),
         )
         yield Scenario(
             "libraries of a removed driver, one of them empty",
@@ -166,13 +172,27 @@ class RunfileUninstallLeftovers(Rule):
             .link(f"{lib}/libcuda.so.1", "libcuda.so.525.60.11")
             .file(f"{lib}/libnvidia-ml.so.1", b""),
             finds=f"file:{lib}/libcuda.so.1",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand 2 libcuda.so.1",
+                ),
+            ),
         )
         yield Scenario(
             "the .run installer's blacklist without its driver",
             Machine.debian12().gpu(driver="").file(blacklist, "blacklist nouveau\noptions nouveau modeset=0\n"),
             finds=f"file:{blacklist}",
             steps=("move-aside", "update-initramfs", "reboot"),
-            alone=False,  # the missing driver is also a note
+            alone=False,
+            ladder=(
+                (
+                    "medium reboot",
+                    "move-aside /etc/modprobe.d/nvidia-installer-disable-nouveau.conf",
+                    "update-initramfs all",
+                    "reboot",
+                ),
+            ),  # the missing driver is also a note
         )
         yield Scenario(
             "a broken link beside a working driver",
