@@ -10,11 +10,11 @@ from dlhealth import __version__
 from dlhealth.cli import write
 from dlhealth.cli.progress import Progress
 from dlhealth.engine.examine import Examiner, examining
+from dlhealth.engine.facts import Options
 from dlhealth.host import Unreadable
 from dlhealth.host.base import Host, Watch
 from dlhealth.host.root import live_host
 from dlhealth.model import timestamp
-from dlhealth.probes import Options
 
 
 @click.command("capture")

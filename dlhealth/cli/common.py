@@ -9,14 +9,13 @@ import click
 from dlhealth.cli import Status, similar, write
 from dlhealth.engine import examine as engine
 from dlhealth.engine.examine import Examined, Examiner, chosen
-from dlhealth.engine.facts import Facts
+from dlhealth.engine.facts import Facts, Options, Unavailable
 from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.locate import folder_at, host_at
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Health
-from dlhealth.probes import Options, Unavailable
 
 if TYPE_CHECKING:  # the doctor changes nothing
     from dlhealth.txn.store import Store
@@ -131,10 +130,10 @@ def _existing_python(host: Host, exe: str) -> str:
 def _check_users(facts: Facts, names: tuple[str, ...]) -> None:
     if not names:
         return
-    from dlhealth.probes.users import Users
+    from dlhealth.engine.people import people
 
     try:
-        found = {account.name for account in facts.get(Users).people}
+        found = people(facts)
     except Unavailable as problem:
         raise click.BadParameter(f"users can't be looked up: {problem}", param_hint="--user") from problem
     for name in names:

@@ -280,7 +280,7 @@ class _Session:
         if not self._json:
             from dlhealth.report.repairs import render_ended
 
-            write(render_ended(ended, current_style()))
+            write(render_ended(ended, tell(ended.record), current_style()))
 
 
 def _reasons(repair: Repair, problems: Mapping[Action, str]) -> dict[str, str]:

@@ -101,4 +101,4 @@ def _print(ended: Ended | None, as_json: bool) -> None:
         from dlhealth.report.repairs import render_ended
         from dlhealth.report.style import current_style
 
-        write(render_ended(ended, current_style()))
+        write(render_ended(ended, tell(ended.record), current_style()))

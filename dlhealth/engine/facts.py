@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.base import Watch
-from dlhealth.probes import Options, Unavailable
+from dlhealth.probes import Options as Options
+from dlhealth.probes import Unavailable as Unavailable
 
 
 class Facts:

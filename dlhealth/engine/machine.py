@@ -84,3 +84,8 @@ def _system(host: Host) -> str:
     """ "debian 12", "ubuntu 24.04", "debian trixie" where it has no number yet."""
     values = os_release(host)
     return f"{values.get('ID', '')} {values.get('VERSION_ID') or values.get('VERSION_CODENAME', '')}".strip()
+
+
+def system_name(host: Host) -> str:
+    """ "Debian GNU/Linux 12 (bookworm)"; "" where it is not known."""
+    return os_release(host).get("PRETTY_NAME", "")

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from dlhealth.actions import EditFile, WriteFile, needs_programs
 from dlhealth.engine.choose import Repair
-from dlhealth.engine.repair import Told, tell
 from dlhealth.model import Action, Diagnosis, Outcome, Severity
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import SIGNS, WELL, Page, count, together
-from dlhealth.txn.execute import Ended
+
+if TYPE_CHECKING:  # a report is made from records and reads no disk
+    from dlhealth.engine.repair import Told
+    from dlhealth.txn.execute import Ended
 
 _ADVICE = {
     Outcome.APPLIED: "Verified: the checks ran again and no longer find it. To undo it: dlhealth undo {name}{root}",
@@ -83,8 +86,8 @@ def _step(page: Page, first: str, action: Action) -> None:
         page.text(first, action.summary())
 
 
-def render_ended(ended: Ended, style: Style) -> str:
-    """How one repair ended."""
+def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
+    """How one repair ended; `told` is its record."""
     page = Page(style)
     sign = page.sign(_SIGNS.get(ended.outcome, SIGNS[Severity.ERROR]))
     colour = _COLOURS.get(ended.outcome, "31")
@@ -93,7 +96,7 @@ def render_ended(ended: Ended, style: Style) -> str:
     page.text(f"{style.paint(sign, colour)} ", head, margin, f"1;{colour}", len(sign) + 1)
     for line in ended.said:
         page.text(margin, line, f"{margin}  ")
-    for finding in tell(ended.record).findings if ended.outcome is Outcome.APPLIED else ():
+    for finding in told.findings if ended.outcome is Outcome.APPLIED else ():
         page.text(margin, f"resolved: {finding['id']} ({finding['subject']})", f"{margin}  ")
     root = ended.record.folder.root
     where = f" --root {quote(root)}" if root != "/" else ""  # without it, the command would concern this machine
@@ -117,7 +120,7 @@ def render_remaining(diagnosis: Diagnosis, style: Style, *, waiting: bool) -> st
     return page.content()
 
 
-def render_history(told: Sequence[Told], style: Style) -> str:
+def render_history(told: Sequence["Told"], style: Style) -> str:
     """One line per repair, the newest last."""
     page = Page(style)
     for one in told:
@@ -128,7 +131,7 @@ def render_history(told: Sequence[Told], style: Style) -> str:
     return page.content()
 
 
-def render_told(told: Told, style: Style) -> str:
+def render_told(told: "Told", style: Style) -> str:
     """One repair in full."""
     page = Page(style)
     head = f"Repair {told.record.name}: {told.record.outcome or 'active'}"
@@ -151,5 +154,5 @@ def render_told(told: Told, style: Style) -> str:
     return page.content()
 
 
-def _why(told: Told) -> str:
+def _why(told: "Told") -> str:
     return ", ".join(f["id"] for f in told.findings) or told.problem

@@ -4,13 +4,13 @@ import json
 import os
 import time
 
+from dlhealth.engine.busy import all_configured
 from dlhealth.engine.examine import Examiner, chosen, examining
+from dlhealth.engine.facts import Options
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.journal import Kind, alert, send
 from dlhealth.host.root import live_host
 from dlhealth.model import Outcome, Risk
-from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.packages import Packages
 from dlhealth.service.alerts import Known, of_change, save
 from dlhealth.service.check import policy_of, told
 from dlhealth.service.notify import Manager
@@ -83,11 +83,7 @@ def next_boot_problems() -> list[str]:
     def work(examiner: Examiner) -> list[str]:
         policy, _ = policy_of(examiner.host)
         options = Options(users=policy.users, next_boot=True)
-        try:
-            packages: Packages = examiner.facts(options).get(Packages)
-            if any(p.unpacked and p.state != "installed" for p in packages.all()):
-                return []
-        except Unavailable:
+        if not all_configured(examiner.facts(options)):
             return []
         diagnosis = examiner.diagnose(options, chosen(examiner.loaded, _OF_THE_BOOT))
         return [f["title"] for f in told(diagnosis, policy) if f["severity"] == "error" and not f["caused_by"]]

@@ -6,19 +6,17 @@ Prints one line of JSON, a `Checked`.
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
+from dlhealth.engine.busy import being_changed
 from dlhealth.engine.examine import Examiner, chosen, examining
-from dlhealth.engine.facts import Facts
+from dlhealth.engine.facts import Options
 from dlhealth.engine.load import Loaded, known_names
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
 from dlhealth.host import Host, NoAnswer, OutOfTime, Unreadable
 from dlhealth.host.root import live_host
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Severity
-from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.apt import PackageLocks
 from dlhealth.report.style import Style
 
 _ANYWHERE = Style(colour=False, unicode=True, width=80)
@@ -77,19 +75,6 @@ def _check(examiner: Examiner, machine: Callable[[], Host], only: Sequence[str])
 def _unchecked(host: Host) -> str:
     problems = [a for a in host.seen.values() if isinstance(a, NoAnswer | OutOfTime)]
     return "; ".join(sorted({str(p) if isinstance(p, NoAnswer) else p.reason for p in problems}))
-
-
-def being_changed(host: Host) -> str:
-    """The program that changes packages or builds modules right now; "" if there is none, or it is not known."""
-    with suppress(Unavailable):
-        locks: PackageLocks = Facts(host, Options()).get(PackageLocks)
-        if locks.busy:
-            return locks.busy
-    if not host.live:
-        return ""
-    from dlhealth.host.processes import building
-
-    return building()
 
 
 def policy_of(host: Host) -> tuple[Policy, str]:

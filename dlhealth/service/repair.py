@@ -13,14 +13,12 @@ import socket
 import time
 from typing import Any
 
+from dlhealth.engine.people import logged_in
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.exec import run
 from dlhealth.host.journal import send
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Layer, Outcome, Risk
-from dlhealth.probes import Unavailable
-from dlhealth.probes.journal import Journal
-from dlhealth.probes.sessions import Sessions
 from dlhealth.service.request import LINE_LIMIT, VERSION, Peer, peer_of
 from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle, stop
 from dlhealth.steps.base import Target
@@ -182,19 +180,12 @@ def _confirm(store: Store) -> dict[str, Any]:
 def _login_seen(waiting: Record, seen: Seen) -> bool:
     """Whether every user whose login was repaired stayed in a session since boot. If the repair concerned everybody, one
     user is enough. Other repairs need no login."""
-    rules, facts = seen.examined.rules, seen.examined.facts
+    rules = seen.examined.rules
     with reading_plan(waiting) as plan:
         ours = [f for f in plan["findings"] if f["id"] in rules and rules[f["id"]].layer is Layer.LOGIN]
     if not ours:
         return True
-    try:
-        sessions, boots = facts.get(Sessions), facts.get(Journal).boots
-    except Unavailable:
-        return False
-    if not boots:
-        return False
-    here = sessions.of_boot(boots[-1])
-    stayed = {user for user in here.users() if here.got_in(user)}
+    stayed = logged_in(seen.examined.facts)
     people = {f["subject"].removeprefix("user:") for f in ours if f["subject"].startswith("user:")}
     return bool(stayed) and people <= stayed
 

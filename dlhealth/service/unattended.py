@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection
 from functools import cache
 from typing import TypedDict
 
+from dlhealth.engine.busy import being_changed
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.examine import Examined, examine
+from dlhealth.engine.facts import Options
 from dlhealth.engine.load import LOCAL_RULES
 from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide, restart_at
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
@@ -16,8 +18,7 @@ from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
 from dlhealth.lean import NamedTuple
 from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk, Severity
-from dlhealth.probes import Options
-from dlhealth.service.check import being_changed, policy_of
+from dlhealth.service.check import policy_of
 from dlhealth.service.watch import FOLDER, REPORT_ONLY
 from dlhealth.steps.base import Target
 from dlhealth.txn.alert import of_ended

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dlhealth.engine.busy import being_changed
 from dlhealth.host.processes import building, end_tree, since, started
 from dlhealth.host.root import live_host
-from dlhealth.service.check import being_changed
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is root's process, or another user's")
 

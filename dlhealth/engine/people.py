@@ -1,0 +1,23 @@
+"""The people of a machine, and which of them have logged in."""
+
+from dlhealth.engine.facts import Facts, Unavailable
+from dlhealth.probes.journal import Journal
+from dlhealth.probes.sessions import Sessions
+from dlhealth.probes.users import Users
+
+
+def people(facts: Facts) -> set[str]:
+    """The names of the human users. Raises Unavailable."""
+    return {account.name for account in facts.get(Users).people}
+
+
+def logged_in(facts: Facts) -> set[str]:
+    """Who stayed in a session since the machine was started; nobody where that is not known."""
+    try:
+        sessions, journal = facts.get(Sessions), facts.get(Journal)
+    except Unavailable:
+        return set()
+    if not journal.boots:
+        return set()
+    here = sessions.of_boot(journal.boots[-1])
+    return {user for user in here.users() if here.got_in(user)}
