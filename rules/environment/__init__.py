@@ -1,1 +1,1 @@
-"""Faults of PATH, LD_LIBRARY_PATH and what else a login sets."""
+"""Problems with PATH, LD_LIBRARY_PATH and other variables that a login sets."""

@@ -1,20 +1,23 @@
-"""A login sets CUDA_VISIBLE_DEVICES so that no GPU, or not the meant one, is seen.
+"""A login sets CUDA_VISIBLE_DEVICES so that it hides a GPU by mistake.
 
 What you see
-    torch.cuda.is_available() is False, or CUDA_ERROR_NO_DEVICE "no CUDA-capable device is detected", while nvidia-smi
-    shows the GPU.
+    torch.cuda.is_available() is False, or CUDA_ERROR_NO_DEVICE "no CUDA-capable device is detected", although
+    nvidia-smi shows the GPU.
 Why
-    CUDA hides every GPU that this variable does not name. An experiment left it in a shell's start-up file: empty, -1,
-    the number of a GPU that was taken out, or the UUID of one that was replaced. Numbers count from 0, and what follows
-    the first wrong one is hidden, too.
-    Slurm and other schedulers set it for each job, not in files that every login reads: those are not reported.
+    CUDA hides every GPU that this variable does not name. Somebody left it in a shell's start-up file after an
+    experiment: empty, -1, the number of a removed GPU, or the UUID of a replaced one. Numbers count from 0, and
+    everything after the first wrong number is hidden too.
+
+    Slurm and other schedulers set the variable for each job, not in files that every login reads. This is not
+    reported.
 Repair
-    Take the line out; a program that needs one GPU gets the variable on its own command line.
+    Remove the line. Set the variable only on the command line of a program that needs one certain GPU.
 What the repair risks
-    Programs that relied on the line may now use every GPU. It counts from the next login.
+    Programs that relied on the line may now use every GPU. The change takes effect at the next login.
 By hand
     unset CUDA_VISIBLE_DEVICES; nvidia-smi -L
-    grep -n CUDA_VISIBLE_DEVICES ~/.bashrc ~/.profile /etc/environment; take that line out
+    cd; grep -n CUDA_VISIBLE_DEVICES .bashrc .profile /etc/environment
+    # edit that file and remove the line
 """
 
 import re
@@ -46,7 +49,7 @@ _NAME = "CUDA_VISIBLE_DEVICES"
 
 class CudaVisibleDevicesWrong(Rule):
     id = "cuda-visible-devices-wrong"
-    title = "A login sets CUDA_VISIBLE_DEVICES so that a GPU is hidden by mistake"
+    title = "A login sets CUDA_VISIBLE_DEVICES so that it hides a GPU by mistake"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
 
@@ -59,12 +62,13 @@ class CudaVisibleDevicesWrong(Rule):
         for login in environments.logins:
             setting = _set(login)
             if setting is None and login.lost:
-                yield Unknown(f"{_NAME} can't be told: {login.doubts[0]}", f"user:{login.account.name}")
+                yield Unknown(f"cannot find out {_NAME}: {login.doubts[0]}", f"user:{login.account.name}")
             if setting is None or setting.source in seen:
                 continue
             value = login.values.get(_NAME)
             if value is None:
-                yield Unknown(f"{setting.source}: {_NAME} can't be told", f"user:{login.account.name}")
+                reason = f"{_NAME} is set by a program that dlhealth does not run ({setting.source})"
+                yield Unknown(reason, f"user:{login.account.name}")
                 continue
             problem = _wrong(value, gpus, nvml)
             if isinstance(problem, Unknown):
@@ -86,9 +90,9 @@ class CudaVisibleDevicesWrong(Rule):
         source, line = finding.detail["source"], finding.detail["line"]
         path, _, number = source.rpartition(":")
         if number.isdecimal() and re.fullmatch(rf"\s*(export\s+|setenv\s+|set\s+-\w+\s+)?{_NAME}[= ]\s*\S*\s*", line):
-            yield Plan(f"Take {_NAME} out of {path}", Risk.LOW, (EditFile(path, ((int(number), line, None),)),))
+            yield Plan(f"Remove {_NAME} from {path}", Risk.LOW, (EditFile(path, ((int(number), line, None),)),))
         else:
-            yield Plan(f"Take {_NAME} out of {path}", Risk.LOW, (ByHand(f"Take {_NAME} out of {source}"),))
+            yield Plan(f"Remove {_NAME} from {path}", Risk.LOW, (ByHand(f"Remove {_NAME} from {source}"),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -97,9 +101,9 @@ class CudaVisibleDevicesWrong(Rule):
 
         yield Scenario("empty", bashrc('""'), finds="user:alice", steps=("edit-file",))
         yield Scenario("-1", bashrc("-1"), finds="user:alice")
-        yield Scenario("a GPU that is not there", bashrc("1"), finds="user:alice")
+        yield Scenario("a GPU that does not exist", bashrc("1"), finds="user:alice")
         yield Scenario(
-            "for everybody, in a file of PAM's",
+            "for everybody, in a file of PAM",
             Machine.debian12_gpu().file("/etc/environment", f"{_NAME}=NoDevFiles\n"),
             finds="file:/etc/environment",
             ladder=(
@@ -116,11 +120,13 @@ class CudaVisibleDevicesWrong(Rule):
         yield Scenario("the only GPU", bashrc("0"))
         yield Scenario("two of two", bashrc("1,0", Machine.debian12_gpu().gpu(address="0000:02:00.0")))
         yield Scenario(
-            "a job of a scheduler", bashrc("-1").append("/home/alice/.bashrc", f"unset {_NAME}\n"),
+            "unset again, as in a scheduler's job", bashrc("-1").append("/home/alice/.bashrc", f"unset {_NAME}\n"),
         )  # fmt: skip
         yield Scenario("without a GPU", bashrc("-1", Machine.debian12()))
-        yield Scenario("a UUID, and nobody to ask", bashrc("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"), unknown=True)
-        yield Scenario("chosen by a program", bashrc("$(pick-a-gpu)"), unknown=True)
+        yield Scenario(
+            "a UUID, and the driver does not answer", bashrc("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"), unknown=True
+        )
+        yield Scenario("a program chooses the GPU", bashrc("$(pick-a-gpu)"), unknown=True)
 
 
 def _set(login: LoginEnvironment) -> Setting | None:
@@ -128,23 +134,24 @@ def _set(login: LoginEnvironment) -> Setting | None:
 
 
 def _wrong(value: str, gpus: Gpus | None, nvml: Nvml | None) -> str | Unknown:
-    """What is wrong with a value, "" when nothing is."""
+    """What is wrong with a value; "" if nothing is."""
     first = value.split(",")[0].strip()
     if first in ("", "-1") or not re.match(r"\d|GPU-|MIG-", first):
-        return "no GPU is visible to CUDA"
+        return "this hides every GPU from CUDA"
     count = len(gpus.gpus) if gpus else None
     uuids = [g.uuid for g in nvml.gpus if g.uuid] if nvml and nvml.outcome == "ok" else []
     for entry in (e.strip() for e in value.split(",")):
         if entry.isdecimal():
             if count is None:
-                return Unknown(f"{_NAME}={value}: there are no GPUs to count here")
+                return Unknown(f"{_NAME}={value}: cannot count the GPUs of this machine")
             if int(entry) >= count:
-                return f"there are GPUs 0 to {count - 1} only; GPU {entry} and what follows it is not visible"
+                known = "the only GPU is 0" if count == 1 else f"the GPUs are 0 to {count - 1}"
+                return f"this hides GPU {entry} and all after it; {known}"
         elif entry.startswith("GPU-"):
             if not uuids or len(uuids) != count:
-                return Unknown(f"{_NAME}={value}: the UUIDs of the GPUs are not known here")
+                return Unknown(f"{_NAME}={value}: cannot read the UUIDs of the GPUs")
             if not any(uuid.startswith(entry) for uuid in uuids):
-                return f"there is no GPU {entry} (there are {', '.join(uuids)})"
+                return f"there is no GPU {entry}; the GPUs are {', '.join(uuids)}"
         elif entry.startswith("MIG-"):
-            return Unknown(f"{_NAME}={value}: the MIG instances are not known here")
+            return Unknown(f"{_NAME}={value}: cannot read the MIG instances of the GPUs")
     return ""

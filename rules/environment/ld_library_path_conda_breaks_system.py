@@ -1,21 +1,24 @@
-"""Every program gets the libraries of conda, or of another vendor, instead of the system's.
+"""Every program uses libraries of conda, or of another vendor, instead of the system's.
 
 What you see
     "ssh: /home/alice/anaconda3/lib/libcrypto.so.1.0.0: no version information available (required by ssh)", "symbol
-    lookup error: undefined symbol", git, curl or apt fail; "init.c(556):ERROR:161: Cannot initialize TCL".
+    lookup error: undefined symbol", or "init.c(556):ERROR:161: Cannot initialize TCL". git, curl or apt fail.
 Why
-    A lib folder of conda is in LD_LIBRARY_PATH for every shell, often as a way around a missing GLIBCXX version, or even
-    in /etc/ld.so.conf.d. It holds its own libssl, libcurl, libtinfo and others under the same names, and those win for
-    every program, also for those of the system that were built with other versions. In ld.so.conf.d it hits apt, the
-    login screen and all services.
+    Every shell gets a lib directory of conda in LD_LIBRARY_PATH, often as a workaround for a missing GLIBCXX
+    version. Or /etc/ld.so.conf.d names the directory.
+
+    That directory contains its own libssl, libcurl, libtinfo and others under the same names as the system's. They
+    win for every program, also for system programs that were built with other versions. In ld.so.conf.d this
+    affects apt, the login screen and all services.
 Repair
-    Take the folder out. What needs it gets the variable for itself: `conda env config vars set LD_LIBRARY_PATH=…` in that
-    environment.
+    Remove the directory. If a conda environment needs the variable, set it only there: `conda env config vars set
+    LD_LIBRARY_PATH=…`.
 What the repair risks
-    A program outside of the environment that relied on the folder does not find its library any more.
+    A program outside the environment that relied on the directory no longer finds its library.
 By hand
     env -u LD_LIBRARY_PATH ssh -V
-    grep -n LD_LIBRARY_PATH ~/.bashrc ~/.profile /etc/environment; take conda's folder out of that line
+    cd; grep -n LD_LIBRARY_PATH .bashrc .profile /etc/environment
+    # edit that line and remove conda's directory
 """
 
 import re
@@ -47,12 +50,12 @@ _SYSTEM = regex(
     r"lib(ssl|crypto|curl|tinfow?|ncursesw?|readline|tcl8\.\d|sqlite3|z|glib-2\.0|gio-2\.0|dbus-1|ffi|lzma|expat|"
     r"gssapi_krb5|krb5|xml2|X11|xcb|systemd)\.so(\.\d+)*"
 )
-"""What the programs of every Debian and Ubuntu load. A newer libstdc++ does no harm, and is often wanted."""
+"""Libraries that system programs of every Debian and Ubuntu use. A newer libstdc++ is harmless and often wanted."""
 
 
 class LdLibraryPathCondaBreaksSystem(Rule):
     id = "ld-library-path-conda-breaks-system"
-    title = "Every program gets the libraries of conda instead of the system's"
+    title = "Every program uses libraries of conda, or of another vendor, instead of the system's"
     stage = Stage.ENVIRONMENT
     severity = Severity.WARNING
 
@@ -65,7 +68,7 @@ class LdLibraryPathCondaBreaksSystem(Rule):
                 file = directory.source.rpartition(":")[0]
                 yield self.finding(
                     f"file:{file}",
-                    f"{directory.source} gives {directory.path} to every program: {_list(shadowed)} instead of the system's",
+                    f"{directory.source} adds {directory.path} for every program, which hides the system's {_list(shadowed)}",
                     Evidence(directory.source, directory.path),
                     Evidence(directory.path, ", ".join(shadowed)),
                     severity=Severity.ERROR,
@@ -82,7 +85,7 @@ class LdLibraryPathCondaBreaksSystem(Rule):
                 subject, about = environments.subject(folder.source)
                 yield self.finding(
                     subject,
-                    f"{folder.source} puts {folder.path} into LD_LIBRARY_PATH: {_list(shadowed)} instead of the system's",
+                    f"{folder.source} adds {folder.path} to LD_LIBRARY_PATH, which hides the system's {_list(shadowed)}",
                     Evidence(folder.source, f"{folder.path} in LD_LIBRARY_PATH"),
                     Evidence(folder.path, ", ".join(shadowed)),
                     severity=Severity.ERROR if _at_login(environments, folder.user, folder.path) else Severity.WARNING,
@@ -92,7 +95,8 @@ class LdLibraryPathCondaBreaksSystem(Rule):
                 )
         for user, variable in paths.unclear:
             if variable == "LD_LIBRARY_PATH":
-                yield Unknown(f"LD_LIBRARY_PATH of {user} can't be told without running something", f"user:{user}")
+                reason = f"{user}'s LD_LIBRARY_PATH is set by a program that dlhealth does not run"
+                yield Unknown(reason, f"user:{user}")
 
     def remedies(self, finding: Finding, environments: Environments | None) -> Iterator[Plan]:
         source, line = finding.detail["source"], finding.detail.get("line")
@@ -100,18 +104,18 @@ class LdLibraryPathCondaBreaksSystem(Rule):
         folder = finding.detail.get("folder", "")
         if line is not None:
             edit = EditFile(path, ((int(number), line, None),))
-            yield Plan(f"Take line {number} out of {path}", Risk.LOW, (edit, RefreshLoaderCache()))
+            yield Plan(f"Remove line {number} from {path}", Risk.LOW, (edit, RefreshLoaderCache()))
             return
         logins = environments.logins if environments else ()
         line = next((s.line for e in logins for s in e.settings if s.source == source and s.line), "")
         changed = without_element(line, folder) if line else line
-        what = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+        what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
         if number.isdecimal() and changed != line:
             yield Plan(what, Risk.LOW, (EditFile(path, ((int(number), line, changed),)),))
         else:
             text = (
-                f"edit line {number} of {path} so that it no longer names {folder}; what needs its libraries gets them in its "
-                "own environment: conda env config vars set LD_LIBRARY_PATH=..."
+                f"Remove {folder} from line {number} of {path}. If a conda environment needs it, run there: "
+                "conda env config vars set LD_LIBRARY_PATH=..."
             )
             yield Plan(what, Risk.LOW, (ByHand(text),))
 
@@ -130,7 +134,7 @@ class LdLibraryPathCondaBreaksSystem(Rule):
 
         export = f"export LD_LIBRARY_PATH={conda}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\n"
         yield Scenario(
-            "in ~/.bashrc",
+            "set in ~/.bashrc",
             machine().append("/home/alice/.bashrc", export),
             finds="user:alice",
             steps=("edit-file",),
@@ -142,12 +146,12 @@ class LdLibraryPathCondaBreaksSystem(Rule):
             ),
         )
         yield Scenario(
-            "in profile.d",
+            "set in profile.d",
             machine().file("/etc/profile.d/conda-libs.sh", export),
             finds="file:/etc/profile.d/conda-libs.sh",
         )
         yield Scenario(
-            "in ld.so.conf.d",
+            "named in ld.so.conf.d",
             machine().file("/etc/ld.so.conf.d/000-conda.conf", f"{conda}\n"),
             finds="file:/etc/ld.so.conf.d/000-conda.conf",
             steps=("edit-file", "refresh-loader-cache"),
@@ -161,7 +165,7 @@ class LdLibraryPathCondaBreaksSystem(Rule):
             ),
         )
         yield Scenario(
-            "an environment, in csh",
+            "a conda environment, set in csh",
             machine().user("bob", 1001, "/bin/tcsh").file("/home/bob/.cshrc", "setenv LD_LIBRARY_PATH /opt/conda/envs/tf/lib\n", uid=1001)
             .library("/opt/conda/envs/tf/lib/libcurl.so.4", "libcurl.so.4"),
             finds="user:bob",
@@ -175,19 +179,19 @@ class LdLibraryPathCondaBreaksSystem(Rule):
         yield Scenario("only CUDA's libraries", machine("libcudart.so.12").append("/home/alice/.bashrc", export))
         yield Scenario("only a newer libstdc++", machine("libstdc++.so.6").append("/home/alice/.bashrc", export))
         yield Scenario(
-            "conda is installed, and nothing more",
+            "conda is installed and only in PATH",
             machine().append("/home/alice/.bashrc", f"export PATH={conda[:-4]}/bin:$PATH\n"),
         )
         yield Scenario(
-            "ROS has its own libraries only",
+            "ROS has only its own libraries",
             Machine.debian12().library("/opt/ros/humble/lib/librclcpp.so", "librclcpp.so").append(
                 "/home/alice/.bashrc", "export LD_LIBRARY_PATH=/opt/ros/humble/lib\n"),
         )  # fmt: skip
-        yield Scenario("~/.bashrc can't be read", machine().fifo("/home/alice/.bashrc"), unknown=True)
+        yield Scenario("~/.bashrc is not readable", machine().fifo("/home/alice/.bashrc"), unknown=True)
 
 
 def _shadowed(path: str, real: str, names: Collection[str], loader: LoaderConfig) -> list[str]:
-    """The system's libraries that a folder of somebody else's has as well."""
+    """The system's libraries that another vendor's directory also contains."""
     if not real or real.startswith(("/usr/lib", "/lib", "/usr/local/lib")):
         return []
     candidates = sorted(n for n in names if _SYSTEM.fullmatch(n) and re.search(r"\.so\.\d", n))
@@ -202,7 +206,7 @@ def _list(names: list[str]) -> str:
 
 
 def _at_login(environments: Environments, user: str, folder: str) -> bool:
-    """Whether the session itself, not only a terminal, gets the folder."""
+    """Whether the whole session gets the directory, not only a terminal."""
     kinds = ("pam", "graphical")
     return any(
         element.rstrip("/") == folder

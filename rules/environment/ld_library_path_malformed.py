@@ -1,19 +1,26 @@
 """A line that sets PATH or LD_LIBRARY_PATH is malformed.
 
 What you see
-    "ImportError: libcudnn.so.7: cannot open shared object file" although the file is in /usr/local/cuda/lib64;
-    "nvcc: command not found" although it was just added; "bash: export: `=': not a valid identifier" when a terminal
-    opens.
+    "ImportError: libcudnn.so.7: cannot open shared object file", although the file is in /usr/local/cuda/lib64.
+
+    "nvcc: command not found", although its directory was just added to PATH.
+
+    "bash: export: `=': not a valid identifier" when a terminal opens.
 Why
-    Lines are copied from web pages. A backslash before ${LD_LIBRARY_PATH} keeps it from being expanded, a space beside
-    the = makes it another command, a missing quote or brace ends the file early, Windows' line ends become part of the
-    last folder's name, a library folder is put into PATH. The line is there, and does not do what it says.
+    Such lines are copied from web pages and contain a mistake: a backslash before ${LD_LIBRARY_PATH} stops its
+    expansion; a space beside the = turns the line into another command; a missing quote or brace ends the file
+    early; Windows line endings become part of the last directory's name; a library directory is added to PATH.
+
+    So the line exists, but does not do what it should.
 Repair
-    Correct that line. Libraries for everybody are better named in /etc/ld.so.conf.d, followed by ldconfig.
+    Correct that line. To make libraries available to everybody, /etc/ld.so.conf.d and ldconfig are the better
+    place.
 What the repair risks
-    Only that line changes. Programs that were started before keep the old value.
+    Only that line changes. Programs that are already running keep the old value.
 By hand
-    export LD_LIBRARY_PATH=/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:${LD_LIBRARY_PATH}}
+    # a correct line, for ~/.bashrc
+    d=/usr/local/cuda/lib64
+    export LD_LIBRARY_PATH=$d${LD_LIBRARY_PATH:+:${LD_LIBRARY_PATH}}
 """
 
 import re
@@ -47,7 +54,7 @@ _MILD = {
     "unread": Severity.WARNING,
     "wrong-separator": Severity.WARNING,
 }
-"""What still sets the variable to something that works in part."""
+"""Kinds of mistakes that leave the variable working in part."""
 
 
 class LdLibraryPathMalformed(Rule):
@@ -65,18 +72,18 @@ class LdLibraryPathMalformed(Rule):
         loader: LoaderConfig | None,
         toolkits: CudaToolkits | None,
     ) -> Iterator[Finding | Unknown]:
-        # A PATH that keeps sessions from starting is the other rule's.
+        # A PATH that stops sessions from starting is reported by another rule.
         known = {broken.source for broken in environments.broken_paths()}
         in_terminals = {broken.source for broken in environments.broken_paths(in_terminals=True)}
         seen: set[tuple[str, str]] = set()
         for login in environments.logins:
-            # An empty element is often only what the other mistake of a line leaves.
+            # An empty element is often only an effect of the line's other mistake.
             for problem in sorted(login.problems, key=lambda p: p.kind == "empty-element"):
                 key = (problem.source, problem.variable)
                 if key in seen or (problem.variable == "PATH" and problem.source in known) or _usual(problem):
                     continue
                 if problem.kind == "empty-element" and problem.variable == "PATH" and problem.source in in_terminals:
-                    continue  # a PATH without /usr/bin is worse, and told below
+                    continue  # a PATH without /usr/bin is worse, and reported below
                 seen.add(key)
                 breaks = problem.variable == "PATH" and problem.source in in_terminals
                 yield self._malformed(problem, environments, breaks)
@@ -91,7 +98,7 @@ class LdLibraryPathMalformed(Rule):
                     source=broken.source,
                     line=broken.line,
                     correction=broken.completed,
-                    advice=f"put /usr/bin and /bin back, as in {_form(broken.source, 'PATH')}",
+                    advice=f"it must contain /usr/bin and /bin, as in {_form(broken.source, 'PATH')}",
                 )
         yield from self._misplaced(environments, paths, loader)
         sources = {source for source, _ in seen}
@@ -101,17 +108,17 @@ class LdLibraryPathMalformed(Rule):
                 yield from (Unknown(stop, f"user:{login.account.name}") for stop in login.stops)
 
     def _malformed(self, problem: Problem, environments: Environments, breaks: bool) -> Finding:
-        """`breaks` says that the line leaves a terminal without /usr/bin."""
+        """`breaks`: the line leaves a terminal without /usr/bin."""
         subject, about = environments.subject(problem.source)
         severity = _MILD.get(problem.kind, Severity.ERROR)
         if problem.kind == "empty-element" and not _has_empty(problem.line or problem.shown):
-            severity = Severity.NOTE  # only because the variable was not set before: a common way to write it
+            severity = Severity.NOTE  # a common way to write it, wrong only if the variable was not set before
         if problem.kind == "open-quote" and "syntax" in problem.text:
             severity = Severity.ERROR
         if breaks:
             severity = Severity.ERROR
         useful = not breaks or re.search(r"\$\{?PATH\b|\$path\b|(?<![\w.])(/usr)?/bin\b", problem.correction)
-        hidden = problem.part not in problem.shown  # what is wrong comes from another line, or from a variable's value
+        hidden = problem.part not in problem.shown  # the mistake comes from another line or from a variable's value
         return self.finding(
             subject,
             f"{problem.source} ({problem.variable}): {problem.text}",
@@ -128,7 +135,7 @@ class LdLibraryPathMalformed(Rule):
     def _misplaced(
         self, environments: Environments, paths: UserPaths | None, loader: LoaderConfig | None
     ) -> Iterator[Finding]:
-        """Library folders of CUDA in PATH, that the loader does not know."""
+        """Report library directories of CUDA that are in PATH, but not known to the loader."""
         if not paths or not loader:
             return
         known = {d.real for d in paths.libraries()} | {d.real for d in loader.directories}
@@ -138,23 +145,24 @@ class LdLibraryPathMalformed(Rule):
                 subject, about = environments.subject(folder.source)
                 yield self.finding(
                     subject,
-                    f"{folder.source} puts the library folder {folder.path} into PATH, where the loader does not look",
+                    f"{folder.source} adds the library directory {folder.path} to PATH, which the loader does not search",
                     Evidence(folder.source, f"{folder.path} in PATH"),
-                    Evidence("LD_LIBRARY_PATH and /etc/ld.so.conf", f"no {folder.path}"),
+                    Evidence("LD_LIBRARY_PATH and /etc/ld.so.conf", f"do not name {folder.path}"),
                     severity=Severity.WARNING,
                     about=(*about, f"line:{folder.source}"),
                     source=folder.source,
-                    advice=f"take {folder.path} out of PATH; programs find the libraries in it after: "
+                    advice=f"remove {folder.path} from PATH; to make its libraries available, run as root: "
                     f"echo {folder.path} > /etc/ld.so.conf.d/cuda-libraries.conf; ldconfig",
                 )
 
     def _missing(
         self, environments: Environments, paths: UserPaths | None, toolkits: CudaToolkits | None
     ) -> Iterator[Finding]:
-        """Folders of CUDA that are not there, while others are. The loader passes over them."""
+        """Report directories of CUDA in LD_LIBRARY_PATH that do not exist although a toolkit is installed; the loader
+        skips them."""
         if not paths or not toolkits or not toolkits.toolkits:
             return
-        # Behind a link that leads nowhere it is the link that is wrong, not the line.
+        # Behind a broken link, the link is wrong and not the line.
         dangling = tuple(f"{link.path}/" for link in toolkits.links if not link.real)
         for folder in paths.libraries():
             if folder.path.startswith(dangling):
@@ -163,13 +171,13 @@ class LdLibraryPathMalformed(Rule):
                 subject, about = environments.subject(folder.source)
                 yield self.finding(
                     subject,
-                    f"{folder.source} names {folder.path} in LD_LIBRARY_PATH, which does not exist",
+                    f"{folder.source} adds {folder.path} to LD_LIBRARY_PATH, but that directory does not exist",
                     Evidence(folder.source, f"LD_LIBRARY_PATH has {folder.path}"),
                     Evidence(folder.path, "does not exist"),
                     severity=Severity.NOTE,
                     about=(*about, f"line:{folder.source}"),
                     source=folder.source,
-                    advice=f"take {folder.path} out of LD_LIBRARY_PATH, or name the folder of a toolkit that is there",
+                    advice=f"remove {folder.path} from LD_LIBRARY_PATH, or name the directory of an installed toolkit",
                 )
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
@@ -181,7 +189,7 @@ class LdLibraryPathMalformed(Rule):
                 f"Correct line {number} of {path}", Risk.LOW, (EditFile(path, ((int(number), line, correction),)),)
             )
             return
-        text = f"edit line {number} of {path}" if number.isdecimal() else f"edit {path}"
+        text = f"Edit line {number} of {path}" if number.isdecimal() else f"Edit {path}"
         yield Plan(f"Correct {source}", Risk.LOW, (ByHand(f"{text}: {finding.detail['advice']}"),))
 
     @staticmethod
@@ -192,26 +200,26 @@ class LdLibraryPathMalformed(Rule):
         cuda = "/usr/local/cuda/lib64"
         wrong = {
             "an escaped expansion": f"export LD_LIBRARY_PATH={cuda}\\${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n",
-            "blanks beside the =": f"export LD_LIBRARY_PATH = {cuda}:$LD_LIBRARY_PATH\n",
-            "a blank before the =": f"LD_LIBRARY_PATH ={cuda}\n",
-            "a brace too few": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}\n",
-            "a brace too many": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}}}\n",
-            "a quote left open": f'export LD_LIBRARY_PATH="{cuda}\n',
+            "spaces around the =": f"export LD_LIBRARY_PATH = {cuda}:$LD_LIBRARY_PATH\n",
+            "a space before the =": f"LD_LIBRARY_PATH ={cuda}\n",
+            "a missing brace": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}\n",
+            "an extra brace": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}}}\n",
+            "an unclosed quote": f'export LD_LIBRARY_PATH="{cuda}\n',
             "single quotes": f"export LD_LIBRARY_PATH='{cuda}:$LD_LIBRARY_PATH'\n",
             "the name without a dollar": "export PATH=/usr/local/cuda/bin:$PATH:LD_LIBRARY_PATH\n",
-            "Windows' line end": f"export LD_LIBRARY_PATH={cuda}\r\n",
+            "a Windows line ending": f"export LD_LIBRARY_PATH={cuda}\r\n",
             "an empty element": f"export LD_LIBRARY_PATH={cuda}::/opt/lib\n",
-            "quotation marks of a web page": f"export LD_LIBRARY_PATH=\u201c{cuda}:$LD_LIBRARY_PATH\u201d\n",
-            "a semicolon between folders": f"export LD_LIBRARY_PATH={cuda};/usr/lib\n",
-            "a PATH for terminals without /usr/bin": "export PATH=/usr/local/cuda/bin\n",
+            "quotation marks from a web page": f"export LD_LIBRARY_PATH=\u201c{cuda}:$LD_LIBRARY_PATH\u201d\n",
+            "a semicolon between directories": f"export LD_LIBRARY_PATH={cuda};/usr/lib\n",
+            "a PATH without /usr/bin in terminals": "export PATH=/usr/local/cuda/bin\n",
             "the same with an empty element": "export PATH=/usr/local/cuda/bin:\n",
-            "a blank behind the colon, so that PATH ends there": "export PATH=/usr/local/cuda/bin: $PATH\n",
-            "another variable than PATH": "export PATH=/usr/local/cuda/bin:$LD_LIBRARY_PATH\n",
-            "the whole file from an editor on Windows": f"if true; then\r\n  :\r\nfi\r\nexport PATH={cuda}:$PATH\r\n",
-            "a line with wrong syntax before it": f"alias x=(\necho )\nexport PATH={cuda}:$PATH\n",
+            "a space after the colon, so that PATH ends there": "export PATH=/usr/local/cuda/bin: $PATH\n",
+            "another variable instead of PATH": "export PATH=/usr/local/cuda/bin:$LD_LIBRARY_PATH\n",
+            "the whole file has Windows line endings": f"if true; then\r\n  :\r\nfi\r\nexport PATH={cuda}:$PATH\r\n",
+            "a syntax error in an earlier line": f"alias x=(\necho )\nexport PATH={cuda}:$PATH\n",
             "no colon": "export PATH=/usr/local/cuda/bin$PATH\n",
-            "blanks of a web page": "export\u00a0PATH=/usr/local/cuda/bin:$PATH\n",
-            "a quote left open before a line with others": f'export PATH="{cuda}:$PATH\nalias ll="ls -l"\n',
+            "non-breaking spaces from a web page": "export\u00a0PATH=/usr/local/cuda/bin:$PATH\n",
+            "an unclosed quote before a line with quotes": f'export PATH="{cuda}:$PATH\nalias ll="ls -l"\n',
         }
         for name, text in wrong.items():
             yield Scenario(name, bashrc(text), finds="user:alice")
@@ -232,14 +240,14 @@ class LdLibraryPathMalformed(Rule):
             finds="file:/etc/environment",
         )
         yield Scenario(
-            "a library folder in PATH",
+            "a library directory in PATH",
             bashrc("export PATH=/opt/cudnn/lib64:$PATH\n").library("/opt/cudnn/lib64/libcudnn.so.8", "libcudnn.so.8"),
             finds="user:alice",
-            alone=False,  # cuDNN where the loader does not look may be found by other rules
+            alone=False,  # other rules may report that the loader does not find this cuDNN
         )
         toolkit = Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
         yield Scenario(
-            "the folder of a removed toolkit",
+            "the directory of a removed toolkit",
             toolkit.append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda-8.0/lib64\n"),
             finds="user:alice",
             ladder=(
@@ -250,14 +258,14 @@ class LdLibraryPathMalformed(Rule):
             ),
         )
         yield Scenario(
-            "behind /usr/local/cuda, which leads to a removed toolkit",
+            "through /usr/local/cuda, which points to a removed toolkit",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .link("/usr/local/cuda", "/usr/local/cuda-11.8")
             .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda/lib64\n"),
         )
         yield Scenario(
-            "it keeps the loader from CUDA's libraries",
+            "the loader misses CUDA's libraries because of it",
             Machine.ubuntu2404_gpu()
             .cuda_toolkit("12.2")
             .remove("/etc/ld.so.conf.d/000_cuda.conf")
@@ -265,24 +273,24 @@ class LdLibraryPathMalformed(Rule):
             finds="user:alice",
         )
         right = f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n"
-        yield Scenario("as CUDA's guide has it", bashrc(right))
+        yield Scenario("the line from CUDA's guide", bashrc(right))
         yield Scenario("quoted, with a comment", bashrc('export PATH="$HOME/bin:$PATH"  # don\'t = $X \\${Y}\n'))
-        yield Scenario("a folder with a blank", bashrc('export PATH="$PATH:/mnt/c/Program Files/x"\n'))
+        yield Scenario("a directory with a space in its name", bashrc('export PATH="$PATH:/mnt/c/Program Files/x"\n'))
         yield Scenario("not set before", bashrc("export LD_LIBRARY_PATH=/opt/lib:$LD_LIBRARY_PATH\n"))
         yield Scenario("in a comment", bashrc("# export PATH = /x\n#LD_LIBRARY_PATH='$X'\n"))
         yield Scenario("a command after a semicolon", bashrc('export PATH="$PATH:/x";/usr/bin/true\n'))
         yield Scenario("a broken line is not reached", bashrc("if false; then\n  export PATH = x\nfi\n"))
-        yield Scenario("~/.bashrc can't be read", Machine.debian12_gpu().fifo("/home/alice/.bashrc"), unknown=True)
+        yield Scenario("~/.bashrc is not readable", Machine.debian12_gpu().fifo("/home/alice/.bashrc"), unknown=True)
 
 
 def _has_empty(line: str) -> bool:
-    """Whether the line itself has an empty element, and not only the value."""
+    """Whether the line itself contains the empty element, not only the value."""
     text = re.sub(r"\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\}|\$\w+", "X", line)
     return bool(re.search(r"=[\"']?:|::|:[\"']?\s*($|[;#&])", text))
 
 
 def _usual(problem: Problem) -> bool:
-    """`export X=/folder:$X` with X not set before: many write it so. Worth a word only where it is about CUDA."""
+    """Whether the line is `export X=/directory:$X` with X not set before, which is common and reported only for CUDA."""
     line = problem.line or problem.shown
     return problem.kind == "empty-element" and not _has_empty(line) and not re.search(r"cud(a|nn)|nvidia", line, re.I)
 
@@ -292,8 +300,8 @@ _CSH = re.compile(r"csh(rc|\.login)?$|\.login$|csh\.\w+$")
 
 
 def _is_understood(path: str, correction: str) -> bool:
-    """By the shell that reads the file: fish and csh have other expansions, and csh stops at a variable that is not set,
-    as LD_LIBRARY_PATH often is not."""
+    """A correct form, for the shell that reads the file. fish and csh have their own syntax, and csh stops at a variable
+    that is not set, as LD_LIBRARY_PATH often is."""
     if _CSH.search(path):
         return "${" not in correction and "$LD_LIBRARY_PATH" not in correction
     return "${" not in correction or not _FISH.search(path)
@@ -305,15 +313,15 @@ def _as_it_should_be(problem: Problem) -> str:
         path = problem.source.rpartition(":")[0]
         return f"sed -i 's/\\r$//' {path}" if problem.line.endswith("\r") else "correct that line first"
     if problem.source.startswith("/etc/environment"):
-        return f"no shell reads this file, so {name}=FOLDER:FOLDER has to name every folder itself"
+        return f"no shell reads this file, so {name}=DIRECTORY:DIRECTORY must name every directory in full"
     return f"as in {_form(problem.source, name)}"
 
 
 def _form(source: str, name: str) -> str:
-    """A line that puts a folder in front."""
+    """A line that adds a directory at the front."""
     path = source.rpartition(":")[0]
     if _FISH.search(path):
-        return f"set -gx {name} FOLDER ${name}"
+        return f"set -gx {name} DIRECTORY ${name}"
     if _CSH.search(path):
-        return 'setenv PATH "FOLDER:$PATH"' if name == "PATH" else f"setenv {name} FOLDER"
-    return f"export {name}=FOLDER${{{name}:+:${{{name}}}}}"
+        return 'setenv PATH "DIRECTORY:$PATH"' if name == "PATH" else f"setenv {name} DIRECTORY"
+    return f"export {name}=DIRECTORY${{{name}:+:${{{name}}}}}"

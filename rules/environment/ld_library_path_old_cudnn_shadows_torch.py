@@ -1,21 +1,25 @@
-"""LD_LIBRARY_PATH puts an older cuDNN in front of the one that PyTorch, JAX or TensorFlow brought along.
+"""LD_LIBRARY_PATH makes PyTorch, JAX or TensorFlow load a cuDNN that is too old.
 
 What you see
     "cuDNN version incompatibility: PyTorch was compiled against (8, 3, 2) but found runtime version (8, 0, 3)", or
-    "Looks like your LD_LIBRARY_PATH contains incompatible version of cudnn"; with JAX a warning that the loaded
-    runtime CuDNN library is older than the one it was compiled with.
+    "Looks like your LD_LIBRARY_PATH contains incompatible version of cudnn".
+
+    JAX warns that the loaded runtime CuDNN library is older than the one it was compiled with.
 Why
-    The wheels find their own libraries by a RUNPATH, and the loader looks into LD_LIBRARY_PATH before that. A folder
-    there with another libcudnn of the same major version wins. An older one lacks what the framework was built with; a
-    newer one is accepted.
+    Python packages find their own libraries with a RUNPATH, but the loader searches LD_LIBRARY_PATH first. A
+    libcudnn of the same major version in one of its directories wins. An older cuDNN lacks functions that the
+    framework needs; a newer one works.
 Repair
-    Take that folder out of LD_LIBRARY_PATH: the wheels need none. Programs that need the system's cuDNN find it by
-    /etc/ld.so.conf. Or upgrade the cuDNN there to the version of the wheel or newer.
+    Remove that directory from LD_LIBRARY_PATH: Python packages do not need it. Other programs find the system's
+    cuDNN with /etc/ld.so.conf. Or upgrade the cuDNN in that directory to the version of the package or newer.
 What the repair risks
-    A program of one's own that was linked to the cuDNN in that folder needs it in ld.so.conf, or its own variable.
+    Your own programs that were linked to the cuDNN in that directory need it in ld.so.conf, or the variable on
+    their own command line.
 By hand
-    env -u LD_LIBRARY_PATH python -c 'import torch; print(torch.backends.cudnn.version())'
-    grep -n LD_LIBRARY_PATH ~/.bashrc ~/.profile /etc/environment; take the folder out of that line
+    p='import torch; print(torch.backends.cudnn.version())'
+    env -u LD_LIBRARY_PATH python -c "$p"
+    cd; grep -n LD_LIBRARY_PATH .bashrc .profile /etc/environment
+    # edit that line and remove the directory
 """
 
 from collections.abc import Iterator
@@ -47,7 +51,7 @@ from dlhealth.lean import NamedTuple
 
 class LdLibraryPathOldCudnnShadowsTorch(Rule):
     id = "ld-library-path-old-cudnn-shadows-torch"
-    title = "LD_LIBRARY_PATH puts an older cuDNN in front of the one of PyTorch"
+    title = "LD_LIBRARY_PATH makes PyTorch, JAX or TensorFlow load a cuDNN that is too old"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("tf-cannot-dlopen-gpu-libraries",)
@@ -61,13 +65,14 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
             users = [bundle.python.account.name] if bundle.python.account else list(paths.users)
             for user in users:
                 if (user, "LD_LIBRARY_PATH") in paths.unclear:
-                    yield Unknown(f"LD_LIBRARY_PATH of {user} can't be told without running something", f"user:{user}")
+                    reason = f"{user}'s LD_LIBRARY_PATH is set by a program that dlhealth does not run"
+                    yield Unknown(reason, f"user:{user}")
                 folder = next((d for d in paths.of(user, "LD_LIBRARY_PATH") if bundle.soname in d.names), None)
                 if folder is None or folder.real == bundle.folder or (folder.source, bundle.python.path) in seen:
                     continue
                 found = _version(folder, bundle, cudnn)
                 if not found:
-                    yield Unknown(f"the version of {folder.path}/{bundle.soname} is not known", f"user:{user}")
+                    yield Unknown(f"cannot find out the version of {folder.path}/{bundle.soname}", f"user:{user}")
                 elif version_key(found)[:3] < version_key(bundle.version)[:3]:
                     seen.add((folder.source, bundle.python.path))
                     yield self._shadowed(folder, bundle, found, environments)
@@ -77,7 +82,7 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
         python = bundle.python
         return self.finding(
             subject,
-            f"{folder.source} puts cuDNN {found} of {folder.path} before cuDNN {bundle.version} of {python.path}",
+            f"{folder.source} makes {python.path} load cuDNN {found} from {folder.path}; needed: {bundle.version} or newer",
             Evidence(folder.source, f"{folder.path} in LD_LIBRARY_PATH"),
             Evidence(f"{folder.path}/{bundle.soname}", f"cuDNN {found}"),
             Evidence(bundle.source, f"cuDNN {bundle.version}"),
@@ -91,7 +96,7 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
         path, _, number = source.rpartition(":")
         line = next((s.line for e in environments.logins for s in e.settings if s.source == source and s.line), "")
         changed = without_element(line, folder) if line else line
-        what = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+        what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
         if number.isdecimal() and changed != line:
             yield Plan(what, Risk.LOW, (EditFile(path, ((int(number), line, changed),)),))
         else:
@@ -123,7 +128,7 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
             "8.0 before 8.9", machine("8.9.2.26", "8.0.3"), finds="user:alice", steps=("edit-file",), alone=False
         )
         yield Scenario(
-            "for everybody",
+            "set for everybody",
             machine("9.1.0.70", "9.0.0", "\n").file(
                 "/etc/profile.d/cudnn.sh", "export LD_LIBRARY_PATH=/opt/cudnn/lib\n"
             ),
@@ -136,15 +141,15 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
                 ),
             ),
         )
-        yield Scenario("a newer one is accepted", machine("8.9.2.26", "8.9.7"))
-        yield Scenario("the same", machine("8.9.2.26", "8.9.2"))
-        yield Scenario("another major version has other names", machine("9.1.0.70", "8.0.3"))
+        yield Scenario("a newer version works", machine("8.9.2.26", "8.9.7"))
+        yield Scenario("the same version", machine("8.9.2.26", "8.9.2"))
+        yield Scenario("another major version has other file names", machine("9.1.0.70", "8.0.3"))
         yield Scenario("not in LD_LIBRARY_PATH", machine("8.9.2.26", "8.0.3", "\n"))
         yield Scenario(
-            "taken out again", machine("8.9.2.26", "8.0.3").append("/home/alice/.bashrc", "unset LD_LIBRARY_PATH\n")
+            "unset again", machine("8.9.2.26", "8.0.3").append("/home/alice/.bashrc", "unset LD_LIBRARY_PATH\n")
         )
         yield Scenario(
-            "~/.bashrc can't be read", machine("8.9.2.26", "8.0.3").fifo("/home/alice/.bashrc"), unknown=True
+            "~/.bashrc is not readable", machine("8.9.2.26", "8.0.3").fifo("/home/alice/.bashrc"), unknown=True
         )
 
 
@@ -168,7 +173,7 @@ def _bundles(python: PythonEnvironment) -> Iterator[_Bundle]:
 
 
 def _version(folder: UserDirectory, bundle: _Bundle, cudnn: Cudnn | None) -> str:
-    """By the name of a file beside the link, or by what is known of the folder."""
+    """The version, from the name of a file beside the link or from the facts about the directory."""
     prefix = f"{bundle.soname}."
     named = [n.removeprefix("libcudnn.so.") for n in folder.names if n.startswith(prefix)]
     full = [n for n in named if len(version_key(n)) >= 3]

@@ -1,21 +1,25 @@
-"""LD_LIBRARY_PATH puts an older CUDA library before the one that a Python package brings.
+"""LD_LIBRARY_PATH makes a Python package load a CUDA library that is too old.
 
 What you see
-    "undefined symbol: __nvJitLinkComplete_12_4, version libnvJitLink.so.12", "undefined symbol: ncclCommRegister",
-    "undefined symbol: cublasLtGetStatusString" when PyTorch is imported, although it was installed correctly.
+    When PyTorch is imported, although it was installed correctly: "undefined symbol: __nvJitLinkComplete_12_4,
+    version libnvJitLink.so.12", "undefined symbol: ncclCommRegister", or "undefined symbol:
+    cublasLtGetStatusString".
 Why
-    The packages of PyPI bring their own CUDA libraries and find them by a RUNPATH. The loader looks into
-    LD_LIBRARY_PATH before that. A toolkit there that is older than the libraries of the package lacks functions that
-    the package was built with. A newer one is accepted. PyTorch 2.6 and newer loads its own libnvJitLink and libnvrtc
-    first.
+    PyPI packages bring their own CUDA libraries and find them with a RUNPATH, but the loader searches
+    LD_LIBRARY_PATH first. If that names a toolkit older than the package's libraries, it lacks functions that the
+    package needs. A newer one works.
+
+    PyTorch 2.6 and newer loads its own libnvJitLink and libnvrtc first.
 Repair
-    Take the folder out of LD_LIBRARY_PATH. Python packages need no entry there, and programs that were built with the
-    toolkit find it by /etc/ld.so.conf.
+    Remove the directory from LD_LIBRARY_PATH. Python packages do not need it, and programs that were built with the
+    toolkit find it with /etc/ld.so.conf.
 What the repair risks
-    A program of your own that finds its libraries only by LD_LIBRARY_PATH needs the variable for itself.
+    Your own programs that find their libraries only with LD_LIBRARY_PATH need the variable on their own command
+    line.
 By hand
-    env -u LD_LIBRARY_PATH python -c 'import torch; print(torch.cuda.is_available())'
-    grep -n LD_LIBRARY_PATH ~/.bashrc ~/.profile /etc/environment; take the folder out of that line
+    env -u LD_LIBRARY_PATH python -c 'import torch'
+    cd; grep -n LD_LIBRARY_PATH .bashrc .profile /etc/environment
+    # edit that line and remove the directory
 """
 
 from collections.abc import Iterator
@@ -50,7 +54,7 @@ _PRELOADED = ("libnvJitLink", "libnvrtc")
 
 
 class Shadowed(NamedTuple):
-    """A library of an environment, and the older one that a folder of LD_LIBRARY_PATH puts before it."""
+    """A library of an environment, and the older one from LD_LIBRARY_PATH that is loaded instead."""
 
     soname: str
     path: str
@@ -61,7 +65,7 @@ class Shadowed(NamedTuple):
 
 class LdLibraryPathShadowsWheelLibraries(Rule):
     id = "ld-library-path-shadows-wheel-libraries"
-    title = "LD_LIBRARY_PATH puts an older CUDA library before the one that a Python package brings"
+    title = "LD_LIBRARY_PATH makes a Python package load a CUDA library that is too old"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("ld-library-path-malformed",)
@@ -88,15 +92,15 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
                 yield from (self._finding(python, several, environments) for several in found.values())
 
     def _finding(self, python: PythonEnvironment, several: list[Shadowed], environments: Environments) -> Finding:
-        # The names of nvJitLink's functions carry its version, so an older one can never serve.
+        # The names of nvJitLink's functions contain its version, so an older one never works.
         several.sort(key=lambda s: not s.soname.startswith("libnvJitLink"))
         first, folder = several[0], several[0].folder
         subject, about = environments.subject(folder.source)
         more = f" and {len(several) - 1} more libraries" if len(several) > 1 else ""
         return self.finding(
             subject,
-            f"{folder.source} puts {first.soname} {first.found} of {folder.path}{more} before {first.version} of "
-            f"{python.path}",
+            f"{folder.source} makes {python.path} load {first.soname} {first.found}{more} from {folder.path}; needed: "
+            f"{first.version} or newer",
             Evidence(folder.source, f"{folder.path} in LD_LIBRARY_PATH"),
             *(
                 evidence
@@ -121,7 +125,7 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
         path, _, number = source.rpartition(":")
         line = next((s.line for e in environments.logins for s in e.settings if s.source == source and s.line), "")
         changed = without_element(line, folder) if line else line
-        what = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+        what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
         if number.isdecimal() and changed != line:
             yield Plan(what, Risk.LOW, (EditFile(path, ((int(number), line, changed),)),))
         else:
@@ -169,19 +173,19 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
         )
         yield Scenario("cuBLAS 12.1 before 12.4", machine("libcublas", "12.4.5.8", "1.3.1"), finds="user:alice")
         yield Scenario(
-            "for everybody, in a line that also has an empty element",
+            "set for everybody, in a line with an empty element",
             machine("libnvJitLink", "12.4.127", "1.105", text="").file(
                 "/etc/profile.d/cuda-lib.sh", "export LD_LIBRARY_PATH=/usr/local/cuda-12.1/lib64:$LD_LIBRARY_PATH\n"
             ),
             finds="file:/etc/profile.d/cuda-lib.sh",
         )
         yield Scenario("only the patch differs", machine("libnvJitLink", "12.4.127", "4.99"))
-        yield Scenario("a newer one", machine("libnvJitLink", "12.4.127", "8.93"))
+        yield Scenario("a newer version", machine("libnvJitLink", "12.4.127", "8.93"))
         yield Scenario(
             "an RPATH comes first", machine("libcublas", "12.4.5.8", "1.3.1", rpath="$ORIGIN/../../cublas/lib")
         )
         yield Scenario(
-            "PyTorch 2.6 loads its own first", machine("libnvJitLink", "12.4.127", "1.105", torch="2.6.0+cu124")
+            "PyTorch 2.6 loads its own library first", machine("libnvJitLink", "12.4.127", "1.105", torch="2.6.0+cu124")
         )
         yield Scenario("not in LD_LIBRARY_PATH", machine("libnvJitLink", "12.4.127", "1.105", text=""))
         yield Scenario(
@@ -192,8 +196,8 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
 
 
 def _owned(python: PythonEnvironment, programs: Programs) -> dict[str, tuple[str, str]]:
-    """The libraries of NVIDIA's packages that LD_LIBRARY_PATH may shadow, by SONAME, with path and version. cuDNN has a
-    rule of its own; what conda installs is found by RPATH, which comes first."""
+    """The libraries of NVIDIA's packages that LD_LIBRARY_PATH can hide, by SONAME, with path and version. cuDNN has its
+    own rule; libraries from conda are found by RPATH, which comes first."""
     owned = {}
     consumers = programs.consumers.get(python.site, ())
     torch = version_key(python.torch.version) if python.torch else ()
@@ -224,7 +228,7 @@ def _shadowed(
     named = {n.removeprefix(f"{stem}.so.") for n in folder.names if n.startswith(f"{soname}.")}
     full = [n for n in named if len(version_key(n)) >= 3]
     toolkit = toolkits.holding(folder.real) if toolkits else None
-    follows = stem in ("libcudart", "libnvJitLink", "libnvrtc")  # their versions are those of the toolkit
+    follows = stem in ("libcudart", "libnvJitLink", "libnvrtc")  # they have the toolkit's version
     found = full[0] if len(full) == 1 else toolkit.release if toolkit and follows else ""
     if not found or version_key(found)[:2] >= version_key(version)[:2]:
         return None

@@ -1,18 +1,21 @@
-"""The toolkit's libraries are there, but the loader does not look there.
+"""The loader does not search the directory of the toolkit's libraries.
 
 What you see
-    "libcudart.so.12: cannot open shared object file: No such file or directory", `=> not found` in ldd's output. Often
-    it works in a terminal and fails in a service, in cron or in Jupyter.
+    "libcudart.so.12: cannot open shared object file: No such file or directory", or `=> not found` in the output of
+    ldd. Often it works in a terminal and fails in a service, in cron or in Jupyter.
 Why
-    NVIDIA's packages add the toolkit to /etc/ld.so.conf.d; the run file and archives don't. Then either everybody's
-    LD_LIBRARY_PATH has to name it, or nothing does. It also happens that the entry is there and ldconfig was not run
-    since: the cache does not know the library.
+    NVIDIA's packages add the toolkit to /etc/ld.so.conf.d; the run file and archives do not. Then every user's
+    LD_LIBRARY_PATH must name the directory.
+
+    Or the entry exists, but ldconfig has not run since, so the loader's cache does not contain the library.
 Repair
-    Run ldconfig, after adding the folder to /etc/ld.so.conf.d where it is missing.
+    Add the directory to /etc/ld.so.conf.d if it is missing, then run ldconfig.
 What the repair risks
-    The folder's libraries become visible to all programs. They have names of their own; no other library is hidden.
+    All programs can find the libraries in that directory. Their names are unique, so they hide no other library.
 By hand
-    echo /usr/local/cuda/lib64 > /etc/ld.so.conf.d/dlhealth-cuda.conf; ldconfig; ldconfig -p | grep libcudart
+    f=/etc/ld.so.conf.d/dlhealth-cuda.conf
+    echo /usr/local/cuda/lib64 > $f
+    ldconfig; ldconfig -p | grep libcudart
 """
 
 from collections.abc import Iterator
@@ -38,7 +41,7 @@ from dlhealth.api import (
 
 class LdconfigCudaEntryMissing(Rule):
     id = "ldconfig-cuda-entry-missing"
-    title = "The loader does not look into the toolkit's folder of libraries"
+    title = "The loader does not search the directory of the toolkit's libraries"
     stage = Stage.LOADER
     severity = Severity.WARNING
     explains = ("tf-cannot-dlopen-gpu-libraries", "libcupti-not-on-path", "cudnn-runtime-missing")
@@ -59,18 +62,18 @@ class LdconfigCudaEntryMissing(Rule):
         if entry:
             yield self.finding(
                 f"file:{toolkit.runtime_path}",
-                f"{toolkit.runtime} is in {entry.path}, which {entry.source} names, but not in the loader's cache: "
-                "ldconfig was not run since",
+                f"the loader's cache lacks {toolkit.runtime}, although {entry.source} names {entry.path}: ldconfig has not "
+                "run since",
                 library,
                 Evidence(entry.source or entry.path, entry.path),
-                Evidence("/etc/ld.so.cache", f"no {toolkit.runtime}"),
+                Evidence("/etc/ld.so.cache", f"does not contain {toolkit.runtime}"),
             )
             return
         if paths is None:
-            yield Unknown("whether somebody's LD_LIBRARY_PATH names the toolkit is not known")
+            yield Unknown("cannot find out whether a user's LD_LIBRARY_PATH names the toolkit")
             return
         if any((user, "LD_LIBRARY_PATH") in paths.unclear for user in paths.users):
-            yield Unknown("somebody's LD_LIBRARY_PATH can't be told without running something")
+            yield Unknown("a user's LD_LIBRARY_PATH is set by a program that dlhealth does not run")
             return
         covered = {u for real in toolkit.libraries for u in paths.users_with(real)}
         without = [u for u in paths.users if u not in covered]
@@ -79,19 +82,21 @@ class LdconfigCudaEntryMissing(Rule):
         folder = self._folder(toolkits)
         yield self.finding(
             f"file:{toolkit.runtime_path}",
-            f"no program finds {toolkit.runtime} of CUDA {toolkit.version}: the loader does not look into {folder}"
+            f"no program finds {toolkit.runtime} of CUDA {toolkit.version}: the loader does not search {folder}"
             if not covered
-            else f"{toolkit.runtime} of CUDA {toolkit.version} is found by {', '.join(sorted(covered))} only, through "
-            f"LD_LIBRARY_PATH, not by {', '.join(without)} nor by services",
+            else f"only {', '.join(sorted(covered))} can load {toolkit.runtime} of CUDA {toolkit.version} (with "
+            f"LD_LIBRARY_PATH); {', '.join(without)} and services cannot",
             library,
-            Evidence("/etc/ld.so.conf", f"no {folder}, also not in what it includes"),
-            Evidence("LD_LIBRARY_PATH", f"set by {', '.join(sorted(covered))}" if covered else "set by nobody's login"),
+            Evidence("/etc/ld.so.conf", f"neither it nor the files it includes name {folder}"),
+            Evidence(
+                "LD_LIBRARY_PATH", f"set by {', '.join(sorted(covered))}" if covered else "set by no user's login"
+            ),
             about=[f"user:{user}" for user in without] if covered else (),
             folder=folder,
         )
 
     def _folder(self, toolkits: CudaToolkits) -> str:
-        """By its link, so that it stays right when the link changes."""
+        """The directory through its link, so that it stays right when the link changes."""
         toolkit = toolkits.default
         linked = toolkit and any(x.path == "/usr/local/cuda" and x.real == toolkit.path for x in toolkits.links)
         home = "/usr/local/cuda" if linked else toolkit.path if toolkit else ""
@@ -101,10 +106,10 @@ class LdconfigCudaEntryMissing(Rule):
     def remedies(self, finding: Finding, loader: LoaderConfig) -> Iterator[Plan]:
         folder = finding.detail.get("folder")
         if not folder:
-            yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
+            yield Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
             return
         yield Plan(
-            f"Let the loader look into {folder}",
+            f"Add {folder} to the loader's path",
             Risk.LOW,
             (WriteFile("/etc/ld.so.conf.d/dlhealth-cuda.conf", f"{folder}\n"), RefreshLoaderCache()),
         )
@@ -117,7 +122,7 @@ class LdconfigCudaEntryMissing(Rule):
         library = "/usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudart.so.12"
         export = "export LD_LIBRARY_PATH=/usr/local/cuda-12.2/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\n"
         yield Scenario(
-            "the run file, and nothing else done",
+            "the run file, without its post-installation steps",
             runfile(),
             finds=f"file:{library}",
             steps=("write-file", "refresh-loader-cache"),
@@ -130,28 +135,28 @@ class LdconfigCudaEntryMissing(Rule):
             ),
         )
         yield Scenario(
-            "CUDA 8, only one of two people set LD_LIBRARY_PATH",
+            "CUDA 8, and only one of two users sets LD_LIBRARY_PATH",
             Machine.ubuntu1604_runfile().user("bob", 1001),
             finds="file:/usr/local/cuda-8.0/targets/x86_64-linux/lib/libcudart.so.8.0",
         )
         yield Scenario(
-            "the entry is there, the cache is older",
+            "the entry exists, the cache is older",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").file("/etc/ld.so.cache", EMPTY_CACHE),
             finds=f"file:{library}",
             steps=("refresh-loader-cache",),
-            alone=False,
+            alone=False,  # an empty cache lacks the driver's libraries too
             ladder=(
                 (
                     "low",
                     "refresh-loader-cache",
                 ),
-            ),  # an empty cache knows no library of the driver either
+            ),
         )
         yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
         yield Scenario("everybody sets LD_LIBRARY_PATH", runfile().append("/home/alice/.bashrc", export))
-        yield Scenario("CUDA 8 by the run file, exports in .bashrc as its guide has it", Machine.ubuntu1604_runfile())
-        yield Scenario("no toolkit, wheels bring their own", Machine.ubuntu2404_gpu())
-        yield Scenario("ld.so.conf can't be read", runfile().fifo("/etc/ld.so.conf"), unknown=True)
+        yield Scenario("CUDA 8 by the run file, with the guide's exports in .bashrc", Machine.ubuntu1604_runfile())
+        yield Scenario("no toolkit, Python packages bring their own", Machine.ubuntu2404_gpu())
+        yield Scenario("ld.so.conf is not readable", runfile().fifo("/etc/ld.so.conf"), unknown=True)
 
 
 EMPTY_CACHE = b"glibc-ld.so.cache1.1" + bytes(28)

@@ -1,19 +1,22 @@
-"""Programs load the toolkit's stub of libcuda instead of the driver's.
+"""Programs load the toolkit's stub of libcuda instead of the driver's library.
 
 What you see
-    "CUDA driver is a stub library" (CUDA_ERROR_STUB_LIBRARY, 34), numba's CudaAPIError [34], or CUPTI that does not
+    "CUDA driver is a stub library" (CUDA_ERROR_STUB_LIBRARY, 34), numba's CudaAPIError [34], or CUPTI does not
     start, although nvidia-smi works.
 Why
-    The toolkit's folder stubs/ holds a libcuda.so without content, to link programs on machines without a driver.
-    Somebody put that folder into LD_LIBRARY_PATH or /etc/ld.so.conf.d, or made a libcuda.so.1 that leads to it.
+    The toolkit's directory stubs/ contains an empty libcuda.so, used to link programs on machines without a driver.
+    Somebody added that directory to LD_LIBRARY_PATH or /etc/ld.so.conf.d, or created a libcuda.so.1 that points to
+    it.
 Repair
-    Take the folder out of the loader's way, and the link aside; then run ldconfig. The folder may stay in LIBRARY_PATH
-    and in a linker's -L.
+    Remove the directory from the loader's path, or move the link out of the way; then run ldconfig. The directory
+    may stay in LIBRARY_PATH and in a linker's -L option.
 What the repair risks
-    A build that found the stub by this detour needs -L/usr/local/cuda/lib64/stubs.
+    A build that relied on this must use -L/usr/local/cuda/lib64/stubs instead.
 By hand
-    ldconfig -p | grep libcuda; grep -rn stubs /etc/ld.so.conf.d ~/.bashrc ~/.profile
-    take the folder out of the line that grep finds; ldconfig
+    ldconfig -p | grep libcuda
+    cd; grep -rn stubs /etc/ld.so.conf.d .bashrc .profile
+    # edit that file and remove the directory
+    ldconfig
 """
 
 import posixpath
@@ -49,7 +52,7 @@ from dlhealth.api import (
 
 class LibcudaStubLoaded(Rule):
     id = "libcuda-stub-loaded"
-    title = "Programs load the toolkit's stub of libcuda instead of the driver's"
+    title = "Programs load the toolkit's stub of libcuda instead of the driver's library"
     stage = Stage.LOADER
     severity = Severity.ERROR
     explains = ("libcuda-missing-from-loader",)
@@ -60,12 +63,12 @@ class LibcudaStubLoaded(Rule):
         yield from (Unknown(problem) for problem in libcuda.problems)
         if not (driver and driver.versions) and not (gpus and gpus.gpus) and not (usable and usable.source):
             if gpus is None and usable is None:
-                yield Unknown("whether there is a GPU is not known")
-            return  # where programs are only built, the stub is all there is
+                yield Unknown("cannot find out whether the machine has a GPU")
+            return  # a machine that only builds programs has nothing but the stub
         groups: dict[str, list[Libcuda]] = {}
         for x in (*libcuda.common, *libcuda.personal):
             if x.kind == "stub":
-                # A link in another folder is the fault itself, however many paths lead to that folder.
+                # A link in another directory is the problem itself, however many paths lead to that directory.
                 key = x.place if not _in_stubs(x) else x.source if x.user else x.path
                 groups.setdefault(key, []).append(x)
         for group in groups.values():
@@ -76,13 +79,13 @@ class LibcudaStubLoaded(Rule):
             yield self.finding(
                 f"file:{stub.source.rpartition(':')[0] or stub.path}" if listed else f"file:{stub.path}",
                 f"{stub.path} is the toolkit's stub, and "
-                + (f"LD_LIBRARY_PATH of {', '.join(users)} names its folder" if users else "the loader looks there"),
+                + (f"LD_LIBRARY_PATH of {', '.join(users)} names its directory" if users else "the loader searches it"),
                 Evidence(stub.source, stub.path),
                 Evidence(
-                    stub.path, f"leads to {stub.real}" if stub.real != stub.path else "the stub itself, or a copy"
+                    stub.path, f"link to {stub.real}" if stub.real != stub.path else "the stub itself, or a copy of it"
                 ),
-                *([Evidence(better.path, f"the driver's, {better.version}, comes first")] if better else []),
-                # Behind the driver's it does nothing until the order changes.
+                *([Evidence(better.path, f"library of driver {better.version}, found first")] if better else []),
+                # After the driver's library it does nothing until the order changes.
                 severity=Severity.WARNING if better else Severity.ERROR,
                 about=[f"user:{user}" for user in users],
                 path=stub.path,
@@ -101,16 +104,16 @@ class LibcudaStubLoaded(Rule):
         elif entry and folder.endswith("/stubs"):
             file, _, line = entry.source.rpartition(":")
             yield Plan(
-                f"Take {folder} out of {file}",
+                f"Remove {folder} from {file}",
                 Risk.LOW,
                 (EditFile(file, ((int(line), entry.line, None),)), RefreshLoaderCache()),
             )
         elif folder.endswith("/stubs"):
-            yield Plan("Bring the loader's cache up to date", Risk.LOW, (RefreshLoaderCache(),))
+            yield Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
         elif own := _drivers_own(folder, libraries):
-            yield Plan(f"Let {path} lead to {own}", Risk.LOW, (MakeLink(path, own), RefreshLoaderCache()))
+            yield Plan(f"Point {path} to {own}", Risk.LOW, (MakeLink(path, own), RefreshLoaderCache()))
         else:
-            yield Plan(f"Take {path} out of the way", Risk.LOW, (MoveAside(path), RefreshLoaderCache()))
+            yield Plan(f"Move {path} out of the way", Risk.LOW, (MoveAside(path), RefreshLoaderCache()))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -131,7 +134,7 @@ class LibcudaStubLoaded(Rule):
             ),
         )
         yield Scenario(
-            "stubs in ld.so.conf.d, before the driver's",
+            "stubs in ld.so.conf.d, before the driver's directory",
             cuda().append("/etc/ld.so.conf.d/000_cuda.conf", f"{stubs}\n"),
             finds=f"file:{stubs}/libcuda.so",
             steps=("edit-file", "refresh-loader-cache"),
@@ -144,7 +147,7 @@ class LibcudaStubLoaded(Rule):
             ),
         )
         yield Scenario(
-            "stubs in ld.so.conf.d, behind the driver's",
+            "stubs in ld.so.conf.d, after the driver's directory",
             cuda().file("/etc/ld.so.conf.d/zz-stubs.conf", f"{stubs}\n"),
             finds=f"file:{stubs}/libcuda.so",
         )
@@ -162,14 +165,14 @@ class LibcudaStubLoaded(Rule):
             ),
         )
         yield Scenario(
-            "libcuda.so.1 made by hand, in a folder that LD_LIBRARY_PATH rightly names",
+            "libcuda.so.1 made by hand, in a directory that LD_LIBRARY_PATH needs",
             cuda()
             .link("/usr/local/cuda-12.2/lib64/libcuda.so.1", "stubs/libcuda.so")
             .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda/lib64\n"),
             finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
         )
         yield Scenario(
-            "the link in the place of the driver's",
+            "the link replaces the driver's",
             cuda().link(f"{lib}/libcuda.so.1", f"{stubs}/libcuda.so"),
             finds=f"file:{lib}/libcuda.so.1",
             alone=False,
@@ -184,10 +187,10 @@ class LibcudaStubLoaded(Rule):
         yield Scenario("stubs in LIBRARY_PATH", cuda().append("/home/alice/.bashrc", f"export LIBRARY_PATH={stubs}\n"))
         yield Scenario("the toolkit as installed", cuda())
         yield Scenario(
-            "a container to build in",
+            "a build container",
             Machine.debian12().cuda_toolkit("12.2").file("/etc/ld.so.conf.d/stubs.conf", f"{stubs}\n"),
         )
-        yield Scenario("libcuda is no file", cuda().fifo(f"{lib}/libcuda.so.1"), unknown=True)
+        yield Scenario("libcuda is not a file", cuda().fifo(f"{lib}/libcuda.so.1"), unknown=True)
 
 
 def _in_stubs(libcuda: Libcuda) -> bool:
@@ -195,12 +198,12 @@ def _in_stubs(libcuda: Libcuda) -> bool:
 
 
 def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
-    """Take a folder out of a person's LD_LIBRARY_PATH, by ourselves where the line says nothing else."""
+    """Remove a directory from a user's LD_LIBRARY_PATH; by hand unless the line does nothing else."""
     line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
     new = without_element(line, folder)
-    summary = f"Take {folder} out of LD_LIBRARY_PATH in {source}"
+    summary = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
     if new == line:
-        text = f"Open {source.rpartition(':')[0] or source}, remove what stands for {folder} there, and log in anew"
+        text = f"Remove {folder} from {source.rpartition(':')[0] or source}, then log in again"
         return Plan(summary, Risk.LOW, (ByHand(text),))
     path, _, number = source.rpartition(":")
     return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))

@@ -254,7 +254,7 @@ def test_a_person_is_not_sent_to_a_file_of_the_kernels(ladder: Ladder) -> None:
 
 def test_a_toolkit_that_the_driver_runs_is_named(ladder: Ladder) -> None:
     (plan,) = ladder("cuda-runtime-newer-than-driver", "CUDA 12.4 on driver 470")
-    assert "runs (up to CUDA 11.4)" in plan.actions[0].summary()
+    assert "supports (up to CUDA 11.4)" in plan.actions[0].summary()
 
 
 def test_who_stays_with_a_kernel_holds_all_that_brings_newer_ones(ladder: Ladder) -> None:
@@ -301,16 +301,21 @@ def test_a_line_to_correct_by_hand_is_told_with_its_form(ladder: Ladder) -> None
     machine = Machine.debian12_gpu().file("/etc/environment", "LD_LIBRARY_PATH=$CUDA_HOME/lib64:$LD_LIBRARY_PATH\n")
     (plan,) = ladder("ld-library-path-malformed", machine=machine)
     (step,) = plan.actions
-    assert step.summary().startswith("edit line 1 of /etc/environment: a variable is written where it is not expanded")
-    assert step.summary().endswith("LD_LIBRARY_PATH=FOLDER:FOLDER has to name every folder itself")
+    assert step.summary().startswith("Edit line 1 of /etc/environment: a variable is written where it is not expanded")
+    assert step.summary().endswith("LD_LIBRARY_PATH=DIRECTORY:DIRECTORY must name every directory in full")
 
 
 @pytest.mark.parametrize(
     ("shell", "file", "line", "advice"),
     [
-        ("/bin/csh", ".cshrc", "setenv LD_LIBRARY_PATH '/opt/lib:$LD_LIBRARY_PATH'", "setenv LD_LIBRARY_PATH FOLDER"),
-        ("/usr/bin/fish", ".config/fish/config.fish", "set -gx PATH /c/bin; umask 022", "set -gx PATH FOLDER $PATH"),
-        ("/bin/bash", ".bashrc", "export PATH=/c/bin; umask 022", "export PATH=FOLDER${PATH:+:${PATH}}"),
+        (
+            "/bin/csh",
+            ".cshrc",
+            "setenv LD_LIBRARY_PATH '/opt/lib:$LD_LIBRARY_PATH'",
+            "setenv LD_LIBRARY_PATH DIRECTORY",
+        ),
+        ("/usr/bin/fish", ".config/fish/config.fish", "set -gx PATH /c/bin; umask 022", "set -gx PATH DIRECTORY $PATH"),
+        ("/bin/bash", ".bashrc", "export PATH=/c/bin; umask 022", "export PATH=DIRECTORY${PATH:+:${PATH}}"),
     ],
 )
 def test_what_is_told_of_a_line_is_in_the_words_of_its_shell(
