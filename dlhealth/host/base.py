@@ -60,6 +60,19 @@ class Stat(NamedTuple):
     rdev: int = 0
     inode: int = 0
 
+    @property
+    def named(self) -> str:
+        """The kind in words: "directory", "named pipe"."""
+        return _KINDS.get(self.kind, self.kind)
+
+    @property
+    def shown(self) -> str:
+        """Kind, mode and owner in words: "directory, mode 0700, owner root"."""
+        return f"{self.named}, mode {self.mode:04o}, owner {f'UID {self.uid}' if self.uid else 'root'}"
+
+
+_KINDS = {"dir": "directory", "fifo": "named pipe", "char": "character device", "block": "block device"}
+
 
 class Space(NamedTuple):
     """Of one file system, in bytes and inodes, as an unprivileged user may use them."""

@@ -1,1 +1,1 @@
-"""Faults of the login screen and graphical sessions."""
+"""Problems with the login screen and graphical sessions."""

@@ -1,25 +1,34 @@
-"""The machine is to come up with a login screen, and nothing starts the display manager.
+"""No login screen will appear at the next boot: nothing starts the display manager.
 
 What you see
-    After the start: a black screen, the boot messages, or the login prompt of a text console.
-    Failed to start display-manager.service: Unit display-manager.service not found.
-    Unit lightdm.service is masked.
+    After booting: a black screen, the boot messages, or the login prompt of a text console.
+
+    "Failed to start display-manager.service: Unit display-manager.service not found.", or "Unit lightdm.service is
+    masked."
 Why
-    systemd's graphical.target wants display-manager.service, which is only a link to the display manager that was
-    chosen: on Debian and Ubuntu the packages make it from /etc/X11/default-display-manager when they are configured.
-    The link goes when a second display manager is disabled or removed, it leads nowhere when the chosen one is removed
-    (a purge of the driver can take it along), and somebody may have masked it to get rid of a login loop. Ubuntu's
-    lightdm and Debian's sddm also end at once where the file names another one than the link.
-    A machine whose default target is another one, that is started with a text console on purpose, or that has no
-    display manager and was not used with one, is a server: there is nothing to repair.
+    systemd's graphical.target starts display-manager.service, which is only a link to the chosen display manager.
+    On Debian and Ubuntu the packages create it from /etc/X11/default-display-manager when they are configured.
+
+    The link disappears when a second display manager is disabled or removed. It is broken when the chosen one is
+    removed, for example while purging the driver. And somebody may have masked the display manager to get out of a
+    login loop.
+
+    Ubuntu's lightdm and Debian's sddm also stop at once if the file names another display manager than the link.
+
+    A machine with another default target, one that boots to a text console on purpose, or one without a display
+    manager that was never used with one is a server: there is nothing to repair.
 Repair
-    Make the link lead to the display manager that Debian's file names, or take the mask away. That is not done
-    unattended where somebody may have wanted it so.
+    Point the link to the display manager that Debian's file names, or remove the mask. If this may have been done
+    on purpose, it is not repaired automatically.
 What the repair risks
-    Nothing. Who wants no login screen says so: systemctl set-default multi-user.target
+    None. If you want no login screen, run: systemctl set-default multi-user.target
 By hand
-    ln -sfn /lib/systemd/system/lightdm.service /etc/systemd/system/display-manager.service
-    or: dpkg-reconfigure lightdm; then: systemctl daemon-reload; systemctl start display-manager
+    u=/etc/systemd/system/display-manager.service
+    ln -sfn /lib/systemd/system/lightdm.service $u
+    # or
+    dpkg-reconfigure lightdm
+    # then
+    systemctl daemon-reload; systemctl start display-manager
 """
 
 import posixpath
@@ -50,7 +59,7 @@ NAMED = "/etc/X11/default-display-manager"
 
 
 class Intent(Enum):
-    """Whether somebody wanted it so: a mask is only ever made on purpose, a missing link may be a wish or an accident."""
+    """Whether this was done on purpose: a mask always is, a missing link may be."""
 
     CHOSEN = "chosen"
     UNSURE = "unsure"
@@ -62,7 +71,7 @@ _SEVERITY = {Intent.CHOSEN: Severity.NOTE, Intent.UNSURE: Severity.WARNING, Inte
 
 class DisplayManagerNotStarted(Rule):
     id = "display-manager-not-started"
-    title = "The next start brings no login screen: nothing starts the display manager"
+    title = "No login screen will appear at the next boot: nothing starts the display manager"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -77,11 +86,11 @@ class DisplayManagerNotStarted(Rule):
         what, evidence, intent = fault
         yield self.finding(
             "host",
-            f"the next start brings no login screen: {what}",
+            f"no login screen will appear at the next boot: {what}",
             Evidence("default.target", screen.target),
             evidence,
-            Evidence(NAMED, screen.named or "is not there"),
-            # Somebody may have wanted it so, and left the target as it was.
+            Evidence(NAMED, screen.named or "does not exist"),
+            # It may have been done on purpose, without changing the target.
             severity=_SEVERITY[intent] if not used or intent is Intent.CHOSEN else Severity.ERROR,
             chosen=intent is Intent.CHOSEN,
             meant=intent is not Intent.FAULT,
@@ -93,27 +102,33 @@ class DisplayManagerNotStarted(Rule):
         if manager is None:
             name = screen.alias or posixpath.basename(screen.named) or "lightdm"
             yield Plan(
-                "Choose a display manager", Risk.MEDIUM, (ByHand(f"apt-get install {name}; dpkg-reconfigure {name}"),)
+                "Install a display manager", Risk.MEDIUM, (ByHand(f"apt-get install {name}; dpkg-reconfigure {name}"),)
             )
         elif not manager.there:
             yield Plan(
-                f"Install {manager.name} again",
+                f"Reinstall {manager.name}",
                 Risk.MEDIUM,
-                (ByHand(f"dpkg -S {manager.path}; apt-get install --reinstall the package that it names"),),
+                (
+                    ByHand(
+                        f"Find the package with: dpkg -S {manager.path}; then run: apt-get install --reinstall PACKAGE"
+                    ),
+                ),
             )
         elif finding.detail["chosen"]:
             unit = manager.name if manager.mask else "display-manager"
             text = f"sudo systemctl unmask {unit}.service; sudo dpkg-reconfigure {manager.name}"
             yield Plan("Unmask the display manager, if you want a login screen", Risk.LOW, (ByHand(text),))
         elif _linked(screen, manager):
-            yield Plan(f"Have {manager.name} started", risk, _linked(screen, manager))
+            yield Plan(f"Start {manager.name} at boot", risk, _linked(screen, manager))
         else:
-            yield Plan(f"Name {manager.name} as the display manager", risk, (WriteFile(NAMED, f"{manager.program}\n"),))
+            yield Plan(
+                f"Set {manager.name} as the default display manager", risk, (WriteFile(NAMED, f"{manager.program}\n"),)
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         yield Scenario(
-            "the link is gone",
+            "the link is missing",
             _desktop().remove(ALIAS),
             finds="host",
             steps=("make-link",),
@@ -124,7 +139,7 @@ class DisplayManagerNotStarted(Rule):
                 ),
             ),
         )
-        yield Scenario("the link is gone, people log in here", _desktop().remove(ALIAS).login(), finds="host")
+        yield Scenario("the link is missing on a machine with users", _desktop().remove(ALIAS).login(), finds="host")
         yield Scenario(
             "masked",
             _desktop().remove(ALIAS).link(ALIAS, "/dev/null"),
@@ -140,12 +155,12 @@ class DisplayManagerNotStarted(Rule):
             "its unit is masked", _desktop().link("/etc/systemd/system/lightdm.service", "/dev/null"), finds="host"
         )
         yield Scenario(
-            "the link leads to one that was removed",
+            "the link points to a removed display manager",
             _desktop().remove(ALIAS).link(ALIAS, "/lib/systemd/system/gdm3.service"),
             finds="host",
         )
         yield Scenario(
-            "the display manager was removed, and people log in here",
+            "the display manager was removed from a machine with users",
             _removed().login(),
             finds="host",
             ladder=(
@@ -156,7 +171,7 @@ class DisplayManagerNotStarted(Rule):
             ),
         )
         yield Scenario(
-            "its program is gone",
+            "its program is missing",
             _desktop().remove("/usr/sbin/lightdm"),
             finds="host",
             ladder=(
@@ -167,7 +182,7 @@ class DisplayManagerNotStarted(Rule):
             ),
         )
         yield Scenario(
-            "it ends because the file names another one",
+            "it stops because the file names another one",
             _desktop(check=True).file(NAMED, "/usr/sbin/gdm3\n"),
             finds="host",
             steps=("write-file",),
@@ -178,11 +193,11 @@ class DisplayManagerNotStarted(Rule):
                 ),
             ),
         )
-        yield Scenario("before the next start", _desktop().remove(ALIAS), finds="host", next_boot=True)
+        yield Scenario("checked for the next boot", _desktop().remove(ALIAS), finds="host", next_boot=True)
         yield Scenario("as installed", _desktop())
         yield Scenario("as installed, on Ubuntu", _desktop(check=True))
         yield Scenario(
-            "a server with a display manager that is not used",
+            "a server with an unused display manager",
             _desktop()
             .remove(ALIAS)
             .link("/etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target"),
@@ -195,19 +210,19 @@ class DisplayManagerNotStarted(Rule):
             "/etc/systemd/system/multi-user.target.wants/lightdm.service", "/lib/systemd/system/lightdm.service"
         ))  # fmt: skip
         yield Scenario(
-            "started by a script of its own",
+            "started by its own script",
             _desktop().remove(ALIAS).link("/etc/rc5.d/S01xdm", "../init.d/xdm").file("/usr/bin/xdm"),
         )
         yield Scenario(
-            "a script that the chosen one left when it was removed",
+            "a script left by a removed display manager",
             _desktop().link("/etc/rc5.d/S01xdm", "../init.d/xdm").link(ALIAS, "/lib/systemd/system/xdm.service"),
             finds="host",
         )
         yield Scenario("a session on the text console", _desktop().remove(ALIAS).file(
             "/etc/systemd/system/getty@tty1.service.d/autologin.conf", "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin alice - $TERM\n"
         ))  # fmt: skip
-        yield Scenario("the only display manager was removed, and nobody logs in here", _removed())
-        yield Scenario("nobody was asked which one", _desktop().remove(ALIAS).remove(NAMED))
+        yield Scenario("the only display manager was removed, and nobody logs in", _removed())
+        yield Scenario("no default was ever chosen", _desktop().remove(ALIAS).remove(NAMED))
         yield Scenario("the boot loader asks for a text console", _desktop().remove(ALIAS).file(
             "/boot/grub/grub.cfg", "menuentry 'Debian' {\n\tlinux /vmlinuz-6.1.0-50-amd64 root=/dev/sda1 ro quiet 3\n}\n"
         ))  # fmt: skip
@@ -215,28 +230,32 @@ class DisplayManagerNotStarted(Rule):
 
 
 def _fault(screen: LoginScreen, used: bool) -> "tuple[str, Evidence, Intent] | None":
-    """What keeps the login screen away, what shows it, and whether somebody wanted it so."""
+    """Why no login screen appears, the evidence, and whether it was done on purpose."""
     if not screen.managers:
-        # A server, or somebody who wants none; Debian leaves the link when the last one is removed.
+        # A server, or no login screen is wanted; Debian keeps the link when the last display manager is removed.
         if not used or not screen.desktops:
             return None
-        return "there is no display manager any more", Evidence(ALIAS, "no display manager is installed"), Intent.FAULT
+        return (
+            "no display manager is installed any more",
+            Evidence(ALIAS, "no display manager is installed"),
+            Intent.FAULT,
+        )
     manager = screen.manager(screen.alias or "")
     if screen.alias and manager is None:
-        shows = Evidence(ALIAS, f"leads to {screen.alias}.service")
-        return f"display-manager.service leads to {screen.alias}, which is not installed", shows, Intent.FAULT
+        shows = Evidence(ALIAS, f"link to {screen.alias}.service")
+        return f"display-manager.service points to {screen.alias}, which is not installed", shows, Intent.FAULT
     if manager and manager.mask:
-        return f"{manager.name}.service is masked", Evidence(manager.mask, "leads to /dev/null"), Intent.CHOSEN
+        return f"{manager.name}.service is masked", Evidence(manager.mask, "link to /dev/null"), Intent.CHOSEN
     if manager and not manager.there:
-        return f"{manager.program} is gone", Evidence(manager.path, f"starts {manager.program}"), Intent.FAULT
+        return f"{manager.program} does not exist", Evidence(manager.path, f"starts {manager.program}"), Intent.FAULT
     if manager and manager.demands not in ("", screen.named, posixpath.basename(screen.named)):
-        shows = Evidence(manager.path, f"ends at once unless {NAMED} names {manager.demands}")
-        return f"{NAMED} names {screen.named or 'none'}, and {manager.name} ends because of it", shows, Intent.FAULT
+        shows = Evidence(manager.path, f"stops at once unless {NAMED} names {manager.demands}")
+        return f"{NAMED} names {screen.named or 'nothing'}, so {manager.name} stops at once", shows, Intent.FAULT
     if manager is None and screen.wanted:
         masked = screen.alias == ""
-        shows = Evidence(ALIAS, "leads to /dev/null" if masked else "is not there")
+        shows = Evidence(ALIAS, "link to /dev/null" if masked else "does not exist")
         return (
-            f"display-manager.service is {'masked' if masked else 'not there, so nothing starts ' + screen.wanted.name}",
+            f"display-manager.service {'is masked' if masked else 'does not exist, so nothing starts ' + screen.wanted.name}",
             shows,
             Intent.CHOSEN if masked else Intent.UNSURE,
         )

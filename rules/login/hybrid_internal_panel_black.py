@@ -1,20 +1,25 @@
-"""X is configured for the NVIDIA GPU alone, or for the other one beside it, and finds no screen that it can use.
+"""X finds no screen with this configuration, on a machine with two GPUs.
 
 What you see
-    The panel of a laptop stays black, or the login screen does not come; an external monitor may work.
-    (EE) NVIDIA(0): Failed to assign any connected display devices to X screen 0
-    (EE) no screens found, or: (EE) Screen 1 deleted because of no matching config section.
+    The panel of a laptop stays black, or the login screen does not appear. An external monitor may work.
+
+    The X server's log has "(EE) NVIDIA(0): Failed to assign any connected display devices to X screen 0", "(EE) no
+    screens found" or "(EE) Screen 1 deleted because of no matching config section."
 Why
-    The machine has two GPUs, and the screen is connected to the other one. nvidia-xconfig, nvidia-settings or a person
-    wrote a configuration that names the NVIDIA GPU alone; or a file from elsewhere adds a Device section for the
-    other GPU that no screen of the layout uses. Without such files X configures both GPUs itself.
-    The X server's own log says that it found no screen; without that log nothing is reported.
+    The machine has two GPUs, and the screen is connected to the other one. nvidia-xconfig, nvidia-settings or a
+    person wrote a configuration that names only the NVIDIA GPU. Or another file adds a Device section for the other
+    GPU that no screen of the layout uses.
+
+    Without such files X configures both GPUs itself. This is reported only if the X server's log says that it found
+    no screen.
 Repair
-    Move the file out of the way. Where a person wrote it, it may hold settings that are wanted.
+    Move the file out of the way. A file that a person wrote may contain settings that are still wanted.
 What the repair risks
-    The layout of several monitors may be configured there. The file is kept.
+    The file may also configure the layout of several monitors. It is kept.
 By hand
-    grep '(EE)' /var/log/Xorg.0.log ~/.local/share/xorg/Xorg.0.log; mv FILE FILE.bak; systemctl restart display-manager
+    cd /var/log; grep '(EE)' Xorg.0.log
+    grep '(EE)' ~/.local/share/xorg/Xorg.0.log
+    mv FILE FILE.bak; systemctl restart display-manager
 """
 
 from collections.abc import Iterator
@@ -52,7 +57,7 @@ class HybridInternalPanelBlack(Rule):
         for problem in display.problems:
             yield Unknown(problem)
         if display.devices is None:
-            yield Unknown("the PCI bus can't be seen here, so it is not known which GPUs there are")
+            yield Unknown("cannot find out which GPUs the machine has: the PCI bus is not visible here")
             return
         others = [d for d in display.devices if d.vendor != NVIDIA and d.driver]
         if not x.errors or not others or not any(d.vendor == NVIDIA for d in display.devices):
@@ -63,25 +68,22 @@ class HybridInternalPanelBlack(Rule):
                 continue
             yield self.finding(
                 f"file:{section.path}",
-                f'{section.path} tells X to use the driver "{driver.values[0]}", and X finds no screen: {x.errors[0][1]}',
+                f'{section.path} tells X to use the driver "{driver.values[0]}", but X finds no screen: {x.errors[0][1]}',
                 Evidence(f"{section.path}:{driver.line}", driver.text.strip()),
                 *(Evidence(source, line) for source, line in x.errors[:3]),
-                *(
-                    Evidence(f"PCI device {d.address}", f"a display of {d.vendor}, driven by {d.driver}")
-                    for d in others
-                ),
+                *(Evidence(f"PCI device {d.address}", f"display of {d.vendor}, used by {d.driver}") for d in others),
                 path=section.path,
                 tool=display.tool(section.path),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         path, tool = finding.detail["path"], finding.detail["tool"]
-        aside = f"Move {path} out of the way: X configures both GPUs itself"
+        aside = f"Move {path} out of the way (X configures both GPUs itself)"
         if tool:
-            yield Plan(f"{aside} ({tool} wrote the file)", Risk.LOW, (MoveAside(path),))
+            yield Plan(f"{aside}; {tool} wrote the file", Risk.LOW, (MoveAside(path),))
             return
-        look = ByHand(f"look whether {path} has settings to keep; remove its Device section")
-        yield Plan(f"Remove what keeps X from the screen from {path}", Risk.LOW, (look,))
+        look = ByHand(f"Check whether {path} contains settings to keep, then remove its Device section")
+        yield Plan(f"Remove the wrong Device section from {path}", Risk.LOW, (look,))
         yield Plan(aside, Risk.MEDIUM, (MoveAside(path),))
 
     @staticmethod
@@ -104,7 +106,7 @@ class HybridInternalPanelBlack(Rule):
             return machine.file("/var/log/Xorg.0.log", f"[    10.001] X.Org X Server\n{log}") if log else machine
 
         yield Scenario(
-            "generated for the NVIDIA GPU alone",
+            "generated for the NVIDIA GPU only",
             laptop(assigned).file(conf, tool + alone),
             finds=f"file:{conf}",
             steps=("move-aside",),
@@ -117,7 +119,7 @@ class HybridInternalPanelBlack(Rule):
             ),
         )
         yield Scenario(
-            "a section for the other GPU beside the NVIDIA profile",
+            "a section for the other GPU and the NVIDIA profile",
             laptop(deleted).file(conf, profile).file(part, intel),
             finds=f"file:{part}",
             alone=True,
@@ -132,10 +134,10 @@ class HybridInternalPanelBlack(Rule):
                 ),
             ),
         )
-        yield Scenario("the same files, and X found its screens", laptop("").file(conf, tool + alone))
-        yield Scenario("no configuration of anybody", laptop(assigned))
+        yield Scenario("the same files, but X found its screens", laptop("").file(conf, tool + alone))
+        yield Scenario("no configuration file", laptop(assigned))
         yield Scenario(
-            "one GPU only: a monitor is not plugged in",
+            "only one GPU, no monitor connected",
             Machine.ubuntu2404_gpu()
             .library("/usr/lib/xorg/modules/drivers/nvidia_drv.so")
             .file("/var/log/Xorg.0.log", assigned)
@@ -143,14 +145,14 @@ class HybridInternalPanelBlack(Rule):
             alone=False,
         )
         yield Scenario(
-            "the file changed since",
+            "the file is newer than the log",
             laptop("").file("/var/log/Xorg.0.log", assigned, mtime=1700000000).file(conf, tool + alone),
         )
-        yield Scenario("no bus in sight", Machine().os_release("debian", "12"), unknown=True)
+        yield Scenario("the PCI bus is not visible", Machine().os_release("debian", "12"), unknown=True)
 
 
 def _culprits(display: DisplaySetup) -> list[Section]:
-    """A section for another GPU that no screen uses, where there is one; else the one that names the NVIDIA GPU alone."""
+    """The section for another GPU that no screen uses, if there is one; else the one that names only the NVIDIA GPU."""
     active = display.active_devices()
     unused = [
         s

@@ -1,23 +1,29 @@
-"""A login gets a PATH without /usr/bin.
+"""A login sets PATH without /usr/bin.
 
 What you see
-    The login screen accepts the password and comes back, or a login on a text console answers every command with
-    "command not found" ("Command 'ls' is available in '/bin/ls'"). The system log may have
-    "pam_env(sddm:session): Unrecognized Option: PATH".
+    The login screen accepts the password and comes back. Or, after a login on a text console, every command fails
+    with "command not found" ("Command 'ls' is available in '/bin/ls'").
+
+    The system log may contain "pam_env(sddm:session): Unrecognized Option: PATH".
 Why
-    CUDA's guide says `export PATH=/usr/local/cuda/bin:$PATH`. That is a line for a shell. /etc/environment and
-    pam_env.conf are not read by one: nothing is expanded there, so "$PATH" stays as five characters, and what was in
-    PATH before is gone. The same happens in a shell's file when $PATH is left out or a quote keeps it from being
-    expanded. Then no program of the session is found: not even the shell scripts that start it work.
+    CUDA's guide says `export PATH=/usr/local/cuda/bin:$PATH`. That is a line for a shell, but no shell reads
+    /etc/environment and pam_env.conf. Nothing is expanded there: "$PATH" stays as five characters, and the old
+    value of PATH is lost.
+
+    The same happens in a shell's file if $PATH is left out or quotes stop its expansion. Then the session finds no
+    programs, and even the scripts that start it fail.
 Repair
-    Correct that one line, and move the CUDA folder to /etc/profile.d, which shells do read.
+    Correct that line, and move the CUDA directory to /etc/profile.d, which shells do read.
 What the repair risks
-    Only that line changes; other variables in the file stay. Who has logged in already keeps the old PATH until the
+    Only that line changes; other variables in the file stay. Users who are logged in keep the old PATH until the
     next login. The repair itself calls every program by its full path.
 By hand
     /usr/bin/nano /etc/environment
-    PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"
-    and in /etc/profile.d/cuda.sh: export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"
+    # write this line
+    PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    # and for CUDA
+    f=/etc/profile.d/cuda.sh
+    echo 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"' > $f
 """
 
 import re
@@ -47,7 +53,7 @@ _PLAIN_FILES = ("/etc/environment", "/etc/default/locale")
 
 class LoginLoopBrokenPathEnvironment(Rule):
     id = "login-loop-broken-path-environment"
-    title = "A login gets a PATH without /usr/bin"
+    title = "A login sets PATH without /usr/bin"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("login-loop-profile-script-error", "nvcc-not-in-path")
@@ -66,8 +72,8 @@ class LoginLoopBrokenPathEnvironment(Rule):
             unclear = login.values.get("PATH", "") is None and login.kind in ("console", "graphical")
             known = ":".join(element for element, _ in login.lists.get("PATH", ()))
             if unclear and not environments.usable(known):
-                reason = login.doubts[0] if login.doubts else "PATH can't be told"
-                yield Unknown(f"PATH of {login.account.name}: {reason}", f"user:{login.account.name}")
+                reason = login.doubts[0] if login.doubts else "a program that dlhealth does not run sets it"
+                yield Unknown(f"cannot find out {login.account.name}'s PATH: {reason}", f"user:{login.account.name}")
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
         source = finding.detail["source"]
@@ -75,7 +81,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
         path, _, number = source.rpartition(":")
         line = _corrected(broken, environments) if number.isdecimal() else ""
         if not line:
-            what = f"In {source} put /usr/bin and /bin back into PATH, or take the line out"
+            what = f"In {source}, add /usr/bin and /bin to PATH, or remove the line"
             yield Plan(f"Correct PATH in {source}", Risk.LOW, (ByHand(what),))
             return
         edit = EditFile(path, ((int(number), broken.line, line),))
@@ -103,13 +109,13 @@ class LoginLoopBrokenPathEnvironment(Rule):
             ),
         )
         yield Scenario(
-            "the quoted line", environment('PATH="$PATH:/usr/local/cuda/bin"\n'), finds="file:/etc/environment"
+            "a quoted line", environment('PATH="$PATH:/usr/local/cuda/bin"\n'), finds="file:/etc/environment"
         )
         yield Scenario(
-            "Windows' line end", environment('PATH="$PATH:/usr/local/cuda/bin"\r\n'), finds="file:/etc/environment"
+            "a Windows line ending", environment('PATH="$PATH:/usr/local/cuda/bin"\r\n'), finds="file:/etc/environment"
         )
         yield Scenario(
-            "a comment behind it",
+            "a comment at the end of the line",
             environment("PATH=/opt/x/bin:$PATH # ours\n"),
             finds="file:/etc/environment",
             steps=("edit-file",),
@@ -121,7 +127,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
             ),
         )
         yield Scenario(
-            "it goes on in the next line",
+            "a line that continues on the next",
             environment('PATH="/opt/x/bin:\\\n$PATH"\n'),
             finds="file:/etc/environment",
             ladder=(
@@ -131,7 +137,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
                 ),
             ),
         )
-        yield Scenario("a reset in ~/.profile", profile("export PATH=/usr/local/cuda/bin\n"), finds="user:alice")
+        yield Scenario("~/.profile replaces PATH", profile("export PATH=/usr/local/cuda/bin\n"), finds="user:alice")
         yield Scenario(
             "single quotes in a file for everybody",
             Machine.debian12().file("/etc/profile.d/cuda.sh", "export PATH='/usr/local/cuda/bin:$PATH'\n"),
@@ -151,20 +157,20 @@ class LoginLoopBrokenPathEnvironment(Rule):
         yield Scenario(
             "as installed", environment('PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n')
         )
-        yield Scenario("a missing folder is harmless", profile('export PATH="/opt/gone/bin:$PATH"\n'))
+        yield Scenario("a missing directory is harmless", profile('export PATH="/opt/gone/bin:$PATH"\n'))
         yield Scenario(
             "environment.d expands $PATH",
             Machine.debian12().file("/home/alice/.config/environment.d/cuda.conf", "PATH=/usr/local/cuda/bin:$PATH\n"),
         )
         yield Scenario(
-            "only terminals are concerned",
+            "only terminals are affected",
             Machine.debian12().append("/home/alice/.bashrc", "PATH=/opt/x\n"),
             alone=False,
         )
-        yield Scenario("conda puts itself in front", profile('eval "$(/opt/conda/bin/conda shell.posix hook)"\n'))
-        yield Scenario("a program writes the whole PATH", profile("PATH=$(/opt/site/path)\n"), unknown=True)
+        yield Scenario("conda adds itself at the front", profile('eval "$(/opt/conda/bin/conda shell.posix hook)"\n'))
+        yield Scenario("a program sets the whole PATH", profile("PATH=$(/opt/site/path)\n"), unknown=True)
         yield Scenario(
-            "/etc/environment can't be read",
+            "/etc/environment is not readable",
             Machine.debian12().remove("/etc/profile").fifo("/etc/environment"),
             unknown=True,
         )
@@ -181,19 +187,19 @@ def _who(broken: BrokenPath) -> str:
 
 
 def _cuda(broken: BrokenPath) -> list[str]:
-    # A quote, or Windows' line end, may have become part of the last one.
+    # A quote or a Windows line ending may have become part of the last directory.
     folders = (e.strip("\"'\r") for e in broken.value.split(":"))
     return [e for e in folders if re.fullmatch(r"/[\w./-]*cuda[\w./-]*", e)]
 
 
 def _corrected(broken: BrokenPath, environments: Environments) -> str:
-    """The line with a PATH that works, "" where a person has to look."""
+    """The line with a PATH that works; "" if a person must decide."""
     if broken.source.rpartition(":")[0] in _PLAIN_FILES:
         kept = [e for e in broken.value.split(":") if re.fullmatch(r"/[\w./+-]+", e) and e not in _cuda(broken)]
         standard = _STANDARD.split(":")
         if not broken.line or broken.line.endswith("\\"):
             return ""
-        # pam_env takes a blank before a comment for a part of the value.
+        # pam_env treats a space before a comment as part of the value.
         _, hash_sign, comment = broken.line.rstrip().partition("#")
         return f'PATH="{":".join([*(e for e in kept if e not in standard), *standard])}"{hash_sign}{comment}'
     for login in environments.logins:
@@ -204,7 +210,7 @@ def _corrected(broken: BrokenPath, environments: Environments) -> str:
 
 
 def _moved(broken: BrokenPath, environments: Environments) -> Iterator[WriteFile]:
-    """The CUDA folders of a file that no shell reads, in one that shells do."""
+    """Move the CUDA directories from a file that no shell reads to one that shells read."""
     if broken.source.rpartition(":")[0] not in _PLAIN_FILES or not _cuda(broken):
         return
     there = {file for login in environments.logins for file in login.files}

@@ -1,21 +1,26 @@
-"""A systemd user unit that somebody made starts the target of graphical sessions before there is one.
+"""A user unit stops GNOME from starting its session.
 
 What you see
-    gdm accepts the password and its login screen comes back. The log says "Session never registered, failing", newer
-    GNOME also "A graphical session is already running!". A new user logs in fine.
+    gdm accepts the password, then its login screen comes back. The log says "Session never registered, failing",
+    newer GNOME also "A graphical session is already running!". A new user can log in.
 Why
-    A unit in ~/.config/systemd/user with Wants=, Requires= or BindsTo=graphical-session.target that is enabled for
-    default.target starts that target as soon as the user's service manager runs. GNOME finds the target active, takes
-    it for another session and gives up. Enabling such a unit inside a session does no harm, so the loop begins a
-    reboot later. Low disk space was blamed for this before the unit was found.
-    A unit that only follows the target (WantedBy=, PartOf=) is the right way, and named only where the log has gdm's
-    message and nothing is said of the GPU's libraries.
+    Somebody enabled a unit in ~/.config/systemd/user for default.target that has Wants=, Requires= or
+    BindsTo=graphical-session.target. It starts that target as soon as the user's service manager runs. GNOME finds
+    the target active, takes it for another session and gives up.
+
+    Enabling such a unit inside a session does no harm, so the loop begins only after the next reboot.
+
+    A unit that only follows the target (WantedBy=, PartOf=) is correct. It is reported only if the log has gdm's
+    message and no error about the GPU's libraries.
 Repair
-    Take away the link that enables the unit.
+    Remove the link that enables the unit.
 What the repair risks
-    The program of the unit no longer starts by itself. The unit stays; the link is kept.
+    The unit's program no longer starts by itself. The unit stays, and the link is kept.
 By hand
-    systemctl --user disable NAME, or as root: mv the link in ~alice/.config/systemd/user/default.target.wants
+    systemctl --user disable NAME
+    # or as root
+    cd ~alice/.config/systemd/user/default.target.wants
+    mv NAME.service /root
 """
 
 from collections.abc import Iterator
@@ -44,7 +49,7 @@ _GPU = r"NVIDIA|GLX|EGL|Unrecoverable failure in required component"
 
 class LoginLoopCustomUserUnit(Rule):
     id = "login-loop-custom-user-unit"
-    title = "A user unit keeps GNOME from starting its session"
+    title = "A user unit stops GNOME from starting its session"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("login-loop-unexplained",)
@@ -67,7 +72,7 @@ class LoginLoopCustomUserUnit(Rule):
                 does = "starts" if unit.starts else "is tied to"
                 yield self.finding(
                     f"file:{unit.path}",
-                    f"{unit.path} {does} the graphical session's target ({unit.setting}), and gdm says that {user}'s session never registered",
+                    f"{unit.path} {does} the graphical session's target ({unit.setting}), and gdm reports that {user}'s session never registered",
                     Evidence(unit.source, unit.setting),
                     Evidence(f"{said.source} ({said.identifier})", said.text),
                     about=(f"user:{user}",),
@@ -95,7 +100,7 @@ class LoginLoopCustomUserUnit(Rule):
             "[Unit]\nWants=graphical-session.target\n[Service]\nExecStart=/usr/bin/ydotoold\n[Install]\nWantedBy=default.target\n"
         )
         yield Scenario(
-            "starts the target at each login",
+            "starts the target at every login",
             early.login_loop(manager="gdm").says("gdm3", loop, 1010.0),
             finds=f"file:{folder}/ydotoold.service",
             steps=("move-aside",),
@@ -122,17 +127,17 @@ class LoginLoopCustomUserUnit(Rule):
                 ),
             ),
         )
-        yield Scenario("such a unit, and no complaint", machine(follows).login(manager="gdm"))
+        yield Scenario("such a unit without the message", machine(follows).login(manager="gdm"))
         yield Scenario(
-            "the complaint, and the unit is not enabled",
+            "the message, but the unit is not enabled",
             Machine.ubuntu2404().file(f"{folder}/x.service", follows, uid=1000).login_loop(manager="gdm").says("gdm3", loop, 1010.0),
         )  # fmt: skip
         yield Scenario(
-            "the complaint, and a unit that has nothing to do with sessions",
+            "the message, and a unit unrelated to sessions",
             machine("[Service]\nExecStart=/usr/bin/sync\n").login_loop(manager="gdm").says("gdm3", loop, 1010.0),
         )
         yield Scenario(
-            "the complaint comes of the GPU's libraries",
+            "the message, caused by the GPU's libraries",
             machine(follows, "graphical-session.target").login_loop(manager="gdm").says("gdm3", loop, 1010.0)
             .says("gnome-session-binary", "Unrecoverable failure in required component org.gnome.Shell.desktop", 1009.0),
         )  # fmt: skip

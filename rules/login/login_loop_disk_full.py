@@ -1,20 +1,25 @@
-"""A file system that a session writes to has no space or no inodes left.
+"""A session cannot write its files: the disk is full.
 
 What you see
-    The login screen accepts the password and comes back. root can still log in on a text console, because some blocks
-    are kept for root.
+    The login screen accepts the password and comes back. root can still log in on a text console, because some
+    space is reserved for root.
 Why
-    Data sets, checkpoints and caches filled the disk: the display manager can't write ~/.Xauthority (it is left
-    empty), the session can't write into /tmp or ~/.config, and ends. Little space is not the cause while a file can
-    still be written: only none at all counts, for blocks or for inodes, or what the session itself said: "No space
-    left on device", or "Disk quota exceeded". The same words about inotify watches are another limit.
+    Data sets, checkpoints and caches filled the disk. The display manager cannot write ~/.Xauthority (it is left
+    empty), or the session cannot write to /tmp or ~/.config and ends.
+
+    Little free space is not the cause as long as a file can still be written. This is reported only if no space or
+    no inodes are left, or if the session itself said "No space left on device" or "Disk quota exceeded". The same
+    message about inotify watches means another limit.
 Repair
-    Free space. Which data may go is for its owner to say; caches come first.
+    Free space. The owner of the data decides what can be deleted; start with caches.
 What the repair risks
-    Deleted data does not come back. Nothing is deleted by dlhealth.
+    Deleted data is lost. dlhealth deletes nothing.
 By hand
-    df -h; df -i; apt-get clean; journalctl --vacuum-size=200M; apt-get autoremove; as the user: pip cache purge,
-    conda clean --all; then log in again
+    df -h; df -i
+    apt-get clean; apt-get autoremove
+    journalctl --vacuum-size=200M
+    # as the user
+    pip cache purge; conda clean --all
 """
 
 from collections.abc import Iterator
@@ -42,15 +47,15 @@ from dlhealth.api import (
 _PATHS = ("/", "/home", "/tmp", "/var", "/var/tmp", "/run")
 _SAID = r"No space left on device|Disk quota exceeded"
 _WATCHES = r"(?i)inotify|watch"
-# What the start of a session writes; anything else may have written to a stick or a share.
+# Only messages from the start of a session; any other program may have written to a USB stick or a share.
 _START = r"(?i)xauth|iceauth|dconf|dbus|xsession|lightdm|gdm|sddm|mktemp|/tmp/|/\.config|/\.cache|/\.local|/run/user|gnome-session|startkde|startplasma"
-# A file needs a block: what is left below is too little for any.
+# A file needs at least one block.
 _BLOCK = 4096
 
 
 class LoginLoopDiskFull(Rule):
     id = "login-loop-disk-full"
-    title = "A session can't write its files: the disk is full"
+    title = "A session cannot write its files: the disk is full"
     stage = Stage.DISK
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -73,7 +78,7 @@ class LoginLoopDiskFull(Rule):
         for path, shows, user in full:
             yield self.finding(
                 f"file:{path}",
-                f"The file system of {path} is full ({shows}): no session can write there",
+                f"the file system of {path} is full ({shows}): no session can write to it",
                 Evidence(path, shows),
                 *said,
                 about=(f"user:{user}",) if user else (),
@@ -98,7 +103,7 @@ class LoginLoopDiskFull(Rule):
             seen.add(blamed)
             yield self.finding(
                 f"user:{blamed[0]}",
-                f"The session of {' and '.join(blamed)} could not write: {complaint.text}",
+                f"the session of {' and '.join(blamed)} could not write: {complaint.text}",
                 Evidence(complaint.source, complaint.text),
                 about=tuple(f"user:{u}" for u in blamed[1:]),
                 path="",
@@ -111,8 +116,8 @@ class LoginLoopDiskFull(Rule):
             Risk.MEDIUM,
             (
                 ByHand(
-                    f"Free space on {where}: apt-get clean; journalctl --vacuum-size=200M; apt-get autoremove; as its user: pip cache "
-                    "purge, conda clean --all; then old data sets and checkpoints, as their owners decide. Then log in again"
+                    f"Free space on {where}. As root: apt-get clean; journalctl --vacuum-size=200M; apt-get autoremove. As "
+                    "the user: pip cache purge; conda clean --all. Then delete old data sets and checkpoints, and log in again"
                 ),
             ),
         )
@@ -122,7 +127,7 @@ class LoginLoopDiskFull(Rule):
         errors, full = "/home/alice/.xsession-errors", "No space left on device"
         debian = Machine.debian12
         yield Scenario(
-            "said in .xsession-errors",
+            "the message is in .xsession-errors",
             debian().file(errors, f"xauth: error in locking authority file /home/alice/.Xauthority\nmktemp: failed to create file via template '/tmp/xsess-env-XXXXXX': {full}\n", 0o600, 1000),
             finds="user:alice",
             ladder=(
@@ -133,7 +138,7 @@ class LoginLoopDiskFull(Rule):
             ),
         )  # fmt: skip
         yield Scenario(
-            "said in the log, and a loop",
+            "the message is in the log, and a loop",
             Machine.ubuntu2404().login_loop().says("lightdm", f"Error writing X authority: Failed to write X authority /home/alice/.Xauthority: {full}", 1001.0),
             finds="user:alice",
         )  # fmt: skip
@@ -144,22 +149,22 @@ class LoginLoopDiskFull(Rule):
         )  # fmt: skip
         yield Scenario("enough space", debian())
         yield Scenario(
-            "the limit of inotify watches",
+            "the limit on inotify watches",
             debian().login_loop().file(errors, f"inotify_add_watch: {full}\n", 0o600, 1000),
         )
         yield Scenario(
-            "it was full, and then the login worked",
+            "it was full, but then the login worked",
             debian().login_loop().login(begin=3000.0).file(errors, f"mktemp: /tmp/x: {full}\n", 0o600, 1000),
         )
         yield Scenario(
-            "a program of a good session wrote to a full stick",
+            "a program in a working session wrote to a full USB stick",
             debian().login().file(errors, f"cp: error writing '/media/alice/STICK/a': {full}\n", 0o600, 1000),
         )
-        yield Scenario("a log that is no file", debian().fifo(errors), unknown=True)
+        yield Scenario("a log is not a file", debian().fifo(errors), unknown=True)
 
 
 def _full(storage: Storage, homes: HomeFiles | None) -> Iterator[tuple[str, str, str]]:
-    """Path, what is used up, and whose home it is ("" for everybody), of each full file system once."""
+    """Each full file system once: a path on it, what is used up, and whose home it is ("" for everybody)."""
     devices = set()
     for path in _PATHS:
         system = storage.systems.get(path)
@@ -175,11 +180,11 @@ def _full(storage: Storage, homes: HomeFiles | None) -> Iterator[tuple[str, str,
 
 
 def _used_up(space: Space) -> str:
-    """What a file system has none of; "" where it has both."""
+    """What a file system has run out of; "" if nothing."""
     no_inodes = space.inodes > 0 and space.inodes_free == 0
     no_blocks = space.total > 0 and space.free < _BLOCK
     if no_blocks and no_inodes:
-        return ""  # an image that is never written to (squashfs) is as full as it was made
+        return ""  # a read-only image (squashfs) is always full
     if no_blocks:
         return f"0 of {space.total >> 20} MiB free for users"
     return f"0 of {space.inodes} inodes free for users" if no_inodes else ""

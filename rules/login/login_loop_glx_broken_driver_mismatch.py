@@ -1,22 +1,27 @@
-"""The login screen works, and the desktop dies because NVIDIA's OpenGL does not work.
+"""The desktop crashes because NVIDIA's OpenGL does not work.
 
 What you see
-    The login screen accepts every user's password and comes back, or shows "Oh no! Something has gone wrong". In the
-    logs: 'extension "GLX" missing', "Failed to initialize the GLX module", "Unrecoverable failure in required component
-    org.gnome.Shell.desktop".
+    The login screen accepts every user's password and comes back, or shows "Oh no! Something has gone wrong".
+
+    The logs have 'extension "GLX" missing', "Failed to initialize the GLX module" or "Unrecoverable failure in
+    required component org.gnome.Shell.desktop".
 Why
-    The login screen can be drawn without OpenGL; a compositor can't. NVIDIA's libraries do not fit the loaded kernel
-    module, or the GLX module of the X server is missing or somebody else's. Nearly always this is the consequence of
-    something else that has a finding of its own: a driver upgraded and not rebooted, a module that was not built, a mix
-    of packages. If only one of several users loops, it is that user's home, not the driver. GLX is also missing in ssh,
-    VNC and xrdp sessions, which is normal.
+    The login screen can be drawn without OpenGL, but a desktop cannot. NVIDIA's libraries do not fit the loaded
+    kernel module, or the GLX module of the X server is missing or from another vendor.
+
+    Nearly always the cause is another problem that is reported too: an upgraded driver without a reboot, a module
+    that was not built, or mixed packages.
+
+    If only one of several users is affected, the cause is in that user's home, not the driver. GLX is also missing
+    in ssh, VNC and xrdp sessions, which is normal.
 Repair
-    Repair the driver. Where nothing else is found, install again the packages that hold its OpenGL libraries, and
-    reboot.
+    Repair the driver. If no other problem is found, reinstall the packages with its OpenGL libraries and reboot.
 What the repair risks
-    The same versions are installed again; the running graphical session must be ended.
+    The same versions are reinstalled. The running graphical session must be ended.
 By hand
-    cat /proc/driver/nvidia/version; dpkg -l 'libnvidia-gl*' 'nvidia-driver*'; journalctl -b | grep -i -e glx -e nvidia
+    cat /proc/driver/nvidia/version
+    dpkg -l 'libnvidia-gl*' 'nvidia-driver*'
+    journalctl -b | grep -i -e glx -e nvidia
 """
 
 from collections.abc import Iterator
@@ -50,7 +55,7 @@ _SERVER = (
     r"|NVIDIA.*Failed to load the NVIDIA kernel module"
     r"|NVIDIA.*Failed to initialize the NVIDIA kernel module"
 )
-# Display :0 or :1: what ssh, VNC and xrdp give has a number of its own.
+# Display :0 or :1: displays of ssh, VNC and xrdp have other numbers.
 _SESSION = (
     r"extension \"GLX\" missing on display \":[01](?:\.\d)?\""
     r"|Unrecoverable failure in required component (?:org\.gnome\.Shell|gnome-shell|compiz)"
@@ -64,7 +69,7 @@ _LIBRARIES = ("libGLX_nvidia.so.0", "libEGL_nvidia.so.0", "libnvidia-glcore.so")
 
 class LoginLoopGlxBrokenDriverMismatch(Rule):
     id = "login-loop-glx-broken-driver-mismatch"
-    title = "The desktop dies because NVIDIA's OpenGL does not work"
+    title = "The desktop crashes because NVIDIA's OpenGL does not work"
     stage = Stage.REBOOT
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -96,12 +101,12 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
         if got_in or (users and len(looping) < len(users) and not _does_not_fit(modules, libraries)):
             return
         if not users and not (server and session) and not _does_not_fit(modules, libraries):
-            yield Unknown(f"{shown[0].source} says {shown[0].text!r}, but no log says how long sessions lasted")
+            yield Unknown(f"{shown[0].source} has {shown[0].text!r}, but no log shows how long sessions lasted")
             return
         who = f"the sessions of {' and '.join(users)}" if users else "graphical sessions"
         yield self.finding(
             "host",
-            f"OpenGL does not work, and {who} die at once: {shown[0].text}",
+            f"OpenGL does not work, and {who} end at once: {shown[0].text}",
             *(Evidence(c.source, c.text) for c in shown),
         )
 
@@ -111,25 +116,25 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
         owned = {x.package for x in (libraries.libraries if libraries else ()) if x.name in _LIBRARIES and x.package}
         if owned:
             yield Plan(
-                "Install the OpenGL libraries of the driver again and reboot",
+                "Reinstall the driver's OpenGL libraries and reboot",
                 Risk.MEDIUM,
                 (AptInstall(tuple(sorted(owned)), reinstall=True), Reboot()),
                 reboot=True,
                 network=True,
             )
         yield Plan(
-            "See which part of the driver does not fit",
+            "Find the part of the driver that does not fit",
             Risk.MEDIUM,
             (
                 ByHand(
-                    "Compare the loaded module (cat /proc/driver/nvidia/version) with the packages (dpkg -l '*nvidia*'), remove what "
-                    "a .run installer left, and install one driver branch completely"
+                    "Compare the loaded module (cat /proc/driver/nvidia/version) with the packages (dpkg -l '*nvidia*'), remove "
+                    "leftovers of a .run installer, and install one complete driver branch"
                 ),
             ),
         )
         if owned and packages:
             yield Plan(
-                "Purge the driver and install the same version again",
+                "Purge the driver and reinstall the same version",
                 Risk.HIGH,
                 (AptPurgeReinstall(packages.driver_family), Reboot()),
                 reboot=True,
@@ -149,7 +154,7 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             steps=("apt-install", "reboot"),
         )
         yield Scenario(
-            "GNOME Shell fails for everybody",
+            "GNOME Shell fails for every user",
             debian().user("bob", 1001).login_loop(manager="gdm").login_loop("bob", manager="gdm").says("gnome-session-binary", whale, 1101.0),
             finds="host",
             ladder=(
@@ -170,24 +175,24 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             ),
         )  # fmt: skip
         yield Scenario(
-            "the X server's GLX module, and the session's complaint, without a log of logins",
+            "the X server's GLX module and the session's message, without a log of logins",
             ubuntu().file("/var/log/Xorg.0.log", XORG).file(errors, missing, 0o600, 1000),
             finds="host",
         )
         yield Scenario(
-            "a loop, and only the X server complains",
+            "a loop, and only the X server reports an error",
             debian().file("/var/log/Xorg.0.log", XORG).login_loop(),
             finds="host",
         )
         yield Scenario(
-            "the X server complains, and the libraries were upgraded",
+            "the X server reports an error after an upgrade of the libraries",
             ubuntu().loaded_driver("550.90.07").file("/var/log/Xorg.0.log", XORG),
             finds="host",
             causes=("driver-library-version-mismatch-after-upgrade",),
         )
         yield Scenario("a healthy desktop", debian().login(manager="gdm").file("/var/log/Xorg.0.log", HEALTHY))
         yield Scenario(
-            "one of two loops: that one's home",
+            "only one of two users is in a loop",
             debian().user("bob", 1001).login_loop().login("bob", begin=2000.0).file(errors, missing, 0o600, 1000),
         )
         yield Scenario(
@@ -198,11 +203,11 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             "a loop without NVIDIA", Machine.debian12().login_loop().says("gnome-session-binary", whale, 1101.0)
         )
         yield Scenario(
-            "only the X server complains, and no log tells of sessions",
+            "only the X server reports an error, and no log shows sessions",
             debian().file("/var/log/Xorg.0.log", XORG),
             unknown=True,
         )
-        yield Scenario("a log that is no file", debian().fifo("/var/log/Xorg.0.log"), unknown=True)
+        yield Scenario("a log is not a file", debian().fifo("/var/log/Xorg.0.log"), unknown=True)
 
 
 XORG = """\
@@ -226,7 +231,7 @@ HEALTHY = """\
 
 
 def _does_not_fit(modules: KernelModules | None, libraries: DriverLibraries | None) -> bool:
-    """Whether the driver that runs is known not to be the one of the libraries, or not to run at all."""
+    """Whether it is known that the running driver does not match the libraries, or that no driver runs."""
     if modules is None or libraries is None or modules.loaded is None or libraries.version is None:
         return False
     return modules.loaded_version != libraries.version

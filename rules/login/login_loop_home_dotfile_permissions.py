@@ -1,21 +1,24 @@
-"""A folder or file in the home that a session writes at its start can't be written by its user.
+"""A session cannot write its files in the home directory.
 
 What you see
-    The login screen comes back without a message, or the desktop freezes with a dead cursor. A login on a text console
-    works.
+    The login screen comes back without a message, or the desktop freezes with a dead cursor. A login on a text
+    console works.
 Why
     A session keeps its state in ~/.config, ~/.cache, ~/.local and ~/.ICEauthority. A program that was run with sudo
-    (pip, conda, jupyter, an editor) and wrote there left them to root; a `chmod` that went wrong took the user's own
-    right. Only what a session needs to start is judged: what belongs to root deeper down, as containers leave it,
-    keeps nobody from logging in.
+    (pip, conda, jupyter, an editor) wrote there, and now the files belong to root. Or a wrong `chmod` removed the
+    user's own permission.
+
+    Only files that a session needs to start are checked. Files of root deeper down, as containers leave them, stop
+    nobody from logging in.
 Repair
-    Give just that file or folder back to the user, with the user's right to read and write it. A session file is moved
-    aside instead: the next login makes a new one.
+    Give only that file or directory to the user, with permission to read and write it. A session file is moved out
+    of the way instead: the next login creates a new one.
 What the repair risks
-    Nothing below the folder is changed. `chown -R` on a home would take data sets, shares and containers' volumes away
-    from their owners.
+    Nothing below the directory changes. Do not use `chown -R` on a home: it would change the owner of data sets,
+    shares and containers' volumes.
 By hand
-    sudo chown -h alice: /home/alice/.config; chmod u+rwX /home/alice/.config
+    sudo chown -h alice: /home/alice/.config
+    sudo chmod u+rwX /home/alice/.config
 """
 
 from collections.abc import Iterator
@@ -47,7 +50,7 @@ _FILES = (".ICEauthority", ".profile")
 
 class LoginLoopHomeDotfilePermissions(Rule):
     id = "login-loop-home-dotfile-permissions"
-    title = "A session can't write its files in the home"
+    title = "A session cannot write its files in the home directory"
     stage = Stage.DISK
     severity = Severity.ERROR
     explains = ("login-loop-unexplained",)
@@ -63,15 +66,14 @@ class LoginLoopHomeDotfilePermissions(Rule):
                 if name == ".Xauthority" or not _judged(home, name, looping) or _usable(home, name, file):
                     continue
                 if file.link:
-                    yield Unknown(f"{file.path} is a link to {file.link}, which {user} can't write", f"user:{user}")
+                    yield Unknown(f"{file.path} is a link to {file.link}, which {user} cannot write", f"user:{user}")
                     continue
                 status = file.status
-                shows = f"{status.kind}, mode {status.mode:04o}, owner {status.uid}"
                 verb = "read" if name == ".profile" else "write"
                 yield self.finding(
                     f"file:{file.path}",
-                    f"{user} (UID {home.account.uid}) can't {verb} {file.path}: {shows}",
-                    Evidence(file.path, shows),
+                    f"{user} (UID {home.account.uid}) cannot {verb} {file.path}: {status.shown}",
+                    Evidence(file.path, status.shown),
                     about=(f"user:{user}",),
                     path=file.path,
                     name=name,
@@ -86,18 +88,20 @@ class LoginLoopHomeDotfilePermissions(Rule):
         path, name, kind = (finding.detail[k] for k in ("path", "name", "kind"))
         if kind not in ("dir", "file") or (name in _FILES) != (kind == "file"):
             yield Plan(
-                f"Make way for {path}", Risk.LOW, (ByHand(f"mv {path} {path}.bak; it is made anew at the next login"),)
+                f"Move {path} out of the way; the next login creates a new one",
+                Risk.LOW,
+                (ByHand(f"mv {path} {path}.bak"),),
             )
             return
         if name == ".ICEauthority":
-            yield Plan(f"Move {path} aside; the next login makes a new one", Risk.LOW, (MoveAside(path),))
+            yield Plan(f"Move {path} out of the way; the next login creates a new one", Risk.LOW, (MoveAside(path),))
         owner = (
             (ChangeOwner(path, finding.detail["owner"], finding.detail["group"]),) if finding.detail["owner"] else ()
         )
-        # A file may be a hard link to one that is not its user's, and a folder of another person may be meant to be so:
-        # a person looks before they change hands.
+        # A file may be a hard link to another user's file, and another user's directory may be intended: a person must
+        # check before the owner changes.
         yield Plan(
-            f"Give {path} back to its user",
+            f"Give {path} to its user",
             Risk.LOW if kind == "dir" and not finding.detail["stranger"] else Risk.MEDIUM,
             (*owner, ChangeMode(path, finding.detail["mode"])),
         )
@@ -107,18 +111,18 @@ class LoginLoopHomeDotfilePermissions(Rule):
         home = "/home/alice"
         debian = Machine.debian12
         yield Scenario(
-            "~/.config of root",
+            "~/.config belongs to root",
             debian().folder(f"{home}/.config", 0o700),
             finds=f"file:{home}/.config",
             steps=("change-owner", "change-mode"),
         )
         yield Scenario(
-            "~/.cache of root after sudo pip, and a loop",
+            "~/.cache belongs to root after sudo pip, and a loop",
             Machine.ubuntu2404().folder(f"{home}/.cache", 0o755).login_loop(manager="gdm"),
             finds=f"file:{home}/.cache",
         )
         yield Scenario(
-            "a home that can't be entered",
+            "the home cannot be entered",
             debian().folder(home, 0o444, 1000),
             finds=f"file:{home}",
             steps=("change-mode",),
@@ -129,7 +133,7 @@ class LoginLoopHomeDotfilePermissions(Rule):
                 ),
             ),
         )
-        yield Scenario("a home of somebody else", debian().folder(home, 0o755, 1005), finds=f"file:{home}")
+        yield Scenario("the home belongs to another user", debian().folder(home, 0o755, 1005), finds=f"file:{home}")
         yield Scenario(
             "~/.ICEauthority read-only",
             debian().file(f"{home}/.ICEauthority", "x", 0o400, 1000),
@@ -147,7 +151,7 @@ class LoginLoopHomeDotfilePermissions(Rule):
             ),
         )
         yield Scenario(
-            "~/.ICEauthority of root",
+            "~/.ICEauthority belongs to root",
             debian().file(f"{home}/.ICEauthority", "x", 0o600),
             finds=f"file:{home}/.ICEauthority",
         )
@@ -166,17 +170,17 @@ class LoginLoopHomeDotfilePermissions(Rule):
         used = debian().file(f"{home}/.ICEauthority", "x", 0o600, 1000).file(f"{home}/.profile", "", 0o644, 0)
         for name in (".config", ".cache", ".local", ".local/share"):
             used.folder(f"{home}/{name}", 0o700, 1000)
-        yield Scenario("as a desktop leaves it, .profile given by root", used)
+        yield Scenario("a normal desktop, with a .profile of root", used)
         yield Scenario(
-            "what a container left deeper down",
+            "files of a container deeper down",
             debian().folder(f"{home}/.cache", 0o700, 1000).folder(f"{home}/.cache/pip").folder(f"{home}/data"),
         )
-        yield Scenario("~/.dbus of root, no loop", debian().folder(f"{home}/.dbus", 0o700))
+        yield Scenario("~/.dbus belongs to root, no loop", debian().folder(f"{home}/.dbus", 0o700))
         yield Scenario(
             "writable through the group", debian().folder(home, 0o775, 0, 1000).folder(f"{home}/.config", 0o777)
         )
         yield Scenario(
-            "an account of a service, its home not its own",
+            "a service account that does not own its home",
             debian().append("/etc/passwd", "svc:x:1001:1001::/opt/svc:/bin/bash\n").folder("/opt/svc"),
         )
         yield Scenario(
@@ -185,16 +189,16 @@ class LoginLoopHomeDotfilePermissions(Rule):
             unknown=True,
         )
         yield Scenario(
-            "an encrypted home that is locked",
+            "a locked encrypted home",
             debian().file(f"{home}/Access-Your-Private-Data.desktop").folder(home, 0o500, 1000),
             unknown=True,
         )
         yield Scenario(
-            "a link that is root's to a folder of the user",
+            "a link of root to a directory of the user",
             debian().folder(f"{home}/dotfiles/config", 0o700, 1000).link(f"{home}/.config", "dotfiles/config"),
         )
         yield Scenario(
-            "a link to a folder of root",
+            "a link to a directory of root",
             debian().folder("/data/cache").link(f"{home}/.cache", "/data/cache"),
             unknown=True,
         )
@@ -202,16 +206,16 @@ class LoginLoopHomeDotfilePermissions(Rule):
 
 def _judged(home: Home, name: str, looping: bool) -> bool:
     if name in (".dbus", ".config/dconf"):
-        # A sudo often leaves these to root; most sessions start all the same.
+        # sudo often leaves these to root; most sessions start anyway.
         return looping
-    # The account of a service may well not own its home; it never has a desktop either.
+    # A service account often does not own its home, and never has a desktop.
     return bool(name) or home.account.home.startswith("/home/") or home.file(".profile") is not None
 
 
 def _usable(home: Home, name: str, file: HomeFile) -> bool:
     status, account = file.status, home.account
     if name == ".profile":
-        # Sessions read it; that an administrator keeps it is fine.
+        # Sessions only read it; it may belong to an administrator.
         shift = 6 if status.uid == account.uid else 3 if status.gid in account.gids else 0
         return status.kind == "file" and bool(status.mode >> shift & 4)
     return (status.kind == "file") == (name in _FILES) and status.kind in ("file", "dir") and may_write(account, status)

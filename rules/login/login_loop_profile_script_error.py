@@ -1,19 +1,23 @@
-"""A file that starts the session ends it.
+"""A start-up file ends the session.
 
 What you see
-    The login screen accepts the password and comes back; ~/.xsession-errors, or the journal, has a line like
-    '/home/alice/.profile: 12: Syntax error: "(" unexpected' or '.: cannot open /opt/ros/setup.sh: No such file'. Or a
-    login on a text console is logged out at once.
+    The login screen accepts the password and comes back. ~/.xsession-errors or the journal has a line like
+    '/home/alice/.profile: 12: Syntax error: "(" unexpected' or '.: cannot open /opt/ros/setup.sh: No such file'.
+
+    Or a login on a text console is logged out at once.
 Why
-    The script that starts a graphical session reads /etc/profile, everything in /etc/profile.d, ~/.profile, ~/.xprofile
-    and ~/.xsessionrc itself (with `.`), with /bin/sh, which is dash on Debian and Ubuntu. What ends that shell ends the
-    session: `exit`, `exec zsh`, a syntax error (arrays and `function f()` are bash's), ${name//a/b}, an `export` with
-    spaces beside the =, and `.` of a file that is gone: removed ROS, CUDA and conda installations are the usual case.
+    The script that starts a graphical session reads /etc/profile, everything in /etc/profile.d, ~/.profile,
+    ~/.xprofile and ~/.xsessionrc with `.`. It runs in /bin/sh, which is dash on Debian and Ubuntu. Whatever ends
+    that shell ends the session.
+
+    These end it: `exit`, `exec zsh`, a syntax error (arrays and `function f()` only work in bash), ${name//a/b}, an
+    `export` with spaces around the =, and `.` with a missing file, often from a removed ROS, CUDA or conda.
+
     A command that is not found does not end it.
 Repair
-    Take that one line out, or guard it: [ -r FILE ] && . FILE. What only bash understands belongs into ~/.bashrc.
+    Remove that line, or guard it: [ -r FILE ] && . FILE. Move lines that only bash understands to ~/.bashrc.
 What the repair risks
-    What the line was for is not done any more at the start of a session.
+    The session no longer runs that line when it starts.
 By hand
     dash -n ~/.profile
     sh -c '. ~/.profile; echo alive'
@@ -45,7 +49,7 @@ _SHELLS = ("sh", "bash", "dash", "zsh", "fish", "tcsh", "csh", "ksh", "mksh", "n
 
 class LoginLoopProfileScriptError(Rule):
     id = "login-loop-profile-script-error"
-    title = "A file that starts the session ends it"
+    title = "A start-up file ends the session"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("login-loop-unexplained",)
@@ -84,25 +88,27 @@ class LoginLoopProfileScriptError(Rule):
         line = finding.detail["line"]
         replaced = _replaced(line, finding.detail["how"])
         if replaced:
-            what = "Guard" if "[ -r" in replaced else "Take out"
+            what = "Guard" if "[ -r" in replaced else "Comment out"
             edit = EditFile(path, ((int(number), line, replaced),))
             yield Plan(f"{what} line {number} of {path}", Risk.LOW, (edit,))
         else:
-            text = f"Correct line {number} of {path} for sh, or move what only bash understands to ~/.bashrc"
+            text = f"Correct line {number} of {path} for sh, or move it to ~/.bashrc if only bash understands it"
             if line.endswith("\r"):
-                text = f"{path} has the line ends of Windows, which sh takes for a part of each word: sed -i 's/\\r$//' {path}"
+                text = (
+                    f"Remove the Windows line endings, which sh treats as part of each word: sed -i 's/\\r$//' {path}"
+                )
             yield Plan(f"Correct {path}", Risk.LOW, (ByHand(text),))
         if path.startswith("/etc/profile.d/"):
-            yield Plan(f"Take {path} out of the way", Risk.MEDIUM, (MoveAside(path),))
+            yield Plan(f"Move {path} out of the way", Risk.MEDIUM, (MoveAside(path),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         def profile(text: str) -> Machine:
             return Machine.debian12().append("/home/alice/.profile", text)
 
-        yield Scenario("an array in ~/.profile", profile('dirs=("$HOME/a" "$HOME/b")\n'), finds="user:alice")
+        yield Scenario("a bash array in ~/.profile", profile('dirs=("$HOME/a" "$HOME/b")\n'), finds="user:alice")
         yield Scenario(
-            "a removed ROS is sourced",
+            "~/.profile sources a removed ROS",
             profile(". /opt/ros/noetic/setup.sh\n"),
             finds="user:alice",
             steps=("edit-file",),
@@ -114,7 +120,7 @@ class LoginLoopProfileScriptError(Rule):
             ),
         )
         yield Scenario(
-            "bash's function in profile.d",
+            "a bash function in profile.d",
             Machine.debian12().file("/etc/profile.d/motd.sh", "function motd() {\n  echo hello\n}\nmotd\n"),
             finds="file:/etc/profile.d/motd.sh",
             steps=("move-aside",),
@@ -130,7 +136,7 @@ class LoginLoopProfileScriptError(Rule):
             ),
         )
         yield Scenario(
-            "a ROS file that is for bash",
+            "a ROS file that needs bash",
             profile(". /opt/ros/noetic/setup.bash\n").file(
                 "/opt/ros/noetic/setup.bash",
                 'D=$(builtin cd "`dirname "${BASH_SOURCE[0]}"`" && pwd)\n. "$D/setup.sh"\n',
@@ -149,7 +155,7 @@ class LoginLoopProfileScriptError(Rule):
             finds="user:alice",
         )
         yield Scenario(
-            "set -u and a variable that is not set",
+            "set -u and an unset variable",
             profile("set -u\nX=$NOTHING\n"),
             finds="user:alice",
             ladder=(
@@ -170,14 +176,14 @@ class LoginLoopProfileScriptError(Rule):
                 ),
             ),
         )
-        yield Scenario("spaces beside the =", profile("export CUDA_HOME = /usr/local/cuda\n"), finds="user:alice")
+        yield Scenario("spaces around the =", profile("export CUDA_HOME = /usr/local/cuda\n"), finds="user:alice")
         yield Scenario(
-            "on the console",
+            "exit on the console",
             Machine.debian12().file("/home/alice/.bash_profile", ". ~/.bashrc\nexit\n", uid=1000),
             finds="user:alice",
         )
         yield Scenario(
-            "Windows' line ends",
+            "Windows line endings",
             Machine.debian12().file("/home/alice/.profile", "if true; then\r\n  umask 022\r\nfi\r\n", uid=1000),
             finds="user:alice",
         )
@@ -188,28 +194,28 @@ class LoginLoopProfileScriptError(Rule):
         yield Scenario(
             "only a subshell ends", profile('dir=$(dirname "${BASH_SOURCE[0]}")\nexport X="$(echo ${PATH//:/ })"\n')
         )
-        yield Scenario("guarded", profile("[ -f /opt/ros/setup.sh ] && . /opt/ros/setup.sh\n"))
+        yield Scenario("a guarded line", profile("[ -f /opt/ros/setup.sh ] && . /opt/ros/setup.sh\n"))
         yield Scenario("exec only on a console", profile('[ -t 0 ] && [ -n "$UNKNOWN_TTY" ] && exec zsh\n'))
         yield Scenario(
-            "return leaves the file only",
+            "return ends only the file",
             profile('[ -n "$BASH_VERSION" ] || return\na=(1 2)\n'.replace("a=(1 2)", "a=1")),
         )
         yield Scenario(
-            "bash's syntax in ~/.bashrc",
+            "bash syntax in ~/.bashrc",
             Machine.debian12().append("/home/alice/.bashrc", "a=(1 2)\nfunction f() { :; }\n"),
         )
-        yield Scenario("~/.profile can't be read", Machine.debian12().fifo("/home/alice/.profile"), unknown=True)
+        yield Scenario("~/.profile is not readable", Machine.debian12().fifo("/home/alice/.profile"), unknown=True)
 
 
 def _fatal(login: LoginEnvironment) -> bool | None:
-    """Whether the session really does not start; None where it depends on the program that takes over."""
+    """Whether the session does not start; None if it depends on the program that takes over."""
     ending = login.ending
     if not ending or ending.how != "exec":
         return bool(ending)
     program = ending.text.split()[1].rpartition("/")[2]
     if login.kind == "console":
-        return False  # another shell, or a session: that is wanted there
-    # A window manager at the end of ~/.xsessionrc is a session, too; a shell without a terminal ends at once.
+        return False  # another shell or a session, which is wanted there
+    # A window manager at the end of ~/.xsessionrc is a session too; a shell without a terminal ends at once.
     return True if program in _SHELLS else None
 
 
@@ -223,7 +229,7 @@ def _of(logins: list[LoginEnvironment]) -> str:
 
 
 def _replaced(line: str, how: str) -> str:
-    """What the line becomes, "" where it is not a whole command of its own."""
+    """The changed line; "" if the line is not one complete command."""
     indent = line[: len(line) - len(line.lstrip())]
     text = line.strip()
     sourced = re.fullmatch(r"(?:\.|source)\s+([\w./~$\{\}\"-]+)", text)

@@ -1,17 +1,21 @@
-"""/tmp or one of its socket folders lost its owner or its mode.
+"""/tmp or one of its socket directories has the wrong owner or mode.
 
 What you see
     The login screen accepts the password and comes back. A login on a text console works.
 Why
-    Everybody's session writes to /tmp: the X server and the compositor put their sockets into /tmp/.X11-unix, session
-    managers theirs into /tmp/.ICE-unix. A script that ran `chmod -R`, or /tmp moved to a data disk, took away the mode
-    1777 that lets all people write there. GNOME's compositor refuses a /tmp/.X11-unix that belongs to somebody else or
-    has no sticky bit, because its owner could take the socket over.
-    A /tmp that is mounted noexec, lies in memory, is a link to such a folder, or is private to a service is fine.
+    Every session writes to /tmp. The X server and the compositor put their sockets into /tmp/.X11-unix, session
+    managers into /tmp/.ICE-unix. A script that ran `chmod -R`, or moving /tmp to a data disk, removed the mode 1777
+    that lets everybody write there.
+
+    GNOME's compositor refuses a /tmp/.X11-unix that belongs to another user or has no sticky bit, because its owner
+    could take over the socket.
+
+    A /tmp that is mounted noexec, lies in memory, is a link to such a directory, or is private to a service is
+    fine.
 Repair
-    Give the folder back to root with mode 1777, then restart the display manager.
+    Make root the owner of the directory and set mode 1777, then restart the display manager.
 What the repair risks
-    Nothing is lost; only the mode and the owner of that one folder change.
+    None: only the mode and the owner of that directory change.
 By hand
     chown root:root /tmp; chmod 1777 /tmp
 """
@@ -36,13 +40,13 @@ from dlhealth.api import (
     Unknown,
 )
 
-# Who root is in a user namespace that does not know root: then no owner can be judged.
+# The owner that root's files have in a user namespace without root; there no owner can be judged.
 _NOBODY = 65534
 
 
 class LoginLoopTmpPermissions(Rule):
     id = "login-loop-tmp-permissions"
-    title = "A folder that every session writes to has the wrong owner or mode"
+    title = "/tmp or one of its socket directories has the wrong owner or mode"
     stage = Stage.DISK
     severity = Severity.ERROR
     explains = ("login-loop-glx-broken-driver-mismatch",)
@@ -54,12 +58,11 @@ class LoginLoopTmpPermissions(Rule):
             severity = _fault(folder)
             if severity:
                 status = folder.status
-                shows = f"{status.kind}, mode {status.mode:04o}, owner {status.uid}"
                 effect = "no session can start" if severity is Severity.ERROR else "some programs refuse it"
                 yield self.finding(
                     f"file:{folder.path}",
                     f"{folder.path} {_wrong(folder)}: {effect}",
-                    Evidence(folder.path, shows),
+                    Evidence(folder.path, status.shown),
                     severity=severity,
                     path=folder.path,
                     link=folder.link or ("" if status.kind == "dir" else "no folder"),
@@ -69,17 +72,17 @@ class LoginLoopTmpPermissions(Rule):
         path = finding.detail["path"]
         if finding.detail["link"]:
             yield Plan(
-                f"Make {path} a folder again",
+                f"Replace {path} by a directory",
                 Risk.MEDIUM,
                 (
                     ByHand(
-                        f"See what {path} is (ls -ld {path}); make it, or what it leads to, a folder of root with mode 1777"
+                        f"Check {path} with: ls -ld {path}. Then make it, or its target, a directory of root with mode 1777"
                     ),
                 ),
             )
             return
         yield Plan(
-            f"Give {path} back to root with mode 1777",
+            f"Set owner root and mode 1777 on {path}",
             Risk.LOW,
             (ChangeOwner(path, "root", "root"), ChangeMode(path, 0o1777)),
         )
@@ -87,7 +90,7 @@ class LoginLoopTmpPermissions(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         yield Scenario(
-            "no sticky bit, not writable",
+            "not writable, no sticky bit",
             Machine.debian12().folder("/tmp", 0o755),
             finds="file:/tmp",
             steps=("change-owner", "change-mode"),
@@ -101,7 +104,7 @@ class LoginLoopTmpPermissions(Rule):
         )
         yield Scenario("writable, but no sticky bit", Machine.debian12().folder("/tmp", 0o777), finds="file:/tmp")
         yield Scenario(
-            "the socket folder owned by a user",
+            "a user owns the socket directory",
             Machine.debian12().folder("/tmp/.X11-unix", 0o1777, 1000),
             finds="file:/tmp/.X11-unix",
         )
@@ -111,30 +114,30 @@ class LoginLoopTmpPermissions(Rule):
             finds="file:/tmp/.ICE-unix",
         )
         yield Scenario(
-            "a loop of two people",
+            "two users are in a loop",
             Machine.debian12().user("bob", 1001).folder("/tmp", 0o700).login_loop("alice").login_loop("bob"),
             finds="file:/tmp",
         )
         yield Scenario("as installed", Machine.debian12())
         yield Scenario(
-            "a link to a good folder",
+            "a link to a correct directory",
             Machine().file("/etc/hostname", "host").folder("/data/tmp", 0o1777).link("/tmp", "/data/tmp"),
         )
         yield Scenario("a private /tmp without sockets", Machine().folder("/tmp", 0o1777))
-        yield Scenario("no /tmp in sight", Machine().file("/etc/hostname", "disk"), unknown=True)
+        yield Scenario("/tmp is not visible", Machine().file("/etc/hostname", "disk"), unknown=True)
 
 
 def _wrong(folder: SharedFolder) -> str:
     status = folder.status
     if status.kind != "dir":
-        return f"is a {status.kind}, not a folder"
+        return f"is a {status.named}, not a directory"
     owner = f"belongs to UID {status.uid} instead of root" if status.uid not in (0, _NOBODY) else ""
     mode = f"has mode {status.mode:04o} instead of 1777" if status.mode != 0o1777 else ""
     return " and ".join(filter(None, (mode, owner)))
 
 
 def _fault(folder: SharedFolder) -> Severity | None:
-    """How bad the state of a folder is."""
+    """How bad the state of a directory is."""
     path, status = folder.path, folder.status
     if status.kind != "dir" or status.mode & 0o007 != 0o007:
         return Severity.ERROR

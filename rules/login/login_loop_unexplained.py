@@ -1,19 +1,25 @@
-"""Somebody's graphical sessions end at once, again and again, and nothing else that is looked at says why.
+"""The login screen comes back after each login.
 
 What you see
     The login screen accepts the password, the screen flashes, and the login screen is back.
 Why
-    The logs of the last boot in which this person logged in show at least three graphical sessions within ten minutes
-    that ended within ten seconds, and none afterwards that lasted. The usual causes (the driver, a file in the home,
-    the environment, a full disk, the folders in /tmp) each have a finding of their own, under which this one is then
-    folded. Left over are a broken desktop package, a desktop that is not installed at all, a crash.
+    In the last boot in which this user logged in, the logs show at least three graphical sessions within ten
+    minutes that ended within ten seconds, and none afterwards that lasted.
+
+    The usual causes (the driver, a file in the home directory, the environment, a full disk, /tmp) are reported as
+    problems of their own, and this one is then listed as their effect. Remaining causes are a broken desktop
+    package, a desktop that is not installed, or a crash.
 Repair
-    None by itself: the last lines of the session, which the finding shows, name what ended it.
+    None: the last lines of the session, which the finding shows, name the cause.
 What the repair risks
     Nothing is changed.
 By hand
-    Log in on a text console (Ctrl+Alt+F3), then read what the session wrote. With gdm: journalctl -b _UID=$(id -u)
-    With lightdm: ~/.xsession-errors; with sddm: ~/.local/share/sddm/xorg-session.log and wayland-session.log
+    # log in on a text console (Ctrl+Alt+F3); with gdm
+    journalctl -b _UID=$(id -u)
+    # with lightdm
+    less ~/.xsession-errors
+    # with sddm
+    cd ~/.local/share/sddm; less xorg-session.log wayland-session.log
 """
 
 from collections.abc import Iterator
@@ -43,7 +49,7 @@ class LoginLoopUnexplained(Rule):
     def detect(self, sessions: Sessions, logs: LoopLogs | None) -> Iterator[Finding]:
         for loop in sessions.loops():
             said = logs.lines[loop.user] if logs else ()
-            why = f". The last complaint of the session: {said[-1].text.strip()[:200]}" if said else ""
+            why = f". Last error message of the session: {said[-1].text.strip()[:200]}" if said else ""
             through = f" through {' and '.join(loop.services)}" if loop.services else ""
             yield self.finding(
                 f"user:{loop.user}",
@@ -57,12 +63,12 @@ class LoginLoopUnexplained(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         user = finding.detail["user"]
         yield Plan(
-            "Find out what ends the session",
+            "Find the cause in the logs of the session",
             Risk.LOW,
             (
                 ByHand(
-                    f"Log in as {user} on a text console (Ctrl+Alt+F3); read {', '.join(finding.detail['places'])}; "
-                    "try another session in the login screen's menu, and another user: who else fails tells the machine from the home"
+                    f"Log in as {user} on a text console (Ctrl+Alt+F3) and read {', '.join(finding.detail['places'])}. Try another "
+                    "session in the login screen's menu. Try another user: if that works, the cause is in this user's home"
                 ),
             ),
         )
@@ -83,24 +89,24 @@ class LoginLoopUnexplained(Rule):
         )
         yield Scenario("sddm", Machine.debian12().login_loop(manager="sddm"), finds="user:alice")
         yield Scenario(
-            "the texts of older PAM, without process numbers",
+            "messages of an older PAM, without process numbers",
             Machine.debian12().file("/var/log/auth.log", OLDER_LOG, mtime=1542990000),
             finds="user:alice",
         )
         yield Scenario(
-            "logind alone, the greeter in between",
+            "only logind, with the greeter in between",
             Machine.debian12().file("/var/log/auth.log", LOGIND_LOG),
             finds="user:alice",
         )
         yield Scenario(
-            "one of two, the other gets in",
+            "one of two users, the other can log in",
             Machine.debian12().user("bob", 1001).login_loop().login("bob", begin=2000.0),
             finds="user:alice",
         )
-        yield Scenario("got in at last", Machine.debian12().login_loop().login(begin=1500.0))
+        yield Scenario("the last login worked", Machine.debian12().login_loop().login(begin=1500.0))
         yield Scenario("two tries are no loop", Machine.debian12().login_loop(tries=2))
         yield Scenario(
-            "logins of a whole day, each of an hour",
+            "logins over a whole day, an hour each",
             Machine.debian12().login(begin=100.0, seconds=3600.0).login(begin=4000.0, seconds=3600.0),
         )
         ssh = Machine.debian12()
@@ -113,7 +119,7 @@ class LoginLoopUnexplained(Rule):
             ssh.says("systemd-logind", f"Removed session {number}.", 10.0 * number + 1)
         yield Scenario("short sessions over ssh", ssh)
         yield Scenario("no logs", Machine.debian12(), unknown=True)
-        yield Scenario("a log that is no file", Machine.debian12().fifo("/var/log/auth.log"), unknown=True)
+        yield Scenario("a log is not a file", Machine.debian12().fifo("/var/log/auth.log"), unknown=True)
 
 
 OLDER_LOG = "".join(

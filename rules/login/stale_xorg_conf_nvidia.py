@@ -1,20 +1,24 @@
-"""The X server's configuration names a driver, or a GPU, that is no longer there.
+"""The X server is configured for a driver or a GPU that does not exist.
 
 What you see
     No graphical login: a text screen, or a blinking cursor. The X server's log ends with "no screens found".
 Why
-    nvidia-xconfig, a .run installer or a person wrote /etc/X11/xorg.conf with Driver "nvidia". The driver was purged,
-    or the GPU taken out, and the file stayed: X then tries that driver and nothing else. Without any such file X
-    configures itself. While the driver's packages are installed and only its module is missing, the file is right, and
-    the missing module is the fault. Names like xorg.conf.11302017 are ignored by X, and so are sections that no screen
-    uses.
+    nvidia-xconfig, a .run installer or a person wrote /etc/X11/xorg.conf with Driver "nvidia". Then the driver was
+    purged or the GPU removed, and the file stayed: X tries that driver and nothing else. Without such a file X
+    configures itself.
+
+    If the driver's packages are installed and only its module is missing, the file is correct and the missing
+    module is the problem.
+
+    X ignores names like xorg.conf.11302017 and sections that no screen uses.
 Repair
-    Move a generated file aside. Of a file that a person wrote, only its Driver line may be wrong: that is for the person
-    to say.
+    Move a generated file out of the way. In a file that a person wrote, only the Driver line may be wrong, so its
+    owner must decide.
 What the repair risks
-    The layout of several monitors, Coolbits and headless screens are configured there. The file is kept.
+    The file may also configure the layout of several monitors, Coolbits and headless screens. It is kept.
 By hand
-    mv /etc/X11/xorg.conf /etc/X11/xorg.conf.bak; systemctl restart display-manager
+    cd /etc/X11; mv xorg.conf xorg.conf.bak
+    systemctl restart display-manager
 """
 
 from collections.abc import Iterator
@@ -37,7 +41,7 @@ from dlhealth.api import (
     Unknown,
 )
 
-# They drive no PCI display of a maker, or belong to the X server itself and to its fallbacks.
+# Drivers that need no PCI display of a certain vendor, or belong to the X server itself and its fallbacks.
 _GENERIC = ("modesetting", "fbdev", "vesa", "dummy", "void")
 _VENDOR = "10de"
 _X_DRIVER_PACKAGES = ("xserver-xorg-video-nvidia*", "nvidia-[1-3][0-9][0-9]")  # the second: Ubuntu up to 16.04
@@ -45,7 +49,7 @@ _X_DRIVER_PACKAGES = ("xserver-xorg-video-nvidia*", "nvidia-[1-3][0-9][0-9]")  #
 
 class StaleXorgConfNvidia(Rule):
     id = "stale-xorg-conf-nvidia"
-    title = "The X server is told to use a driver or a GPU that is not there"
+    title = "The X server is configured for a driver or a GPU that does not exist"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("login-loop-glx-broken-driver-mismatch",)
@@ -74,16 +78,16 @@ class StaleXorgConfNvidia(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         path, tool = finding.detail["path"], finding.detail["tool"]
-        aside = f"Move {path} aside: X configures itself"
+        aside = f"Move {path} out of the way (X configures itself)"
         if tool:
-            yield Plan(f"{aside} ({tool} wrote the file)", Risk.LOW, (MoveAside(path),))
+            yield Plan(f"{aside}; {tool} wrote the file", Risk.LOW, (MoveAside(path),))
             return
         yield Plan(
-            f"Take what is no longer true out of {path}",
+            f"Correct the Device section of {path}",
             Risk.LOW,
             (
                 ByHand(
-                    f'Look whether {path} has settings to keep; change or remove its Device section with Driver "{finding.detail["name"]}"'
+                    f'Check whether {path} contains settings to keep, then change or remove its Device section with Driver "{finding.detail["name"]}"'
                 ),
             ),
         )
@@ -98,7 +102,7 @@ class StaleXorgConfNvidia(Rule):
             return Machine.debian12().library(f"{drivers}/modesetting_drv.so")
 
         yield Scenario(
-            "generated, and the driver purged",
+            "a generated file, and the driver was purged",
             plain().file(conf, GENERATED),
             finds=f"file:{conf}",
             steps=("move-aside",),
@@ -110,22 +114,22 @@ class StaleXorgConfNvidia(Rule):
             ),
         )
         yield Scenario(
-            "a drop-in of a person",
+            "a drop-in written by a person",
             plain().file(part, 'section "device"\n  identifier "gpu" # mine\n  driver "NVIDIA"\nendsection\n'),
             finds=f"file:{part}",
         )
         yield Scenario(
-            "the card is gone, the driver still installed",
+            "the GPU was removed, the driver is still installed",
             Machine.debian12()
             .gpu("5917", "0000:00:02.0", "i915")
             .file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n")
             .debian_driver(loaded=False)
             .file(conf, GENERATED),
             finds=f"file:{conf}",
-            alone=False,  # a driver without a GPU is another matter
+            alone=False,  # a driver without a GPU is another problem
         )
         yield Scenario(
-            "fglrx after its end",
+            "fglrx, which no longer exists",
             plain().file(conf, 'Section "Device"\n Identifier "a"\n Driver "fglrx"\nEndSection\n'),
             finds=f"file:{conf}",
             ladder=(
@@ -139,8 +143,8 @@ class StaleXorgConfNvidia(Rule):
                 ),
             ),
         )
-        yield Scenario("the driver is there", Machine.debian12_gpu().file(conf, GENERATED))
-        yield Scenario("Ubuntu's place of the driver", Machine.ubuntu2404_gpu().file(conf, GENERATED))
+        yield Scenario("the driver is installed", Machine.debian12_gpu().file(conf, GENERATED))
+        yield Scenario("the driver in Ubuntu's directory", Machine.ubuntu2404_gpu().file(conf, GENERATED))
         yield Scenario(
             "only the module is missing",
             Machine.debian12_gpu().remove("/usr/lib/modules/6.1.0-50-amd64/updates/dkms/nvidia-current.ko").file(conf, GENERATED),
@@ -151,8 +155,8 @@ class StaleXorgConfNvidia(Rule):
             plain().file(conf, GENERATED.replace('Device         "Device0"', 'Device "own"') + OWN),
         )
         yield Scenario("in a comment", plain().file(conf, "\n".join(f"#{line}" for line in GENERATED.split("\n"))))
-        yield Scenario("no configuration at all", Machine.debian12())
-        yield Scenario("a configuration that is no file", plain().fifo(conf), unknown=True)
+        yield Scenario("no configuration file", Machine.debian12())
+        yield Scenario("the configuration is not a file", plain().fifo(conf), unknown=True)
 
 
 GENERATED = """\
@@ -190,7 +194,7 @@ EndSection
 
 
 def _missing(name: str, display: DisplaySetup, packages: Packages | None, libraries: DriverLibraries | None) -> str:
-    """What the named driver lacks; "" for nothing, or where it can't be said."""
+    """What the named driver lacks; "" if nothing, or if that is not known."""
     if name in _GENERIC:
         return ""
     if name == "nvidia" and display.devices and not any(d.vendor == _VENDOR for d in display.devices):
@@ -198,16 +202,14 @@ def _missing(name: str, display: DisplaySetup, packages: Packages | None, librar
     if name in display.drivers:
         return ""
     if name != "nvidia":
-        return f"there is no {name}_drv.so" if display.drivers else ""
+        return f"{name}_drv.so is not installed" if display.drivers else ""
     if packages and any(packages.installed(pattern) for pattern in _X_DRIVER_PACKAGES):
-        return ""  # its file is missing for another reason, which others look for
-    # Where no driver of X is seen at all, only some files of the machine may be here.
+        return ""  # other rules report why its file is missing
+    # Without any X driver, only some of the machine's files may be visible.
     if not display.drivers and libraries and libraries.libraries:
         return ""
-    return "there is no nvidia_drv.so"
+    return "nvidia_drv.so is not installed"
 
 
 def _absence(name: str, missing: str) -> tuple[str, str]:
-    return (
-        ("/sys/bus/pci/devices", missing) if "PCI" in missing else (f"{name}_drv.so", "not in any folder of X drivers")
-    )
+    return ("/sys/bus/pci/devices", missing) if "PCI" in missing else (f"{name}_drv.so", "in no directory of X drivers")

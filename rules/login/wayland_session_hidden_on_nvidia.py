@@ -1,17 +1,20 @@
-"""The desktop has Wayland sessions only, and this branch of the driver does not support them well.
+"""Only Wayland sessions are installed, and the driver is too old for them.
 
 What you see
     After the login the screen stays black or freezes, although the module is loaded and nvidia-smi works.
 Why
-    Branches up to 470 give GNOME's and KDE's Wayland no way that works on most GPUs (GBM came with branch 495). Releases
-    of 2025 and later have no X session of GNOME any more, so none is left that this driver supports. GPUs of the
-    Kepler generation and older have no newer branch.
+    Driver branches up to 470 do not support GNOME and KDE on Wayland on most GPUs (they lack GBM, which came with
+    branch 495). Distributions of 2025 and later have no X session of GNOME any more, so no session is left that
+    this driver supports.
+
+    GPUs of the Kepler generation and older have no newer branch.
 Repair
-    Install a desktop that has an X session (Xfce, MATE, Cinnamon, KDE's plasma-session-x11), or use nouveau.
+    Install a desktop with an X session (Xfce, MATE, Cinnamon, KDE's plasma-session-x11), or use nouveau.
 What the repair risks
-    Another desktop is a matter of taste: a person decides.
+    Another desktop is a matter of taste, so you decide.
 By hand
-    ls /usr/share/xsessions /usr/share/wayland-sessions; apt-get install xfce4
+    ls /usr/share/xsessions /usr/share/wayland-sessions
+    apt-get install xfce4
 """
 
 from collections.abc import Iterator
@@ -46,8 +49,8 @@ class WaylandSessionHiddenOnNvidia(Rule):
             return
         yield self.finding(
             "host",
-            f"Only Wayland sessions are installed ({', '.join(sessions.wayland[:3])}), and driver {driver.version} is of "
-            f"branch {driver.branch}: Wayland needs 495 or newer, so the screen may stay black; an X session works",
+            f"only Wayland sessions are installed ({', '.join(sessions.wayland[:3])}), which need driver 495 or newer; "
+            f"installed: {driver.version}. The screen may stay black; an X session works",
             Evidence(driver.source, driver.version),
             Evidence("/usr/share/wayland-sessions", ", ".join(sessions.wayland)),
             Evidence("/usr/share/xsessions", "no X session"),
@@ -55,7 +58,7 @@ class WaylandSessionHiddenOnNvidia(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         text = (
-            "install a desktop with an X session, for example apt-get install xfce4, and choose it in the login screen"
+            "Install a desktop with an X session, for example apt-get install xfce4, and choose it in the login screen"
         )
         yield Plan("Use a desktop with an X session", Risk.LOW, (ByHand(text),))
 
@@ -85,7 +88,9 @@ class WaylandSessionHiddenOnNvidia(Rule):
             sessions(Machine.ubuntu2404().gpu("1287").ubuntu_driver("390.157"), "wayland-sessions/gnome"),
             finds="host",
         )
-        yield Scenario("an X session beside it", sessions(old(), "wayland-sessions/ubuntu", "xsessions/ubuntu-xorg"))
+        yield Scenario(
+            "an X session is installed too", sessions(old(), "wayland-sessions/ubuntu", "xsessions/ubuntu-xorg")
+        )
         yield Scenario("no desktop", old())
         yield Scenario("branch 550", sessions(Machine.ubuntu2404_gpu(), "wayland-sessions/ubuntu"))
         yield Scenario("no driver", sessions(Machine.ubuntu2404(), "wayland-sessions/ubuntu"), unknown=True)

@@ -1,18 +1,23 @@
-"""A start-up file sets XAUTHORITY to a file that does not have the key of the X server.
+"""A start-up file sets XAUTHORITY to a wrong file.
 
 What you see
-    Authorization required, but no authorization protocol specified
-    xrdb: Can't open display ':0'. The login screen comes back after each login.
+    "Authorization required, but no authorization protocol specified", or "xrdb: Can't open display ':0'".
+
+    The login screen comes back after each login.
 Why
-    The display manager makes the key of the X server and tells the session in XAUTHORITY where it is. A line in
-    ~/.profile, ~/.xprofile or another start-up file names another file, so all programs of the session are refused. The
-    driver has no part in it. The line alone is not reported: some set-ups have such a file.
+    The display manager creates the key of the X server and names its file to the session in XAUTHORITY. A line in
+    ~/.profile, ~/.xprofile or another start-up file sets another file, so the X server refuses all programs of the
+    session. The driver is not the cause.
+
+    The line alone is not reported: some set-ups have such a file.
 Repair
     Remove the line.
 What the repair risks
-    Nothing: the display manager sets the variable.
+    None: the display manager sets the variable.
 By hand
-    grep -n XAUTHORITY ~/.profile ~/.xprofile ~/.xsessionrc /etc/environment; remove the line; log in again
+    cd; grep -n XAUTHORITY .profile .xprofile .xsessionrc
+    grep -n XAUTHORITY /etc/environment
+    # remove the line, then log in again
 """
 
 from collections.abc import Iterator
@@ -52,7 +57,7 @@ class XauthorityVariableWrong(Rule):
             if not said or setting is None or setting.how == "unset":
                 continue
             subject, about = environments.subject(setting.source)
-            shown = setting.line.strip() or "a line that sets XAUTHORITY"
+            shown = setting.line.strip() or "sets XAUTHORITY"
             yield self.finding(
                 f"user:{user}",
                 f"{setting.source} sets XAUTHORITY, and the X server refuses all programs of {user}'s session: {said[0].text.strip()[:150]}",
@@ -68,10 +73,10 @@ class XauthorityVariableWrong(Rule):
         path, _, number = source.rpartition(":")
         if line and number.isdecimal():
             edit = EditFile(path, ((int(number), line, None),))
-            yield Plan(f"Remove the line of {source} that sets XAUTHORITY", Risk.LOW, (edit,))
+            yield Plan(f"Remove the line that sets XAUTHORITY from {source}", Risk.LOW, (edit,))
         else:
-            text = f"remove what sets XAUTHORITY in {source}, then log in again"
-            yield Plan(f"Remove what sets XAUTHORITY in {source}", Risk.LOW, (ByHand(text),))
+            text = f"Remove the setting of XAUTHORITY from {source}, then log in again"
+            yield Plan(f"Remove the setting of XAUTHORITY from {source}", Risk.LOW, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -85,7 +90,7 @@ class XauthorityVariableWrong(Rule):
 
         refused = "Authorization required, but no authorization protocol specified"
         yield Scenario(
-            "in ~/.profile",
+            "set in ~/.profile",
             looping(export, refused),
             finds="user:alice",
             ladder=(
@@ -96,8 +101,10 @@ class XauthorityVariableWrong(Rule):
             ),
         )
         yield Scenario(
-            "a file that nobody makes", looping("export XAUTHORITY=/home/alice/.xauth\n", refused), finds="user:alice"
+            "a file that nothing creates",
+            looping("export XAUTHORITY=/home/alice/.xauth\n", refused),
+            finds="user:alice",
         )
         yield Scenario("nothing was refused", looping(export, "the session begins"))
-        yield Scenario("refused, and no line sets it", looping("", refused))
+        yield Scenario("refused, but no line sets it", looping("", refused))
         yield Scenario("no logs", Machine.debian12(), unknown=True)

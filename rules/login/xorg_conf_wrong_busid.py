@@ -1,18 +1,20 @@
-"""The X server's configuration names a PCI address at which no display is.
+"""The X server is configured for a PCI address without a display.
 
 What you see
-    No graphical login. The X server's log: "Screen 0 deleted because of no matching config section", or "Device(s)
-    detected, but none match those in the config file".
+    No graphical login. The X server's log has "Screen 0 deleted because of no matching config section", or
+    "Device(s) detected, but none match those in the config file".
 Why
-    A BusID in /etc/X11/xorg.conf is written in decimal: PCI:59:0:0 for what lspci calls 3b:00.0. The hexadecimal number
-    was copied from lspci, or the GPU changed its address: it was moved to another slot, or a new drive or card
-    renumbered the bus.
+    A BusID in /etc/X11/xorg.conf is decimal: PCI:59:0:0 for the device that lspci calls 3b:00.0. Either the
+    hexadecimal number was copied from lspci, or the address of the GPU changed: it was moved to another slot, or a
+    new drive or card renumbered the bus.
 Repair
-    Write the address that the GPU has now. On a machine with several of them, which one is for a person to say.
+    Write the current address of the GPU. On a machine with several GPUs, its owner must choose one.
 What the repair risks
-    One line of one file changes.
+    Low: one line of one file changes.
 By hand
-    lspci -D | grep -e VGA -e 3D; then BusID "PCI:BUS:DEVICE:FUNCTION" in decimal, or no BusID line at all
+    lspci -D | grep -e VGA -e 3D
+    # then write in decimal, or delete the BusID line
+    # BusID "PCI:BUS:DEVICE:FUNCTION"
 """
 
 from collections.abc import Iterator
@@ -37,7 +39,7 @@ from dlhealth.api import (
     parse_copied_busid,
 )
 
-# The maker whose displays a driver drives; any other driver may drive any display.
+# The vendor whose displays a driver supports; any other driver may support any display.
 _VENDORS = {
     "nvidia": "10de",
     "nouveau": "10de",
@@ -51,7 +53,7 @@ _VENDORS = {
 
 class XorgConfWrongBusid(Rule):
     id = "xorg-conf-wrong-busid"
-    title = "The X server is told to use a display that is not at this address"
+    title = "The X server is configured for a PCI address without a display"
     stage = Stage.ENVIRONMENT
     severity = Severity.ERROR
     explains = ("login-loop-glx-broken-driver-mismatch",)
@@ -64,15 +66,15 @@ class XorgConfWrongBusid(Rule):
             if entry is None or not _is_pci(entry.values[0]):
                 continue
             if not display.devices:
-                yield Unknown("the PCI bus can't be seen here, or has no display")
+                yield Unknown("cannot find the GPU: the PCI bus is not visible here, or has no display")
                 continue
             mine = [d for d in display.devices if d.vendor == _VENDORS.get(driver, d.vendor)]
             written = parse_busid(entry.values[0])
             if not mine or written in {d.address for d in display.devices}:
-                continue  # a driver whose GPU is gone is another fault
+                continue  # a driver without its GPU is another problem
             wanted = _meant(entry.values[0], mine)
             where = ", ".join(f"{d.address} ({busid(d.address)})" for d in mine)
-            means = f"means {written}, where no display is" if written else "is no decimal PCI address"
+            means = f"means {written}, where there is no display" if written else "is not a decimal PCI address"
             yield self.finding(
                 f"file:{section.path}",
                 f'BusID "{entry.values[0]}" in {section.path} {means}; the GPU is at {where}',
@@ -89,13 +91,13 @@ class XorgConfWrongBusid(Rule):
         path, number, old, new = (finding.detail[k] for k in ("path", "line", "old", "new"))
         if new:
             yield Plan(
-                f"Write the address that the GPU has into {path}", Risk.LOW, (EditFile(path, ((number, old, new),)),)
+                f"Write the GPU's current address into {path}", Risk.LOW, (EditFile(path, ((number, old, new),)),)
             )
             return
         yield Plan(
-            f"Say in {path} which GPU is meant",
+            f"Choose the GPU for X in {path}",
             Risk.MEDIUM,
-            (ByHand(f"Write into line {number} of {path} which of these X shall use: {finding.detail['where']}"),),
+            (ByHand(f"In line {number} of {path}, write the one that X must use: {finding.detail['where']}"),),
         )
 
     @staticmethod
@@ -126,9 +128,9 @@ class XorgConfWrongBusid(Rule):
             "hexadecimal digits that look decimal", machine('BusID "PCI:10:0:0"', "0000:10:00.0"), finds=f"file:{conf}"
         )
         yield Scenario("the GPU was moved", machine('busid "pci:1:0:0"'), finds=f"file:{conf}")
-        yield Scenario("in another domain", machine('BusID "PCI:59@1:0:0"'), finds=f"file:{conf}")
+        yield Scenario("another PCI domain", machine('BusID "PCI:59@1:0:0"'), finds=f"file:{conf}")
         yield Scenario(
-            "which of two is meant",
+            "one of two GPUs",
             machine('BusID "PCI:2:0:0"', "0000:3b:00.0", "0000:5e:00.0"),
             finds=f"file:{conf}",
             ladder=(
@@ -138,19 +140,19 @@ class XorgConfWrongBusid(Rule):
                 ),
             ),
         )
-        yield Scenario("right", machine('BusID "PCI:59:0:0"'))
-        yield Scenario("right, with zeros and a domain", machine('BusID "PCI:059@0:00:0"'))
-        yield Scenario("right, without the function", machine('BusID "PCI:59:0"'))
-        yield Scenario("none", machine(""))
+        yield Scenario("correct", machine('BusID "PCI:59:0:0"'))
+        yield Scenario("correct, with zeros and a domain", machine('BusID "PCI:059@0:00:0"'))
+        yield Scenario("correct, without the function", machine('BusID "PCI:59:0"'))
+        yield Scenario("no BusID", machine(""))
         yield Scenario("in a comment", machine('# BusID "PCI:1:0:0"'))
         yield Scenario("not PCI", machine('BusID "platform:fd4a0000.gpu"'))
         yield Scenario(
-            "the display of the processor",
+            "the processor's display",
             machine('BusID "PCI:0:2:0"', "0000:00:02.0", "0000:3b:00.0")
             .file("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n"),
         )  # fmt: skip
         yield Scenario(
-            "no bus in sight",
+            "the PCI bus is not visible",
             Machine().file(conf, 'Section "Device"\n Driver "nvidia"\n BusID "PCI:1:0:0"\nEndSection\n'),
             unknown=True,
         )
@@ -162,7 +164,7 @@ def _is_pci(text: str) -> bool:
 
 
 def _meant(text: str, devices: list[DisplayDevice]) -> str:
-    """The address of the only display that can be meant, "" where several can."""
+    """The address of the only possible display; "" if there are several."""
     copied = parse_copied_busid(text)
     if copied in {d.address for d in devices}:
         return copied or ""
