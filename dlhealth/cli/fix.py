@@ -70,13 +70,13 @@ def command(
     max_risk: str,
     offline: bool,
 ) -> int:
-    """Diagnose, show the plan, ask, carry it out as one transaction, and diagnose again to prove it.
+    """Diagnose, show the plan, ask, apply it as one transaction, and diagnose again to verify it.
 
     With IDs or layers, only these findings and what explains them are repaired.
 
     Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage or another repair comes first, 3 an
     error is left, 4 repaired once the machine has been rebooted, 5 the repair failed and was rolled back, 6 too little
-    could be checked to say, 7 carried out, but the checks that would prove it can't run any more, 70 dlhealth itself
+    could be checked to say, 7 applied, but the checks that would verify it can no longer run, 70 dlhealth itself
     failed.
     """
     request = Request(root, only, users, pythons, next_boot)
