@@ -218,6 +218,11 @@ class TestPasted:
         with pytest.raises(Unreadable):
             host.exists("/usr/lib32/libcuda.so.1")
 
+    def test_the_state_of_secure_boot_hides_no_other_fact(self, tmp_path: Path) -> None:
+        folder = posted(tmp_path / "p", a=UNAME + "\n", b="SecureBoot enabled\n", c=NVRM.format("550.107.02"))
+        modules: KernelModules = Facts(host_at(str(folder)), Options()).get(KernelModules)
+        assert modules.loaded_version == "550.107.02"
+
     def test_other_text_is_no_machine(self, tmp_path: Path) -> None:
         file = tmp_path / "notes.txt"
         file.write_text("My GPU does not work. What can I do?\n")

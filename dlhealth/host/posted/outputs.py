@@ -75,6 +75,8 @@ _LS_LINE = regex(
 _LDCONFIG = regex(r"\d+ libs found in (?:the )?cache")
 _CACHED = regex(r"^\s+(lib\S+) \((libc6\S*)[^)]*\) => (/\S+)$", re.MULTILINE)
 _SECURE_BOOT = regex(r"^SecureBoot (enabled|disabled)\s*$", re.MULTILINE)
+_SECURE_BOOT_STATE = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_SHIM_STATE = "/sys/firmware/efi/efivars/MokSBStateRT-605dab50-e046-4300-abb6-3dd810dd8b23"
 _XORG = regex(r"^(?:\[[ \d.]+\] )?X\.Org X Server \d", re.MULTILINE)
 _MAKE_LOG = regex(
     r"^DKMS make\.log for (?P<name>[\w.+-]+?)-(?P<version>\d[\w.+~]*) for kernel (?P<kernel>\S+)", re.MULTILINE
@@ -340,10 +342,18 @@ def _secure_boot(output: Output, pieces: Pieces) -> bool:
     match = _SECURE_BOOT.search(output.text)
     if match is None:
         return False
-    value = b"\x06\0\0\0" + (b"\1" if match[1] == "enabled" else b"\0")
-    variable = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-    pieces.file(variable, value, output.source("mokutil --sb-state"))
+    source = output.source("mokutil --sb-state")
+    pieces.file(_SECURE_BOOT_STATE, _variable(match[1] == "enabled"), source)
+    if "validation is disabled in shim" in output.text:
+        pieces.file(_SHIM_STATE, _variable(True), source)
+    else:
+        pieces.missing(_SHIM_STATE, source)
     return True
+
+
+def _variable(value: bool) -> bytes:
+    """A variable of the firmware: four bytes of attributes, then the value."""
+    return b"\x06\0\0\0" + bytes([value])
 
 
 def _xorg(output: Output, pieces: Pieces) -> bool:
