@@ -5,8 +5,8 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from dlhealth.host.alert import Kind, alert
 from dlhealth.host.exec import as_root
-from dlhealth.host.journal import Kind, alert
 from dlhealth.lean import NamedTuple
 from dlhealth.service.events import Event
 

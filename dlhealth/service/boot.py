@@ -8,7 +8,7 @@ from dlhealth.engine.busy import all_configured
 from dlhealth.engine.examine import Examiner, chosen, examining
 from dlhealth.engine.facts import Options
 from dlhealth.engine.policy import Trigger, Verdict
-from dlhealth.host.journal import Kind, alert, send
+from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.root import live_host
 from dlhealth.model import Outcome, Risk
 from dlhealth.service.alerts import Known, of_change, save

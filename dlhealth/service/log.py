@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from dlhealth.host.journal import encode, send
+from dlhealth.host.alert import encode, send
 
 _PRIORITY = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical": "2"}
 

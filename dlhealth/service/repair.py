@@ -15,8 +15,8 @@ from typing import Any
 
 from dlhealth.engine.people import logged_in
 from dlhealth.engine.policy import Trigger, Verdict
+from dlhealth.host.alert import send
 from dlhealth.host.exec import run
-from dlhealth.host.journal import send
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Layer, Outcome, Risk
 from dlhealth.service.request import LINE_LIMIT, VERSION, Peer, peer_of

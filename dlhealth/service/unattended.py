@@ -13,8 +13,8 @@ from dlhealth.engine.facts import Options
 from dlhealth.engine.load import LOCAL_RULES
 from dlhealth.engine.policy import Decision, Policy, Trigger, Verdict, decide, restart_at
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
+from dlhealth.host.alert import Kind, alert
 from dlhealth.host.exec import run
-from dlhealth.host.journal import Kind, alert
 from dlhealth.host.root import live_host
 from dlhealth.lean import NamedTuple
 from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk, Severity

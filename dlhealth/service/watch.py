@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
+from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.exec import Started, start
-from dlhealth.host.journal import Kind, alert, send
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Outcome
 from dlhealth.service.alerts import Known, Repeats, load, of_change, public, save, sign, understood

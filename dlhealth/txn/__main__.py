@@ -12,7 +12,7 @@ _USAGE = "usage: python3 -I -S __main__.py recover|undo|history [ROOT]"
 
 def main(arguments: list[str]) -> int:
     """The exit status: 0 done, 1 something could not be undone, 2 wrong usage or not agreed to."""
-    from dlhealth.host.journal import send
+    from dlhealth.host.alert import send
     from dlhealth.host.path import told
     from dlhealth.model import Outcome
     from dlhealth.steps.base import Target

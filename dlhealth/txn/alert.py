@@ -1,6 +1,6 @@
 """The alert about a repair that was finished or undone after an interruption or a reboot."""
 
-from dlhealth.host.journal import Kind, alert
+from dlhealth.host.alert import Kind, alert
 from dlhealth.model import Outcome
 from dlhealth.txn.execute import Ended
 from dlhealth.txn.store import reading_plan

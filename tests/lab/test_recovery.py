@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dlhealth.host.journal import Kind
+from dlhealth.host.alert import Kind
 from tests.lab.conftest import Fresh
 from tests.lab.test_service import COMMAND, alerts, within
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dlhealth.host.journal import LIMIT, Kind, alert, encode, send
+from dlhealth.host.alert import LIMIT, Kind, alert, encode, send
 from dlhealth.service.alerts import Change, Found, Known, Repeats, load, of_change, public, save, sign, understood
 from dlhealth.service.events import Event, Topic, of_kernel
 
@@ -445,7 +445,7 @@ def test_every_kind_of_alert_is_explained_in_the_catalog() -> None:
     )
     assert sorted(id for id, _, _ in entries) == sorted(k.value for k in Kind)
     assert len(entries) == len(re.findall("^-- ", catalog, re.MULTILINE))
-    known = set(re.findall(r'"(DLHEALTH_\w+)"', (SYSTEMD.parent / "dlhealth/host/journal.py").read_text()))
+    known = set(re.findall(r'"(DLHEALTH_\w+)"', (SYSTEMD.parent / "dlhealth/host/alert.py").read_text()))
     assert set(re.findall(r"@(\w+)@", catalog)) <= known
     assert set(re.findall(r"\b(DLHEALTH_\w+)", catalog)) <= known
 

@@ -25,8 +25,8 @@ from dlhealth.engine.load import Loaded
 from dlhealth.engine.policy import Trigger
 from dlhealth.engine.rule import Rule
 from dlhealth.host import exec as door
+from dlhealth.host.alert import Kind, send
 from dlhealth.host.base import Host
-from dlhealth.host.journal import Kind, send
 from dlhealth.host.root import RootHost
 from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage
 from dlhealth.service import boot, repair, unattended

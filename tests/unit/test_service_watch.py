@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from dlhealth.host.journal import Kind
+from dlhealth.host.alert import Kind
 from dlhealth.service import watch
 from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.notify import Manager
@@ -32,7 +32,7 @@ PROJECT = Path(__file__).parents[2]
 RUN = """
 import functools, json, socket, sys
 from dlhealth.service import watch
-from dlhealth.host.journal import send
+from dlhealth.host.alert import send
 from dlhealth.service.notify import Manager
 from dlhealth.service.sources import Devices, Files, KernelLog
 given = json.loads(sys.argv[1])

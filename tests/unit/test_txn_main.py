@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import EditFile, MoveAside, WriteFile
-from dlhealth.host.journal import SOCKET, Kind
+from dlhealth.host.alert import SOCKET, Kind
 from dlhealth.host.private import PrivateFolder
 from dlhealth.steps.base import Target
 from dlhealth.txn.__main__ import main
