@@ -14,7 +14,7 @@ from dlhealth.model import Diagnosis, Finding, Outcome, Risk, Severity, timestam
 from dlhealth.steps.base import Target
 from dlhealth.steps.room import out_of_reach
 from dlhealth.txn.execute import Ended, NotPrepared, NotProved, NotVerified, NotYet, apply, confirm
-from dlhealth.txn.journal import read_events
+from dlhealth.txn.journal import EventKind, read_events
 from dlhealth.txn.store import Damaged, Record, Store, reading_plan
 
 Look = Callable[[], Diagnosis]
@@ -109,7 +109,7 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for record in store.ended():
         if record.outcome in (Outcome.ROLLED_BACK, Outcome.CONFLICT):
-            ends = [e for e in read_events(record.folder) if e.kind == "COMMIT"]
+            ends = [e for e in read_events(record.folder) if e.kind == EventKind.COMMIT]
             failed = ends[-1].fields.get("failed", ()) if ends else ()
             found.update(
                 (f["fingerprint"], f["summary"]) for f in tell(record).findings if f.get("fingerprint") in failed
@@ -158,7 +158,12 @@ def _needs_programs(action: dict[str, Any]) -> bool:
         return False
 
 
-_BECAME = {"INTENT": "begun", "DONE": "done", "REVERTED": "reverted", "CONFLICT": "conflict"}
+_BECAME: Mapping[str, str] = {
+    EventKind.INTENT: "begun",
+    EventKind.DONE: "done",
+    EventKind.REVERTED: "reverted",
+    EventKind.CONFLICT: "conflict",
+}
 
 
 def _kept(chosen: Chosen) -> dict[str, Any]:

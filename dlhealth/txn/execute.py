@@ -14,7 +14,7 @@ from dlhealth.model import Action, Outcome
 from dlhealth.steps import step_of
 from dlhealth.steps.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, PathStep, Step, Target
 from dlhealth.steps.room import out_of_reach, program_of
-from dlhealth.txn.journal import Journal, read_events
+from dlhealth.txn.journal import EventKind, Journal, read_events
 from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading, reading_plan
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -96,15 +96,15 @@ def apply(
     try:
         with hold(), _signals_deferred() as stopped:
             # On disk with the first INTENT: before it, there is nothing to take back.
-            journal.write("BEGIN", sync=False, digest=about.get("digest", ""), boot=_boot_id())
+            journal.write(EventKind.BEGIN, sync=False, digest=about.get("digest", ""), boot=_boot_id())
             failing: Action | None = None
             try:
                 for number, (step, observed) in enumerate(zip(steps, before, strict=True)):
                     failing = actions[number]
                     progress(f"[{number + 1}/{len(steps)}] {step.summary()}")
-                    journal.write("INTENT", n=number)
+                    journal.write(EventKind.INTENT, n=number)
                     step.apply(target, observed)
-                    journal.write("DONE", sync=False, n=number, after=step.observe(target))
+                    journal.write(EventKind.DONE, sync=False, n=number, after=step.observe(target))
                     failing = None
                     if stopped:
                         raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}")
@@ -115,7 +115,7 @@ def apply(
                 progress(f"taking all of it back: {told(error)}")
                 return _take_back(store, target, record, journal, error)._replace(problem=error, action=failing)
             if outcome is Outcome.AWAITING_REBOOT:
-                journal.write("WAIT-REBOOT", boot=_boot_id())
+                journal.write(EventKind.WAIT_REBOOT, boot=_boot_id())
                 return Ended(record, outcome, ())
             return _commit(store, record, journal, outcome)._replace(problem=Stopped() if stopped else None)
     finally:
@@ -202,13 +202,13 @@ def recover(store: Store, target: Target) -> Ended | None:
     try:
         if journal.waiting:
             return None
-        committed = journal.find("COMMIT")
+        committed = journal.find(EventKind.COMMIT)
         if committed and not journal.undoing:
             outcome = Outcome(committed.fields["outcome"])
             return Ended(store.end(record, outcome), outcome, ())
         _none_at_work(target, record.name)
         _within_reach(target, record)
-        failed = journal.find("FAILED")
+        failed = journal.find(EventKind.FAILED)
         problem = NotVerified(**failed.fields) if failed else Stopped("it was cut off")
         with _signals_deferred():
             return _take_back(store, target, record, journal, problem)
@@ -229,7 +229,7 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
     journal = Journal(record.folder)
     try:
         with _signals_deferred():
-            journal.write("UNDO", boot=_boot_id())
+            journal.write(EventKind.UNDO, boot=_boot_id())
             return _take_back(store, target, record, journal, None)
     finally:
         journal.close()
@@ -248,7 +248,7 @@ def _within_reach(target: Target, record: Record) -> None:
     """Raises Busy where something would be left only because it can't be reached from here: that would be called somebody
     else's change, and be over."""
     with reading_plan(record) as plan:
-        begun = {e.fields["n"] for e in read_events(record.folder) if e.kind == "INTENT"}
+        begun = {e.fields["n"] for e in read_events(record.folder) if e.kind == EventKind.INTENT}
         actions = [action_from_json(plan["actions"][n]) for n in sorted(begun)]
     for problem in out_of_reach(target, actions).values():
         raise Busy(f"the repair {record.name} can't be taken back from here: {problem}")
@@ -278,9 +278,9 @@ def _check(folder: PrivateFolder) -> None:
     """Raises Damaged for an applied transaction of which something is missing: it would be called undone, and be the
     active one for ever, for which no other can begin."""
     events = read_events(folder)
-    if not any(e.kind == "COMMIT" for e in events):
+    if not any(e.kind == EventKind.COMMIT for e in events):
         raise Damaged(folder, "its journal has no end")
-    _kept(folder, {e.fields["n"] for e in events if e.kind == "INTENT"})
+    _kept(folder, {e.fields["n"] for e in events if e.kind == EventKind.INTENT})
 
 
 def _kept(
@@ -300,7 +300,7 @@ def _kept(
 
 
 def _commit(store: Store, record: Record, journal: Journal, outcome: Outcome) -> Ended:
-    journal.write("COMMIT", outcome=outcome)
+    journal.write(EventKind.COMMIT, outcome=outcome)
     return Ended(store.end(record, outcome), outcome, ())
 
 
@@ -308,22 +308,22 @@ def _take_back(store: Store, target: Target, record: Record, journal: Journal, p
     failed = problem.failed if isinstance(problem, NotVerified) else ()
     if isinstance(problem, NotVerified):
         # From here on it waits for no reboot, and what did not help is known, also when the taking back is cut off.
-        journal.write("FAILED", problem=str(problem), failed=failed)
+        journal.write(EventKind.FAILED, problem=str(problem), failed=failed)
     said = revert(journal, target, record.folder)
     outcome = Outcome.CONFLICT if said else Outcome.UNDONE if journal.undoing else Outcome.ROLLED_BACK
-    journal.write("COMMIT", outcome=outcome, problem=told(problem) if problem else "", failed=failed)
+    journal.write(EventKind.COMMIT, outcome=outcome, problem=told(problem) if problem else "", failed=failed)
     return Ended(store.end(record, outcome), outcome, (*([told(problem)] if problem else []), *said))
 
 
 def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str, ...]:
     """Take back every step that was begun, strictly the last first. What somebody else changed since is kept; the
     answer names it."""
-    begun = set(journal.numbers("INTENT"))
+    begun = set(journal.numbers(EventKind.INTENT))
     steps, kept, programs = _kept(folder, begun)
-    done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == "DONE"}
-    reverting = set(journal.numbers("REVERT"))
-    settled = {*journal.numbers("REVERTED"), *journal.numbers("CONFLICT")}
-    said = [e.fields["what"] for e in journal.events if e.kind == "CONFLICT"]
+    done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == EventKind.DONE}
+    reverting = set(journal.numbers(EventKind.REVERT))
+    settled = {*journal.numbers(EventKind.REVERTED), *journal.numbers(EventKind.CONFLICT)}
+    said = [e.fields["what"] for e in journal.events if e.kind == EventKind.CONFLICT]
     for number in sorted(begun - settled, reverse=True):
         step, before = steps[number], kept[number]
         # Programs do one thing after the other: where they were cut off, in the doing or in the taking back, is neither
@@ -332,7 +332,7 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
         try:
             if cut_off or _is_changed(step, target, before, done.get(number)):
                 if number in programs and not cut_off:
-                    journal.write("REVERT", n=number)
+                    journal.write(EventKind.REVERT, n=number)
                 # Copies are made before a program begins: of a step that was cut off, one that is missing was never made.
                 with nullcontext() if number in done else suppress(CopyGone):
                     step.revert(target, before)
@@ -344,12 +344,12 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
             said.append(
                 told(error) if not isinstance(error, _ODD) else f"{step.summary()}: what was recorded is damaged"
             )
-            journal.write("CONFLICT", n=number, what=said[-1])
+            journal.write(EventKind.CONFLICT, n=number, what=said[-1])
             continue
-        journal.write("REVERTED", sync=False, n=number)
+        journal.write(EventKind.REVERTED, sync=False, n=number)
     if programs:
         target.settle_all()
-    settled = {e.fields["n"] for e in journal.events if e.kind == "CONFLICT"}
+    settled = {e.fields["n"] for e in journal.events if e.kind == EventKind.CONFLICT}
     return (*said, *_left(target, {n: (steps[n], kept[n]) for n in sorted(begun) if n not in settled}))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import zlib
+from enum import Enum
 from typing import Any
 
 from dlhealth.host.path import naming
@@ -15,8 +16,23 @@ _STEPS = 10_000
 _OUTCOME = regex(r"[a-z-]{1,32}")
 
 
+class EventKind(str, Enum):
+    """What happened to a transaction, or to one of its steps."""
+
+    BEGIN = "BEGIN"
+    INTENT = "INTENT"
+    DONE = "DONE"
+    REVERT = "REVERT"
+    REVERTED = "REVERTED"
+    CONFLICT = "CONFLICT"
+    WAIT_REBOOT = "WAIT-REBOOT"
+    FAILED = "FAILED"
+    COMMIT = "COMMIT"
+    UNDO = "UNDO"
+
+
 class Event(NamedTuple):
-    """One line. `kind`: BEGIN, INTENT, DONE, REVERT, REVERTED, CONFLICT, WAIT-REBOOT, FAILED, COMMIT, UNDO."""
+    """One line. `kind` is an EventKind, or text that a later version of dlhealth wrote."""
 
     kind: str
     fields: dict[str, Any]
@@ -34,7 +50,7 @@ class Journal:
         self.events, self._sound = _parse_all(content)
         self._torn = self._sound < len(content)
 
-    def write(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
+    def write(self, kind: EventKind, *, sync: bool = True, **fields: Any) -> None:
         """Add an event. With `sync` it is on disk when this returns, with all before it; an event whose loss a recovery
         would only pay with more work can do without. Raises OSError when that can't be had."""
         text = json.dumps({"kind": kind, **fields}, sort_keys=True)
@@ -59,19 +75,19 @@ class Journal:
     @property
     def undoing(self) -> bool:
         """Whether an undo of the committed transaction was begun and has not ended."""
-        kinds = [e.kind for e in self.events if e.kind in ("UNDO", "COMMIT")]
-        return kinds[-1:] == ["UNDO"]
+        kinds = [e.kind for e in self.events if e.kind in (EventKind.UNDO, EventKind.COMMIT)]
+        return kinds[-1:] == [EventKind.UNDO]
 
     @property
     def waiting(self) -> Event | None:
         """The event that waits for a reboot, as long as nothing was decided since."""
         return waiting_in(self.events)
 
-    def find(self, kind: str) -> Event | None:
+    def find(self, kind: EventKind) -> Event | None:
         """The last event of a kind."""
         return next((e for e in reversed(self.events) if e.kind == kind), None)
 
-    def numbers(self, kind: str) -> list[int]:
+    def numbers(self, kind: EventKind) -> list[int]:
         """The action numbers that events of a kind name, in the order they were written."""
         return [e.fields["n"] for e in self.events if e.kind == kind]
 
@@ -86,8 +102,10 @@ def read_events(folder: PrivateFolder) -> list[Event]:
 
 def waiting_in(events: list[Event]) -> Event | None:
     """See `Journal.waiting`."""
-    decided = [e for e in events if e.kind in ("WAIT-REBOOT", "FAILED", "UNDO", "COMMIT")]
-    return decided[-1] if decided and decided[-1].kind == "WAIT-REBOOT" else None
+    decided = [
+        e for e in events if e.kind in (EventKind.WAIT_REBOOT, EventKind.FAILED, EventKind.UNDO, EventKind.COMMIT)
+    ]
+    return decided[-1] if decided and decided[-1].kind == EventKind.WAIT_REBOOT else None
 
 
 def _parse_all(content: bytes) -> tuple[list[Event], int]:
@@ -122,15 +140,15 @@ def _is_sound(event: Event) -> bool:
     """Whether the fields are of the right kind: the journal of another machine may have been made up."""
     fields = event.fields
     match event.kind:
-        case "INTENT" | "DONE" | "REVERT" | "REVERTED" | "CONFLICT":
+        case EventKind.INTENT | EventKind.DONE | EventKind.REVERT | EventKind.REVERTED | EventKind.CONFLICT:
             sound = type(fields.get("n")) is int and 0 <= fields["n"] < _STEPS
             return sound and isinstance(fields.get("after", {}), dict) and isinstance(fields.get("what", ""), str)
-        case "COMMIT":
+        case EventKind.COMMIT:
             outcome = fields.get("outcome")
             return isinstance(outcome, str) and bool(_OUTCOME.fullmatch(outcome)) and _is_told(fields)
-        case "FAILED":
+        case EventKind.FAILED:
             return set(fields) == {"problem", "failed"} and _is_told(fields)
-        case "WAIT-REBOOT":
+        case EventKind.WAIT_REBOOT:
             return isinstance(fields.get("boot"), str)
     return isinstance(event.kind, str)
 
