@@ -712,7 +712,16 @@ class Csh(Reader):
             return UNKNOWN if value == UNKNOWN else "0" if value is None else "1"
         if value is None:
             raise Undefined(name)
+        if value == UNKNOWN and self.state.lost and self.state.get(name).exported is None:
+            self.perhaps_undefined()
         return value
+
+    def perhaps_undefined(self) -> None:
+        """A variable may not be set: then csh stops here."""
+        if self.errors:
+            self.errors[0].merge(self.state)
+        else:
+            self.errors.append(self.state.copy())
 
     # Conditions.
     def truth(self, words: tuple[str, ...]) -> Truth:

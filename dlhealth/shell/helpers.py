@@ -44,6 +44,8 @@ CONDA_COMMAND = frozenset(("conda", "mamba", "micromamba"))
 """Names of conda's function."""
 UNKNOWN_COMMAND = frozenset(("module", "ml", "spack", "modulecmd"))
 """Functions that may change every variable."""
+MODULES_FOR_FISH = "/usr/share/fish/vendor_conf.d/modules.fish"
+"""Where Debian has the file that defines Environment Modules' function for fish."""
 SURROUNDING_FILE: dict[str, tuple[str, ...]] = {
     r"/opt/ros/\w+/(local_)?setup\.(ba|z)?sh": ("PYTHONPATH",),
     r".*/(devel|install)/(local_)?setup\.(ba|z)?sh": ("PYTHONPATH",),

@@ -78,6 +78,14 @@ class Successor(NamedTuple):
     login: bool
 
 
+class Harmless:
+    """The body of a function that zsh loads with `autoload`. To call it changes no variable, and nor does a program
+    of that name."""
+
+
+HARMLESS = Harmless()
+
+
 class Unsure(Exception):
     """A command may have set any variable to anything; the message says why. `ends` where it may also have ended the
     shell."""
@@ -155,11 +163,9 @@ class State:
                 value_or_unset = value
             exported = a.exported if a.exported == b.exported else None
             self.variables[name] = Variable(value_or_unset, exported, a.origin if a.origin == b.origin else None)
-        for name, body in other.functions.items():
-            if self.functions.setdefault(name, body) is not body:
-                self.functions[name] = None
-        for name in self.functions.keys() - other.functions.keys():
-            self.functions[name] = None
+        for name in self.functions.keys() | other.functions.keys():
+            body = self.functions.get(name, HARMLESS)
+            self.functions[name] = body if body is other.functions.get(name, HARMLESS) else None
         for name in self.options.keys() | other.options.keys():
             if self.options.get(name, False) != other.options.get(name, False):
                 self.options[name] = None
@@ -345,6 +351,19 @@ class Session:
         except Unreadable:
             return None
         return name or None
+
+    def loads_no_modules(self) -> bool:
+        """Whether Environment Modules or Lmod only define their functions: their own configuration has no module that
+        is loaded at the start."""
+        if self.state.get("LMOD_SYSTEM_DEFAULT_MODULES").value is not None or self.state.get("LOADEDMODULES").value:
+            return False
+        try:
+            text = self.host.text("/etc/environment-modules/initrc")
+            lmod = self.host.exists("/usr/share/lmod/lmod/init/sh")
+        except Unreadable:
+            return False
+        lines = (text or "").splitlines()
+        return (text is not None or lmod) and all(re.match(r"\s*(#|$|module\s+use\s)", line) for line in lines)
 
     def prints(self, program: str, arguments: list[str]) -> str | None:
         """What a program prints that only tells who and where one is, or what a file has; None for all others."""

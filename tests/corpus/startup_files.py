@@ -71,7 +71,7 @@ def run(root: Path, kind: str, shell: str) -> Real:
         start = {n: v for n, v in before.values.items() if n not in ("PWD", "OLDPWD", "SHLVL", "_")}
     code = f"import os; os.chdir({HOME!r}); os.execve({shell!r}, {arguments!r}, {start!r})"
     talk([*isolated(root), "/usr/bin/python3", "-c", code], b"\n/usr/bin/env -0 > /tmp/environment\nexit\nexit\n", out)
-    return Real(parsed(out.read_bytes()) if out.exists() else None)
+    return Real(parsed(out.read_bytes()) if out.exists() and out.stat().st_size else None)
 
 
 def graphical(root: Path, start: dict[str, str]) -> Real:

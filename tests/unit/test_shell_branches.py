@@ -234,7 +234,7 @@ KNOWN: list[tuple[str, str, dict[str, str | None]]] = [
     ("bash", "((AA=1)); let BB=2", {"AA": "?", "BB": "?"}),
     ("bash", "(AA=1; PATH=/x); mystery & BB=$?", {"AA": None, "PATH": "/usr/bin:/bin", "BB": "0"}),
     ("zsh", "emulate zsh; AA=x", {"AA": "x"}),
-    ("zsh", "for d in /a $NOTHING; do PATH=$PATH:$d; done", {"PATH": "?"}),
+    ("zsh", "for d in /a $NOTHING; do PATH=$PATH:$d; done", {"PATH": "/usr/bin:/bin:/a"}),
     # fish
     ("fish", "source ~/one.fish", {"PATH": "/one:/usr/bin:/bin"}),
     ("fish", "source ~/nothing.fish; or set -gx AA none", {"AA": "none"}),

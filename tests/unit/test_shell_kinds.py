@@ -44,6 +44,21 @@ SHAPES = [
     ("zsh", "set -e\nexport PATH=/x:$PATH\nfalse\nexport PATH=/y:$PATH\n"),
     ("bash", f"set -u\nf() {{ X=$NOTHING; export LD_LIBRARY_PATH=/no; }}\nf; PATH=/no:$PATH\nset +u\nexport LD_LIBRARY_PATH={CUDA}\n"),
     ("bash", f"X=${{NOTHING:?}}; PATH=/no:$PATH\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    # A subscript of what was not declared is a number to zsh, and 0 is an error.
+    ("zsh", f"STYLES[unknown-token]=none\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"STYLES[1]=none\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"typeset -A STYLES\nSTYLES[alias]=none\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"commands[nosuch]=/x\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"if [[ -e /nowhere ]] {{ echo /nowhere* }}\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    # What zsh loads later, whether or not a condition holds.
+    ("zsh", f"if (( $#DISPLAY )); then\n  autoload -U compinit\nfi\nautoload -U compinit\ncompinit\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"for folder in $fpath; do\n  autoload $folder/nosuch*(N:t)\ndone\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"$NOTHING echo\nfor name in $NOTHING; do source /nowhere/$name; done\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    # Forms that only zsh has.
+    ("zsh", f"function a b {{\n  export LD_LIBRARY_PATH={CUDA}\n}}\nb\n"),
+    ("zsh", "for name in /x /y; path=($name $path)\nf() {print -P \"a\"}\nexport LD_LIBRARY_PATH={/a,/b}/lib\n"),
+    ("zsh", f"case $USER in\n  x|(a|b)lice|c) echo;;\nesac\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"case /usr in\n  (/usr) export LD_LIBRARY_PATH={CUDA};;\nesac\n"),
     # Line ends of Windows are each shell's own affair.
     ("fish", f"set -gx LD_LIBRARY_PATH {CUDA}\r\nset -gx PATH /usr/local/cuda/bin $PATH\r\n"),
     ("tcsh", f"if ( $?prompt ) then\r\n  set history = 1000\r\nendif\r\nsetenv LD_LIBRARY_PATH {CUDA}\r\n"),

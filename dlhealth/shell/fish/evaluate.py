@@ -140,7 +140,10 @@ class Fish(Reader):
                 except Unreadable as problem:
                     self.session.forget(str(problem))
             for _, path in sorted(names.items()):
-                self.read(path)
+                if path == helpers.MODULES_FOR_FISH and self.session.loads_no_modules():
+                    self.state.foreign = True
+                else:
+                    self.read(path)
             for path in ("/etc/fish/config.fish", f"{own}/config.fish"):
                 self.read(path)
         except Left as left:

@@ -11,7 +11,7 @@ from dlhealth.shell.sh.conditions import test
 from dlhealth.shell.sh.flow import BREAK, CONTINUE, EXIT, NORMAL, RETURN
 from dlhealth.shell.sh.names import OWN_COMMANDS
 from dlhealth.shell.sh.syntax import Node, Output, Simple, Subshell, literal, parsed
-from dlhealth.shell.state import SHELLS, Successor, Unsure
+from dlhealth.shell.state import HARMLESS, SHELLS, Successor, Unsure
 from dlhealth.shell.values import AFTER, UNKNOWN, is_known, prepended, tidy
 
 if TYPE_CHECKING:
@@ -385,7 +385,7 @@ def _autoload(shell: "Shell", arguments: list[str], node: Simple) -> str:
     """zsh finds the function later in fpath."""
     for name in arguments:
         if is_known(name) and name[:1] not in "-+":
-            shell.state.functions.setdefault(posixpath.basename(name), Subshell(node.line, ()))
+            shell.state.functions.setdefault(posixpath.basename(name), HARMLESS)
     return NORMAL
 
 

@@ -46,7 +46,7 @@ def invoked(nodes: Iterable[Node]) -> list[tuple[Word, ...]]:
 
 class Effects:
     """Collects in `names` the variables that commands may set, and in `loose` those that they may also export or
-    unset; `shifts` is whether they take arguments away. `functions` are known, `builtins` may do more than a program."""
+    unset; `shifts` is whether they take arguments away, `defines` whether they make functions known. `functions` are known, `builtins` may do more than a program."""
 
     def __init__(self, functions: Collection[str], builtins: Collection[str]) -> None:
         self.functions = functions
@@ -54,6 +54,7 @@ class Effects:
         self.names: set[str] = set()
         self.loose: set[str] = set()
         self.shifts = False
+        self.defines = False
 
     def may_set(self, nodes: Iterable[Any]) -> bool:
         """Look at commands; False where it can't be told."""
@@ -91,6 +92,9 @@ class Effects:
             return True
         if name in helpers.PREPENDING_COMMAND:
             self.names.add("PATH")
+        if name == "autoload":
+            self.defines = True
+            return True
         if name == "shift":
             self.shifts = True
             return True

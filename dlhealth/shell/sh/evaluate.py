@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dlhealth.host import Unreadable
 from dlhealth.lean import regex
 from dlhealth.shell import helpers, patterns
 from dlhealth.shell.malformed import HARD_BLANK, LISTS, Problem, set_behind
@@ -39,7 +38,7 @@ from dlhealth.shell.sh.syntax import (
     literal,
     parsed,
 )
-from dlhealth.shell.state import Exhausted, Session, State, Unsure, Variable
+from dlhealth.shell.state import HARMLESS, Exhausted, Session, State, Unsure, Variable
 from dlhealth.shell.values import (
     AFTER,
     BEFORE,
@@ -57,6 +56,10 @@ _DECLARED = regex(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
 _OPENED = regex(r"\s*(?:export\s+)?(?:PATH|LD_LIBRARY_PATH)=(?:\"[^\"]*|'[^']*)$")
 _PASTED = regex(rf"[{HARD_BLANK} ]*(?:export[{HARD_BLANK} ]+)?(PATH|LD_LIBRARY_PATH)[{HARD_BLANK} ]*=")
 _ITEMS = 200
+_ASSOCIATIVE = frozenset(
+    ("aliases", "commands", "functions", "galiases", "nameddirs", "options", "parameters", "saliases", "userdirs")
+)
+"""Those that zsh has itself (zshmodules(1), zsh/parameter)."""
 
 
 class Shell(Expansion):
@@ -156,6 +159,9 @@ class Shell(Expansion):
         self.abandoned.append([])
         flow = self.run(nodes)
         left = self.abandoned.pop()
+        if self.dialect == "zsh":
+            self.returned[-1] += left
+            left = []
         if flow != ABORT or not (self.dialect == "zsh" or (self.dialect == "bash" and self.interactive)):
             for state in left:
                 self.state.merge(state)
@@ -352,7 +358,7 @@ class Shell(Expansion):
     def for_(self, node: For) -> str:
         self.at(node.line)
         items: list[str] | None = self.state.arguments if node.words is None else self.fields(node.words)
-        if items is None or len(items) > _ITEMS or not all(map(is_known, items)) or self.unsplit(node.words):
+        if items is None or len(items) > _ITEMS or not all(map(is_known, items)) or self.unsplit(node.words, items):
             return self.havoc((node,))
         left: list[State] = []
         flow = NORMAL
@@ -379,9 +385,10 @@ class Shell(Expansion):
             flow = NORMAL
         return flow
 
-    def unsplit(self, words: Sequence[Word] | None) -> bool:
-        """Whether zsh, which splits no variable, might do so by an option that is not followed here."""
-        return self.dialect == "zsh" and any(isinstance(p, Param) for w in words or () for p in w)
+    def unsplit(self, words: Sequence[Word] | None, items: list[str]) -> bool:
+        """Whether zsh, which splits no variable, might split one of these by an option that is not followed here."""
+        blank = any(len(item.split()) != 1 for item in items)
+        return self.dialect == "zsh" and blank and any(isinstance(p, Param) for w in words or () for p in w)
 
     def while_(self, node: While) -> str:
         self.at(node.line)
@@ -434,6 +441,7 @@ class Shell(Expansion):
             raise Unsure("a loop that is not followed")
         if effects.shifts:
             self.state.arguments = None
+        self.state.foreign |= effects.defines
         for name in effects.names | effects.loose:
             self.session.set(self.tied.get(name, name), UNKNOWN, "loop")
         for name in effects.loose:
@@ -493,6 +501,8 @@ class Shell(Expansion):
         first = self.fields(node.words[:1])
         if first == [] and len(node.words) == 1:
             return self.without_command()  # an empty expansion
+        if first == [] and not node.assignments:
+            return self.simple(node._replace(words=node.words[1:]))
         if not first or not is_known(first[0]):
             raise Unsure("a command whose name is not known")
         name = first[0]
@@ -594,6 +604,9 @@ class Shell(Expansion):
         body: Any = self.state.functions[name]
         if body is None:
             raise Unsure(f"{name} is not always the same function", ends=True)
+        if body is HARMLESS:
+            self.state.status = None
+            return NORMAL
         saved = dict(self.state.variables)
         before, self.state.arguments = self.state.arguments, arguments
         self.session.enter()
@@ -665,7 +678,7 @@ class Shell(Expansion):
         set other variables; that is then done."""
         files = helpers.SURROUNDING_FILE
         others = next((files[p] for p in files if re.fullmatch(p, path.replace(UNKNOWN, "x"))), None)
-        if re.search(r"/(modules|lmod)/init/", path) and self.loads_no_modules():
+        if re.search(r"/(modules|lmod)/init/", path) and self.session.loads_no_modules():
             self.state.foreign = True
             self.state.status = None
             return True
@@ -684,19 +697,6 @@ class Shell(Expansion):
         self.state.status = None
         return True
 
-    def loads_no_modules(self) -> bool:
-        """Whether Environment Modules or Lmod only define their functions: their own configuration has no module that
-        is loaded at the start."""
-        if self.state.get("LMOD_SYSTEM_DEFAULT_MODULES").value is not None or self.state.get("LOADEDMODULES").value:
-            return False
-        try:
-            text = self.session.host.text("/etc/environment-modules/initrc")
-            lmod = self.session.host.exists("/usr/share/lmod/lmod/init/sh")
-        except Unreadable:
-            return False
-        lines = (text or "").splitlines()
-        return (text is not None or lmod) and all(re.match(r"\s*(#|$|module\s+use\s)", line) for line in lines)
-
     def blur(self, how: str, *names: str) -> None:
         """These may be set now, or not."""
         for name in names:
@@ -709,12 +709,28 @@ class Shell(Expansion):
         if assignment.items is not None:
             self.assign_array(assignment)
             return
+        if assignment.subscript and self.dialect == "zsh":
+            self.subscript(assignment)
         value = self.value(assignment.word, assigned=True)
         programs = self.origin(assignment.word)
         if assignment.append:
             between = ":" if name != assignment.name and self.state.get(name).value else ""
             value = tidy((self.state.get(name).value or "") + between + value)
         self.session.set(name, self.without_repeats(assignment.name, value), how, exported, programs)
+
+    def subscript(self, assignment: Assignment) -> None:
+        """zsh computes a number from the subscript of what was not declared an associative array. 0 is an error, and
+        so is what is not set."""
+        if self.state.options.get(f"associative {assignment.name}") or assignment.name in _ASSOCIATIVE:
+            return
+        if re.fullmatch(r"-?[1-9]\d*(,-?[1-9]\d*)?", assignment.subscript):
+            return
+        names = assignment.subscript.split("-")
+        plain = all(map(_NAME.fullmatch, names)) and not self.state.lost and not self.state.foreign
+        if plain and all(self.state.get(name).value is None for name in (assignment.name, *names)):
+            text = f"{assignment.name} was not declared an associative array"
+            raise Leave(self.end("error", text))
+        self.abandoned[-1].append(self.state.copy())
 
     def assign_array(self, assignment: Assignment) -> None:
         """zsh has PATH also as the array `path`; of other arrays only the names are known."""
@@ -842,6 +858,8 @@ class Shell(Expansion):
             if isinstance(what, str):
                 self.session.state.variables[name] = Variable(None, False)
         scalar = self.tied.get(name, name)
+        if "A" in options:
+            self.state.options[f"associative {name}"] = True
         if self.dialect == "zsh" and "U" in options and scalar in self.tied.values():
             self.unique.add(name)
             value = self.state.get(scalar).value

@@ -62,12 +62,13 @@ Word = tuple[Part, ...]
 
 
 class Assignment(NamedTuple):
-    """`items` is None unless it is an array's."""
+    """`items` is None unless it is an array's; `subscript` is what the brackets of `name[…]=` have."""
 
     name: str
     append: bool
     word: Word
     items: tuple[Word, ...] | None
+    subscript: str = ""
 
 
 class Simple(NamedTuple):
@@ -597,7 +598,7 @@ class _Parser:
         return For(line, variable, None if words is None else tuple(words), self.loop_body(opened, short))
 
     def loop_body(self, opened: tuple[str, int], short: bool) -> "tuple[Node, ...]":
-        """Between do and done; bash and zsh take braces as well, and zsh after `for x (words)` a single command."""
+        """Between do and done; bash and zsh take braces as well, and zsh a single command."""
         if opened[0] == '"foreach"':
             inner = self.body(("end",), opened)
             self.i += len("end")
@@ -607,6 +608,7 @@ class _Parser:
             inner = self.body(("}",), opened)
             self.i += 1
             return inner
+        short |= self.dialect == "zsh" and opened[0] == '"for"'
         return (self.chain(),) if short and self.reserved() != "do" else self.loop(opened)
 
     def case(self, line: int, word: str) -> Node:
@@ -623,12 +625,12 @@ class _Parser:
             if self.reserved() == "esac":
                 self.i += 4
                 return Case(line, subject, tuple(arms))
-            if self.at("("):
+            if self.at("(") and self.grouped() is None:
                 self.i += 1
             patterns = []
             while True:
                 self.blank()
-                pattern = self.word()
+                pattern = self.alternatives() or self.word()
                 if not pattern:
                     raise self.unexpected(opened)
                 patterns.append(pattern)
@@ -647,6 +649,19 @@ class _Parser:
             self.i += len(ending)
             arms.append((tuple(patterns), inner, ending or ";;"))
 
+    def grouped(self) -> int | None:
+        """Where the group of `(a|b)c`, a pattern of zsh, ends; None where the parenthesis is no part of a pattern."""
+        end = self.balanced(self.i + 1, ")") if self.dialect == "zsh" and self.at("(") else None
+        return None if end is None or self.text[end : end + 1] in tuple(" \t\n") else end
+
+    def alternatives(self) -> Word | None:
+        """A pattern that begins with a group: nothing here reads it."""
+        if (end := self.grouped()) is None:
+            return None
+        self.i = end
+        self.word()
+        return (Opaque(False),)
+
     def function(self, line: int) -> Node:
         """After the keyword `function` of bash."""
         self.i += len("function")
@@ -658,9 +673,17 @@ class _Parser:
             raise self.problem("a function without a name", certain=False)
         self.i = match.end()
         self.blank()
+        names = [match[0]]
+        while self.dialect == "zsh" and not self.at("{") and (match := _PLAIN.match(self.text, self.i)):
+            names.append(match[0])
+            self.i = match.end()
+            self.blank()
         if re.compile(r"\([ \t]*\)").match(self.text, self.i):
             self.i = self.text.index(")", self.i) + 1
-        return self.function_body(line, match[0])
+        node = self.function_body(line, names[0])
+        if len(names) == 1 or not isinstance(node, Function):
+            return node
+        return Group(line, tuple(node._replace(name=name) for name in names))
 
     def function_body(self, line: int, name: str) -> Node:
         self.linebreak()
@@ -763,7 +786,7 @@ class _Parser:
             items = self.array()
             return Assignment(match[1], append, (Opaque(False),), None if match[2] else items)
         word = self.word()
-        return Assignment(match[1], append, (Opaque(False),) if match[2] else word, None)
+        return Assignment(match[1], append, (Opaque(False),) if match[2] else word, None, (match[2] or "")[1:-1])
 
     def array(self) -> tuple[Word, ...]:
         opened = ("an array", self.line())
@@ -833,10 +856,26 @@ class _Parser:
                 parts.append(self.backquote(False))
             else:
                 match = _PLAIN.match(self.text, self.i)
-                self.i = match.end() if match else self.i + 1
-                parts.append(Text(match[0] if match else char, False))
+                text = match[0] if match else char
+                if self.dialect == "zsh" and (end := self.lone_brace(text, parts)) is not None:
+                    if end:
+                        parts.append(Text(text[:end], False))
+                    self.i += end
+                    break
+                self.i += len(text)
+                parts.append(Text(text, False))
         self.i = min(self.i, len(self.text))
         return tuple(parts)
+
+    @staticmethod
+    def lone_brace(text: str, before: list[Part]) -> int | None:
+        """Where in a word a brace closes what no brace in the word has opened: to zsh the word ends there."""
+        depth = sum(p.text.count("{") - p.text.count("}") for p in before if isinstance(p, Text) and not p.quoted)
+        for position, char in enumerate(text):
+            depth += (char == "{") - (char == "}")
+            if depth < 0:
+                return position
+        return None
 
     def single(self) -> str:
         end = self.text.find("'", self.i + 1)
