@@ -44,6 +44,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    Unowned,
     owner_of,
     wheel_name,
 )
@@ -87,7 +88,7 @@ class LibraryDamaged(Rule):
                 f"{posixpath.basename(path)} in {posixpath.dirname(path)} is damaged, so no program can load it",
                 Evidence(path, problem.removeprefix(f"{path}: ")),
                 path=path,
-                package=owner if isinstance(owner, str) else "",
+                owner=owner,
             )
         for environment, path, problem in programs.damaged if programs else ():
             name = wheel_name(posixpath.basename(path))
@@ -105,9 +106,14 @@ class LibraryDamaged(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         detail = finding.detail
-        if package := detail.get("package"):
-            actions = (AptInstall((package,), reinstall=True), RefreshLoaderCache())
-            yield Plan(f"Reinstall {package}", Risk.LOW, actions, network=True)
+        owner = detail.get("owner", Unowned.NOBODY)
+        if isinstance(owner, str):
+            actions = (AptInstall((owner,), reinstall=True), RefreshLoaderCache())
+            yield Plan(f"Reinstall {owner}", Risk.LOW, actions, network=True)
+            return
+        if owner is Unowned.UNKNOWN:
+            text = f"Find the package of {detail['path']} with dpkg -S, then: apt-get install --reinstall PACKAGE"
+            yield Plan("Reinstall the package of the library", Risk.LOW, (ByHand(text),), network=True)
             return
         requirement, manager = detail.get("requirement", ""), detail.get("manager", "")
         options = ("--force-reinstall", "--no-deps", requirement)
@@ -163,6 +169,20 @@ class LibraryDamaged(Rule):
                     "refresh-loader-cache",
                 ),
             ),
+        )
+        driver = "/usr/lib/x86_64-linux-gnu/libcuda.so.550.120"
+        yield Scenario(
+            "a library of the driver is a web page",
+            Machine.ubuntu2404_gpu().file(driver, "<html></html>"),
+            finds=f"file:{driver}",
+            steps=("apt-install", "refresh-loader-cache"),
+        )
+        yield Scenario(
+            "a library of the driver is a web page, and dpkg has no lists of files",
+            Machine.ubuntu2404_gpu()
+            .file(driver, "<html></html>")
+            .remove("/var/lib/dpkg/info/libnvidia-compute-550:amd64.list"),
+            finds=f"file:{driver}",
         )
         yield Scenario("all libraries are intact", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
         yield Scenario(
