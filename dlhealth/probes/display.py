@@ -82,11 +82,13 @@ class DisplayDevice(NamedTuple):
 
 class DisplaySetup(NamedTuple):
     """`manager` is the display manager ("gdm3", "lightdm", "sddm" …; "" unknown), `drivers` the X drivers on disk
-    ("nvidia", "modesetting" …) with their paths, `devices` None where the PCI bus can't be seen."""
+    ("nvidia", "modesetting" …) with their paths, `unread` why directories of X drivers could not be read, `devices` None
+    where the PCI bus can't be seen."""
 
     manager: str
     files: tuple[XorgFile, ...]
     drivers: dict[str, str]
+    unread: tuple[str, ...]
     devices: tuple[DisplayDevice, ...] | None
     problems: tuple[str, ...]
 
@@ -128,7 +130,8 @@ class DisplaySetup(NamedTuple):
             if text is not None:
                 tool = _TOOL.search(text)
                 files.append(XorgFile(path, tool[1] if tool else "", tuple(parse(text, path))))
-        return cls(_manager(host), tuple(files), _drivers(host, files), _devices(host), tuple(problems))
+        drivers, unread = _drivers(host, files)
+        return cls(_manager(host), tuple(files), drivers, unread, _devices(host), tuple(problems))
 
 
 X_FAILED = regex(
@@ -238,8 +241,8 @@ def _manager(host: Host) -> str:
     return linked or chosen
 
 
-def _drivers(host: Host, files: Iterable[XorgFile]) -> dict[str, str]:
-    """The X drivers whose module files are there (a link into nothing is none)."""
+def _drivers(host: Host, files: Iterable[XorgFile]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The X drivers whose module files exist (a broken link is none), and why directories could not be read."""
     own = [
         v
         for f in files
@@ -251,6 +254,7 @@ def _drivers(host: Host, files: Iterable[XorgFile]) -> dict[str, str]:
     ]
     folders = [p.strip().rstrip("/") for value in own for p in value.split(",")]
     found: dict[str, str] = {}
+    unread = []
     for folder in (
         *(f for f in folders if f.startswith("/")),
         *(f"{f}/drivers" for f in folders if f.startswith("/")),
@@ -260,9 +264,9 @@ def _drivers(host: Host, files: Iterable[XorgFile]) -> dict[str, str]:
             for path in host.glob(f"{folder}/*_drv.so"):
                 if host.exists(path):
                     found.setdefault(posixpath.basename(path).removesuffix("_drv.so"), path)
-        except Unreadable:
-            continue
-    return found
+        except Unreadable as problem:
+            unread.append(str(problem))
+    return found, tuple(unread)
 
 
 def _devices(host: Host) -> tuple[DisplayDevice, ...] | None:

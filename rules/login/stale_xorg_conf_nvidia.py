@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from dlhealth.api import (
     ByHand,
     DisplaySetup,
-    DriverLibraries,
     Evidence,
     Finding,
     Machine,
@@ -54,9 +53,7 @@ class StaleXorgConfNvidia(Rule):
     severity = Severity.ERROR
     explains = ("login-loop-glx-broken-driver-mismatch",)
 
-    def detect(
-        self, display: DisplaySetup, packages: Packages | None, libraries: DriverLibraries | None
-    ) -> Iterator[Finding | Unknown]:
+    def detect(self, display: DisplaySetup, packages: Packages | None) -> Iterator[Finding | Unknown]:
         for problem in display.problems:
             yield Unknown(problem)
         for section in display.active_devices():
@@ -64,8 +61,10 @@ class StaleXorgConfNvidia(Rule):
             if driver is None:
                 continue
             name = driver.values[0].lower()
-            missing = _missing(name, display, packages, libraries)
-            if missing:
+            missing = _missing(name, display, packages)
+            if isinstance(missing, Unknown):
+                yield missing
+            elif missing:
                 yield self.finding(
                     f"file:{section.path}",
                     f'{section.path} tells X to use the driver "{name}", but {missing}',
@@ -157,6 +156,15 @@ class StaleXorgConfNvidia(Rule):
         yield Scenario("in a comment", plain().file(conf, "\n".join(f"#{line}" for line in GENERATED.split("\n"))))
         yield Scenario("no configuration file", Machine.debian12())
         yield Scenario("the configuration is not a file", plain().fifo(conf), unknown=True)
+        yield Scenario("no X server is here", Machine.debian12().file(conf, GENERATED), unknown=True)
+        yield Scenario(
+            "only the X server's own drivers can be read",
+            Machine()
+            .file("/etc/fstab", "UUID=1 / ext4 defaults 0 1\nUUID=2 /usr ext4 defaults 0 2\n")
+            .file(conf, f'Section "Files"\n    ModulePath "/opt/xorg"\nEndSection\n{GENERATED}')
+            .library("/opt/xorg/modesetting_drv.so"),
+            unknown=True,
+        )
 
 
 GENERATED = """\
@@ -193,22 +201,21 @@ EndSection
 """
 
 
-def _missing(name: str, display: DisplaySetup, packages: Packages | None, libraries: DriverLibraries | None) -> str:
-    """What the named driver lacks; "" if nothing, or if that is not known."""
+def _missing(name: str, display: DisplaySetup, packages: Packages | None) -> str | Unknown:
+    """What the named driver lacks; "" for nothing."""
     if name in _GENERIC:
         return ""
     if name == "nvidia" and display.devices and not any(d.vendor == _VENDOR for d in display.devices):
         return "no NVIDIA GPU is on the PCI bus"
     if name in display.drivers:
         return ""
-    if name != "nvidia":
-        return f"{name}_drv.so is not installed" if display.drivers else ""
-    if packages and any(packages.installed(pattern) for pattern in _X_DRIVER_PACKAGES):
-        return ""  # other rules report why its file is missing
-    # Without any X driver, only some of the machine's files may be visible.
-    if not display.drivers and libraries and libraries.libraries:
-        return ""
-    return "nvidia_drv.so is not installed"
+    if name == "nvidia" and packages and any(packages.installed(pattern) for pattern in _X_DRIVER_PACKAGES):
+        return ""  # its file is missing for another reason, which others look for
+    if display.unread:
+        return Unknown(display.unread[0])
+    if not display.drivers:
+        return Unknown("no X driver was found, not even the X server's own: this may be only a part of a system")
+    return f"{name}_drv.so is not installed"
 
 
 def _absence(name: str, missing: str) -> tuple[str, str]:
