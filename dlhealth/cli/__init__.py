@@ -59,12 +59,9 @@ class Failure(click.ClickException):
 
     exit_code = Status.INTERNAL
 
-    def format_message(self) -> str:
-        return printable(self.message)
-
 
 class InTheWay(Failure):
-    """Another repair comes first: one that runs, or one that was begun and has not ended."""
+    """Something else comes first: a repair that runs, one that was begun and has not ended, or a damaged record of repairs."""
 
     exit_code = Status.USAGE
 
@@ -171,6 +168,7 @@ def run(arguments: Sequence[str]) -> int:
         status = int(commands.main(list(arguments), "dlhealth", standalone_mode=False) or Status.HEALTHY)
         sys.stdout.flush()
     except click.ClickException as problem:
+        problem.message = printable(problem.message)  # it may quote an argument
         _tell(problem.show)
         return problem.exit_code
     except (KeyboardInterrupt, click.Abort):

@@ -7,7 +7,7 @@ import time
 import click
 
 from dlhealth import __version__
-from dlhealth.cli import write
+from dlhealth.cli import printable, write
 from dlhealth.cli.progress import Progress
 from dlhealth.engine.examine import Examiner, examining
 from dlhealth.engine.facts import Options
@@ -41,11 +41,12 @@ def command(output: str | None) -> None:
         raise click.BadParameter(
             f"{path or 'an empty name'}: {(error.strerror or '').lower()}", param_hint="-o"
         ) from error
+    shown = printable(path)
     write(
-        f"{path}: {written.members} files and outputs, {max(1, written.size >> 10)} KiB\n"
+        f"{shown}: {written.members} files and outputs, {max(1, written.size >> 10)} KiB\n"
         "Values of environment variables, passwords and tokens in it are masked; names of\n"
         "users, files and packages are not. Look into it before you pass it on:\n"
-        f"  tar -xzOf {path} | less\n"
+        f"  tar -xzOf {shown} | less\n"
     )
     if os.geteuid():
         click.echo("dlhealth: without root, some files could not be read; a bundle made by root holds more.", err=True)

@@ -1,12 +1,13 @@
 """What the commands that diagnose have in common: their options, and the diagnosis itself."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dlhealth.cli import Status, similar, write
+from dlhealth.cli import Failure, InTheWay, Status, similar, write
 from dlhealth.engine import examine as engine
 from dlhealth.engine.examine import Examined, Examiner, chosen
 from dlhealth.engine.facts import Facts, Options, Unavailable
@@ -163,6 +164,15 @@ def store_of(root: str) -> "Store":
     if unreachable := store.out_of_reach():
         raise click.BadParameter(unreachable, param_hint="--root")
     return store
+
+
+def failure(store: "Store", problem: Exception) -> Failure:
+    """What a command ends with that could not use the store, or could not finish what it did to the machine."""
+    from dlhealth.txn.store import Busy, Damaged
+
+    unusable = isinstance(problem, OSError) and problem.errno in (errno.ELOOP, errno.ENOTDIR)
+    kind = InTheWay if unusable or isinstance(problem, (Busy, Damaged)) else Failure
+    return kind(store.explain(problem))
 
 
 def show(text: str, as_json: bool) -> None:

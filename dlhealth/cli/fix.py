@@ -8,13 +8,14 @@ from shlex import join
 import click
 
 from dlhealth.actions import changed_path
-from dlhealth.cli import Failure, InTheWay, Status, printable, write
+from dlhealth.cli import InTheWay, Status, printable, write
 from dlhealth.cli.common import (
     Request,
     agreed,
     chosen_rules,
     diagnosis_options,
     examine,
+    failure,
     show,
     status_of,
     store_of,
@@ -100,10 +101,8 @@ def command(
                 outcome = session.repair(yes)
         except BrokenPipeError:  # who read the report has gone
             raise
-        except Busy as problem:
-            raise InTheWay(session.store.explain(problem)) from problem
-        except OSError as problem:
-            raise Failure(session.store.explain(problem)) from problem
+        except (Busy, OSError) as problem:
+            raise failure(session.store, problem) from problem
     return session.report(outcome)
 
 
@@ -194,10 +193,10 @@ class _Session:
             keep = partial(_kept, yes=yes)
             ended = confirm_after_reboot(self.store, self.store.root, lambda: self._examine().diagnosis, keep=keep)
         if ended is None:
-            name = printable(current.name)
+            name = current.name
             start = "systemctl reboot" if here else "start the machine from its own disk"
             undo = join(("dlhealth", "undo", name, *(() if here else ("--root", self.store.root))))
-            click.echo(f"Transaction {name} waits for a reboot: {start} (or: {undo})", err=True)
+            click.echo(printable(f"Transaction {name} waits for a reboot: {start} (or: {undo})"), err=True)
             self._ended.append(Ended(current, Outcome.AWAITING_REBOOT, ()))
             return Outcome.AWAITING_REBOOT
         self._say(ended)

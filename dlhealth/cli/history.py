@@ -4,11 +4,10 @@ import os
 
 import click
 
-from dlhealth.cli import Failure, write
-from dlhealth.cli.common import json_option, store_of
+from dlhealth.cli import InTheWay, write
+from dlhealth.cli.common import failure, json_option, store_of
 from dlhealth.engine.repair import tell
 from dlhealth.host.exec import as_root
-from dlhealth.host.path import told
 from dlhealth.txn.store import Record, Store
 
 root_option = click.option(
@@ -37,7 +36,7 @@ def store_at(root: str) -> Store:
     """Raises click.UsageError where it can't be read."""
     store = store_of(root)
     if not store.readable and not os.geteuid():
-        raise Failure(f"{store.folder} is no folder that can be listed")
+        raise InTheWay(f"{store.folder} can't be listed: it, or a directory above it, is a link or no directory")
     if not store.readable:
         raise click.UsageError(f"only root may read {store.folder}: {as_root('dlhealth history')}")
     return store
@@ -52,7 +51,7 @@ def records(store: Store) -> list[Record]:
     try:
         ended = store.ended()
     except OSError as problem:
-        raise Failure(told(problem)) from problem
+        raise failure(store, problem) from problem
     return [*ended, *([current] if current else [])]
 
 

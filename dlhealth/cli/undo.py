@@ -4,8 +4,8 @@ import os
 
 import click
 
-from dlhealth.cli import Failure, InTheWay, Status, write
-from dlhealth.cli.common import agreed, json_option, show
+from dlhealth.cli import InTheWay, Status, write
+from dlhealth.cli.common import agreed, failure, json_option, show
 from dlhealth.cli.history import named, root_option, store_at
 from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
@@ -36,7 +36,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     try:
         record = named(store, name) if name else _last(store)
     except OSError as problem:
-        raise Failure(store.explain(problem)) from problem
+        raise failure(store, problem) from problem
     if record and record.outcome and not record.stands:
         left = (
             "what others changed of it is left to them"
@@ -62,10 +62,8 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         with store.locked(), Steps() as progress:
             progress(f"undoing {record.name}")
             ended = _take_back(store, record)
-    except Busy as problem:
-        raise InTheWay(store.explain(problem)) from problem
-    except OSError as problem:
-        raise Failure(store.explain(problem)) from problem
+    except (Busy, OSError) as problem:
+        raise failure(store, problem) from problem
     _print(ended, as_json)
     return Status.WARNINGS if ended.outcome is Outcome.CONFLICT else Status.HEALTHY
 

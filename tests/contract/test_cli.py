@@ -261,6 +261,45 @@ def test_a_defect_is_one_clear_message(
     assert "Traceback" not in captured.err
 
 
+ESCAPES = "a\033[2Jb"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["doctor", "--root", f"/nonexistent/{ESCAPES}"],
+        ["doctor", "--python", f"/nonexistent/{ESCAPES}"],
+        ["doctor", "--only", ESCAPES],
+        ["doctor", f"--{ESCAPES}"],
+        ["capture", "-o", f"/nonexistent/{ESCAPES}"],
+        ["fix", ESCAPES],
+        ["undo", ESCAPES],
+        ["explain", ESCAPES],
+        [ESCAPES],
+    ],
+    ids=lambda words: words[0],
+)
+def test_escapes_of_an_argument_are_not_printed(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == Status.USAGE
+    captured = capfd.readouterr()
+    assert "[2Jb" in captured.err
+    assert "\033" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("words", ["doctor", "fix --dry-run", "history", "undo --yes"])
+def test_escapes_of_the_root_s_own_path_are_not_printed(
+    words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / ESCAPES
+    (root / "var/lib/dlhealth/txn").mkdir(parents=True)
+    (root / "var/lib/dlhealth/txn/history").symlink_to("/tmp")
+    Machine.debian12_gpu().remove("/usr/bin/nvidia-smi").build(root)
+    run([*words.split(), "--root", str(root)])
+    captured = capfd.readouterr()
+    assert captured.out + captured.err
+    assert "\033" not in captured.out + captured.err
+
+
 def test_an_interrupt_is_quiet(root: Path, mocker: MockerFixture, capsys: pytest.CaptureFixture[str]) -> None:
     mocker.patch("dlhealth.report.terminal.render", side_effect=KeyboardInterrupt)
     assert run(["doctor", "--root", str(root)]) == Status.INTERRUPTED

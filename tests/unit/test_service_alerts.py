@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dlhealth.host.alert import LIMIT, Kind, alert, encode, send
 from dlhealth.service.alerts import Change, Found, Known, Repeats, load, of_change, public, save, sign, understood
-from dlhealth.service.events import Event, Topic, of_kernel
+from dlhealth.service.events import Event, Topic
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
