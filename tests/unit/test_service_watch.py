@@ -830,7 +830,7 @@ def test_what_was_repaired_of_a_login_is_judged_when_somebody_has_got_in(service
 
 
 def test_where_a_repair_waits() -> None:
-    assert Store("/").active == watch.WAITING
+    assert str(Store("/").active) == watch.WAITING
 
 
 @pytest.mark.parametrize(
