@@ -1,5 +1,6 @@
 """The command line: one file per command, loaded when it is used."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -168,8 +169,9 @@ def run(arguments: Sequence[str]) -> int:
         status = int(commands.main(list(arguments), "dlhealth", standalone_mode=False) or Status.HEALTHY)
         sys.stdout.flush()
     except click.ClickException as problem:
-        problem.message = printable(problem.message)  # it may quote an argument
-        _tell(problem.show)
+        said = io.StringIO()
+        problem.show(said)
+        _tell(lambda: click.echo(printable(said.getvalue()), err=True, nl=False))  # it may quote an argument
         return problem.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Status.INTERRUPTED
