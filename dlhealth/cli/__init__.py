@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "doctor": "Find what is wrong, and why; change nothing.",
-    "fix": "Repair what doctor finds: plan, question, transaction, proof.",
+    "fix": "Repair what doctor finds: show the plan, ask, repair, verify.",
     "undo": "Undo a repair.",
     "history": "List all repairs: when, why, and how they ended.",
     "show": "Show one repair in full.",
     "rules": "List everything that dlhealth can find.",
-    "explain": "Explain one problem: why, the repair, its risk, by hand.",
-    "capture": "Write all that a diagnosis reads into one archive.",
+    "explain": "Explain one problem: the cause, the repair and its risk.",
+    "capture": "Save everything that a diagnosis reads in one archive.",
     "status": "Show what the service knows now.",
     "service": "Install, remove or check the service.",
     "version": "Show the versions of dlhealth, Python and the system.",
@@ -32,7 +32,7 @@ COMMANDS = {
     "boot-check": "Run by dlhealth-boot.service.",
     "daemon": "Run by dlhealth.service.",
 }
-"""What each command does. Help and completion read this table, and import no command."""
+"""What each command does. Help and completion use this table, and import no command."""
 
 
 COMPLETION = "_DLHEALTH_COMPLETE"
@@ -40,7 +40,7 @@ COMPLETION = "_DLHEALTH_COMPLETE"
 
 
 class Status(IntEnum):
-    """Exit statuses; 130 and 141 are what a shell makes of SIGINT and SIGPIPE."""
+    """Exit statuses; 130 and 141 are a shell's statuses for SIGINT and SIGPIPE."""
 
     HEALTHY = 0
     WARNINGS = 1
@@ -56,7 +56,7 @@ class Status(IntEnum):
 
 
 class Failure(click.ClickException):
-    """What dlhealth could not do; click's own status for it would mean that only warnings are left."""
+    """dlhealth could not do something. Click's own status for that would mean warnings."""
 
     exit_code = Status.INTERNAL
 
@@ -68,7 +68,7 @@ class InTheWay(Failure):
 
 
 class Group(click.Group):
-    """A group that suggests what a mistyped command could have been."""
+    """A group that suggests a command for a mistyped one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -102,7 +102,7 @@ class Commands(Group):
 
 
 def similar(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean … ?)", or nothing where nothing is close."""
+    """ " (did you mean … ?)", or "" if no name is close."""
     from difflib import get_close_matches
 
     known = list(known)
@@ -117,18 +117,18 @@ class _Unwritable(click.ClickException):
 
 
 def write(text: str) -> None:
-    """Print a report. What the terminal's encoding lacks is escaped instead of ending in an exception."""
+    """Print a report. Characters that the terminal's encoding lacks are escaped."""
     try:
         sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "backslashreplace"))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _Unwritable(f"standard output can't be written: {error.strerror}") from error
+        raise _Unwritable(f"cannot write to standard output: {error.strerror}") from error
 
 
 def printable(text: str) -> str:
-    """Lines that are safe to print: a name of a file, which anybody may have chosen, may hold control sequences."""
+    """The text with lines that are safe to print: file names may contain control sequences."""
     from dlhealth.report.style import current_style
 
     return "\n".join(map(current_style().clean, text.split("\n")))
@@ -142,11 +142,15 @@ def printable(text: str) -> str:
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dlhealth")
 def commands() -> None:
-    """Find the root cause when a Linux machine with an NVIDIA GPU breaks."""
+    """Find the root cause when a Linux machine with an NVIDIA GPU breaks.
+
+    Exit status: 0 healthy, 1 warnings, 2 wrong usage or another repair is running, 3 errors, 4 a reboot finishes the
+    repair, 5 the repair failed and was rolled back, 6 not known, 7 not proved, 70 internal error.
+    """
 
 
 def main() -> NoReturn:
-    """Run the command line that this process was started with."""
+    """Run the command line of this process."""
     _open_standard_streams()
     # At once: taking the interpreter apart takes a tenth of a diagnosis, and Python's last flush of standard output
     # would complain of a closed pipe.
@@ -154,7 +158,7 @@ def main() -> NoReturn:
 
 
 def _open_standard_streams() -> None:
-    """Who starts dlhealth may have closed them, and a file that is opened next would take their place."""
+    """Open standard streams that are closed; otherwise the next opened file would take their place."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             from dlhealth.host.exec import nowhere
@@ -178,7 +182,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return Status.PIPE_CLOSED
     except SystemExit as end:
-        # Click leaves so after a completion, and where it writes help to a pipe that is closed.
+        # Click exits like this after a completion, and when it writes help to a closed pipe.
         return int(end.code or 0) if COMPLETION in os.environ else Status.PIPE_CLOSED
     except Exception as error:
         apology = _apology(error)
@@ -188,21 +192,21 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _tell(what: Callable[[], None]) -> None:
-    """To who is no longer there nothing can be told; the exit status says it all the same."""
+    """Print something; ignore a closed stream, because the exit status says it, too."""
     with suppress(OSError):
         what()
 
 
 def _apology(error: Exception) -> str:
-    # Without the module traceback: what failed may be the imports.
+    # Without the module traceback: imports may be what failed.
     frame = error.__traceback__
     while frame and frame.tb_next:
         frame = frame.tb_next
     place = f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})" if frame else ""
-    # Whatever the message holds, it is printed as one line without control characters.
+    # The message becomes one line without control characters.
     message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
     return (
         f"dlhealth failed: {type(error).__name__}: {message}{place}\n"
-        "This is a defect of dlhealth and says nothing about this machine. `dlhealth history` shows what was changed, if anything.\n"
+        "This is a defect of dlhealth, not of this machine. `dlhealth history` shows what was changed, if anything.\n"
         "Please report it with the line above. `dlhealth doctor --only LAYER` may still work for other layers."
     )

@@ -9,16 +9,20 @@ from dlhealth.cli.common import status_of
 
 
 @click.command("boot-check")
-@click.option("--next", "coming", is_flag=True, help="Say in a line each what the next boot will lack; change nothing.")
+@click.option(
+    "--next", "coming", is_flag=True, help="Only list what the next boot will lack, one line each; change nothing."
+)
 def command(coming: bool) -> int:
-    """Finish what waited for a restart, look, and repair what the policy allows. dlhealth-boot.service runs it.
+    """Complete repairs that waited for a reboot, check, and repair what the policy allows.
 
-    Exit status: as doctor. With --next it is 3 where the next boot will lack its driver or its login screen.
+    dlhealth-boot.service runs this command.
+
+    Exit status: as doctor. With --next, it is 3 if the next boot will have no driver or no login screen.
     """
     if coming:
         return _next()
     if os.geteuid():
-        raise click.UsageError("the check at boot repairs, and needs root; as a plain user: dlhealth doctor")
+        raise click.UsageError("this command may repair the machine and needs root. Without root: dlhealth doctor")
     from dlhealth.service.boot import boot_check
     from dlhealth.txn.store import Busy, Store
 
@@ -37,5 +41,5 @@ def _next() -> int:
     for problem in problems:
         click.echo(f"dlhealth: {clean(problem)}", err=True)
     if problems:
-        click.echo("dlhealth: before you restart, see: dlhealth doctor --next-boot", err=True)
+        click.echo("dlhealth: before you reboot, see: dlhealth doctor --next-boot", err=True)
     return Status.ERRORS if problems else Status.HEALTHY

@@ -18,12 +18,12 @@ from dlhealth.model import timestamp
 
 
 @click.command("capture")
-@click.option("-o", "--output", metavar="FILE", help="Where to write it. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
+@click.option("-o", "--output", metavar="FILE", help="The archive to write. [default: dlhealth-HOSTNAME-DATE.tar.gz]")
 def command(output: str | None) -> None:
-    """Write all that a diagnosis reads on this machine into one archive.
+    """Save everything that a diagnosis reads on this machine in one archive.
 
-    `dlhealth doctor --root FILE` diagnoses it on any other machine. Values of environment variables, passwords and
-    the like are masked.
+    `dlhealth doctor --root FILE` diagnoses the archive on any machine. Secrets are masked: passwords, tokens, and values
+    of environment variables.
     """
     from dlhealth.host.bundle import write_bundle
     from dlhealth.report.redact import Redactor
@@ -36,7 +36,7 @@ def command(output: str | None) -> None:
     try:
         written = write_bundle(host, path, Redactor(host.seen), about)
     except FileExistsError as error:
-        raise click.BadParameter(f"{path} is already there; name another file", param_hint="-o") from error
+        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise click.BadParameter(
             f"{path or 'an empty name'}: {(error.strerror or '').lower()}", param_hint="-o"
@@ -44,16 +44,16 @@ def command(output: str | None) -> None:
     shown = printable(path)
     write(
         f"{shown}: {written.members} files and outputs, {max(1, written.size >> 10)} KiB\n"
-        "Values of environment variables, passwords and tokens in it are masked; names of\n"
-        "users, files and packages are not. Look into it before you pass it on:\n"
+        "Values of environment variables, passwords and tokens are masked; names of users,\n"
+        "files and packages are not. Read the archive before you share it:\n"
         f"  tar -xzOf {shown} | less\n"
     )
     if os.geteuid():
-        click.echo("dlhealth: without root, some files could not be read; a bundle made by root holds more.", err=True)
+        click.echo("dlhealth: without root, some files could not be read. Run it as root for a full archive.", err=True)
 
 
 def ask_everything(host: Host, watch: Watch) -> None:
-    """Diagnose, for the running kernel and for the next one, so that the host knows all answers."""
+    """Diagnose for the running kernel and for the next one, so that the host has read everything."""
 
     def work(examiner: Examiner) -> None:
         for next_boot in (False, True):

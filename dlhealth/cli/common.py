@@ -1,4 +1,4 @@
-"""What the commands that diagnose have in common: their options, and the diagnosis itself."""
+"""The options of the commands that diagnose, and the diagnosis itself."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Request(NamedTuple):
-    """Which machine to diagnose, and how far."""
+    """Which machine to diagnose, and which parts of it."""
 
     root: str = "/"
     only: tuple[str, ...] = ()
@@ -48,33 +48,33 @@ def diagnosis_options(function: F) -> F:
     """The options of every command that diagnoses, and `--json`."""
     for add in (
         json_option,
-        click.option("--next-boot", is_flag=True, help="Judge the kernel that the boot loader will start next."),
+        click.option("--next-boot", is_flag=True, help="Check the kernel that will boot next."),
         click.option(
             "--python",
             "pythons",
             multiple=True,
             metavar="EXE",
-            help="Look at this Python environment (repeatable). [default: those in homes, /opt and conda's list]",
+            help="Check this Python environment (repeatable). [default: those in homes, /opt and conda's list]",
         ),
         click.option(
             "--user",
             "users",
             multiple=True,
             metavar="NAME",
-            help="Look at this user's login (repeatable). [default: all human users]",
+            help="Check this user's login (repeatable). [default: all human users]",
         ),
         click.option(
             "--only",
             multiple=True,
             metavar="ID|LAYER",
-            help="Just these rules, and those that could explain what they find (repeatable).",
+            help="Only these rules, and the rules for their possible causes (repeatable).",
         ),
         click.option(
             "--root",
             default="/",
             metavar="DIR|FILE",
-            help="The machine to diagnose: a mounted disk, a container's tree, a bundle, an nvidia-bug-report.log, a "
-            "sosreport, or a directory of pasted outputs. [default: /]",
+            help="The machine to diagnose: a mounted disk, a container's root directory, an archive of dlhealth capture, "
+            "an nvidia-bug-report.log, a sosreport, or a directory of pasted outputs. [default: /]",
         ),
     ):
         function = add(function)
@@ -82,7 +82,7 @@ def diagnosis_options(function: F) -> F:
 
 
 def examine(request: Request, watch: Watch | None = None) -> Examined:
-    """Diagnose. Raises click.UsageError for a name, a folder or a file that is not there."""
+    """Diagnose. Raises click.UsageError for an unknown name, directory or file."""
     rules = chosen_rules(load_rules(), request.only)
     try:
         host = host_at(request.root)
@@ -99,7 +99,7 @@ def examine(request: Request, watch: Watch | None = None) -> Examined:
 
 
 def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> Loaded:
-    """The rules that `--only` names, or an argument that is called `hint`."""
+    """The rules that `--only` names, or another argument: `hint` is its name in errors."""
     try:
         return chosen(loaded, only)
     except KeyError as problem:
@@ -122,7 +122,7 @@ def _existing_python(host: Host, exe: str) -> str:
     try:
         there = host.exists(path)
     except Unreadable:
-        there = True  # the diagnosis says why it can't look
+        there = True  # the diagnosis says why it cannot be read
     if not there or not exe:
         raise click.BadParameter(f"there is no {path if exe else repr(exe)} on this machine", param_hint="--python")
     return path
@@ -136,7 +136,7 @@ def _check_users(facts: Facts, names: tuple[str, ...]) -> None:
     try:
         found = people(facts)
     except Unavailable as problem:
-        raise click.BadParameter(f"users can't be looked up: {problem}", param_hint="--user") from problem
+        raise click.BadParameter(f"cannot look up users: {problem}", param_hint="--user") from problem
     for name in names:
         if name not in found:
             everybody = _names_in_passwd(facts.get(Host))
@@ -153,8 +153,8 @@ def _names_in_passwd(host: Host) -> list[str]:
 
 
 def store_of(root: str) -> "Store":
-    """The transactions of the machine that `--root` names. Raises click.BadParameter for what is no machine, or none that
-    can be changed."""
+    """The repairs of the machine that `--root` names. Raises click.BadParameter if it is not a machine, or one that cannot
+    be changed."""
     from dlhealth.txn.store import Store
 
     try:
@@ -176,7 +176,7 @@ def failure(store: "Store", problem: Exception) -> Failure:
 
 
 def show(text: str, as_json: bool) -> None:
-    """What will be done, before it is. With --json standard output is the document's."""
+    """Print a plan before it is carried out. With --json, standard output is for the document only."""
     if as_json:
         click.echo(text, err=True, nl=False)
     else:
@@ -184,17 +184,17 @@ def show(text: str, as_json: bool) -> None:
 
 
 def agreed(question: str) -> bool:
-    """Ask a person. No answer is a no; Ctrl-C ends dlhealth, as everywhere."""
+    """Ask a person. No answer means no; Ctrl-C ends dlhealth."""
     try:
         return click.confirm(f"\n{question}", err=True)
-    except click.Abort as end:  # click makes one of both
+    except click.Abort as end:  # click raises it for both
         if isinstance(end.__context__, KeyboardInterrupt):
             click.echo(err=True)
             raise
-        click.echo("\nNobody answered, so this was not done. With --yes, dlhealth does not ask.", err=True)
+        click.echo("\nNo answer: nothing was changed. Use --yes to skip the question.", err=True)
         return False
 
 
 def status_of(diagnosis: Diagnosis) -> Status:
-    """The exit status that a diagnosis means."""
+    """The exit status for a diagnosis."""
     return _STATUS[diagnosis.health]

@@ -21,10 +21,10 @@ def command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Find what is wrong with a machine, and why. Reads only, changes nothing, needs no root.
+    """Find what is wrong with a machine, and why. Changes nothing and needs no root.
 
-    Exit status: 0 healthy, 1 warnings only, 2 wrong usage, 3 at least one error, 6 too little could be checked
-    to say, 70 dlhealth itself failed.
+    Exit status: 0 healthy, 1 warnings only, 2 wrong usage, 3 at least one error, 6 not known because too little could be
+    checked, 70 internal error.
     """
     with Progress() as progress:
         diagnosis = examine(Request(root, only, users, pythons, next_boot), progress).diagnosis

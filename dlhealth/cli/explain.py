@@ -9,7 +9,7 @@ from dlhealth.engine.load import load_rules
 @click.command("explain")
 @click.argument("name", metavar="ID")
 def command(name: str) -> None:
-    """What a finding means, why it happens, how it is repaired, and what that risks."""
+    """Explain one problem: what it means, its cause, the repair, and the repair's risk."""
     rules = load_rules().rules
     rule = next((r for r in rules if r.id == name), None)
     if rule is None:

@@ -35,7 +35,7 @@ from dlhealth.txn.journal import read_events, waiting_in
 from dlhealth.txn.store import Busy, Record, Store
 
 _WALKS = 5
-"""One repair may uncover what another fault had hidden; more rounds than this mean that it goes in circles."""
+"""One repair may reveal a problem that another had hidden; more rounds than this mean a circle."""
 
 _STATUS = {
     Outcome.NOT_PROVED: Status.NOT_PROVED,
@@ -48,16 +48,16 @@ _STATUS = {
 @click.command("fix")
 @click.argument("ids", metavar="[ID|LAYER]...", nargs=-1)
 @diagnosis_options
-@click.option("--dry-run", is_flag=True, help="Print the plan, each command and each diff; touch nothing.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--dry-run", is_flag=True, help="Only print the plan, with each command and each changed line.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--max-risk",
     type=click.Choice([r.value for r in Risk]),
     default=Risk.MEDIUM.value,
     show_default=True,
-    help="The highest risk that a repair may have.",
+    help="The highest allowed risk of a repair.",
 )
-@click.option("--offline", is_flag=True, help="Only what needs no network.")
+@click.option("--offline", is_flag=True, help="Only repairs that need no network.")
 def command(
     ids: tuple[str, ...],
     root: str,
@@ -82,9 +82,9 @@ def command(
     """
     request = Request(root, only, users, pythons, next_boot)
     loaded = load_rules()
-    chosen_rules(loaded, ids, "ID")  # a name that is none is said before anything is done
+    chosen_rules(loaded, ids, "ID")  # reports an unknown name before anything else
     names = {*ids, *only}
-    # A layer is all of its rules: no rule at all would mean everything.
+    # Replace a layer by all its rules: an empty set would mean everything.
     wanted = frozenset(r.id for r in loaded.rules if names & {r.id, r.layer.value})
     store = store_of(root)
     if os.geteuid() and not dry_run:
@@ -99,7 +99,7 @@ def command(
         try:
             with session.store.locked():
                 outcome = session.repair(yes)
-        except BrokenPipeError:  # who read the report has gone
+        except BrokenPipeError:  # the reader of the report is gone
             raise
         except (Busy, OSError) as problem:
             raise failure(session.store, problem) from problem
@@ -107,14 +107,14 @@ def command(
 
 
 class _Shown(NamedTuple):
-    """The last diagnosis, and the repair that was chosen from it."""
+    """The last diagnosis, and the repair chosen for it."""
 
     examined: Examined
     repair: Repair
 
 
 class _Session:
-    """One run of `fix`: walks from diagnosis to proof until nothing is left that may be repaired."""
+    """One run of `fix`: rounds from diagnosis to proof until nothing remains that may be repaired."""
 
     def __init__(self, request: Request, store: Store, limits: Limits, as_json: bool) -> None:
         self._request = request
@@ -129,13 +129,13 @@ class _Session:
         self._taken_back: set[str] = set()
 
     def plan_only(self) -> Outcome:
-        """What would be done, without touching anything."""
+        """Show the plan without changing anything."""
         shown = self._look(tried(self.store) if self.store.readable else frozenset())
         self._show(shown.repair, asks=False)
         return Outcome.PLANNED if shown.repair.chosen else Outcome.NOTHING
 
     def repair(self, yes: bool) -> Outcome:
-        """Repair until nothing is left that may be repaired."""
+        """Repair until nothing remains that may be repaired."""
         if waiting := self._settle(yes):
             return waiting
         outcomes = [Outcome.NOTHING]
@@ -154,7 +154,7 @@ class _Session:
             if outcomes[-1] in (Outcome.CONFLICT, Outcome.AWAITING_REBOOT) or self._stopped():
                 break
             if outcomes[-1] is Outcome.REFUSED:
-                # What can't begin keeps nothing else from being repaired.
+                # A repair that cannot begin does not stop the others.
                 left = [c for c in shown.repair.chosen if c.finding.fingerprint not in self._refused]
                 if not left or len(left) == len(shown.repair.chosen):
                     break
@@ -162,26 +162,26 @@ class _Session:
         return max(outcomes)
 
     def report(self, outcome: Outcome) -> int:
-        """Print how it ended; the exit status."""
+        """Print how it ended; returns the exit status."""
         diagnosis = self._diagnosis or self._examine().diagnosis
         if outcome is Outcome.ROLLED_BACK and not self._taken_back & {
             d.finding.fingerprint for d in diagnosis.findings
         }:
-            outcome = Outcome.APPLIED  # the next rung helped
+            outcome = Outcome.APPLIED  # the next plan helped
         if self._json:
             from dlhealth.report.json import repair_to_json
 
             write(repair_to_json(outcome, self._planned, self._ended, diagnosis))
         elif self._ended or (outcome is Outcome.NOTHING and not self._planned.left):
-            # Else everything was just said.
+            # Otherwise everything is on the screen already.
             from dlhealth.report.repairs import render_remaining
 
             write(render_remaining(diagnosis, current_style(), waiting=outcome is Outcome.AWAITING_REBOOT))
         return _STATUS.get(outcome) or status_of(diagnosis)
 
     def _settle(self, yes: bool) -> Outcome | None:
-        """Bring an earlier transaction to its end; AWAITING_REBOOT when it still waits for one: for another machine's
-        disk, only that machine's start can show whether it helped. Raises InTheWay where one of such a disk is not agreed to."""
+        """Finish an earlier repair. Returns AWAITING_REBOOT if it still waits for a reboot: for the disk of another
+        machine, only that machine's boot can show whether it helped. Raises InTheWay if a person does not agree."""
         current = self.store.current()
         if current is None:
             return None
@@ -203,17 +203,13 @@ class _Session:
         return None
 
     def _agree_to_settle(self, current: Record, yes: bool) -> None:
-        """Another machine's disk may claim any repair to have been begun: a person has to see it."""
+        """Show an unfinished repair of another machine's disk to a person: the disk may claim anything."""
         from dlhealth.report.repairs import render_told
 
         show(render_told(tell(current), current_style()), self._json)
-        if yes or not agreed(
-            "The disk says that it began this repair. Finish it first, or undo it if it did not help?"
-        ):
+        if yes or not agreed("This disk has an unfinished repair. Finish it now, or undo it if it did not help?"):
             command = join(("dlhealth", "undo", current.name, "--root", self.store.root))
-            raise InTheWay(
-                f"repair {current.name} was begun on this disk and has not ended. To undo it first: {command}"
-            )
+            raise InTheWay(f"this disk has the unfinished repair {current.name}. To undo it first: {command}")
 
     def _examine(self) -> Examined:
         with Progress() as progress:
@@ -229,7 +225,7 @@ class _Session:
     def _show(self, repair: Repair, asks: bool) -> None:
         before = self._planned
         self._planned = Repair(before.chosen + repair.chosen, repair.left, before.actions + repair.actions, repair.live)
-        if asks or not self._json:  # who is asked sees what for
+        if asks or not self._json:  # before a question, show what it is about
             from dlhealth.report.repairs import render_repair
 
             show(render_repair(repair, current_style(), self.store.root), self._json)
@@ -257,11 +253,11 @@ class _Session:
         return ended.outcome
 
     def _stopped(self) -> bool:
-        """Whether somebody asked for an end, who does not want another repair then."""
+        """Whether somebody stopped the repair, and wants no other one now."""
         return bool(self._ended) and isinstance(self._ended[-1].problem, Stopped)
 
     def _learn(self, repair: Repair, ended: Ended) -> None:
-        """Only what did not help is given up, where that is known; the rest is tried again."""
+        """Give up only the repair that did not help, if that is known; the others are tried again."""
         self._taken_back |= {c.finding.fingerprint for c in repair.chosen}
         chosen = {c.finding.fingerprint: (c.finding.fingerprint, c.plan.summary) for c in repair.chosen}
         if ended.action is None:
@@ -283,24 +279,24 @@ class _Session:
 
 
 def _reasons(repair: Repair, problems: Mapping[Action, str]) -> dict[str, str]:
-    """Why each repair can't be carried out that one of these actions is part of, by the fingerprint of its finding."""
+    """Why repairs that contain one of these actions cannot be carried out, by the fingerprint of the finding."""
     return {
         chosen.finding.fingerprint: why
         for action, why in problems.items()
         for chosen in repair.chosen
-        # Edits of one file were made one.
+        # Edits of one file were merged.
         if any(a == action or changed_path(a) == changed_path(action) != "" for a in chosen.plan.actions)
     }
 
 
 def _kept(problem: str, *, yes: bool) -> bool:
-    """Whether a repair stays of which nothing can check any more whether it helped."""
+    """Whether to keep a repair that no check can verify any more."""
     click.echo(printable(f"Not proved: {problem}"), err=True)
-    return yes or agreed("Keep the repair all the same? Otherwise it is undone.")
+    return yes or agreed("Keep the repair anyway? Otherwise it is undone.")
 
 
 def _question(repair: Repair) -> str:
     steps = len(repair.actions)
     if not steps:
-        return "Leave it to the next restart, and have it proved then?"
+        return "Wait for the next reboot, and verify the repair then?"
     return f"Carry out {'this step' if steps == 1 else f'these {steps} steps'}?"

@@ -1,4 +1,4 @@
-"""What `dlhealth history`, `show` and `undo` have in common: the transactions of a machine."""
+"""`dlhealth history`, and what it shares with `show` and `undo`."""
 
 import os
 
@@ -11,7 +11,7 @@ from dlhealth.host.exec import as_root
 from dlhealth.txn.store import Record, Store
 
 root_option = click.option(
-    "--root", default="/", metavar="DIR", help="The machine whose repairs are meant. [default: /]"
+    "--root", default="/", metavar="DIR", help="The machine: a mounted disk, for example. [default: /]"
 )
 
 
@@ -19,7 +19,7 @@ root_option = click.option(
 @root_option
 @json_option
 def command(root: str, as_json: bool) -> None:
-    """Every transaction: when, why, and how it ended."""
+    """List all repairs: when, why, and how they ended."""
     kept = [tell(record) for record in records(store_at(root))]
     if as_json:
         from dlhealth.report.json import history_to_json
@@ -33,7 +33,7 @@ def command(root: str, as_json: bool) -> None:
 
 
 def store_at(root: str) -> Store:
-    """Raises click.UsageError where it can't be read."""
+    """The repairs of a machine. Raises click.UsageError if they cannot be read."""
     store = store_of(root)
     if not store.readable and not os.geteuid():
         raise InTheWay(f"{store.folder} can't be listed: it, or a directory above it, is a link or no directory")
@@ -43,11 +43,11 @@ def store_at(root: str) -> Store:
 
 
 def records(store: Store) -> list[Record]:
-    """Every transaction, also the active one, the oldest first."""
+    """All repairs, including the active one, the oldest first."""
     try:
         current = store.current()
     except OSError:
-        current = Record(store.active, 0, "damaged", "")  # what is left of it says so itself
+        current = Record(store.active, 0, "damaged", "")  # its remains are shown as damaged
     try:
         ended = store.ended()
     except OSError as problem:
@@ -56,8 +56,8 @@ def records(store: Store) -> list[Record]:
 
 
 def named(store: Store, name: str) -> Record:
-    """The transaction with a number, an id or both. Raises click.BadParameter."""
+    """The repair with this number, id or both. Raises click.BadParameter."""
     for record in records(store):
         if name in (record.name, str(record.sequence), record.id):
             return record
-    raise click.BadParameter(f"there is no transaction {name!r}; `dlhealth history` lists them", param_hint="TXN")
+    raise click.BadParameter(f"there is no repair {name!r}; `dlhealth history` lists them", param_hint="REPAIR")

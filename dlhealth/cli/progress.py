@@ -1,4 +1,4 @@
-"""Says on a terminal what takes long."""
+"""Shows on a terminal what takes long."""
 
 import os
 import sys
@@ -14,14 +14,14 @@ _Self = TypeVar("_Self", bound="Progress")
 
 _PATIENCE = 0.5
 _LONG = 2.0
-"""Seconds of waiting for one thing after which that is named, too."""
+"""Seconds of waiting for one file or program after which it is named."""
 _WIDTH = 79
 _ERASE = "\r\033[K"
 
 
 class Progress(Watch):
-    """Follows a diagnosis. Writes to standard error, only on a terminal, and only when a step takes longer than half a
-    second; the line is gone afterwards."""
+    """Follows a diagnosis. Writes one line to standard error, only on a terminal, and only if a step takes longer than
+    half a second; the line is erased afterwards."""
 
     def __init__(self) -> None:
         self._shows = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "")
@@ -44,7 +44,7 @@ class Progress(Watch):
 
     def __enter__(self: _Self) -> _Self:
         if self._shows:
-            # A thread, because a step that hangs in the kernel does not come back to be asked.
+            # A thread, because a step that hangs in the kernel cannot report itself.
             from threading import Event, Lock, Thread
 
             self._ended, self._lock = Event(), Lock()
@@ -61,7 +61,7 @@ class Progress(Watch):
             self._write("")
 
     def _words(self) -> str:
-        """The step, and where it waits if it waits for one thing."""
+        """The step, and the file or program that it waits for."""
         step = f"Checking {in_words(''.join(self._steps[-1:]))}"
         asked = self._asked
         if not asked or time.monotonic() - self._asked_since < _LONG:
@@ -72,7 +72,7 @@ class Progress(Watch):
         return shortened(f"{step}: {current_style().clean(asked)}{kind} ...", _WIDTH)
 
     def _write(self, text: str, drawn: bool = False) -> None:
-        """In the place of what was drawn, which is gone then; `drawn` where that is to go, too."""
+        """Replace the drawn line. `drawn`: the new text is to be replaced later, too."""
         with self._lock:
             _say((_ERASE if self._drawn or drawn else "") + text)
             self._drawn = drawn
@@ -86,15 +86,14 @@ class Progress(Watch):
 
 
 def _say(text: str) -> None:
-    """What can't be told (the terminal was closed, a pipe or a disk takes no more) is no reason to leave a repair half
-    done."""
+    """Write progress; ignore a closed terminal, a closed pipe or a full disk: a repair must not stop halfway for that."""
     with suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 class Steps(Progress):
-    """Says each step of a repair on a line that stays, and below it, on a terminal, how long it has been at work."""
+    """Shows each step of a repair on its own line, and on a terminal, below it, how long it has been running."""
 
     def __call__(self, step: str) -> None:
         from dlhealth.report.style import current_style
@@ -107,7 +106,7 @@ class Steps(Progress):
         self._steps, self._since = [step], time.monotonic()
 
     def pause(self) -> None:
-        """Somebody else draws now."""
+        """Stop drawing while somebody else draws."""
         self._steps = []
         if self._shows:
             self._write("")

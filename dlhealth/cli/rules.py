@@ -15,7 +15,7 @@ from dlhealth.model import Layer
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List everything that can be found, by layer."""
+    """List everything that dlhealth can find, by layer (the part of the machine)."""
     if context.invoked_subcommand:
         return
     loaded = load_rules()

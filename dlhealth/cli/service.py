@@ -16,7 +16,7 @@ def command() -> None:
 
 @command.command()
 def install() -> None:
-    """Install the service in an environment of its own, and start it."""
+    """Install the service in its own environment, and start it."""
     from dlhealth.service.install import install
 
     _carried_out(install)
@@ -40,7 +40,7 @@ def status() -> int:
         click.echo(f"The service is not installed. To install it: {as_root('dlhealth service install')}")
         return 1
     if not running():
-        click.echo("The service is installed; systemd does not run here.")
+        click.echo("The service is installed, but systemd does not run on this machine.")
         return 1
     for unit in units:
         shown = run(["systemctl", "show", "-P", "ActiveState", "-P", "UnitFileState", unit], timeout=10).stdout.split()

@@ -9,11 +9,11 @@ from dlhealth.engine.repair import tell
 
 
 @click.command("show")
-@click.argument("name", metavar="TXN")
+@click.argument("name", metavar="REPAIR")
 @root_option
 @json_option
 def command(name: str, root: str, as_json: bool) -> None:
-    """One transaction: why, each action, and what became of it."""
+    """Show one repair: the problem, each step, and its result."""
     told = tell(named(store_at(root), name))
     if as_json:
         from dlhealth.report.json import history_to_json

@@ -17,12 +17,12 @@ from dlhealth.txn.store import Store
 @click.command("status")
 @json_option
 def command(as_json: bool) -> int:
-    """What the service knows now: the last check, open findings, and a repair that is under way.
+    """Show what the service knows: its last check, open problems, and an unfinished repair.
 
-    Exit status: 0 nothing is open, 1 only warnings are, 3 an error is, 6 not known: the service does not check this
-    machine, or has not since it was changed.
+    Exit status: 0 no open problems, 1 only warnings, 3 at least one error, 6 not known, because the service does not
+    check this machine or has not checked it since a repair.
     """
-    # Each of these is for fewer eyes than the one behind it.
+    # The first are for root only; the last is for everybody.
     state = load(f"{FOLDER}/state.json") or load(BOOT_STATE) or load(f"{FOLDER}/{PUBLIC}")
     findings = state.get("findings", [])
     store = Store("/")
@@ -40,14 +40,14 @@ def command(as_json: bool) -> int:
     else:
         write(_text(state.get("checked"), findings, waits, unknown))
     severities = {f["severity"] for f in findings}
-    # What was found stands, also where not everything was checked.
+    # Found problems count, even if some checks could not run.
     if unknown and not (severities and state.get("unchecked")):
         return Status.UNKNOWN
     return Status.ERRORS if "error" in severities else Status.WARNINGS if severities else Status.HEALTHY
 
 
 def _unknown(state: dict[str, Any], store: Store) -> str:
-    """Why nobody knows how the machine is now; "" where the service does."""
+    """Why the machine's state is not known now; "" if the service knows it."""
     if silent := _silent():
         return silent
     if "checked" not in state:
@@ -55,12 +55,12 @@ def _unknown(state: dict[str, Any], store: Store) -> str:
     if state.get("problem"):
         return str(state["problem"])
     if store.changed() > state.get("began", state["checked"]):
-        return "a repair or an undo has ended since the last check"
+        return "a repair or an undo ended after the last check"
     return ""
 
 
 def _silent() -> str:
-    """Why the service does not check this machine; "" where it runs, or systemd does not and can't be asked."""
+    """Why the service does not check this machine; "" if it runs, or if systemd does not run and cannot be asked."""
     from dlhealth.service.install import running
 
     if not running():
@@ -72,7 +72,7 @@ def _silent() -> str:
     state = told.get("ActiveState", "active")
     if state in ("active", "reloading"):
         return ""
-    return f"the service does not run ({state}). See: systemctl status dlhealth.service"
+    return f"the service does not run ({state}). Details: systemctl status dlhealth.service"
 
 
 def _text(checked: int | None, findings: list[dict[str, str]], waits: str, unknown: str) -> str:
@@ -90,11 +90,11 @@ def _text(checked: int | None, findings: list[dict[str, str]], waits: str, unkno
         lines.append(f"{finding['severity']}: {when}{clean(finding['title'])}  [{finding['id']}]")
         lines += [f"  explains: {clean(f['title'])}" for f in findings if finding["id"] in f["caused_by"].split()]
     if not roots and not unknown:
-        lines.append("Nothing is open.")
+        lines.append("No open problems.")
     if os.geteuid():
-        lines.append("What concerns a person's own files is shown to root alone; of your own login: dlhealth doctor")
+        lines.append("Problems in personal files are shown only to root. To check your own login: dlhealth doctor")
     if waits:
-        lines.append(f"Repair {waits} is under way, or waits for a restart: dlhealth show {waits}")
+        lines.append(f"Repair {waits} is running or waits for a reboot: dlhealth show {waits}")
     elif roots:
         lines.append(f"To repair: {as_root('dlhealth fix')}")
     if unknown:

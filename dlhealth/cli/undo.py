@@ -17,18 +17,17 @@ from dlhealth.txn.store import Busy, Record, Store
 
 
 @click.command("undo")
-@click.argument("name", metavar="[TXN]", required=False)
+@click.argument("name", metavar="[REPAIR]", required=False)
 @root_option
 @json_option
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
-    """Undo what a transaction changed. [default: the last one that was applied]
+    """Undo a repair. [default: the last one]
 
-    What somebody changed since is left as it is, and named. With --root, a repair that was begun on that disk and has not
-    ended is undone without a question only when TXN names it.
+    Files that somebody changed after the repair stay as they are and are listed. With --root and --yes, name an
+    unfinished repair of that disk to undo it.
 
-    Exit status: 0 undone, or there was nothing to undo, 1 something could not be undone, 2 wrong usage or another repair
-    comes first.
+    Exit status: 0 undone, or nothing to undo, 1 not undone completely, 2 wrong usage or another repair comes first.
     """
     if os.geteuid():
         raise click.UsageError(f"an undo changes the machine and needs root: {as_root('dlhealth undo')}")
@@ -39,24 +38,22 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         raise failure(store, problem) from problem
     if record and record.outcome and not record.stands:
         left = (
-            "what others changed of it is left to them"
+            "the rest was changed by somebody else since, and stays"
             if record.outcome == Outcome.CONFLICT
-            else "it left nothing to undo"
+            else "there is nothing to undo"
         )
-        raise click.BadParameter(f"transaction {record.name} ended as {record.outcome}: {left}", param_hint="TXN")
+        raise click.BadParameter(f"repair {record.name} ended as {record.outcome}: {left}", param_hint="REPAIR")
     if record is None:
         _print(None, as_json)
         return Status.HEALTHY
-    if not (yes and as_json):  # a person sees what the question is about
+    if not (yes and as_json):  # show a person what the question is about
         from dlhealth.report.repairs import render_told
         from dlhealth.report.style import current_style
 
         show(render_told(tell(record), current_style()), as_json)
     if yes and not name and not record.outcome and store.root != "/":
-        raise InTheWay(
-            f"repair {record.name} was begun on this disk and has not ended; name it to undo it: {record.name}"
-        )
-    if not yes and not agreed("Undo this?"):
+        raise InTheWay(f"this disk has an unfinished repair; to undo it, name it: {record.name}")
+    if not yes and not agreed("Undo this repair?"):
         return Status.WARNINGS
     try:
         with store.locked(), Steps() as progress:
@@ -71,15 +68,15 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
 def _take_back(store: Store, record: Record) -> Ended:
     current = store.current()
     if current and current.id != record.id and store.root != "/":
-        raise Busy(f"repair {current.name} was begun on this disk and has not ended: undo it first")
-    # Only one may be under way; one that was cut off comes first.
+        raise Busy(f"this disk has an unfinished repair: undo {current.name} first")
+    # Only one repair may be active; an interrupted one comes first.
     ended = recover(store, Target(store.root, current.id)) if current else None
     if current and current.id == record.id and ended:
         return ended
     if current and current.id != record.id and ended is None:
-        raise Busy(f"transaction {current.name} waits for a reboot: undo it first")
+        raise Busy(f"repair {current.name} waits for a reboot: undo it first")
     if later := in_the_way(store, record):
-        raise Busy(f"transaction {later.name} changed some of the same since: dlhealth undo {later.name} comes first")
+        raise Busy(f"repair {later.name} later changed some of the same files: first run dlhealth undo {later.name}")
     return undo(store, Target(store.root, record.id), record)
 
 

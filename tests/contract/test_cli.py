@@ -322,7 +322,7 @@ def test_a_full_disk_is_said() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([*DLHEALTH, "rules"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == Status.INTERNAL
-    assert done.stderr == "Error: standard output can't be written: No space left on device\n"
+    assert done.stderr == "Error: cannot write to standard output: No space left on device\n"
 
 
 def test_closed_standard_streams_change_nothing(root: Path) -> None:

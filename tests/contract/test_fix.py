@@ -186,7 +186,9 @@ def test_an_end_of_the_question_is_told_from_no_answer(root: Path, answer: bytes
             except OSError:
                 break
     os.close(end)
-    assert (fix.returncode, "Nobody answered" in shown) == ((130, False) if answer == b"\3" else (3, True))
+    assert (fix.returncode, "No answer: nothing was changed" in shown) == (
+        (130, False) if answer == b"\3" else (3, True)
+    )
     assert bashrc(root) == SWALLOWED
 
 
@@ -499,8 +501,8 @@ def test_who_is_asked_sees_what_for_also_with_json(dlhealth: Run, root: Path) ->
     [
         (("fix", "login-loop"), "neither a rule nor a layer"),
         (("fix", "--max-risk", "extreme"), "'extreme' is not one of"),
-        (("undo", "7"), "there is no transaction '7'"),
-        (("show", "nothing"), "there is no transaction 'nothing'"),
+        (("undo", "7"), "there is no repair '7'"),
+        (("show", "nothing"), "there is no repair 'nothing'"),
     ],
 )
 def test_wrong_use_is_said(dlhealth: Run, root: Path, words: tuple[str, ...], said: str) -> None:
@@ -601,7 +603,7 @@ def test_a_later_change_of_the_same_is_undone_first(dlhealth: Run, root: Path) -
     dlhealth("fix", name, "--root", str(root), "--yes")
     again = dlhealth("undo", "1", "--root", str(root), "--yes")
     assert again.returncode == 2
-    assert "changed some of the same since: dlhealth undo 2-" in again.stderr
+    assert "later changed some of the same files: first run dlhealth undo 2-" in again.stderr
     assert dlhealth("undo", "--root", str(root), "--yes").returncode == 0
     (root / "home/alice/.bashrc").write_bytes(first)
     assert dlhealth("undo", "1", "--root", str(root), "--yes").returncode == 0

@@ -82,7 +82,7 @@ def test_without_a_service_status_says_so(dlhealth: Cli) -> None:
     ("shown", "said"),
     [
         ("LoadState=loaded\nActiveState=active\n", ""),
-        ("ActiveState=failed\nLoadState=loaded\n", "does not run (failed). See: systemctl status dlhealth.service"),
+        ("ActiveState=failed\nLoadState=loaded\n", "does not run (failed). Details: systemctl status dlhealth.service"),
         ("LoadState=not-found\nActiveState=inactive\n", "not installed. To install it: dlhealth service install"),
         ("", ""),
     ],
@@ -99,7 +99,7 @@ def test_a_service_that_does_not_run_is_told_in_one_line(
     done = dlhealth("status")
     assert (done.status, done.err) == (6 if said else 0, "")
     assert said in done.out
-    assert ("Nothing is open" in done.out) == (not said)
+    assert ("No open problems" in done.out) == (not said)
     document = json.loads(dlhealth("status", "--json").out)
     assert said in (document["unknown"] or "")
 
@@ -109,7 +109,7 @@ def test_a_service_that_does_not_run_is_told_in_one_line(
     [
         ({"problem": "/etc/dlhealth/config.toml: not TOML"}, "Unknown: /etc/dlhealth/config.toml: not TOML"),
         ({"problem": "a check failed: it did not finish"}, "Unknown: a check failed"),
-        ({"began": 1.0}, "Unknown: a repair or an undo has ended since the last check"),
+        ({"began": 1.0}, "Unknown: a repair or an undo ended after the last check"),
     ],
 )
 def test_a_service_that_does_not_know(dlhealth: Cli, more: dict[str, Any], said: str) -> None:
@@ -140,7 +140,7 @@ def test_nothing_is_open(dlhealth: Cli) -> None:
     done = dlhealth("status")
     assert (done.status, done.err) == (0, "")
     assert "Last check: 2023-11-14 22:13:20" in done.out
-    assert "Nothing is open." in done.out
+    assert "No open problems." in done.out
     assert "fix" not in done.out
 
 
@@ -201,8 +201,7 @@ def test_a_repair_that_waits(dlhealth: Cli) -> None:
     with store.locked():
         record = store.begin("abcd", {"actions": []}, [])
     assert (
-        f"Repair {record.name} is under way, or waits for a restart: dlhealth show {record.name}"
-        in dlhealth("status").out
+        f"Repair {record.name} is running or waits for a reboot: dlhealth show {record.name}" in dlhealth("status").out
     )
     assert json.loads(dlhealth("status", "--json").out)["transaction"] == record.name
 

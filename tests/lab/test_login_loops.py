@@ -257,7 +257,7 @@ def test_what_the_policy_allows_is_repaired_by_itself(lab: LabMachine) -> None:
     since = breaks_while_she_is_in(lab, sudo_startx)
     assert within(60, lambda: alerts(lab, since, REPAIRED, "login-loop-xauthority-wrong-owner"))
     assert is_in_and_stays(lab)
-    assert within(15, lambda: status(lab).endswith("Nothing is open.\n"))
+    assert within(15, lambda: status(lab).endswith("No open problems.\n"))
 
 
 @pytest.mark.parametrize(("broken", "cause"), LOOPS, ids=[b.__name__ for b, _ in LOOPS])
@@ -270,7 +270,7 @@ def test_a_loop_is_noticed_explained_and_repaired(
     done = lab.run(COMMAND, "fix", "--yes", "--json", check=False)
     assert json.loads(done.stdout)["outcome"] == "applied", done.stdout
     assert is_in_and_stays(lab)
-    assert within(15, lambda: status(lab).endswith("Nothing is open.\n"))
+    assert within(15, lambda: status(lab).endswith("No open problems.\n"))
     for id in (cause, LOOP):
         assert len(alerts(lab, since, APPEARED, id)) == len(alerts(lab, since, GONE, id)) == 1, "told more than once"
 
@@ -299,9 +299,9 @@ def test_libraries_that_were_upgraded_below_a_loaded_module(lab: LabMachine) -> 
     assert report["outcome"] == "awaiting-reboot"
     (repair,) = report["plan"]["repairs"]
     assert (repair["id"], [a["kind"] for a in repair["actions"]]) == (MISMATCH, ["reboot"])
-    assert re.search("\nerror: .*waits for a restart", status(lab), re.DOTALL), "nothing is better before"
+    assert re.search("\nerror: .*waits for a reboot", status(lab), re.DOTALL), "nothing is better before"
     lab.restart()
     assert is_in_and_stays(lab)
-    assert within(20, lambda: status(lab).endswith("Nothing is open.\n"))
+    assert within(20, lambda: status(lab).endswith("No open problems.\n"))
     (held,) = entries(lab, since, f"MESSAGE_ID={REPAIRED}")
     assert held["MESSAGE"].endswith("was verified after the reboot")

@@ -69,7 +69,7 @@ def mode_of_tmp(lab: LabMachine) -> str:
 
 @pytest.mark.ci
 def test_a_healthy_machine_is_silent(lab: LabMachine) -> None:
-    assert lab.run(COMMAND, "status").stdout.splitlines()[-1] == "Nothing is open."
+    assert lab.run(COMMAND, "status").stdout.splitlines()[-1] == "No open problems."
     assert alerts(lab, APPEARED) == []
     assert lab.run("systemctl", "--failed", "--no-legend").stdout.count("dlhealth") == 0
 
@@ -116,7 +116,7 @@ def test_a_policy_of_none_only_tells(lab: LabMachine) -> None:
     assert len(alerts(lab, REPAIRED)) == before
     lab.run(COMMAND, "fix", "--yes")
     assert mode_of_tmp(lab) == "1777"
-    within(20, lambda: "Nothing is open." in lab.run(COMMAND, "status", check=False).stdout)
+    within(20, lambda: "No open problems." in lab.run(COMMAND, "status", check=False).stdout)
     assert lab.run("cat", "/etc/issue.d/90-dlhealth.issue").stdout == ""
 
 
@@ -222,7 +222,7 @@ def test_a_restart(lab: LabMachine) -> None:
     units = ("dlhealth.service", "dlhealth-repair.socket")
     assert lab.run("systemctl", "is-active", *units).stdout.split() == ["active", "active"]
     lab.run("rm", "/home/alice/.Xauthority")
-    within(30, lambda: lab.run(COMMAND, "status", check=False).stdout.splitlines()[-1] == "Nothing is open.")
+    within(30, lambda: lab.run(COMMAND, "status", check=False).stdout.splitlines()[-1] == "No open problems.")
 
 
 def test_the_look_in_its_sandbox_sees_what_root_sees(lab: LabMachine) -> None:
