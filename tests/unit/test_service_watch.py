@@ -332,7 +332,7 @@ def test_events_of_different_kinds_are_looked_at_together(service: Service) -> N
     service.packages()
     wait_for(lambda: len(service.looks) == 2)
     for number in range(50):
-        service.kernel(XID % (number, 31))
+        service.kernel(XID % (number, 79))
         service.kernel("NVRM: loading NVIDIA UNIX x86_64 Kernel Module")
     service.looked(3)
     assert len(service.looks) == 3
@@ -359,7 +359,7 @@ def test_a_look_at_a_part_says_nothing_of_the_next_boot(service: Service) -> Non
     service.start()
     wait_for(lambda: service.journal.of(Kind.NEXT_BOOT))
     service.finds()
-    service.kernel(XID % (1, 31))
+    service.kernel(XID % (1, 79))
     service.looked(2)
     time.sleep(0.1)
     assert service.journal.of(Kind.GONE) == []
@@ -461,7 +461,7 @@ def test_a_look_at_a_part_that_fails_is_made_again_at_that_part(service: Service
     service.start(longest_pause=0.05)
     service.looked(1)
     service.does("exit 3")
-    service.kernel(XID % (1, 31))
+    service.kernel(XID % (1, 79))
     service.looked(2)
     service.finds(finding())
     wait_for(lambda: service.journal.of(Kind.APPEARED))
@@ -529,7 +529,7 @@ def test_alerts_wait_for_a_journal_that_is_restarted_and_events_keep_their_order
     service.start()
     service.looked(1)
     service.journal.close()
-    texts = [XID % (gpu, 31) for gpu in range(20)]
+    texts = [XID % (gpu, 79) for gpu in range(20)]
     for text in texts:
         service.kernel(text)
     service.finds(finding())
@@ -539,17 +539,17 @@ def test_alerts_wait_for_a_journal_that_is_restarted_and_events_keep_their_order
     time.sleep(0.1)
     assert service.journal.entries == []
     service.journal.open()
-    service.kernel(XID % (99, 31))
+    service.kernel(XID % (99, 79))
     wait_for(lambda: len(service.journal.entries) == 22)
     messages = [e["MESSAGE"] for e in service.journal.entries]
-    assert [m for m in messages if m != "a is wrong"] == [*texts, XID % (99, 31)]
+    assert [m for m in messages if m != "a is wrong"] == [*texts, XID % (99, 79)]
 
 
 def test_a_flood_of_the_kernel_gives_few_alerts_and_few_looks(service: Service) -> None:
     service.start(share=4.0, watchdog="500000")
     service.looked(1)
     for number in range(20_000):
-        service.kernel(XID % (number % 8, number % 150))
+        service.kernel(XID % (number % 99, 79))
         service.kernel("NVRM: nvCheckFailedNoLog: Check failed")
     service.packages()
     service.looked(2)
@@ -1013,23 +1013,23 @@ def test_a_wall_clock_that_is_set_repeats_no_alert_loses_none_and_breaks_no_paus
 
     finds()
     service.start(share=4.0, watchdog="400000", **clock.environment)
-    service.kernel(XID % (1, 31))
+    service.kernel(XID % (1, 79))
     finds(finding())
     service.packages()
     wait_for(lambda: service.journal.of(Kind.APPEARED))
     clock.set(wall=jump)
     before = service.manager.entries.count({"WATCHDOG": "1"})
-    service.kernel(XID % (1, 31))
+    service.kernel(XID % (1, 79))
     service.kernel(XID % (2, 31))
     service.packages()
     wait_for(lambda: len(service.journal.of(Kind.DRIVER_EVENT)) == 2)
     clock.set()
-    service.kernel(XID % (1, 31))
+    service.kernel(XID % (1, 79))
     finds(finding(), finding("b"))
     service.packages()
     wait_for(lambda: len(service.journal.of(Kind.APPEARED)) == 2)
     assert service.journal.of(Kind.APPEARED) == ["a is wrong", "b is wrong"]
-    assert service.journal.of(Kind.DRIVER_EVENT) == [XID % (1, 31), XID % (2, 31)]
+    assert service.journal.of(Kind.DRIVER_EVENT) == [XID % (1, 79), XID % (2, 31)]
     time.sleep(0.5)
     started, looks = time.monotonic(), len(service.looks)
     clock.set(wall=jump)
