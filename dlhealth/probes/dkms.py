@@ -47,11 +47,12 @@ class DkmsModule(NamedTuple):
 
 class Dkms(NamedTuple):
     """The NVIDIA modules that DKMS keeps; `others` are the modules of other makers whose last build failed. `problems`
-    are directories that could not be read."""
+    are directories that could not be read; `tree` says whether DKMS's own directory exists."""
 
     modules: tuple[DkmsModule, ...]
     problems: tuple[str, ...] = ()
     others: tuple[DkmsModule, ...] = ()
+    tree: bool = True
 
     def newest(self) -> DkmsModule | None:
         """The version to build: the newest whose source is there."""
@@ -70,7 +71,7 @@ class Dkms(NamedTuple):
                         others.append(_module(host, name, version))
             except Unreadable as problem:
                 problems.append(str(problem))
-        return cls(tuple(modules), tuple(problems), tuple(others))
+        return cls(tuple(modules), tuple(problems), tuple(others), host.stat(TREE) is not None)
 
 
 def _module(host: Host, name: str, version: str) -> DkmsModule:

@@ -186,6 +186,9 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 yield Plan(f"Rebuild {what}", Risk.LOW, (*build, last))
             else:
                 yield Plan(f"Build {what}", Risk.LOW, build)
+        elif package and not dkms.tree:
+            text = f"mount what is missing of this system; if somebody removed the directory: apt-get install --reinstall {package}"
+            yield Plan("Bring back /var/lib/dkms, which does not exist", Risk.MEDIUM, (ByHand(text),), network=True)
         elif package:
             yield Plan(
                 f"Reinstall {package}, because DKMS has no source to build from",

@@ -15,7 +15,8 @@ Why
 
     A hold on the complete set is good practice. dlhealth does not report it.
 Repair
-    Hold the complete set, or release the hold and upgrade all packages together.
+    Hold the complete set, or release the hold and upgrade all packages together. While all packages have one version,
+    dlhealth leaves the choice to you. Once the versions differ, it offers to release the hold.
 What the repair risks
     Somebody set the hold for a reason. Ask that person first.
 By hand
@@ -107,7 +108,11 @@ class HeldPackagesBlockDriver(Rule):
             (ByHand(f"apt-mark hold {' '.join(free)}"),),
         )
         if finding.severity is Severity.WARNING:
-            yield hold_all  # the versions still match, so a complete hold keeps them so
+            # The versions match, and somebody set the hold: that person decides.
+            yield hold_all
+            text = f"apt-mark unhold {' '.join(held)}; apt-get install {' '.join((*held, *free))}"
+            yield Plan("Or release the hold and upgrade all packages", Risk.MEDIUM, (ByHand(text),), network=True)
+            return
         yield Plan(
             "Release the hold and bring all packages to one version",
             Risk.MEDIUM,
@@ -124,7 +129,6 @@ class HeldPackagesBlockDriver(Rule):
             "only the metapackage is held, and all versions match",
             Machine.ubuntu2404_gpu().package("nvidia-driver-550", version, status=hold),
             finds="host",
-            steps=("apt-unhold", "apt-install", "reboot"),
         )
         yield Scenario(
             "the module's package is held, the libraries are newer",
@@ -132,6 +136,7 @@ class HeldPackagesBlockDriver(Rule):
             .package("nvidia-dkms-550", "550.107.02-0ubuntu0.24.04.1", status=hold)
             .package("nvidia-kernel-source-550", "550.107.02-0ubuntu0.24.04.1", status=hold),
             finds="host",
+            steps=("apt-unhold", "apt-install", "reboot"),
         )
         yield Scenario(
             "the kernel is held, but its headers are not",

@@ -22,6 +22,7 @@ By hand
 """
 
 import re
+import shutil
 from collections.abc import Collection, Iterator
 
 from dlhealth.api import (
@@ -90,8 +91,12 @@ class PartialDriverInstall(Rule):
         roles = {m.role for m in driver.members}
         if any(m.family == "ubuntu-old" and m.role == "driver" for m in driver.members):
             roles |= {"module", "utils", "gl", "x"}  # nvidia-NNN contains all of these
-        on_disk = bool(modules and (modules.files or modules.loaded_version))
-        module = bool(roles & {"module", "prebuilt"}) or on_disk
+        module = bool(roles & {"module", "prebuilt"}) or bool(modules and modules.files)
+        if not module and modules and modules.loaded_version:
+            yield Unknown(
+                "the loaded module is neither in a package nor on this disk: it may belong to a container's host"
+            )
+            return
         compute = "compute" in roles or libraries.find("libcuda.so.1") is not None
         # A module can be installed without its packages.
         unmet = [(p, name) for p, name in packages.unmet() if not (module and re.search(SOURCE, name))]
@@ -101,7 +106,7 @@ class PartialDriverInstall(Rule):
         # A configured metapackage proves the libraries and tools: dpkg checked its dependencies.
         whole = any(m.whole and m.package.state == "installed" for m in driver.members)
         wanted = whole or roles & {"x", "utils"} or (gpus and gpus.gpus)
-        if not module and (kernel is None or kernel.installed) and wanted:
+        if not module and kernel and kernel.installed and wanted:
             lacks.append(PARTS["module"])
         if module and not whole and not compute:
             lacks.append(PARTS["compute"])
@@ -283,6 +288,14 @@ class PartialDriverInstall(Rule):
             .package("libnvidia-compute-535", "535.183.01-0ubuntu0.24.04.1", multi_arch="same"),
         )
         yield Scenario("a driver from a .run file", Machine.ubuntu1604_runfile())
+        yield Scenario(
+            "a container whose marks can't be seen",
+            without(
+                Machine.ubuntu2404_gpu(),
+                "nvidia-driver-550", "nvidia-dkms-550", "nvidia-kernel-source-550", "nvidia-utils-550",
+            ).do(lambda root: shutil.rmtree(root / "usr/lib/modules")),
+            unknown=True,
+        )  # fmt: skip
         yield Scenario("no package records", Machine().file("/etc/hostname", "disk"), unknown=True)
 
 

@@ -1,6 +1,7 @@
 """What could not be looked at accuses nobody: a machine of which a part is missing has no fault that it had not before."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,17 +20,23 @@ from dlhealth.testing import Machine, Scenario
 RULES = load_rules("/nonexistent").rules
 FOLDERS = (
     "/etc", "/usr", "/usr/lib/modules", "/lib/modules", "/boot", "/proc", "/sys", "/var", "/var/log", "/var/lib/dpkg",
-    "/var/lib/dpkg/info", "/home", "/root",
+    "/var/lib/dpkg/info", "/var/lib/dkms", "/run", "/home", "/root",
 )  # fmt: skip
 """Each holds a source of facts; one at a time is taken away."""
 _BY_RISK = list(Risk)
 
 
 def first_faulty() -> Iterator[object]:
-    """The first faulty machine of every twelfth rule: each costs some fifty diagnoses."""
-    for rule in RULES[::12]:
+    """The first faulty machine of every twelfth rule, as each costs some fifty diagnoses, and of one whose repair depends
+    on what DKMS keeps."""
+    for rule in (*RULES[::12], *(r for r in RULES if r.id == "dkms-module-missing-for-running-kernel")):
         scenario = next(s for s in rule.scenarios() if s.finds)
         yield pytest.param(scenario, id=rule.id)
+
+
+def remove_kernel(root: Path) -> None:
+    for part in ("usr/lib/modules", "boot", "var/lib/dkms"):
+        shutil.rmtree(root / part)
 
 
 HEALTHY = {
@@ -38,6 +45,13 @@ HEALTHY = {
     "runfile": Machine.ubuntu1604_runfile(),
     "toolkit": Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn().python_environment(torch="2.3.0+cu121"),
     "without a GPU": Machine.debian12(),
+    "container": Machine.ubuntu2404_gpu()
+    .file("/run/systemd/container", "lxc\n")
+    .without_package("nvidia-driver-550")
+    .without_package("nvidia-dkms-550")
+    .without_package("nvidia-kernel-source-550")
+    .without_package("nvidia-utils-550")
+    .do(remove_kernel),
 }
 
 
