@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -104,8 +105,16 @@ class Machine:
         return self._then(make)
 
     def remove(self, path: str) -> "Machine":
-        """Without a file or link that an earlier step made."""
-        return self.do(lambda root: place(root, path).unlink())
+        """Without a file, a link or a directory that an earlier step made."""
+
+        def make(root: Path) -> None:
+            where = place(root, path)
+            if where.is_dir() and not where.is_symlink():
+                shutil.rmtree(where)
+            else:
+                where.unlink()
+
+        return self.do(make)
 
     def append(self, path: str, text: str) -> "Machine":
         """More text at the end of a file."""

@@ -140,7 +140,9 @@ class DisplayManagerNotStarted(Rule):
                 ),
             ),
         )
-        yield Scenario("masked", _desktop().remove(ALIAS).link(ALIAS, "/dev/null"), finds="host", ladder=(("low", "by-hand"),))
+        yield Scenario(
+            "masked", _desktop().remove(ALIAS).link(ALIAS, "/dev/null"), finds="host", ladder=(("low", "by-hand"),)
+        )
         yield Scenario(
             "its unit is masked", _desktop().link("/etc/systemd/system/lightdm.service", "/dev/null"), finds="host"
         )

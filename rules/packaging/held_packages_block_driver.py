@@ -163,10 +163,8 @@ class HeldPackagesBlockDriver(Rule):
                     "by-hand linux-image-generic",
                 ),
                 (
-                    "medium reboot network",
-                    "apt-unhold linux-modules-nvidia-550-generic",
-                    "apt-install linux-modules-nvidia-550-generic linux-image-generic",
-                    "reboot",
+                    "medium network",
+                    "by-hand linux-modules-nvidia-550-generic linux-image-generic",
                 ),
             ),
         )

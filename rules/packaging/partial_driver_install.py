@@ -22,7 +22,6 @@ By hand
 """
 
 import re
-import shutil
 from collections.abc import Collection, Iterator
 
 from dlhealth.api import (
@@ -293,7 +292,7 @@ class PartialDriverInstall(Rule):
             without(
                 Machine.ubuntu2404_gpu(),
                 "nvidia-driver-550", "nvidia-dkms-550", "nvidia-kernel-source-550", "nvidia-utils-550",
-            ).do(lambda root: shutil.rmtree(root / "usr/lib/modules")),
+            ).remove("/usr/lib/modules"),
             unknown=True,
         )  # fmt: skip
         yield Scenario("no package records", Machine().file("/etc/hostname", "disk"), unknown=True)
