@@ -80,5 +80,5 @@ def test_it_runs_from_the_wheel_alone(wheel: zipfile.ZipFile, tmp_path: Path) ->
     options = ["doctor", "--root", str(tmp_path), "--json"]
     command = [sys.executable, "-c", code, str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode in (0, 1, 3), done.stderr
+    assert done.returncode in (0, 1, 3, 6), done.stderr
     assert '"failed": []' in done.stdout
