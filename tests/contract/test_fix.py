@@ -346,7 +346,8 @@ def test_line_ends_of_windows_are_named(dlhealth: Run, root: Path) -> None:
     profile.write_text("if true; then\r\n  umask 022\r\nfi\r\n")
     shown = " ".join(dlhealth("fix", "--root", str(root), "--dry-run").stdout.split())
     assert (
-        "Remove the Windows line endings, which sh treats as part of each word: sed -i 's/\\r$//' /home/alice/.profile" in shown
+        "Remove the Windows line endings, which sh treats as part of each word: sed -i 's/\\r$//' /home/alice/.profile"
+        in shown
     )
 
 

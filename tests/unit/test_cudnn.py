@@ -14,6 +14,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
 from dlhealth.probes.cudnn import CudaPermissions, Cudnn, CudnnNeeds, needed_major, package_names
+from dlhealth.probes.packages import Unowned
 from dlhealth.testing import Machine
 
 LIB = "/usr/local/cuda-12.2/targets/x86_64-linux/lib"
@@ -41,7 +42,7 @@ def test_an_archive_in_a_toolkit(tmp_path: Path) -> None:
     main = folder.get("libcudnn.so.8")
     assert main
     assert (main.target, main.real, main.version) == ("libcudnn.so.8.9.7", f"{LIB}/libcudnn.so.8.9.7", "8.9.7")
-    assert (main.soname, main.major, main.owner, main.digest) == ("libcudnn.so.8", 8, "", "")
+    assert (main.soname, main.major, main.owner, main.digest) == ("libcudnn.so.8", 8, Unowned.NOBODY, "")
     (headers,) = found.headers
     assert (headers.main, headers.version) == (f"{INCLUDE}/cudnn.h", "8.9.7")
     assert headers.source == f"{INCLUDE}/cudnn_version.h:1"

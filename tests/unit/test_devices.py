@@ -61,7 +61,15 @@ def test_parsers_never_crash(text: str) -> None:
 
 
 def test_nodes(nodes: Callable[[Machine], DeviceNodes]) -> None:
-    machine = Machine().file("/proc/devices", DEVICES).node("/dev/nvidiactl", 195, 255).node("/dev/nvidia-uvm", 511)
+    machine = (
+        Machine()
+        .folder("/etc")
+        .folder("/usr")
+        .folder("/var")
+        .file("/proc/devices", DEVICES)
+        .node("/dev/nvidiactl", 195, 255)
+        .node("/dev/nvidia-uvm", 511)
+    )
     found = nodes(machine.node("/dev/nvidia12", 195, 12, 0o660, 0, 44).file("/dev/nvidia-caps").file("/dev/null"))
     assert [(n.path, n.kind, n.mode, n.gid, n.major) for n in found.nodes] == [
         ("/dev/nvidia-uvm", "char", 0o666, 0, 511),
@@ -74,26 +82,47 @@ def test_nodes(nodes: Callable[[Machine], DeviceNodes]) -> None:
 
 @pytest.mark.parametrize(("mode", "uid", "creates"), [(0o4755, 0, True), (0o755, 0, False), (0o4755, 1000, False)])
 def test_who_may_make_nodes(nodes: Callable[[Machine], DeviceNodes], mode: int, uid: int, creates: bool) -> None:
-    machine = Machine().node("/dev/nvidiactl", 195, 255).file("/usr/bin/nvidia-modprobe", "", mode, uid)
+    machine = (
+        Machine()
+        .folder("/etc")
+        .folder("/usr")
+        .folder("/var")
+        .node("/dev/nvidiactl", 195, 255)
+        .file("/usr/bin/nvidia-modprobe", "", mode, uid)
+    )
     assert nodes(machine).creates is creates
 
 
 def test_makers_of_odd_nodes(nodes: Callable[[Machine], DeviceNodes]) -> None:
     rule = '# mknod nvidia\nKERNEL=="nvidia", RUN+="/bin/mknod -m 666 /dev/nvidia-uvm c 250 0"\nKERNEL=="sda", MODE="0600"\n'
-    machine = Machine().file("/etc/udev/rules.d/70-gpu.rules", rule).file("/proc/devices", DEVICES)
+    machine = (
+        Machine()
+        .folder("/etc")
+        .folder("/usr")
+        .folder("/var")
+        .file("/etc/udev/rules.d/70-gpu.rules", rule)
+        .file("/proc/devices", DEVICES)
+    )
     (maker,) = nodes(machine.node("/dev/nvidia-uvm", 250)).makers
     assert maker.source == "/etc/udev/rules.d/70-gpu.rules:2"
 
 
 def test_nobody_is_suspected_where_nodes_are_as_they_must_be(nodes: Callable[[Machine], DeviceNodes]) -> None:
     rule = 'KERNEL=="nvidia*", MODE="0666"\n'
-    machine = Machine().file("/etc/udev/rules.d/70-gpu.rules", rule).file("/proc/devices", DEVICES)
+    machine = (
+        Machine()
+        .folder("/etc")
+        .folder("/usr")
+        .folder("/var")
+        .file("/etc/udev/rules.d/70-gpu.rules", rule)
+        .file("/proc/devices", DEVICES)
+    )
     assert nodes(machine.node("/dev/nvidia-uvm", 511)).makers == ()
 
 
 def test_nothing_to_see(nodes: Callable[[Machine], DeviceNodes]) -> None:
     with pytest.raises(Unavailable):
-        nodes(Machine().file("/dev/null"))
+        nodes(Machine().folder("/etc").folder("/usr").folder("/var").file("/dev/null"))
 
 
 @pytest.mark.parametrize(
@@ -108,13 +137,19 @@ def test_nothing_to_see(nodes: Callable[[Machine], DeviceNodes]) -> None:
 def test_options_of_the_module(
     nodes: Callable[[Machine], DeviceNodes], arguments: str, expected: tuple[int, int, int]
 ) -> None:
-    found = nodes(Machine().file("/etc/modprobe.d/gpu.conf", f"# gpu\noptions nvidia-current {arguments}\n"))
+    found = nodes(
+        Machine()
+        .folder("/etc")
+        .folder("/usr")
+        .folder("/var")
+        .file("/etc/modprobe.d/gpu.conf", f"# gpu\noptions nvidia-current {arguments}\n")
+    )
     assert found.configured() == expected
     assert [o.source for o in found.options] == ["/etc/modprobe.d/gpu.conf:2"]
 
 
 def test_the_loaded_module_counts_more_than_its_options(nodes: Callable[[Machine], DeviceNodes]) -> None:
-    machine = Machine().file("/proc/driver/nvidia/params", PARAMETERS)
+    machine = Machine().folder("/etc").folder("/usr").folder("/var").file("/proc/driver/nvidia/params", PARAMETERS)
     assert nodes(machine.file("/etc/modprobe.d/gpu.conf", "options nvidia NVreg_DeviceFileMode=0600\n")).configured() == (
         0o660, 0, 44,
     )  # fmt: skip

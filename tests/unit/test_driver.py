@@ -12,6 +12,7 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.driver import DriverLibraries, DriverUse, loaded_version, module_use
+from dlhealth.probes.packages import Unowned
 from dlhealth.testing import Machine
 
 LIB = "/usr/lib/x86_64-linux-gnu"
@@ -27,7 +28,7 @@ def facts(tmp_path: Path) -> Callable[[Machine], Facts]:
     [
         (Machine.debian12_gpu(), "535.261.03", "libcuda1"),
         (Machine.ubuntu2404_gpu(), "550.120", "libnvidia-compute-550"),
-        (Machine.ubuntu1604_runfile(), "381.22", ""),
+        (Machine.ubuntu1604_runfile(), "381.22", Unowned.NOBODY),
     ],
     ids=("debian", "ubuntu", "runfile"),
 )
@@ -147,7 +148,9 @@ def test_reload_only_where_nothing_uses_the_gpu(examine: Callable[..., Diagnosis
     assert [a.summary() for a in idle.remedy.actions] == [
         "modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && modprobe nvidia"
     ]
-    assert idle.finding.title.startswith("The loaded NVIDIA module is 550.90.07, but the libraries are 550.120")
+    assert idle.finding.title.startswith(
+        "The loaded NVIDIA module has version 550.90.07, but the libraries have 550.120"
+    )
 
 
 @pytest.mark.parametrize(

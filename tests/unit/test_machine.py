@@ -14,6 +14,8 @@ def described(machine: Machine, root: Path) -> dict[str, Any]:
     machine.build(root)
     told = describe_machine(Facts(RootHost(str(root)), Options()))
     assert told.pop("root") == str(root)
+    assert told.pop("platform")["setting"] == "machine"
+    told.pop("python_environments")
     return told
 
 
