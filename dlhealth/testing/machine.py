@@ -107,7 +107,7 @@ class Machine:
     def remove(self, path: str) -> "Machine":
         """Without a file, a link or a directory that an earlier step made."""
 
-        def make(root: Path) -> None:
+        def make(root: "Path") -> None:
             where = place(root, path)
             if where.is_dir() and not where.is_symlink():
                 shutil.rmtree(where)
