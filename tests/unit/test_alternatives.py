@@ -33,9 +33,9 @@ def test_debians_choice(facts: Callable[[Machine], Facts]) -> None:
 def test_a_choice_by_hand_and_what_x_wants(facts: Callable[[Machine], Facts]) -> None:
     machine = (
         Machine()
-        .folder("/etc")
-        .folder("/usr")
-        .folder("/var")
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
         .link("/etc/alternatives/glx", "/usr/lib/mesa-diverted")
         .file(
             "/var/lib/dpkg/alternatives/glx",
@@ -71,9 +71,9 @@ def test_glx_modules_that_are_links(facts: Callable[[Machine], Facts]) -> None:
         (Machine.ubuntu1604_runfile(), "3.5", "3.5"),
         (
             Machine()
-            .folder("/etc")
-            .folder("/usr")
-            .folder("/var")
+            .file("/etc/hostname", "")
+            .file("/usr/lib/x", "")
+            .file("/var/lib/x", "")
             .os_release("ubuntu", "22.04")
             .link("/usr/bin/python3", "python3.11"),
             "3.11",
@@ -81,9 +81,9 @@ def test_glx_modules_that_are_links(facts: Callable[[Machine], Facts]) -> None:
         ),
         (
             Machine()
-            .folder("/etc")
-            .folder("/usr")
-            .folder("/var")
+            .file("/etc/hostname", "")
+            .file("/usr/lib/x", "")
+            .file("/var/lib/x", "")
             .os_release("debian", "12")
             .link("/usr/bin/python3", "/opt/conda/bin/python3.12"),
             "3.12",
@@ -91,15 +91,23 @@ def test_glx_modules_that_are_links(facts: Callable[[Machine], Facts]) -> None:
         ),
         (
             Machine()
-            .folder("/etc")
-            .folder("/usr")
-            .folder("/var")
+            .file("/etc/hostname", "")
+            .file("/usr/lib/x", "")
+            .file("/var/lib/x", "")
             .os_release("debian", "99")
             .file("/usr/bin/python3", "x"),
             "",
             "",
         ),
-        (Machine().folder("/etc").folder("/usr").folder("/var").link("/usr/bin/python3", "python3"), "", ""),
+        (
+            Machine()
+            .file("/etc/hostname", "")
+            .file("/usr/lib/x", "")
+            .file("/var/lib/x", "")
+            .link("/usr/bin/python3", "python3"),
+            "",
+            "",
+        ),
     ],
     ids=("package", "os-release", "outside", "a file", "a loop"),
 )

@@ -63,9 +63,9 @@ def test_parsers_never_crash(text: str) -> None:
 def test_nodes(nodes: Callable[[Machine], DeviceNodes]) -> None:
     machine = (
         Machine()
-        .folder("/etc")
-        .folder("/usr")
-        .folder("/var")
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
         .file("/proc/devices", DEVICES)
         .node("/dev/nvidiactl", 195, 255)
         .node("/dev/nvidia-uvm", 511)
@@ -84,9 +84,9 @@ def test_nodes(nodes: Callable[[Machine], DeviceNodes]) -> None:
 def test_who_may_make_nodes(nodes: Callable[[Machine], DeviceNodes], mode: int, uid: int, creates: bool) -> None:
     machine = (
         Machine()
-        .folder("/etc")
-        .folder("/usr")
-        .folder("/var")
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
         .node("/dev/nvidiactl", 195, 255)
         .file("/usr/bin/nvidia-modprobe", "", mode, uid)
     )
@@ -97,9 +97,9 @@ def test_makers_of_odd_nodes(nodes: Callable[[Machine], DeviceNodes]) -> None:
     rule = '# mknod nvidia\nKERNEL=="nvidia", RUN+="/bin/mknod -m 666 /dev/nvidia-uvm c 250 0"\nKERNEL=="sda", MODE="0600"\n'
     machine = (
         Machine()
-        .folder("/etc")
-        .folder("/usr")
-        .folder("/var")
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
         .file("/etc/udev/rules.d/70-gpu.rules", rule)
         .file("/proc/devices", DEVICES)
     )
@@ -111,9 +111,9 @@ def test_nobody_is_suspected_where_nodes_are_as_they_must_be(nodes: Callable[[Ma
     rule = 'KERNEL=="nvidia*", MODE="0666"\n'
     machine = (
         Machine()
-        .folder("/etc")
-        .folder("/usr")
-        .folder("/var")
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
         .file("/etc/udev/rules.d/70-gpu.rules", rule)
         .file("/proc/devices", DEVICES)
     )
@@ -122,7 +122,7 @@ def test_nobody_is_suspected_where_nodes_are_as_they_must_be(nodes: Callable[[Ma
 
 def test_nothing_to_see(nodes: Callable[[Machine], DeviceNodes]) -> None:
     with pytest.raises(Unavailable):
-        nodes(Machine().folder("/etc").folder("/usr").folder("/var").file("/dev/null"))
+        nodes(Machine().file("/etc/hostname", "").file("/usr/lib/x", "").file("/var/lib/x", "").file("/dev/null"))
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ def test_options_of_the_module(
 ) -> None:
     found = nodes(
         Machine()
-        .folder("/etc")
-        .folder("/usr")
-        .folder("/var")
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
         .file("/etc/modprobe.d/gpu.conf", f"# gpu\noptions nvidia-current {arguments}\n")
     )
     assert found.configured() == expected
@@ -149,7 +149,13 @@ def test_options_of_the_module(
 
 
 def test_the_loaded_module_counts_more_than_its_options(nodes: Callable[[Machine], DeviceNodes]) -> None:
-    machine = Machine().folder("/etc").folder("/usr").folder("/var").file("/proc/driver/nvidia/params", PARAMETERS)
+    machine = (
+        Machine()
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
+        .file("/proc/driver/nvidia/params", PARAMETERS)
+    )
     assert nodes(machine.file("/etc/modprobe.d/gpu.conf", "options nvidia NVreg_DeviceFileMode=0600\n")).configured() == (
         0o660, 0, 44,
     )  # fmt: skip

@@ -79,9 +79,9 @@ def test_a_cached_file_that_is_gone_is_not_found(tmp_path: Path) -> None:
 def test_order_and_sources_of_the_folders(tmp_path: Path) -> None:
     machine = (
         Machine()
-        .folder("/etc")
-        .folder("/usr")
-        .folder("/var")
+        .file("/etc/hostname", "")
+        .file("/usr/lib/x", "")
+        .file("/var/lib/x", "")
         .file(
             "/etc/ld.so.conf",
             "/first/\nhwcap 0 nosegneg\ninclude ld.so.conf.d/*.conf /etc/more.conf # rest\n/last=libc6\n",
