@@ -11,7 +11,7 @@ from dlhealth.data import load
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.packages import STATUS, DriverPackages, Package, Packages, classify
+from dlhealth.probes.packages import STATUS, DriverPackages, Package, Packages, Unowned, classify
 from dlhealth.testing import Machine
 
 LIB = "/usr/lib/x86_64-linux-gnu"
@@ -114,9 +114,9 @@ def test_owner_with_and_without_usrmerge_and_through_diversions(read: Callable[[
     packages = read(machine).get(Packages)
     assert packages.owner(f"{LIB}/libcuda.so.1") == "libcuda1"
     assert packages.owner("/lib/x86_64-linux-gnu/libcuda.so.1") == "libcuda1"
-    assert packages.owner("/usr/lib/y/libcuda.so.9") is None
+    assert packages.owner("/usr/lib/y/libcuda.so.9") is Unowned.NOBODY
     assert packages.owner("/usr/lib/y/libcuda.so.9.distrib") == "libcuda1"
-    assert packages.owner("/usr/lib/none") is None
+    assert packages.owner("/usr/lib/none") is Unowned.NOBODY
 
 
 def test_lists_that_can_not_be_read_are_named(read: Callable[[Machine], Facts]) -> None:
@@ -140,7 +140,7 @@ def test_a_damaged_status_is_unavailable(read: Callable[[Machine], Facts], conte
 
 def test_no_dpkg_here(read: Callable[[Machine], Facts]) -> None:
     with pytest.raises(Unavailable, match="there is no /var/lib/dpkg/status"):
-        read(Machine().file("/etc/hostname", "x")).get(Packages)
+        read(Machine().file("/etc/hostname", "x").file("/usr/lib/x", "").file("/var/lib/x", "")).get(Packages)
 
 
 @given(

@@ -159,7 +159,9 @@ def test_where_dependencies_are_missing_apt_mends_them_first(ladder: Ladder) -> 
 
 
 def test_of_a_module_that_ubuntu_built_the_source_is_the_other_way(ladder: Ladder) -> None:
-    built, source = ladder("dkms-module-missing-for-running-kernel", "prebuilt modules only for the previous kernel")
+    built, source, *_ = ladder(
+        "dkms-module-missing-for-running-kernel", "prebuilt modules only for the previous kernel"
+    )
     kernel = "6.8.0-51-generic"
     assert built.actions == (AptInstall((f"linux-modules-nvidia-550-{kernel}",)),)
     assert source.actions == (AptInstall(("nvidia-dkms-550", f"linux-headers-{kernel}")), UpdateInitramfs(kernel))
@@ -401,7 +403,9 @@ def test_what_pip_is_to_install_can_be_pasted_into_a_shell_by_the_owner(tmp_path
     facts = Facts(RootHost(str(tmp_path)), Options())
     repair = choose(diagnose([rule], facts), RULES, facts, Limits(offline=True))
     (left,) = repair.left
-    assert left.by_hand == ("/home/alice/whisper/bin/python -m pip install 'ctranslate2>=4.5'",)
+    assert [action.summary() for action in left.by_hand] == [
+        "/home/alice/whisper/bin/python -m pip install 'ctranslate2>=4.5'"
+    ]
     assert left.reason == "only its owner may change a Python environment: run this as that user, without sudo"
     assert (
         PipInstall("/venv/bin/python", ("tensorflow[and-cuda]==2.15.1",))

@@ -271,7 +271,7 @@ def test_the_sign_names_the_causes_and_what_to_do() -> None:
         "  c is wrong",
         "  and 2 more",
     ]
-    assert "type: dlhealth fix" in text
+    assert "run: dlhealth fix" in text
     assert "more" not in sign([found(i) for i in "abc"])
 
 
