@@ -242,6 +242,14 @@ class UserDirectory(NamedTuple):
     line: str
 
 
+def _is_there(host: Host, home: str) -> bool:
+    """Whether a home directory can be seen. What start-up files in another one set is not known."""
+    try:
+        return host.exists(home)
+    except Unreadable:
+        return False
+
+
 class UserPaths(NamedTuple):
     """The search paths that logins give to the people of `users`. `unclear` are (user, variable) whose value can't be
     told without running something; what is known of them is there all the same."""
@@ -271,7 +279,8 @@ class UserPaths(NamedTuple):
         for login in sorted(environments.logins, key=lambda e: e.kind != "interactive"):
             user = login.account.name
             for variable in ("PATH", "LD_LIBRARY_PATH"):
-                if login.kind == "interactive" and login.values.get(variable, "") is None:
+                unknown = login.kind == "interactive" and login.values.get(variable, "") is None
+                if unknown or not _is_there(host, login.account.home):
                     unclear[user, variable] = None
                 for element, source in login.lists.get(variable, ()):
                     path = element.rstrip("/") or "/"

@@ -71,9 +71,9 @@ class NvccNotInPath(Rule):
         for user in dict.fromkeys(e.account.name for e in environments.logins if e.account.uid):
             if any(d.real in folders or d.path in folders for d in paths.of(user, "PATH")):
                 return  # one user has it; the others may not want it
-            if environments.value(user, "PATH", "interactive") is None:
+            if (user, "PATH") in paths.unclear:
                 unsure = True
-                yield Unknown(f"{user}'s PATH is set by a program that dlhealth does not run", f"user:{user}")
+                yield Unknown(f"cannot find out {user}'s PATH", f"user:{user}")
             without.append(user)
         toolkit = _chosen(toolkits, installed)
         if without and not unsure:

@@ -83,8 +83,8 @@ class HybridInternalPanelBlack(Rule):
             yield Plan(f"{aside}; {tool} wrote the file", Risk.LOW, (MoveAside(path),))
             return
         look = ByHand(f"Check whether {path} contains settings to keep, then remove its Device section")
+        # Without this section X reads others, which may be wrong in their turn: a person has to see them together.
         yield Plan(f"Remove the wrong Device section from {path}", Risk.LOW, (look,))
-        yield Plan(aside, Risk.MEDIUM, (MoveAside(path),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -127,10 +127,6 @@ class HybridInternalPanelBlack(Rule):
                 (
                     "low",
                     "by-hand /usr/share/X11/xorg.conf.d/20-intel.conf",
-                ),
-                (
-                    "medium",
-                    "move-aside /usr/share/X11/xorg.conf.d/20-intel.conf",
                 ),
             ),
         )

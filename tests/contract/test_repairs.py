@@ -95,7 +95,9 @@ def test_repair(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     for found in diagnosis.findings:
         if found.finding.id == rule.id:
             automatic = not found.caused_by and not offer_for(rule, found.finding, facts, Limits(Risk.HIGH)).reason
-            assert not automatic or any(s.steps for s in rule.scenarios()), "a scenario must say what is done"
+            assert not automatic or any(s.steps or s.ladder for s in rule.scenarios()), (
+                "a scenario must say what is done"
+            )
     diagnosis, repair = patient.choose(frozenset({rule.id}))
     roots = {d.finding.id for d in diagnosis.findings if not d.caused_by}
     assert {c.finding.id for c in repair.chosen} | {x.finding.id for x in repair.left} <= roots

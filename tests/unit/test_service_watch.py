@@ -1020,7 +1020,7 @@ def test_a_wall_clock_that_is_set_repeats_no_alert_loses_none_and_breaks_no_paus
     clock.set(wall=jump)
     before = service.manager.entries.count({"WATCHDOG": "1"})
     service.kernel(XID % (1, 79))
-    service.kernel(XID % (2, 31))
+    service.kernel(XID % (2, 48))
     service.packages()
     wait_for(lambda: len(service.journal.of(Kind.DRIVER_EVENT)) == 2)
     clock.set()
@@ -1029,7 +1029,7 @@ def test_a_wall_clock_that_is_set_repeats_no_alert_loses_none_and_breaks_no_paus
     service.packages()
     wait_for(lambda: len(service.journal.of(Kind.APPEARED)) == 2)
     assert service.journal.of(Kind.APPEARED) == ["a is wrong", "b is wrong"]
-    assert service.journal.of(Kind.DRIVER_EVENT) == [XID % (1, 79), XID % (2, 31)]
+    assert service.journal.of(Kind.DRIVER_EVENT) == [XID % (1, 79), XID % (2, 48)]
     time.sleep(0.5)
     started, looks = time.monotonic(), len(service.looks)
     clock.set(wall=jump)
