@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dlhealth.host import journal
+from dlhealth.host import alert as journal
 from dlhealth.service import request
 from dlhealth.service.install import _ENABLED, _SCRIPTS, FILES, PREFIX
 from dlhealth.service.repair import WATCHER
