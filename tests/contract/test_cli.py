@@ -282,7 +282,7 @@ ESCAPES = "a\033[2Jb"
 def test_escapes_of_an_argument_are_not_printed(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == Status.USAGE
     captured = capfd.readouterr()
-    assert "/a" in captured.err or "ab" in captured.err or "[2Jb" in captured.err  # click strips them off a terminal
+    assert "[2Jb" in captured.err or "/ab" in captured.err  # off a terminal click strips the sequence whole
     assert "\033" not in captured.out + captured.err
 
 

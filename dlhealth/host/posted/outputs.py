@@ -14,7 +14,6 @@ _CUT_OUT = 5
 """Devices of lspci. Every machine has more."""
 
 _ANSI = regex(r"\x1b\[[0-9;]*[A-Za-z]")
-_PROMPT = regex(r"^(?:\([^)\n]*\) )?(?:[\w.-]+@[\w.-]+:\S* ?)?[$#] (.+)$", re.MULTILINE)
 
 _PACKAGE = regex(
     r"^[>\s]{0,8}([uihrp][nicufhtFHUW])[ R]?\s+([a-z0-9][a-z0-9.+-]+)(?::([a-z0-9]+))?\s+(\S*\d\S*)\s+(?:([a-z][a-z0-9-]*)\b)?",
@@ -81,8 +80,6 @@ _XORG = regex(r"^(?:\[[ \d.]+\] )?X\.Org X Server \d", re.MULTILINE)
 _MAKE_LOG = regex(
     r"^DKMS make\.log for (?P<name>[\w.+-]+?)-(?P<version>\d[\w.+~]*) for kernel (?P<kernel>\S+)", re.MULTILINE
 )
-_ENVIRONMENT = regex(r"^[A-Z_][A-Z0-9_]*=.*$", re.MULTILINE)
-_NVCC = regex(r"Cuda compilation tools, release (\d+\.\d+), V(\d+\.\d+\.\d+)")
 
 
 class Output(NamedTuple):
