@@ -22,6 +22,7 @@ from dlhealth.actions.kinds import (
     DpkgConfigure,
     EditFile,
     LoadModules,
+    MakeDirectory,
     MakeLink,
     MoveAside,
     PipInstall,
@@ -51,6 +52,7 @@ __all__ = [
     "DpkgConfigure",
     "EditFile",
     "LoadModules",
+    "MakeDirectory",
     "MakeLink",
     "MoveAside",
     "PipInstall",
@@ -81,7 +83,7 @@ def action_from_json(record: dict[str, Any]) -> Action:
     return made(**{k: _tuples(v) for k, v in fields.items()})
 
 
-OF_ONE_PATH = (ChangeMode, ChangeOwner, CopyFile, EditFile, MakeLink, MoveAside, WriteFile)
+OF_ONE_PATH = (ChangeMode, ChangeOwner, CopyFile, EditFile, MakeDirectory, MakeLink, MoveAside, WriteFile)
 """What dlhealth does itself, without a program of the machine: each changes its `path` alone."""
 
 OF_A_PERSON = (ByHand, PipInstall)

@@ -50,6 +50,15 @@ class MoveAside(NamedTuple):
         return f"move {self.path} aside (kept in /var/lib/dlhealth)"
 
 
+class MakeDirectory(NamedTuple):
+    """Make an empty directory in one that exists, for everybody to read; one that exists already stays as it is."""
+
+    path: str
+
+    def summary(self) -> str:
+        return f"mkdir {self.path}"
+
+
 class MakeLink(NamedTuple):
     """Make `path` a symbolic link to `target`; what is there is kept where undo finds it."""
 

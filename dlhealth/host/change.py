@@ -134,19 +134,19 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
             raise NotChangeable(f"the folder of {path} is gone")
         temporary = _temporary(name, mark)
         with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
+            _remove(folder, temporary, path)
         if state.kind == "absent":
             with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-        elif state.kind == "dir":
-            _dress_folder(folder, name, path, state)
+                _remove(folder, name, path)
+        elif state.kind == "dir" and _is_folder(folder, name):
+            _dress_folder(folder, name, state)
         else:
             try:
                 _make(folder, temporary, state)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 with suppress(OSError):  # what went wrong first is what is told
-                    os.unlink(temporary, dir_fd=folder)
+                    _remove(folder, temporary, path)
                 raise
         os.fsync(folder)
 
@@ -183,6 +183,19 @@ def _is_locked(fd: int) -> bool:
     return bool(flags & (_IMMUTABLE | _ONLY_GROWS))
 
 
+def _remove(folder: int, name: str, path: str) -> None:
+    """A file, a link or an empty directory."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise NotChangeable(f"{path} is not empty any more") from None
+
+
 def sweep(root: Root, path: str, mark: str) -> None:
     """Take away what a change of that path left beside it when it was cut off. Where there is nothing, nothing is
     written: the disk may be one that can't be written to, as why the change failed."""
@@ -190,7 +203,7 @@ def sweep(root: Root, path: str, mark: str) -> None:
         if folder is not None:
             with suppress(FileNotFoundError):
                 os.stat(_temporary(name, mark), dir_fd=folder, follow_symlinks=False)
-                os.unlink(_temporary(name, mark), dir_fd=folder)
+                _remove(folder, _temporary(name, mark), path)
                 os.fsync(folder)
 
 
@@ -212,7 +225,18 @@ def move(root: Root, path: str, destination: str) -> None:
         os.fsync(source)
 
 
+def _is_folder(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def _make(folder: int, name: str, state: State) -> None:
+    if state.kind == "dir":
+        os.mkdir(name, 0o700, dir_fd=folder)
+        _dress_folder(folder, name, state)
+        return
     if state.kind == "link":
         os.symlink(state.content, name, dir_fd=folder)
         os.chown(name, state.uid, state.gid, dir_fd=folder, follow_symlinks=False)
@@ -228,9 +252,7 @@ def _make(folder: int, name: str, state: State) -> None:
         os.close(fd)
 
 
-def _dress_folder(folder: int, name: str, path: str, state: State) -> None:
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=folder)
+def _dress_folder(folder: int, name: str, state: State) -> None:
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
         _dress(fd, state)

@@ -10,10 +10,11 @@ NVIDIA = "libnvidia-opencl.so.1"
 
 class OpenCl(NamedTuple):
     """`loader` is the libOpenCL that programs get, `library` NVIDIA's driver for it (None where the dynamic loader finds
-    none). `entry` is the file that names NVIDIA's driver, "" without one; `problems` could not be read."""
+    none). `directory` says whether VENDORS exists, `entry` is the file that names NVIDIA's driver, "" without one; `problems` could not be read."""
 
     loader: str | None
     library: str | None
+    directory: bool
     entry: str
     problems: tuple[str, ...]
 
@@ -26,4 +27,4 @@ class OpenCl(NamedTuple):
                     entry = path
             except Unreadable as problem:
                 problems.append(str(problem))
-        return cls(loader.find("libOpenCL.so.1"), loader.find(NVIDIA), entry, tuple(problems))
+        return cls(loader.find("libOpenCL.so.1"), loader.find(NVIDIA), host.exists(VENDORS), entry, tuple(problems))

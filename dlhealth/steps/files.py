@@ -1,6 +1,15 @@
 """Changes of files, links, owners and modes. Each says what the state of its path becomes."""
 
-from dlhealth.actions.kinds import ChangeMode, ChangeOwner, CopyFile, EditFile, MakeLink, MoveAside, WriteFile
+from dlhealth.actions.kinds import (
+    ChangeMode,
+    ChangeOwner,
+    CopyFile,
+    EditFile,
+    MakeDirectory,
+    MakeLink,
+    MoveAside,
+    WriteFile,
+)
 from dlhealth.host.change import NotChangeable, State
 from dlhealth.steps.base import FileStep, Observed, PathStep, Target
 
@@ -62,6 +71,13 @@ class MoveAsideStep(PathStep[MoveAside]):
         target.bring_back(self.action.path)
         if before and not self.observe(target):
             raise _changed(f"what was moved aside is gone from /var/lib/dlhealth: {self.action.path} can't be restored")
+
+
+class MakeDirectoryStep(FileStep[MakeDirectory]):
+    def becomes(self, target: Target, state: State) -> State:
+        if state.kind not in ("absent", "dir"):
+            raise _changed(f"{self.action.path} is a {state.kind}, not a directory")
+        return state if state.kind == "dir" else State("dir", b"", 0o755)
 
 
 class MakeLinkStep(FileStep[MakeLink]):

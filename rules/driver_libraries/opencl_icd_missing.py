@@ -27,6 +27,7 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Machine,
+    MakeDirectory,
     OpenCl,
     Plan,
     Risk,
@@ -40,6 +41,7 @@ from dlhealth.api import (
 )
 
 _ENTRY = "/etc/OpenCL/vendors/nvidia.icd"
+_DIRECTORIES = ("/etc/OpenCL", "/etc/OpenCL/vendors")
 _LIBRARY = "libnvidia-opencl.so.1"
 
 
@@ -63,6 +65,7 @@ class OpenclIcdMissing(Rule):
                 Evidence(_ENTRY, "does not exist"),
                 loader,
                 lacks="entry",
+                directory=opencl.directory,
             )
         else:
             yield self.finding(
@@ -75,7 +78,9 @@ class OpenclIcdMissing(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if finding.detail["lacks"] == "entry":
-            yield Plan(f"Write {_LIBRARY} into {_ENTRY}", Risk.LOW, (WriteFile(_ENTRY, f"{_LIBRARY}\n"),))
+            missing = () if finding.detail["directory"] else tuple(map(MakeDirectory, _DIRECTORIES))
+            write = WriteFile(_ENTRY, f"{_LIBRARY}\n")
+            yield Plan(f"Write {_LIBRARY} into {_ENTRY}", Risk.LOW, (*missing, write))
             return
         text = "Debian: apt-get install nvidia-opencl-icd. Ubuntu: apt-get install --reinstall libnvidia-compute-BRANCH"
         yield Plan("Install the driver's OpenCL library", Risk.LOW, (ByHand(text),), network=True)
@@ -97,9 +102,17 @@ class OpenclIcdMissing(Rule):
             ladder=(
                 (
                     "low",
+                    "make-directory /etc/OpenCL",
+                    "make-directory /etc/OpenCL/vendors",
                     "write-file /etc/OpenCL/vendors/nvidia.icd libnvidia-opencl.so.1",
                 ),
             ),
+        )
+        yield Scenario(
+            "the directory is empty",
+            machine(_LIBRARY).folder("/etc/OpenCL/vendors"),
+            finds="host",
+            ladder=(("low", "write-file /etc/OpenCL/vendors/nvidia.icd libnvidia-opencl.so.1"),),
         )
         yield Scenario(
             "the library is missing",

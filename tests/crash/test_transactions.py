@@ -13,7 +13,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 import dlhealth.txn
-from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeLink, MoveAside, WriteFile
+from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeDirectory, MakeLink, MoveAside, WriteFile
 from dlhealth.host.change import SIZE_LIMIT, State
 from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Action
@@ -27,6 +27,8 @@ from tests.snapshot import snapshot
 ACTIONS: Sequence[Action] = (
     EditFile("/home/alice/.bashrc", ((2, "export PATH=/usr/local/cuda/bin", "export PATH=/usr/local/cuda/bin:$PATH"),)),
     WriteFile("/etc/profile.d/cuda.sh", "export PATH\n"),
+    MakeDirectory("/etc/OpenCL"),
+    WriteFile("/etc/OpenCL/nvidia.icd", "libnvidia-opencl.so.1\n"),
     MoveAside("/etc/X11/xorg.conf"),
     ChangeOwner("/home/alice/.Xauthority", "alice", "alice"),
     ChangeMode("/tmp", 0o1777),

@@ -20,6 +20,7 @@ from dlhealth.actions import (
     ChangeOwner,
     CopyFile,
     EditFile,
+    MakeDirectory,
     MakeLink,
     MoveAside,
     PipInstall,
@@ -355,6 +356,7 @@ class TestFiles:
             (WriteFile("/x", "a"), "link", "/x is a link, not a file"),
             (WriteFile("/x", "a"), "dir", "/x is a dir, not a file"),
             (MakeLink("/x", "/y"), "dir", "/x is a folder"),
+            (MakeDirectory("/x"), "link", "/x is a link, not a directory"),
             (ChangeMode("/x", 0o600), "link", "/x is a link"),
             (ChangeMode("/x", 0o600), "absent", "/x is gone"),
             (ChangeOwner("/x", "0", "0"), "absent", "/x is gone"),
@@ -365,6 +367,27 @@ class TestFiles:
     ) -> None:
         with pytest.raises(NotChangeable, match=f"^{refusal}$"):
             step_of(action).becomes(root.target, State(kind))  # type: ignore[attr-defined]
+
+    def test_a_directory_is_removed_again_only_while_it_is_empty(self, root: StandInRoot) -> None:
+        step = step_of(MakeDirectory("/etc/new"))
+        before = step.observe(root.target)
+        step.apply(root.target, before)
+        assert (root.folder / "etc/new").stat().st_mode & 0o777 == 0o755
+        theirs = root.file("/etc/new/theirs", "x")
+        with pytest.raises(NotChangeable, match=r"^/etc/new is not empty any more$"):
+            step.revert(root.target, before)
+        theirs.unlink()
+        step.revert(root.target, before)
+        assert not (root.folder / "etc/new").exists()
+
+    def test_a_directory_that_exists_stays_as_it_is(self, root: StandInRoot) -> None:
+        (root.folder / "etc/mine").mkdir(mode=0o700, parents=True)
+        step = step_of(MakeDirectory("/etc/mine"))
+        before = step.observe(root.target)
+        step.apply(root.target, before)
+        step.revert(root.target, before)
+        assert step.left(root.target, before) == []
+        assert (root.folder / "etc/mine").stat().st_mode & 0o777 == 0o700
 
     def test_a_file_that_is_replaced_keeps_owner_and_mode(self, root: StandInRoot) -> None:
         file = root.file("/etc/one", "a")
@@ -497,6 +520,7 @@ class TestFiles:
         [
             (MoveAside("/a"), "move /a aside (kept in /var/lib/dlhealth)"),
             (MakeLink("/a", "/b"), "ln -sfn /b /a"),
+            (MakeDirectory("/a"), "mkdir /a"),
             (ChangeOwner("/a", "u", "g"), "chown -h u:g /a"),
             (ChangeMode("/tmp", 0o1777), "chmod 1777 /tmp"),
         ],
