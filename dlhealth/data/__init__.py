@@ -13,6 +13,7 @@ def load(name: str) -> Any:
         return json.load(file)
 
 
+@cache
 def lookup_gpu(device: str) -> tuple[str, ...] | None:
     """What gpus.tsv says of one PCI device id ("1b06"): architecture, capability, first branch, first branch that lists
     it, last branch, open module, name. One pass over the text: most machines have one GPU, and the table has 1500."""
