@@ -36,6 +36,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.engine.xidrule import XidRule
 from dlhealth.host import Space
 from dlhealth.host.account import Account
+from dlhealth.host.place import Place
 from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
@@ -262,6 +263,7 @@ __all__ = [
     "Packages",
     "Passthrough",
     "PipInstall",
+    "Place",
     "Plan",
     "Platform",
     "PlatformSetting",

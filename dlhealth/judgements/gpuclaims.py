@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from dlhealth.data.kernel_log import full_address, sayings
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.judgements.driverfit import DriverFit
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Unknown
@@ -25,9 +26,9 @@ _MACHINES = ("/etc/libvirt/qemu/*.xml", "/etc/pve/qemu-server/*.conf", "/etc/pve
 
 
 class Claim(NamedTuple):
-    """A line that keeps a GPU for virtual machines: `source` is "path:LINE"."""
+    """A line that keeps a GPU for virtual machines."""
 
-    source: str
+    source: Place
     text: str
 
 
@@ -93,12 +94,12 @@ def _claims(host: Host, gpu: Gpu, cmdline: str, problems: list[str]) -> Iterator
     wanted = (f"10de:{gpu.device}", gpu.address)
     words = [w for w in cmdline.split() if any(x in w.lower() for x in wanted)]
     if words:
-        yield Claim("/proc/cmdline", " ".join(words))
+        yield Claim(Place("/proc/cmdline"), " ".join(words))
     for pattern in _LISTS:
         for path in host.glob(pattern):
             for number, line in enumerate(_text(host, path, problems).splitlines(), 1):
                 if not line.lstrip().startswith("#") and any(x in line.lower() for x in wanted):
-                    yield Claim(f"{path}:{number}", line.strip()[:200])
+                    yield Claim(Place(path, number), line.strip()[:200])
 
 
 def _text(host: Host, path: str, problems: list[str]) -> str:

@@ -24,7 +24,7 @@ class GlxAlternative(NamedTuple):
     """Debian's choice between Mesa's and NVIDIA's GL. `glx` is the link /etc/alternatives/glx (None: not there);
     `manual` whether a person chose; `registered` whether the alternatives system knows it; `choices` the folders
     that can be chosen; `libraries` the links of libGL and libEGL (one that is missing has no target); `mesa` where a diverted Mesa lies ("" nowhere);
-    `wanted` the X configuration ("path:LINE") that asks for NVIDIA's X driver, or ""; `hybrid` whether another GPU
+    `wanted` the line of the X configuration that asks for NVIDIA's X driver, or ""; `hybrid` whether another GPU
     than NVIDIA's is there (None: not known)."""
 
     glx: Link | None

@@ -8,6 +8,7 @@ from functools import cache
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packages import DriverPackages
@@ -19,9 +20,9 @@ LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/list
 
 
 class Source(NamedTuple):
-    """One repository: where it is written ("path:LINE"), its address, and whose it is ("" when not known)."""
+    """One repository: where it is written, its address, and whose it is ("" when not known)."""
 
-    source: str
+    source: Place
     uri: str
     suites: tuple[str, ...]
     origin: str
@@ -30,7 +31,7 @@ class Source(NamedTuple):
 class Pin(NamedTuple):
     """One pin of apt's preferences."""
 
-    source: str
+    source: Place
     packages: str
     pin: str
     priority: int
@@ -73,7 +74,7 @@ def parse_list(path: str, text: str) -> Iterator[Source]:
     for number, line in enumerate(text.splitlines(), 1):
         match = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s*)?(\S+)\s+(\S+)", line)
         if match:
-            yield Source(f"{path}:{number}", match[1], (match[2],), origin_of_uri(match[1]))
+            yield Source(Place(path, number), match[1], (match[2],), origin_of_uri(match[1]))
 
 
 def parse_deb822(path: str, text: str) -> Iterator[Source]:
@@ -85,7 +86,7 @@ def parse_deb822(path: str, text: str) -> Iterator[Source]:
         ):
             continue
         for uri in fields.get("uris", "").split():
-            yield Source(f"{path}:{number}", uri, tuple(fields.get("suites", "").split()), origin_of_uri(uri))
+            yield Source(Place(path, number), uri, tuple(fields.get("suites", "").split()), origin_of_uri(uri))
 
 
 def parse_pins(path: str, text: str) -> Iterator[Pin]:
@@ -93,7 +94,7 @@ def parse_pins(path: str, text: str) -> Iterator[Pin]:
     for number, fields in _stanzas(text):
         priority = fields.get("pin-priority", "").strip()
         if "pin" in fields and re.fullmatch(r"-?\d{1,9}", priority, re.ASCII):
-            yield Pin(f"{path}:{number}", fields.get("package", ""), fields["pin"], int(priority))
+            yield Pin(Place(path, number), fields.get("package", ""), fields["pin"], int(priority))
 
 
 def _stanzas(text: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -208,7 +209,7 @@ class Transaction(NamedTuple):
     """One run of apt, as its history has it; only changes of NVIDIA's packages. `error` is dpkg's, "" when it went
     well."""
 
-    source: str
+    source: Place
     start: str
     command: str
     changes: tuple[Change, ...]
@@ -264,7 +265,7 @@ def parse_history(path: str, text: str) -> Iterator[Transaction]:
         if changes:
             command = fields.get("commandline", "")
             yield Transaction(
-                f"{path}:{number}", " ".join(fields["start-date"].split()), command, changes, fields.get("error", "")
+                Place(path, number), " ".join(fields["start-date"].split()), command, changes, fields.get("error", "")
             )
 
 
@@ -279,7 +280,7 @@ def _changes(action: str, text: str) -> Iterator[Change]:
 class Failure(NamedTuple):
     """A line of apt's terminal log that says why something failed."""
 
-    source: str
+    source: Place
     text: str
     kind: str
 
@@ -327,7 +328,7 @@ def last_failures(path: str, text: str) -> list[Failure]:
     for number, line in enumerate(run.splitlines(), first):
         kind = next((kind for kind, sign in there if sign in line), None)
         if kind and len(failures) < 200:
-            failures.append(Failure(f"{path}:{number}", line.strip()[:300], kind))
+            failures.append(Failure(Place(path, number), line.strip()[:300], kind))
     return failures
 
 

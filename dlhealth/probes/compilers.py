@@ -30,8 +30,8 @@ class Compiler(NamedTuple):
 
 
 class HostLimit(NamedTuple):
-    """The newest gcc that a toolkit's nvcc takes ("11", "4.9"), and where that is written, as "path:LINE" or the name
-    of our table."""
+    """The newest gcc that a toolkit's nvcc takes ("11", "4.9"), and where that is written: a line, or the name of our
+    table."""
 
     newest: str
     source: str

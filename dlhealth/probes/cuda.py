@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from dlhealth.data.compat import lowest_driver, version_key
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple
 from dlhealth.probes.environment import Environments
 from dlhealth.probes.loader import LoaderConfig, UserPaths, library_names, plain_assignment
@@ -296,7 +297,7 @@ class CudaVariable(NamedTuple):
     user: str
     name: str
     value: str
-    source: str
+    source: Place
     real: str
     line: str
 
@@ -324,7 +325,7 @@ class CudaVariables(NamedTuple):
                             real = host.realpath(value) or ""
                         except Unreadable:
                             real = value  # it is there, only not for us
-                    source = lines[-1] if lines else f"the login of {login.account.name}"
+                    source = lines[-1] if lines else Place(f"the login of {login.account.name}")
                     line = plain_assignment(host, source, name)
                     found[login.account.name, name] = CudaVariable(login.account.name, name, value, source, real, line)
         return cls(tuple(found.values()))
@@ -332,7 +333,7 @@ class CudaVariables(NamedTuple):
 
 class Libcuda(NamedTuple):
     """One libcuda that the loader could take. `path` is the name under which it finds it, `place` the same name in the
-    folder without links, `real` the file; `kind` is stub, compat or driver. `source` says why the loader looks there: "path:LINE" or the cache. `user` is whose
+    folder without links, `real` the file; `kind` is stub, compat or driver. `source` is the line that makes the loader look there, or the cache. `user` is whose
     LD_LIBRARY_PATH that is, "" where it holds for everybody. `runtime` is False for a folder that has only
     libcuda.so, without the 1: programs take it by that name, and ldconfig makes the other."""
 

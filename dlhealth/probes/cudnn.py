@@ -78,7 +78,7 @@ class CudnnLibrary(NamedTuple):
 
 class CudnnFolder(NamedTuple):
     """A folder with cuDNN libraries. `path` is its real one. `sources` say why the loader looks there for every
-    program ("path:LINE", the cache, or the built-in list; none: it does not), `order` where it comes among those;
+    program (a line, the cache, or the built-in list; none: it does not), `order` where it comes among those;
     `users` have it in their LD_LIBRARY_PATH. `toolkit` is the real path of the CUDA tree that it lies in ("" none);
     `includes` are the folders with the headers that belong to it."""
 
@@ -123,7 +123,7 @@ class CudnnFolder(NamedTuple):
 class CudnnHeaders(NamedTuple):
     """The cuDNN headers of one include folder. `main` is its cudnn.h ("" when it has none), `real` the file behind it
     ("" where that is a broken link); `others` are its further cudnn*.h. `version` as the macros have it, read through
-    the headers that cudnn.h includes, `source` where ("path:LINE"). `missing` are (file with its line, the header that
+    the headers that cudnn.h includes, `source` where. `missing` are (file with its line, the header that
     it includes and that is nowhere). `owner` is cudnn.h's package."""
 
     folder: str

@@ -4,6 +4,7 @@ import os
 import re
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.modules import ModprobeConfig, ModprobeLine
@@ -29,9 +30,9 @@ class Node(NamedTuple):
 
 
 class Maker(NamedTuple):
-    """A line of the administrator's that makes or changes nodes; `source` is "path:LINE"."""
+    """A line of the administrator's that makes or changes nodes."""
 
-    source: str
+    source: Place
     text: str
 
 
@@ -151,7 +152,7 @@ def _makers(host: Host) -> tuple[Maker, ...]:
                 continue  # this only says more about a fault that is seen elsewhere
             for number, line in enumerate(text.splitlines(), 1):
                 if "nvidia" in line and not line.lstrip().startswith("#") and _CHANGES.search(line):
-                    found.append(Maker(f"{path}:{number}", line.strip()[:200]))
+                    found.append(Maker(Place(path, number), line.strip()[:200]))
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ _LOG_LIMIT = 32 << 20
 
 class ModuleBuild(NamedTuple):
     """One kernel of one version. `fault` says why the build failed, None that it succeeded; `error` is the first line of
-    the log that tells it, `log` that line's "path:LINE". `kernel` is "" where a log does not name it."""
+    the log that tells it, `log` the place of that line. `kernel` is "" where a log does not name it."""
 
     kernel: str
     fault: BuildFault | None = None

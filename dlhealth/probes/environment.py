@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.greeter import chosen_managers
 from dlhealth.probes.users import Users
@@ -50,18 +51,18 @@ class Setting(NamedTuple):
 
     variable: str
     value: str | None
-    source: str
+    source: Place
     how: str
     line: str = ""
 
 
 class Problem(NamedTuple):
-    """A malformed line about one of the variables. `source` is "path:LINE", `shown` the part of the line that is about
+    """A malformed line about one of the variables. `shown` the part of the line that is about
     the variable, `part` the wrong part of it or of the value, `kind` one of those that the rule
     ld-library-path-malformed names, `text` says it in words. `line` is the whole line, and `correction` the line as it
     was meant ("" both where it has other things in it, or it is not plain what was meant)."""
 
-    source: str
+    source: Place
     variable: str
     kind: str
     shown: str
@@ -75,7 +76,7 @@ class BrokenPath(NamedTuple):
     """A line that gives a PATH in which /usr/bin or /bin is missing. `kinds` are the kinds of login in which it stays
     so, `line` as in Problem."""
 
-    source: str
+    source: Place
     value: str
     users: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -88,7 +89,7 @@ class BrokenPath(NamedTuple):
             return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"{plain[4].rstrip()}'
         # fish, whose lists make one word for each folder of this.
         fish = re.fullmatch(r"(\s*export\s+PATH=)((?:[\w./+-]+:)*\$PATH(?::[\w./+-]+)*)(\s+#.*|\s*)", self.line)
-        if fish and ".fish:" in self.source:
+        if fish and self.source.path.endswith(".fish"):
             return f'{fish[1]}"{fish[2]}"{fish[3].rstrip()}'
         if csh := re.fullmatch(r"(\s*setenv\s+PATH\s+)([\"']?)(/[\w./:+-]+)\2\s*", self.line):
             return f'{csh[1]}"{csh[3]}:$PATH"'
@@ -115,7 +116,7 @@ class LoginEnvironment(NamedTuple):
     account: Account
     kind: str
     values: Mapping[str, str | None]
-    lists: Mapping[str, tuple[tuple[str, str], ...]] = {}
+    lists: Mapping[str, tuple[tuple[str, Place], ...]] = {}
     settings: tuple[Setting, ...] = ()
     problems: tuple[Problem, ...] = ()
     ending: Ending | None = None
@@ -157,15 +158,15 @@ class Environments(NamedTuple):
         login = self.get(user, kind)
         return login.values.get(variable, None if login.lost else "") if login else None
 
-    def elements(self, user: str, variable: str, kind: str = "interactive") -> list[tuple[str, str]]:
-        """The known elements of PATH or LD_LIBRARY_PATH, in order, each with the "path:LINE" that put it there."""
+    def elements(self, user: str, variable: str, kind: str = "interactive") -> list[tuple[str, Place]]:
+        """The known elements of PATH or LD_LIBRARY_PATH, in order, each with the line that put it there."""
         login = self.get(user, kind)
         return list(login.lists.get(variable, ())) if login else []
 
-    def subject(self, source: str) -> tuple[str, tuple[str, ...]]:
+    def subject(self, source: Place) -> tuple[str, tuple[str, ...]]:
         """What a finding on a line is about: the person whose home the file lies in, else the file; and further the
         people who read it, where not everybody does."""
-        path = source.rpartition(":")[0] or source
+        path = source.path
         people = {e.account.name: e.account.home.rstrip("/") for e in self.logins}
         for name, home in people.items():
             if home and path.startswith(f"{home}/"):
@@ -198,7 +199,7 @@ class Environments(NamedTuple):
         interactive = {path for e in self.logins if e.kind == "interactive" for path in e.files}
         others = {path for e in self.logins if e.kind == "graphical" for path in e.files}
         own = "interactive" in broken.kinds and "graphical" not in broken.kinds and "pam" not in broken.kinds
-        path = broken.source.rpartition(":")[0]
+        path = broken.source.path
         return broken.kinds == ("interactive",) or (own and path in interactive - others)
 
     def _culprit(self, login: LoginEnvironment) -> Setting | None:
@@ -242,7 +243,7 @@ class _Machine(Starter):
         service = _SERVICES.get(self.manager, self.manager) or "login"
         base = self.session(account)
         pam = base.copy()
-        pam.source = "the default of display managers"
+        pam.source = Place("the default of display managers")
         pam.set("PATH", _DISPLAY_PATH, "default", exported=True)
         plain.pam(pam, service)
         yield self.finish(pam, "pam", None)
@@ -297,7 +298,7 @@ class _Machine(Starter):
         uses = re.search(r"^use-ssh-agent$", options, re.MULTILINE)
         if not there or not there.mode & 0o6000 or not uses or "no-use-ssh-agent" in options:
             return
-        session.source = script
+        session.source = Place(script)
         for name, variable in list(session.state.variables.items()):
             if not name.startswith("LD_") or variable.value is None or variable.exported is False:
                 continue
@@ -443,16 +444,15 @@ class _Machine(Starter):
         value = raw.value if raw.value is None or is_known(raw.value) else None
         return Setting(raw.variable, value, raw.source, raw.how, self.plain_line(raw.source))
 
-    def line(self, source: str) -> str:
-        """The text of "path:LINE"."""
-        path, _, number = source.rpartition(":")
-        if not number.isdecimal():
+    def line(self, source: Place) -> str:
+        """The text of a line; "" where none is named."""
+        if source.line is None:
             return ""
-        lines = self.lines(path)
-        line = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+        lines = self.lines(source.path)
+        line = lines[source.line - 1] if 0 < source.line <= len(lines) else ""
         return line if len(line) <= _LINE_LIMIT else ""
 
-    def plain_line(self, source: str) -> str:
+    def plain_line(self, source: Place) -> str:
         """The text of a line, unless it has something else in it that may be secret."""
         line = self.line(source)
         return line if _masked(line) == line and not _TELLING.search(line) else ""
@@ -460,7 +460,7 @@ class _Machine(Starter):
     def with_line(self, problem: RawProblem) -> Problem:
         """A problem with the text of its line."""
         line = self.plain_line(problem.source)
-        unexpanded = problem.source.startswith(_UNEXPANDED)
+        unexpanded = problem.source.path in _UNEXPANDED
         fixed = line
         if line and not (unexpanded and problem.kind == "literal-expansion"):
             fixed = corrected(line, problem.variable, problem.kind)
@@ -475,7 +475,7 @@ class _Machine(Starter):
         return Problem(problem.source, problem.variable, problem.kind, shown, part, problem.text, line, fixed)
 
 
-_UNEXPANDED = ("/etc/environment:", "/etc/default/locale:")
+_UNEXPANDED = ("/etc/environment", "/etc/default/locale")
 """No shell reads these: nothing is expanded."""
 
 
@@ -488,7 +488,7 @@ def _unexpanded(line: str, variable: str) -> str:
     return "" if "$" in text or "\\" in text else f"{text.rstrip()}{hash_sign}{comment}"
 
 
-def _completed(source: str, line: str) -> str:
+def _completed(source: Place, line: str) -> str:
     """A line that sets PATH once it is no longer malformed, so that it keeps what PATH was before: nothing was swallowed
     as long as it was malformed."""
     if re.search(r"(?<![\w/.])/(usr/)?bin/?(?![\w/.-])", line):
@@ -496,9 +496,9 @@ def _completed(source: str, line: str) -> str:
     return BrokenPath(source, "", (), (), line).completed or line
 
 
-def _sources(name: str, value: str, settings: Iterable[RawSetting]) -> tuple[tuple[str, str], ...]:
+def _sources(name: str, value: str, settings: Iterable[RawSetting]) -> tuple[tuple[str, Place], ...]:
     """Each known element with the line that brought it in."""
-    origin: dict[str, str] = {}
+    origin: dict[str, Place] = {}
     before: list[str] = []
     for setting in settings:
         if setting.variable == name:
@@ -507,7 +507,7 @@ def _sources(name: str, value: str, settings: Iterable[RawSetting]) -> tuple[tup
                 if element not in before or element not in origin:
                     origin[element] = setting.source
             before = now
-    return tuple((element, origin.get(element, "")) for element in known_elements(value)) if value else ()
+    return tuple((element, origin.get(element, Place(""))) for element in known_elements(value)) if value else ()
 
 
 def excerpt(line: str, variable: str) -> str:

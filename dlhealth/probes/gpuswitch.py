@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.kernel import Kernel
 from dlhealth.probes.modules import ModprobeConfig
@@ -54,17 +55,13 @@ _OWN_FILES = {
 
 
 class Blocker(NamedTuple):
-    """What keeps the nvidia module from loading, or the GPU from the bus: `source` is "path:LINE" or a path, `tool` who
-    wrote it (None: an administrator). `installed` says whether that tool is still here, None where that is not known."""
+    """What keeps the nvidia module from loading, or the GPU from the bus: `tool` wrote
+    it (None: an administrator). `installed` says whether that tool is still here, None where that is not known."""
 
-    source: str
+    source: Place
     text: str
     tool: Tool | None
     installed: bool | None
-
-    @property
-    def path(self) -> str:
-        return self.source.partition(":")[0]
 
     @property
     def left_over(self) -> bool:
@@ -98,21 +95,21 @@ class GpuSwitch(NamedTuple):
         found += _by_state(host, packages, problems)
         word = next((w for w in kernel.cmdline.split() if _WORD.match(w)), None) if kernel else None
         if word:
-            found.append(Blocker("/proc/cmdline", word, None, None))
+            found.append(Blocker(Place("/proc/cmdline"), word, None, None))
         return cls(tuple(found), tuple(dict.fromkeys(problems)))
 
 
-def _module_lines(config: ModprobeConfig) -> Iterator[tuple[str, str]]:
+def _module_lines(config: ModprobeConfig) -> Iterator[tuple[Place, str]]:
     """One line of each file that keeps the module away."""
     seen = set()
     for line in (*config.blacklists("nvidia"), *config.disables("nvidia")):
-        path = line.source.rpartition(":")[0]
+        path = line.source.path
         if path not in seen:
             seen.add(path)
             yield line.source, f"{line.directive} {line.module} {line.arguments}".strip()
 
 
-def _udev_lines(host: Host, problems: list[str]) -> Iterator[tuple[str, str]]:
+def _udev_lines(host: Host, problems: list[str]) -> Iterator[tuple[Place, str]]:
     """One line of each rule that takes GPUs off the bus."""
     seen = set()
     for path in (path for folder in _UDEV for path in host.glob(f"{folder}/*nvidia*.rules")):
@@ -128,7 +125,7 @@ def _udev_lines(host: Host, problems: list[str]) -> Iterator[tuple[str, str]]:
         )
         if line and real not in seen:
             seen.add(real)
-            yield f"{path}:{line[0]}", line[1].strip()[:200]
+            yield Place(path, line[0]), line[1].strip()[:200]
 
 
 def _by_state(host: Host, packages: Packages | None, problems: list[str]) -> Iterator[Blocker]:
@@ -143,14 +140,13 @@ def _by_state(host: Host, packages: Packages | None, problems: list[str]) -> Ite
     if discrete == "off":
         name = "system76-power" if tools["system76-power"] else "prime-select"
         if tools[name]:
-            yield Blocker(PRIME_DISCRETE, "off", next(t for t in TOOLS if t.name == name), True)
+            yield Blocker(Place(PRIME_DISCRETE), "off", next(t for t in TOOLS if t.name == name), True)
     if mode and tools["supergfxctl"]:
-        yield Blocker("/etc/supergfxd.conf", mode[0], next(t for t in TOOLS if t.name == "supergfxctl"), True)
+        yield Blocker(Place("/etc/supergfxd.conf"), mode[0], next(t for t in TOOLS if t.name == "supergfxctl"), True)
 
 
-def _blocker(host: Host, source: str, text: str, packages: Packages | None) -> Blocker:
-    path = source.rpartition(":")[0]
-    tool = _maker(host, path)
+def _blocker(host: Host, source: Place, text: str, packages: Packages | None) -> Blocker:
+    tool = _maker(host, source.path)
     return Blocker(source, text, tool, _installed(host, tool, packages) if tool else None)
 
 

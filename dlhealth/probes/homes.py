@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from dlhealth.host import Host, Space, Stat, Unreadable
 from dlhealth.host.account import Account, may_read
+from dlhealth.host.place import Place
 from dlhealth.host.remote import MOUNTS, mounts_in, on_server
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.users import Users
@@ -43,12 +44,12 @@ class HomeFile(NamedTuple):
 class UserUnit(NamedTuple):
     """A systemd user unit that a person made and enabled, and that has to do with the target of graphical sessions.
     `starts` says that it starts this target itself (Wants=, Requires=), before any session did. `links` enable it;
-    `source` is "path:LINE" of the line that names the target, `setting` that line."""
+    `source` is where the target is named, `setting` that line."""
 
     path: str
     links: tuple[str, ...]
     starts: bool
-    source: str
+    source: Place
     setting: str
 
 
@@ -197,5 +198,5 @@ def _hooked(path: str, text: str, links: tuple[str, ...]) -> list[UserUnit]:
     for number, line in enumerate(text.splitlines(), 1):
         match = _SETTING.match(line)
         if match and _SESSION_TARGET.search(match[2]):
-            found.append(UserUnit(path, links, early and match[1] in _STARTS, f"{path}:{number}", line.strip()))
+            found.append(UserUnit(path, links, early and match[1] in _STARTS, Place(path, number), line.strip()))
     return sorted(found, key=lambda unit: not unit.starts)[:1]

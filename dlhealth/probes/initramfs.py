@@ -122,4 +122,4 @@ def _may_show(image: Initramfs, kernel: Kernel, modules: KernelModules, config: 
     if image.kernel == kernel.running or modules.on_disk(image.kernel) is None:
         return False
     lines = (*config.blacklists("nouveau"), *config.disables("nouveau"))
-    return image.newer_module or any(li.source.rpartition(":")[0] in image.newer_config for li in lines)
+    return image.newer_module or any(li.source.path in image.newer_config for li in lines)

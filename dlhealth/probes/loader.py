@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes.environment import Environments
 
@@ -28,12 +29,12 @@ _LIBRARY = regex(r"\.so(?:\.|$)")
 
 class LoaderDirectory(NamedTuple):
     """A folder that ldconfig looks into. `path` as it is written (without a slash at its end), `real` without links
-    ("" where there is no such folder), `source` "path:LINE" ("" where only the loader itself knows it), `built_in` that
+    ("" where there is no such folder), `source` names its line ("" where only the loader itself knows it), `built_in` that
     the loader looks there without a cache, too; `names` the libraries in it; `line` the line of `source` as it is."""
 
     path: str
     real: str
-    source: str
+    source: Place
     line: str
     built_in: bool
     names: frozenset[str]
@@ -90,14 +91,14 @@ class LoaderConfig(NamedTuple):
     def probe(cls, host: Host) -> "LoaderConfig":
         problems: list[str] = []
         built_in = list(_built_in(host))
-        sources: dict[str, tuple[str, str]] = {}
+        sources: dict[str, tuple[Place, str]] = {}
         for number, (path, source, line) in enumerate(_read_conf(host, CONF, problems, {})):
             if number >= _LINES_LIMIT or len(sources) >= _DIRECTORIES_LIMIT:
                 problems.append(f"{source}: too many directories, the rest of {CONF} was not checked")
                 break
             sources.setdefault(path, (source, line))
         for path in built_in:
-            sources.setdefault(path, ("", ""))
+            sources.setdefault(path, (Place(""), ""))
         directories = []
         for path, (source, line) in sources.items():
             real = _real(host, path)
@@ -128,8 +129,8 @@ def _built_in(host: Host) -> Iterator[str]:
             yield posixpath.normpath(posixpath.join(parent, folder))
 
 
-def _read_conf(host: Host, path: str, problems: list[str], seen: dict[str, None]) -> Iterator[tuple[str, str, str]]:
-    """(folder, "path:LINE", the line itself) of a configuration file and all that it includes. The first file must be readable."""
+def _read_conf(host: Host, path: str, problems: list[str], seen: dict[str, None]) -> Iterator[tuple[str, Place, str]]:
+    """(folder, place of the line, the line itself) of a configuration file and all that it includes. The first file must be readable."""
     if path in seen:
         return
     if len(seen) >= _INCLUDES_LIMIT:
@@ -146,7 +147,7 @@ def _read_conf(host: Host, path: str, problems: list[str], seen: dict[str, None]
     lines = (text or "").split("\n")
     for number, folder, includes in parse_conf(text or ""):
         if folder:
-            yield folder, f"{path}:{number}", lines[number - 1]
+            yield folder, Place(path, number), lines[number - 1]
         for pattern in includes:
             for included in host.glob(posixpath.join(posixpath.dirname(path), pattern)):
                 yield from _read_conf(host, included, problems, seen)
@@ -230,14 +231,14 @@ def _bits(flags: int) -> int:
 
 class UserDirectory(NamedTuple):
     """One absolute element of a person's LD_LIBRARY_PATH or PATH (`variable`), in order. `real` is "" where there is no
-    such folder, `names` are the libraries in it, `source` the "path:LINE" that put it there, `line` that line where it
+    such folder, `names` are the libraries in it, `source` the line that put it there, `line` that line where it
     is nothing but a plain assignment of this variable (else "")."""
 
     user: str
     variable: str
     path: str
     real: str
-    source: str
+    source: Place
     names: frozenset[str]
     line: str
 
@@ -297,17 +298,16 @@ _ASSIGNMENT = regex(r"""\s*(?:export\s+)?(\w+)=(["']?)([^"'\s;#&|`()<>]*)\2\s*""
 _ONLY_ITSELF = regex(r"\$\{?(\w+)(?:\}|:\+:\$\{?\1\}?\})?|", re.ASCII)
 
 
-def plain_assignment(host: Host, source: str, variable: str) -> str:
-    """The line that a "path:LINE" names, where it assigns this variable and does nothing else; "" for any other. Such a
+def plain_assignment(host: Host, source: Place, variable: str) -> str:
+    """The line at a place, where it assigns this variable and does nothing else; "" for any other. Such a
     line can be changed by a program, and has no secrets in it."""
-    path, _, number = source.rpartition(":")
-    if not (path.startswith("/") and number.isdecimal()):
+    if not source.path.startswith("/") or source.line is None:
         return ""
     try:
-        lines = (host.text(path) or "").split("\n")
+        lines = (host.text(source.path) or "").split("\n")
     except Unreadable:
         return ""
-    line = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+    line = lines[source.line - 1] if 0 < source.line <= len(lines) else ""
     match = _ASSIGNMENT.fullmatch(line)
     return line if match and match[1] == variable else ""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.elf import appended_signature
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.boot import version_order
@@ -29,9 +30,9 @@ FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/
 
 
 class ModprobeLine(NamedTuple):
-    """One line of modprobe.d: `source` is "path:LINE", `arguments` what follows the module's name."""
+    """One line of modprobe.d: `arguments` is what follows the module's name."""
 
-    source: str
+    source: Place
     directive: str
     module: str
     arguments: str
@@ -293,7 +294,7 @@ def parse_config(text: str, path: str) -> Iterator[ModprobeLine]:
         words = pending.split(None, 2)
         pending = ""
         if len(words) > 1 and not words[0].startswith("#"):
-            yield ModprobeLine(f"{path}:{number}", words[0], words[1], words[2] if len(words) > 2 else "")
+            yield ModprobeLine(Place(path, number), words[0], words[1], words[2] if len(words) > 2 else "")
 
 
 def is_main_module(name: str) -> bool:

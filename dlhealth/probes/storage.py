@@ -88,7 +88,7 @@ class UnmountedParts(NamedTuple):
 
 class BootFolder(NamedTuple):
     """Kernels in /boot by release: the size of each one's initramfs in bytes (None: it has none). `mount` is the line
-    of fstab ("path:LINE") that makes /boot a file system of its own, "" without one; `fstab` whether there is a
+    of fstab that makes /boot a file system of its own, "" without one; `fstab` whether there is a
     fstab with anything in it."""
 
     initrds: dict[str, int | None]

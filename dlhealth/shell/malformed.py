@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.shell.values import elements, is_known
 
@@ -19,10 +20,10 @@ _AT_COLON = r"[ \t]*:[ \t]*(?=[/$~])"
 
 
 class Problem(NamedTuple):
-    """A malformed line about one of the variables. `source` is "path:LINE"; `kind` is one of the kinds that the rule
+    """A malformed line about one of the variables. `kind` is one of the kinds that the rule
     ld-library-path-malformed knows; `text` says it in words, `shows` is the part of the line or value that is meant."""
 
-    source: str
+    source: Place
     variable: str
     kind: str
     shows: str
@@ -37,7 +38,7 @@ def set_behind(lines: list[str], number: int) -> tuple[int, str] | None:
     return None
 
 
-def problems(source: str, name: str, before: str, after: str) -> Iterator[tuple[Problem, str]]:
+def problems(source: Place, name: str, before: str, after: str) -> Iterator[tuple[Problem, str]]:
     """What is wrong with the elements that `after` has and `before` has not, each with that element: the first that is
     malformed, and whether there is an empty one."""
     old = elements(before) if before else []

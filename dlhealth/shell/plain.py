@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lean import regex
 from dlhealth.shell.malformed import LISTS, Problem
 from dlhealth.shell.state import Session, Unsure
@@ -38,7 +39,7 @@ def _attempt(session: Session, read: Callable[[Session, str], None], path: str) 
     try:
         read(session, path)
     except (Unsure, Unreadable) as problem:
-        session.source = path
+        session.source = Place(path)
         session.forget(str(problem))
 
 
@@ -82,7 +83,7 @@ def _env_file(session: Session, path: str) -> None:
     """The format of /etc/environment: NAME=value, nothing is expanded."""
     text = session.text(path)
     for number, line in _assembled(text or ""):
-        session.source = f"{path}:{number}"
+        session.source = Place(path, number)
         _report(session, line)
         assignment = line.removeprefix("export ")
         name, equals, value = assignment.partition("=")
@@ -119,7 +120,7 @@ def _report(session: Session, line: str) -> None:
 def _pam_conf(session: Session, path: str) -> None:
     """The format of pam_env.conf: NAME [DEFAULT=value] [OVERRIDE=value], with ${NAME} and @{HOME} expanded."""
     for number, line in _assembled(session.text(path) or ""):
-        session.source = f"{path}:{number}"
+        session.source = Place(path, number)
         head = re.match(r"[^ \t\n]+", line)
         rest = line[head.end() :] if head else ""
         if not head or not re.fullmatch(r'([ \t]+(DEFAULT|OVERRIDE)=("[^"]*"(?=\s|$)|[^ \t"][^ \t]*)?)*[ \t\r]*', rest):
@@ -173,7 +174,7 @@ def environment_d(session: Session) -> None:
         try:
             for number, name, value in _systemd_lines(text or ""):
                 # Debian links /etc/environment here.
-                session.source = f"{real or path}:{number}"
+                session.source = Place(real or path, number)
                 session.set(name, _systemd_expand(session, value), "environment.d", exported=True)
         except Unsure as problem:
             session.forget(str(problem))
@@ -231,11 +232,11 @@ def login_path(session: Session) -> str:
         session.forget(str(problem))
         text = ""
     wanted = "ENV_SUPATH" if session.account.uid == 0 else "ENV_PATH"
-    session.source = "the default of login"
+    session.source = Place("the default of login")
     value = "/usr/local/bin:/usr/bin:/bin"
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split(None, 1)
         if len(words) == 2 and words[0] == wanted:
-            session.source = f"{path}:{number}"
+            session.source = Place(path, number)
             value = words[1].strip().removeprefix("PATH=")
     return value

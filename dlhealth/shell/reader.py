@@ -3,6 +3,7 @@
 import posixpath
 from collections.abc import Callable, Sequence
 
+from dlhealth.host.place import Place
 from dlhealth.shell import helpers
 from dlhealth.shell.malformed import Problem, set_behind
 from dlhealth.shell.state import SHELLS, Session, State, Successor, Unsure
@@ -34,14 +35,14 @@ class Reader:
 
     def blame_unread(self, how: str) -> None:
         """What a line sets that stands behind the one at which the shell stops is not set."""
-        path, _, number = self.session.source.rpartition(":")
-        if self.forks or not number.isdecimal():
+        at = self.session.source
+        if self.forks or at.line is None:
             return
-        lines = (self.session.host.text(path) or "").split("\n")
-        if found := set_behind(lines, int(number)):
-            text = f"the shell stops before it, at line {number}, which {how}"
+        lines = (self.session.host.text(at.path) or "").split("\n")
+        if found := set_behind(lines, at.line):
+            text = f"the shell stops before it, at line {at.line}, which {how}"
             self.session.trace.problems[
-                Problem(f"{path}:{found[0]}", found[1], "unread", lines[found[0] - 1].strip(), text)
+                Problem(Place(at.path, found[0]), found[1], "unread", lines[found[0] - 1].strip(), text)
             ] = None
 
     def start(self) -> None:
@@ -68,7 +69,7 @@ class Reader:
     def read(self, path: str) -> bool:
         """Run a file if it is there."""
         before, line = self.path, self.line_number
-        self.session.source = path
+        self.session.source = Place(path)
         try:
             text = self.session.text(path)
             if text is None:
@@ -92,7 +93,7 @@ class Reader:
             self.session.depth -= 1
             self.path = before
             self.line_number = line
-            self.session.source = f"{before}:{line}"
+            self.session.source = Place(before, line)
             for state in self.returned.pop():
                 self.state.merge(state)
         return True
@@ -100,7 +101,7 @@ class Reader:
     def at(self, line: int) -> None:
         self.line_number = line
         self.session.trace.step()
-        self.session.source = f"{self.path}:{line}"
+        self.session.source = Place(self.path, line)
 
     def problem(self, name: str, kind: str, text: str, shows: str) -> None:
         self.session.trace.problems[Problem(self.session.source, name, kind, shows, text)] = None

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Iterable
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lean import later
 from dlhealth.shell.reader import Reader
 from dlhealth.shell.sh.evaluate import Shell
@@ -122,7 +123,7 @@ class Starter:
             return self.fish(session, login=login, interactive=interactive)
         if name in ("csh", "tcsh", "bsd-csh"):
             return self.csh(session, program, login=login, interactive=interactive)
-        session.source = ""
+        session.source = Place("")
         session.forget(f"the files of {program} are not followed")
         return None
 

@@ -5,6 +5,7 @@ import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
+from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.shell.malformed import LISTS, Problem, problems
 from dlhealth.shell.values import UNKNOWN, Truth, elements, is_known, join, known_elements
@@ -49,7 +50,7 @@ class Setting(NamedTuple):
 
     variable: str
     value: str | None
-    source: str
+    source: Place
     how: str
 
 
@@ -57,7 +58,7 @@ class Ending(NamedTuple):
     """The line at which the shell that starts the session certainly ends before its time. `how` is "exit", "exec",
     "syntax", "missing", "set -e" or "error"; `text` says it in words."""
 
-    source: str
+    source: Place
     how: str
     text: str
 
@@ -196,7 +197,7 @@ class Session:
         self.state.folder = account.home
         self.trace = Trace()
         self.depth = 0
-        self.source = ""
+        self.source = Place("")
         self.successors: list[Successor] = []
         self._complete: bool | None = None
 

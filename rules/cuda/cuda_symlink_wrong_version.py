@@ -38,6 +38,7 @@ from dlhealth.api import (
     Machine,
     MakeLink,
     MoveAside,
+    Place,
     Plan,
     PythonEnvironment,
     PythonEnvironments,
@@ -117,7 +118,7 @@ class CudaSymlinkWrongVersion(Rule):
 
     def _variables(self, toolkits: CudaToolkits, variables: CudaVariables | None) -> Iterator[Finding]:
         dangling = [link.path for link in toolkits.links if not link.real]
-        by_line: dict[tuple[str, str, str, str], list[str]] = {}
+        by_line: dict[tuple[Place, str, str, str], list[str]] = {}
         for v in variables.variables if variables else ():
             if v.name not in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT") or "cuda" not in v.value.lower():
                 continue
@@ -126,7 +127,7 @@ class CudaSymlinkWrongVersion(Rule):
                 by_line.setdefault((v.source, v.name, v.value, v.line), []).append(v.user)
         for (source, name, value, line), users in by_line.items():
             yield self.finding(
-                f"file:{source.rpartition(':')[0] or source}",
+                f"file:{source.path}",
                 f"{source} sets {name}={value}, but there is no toolkit in that directory",
                 Evidence(source, f"{name}={value}"),
                 Evidence(value, "no toolkit"),
@@ -210,11 +211,10 @@ class CudaSymlinkWrongVersion(Rule):
         name, value, source, line = (finding.detail[key] for key in ("name", "value", "source", "line"))
         best = toolkits.default or next(iter(_installed(toolkits)), None)
         summary = f"Set {name} to {best.path} in {source}" if best else f"Remove {name} from {source}"
-        if value not in line:
+        if value not in line or source.line is None:
             return Plan(summary, Risk.LOW, (ByHand(f"{summary} (now: {value})"),))
-        path, _, number = source.rpartition(":")
-        change = (int(number), line, line.replace(value, best.path) if best else None)
-        return Plan(summary, Risk.LOW, (EditFile(path, (change,)),))
+        change = (source.line, line, line.replace(value, best.path) if best else None)
+        return Plan(summary, Risk.LOW, (EditFile(source.path, (change,)),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -43,6 +43,7 @@ from dlhealth.api import (
     LoaderConfig,
     Machine,
     Packages,
+    Place,
     Plan,
     RefreshLoaderCache,
     Risk,
@@ -118,16 +119,12 @@ class CudaCompatLibError803(Rule):
         self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None, packages: Packages | None
     ) -> Iterator[Plan]:
         folder = finding.detail["path"].rpartition("/")[0]
-        entry = next((d for d in loader.directories if d.path == folder and d.source), None)
+        entry = next((d for d in loader.directories if d.path == folder and d.source.line), None)
         if finding.detail["personal"]:
             yield _edit(folder, finding.detail["source"], paths)
-        elif entry:
-            file, _, line = entry.source.rpartition(":")
-            yield Plan(
-                f"Remove {folder} from {file}",
-                Risk.LOW,
-                (EditFile(file, ((int(line), entry.line, None),)), RefreshLoaderCache()),
-            )
+        elif entry and entry.source.line:
+            edit = EditFile(entry.source.path, ((entry.source.line, entry.line, None),))
+            yield Plan(f"Remove {folder} from {entry.source.path}", Risk.LOW, (edit, RefreshLoaderCache()))
         else:
             yield Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
         compat = folder.endswith("/compat")
@@ -249,15 +246,12 @@ def _data_centre(name: str) -> bool:
     return re.search(r"Tesla|\b(?:[ABHLTPV]\d{1,3}[A-Z]{0,2}|G[HB]200|GRID)\b", name) is not None
 
 
-def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
+def _edit(folder: str, source: Place, paths: UserPaths | None) -> Plan:
     """The plan to remove a directory from a user's LD_LIBRARY_PATH; automatic if the line only sets this variable."""
     line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
     new = without_element(line, folder)
     summary = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-    if new == line:
-        text = (
-            f"edit {source.rpartition(':')[0] or source}, remove the part that adds {folder}, then log out and in again"
-        )
+    if new == line or source.line is None:
+        text = f"edit {source.path}, remove the part that adds {folder}, then log out and in again"
         return Plan(summary, Risk.LOW, (ByHand(text),))
-    path, _, number = source.rpartition(":")
-    return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))
+    return Plan(summary, Risk.LOW, (EditFile(source.path, ((source.line, line, new),)),))

@@ -34,6 +34,7 @@ from dlhealth.api import (
     LoginEnvironment,
     Machine,
     Nvml,
+    Place,
     Plan,
     Risk,
     Rule,
@@ -87,12 +88,13 @@ class CudaVisibleDevicesWrong(Rule):
                 )
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source, line = finding.detail["source"], finding.detail["line"]
-        path, _, number = source.rpartition(":")
-        if number.isdecimal() and re.fullmatch(rf"\s*(export\s+|setenv\s+|set\s+-\w+\s+)?{_NAME}[= ]\s*\S*\s*", line):
-            yield Plan(f"Remove {_NAME} from {path}", Risk.LOW, (EditFile(path, ((int(number), line, None),)),))
+        source: Place = finding.detail["source"]
+        line = finding.detail["line"]
+        if source.line and re.fullmatch(rf"\s*(export\s+|setenv\s+|set\s+-\w+\s+)?{_NAME}[= ]\s*\S*\s*", line):
+            edit = EditFile(source.path, ((source.line, line, None),))
+            yield Plan(f"Remove {_NAME} from {source.path}", Risk.LOW, (edit,))
         else:
-            yield Plan(f"Remove {_NAME} from {path}", Risk.LOW, (ByHand(f"Remove {_NAME} from {source}"),))
+            yield Plan(f"Remove {_NAME} from {source.path}", Risk.LOW, (ByHand(f"Remove {_NAME} from {source}"),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

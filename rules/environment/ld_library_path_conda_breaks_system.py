@@ -32,6 +32,7 @@ from dlhealth.api import (
     Finding,
     LoaderConfig,
     Machine,
+    Place,
     Plan,
     RefreshLoaderCache,
     Risk,
@@ -65,9 +66,8 @@ class LdLibraryPathCondaBreaksSystem(Rule):
         for directory in loader.directories:
             shadowed = _shadowed(directory.path, directory.real, directory.names, loader)
             if directory.source and not directory.built_in and shadowed:
-                file = directory.source.rpartition(":")[0]
                 yield self.finding(
-                    f"file:{file}",
+                    f"file:{directory.source.path}",
                     f"{directory.source} adds {directory.path} for every program, which hides the system's {_list(shadowed)}",
                     Evidence(directory.source, directory.path),
                     Evidence(directory.path, ", ".join(shadowed)),
@@ -99,22 +99,21 @@ class LdLibraryPathCondaBreaksSystem(Rule):
                 yield Unknown(reason, f"user:{user}")
 
     def remedies(self, finding: Finding, environments: Environments | None) -> Iterator[Plan]:
-        source, line = finding.detail["source"], finding.detail.get("line")
-        path, _, number = source.rpartition(":")
-        folder = finding.detail.get("folder", "")
-        if line is not None:
-            edit = EditFile(path, ((int(number), line, None),))
-            yield Plan(f"Remove line {number} from {path}", Risk.LOW, (edit, RefreshLoaderCache()))
+        source: Place = finding.detail["source"]
+        line, folder = finding.detail.get("line"), finding.detail.get("folder", "")
+        if source.line and line is not None:
+            edit = EditFile(source.path, ((source.line, line, None),))
+            yield Plan(f"Remove line {source.line} from {source.path}", Risk.LOW, (edit, RefreshLoaderCache()))
             return
         logins = environments.logins if environments else ()
         line = next((s.line for e in logins for s in e.settings if s.source == source and s.line), "")
         changed = without_element(line, folder) if line else line
         what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-        if number.isdecimal() and changed != line:
-            yield Plan(what, Risk.LOW, (EditFile(path, ((int(number), line, changed),)),))
+        if source.line and changed != line:
+            yield Plan(what, Risk.LOW, (EditFile(source.path, ((source.line, line, changed),)),))
         else:
             text = (
-                f"Remove {folder} from line {number} of {path}. If a conda environment needs it, run there: "
+                f"Remove {folder} from line {source.line} of {source.path}. If a conda environment needs it, run there: "
                 "conda env config vars set LD_LIBRARY_PATH=..."
             )
             yield Plan(what, Risk.LOW, (ByHand(text),))

@@ -35,6 +35,7 @@ from dlhealth.api import (
     Finding,
     LoaderConfig,
     Machine,
+    Place,
     Plan,
     Problem,
     Risk,
@@ -181,15 +182,13 @@ class LdLibraryPathMalformed(Rule):
                 )
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source = finding.detail["source"]
-        path, _, number = source.rpartition(":")
+        source: Place = finding.detail["source"]
         line, correction = finding.detail.get("line", ""), finding.detail.get("correction", "")
-        if number.isdecimal() and correction and _is_understood(path, correction):
-            yield Plan(
-                f"Correct line {number} of {path}", Risk.LOW, (EditFile(path, ((int(number), line, correction),)),)
-            )
+        if source.line and correction and _is_understood(source.path, correction):
+            edit = EditFile(source.path, ((source.line, line, correction),))
+            yield Plan(f"Correct line {source.line} of {source.path}", Risk.LOW, (edit,))
             return
-        text = f"Edit line {number} of {path}" if number.isdecimal() else f"Edit {path}"
+        text = f"Edit line {source.line} of {source.path}" if source.line else f"Edit {source.path}"
         yield Plan(f"Correct {source}", Risk.LOW, (ByHand(f"{text}: {finding.detail['advice']}"),))
 
     @staticmethod
@@ -310,18 +309,16 @@ def _is_understood(path: str, correction: str) -> bool:
 def _as_it_should_be(problem: Problem) -> str:
     name = problem.variable
     if problem.kind == "unread":
-        path = problem.source.rpartition(":")[0]
-        return f"sed -i 's/\\r$//' {path}" if problem.line.endswith("\r") else "correct that line first"
+        return f"sed -i 's/\\r$//' {problem.source.path}" if problem.line.endswith("\r") else "correct that line first"
     if problem.source.startswith("/etc/environment"):
         return f"no shell reads this file, so {name}=DIRECTORY:DIRECTORY must name every directory in full"
     return f"as in {_form(problem.source, name)}"
 
 
-def _form(source: str, name: str) -> str:
+def _form(source: Place, name: str) -> str:
     """A line that adds a directory at the front."""
-    path = source.rpartition(":")[0]
-    if _FISH.search(path):
+    if _FISH.search(source.path):
         return f"set -gx {name} DIRECTORY ${name}"
-    if _CSH.search(path):
+    if _CSH.search(source.path):
         return 'setenv PATH "DIRECTORY:$PATH"' if name == "PATH" else f"setenv {name} DIRECTORY"
     return f"export {name}=DIRECTORY${{{name}:+:${{{name}}}}}"

@@ -32,6 +32,7 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Machine,
+    Place,
     Plan,
     Programs,
     PythonEnvironment,
@@ -121,13 +122,13 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
         )
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source, folder = finding.detail["source"], finding.detail["folder"]
-        path, _, number = source.rpartition(":")
+        source: Place = finding.detail["source"]
+        folder = finding.detail["folder"]
         line = next((s.line for e in environments.logins for s in e.settings if s.source == source and s.line), "")
         changed = without_element(line, folder) if line else line
         what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-        if number.isdecimal() and changed != line:
-            yield Plan(what, Risk.LOW, (EditFile(path, ((int(number), line, changed),)),))
+        if source.line and changed != line:
+            yield Plan(what, Risk.LOW, (EditFile(source.path, ((source.line, line, changed),)),))
         else:
             yield Plan(what, Risk.LOW, (ByHand(what),))
 

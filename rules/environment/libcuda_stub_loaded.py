@@ -36,6 +36,7 @@ from dlhealth.api import (
     Machine,
     MakeLink,
     MoveAside,
+    Place,
     Plan,
     RefreshLoaderCache,
     Risk,
@@ -98,16 +99,12 @@ class LibcudaStubLoaded(Rule):
     ) -> Iterator[Plan]:
         path, source = finding.detail["path"], finding.detail["source"]
         folder = path.rpartition("/")[0]
-        entry = next((d for d in loader.directories if d.path == folder and d.source), None)
+        entry = next((d for d in loader.directories if d.path == folder and d.source.line), None)
         if finding.detail["personal"]:
             yield _edit(folder, source, paths)
-        elif entry and folder.endswith("/stubs"):
-            file, _, line = entry.source.rpartition(":")
-            yield Plan(
-                f"Remove {folder} from {file}",
-                Risk.LOW,
-                (EditFile(file, ((int(line), entry.line, None),)), RefreshLoaderCache()),
-            )
+        elif entry and entry.source.line and folder.endswith("/stubs"):
+            edit = EditFile(entry.source.path, ((entry.source.line, entry.line, None),))
+            yield Plan(f"Remove {folder} from {entry.source.path}", Risk.LOW, (edit, RefreshLoaderCache()))
         elif folder.endswith("/stubs"):
             yield Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
         elif own := _drivers_own(folder, libraries):
@@ -197,16 +194,15 @@ def _in_stubs(libcuda: Libcuda) -> bool:
     return posixpath.dirname(libcuda.place).endswith("/stubs")
 
 
-def _edit(folder: str, source: str, paths: UserPaths | None) -> Plan:
+def _edit(folder: str, source: Place, paths: UserPaths | None) -> Plan:
     """Remove a directory from a user's LD_LIBRARY_PATH; by hand unless the line does nothing else."""
     line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
     new = without_element(line, folder)
     summary = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-    if new == line:
-        text = f"Remove {folder} from {source.rpartition(':')[0] or source}, then log in again"
+    if new == line or source.line is None:
+        text = f"Remove {folder} from {source.path}, then log in again"
         return Plan(summary, Risk.LOW, (ByHand(text),))
-    path, _, number = source.rpartition(":")
-    return Plan(summary, Risk.LOW, (EditFile(path, ((int(number), line, new),)),))
+    return Plan(summary, Risk.LOW, (EditFile(source.path, ((source.line, line, new),)),))
 
 
 def _drivers_own(folder: str, libraries: DriverLibraries | None) -> str | None:

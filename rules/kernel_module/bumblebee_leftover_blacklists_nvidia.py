@@ -54,16 +54,16 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
             return
         loaded = modules.loaded is not None and "nvidia" in modules.loaded
         for blocker in switch.left_over:
-            if blocker.tool is None or "/modprobe.d/" not in blocker.source:
+            if blocker.tool is None or "/modprobe.d/" not in blocker.source.path:
                 continue
             yield self.finding(
-                f"file:{blocker.path}",
-                f"{blocker.path} blocks the nvidia module, but {blocker.tool.name}, the tool that wrote it, is not installed",
+                f"file:{blocker.source.path}",
+                f"{blocker.source.path} blocks the nvidia module, but {blocker.tool.name}, the tool that wrote it, is not installed",
                 Evidence(blocker.source, blocker.text),
                 Evidence("/var/lib/dpkg/status", f"{' and '.join(blocker.tool.packages)}: not installed"),
                 Evidence(blocker.tool.programs[0], "does not exist"),
                 severity=Severity.WARNING if loaded else Severity.ERROR,
-                path=blocker.path,
+                path=blocker.source.path,
             )
 
     def remedies(self, finding: Finding, kernel: Kernel) -> Iterator[Plan]:

@@ -65,7 +65,7 @@ class InitramfsStaleNouveauBlacklist(Rule):
         bound = [g for g in gpus.gpus if g.driver == "nouveau" and g.address not in unserved] if gpus else []
         if running and (not bound or _told_on_the_command_line(kernel.cmdline)):
             return
-        newer = [li for li in lines if li.source.rpartition(":")[0] in image.newer_config]
+        newer = [li for li in lines if li.source.path in image.newer_config]
         if image.content is None:
             # An image older than the blacklist cannot contain it. Any other image would have to be unpacked.
             if not running or not newer or not image.path:

@@ -82,7 +82,7 @@ class VfioPciClaimsGpu(Rule):
                 # There are virtual machines, and no program here needs this GPU: it is intended.
                 severity = Severity.NOTE
             # The running kernel's command line comes from the boot loader's configuration.
-            written = [c.source for c in where if c.source != "/proc/cmdline"]
+            written: list[str] = [c.source for c in where if c.source != "/proc/cmdline"]
             if where and not written:
                 written = ["the kernel's command line in the boot loader's configuration"]
             yield self.finding(

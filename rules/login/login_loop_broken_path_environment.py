@@ -37,6 +37,7 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Machine,
+    Place,
     Plan,
     Risk,
     Rule,
@@ -76,15 +77,14 @@ class LoginLoopBrokenPathEnvironment(Rule):
                 yield Unknown(f"cannot find out {login.account.name}'s PATH: {reason}", f"user:{login.account.name}")
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source = finding.detail["source"]
+        source: Place = finding.detail["source"]
         broken = next(b for b in environments.broken_paths() if b.source == source)
-        path, _, number = source.rpartition(":")
-        line = _corrected(broken, environments) if number.isdecimal() else ""
-        if not line:
+        line = _corrected(broken, environments) if source.line else ""
+        if source.line is None or not line:
             what = f"In {source}, add /usr/bin and /bin to PATH, or remove the line"
             yield Plan(f"Correct PATH in {source}", Risk.LOW, (ByHand(what),))
             return
-        edit = EditFile(path, ((int(number), broken.line, line),))
+        edit = EditFile(source.path, ((source.line, broken.line, line),))
         yield Plan(f"Correct PATH in {source}", Risk.LOW, (edit, *_moved(broken, environments)))
 
     @staticmethod
@@ -194,7 +194,7 @@ def _cuda(broken: BrokenPath) -> list[str]:
 
 def _corrected(broken: BrokenPath, environments: Environments) -> str:
     """The line with a PATH that works; "" if a person must decide."""
-    if broken.source.rpartition(":")[0] in _PLAIN_FILES:
+    if broken.source.path in _PLAIN_FILES:
         kept = [e for e in broken.value.split(":") if re.fullmatch(r"/[\w./+-]+", e) and e not in _cuda(broken)]
         standard = _STANDARD.split(":")
         if not broken.line or broken.line.endswith("\\"):
@@ -211,7 +211,7 @@ def _corrected(broken: BrokenPath, environments: Environments) -> str:
 
 def _moved(broken: BrokenPath, environments: Environments) -> Iterator[WriteFile]:
     """Move the CUDA directories from a file that no shell reads to one that shells read."""
-    if broken.source.rpartition(":")[0] not in _PLAIN_FILES or not _cuda(broken):
+    if broken.source.path not in _PLAIN_FILES or not _cuda(broken):
         return
     there = {file for login in environments.logins for file in login.files}
     name = "cuda.sh" if "/etc/profile.d/cuda.sh" not in there else "dlhealth-cuda.sh"

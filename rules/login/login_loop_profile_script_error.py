@@ -35,6 +35,7 @@ from dlhealth.api import (
     LoginEnvironment,
     Machine,
     MoveAside,
+    Place,
     Plan,
     Risk,
     Rule,
@@ -55,7 +56,7 @@ class LoginLoopProfileScriptError(Rule):
     explains = ("login-loop-unexplained",)
 
     def detect(self, environments: Environments) -> Iterator[Finding | Unknown]:
-        by_source: dict[str, list[LoginEnvironment]] = {}
+        by_source: dict[Place, list[LoginEnvironment]] = {}
         for login in environments.logins:
             user = login.account.name
             if login.ending and login.kind in ("graphical", "console"):
@@ -83,13 +84,12 @@ class LoginLoopProfileScriptError(Rule):
                 )
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source = finding.detail["source"]
-        path, _, number = source.rpartition(":")
-        line = finding.detail["line"]
+        source: Place = finding.detail["source"]
+        path, number, line = source.path, source.line, finding.detail["line"]
         replaced = _replaced(line, finding.detail["how"])
-        if replaced:
+        if number and replaced:
             what = "Guard" if "[ -r" in replaced else "Comment out"
-            edit = EditFile(path, ((int(number), line, replaced),))
+            edit = EditFile(path, ((number, line, replaced),))
             yield Plan(f"{what} line {number} of {path}", Risk.LOW, (edit,))
         else:
             text = f"Correct line {number} of {path} for sh, or move it to ~/.bashrc if only bash understands it"

@@ -30,6 +30,7 @@ from dlhealth.api import (
     Finding,
     LoopLogs,
     Machine,
+    Place,
     Plan,
     Risk,
     Rule,
@@ -69,10 +70,10 @@ class XauthorityVariableWrong(Rule):
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        source, line = finding.detail["source"], finding.detail["line"]
-        path, _, number = source.rpartition(":")
-        if line and number.isdecimal():
-            edit = EditFile(path, ((int(number), line, None),))
+        source: Place = finding.detail["source"]
+        line = finding.detail["line"]
+        if line and source.line:
+            edit = EditFile(source.path, ((source.line, line, None),))
             yield Plan(f"Remove the line that sets XAUTHORITY from {source}", Risk.LOW, (edit,))
         else:
             text = f"Remove the setting of XAUTHORITY from {source}, then log in again"

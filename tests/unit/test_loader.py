@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.engine.facts import Facts
+from dlhealth.host.place import Place
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.loader import (
@@ -196,7 +197,7 @@ def test_an_element_is_taken_out_of_a_line(line: str, rest: str | None) -> None:
 )
 def test_only_lines_that_do_nothing_else_are_kept(tmp_path: Path, line: str, plain: bool) -> None:
     host = RootHost(str(Machine().file("/etc/some", f"\n{line}\n").build(tmp_path)))
-    assert plain_assignment(host, "/etc/some:2", "LD_LIBRARY_PATH") == (line if plain else "")
+    assert plain_assignment(host, Place("/etc/some", 2), "LD_LIBRARY_PATH") == (line if plain else "")
     for elsewhere in ("/etc/some:9", "/etc/some:0", "/etc/other:1", "/etc/some", "the default of pam", "/etc:1"):
         assert plain_assignment(host, elsewhere, "LD_LIBRARY_PATH") == ""
 

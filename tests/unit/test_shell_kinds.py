@@ -165,7 +165,7 @@ def test_an_end_of_a_login_is_told(tmp_path: Path, shell: str, text: str, how: s
 )  # fmt: skip
 def test_what_is_malformed_is_told(tmp_path: Path, shell: str, text: str, problems: list[tuple[int, str, str]]) -> None:
     found = told(tmp_path, shell, text).problems
-    assert [(int(p.source.rpartition(":")[2]), p.variable, p.kind) for p in found] == problems
+    assert [(p.source.line, p.variable, p.kind) for p in found] == problems
 
 
 def test_a_setgid_agent_drops_what_the_loader_reads(tmp_path: Path) -> None:

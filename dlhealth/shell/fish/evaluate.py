@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from dlhealth.host import Unreadable
+from dlhealth.host.place import Place
 from dlhealth.shell import helpers, patterns
 from dlhealth.shell.fish.syntax import Block, Command, Parser, Piece, Refused, Word, argument_names, plain, spelled
 from dlhealth.shell.malformed import LISTS, set_behind
@@ -165,7 +166,7 @@ class Fish(Reader):
             self.universals.add(match[2])
             if "--path" in match[1]:
                 self.lists.add(match[2])
-            self.session.source = f"{path}:{number}"
+            self.session.source = Place(path, number)
             items = [re.sub(r"\\x([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), i) for i in match[3].split("\\x1e")]
             if match[2] == "fish_user_paths":
                 self.user_paths([i for i in items if i])
@@ -210,7 +211,7 @@ class Fish(Reader):
         own = set_behind(lines[: refused.line], refused.line - 1)
         found = own or set_behind(lines, 0)
         if found and not self.forks:
-            self.session.source = f"{self.path}:{found[0]}"
+            self.session.source = Place(self.path, found[0])
             text = f"fish runs nothing of this file, because line {refused.line} has {refused}"
             self.problem(found[1], "syntax" if own else "unread", text, lines[found[0] - 1].strip())
 

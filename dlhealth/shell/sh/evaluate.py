@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from dlhealth.host.place import Place
 from dlhealth.lean import regex
 from dlhealth.shell import helpers, patterns
 from dlhealth.shell.malformed import HARD_BLANK, LISTS, Problem, set_behind
@@ -202,7 +203,7 @@ class Shell(Expansion):
 
     def at(self, line: int) -> None:
         self.line = line
-        self.session.source = f"{self.path}:{line}"
+        self.session.source = Place(self.path, line)
 
     def problem(self, name: str, kind: str, text: str, shows: str) -> None:
         self.session.trace.problems[Problem(self.session.source, name, kind, shows, text)] = None

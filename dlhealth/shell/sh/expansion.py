@@ -52,7 +52,7 @@ class Expansion:
         it reads is then given up."""
         spared = self.interactive or (self.dialect == "bash" and not self.posix) or self.dialect == "zsh"
         if spared and how in ("error", "syntax", "missing"):
-            self.failed = int(self.session.source.rpartition(":")[2] or 0)
+            self.failed = self.session.source.line or 0
             return ABORT
         self.ending = Ending(self.session.source, how, text)
         return EXIT
