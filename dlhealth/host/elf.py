@@ -9,9 +9,10 @@ from typing import IO
 
 from dlhealth.lean import NamedTuple
 
-_SHT_STRTAB, _SHT_DYNAMIC = 3, 6
+_SHT_STRTAB, _SHT_DYNAMIC, _SHT_VERSIONS = 3, 6, 0x6FFFFFFE
 _DT_NEEDED, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 14, 15, 29
 _SECTION_LIMIT = 8 << 20
+_VERSIONS_LIMIT = 1000
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"
 
 
@@ -22,7 +23,8 @@ class NotElf(ValueError):
 class Elf(NamedTuple):
     """`rpath` is the older kind of run path, which comes before LD_LIBRARY_PATH; the loader ignores it where there is a
     `runpath`. `modinfo` holds a kernel module's keys (repeated keys joined by a newline); `signature` is its appended
-    PKCS#7 message as hexadecimal digits, empty when unsigned."""
+    PKCS#7 message as hexadecimal digits, empty when unsigned. `versions` are those of the symbols that it takes from
+    other libraries: "GLIBC_2.34", "GLIBCXX_3.4.30"."""
 
     bits: int
     machine: int
@@ -33,6 +35,7 @@ class Elf(NamedTuple):
     signature: str
     size: int
     rpath: str = ""
+    versions: tuple[str, ...] = ()
 
     def info(self, key: str) -> str:
         """One modinfo value; empty when absent."""
@@ -75,6 +78,7 @@ def _read(file: IO[bytes], size: int) -> Elf:
     sections = [_Section(*struct.unpack_from(layout, table, i * shentsize)) for i in range(shnum)]
     names = _section(file, sections[shstrndx]) if sections else b""
     soname, needed, runpath, rpath = "", [], "", ""
+    versions: tuple[str, ...] = ()
     modinfo: dict[str, str] = {}
     for section in sections:
         if section.type == _SHT_DYNAMIC:
@@ -96,6 +100,8 @@ def _read(file: IO[bytes], size: int) -> Elf:
                         runpath = text
                     else:
                         rpath = text
+        elif section.type == _SHT_VERSIONS:
+            versions = _versions(_section(file, section), _section(file, sections[section.link]), order)
         elif _string(names, section.name) == ".modinfo":
             for entry in _section(file, section).split(b"\0"):
                 key, equals, value_bytes = entry.partition(b"=")
@@ -104,7 +110,22 @@ def _read(file: IO[bytes], size: int) -> Elf:
                     modinfo[name] = f"{modinfo[name]}\n{value}" if name in modinfo else value
     signature = appended_signature(file, size) if modinfo else ""
     rpath = "" if runpath else rpath
-    return Elf(bits, machine, soname, tuple(needed), runpath, tuple(modinfo.items()), signature, size, rpath)
+    return Elf(bits, machine, soname, tuple(needed), runpath, tuple(modinfo.items()), signature, size, rpath, versions)
+
+
+def _versions(content: bytes, strings: bytes, order: str) -> tuple[str, ...]:
+    """The names in a section of required versions: a chain of libraries, each with a chain of versions."""
+    found: dict[str, None] = {}
+    library, more = 0, True
+    while more and len(found) < _VERSIONS_LIMIT:
+        count, first, step = struct.unpack_from(order + "2xH4xII", content, library)
+        entry = library + first
+        for _ in range(min(count, _VERSIONS_LIMIT)):
+            name, following = struct.unpack_from(order + "8xII", content, entry)
+            found[_string(strings, name)] = None
+            entry += following
+        library, more = library + step, step > 0
+    return tuple(found)
 
 
 def appended_signature(file: IO[bytes], size: int) -> str:

@@ -7,9 +7,15 @@ _SIGNATURE_MAGIC = b"~Module signature appended~\n"
 
 
 def shared_library(
-    soname: str = "", needed: Sequence[str] = (), runpath: str = "", *, rpath: str = "", bits: int = 64
+    soname: str = "",
+    needed: Sequence[str] = (),
+    runpath: str = "",
+    *,
+    rpath: str = "",
+    bits: int = 64,
+    versions: Sequence[str] = (),
 ) -> bytes:
-    """A shared library with a dynamic section and nothing else."""
+    """A shared library with a dynamic section, and the versions of symbols that it takes from the first of `needed`."""
     strings = bytearray(b"\0")
     entries: list[tuple[int, int]] = []
     for tag, text in [
@@ -20,9 +26,20 @@ def shared_library(
     ]:
         entries.append((tag, len(strings)))
         strings += text.encode() + b"\0"
+    names = [len(strings)]
+    for version in versions:
+        strings += version.encode() + b"\0"
+        names.append(len(strings))
     entries.append((0, 0))
     dynamic = b"".join(struct.pack("<qQ" if bits == 64 else "<iI", *e) for e in entries)
-    return _object(3, [(".dynstr", 3, bytes(strings), 0), (".dynamic", 6, dynamic, 1)], bits)
+    sections = [(".dynstr", 3, bytes(strings), 0), (".dynamic", 6, dynamic, 1)]
+    if versions:
+        required = struct.pack("<HHIII", 1, len(versions), entries[0][1], 16, 0)
+        for number, name in enumerate(names[:-1], 1):
+            following = 16 if number < len(versions) else 0
+            required += struct.pack("<IHHII", 0, 0, 1 + number, name, following)
+        sections.append((".gnu.version_r", 0x6FFFFFFE, required, 1))
+    return _object(3, sections, bits)
 
 
 def kernel_module(modinfo: Mapping[str, str | Sequence[str]], signature: bytes = b"") -> bytes:
