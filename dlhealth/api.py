@@ -41,6 +41,7 @@ from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
 from dlhealth.judgements.kernels import kernels_to_judge
+from dlhealth.judgements.numpyabi import NumpyClash, NumpyClashes
 from dlhealth.judgements.undriven import UndrivenGpus
 from dlhealth.judgements.undriven import Why as UndrivenWhy
 from dlhealth.judgements.wheels import Wheel, WheelCoverage, fitting_wheel, known_wheel, torch_wheel
@@ -253,6 +254,8 @@ __all__ = [
     "ModuleVersions",
     "MoveAside",
     "Node",
+    "NumpyClash",
+    "NumpyClashes",
     "Nvml",
     "NvmlGpu",
     "OpenCl",
