@@ -39,8 +39,8 @@ from dlhealth.api import (
 )
 
 
-class ContainerDriverPackagesMismatch(Rule):
-    id = "container-driver-packages-mismatch"
+class ContainerDriverLibrariesDiffer(Rule):
+    id = "container-driver-libraries-differ"
     title = "The container's driver libraries have another version than the host's module"
     layer = Layer.CONTAINERS
     stage = Stage.PACKAGE_SET
