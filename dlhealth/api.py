@@ -51,6 +51,7 @@ from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, Xor
 from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
 from dlhealth.probes.buildlog import BuildFault, compiler_major
 from dlhealth.probes.compilers import Compiler, Compilers, HostLimit
+from dlhealth.probes.containers import CdiSpec, CdiSpecs, ContainerDevices, DockerContainers, ToolkitConfig
 from dlhealth.probes.cuda import CudaLink, CudaToolkits, CudaVariable, CudaVariables, Libcuda, LibcudaChoice, Toolkit
 from dlhealth.probes.cudnn import (
     CudaPermissions,
@@ -161,6 +162,8 @@ __all__ = [
     "BrokenPath",
     "BuildFault",
     "ByHand",
+    "CdiSpec",
+    "CdiSpecs",
     "ChangeMode",
     "ChangeOwner",
     "Claim",
@@ -168,6 +171,7 @@ __all__ = [
     "Compilers",
     "Complaint",
     "Consumer",
+    "ContainerDevices",
     "CopyFile",
     "CudaDriver",
     "CudaLink",
@@ -195,6 +199,7 @@ __all__ = [
     "DkmsRemove",
     "DkmsTree",
     "Docker",
+    "DockerContainers",
     "Doubt",
     "DpkgConfigure",
     "DriverFit",
@@ -306,6 +311,7 @@ __all__ = [
     "TensorFlowLibraries",
     "TensorFlowNeeds",
     "Toolkit",
+    "ToolkitConfig",
     "Torch",
     "TorchLibraries",
     "UndrivenGpus",
