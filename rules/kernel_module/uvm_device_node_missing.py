@@ -38,6 +38,8 @@ from dlhealth.api import (
     Machine,
     Packages,
     Plan,
+    Platform,
+    PlatformSetting,
     Risk,
     Rule,
     Scenario,
@@ -57,7 +59,9 @@ class UvmDeviceNodeMissing(Rule):
     stage = Stage.MODULE
     severity = Severity.ERROR
 
-    def detect(self, modules: KernelModules, devices: DeviceNodes) -> Iterator[Finding | Unknown]:
+    def detect(self, platform: Platform, modules: KernelModules, devices: DeviceNodes) -> Iterator[Finding | Unknown]:
+        if platform.setting is PlatformSetting.CONTAINER:
+            return  # container-uvm-nodes-missing judges the nodes that a container is given
         if modules.loaded is None:
             yield Unknown("skipped on a mounted disk: only a running kernel has device nodes")
             return
