@@ -18,9 +18,10 @@ _FOLDERS_64 = (*(f"/usr/lib/{t}" for t in _TRIPLETS), *(f"/lib/{t}" for t in _TR
 _FOLDERS_32 = ("/usr/lib/i386-linux-gnu", "/lib/i386-linux-gnu", "/usr/lib32", "/lib32")
 _NAME = regex(
     r"(?:libcuda|libcudadebugger|libnvidia-[a-z0-9-]+|libnvcuvid|libnvoptix"
-    r"|lib(?:GLX|EGL|GLESv1_CM|GLESv2|GL|OpenGL|vdpau)(?P<nvidia>_nvidia)?)\.so\.(?P<number>\d+(?:\.\d+)*)",
+    r"|libvdpau_nvidia|lib(?:GLX|EGL|GLESv1_CM|GLESv2|GL|OpenGL)(?P<nvidia>_nvidia)?)\.so\.\d+(?:\.\d+)*",
     re.ASCII,
 )
+"""Without libvdpau itself: every desktop has it from a package of its own, whose list would have to be searched for."""
 _OTHERS = regex(r"libnvidia-(?:container|egl-|gtk|wayland-client|nscq|sandbox|vaapi)")
 """Named like the driver's, but of other packages with versions of their own."""
 _VERSION = regex(r"\.so\.(\d{2,4}\.\d+(?:\.\d+)?)$", re.ASCII)

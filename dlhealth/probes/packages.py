@@ -339,18 +339,18 @@ def _file_lists(host: Host, by_name: Mapping[str, tuple[Package, ...]]) -> tuple
 
 
 def owners(host: Host, paths: Sequence[str]) -> dict[str, str]:
-    """The packages that have files of these names, by path, as apt takes them. All lists of dpkg are read for it: a few
-    tenths of a second."""
-    wanted = {_usr(p): p for p in paths}
+    """The packages that have files of these names, by path, as apt takes them. Reads all of dpkg's lists, which are
+    megabytes."""
+    wanted = {name.encode(errors="surrogateescape"): p for p in paths for name in _with_and_without_usr(p)}
     found: dict[str, str] = {}
     own = _native(host)
     for name in host.listdir(INFO):
         if name.endswith(".list"):
             content = host.read(f"{INFO}/{name}", _LIST_LIMIT) or b""
-            listed = {_usr(line) for line in content.decode(errors="surrogateescape").splitlines()}
-            plain, _, architecture = name.removesuffix(".list").partition(":")
-            package = plain if architecture in ("", own) else f"{plain}:{architecture}"
-            found.update({wanted[path]: package for path in wanted.keys() & listed})
+            if listed := wanted.keys() & content.split(b"\n"):
+                plain, _, architecture = name.removesuffix(".list").partition(":")
+                package = plain if architecture in ("", own) else f"{plain}:{architecture}"
+                found.update({wanted[line]: package for line in listed})
     return found
 
 
@@ -374,6 +374,13 @@ def _diversions(host: Host) -> Iterator[tuple[str, str, str]]:
         return
     for i in range(0, len(lines) - 2, 3):
         yield _usr(lines[i]), _usr(lines[i + 1]), lines[i + 2]
+
+
+def _with_and_without_usr(path: str) -> tuple[str, ...]:
+    """Both names of a file that may be in /lib or /usr/lib, /bin or /usr/bin."""
+    merged = _usr(path)
+    short = merged.removeprefix("/usr")
+    return (merged, short) if _usr(short) == merged else (merged,)
 
 
 def _usr(path: str) -> str:

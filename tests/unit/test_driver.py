@@ -72,6 +72,20 @@ def test_the_toolkits_stubs_cuda_compat_and_helpers_are_left_out(facts: Callable
     assert facts(machine).get(DriverLibraries).libraries == ()
 
 
+def test_the_lists_of_all_packages_are_read_only_for_a_library_without_an_owner(tmp_path: Path) -> None:
+    vdpau = (f"{LIB}/libvdpau.so.1", f"{LIB}/libvdpau.so.1.0.0")
+    machine = Machine.debian12_gpu().library(vdpau[1], "libvdpau.so.1").link(vdpau[0], "libvdpau.so.1.0.0")
+    machine.package("libvdpau1", "1.5-2", vdpau)
+    read = ("read", "/var/lib/dpkg/info/libvdpau1.list")
+    host = RootHost(str(machine.build(tmp_path / "healthy")))
+    assert Facts(host, Options()).get(DriverLibraries)
+    assert read not in host.seen
+    machine.library(f"{LIB}/libnvidia-own.so.1").package("by-hand", "1", ["/lib/x86_64-linux-gnu/libnvidia-own.so.1"])
+    host = RootHost(str(machine.build(tmp_path / "stray")))
+    assert Facts(host, Options()).get(DriverLibraries).find("libnvidia-own.so.1").owner == "by-hand"
+    assert read in host.seen
+
+
 def test_a_link_to_a_stub_is_left_out(facts: Callable[[Machine], Facts]) -> None:
     machine = (
         Machine.debian12().cuda_toolkit().link(f"{LIB}/libcuda.so.1", "/usr/local/cuda-12.2/lib64/stubs/libcuda.so")
