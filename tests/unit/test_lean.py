@@ -1,6 +1,7 @@
 """Our NamedTuple is typing's in all that the project uses; a pattern is re's."""
 
 import fnmatch
+import inspect
 import pickle
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlhealth.__main__ import cleandoc
 from dlhealth.lean import NamedTuple, fits, regex
 
 
@@ -108,3 +110,19 @@ except AttributeError:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "good\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "one line", "  one line  ", "a\n    b\n      c\n\n    d\n", "\n\n  a\n  b\n\n", "a\n\tb\n   \n\tc", "\n \n"],
+)
+def test_help_is_cleaned_as_click_would_do_it(text: str) -> None:
+    assert cleandoc(text) == inspect.cleandoc(text)
+
+
+def test_the_command_line_starts_without_the_modules_that_parse_python() -> None:
+    code = "import sys; sys.argv = ['dlhealth', 'doctor', '--help']; from dlhealth.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    assert "Find what is wrong" in done.stdout
+    assert "click.core" in done.stderr
+    assert not {"inspect", "ast", "tokenize", "platform"} & {line.split()[-1] for line in done.stderr.splitlines()}
