@@ -44,6 +44,7 @@ from dlhealth.judgements.kernels import kernels_to_judge
 from dlhealth.judgements.numpyabi import NumpyClash, NumpyClashes
 from dlhealth.judgements.undriven import UndrivenGpus
 from dlhealth.judgements.undriven import Why as UndrivenWhy
+from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus
 from dlhealth.judgements.wheels import Wheel, WheelCoverage, fitting_wheel, known_wheel, torch_wheel
 from dlhealth.lean import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
@@ -263,6 +264,7 @@ __all__ = [
     "NumpyClashes",
     "Nvml",
     "NvmlGpu",
+    "Obstacle",
     "OpenCl",
     "Owner",
     "Package",
@@ -321,6 +323,7 @@ __all__ = [
     "Unowned",
     "UnpackedCudnn",
     "UnpackedCudnns",
+    "UnstartedGpus",
     "UpdateInitramfs",
     "UsableGpu",
     "UserDirectory",

@@ -57,7 +57,7 @@ _SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
     ),
     "not-started": (
         r"^NVRM: .*(?:RmInitAdapter failed|rm_init_adapter failed)",
-        "gpu-driver-hung", "runtime", "gpu", "",
+        "rminitadapter-failed", "hardware", "gpu", "",
     ),
     "magic": (
         r"^nvidia[\w-]*: version magic '(?P<has>[^']*)' should be '(?P<wants>[^']*)'",

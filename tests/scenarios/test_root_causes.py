@@ -102,7 +102,7 @@ DRIVER_DOWN = {
     ),
     "loaded, but the GPU did not start": (
         Machine.debian12_gpu().says("kernel", "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)"),
-        "gpu-driver-hung",
+        "rminitadapter-failed",
     ),
 }
 

@@ -75,7 +75,7 @@ def record(text: str, more: str = "") -> bytes:
         (
             "NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0xffff:1622)",
             Topic.GPU,
-            "gpu-driver-hung",
+            "rminitadapter-failed",
             "gpu:0000:01:00.0",
         ),
         (UNSUPPORTED, Topic.DRIVER, "driver-too-old-for-new-gpu", "host"),
