@@ -50,6 +50,8 @@ from dlhealth.lean import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
 from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
+from dlhealth.probes.apt import Source as AptSource
+from dlhealth.probes.aptkeys import CUDA_KEYRING, Keyrings, NeededKey, NvidiaKeys
 from dlhealth.probes.buildlog import BuildFault, compiler_major
 from dlhealth.probes.compilers import Compiler, Compilers, HostLimit
 from dlhealth.probes.containers import CdiSpec, CdiSpecs, ContainerDevices, DockerContainers, ToolkitConfig
@@ -147,6 +149,7 @@ API_VERSION = 1
 
 __all__ = [
     "API_VERSION",
+    "CUDA_KEYRING",
     "SXID_FAULT",
     "AbsentGpu",
     "Account",
@@ -157,6 +160,7 @@ __all__ = [
     "AptInstall",
     "AptPurgeReinstall",
     "AptRemove",
+    "AptSource",
     "AptSources",
     "AptUnhold",
     "BootFolder",
@@ -234,6 +238,7 @@ __all__ = [
     "Journal",
     "Kernel",
     "KernelModules",
+    "Keyrings",
     "Layer",
     "Libcuda",
     "LibcudaChoice",
@@ -259,9 +264,11 @@ __all__ = [
     "ModuleFile",
     "ModuleVersions",
     "MoveAside",
+    "NeededKey",
     "Node",
     "NumpyClash",
     "NumpyClashes",
+    "NvidiaKeys",
     "Nvml",
     "NvmlGpu",
     "Obstacle",

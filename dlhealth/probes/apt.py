@@ -20,12 +20,17 @@ LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/list
 
 
 class Source(NamedTuple):
-    """One repository: where it is written, its address, and whose it is ("" when not known)."""
+    """One repository: where it is written, its address, and whose it is ("" when not known). `signed_by` is
+    the keyring or the key that must have signed it ("" for any trusted key), `components` are empty for a repository
+    without a pool, `text` is the line of a sources.list ("" for a stanza)."""
 
     source: Place
     uri: str
     suites: tuple[str, ...]
     origin: str
+    signed_by: str = ""
+    components: tuple[str, ...] = ()
+    text: str = ""
 
 
 class Pin(NamedTuple):
@@ -38,11 +43,13 @@ class Pin(NamedTuple):
 
 
 class AptSources(NamedTuple):
-    """Every enabled repository and every pin. `problems` are files that could not be read."""
+    """Every enabled repository of packages, in apt's order, and every pin. `code` are those of source code. `problems` are
+    files that could not be read."""
 
     sources: tuple[Source, ...]
     pins: tuple[Pin, ...]
     problems: tuple[str, ...]
+    code: tuple[Source, ...] = ()
 
     def of(self, origin: str) -> Source | None:
         """The first repository of an origin."""
@@ -53,12 +60,13 @@ class AptSources(NamedTuple):
         sources: list[Source] = []
         pins: list[Pin] = []
         problems: list[str] = []
-        for path, parse in (
-            *((p, parse_list) for p in ("/etc/apt/sources.list", *host.glob("/etc/apt/sources.list.d/*.list"))),
-            *((p, parse_deb822) for p in host.glob("/etc/apt/sources.list.d/*.sources")),
-        ):
+        code: list[Source] = []
+        for path in ("/etc/apt/sources.list", *host.glob("/etc/apt/sources.list.d/*")):
+            parse = _PARSERS.get(path.rpartition(".")[2])
             try:
-                sources += parse(path, host.text(path) or "")
+                text = (parse and host.text(path)) or ""
+                sources += parse(path, text) if parse else ()
+                code += parse(path, text, "deb-src") if parse and "deb-src" in text else ()
             except Unreadable as problem:
                 problems.append(str(problem))
         for path in ("/etc/apt/preferences", *host.glob("/etc/apt/preferences.d/*")):
@@ -66,27 +74,35 @@ class AptSources(NamedTuple):
                 pins += parse_pins(path, host.text(path) or "")
             except Unreadable as problem:
                 problems.append(str(problem))
-        return cls(tuple(sources), tuple(pins), tuple(problems))
+        return cls(tuple(sources), tuple(pins), tuple(problems), tuple(code))
 
 
-def parse_list(path: str, text: str) -> Iterator[Source]:
-    """The lines of a sources.list."""
+def parse_list(path: str, text: str, kind: str = "deb") -> Iterator[Source]:
+    """The lines of a sources.list, of packages or of source code ("deb-src")."""
     for number, line in enumerate(text.splitlines(), 1):
-        match = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s*)?(\S+)\s+(\S+)", line)
+        match = re.match(rf"\s*{kind}\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)([^#]*)", line)
         if match:
-            yield Source(Place(path, number), match[1], (match[2],), origin_of_uri(match[1]))
+            options, uri, suite, components = match.groups()
+            signed = re.search(r"(?:^|\s)signed-by=(\S+)", options or "", re.IGNORECASE)
+            by = signed[1] if signed else ""
+            yield Source(Place(path, number), uri, (suite,), origin_of_uri(uri), by, tuple(components.split()), line)
 
 
-def parse_deb822(path: str, text: str) -> Iterator[Source]:
-    """The stanzas of a .sources file."""
+def parse_deb822(path: str, text: str, kind: str = "deb") -> Iterator[Source]:
+    """The stanzas of a .sources file, of packages or of source code ("deb-src")."""
     for number, fields in _stanzas(text):
         if (
             fields.get("enabled", "yes").lower() in ("no", "false", "0")
-            or "deb" not in fields.get("types", "deb").split()
+            or kind not in fields.get("types", "deb").split()
         ):
             continue
+        suites, components = (tuple(fields.get(name, "").split()) for name in ("suites", "components"))
+        signed_by = " ".join(fields.get("signed-by", "").split())
         for uri in fields.get("uris", "").split():
-            yield Source(Place(path, number), uri, tuple(fields.get("suites", "").split()), origin_of_uri(uri))
+            yield Source(Place(path, number), uri, suites, origin_of_uri(uri), signed_by, components)
+
+
+_PARSERS = {"list": parse_list, "sources": parse_deb822}
 
 
 def parse_pins(path: str, text: str) -> Iterator[Pin]:
@@ -290,6 +306,10 @@ _FAILURES = (
     ("python", ("ModuleNotFoundError", "ImportError: ", "No module named",
                 *(f"/usr/bin/python3: {why}" for why in ("No such", "bad", "can't")))),
     ("overwrite", ("trying to overwrite ",)),
+    # What apt says before it runs dpkg is in its terminal log only where somebody posted both.
+    ("signed-by", ("Conflicting values set for option Signed-By",)),
+    ("no-key", ("NO_PUBKEY ",)),
+    ("clock", ("is not valid yet",)),
     ("dkms", ("Error! ", "Bad return status for module build", "Building module failed", "Building module: failed",
               *(f"bad exit status: {status}" for status in range(1, 10)))),
     ("dpkg", ("dpkg: error processing package ", "dpkg: error processing archive ",
@@ -303,7 +323,7 @@ class AptFailures(NamedTuple):
     failures: tuple[Failure, ...]
 
     def of(self, kind: str) -> Failure | None:
-        """The first of a kind: no-space, python, overwrite, dkms, dpkg."""
+        """The first of a kind: no-space, python, overwrite, signed-by, no-key, clock, dkms, dpkg."""
         return next((f for f in self.failures if f.kind == kind), None)
 
     @classmethod

@@ -170,6 +170,15 @@ class Machine:
         del self._packages[name]
         return self
 
+    def apt_key(self, path: str, *keys: str) -> "Machine":
+        """A keyring with keys of these IDs: each a key packet without content, and its own signature."""
+        packets = b""
+        for key in keys:
+            issuer = b"\x09\x10" + bytes.fromhex(key)
+            signature = b"\4\x13\1\x0a\0\0" + len(issuer).to_bytes(2, "big") + issuer
+            packets += b"\x98\1\4" + b"\x88" + bytes([len(signature)]) + signature
+        return self.file(path, packets)
+
     def locked(self, path: str, pid: int, command: str) -> "Machine":
         """A lock file that a running process holds; without a command, a process whose name can't be had."""
 

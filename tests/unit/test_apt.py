@@ -1,9 +1,11 @@
 """apt's sources, pins, logs and locks."""
 
+import base64
 import fcntl
 import gzip
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, apt
 from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
+from dlhealth.probes.aptkeys import NvidiaKeys, read_keyring
 from dlhealth.testing import Machine
 
 
@@ -206,3 +209,35 @@ def test_hostile_text_never_raises(text: str) -> None:
 def test_hostile_history_never_raises(lines: list[str]) -> None:
     for transaction in apt.parse_history("x", "\n".join(lines)):
         assert transaction.changes
+
+
+def test_a_keyring_has_the_ids_of_its_keys(tmp_path: Path) -> None:
+    """By the first signature after each key, in the three forms of a packet's length, and armored."""
+    Machine().apt_key("/k.gpg", "F60F4B3D7FA2AF80", "A4B469963BF863CC").build(tmp_path)
+    binary = (tmp_path / "k.gpg").read_bytes()
+    assert list(read_keyring(binary)) == ["F60F4B3D7FA2AF80", "A4B469963BF863CC"]
+    armored = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\nComment: x\n\n" + base64.b64encode(binary) + b"\n=abcd\n-----END"
+    assert list(read_keyring(armored)) == list(read_keyring(binary))
+    body = bytes(300)
+    assert list(read_keyring(b"\x99\1\x2c" + body + binary[3:23])) == ["F60F4B3D7FA2AF80"]
+    assert list(read_keyring(b"\xc6\xc0\x6c" + body + binary[3:23])) == ["F60F4B3D7FA2AF80"]
+    for damaged in (b"KBXf", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabcde\n-----END", b"\x9b\0"):
+        with pytest.raises(ValueError):
+            list(read_keyring(damaged))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_keyring_or_a_value_error(content: bytes) -> None:
+    with suppress(ValueError):
+        list(read_keyring(content))
+
+
+def test_an_entry_without_a_key_takes_that_of_a_later_one(facts: Callable[[Machine], Facts]) -> None:
+    url = "https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/"
+    machine = (
+        Machine()
+        .file("/etc/apt/sources.list", f"deb {url} /\n")
+        .file("/etc/apt/sources.list.d/cuda.list", f"deb [signed-by=/k.gpg] {url} /\n")
+        .apt_key("/k.gpg", "A4B469963BF863CC")
+    )
+    assert [n.present for n in facts(machine).get(NvidiaKeys).needed] == [True, True]

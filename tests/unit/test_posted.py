@@ -17,6 +17,7 @@ from dlhealth.host.locate import host_at
 from dlhealth.host.posted import archive
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options, Unavailable
+from dlhealth.probes.apt import AptFailures
 from dlhealth.probes.dkms import Dkms
 from dlhealth.probes.gpu import Gpus
 from dlhealth.probes.kernel import Kernel
@@ -299,3 +300,14 @@ class TestHostile:
     def test_a_link_that_leads_to_itself(self, tmp_path: Path) -> None:
         text = "/usr/lib:\nlrwxrwxrwx 1 root root 9 May  2  2024 libcuda.so.1 -> libcuda.so.1\n"
         assert not host_at(str(posted(tmp_path / "p", a=text))).exists("/usr/lib/libcuda.so.1")
+
+
+def test_what_apt_complained_about(tmp_path: Path) -> None:
+    """The errors of apt-get update stand in no file of the machine: only who posts them shows them."""
+    (tmp_path / "update.txt").write_text(
+        "$ sudo apt-get update\nHit:1 http://archive.ubuntu.com/ubuntu jammy InRelease\nReading package lists... Done\n"
+        "W: GPG error: https://developer.download.nvidia.com/compute/cuda/repos/ubuntu2204/x86_64  InRelease: The following "
+        "signatures couldn't be verified because the public key is not available: NO_PUBKEY A4B469963BF863CC\n"
+    )
+    failures = Facts(host_at(str(tmp_path)), Options()).get(AptFailures)
+    assert [f.kind for f in failures.failures] == ["no-key"]

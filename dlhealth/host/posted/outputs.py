@@ -80,6 +80,10 @@ _XORG = regex(r"^(?:\[[ \d.]+\] )?X\.Org X Server \d", re.MULTILINE)
 _MAKE_LOG = regex(
     r"^DKMS make\.log for (?P<name>[\w.+-]+?)-(?P<version>\d[\w.+~]*) for kernel (?P<kernel>\S+)", re.MULTILINE
 )
+_COMPLAINT = regex(
+    r"^(?:[EW]: |Err:\d+ |dpkg: error |dpkg: dependency problems|\s+trying to overwrite '/|\s+The following signatures "
+    r"|Error! Bad return status|\s*subprocess .* returned error exit status)"
+)
 
 
 class Output(NamedTuple):
@@ -360,6 +364,14 @@ def _xorg(output: Output, pieces: Pieces) -> bool:
     return True
 
 
+def _apt(output: Output, pieces: Pieces) -> bool:
+    """What apt and dpkg complained about; on the machine, dpkg's part is in apt's terminal log."""
+    lines = [line for line in output.text.splitlines() if _COMPLAINT.match(line)]
+    if lines:
+        pieces.log("/var/log/apt/term.log", "\n".join(lines), output.source("apt"))
+    return bool(lines)
+
+
 READERS: dict[str, Reader] = {
     "uname": _system,
     "packages": _packages,
@@ -374,5 +386,6 @@ READERS: dict[str, Reader] = {
     "loader": _loader,
     "secure boot": _secure_boot,
     "Xorg log": _xorg,
+    "apt": _apt,
 }
 """By the name of what each recognises."""
