@@ -148,6 +148,44 @@ class Finding(NamedTuple):
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
+class OpenProblem(NamedTuple):
+    """A finding as the service keeps it between two checks: of evidence and remedy, only what a person is told later.
+    `files` are those that its evidence names, `repair` is the risk of its remedy, None without one."""
+
+    id: str
+    subject: str
+    severity: Severity
+    layer: Layer
+    title: str
+    next_boot: bool
+    fingerprint: str
+    caused_by: tuple[str, ...]
+    files: tuple[str, ...]
+    repair: Risk | None
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "OpenProblem":
+        """The problem of a JSON object. Raises LookupError, TypeError or ValueError where it is not sound."""
+        texts = [kept[name] for name in ("id", "subject", "title", "fingerprint")]
+        lists = [kept[name] for name in ("caused_by", "files")]
+        if not all(isinstance(text, str) for text in (*texts, *(t for several in lists for t in several))):
+            raise TypeError
+        if not isinstance(kept["next_boot"], bool):
+            raise TypeError
+        return cls(
+            id=kept["id"],
+            subject=kept["subject"],
+            severity=Severity(kept["severity"]),
+            layer=Layer(kept["layer"]),
+            title=kept["title"],
+            next_boot=kept["next_boot"],
+            fingerprint=kept["fingerprint"],
+            caused_by=tuple(kept["caused_by"]),
+            files=tuple(kept["files"]),
+            repair=None if kept["repair"] is None else Risk(kept["repair"]),
+        )
+
+
 class Unknown(NamedTuple):
     """What a rule yields when it could not look at one of its subjects, or could not be sure."""
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from dlhealth.cli import Status, printable, write
 from dlhealth.cli.common import json_option
 from dlhealth.host.exec import as_root, run
+from dlhealth.model import OpenProblem, Severity
 from dlhealth.service.alerts import load
 from dlhealth.service.watch import BOOT_STATE, FOLDER, PUBLIC
 from dlhealth.txn.store import Store
@@ -24,7 +26,7 @@ def command(as_json: bool) -> int:
     """
     # The first are for root only; the last is for everybody.
     state = load(f"{FOLDER}/state.json") or load(BOOT_STATE) or load(f"{FOLDER}/{PUBLIC}")
-    findings = state.get("findings", [])
+    findings = state.get("findings", ())
     store = Store("/")
     try:
         current = store.current() if store.readable else None
@@ -39,11 +41,11 @@ def command(as_json: bool) -> int:
         write(status_to_json(state.get("checked"), findings, waits, unknown))
     else:
         write(_text(state.get("checked"), findings, waits, unknown))
-    severities = {f["severity"] for f in findings}
+    severities = {f.severity for f in findings}
     # Found problems count, even if some checks could not run.
     if unknown and not (severities and state.get("unchecked")):
         return Status.UNKNOWN
-    return Status.ERRORS if "error" in severities else Status.WARNINGS if severities else Status.HEALTHY
+    return Status.ERRORS if Severity.ERROR in severities else Status.WARNINGS if severities else Status.HEALTHY
 
 
 def _unknown(state: dict[str, Any], store: Store) -> str:
@@ -75,20 +77,20 @@ def _silent() -> str:
     return f"the service does not run ({state}). Details: systemctl status dlhealth.service"
 
 
-def _text(checked: int | None, findings: list[dict[str, str]], waits: str, unknown: str) -> str:
+def _text(checked: int | None, findings: Sequence[OpenProblem], waits: str, unknown: str) -> str:
     from dlhealth.report.style import current_style
 
     clean = current_style().clean
     lines = [f"Unknown: {clean(unknown)}"] if unknown else []
     if checked is not None:
         lines.append(f"Last check: {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(checked))}")
-    roots = [f for f in findings if not f["caused_by"]]
+    roots = [f for f in findings if not f.caused_by]
     if unknown and roots:
         lines.append("Open at the last check:")
     for finding in roots:
-        when = "at the next boot: " if finding["boot"] else ""
-        lines.append(f"{finding['severity']}: {when}{clean(finding['title'])}  [{finding['id']}]")
-        lines += [f"  explains: {clean(f['title'])}" for f in findings if finding["id"] in f["caused_by"].split()]
+        when = "at the next boot: " if finding.next_boot else ""
+        lines.append(f"{finding.severity}: {when}{clean(finding.title)}  [{finding.id}]")
+        lines += [f"  explains: {clean(f.title)}" for f in findings if finding.id in f.caused_by]
     if not roots and not unknown:
         lines.append("No open problems.")
     if os.geteuid():

@@ -1,14 +1,14 @@
 """The JSON documents that programs read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlhealth import __version__
 from dlhealth.actions import action_to_json
 from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Diagnosed, Diagnosis, Outcome, Plan, kind_of, timestamp
+from dlhealth.model import Diagnosed, Diagnosis, OpenProblem, Outcome, Plan, kind_of, timestamp
 
 if TYPE_CHECKING:  # the doctor's report needs nothing of repairs
     from dlhealth.engine.choose import Repair
@@ -97,11 +97,21 @@ def _told(told: "Told") -> dict[str, Any]:
     }
 
 
-def status_to_json(checked: int | None, findings: Sequence[Mapping[str, str]], transaction: str, unknown: str) -> str:
+def status_to_json(checked: int | None, findings: Sequence[OpenProblem], transaction: str, unknown: str) -> str:
     """The document of `status --json`. `checked` is a time in seconds, null where the service has not checked yet;
     `unknown` says why nobody knows how the machine is now, null where the service does."""
-    kept = ("id", "subject", "severity", "layer", "title", "boot")
-    listed = [{**{name: f[name] for name in kept}, "caused_by": f["caused_by"].split()} for f in findings]
+    listed = [
+        {
+            "id": f.id,
+            "subject": f.subject,
+            "severity": f.severity,
+            "layer": f.layer,
+            "title": f.title,
+            "boot": "next" if f.next_boot else "",
+            "caused_by": f.caused_by,
+        }
+        for f in findings
+    ]
     document = {"schema": SCHEMA, "checked": checked, "findings": listed, "transaction": transaction or None}
     return dump({**document, "unknown": unknown or None})
 

@@ -2,19 +2,15 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dlhealth.host.alert import Kind, alert
 from dlhealth.host.exec import as_root
 from dlhealth.lean import NamedTuple
+from dlhealth.model import OpenProblem, Severity
 from dlhealth.service.events import Event
 
-Found = Mapping[str, str]
-"""A finding as `check.told` gives it."""
-_FIELDS = frozenset(
-    ("id", "subject", "severity", "layer", "title", "boot", "fingerprint", "caused_by", "files", "repair")
-)
 _OPTIONAL = {"checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list}
 """Further fields that a saved state may have."""
 _OF_THE_SYSTEM = (
@@ -35,65 +31,68 @@ _KINDS = 64
 class Change(NamedTuple):
     """The difference from the last check."""
 
-    appeared: tuple[Found, ...]
-    gone: tuple[Found, ...]
+    appeared: tuple[OpenProblem, ...]
+    gone: tuple[OpenProblem, ...]
 
 
 class Alert(NamedTuple):
     """A journal entry and its findings: they have appeared or, with `gone`, are resolved."""
 
     entry: bytes
-    findings: tuple[Found, ...]
+    findings: tuple[OpenProblem, ...]
     gone: bool
 
 
-_Key = tuple[str, str, str]
+_Key = tuple[str, str, bool]
 
 
 class Known:
     """The open findings, and which of them the journal has. Entries that the journal did not accept are not stored; they
     are made again from this state, so that none is lost, however many there are."""
 
-    def __init__(self, findings: Iterable[Found] = ()) -> None:
+    def __init__(self, findings: Iterable[OpenProblem] = ()) -> None:
         """The given findings count as reported."""
-        self._open: dict[_Key, Found] = {_key(f): f for f in findings}
-        self._told: dict[_Key, str] = {key: f["severity"] for key, f in self._open.items()}
-        self._gone: dict[_Key, Found] = {}
+        self._open: dict[_Key, OpenProblem] = {_key(f): f for f in findings}
+        self._told: dict[_Key, Severity] = {key: f.severity for key, f in self._open.items()}
+        self._gone: dict[_Key, OpenProblem] = {}
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Known":
-        """Restore from the result of `saved`, or from that of the check at boot."""
+        """Restore from what `load` reads: the result of `saved`, or that of the check at boot."""
         known = cls(saved.get("findings", ()))
-        untold = {(id, subject, boot) for id, subject, boot in saved.get("untold", ())}
+        untold = set(map(tuple, saved.get("untold", ())))
         known._told = {key: severity for key, severity in known._told.items() if key not in untold}
         known._gone = {_key(f): f for f in saved.get("gone", ())}
         return known
 
     def saved(self) -> dict[str, Any]:
-        """The state, for `of`."""
+        """The state as a JSON object."""
         untold = [key for key, f in self._open.items() if self._is_news(key, f)]
-        return {"findings": self.findings, "untold": untold, "gone": tuple(self._gone.values())}
+        gone = [f._asdict() for f in self._gone.values()]
+        return {"findings": [f._asdict() for f in self.findings], "untold": untold, "gone": gone}
 
     @property
-    def findings(self) -> tuple[Found, ...]:
+    def findings(self) -> tuple[OpenProblem, ...]:
         return tuple(self._open.values())
 
-    def update(self, findings: Iterable[Found], judged: Iterable[str], boots: Collection[str] = ("", "next")) -> Change:
-        """Take over the result of a check. `judged` are the rules that could decide, `boots` the boots that were checked.
-        A finding that gets worse counts as appeared; one whose text changes does not."""
+    def update(self, findings: Iterable[OpenProblem], judged: Iterable[str], *, next_boot: bool = True) -> Change:
+        """Take over the result of a check. `judged` are the rules that could decide; `next_boot` says whether the next
+        boot was checked, too. A finding that gets worse counts as appeared; one whose text changes does not."""
         found = {_key(f): f for f in findings}
         sure = set(judged)
-        gone = [f for key, f in self._open.items() if key not in found and f["id"] in sure and f["boot"] in boots]
-        appeared = [f for key, f in found.items() if self._severity(key) not in (f["severity"], "error")]
+        gone = [
+            f for key, f in self._open.items() if key not in found and f.id in sure and (next_boot or not f.next_boot)
+        ]
+        appeared = [f for key, f in found.items() if self._severity(key) not in (f.severity, Severity.ERROR)]
         for finding in gone:
             key = _key(finding)
             del self._open[key]
-            if self._told.pop(key, ""):
+            if self._told.pop(key, None):
                 self._gone[key] = finding
         for key in found:
             if self._gone.pop(key, None):
-                self._told[key] = found[key]["severity"]
-        self._told.update({key: found[key]["severity"] for key in found if not self._is_news(key, found[key])})
+                self._told[key] = found[key].severity
+        self._told.update({key: found[key].severity for key in found if not self._is_news(key, found[key])})
         self._open.update(found)
         return Change(tuple(appeared), tuple(gone))
 
@@ -108,17 +107,17 @@ class Known:
             if alert.gone:
                 self._gone.pop(_key(finding), None)
             else:
-                self._told[_key(finding)] = finding["severity"]
+                self._told[_key(finding)] = finding.severity
 
-    def _is_news(self, key: _Key, finding: Found) -> bool:
-        return self._told.get(key, "") not in (finding["severity"], "error")
+    def _is_news(self, key: _Key, finding: OpenProblem) -> bool:
+        return self._told.get(key) not in (finding.severity, Severity.ERROR)
 
-    def _severity(self, key: _Key) -> str:
-        return self._open[key]["severity"] if key in self._open else ""
+    def _severity(self, key: _Key) -> Severity | None:
+        return self._open[key].severity if key in self._open else None
 
 
-def _key(finding: Found) -> _Key:
-    return finding["id"], finding["subject"], finding["boot"]
+def _key(finding: OpenProblem) -> _Key:
+    return finding.id, finding.subject, finding.next_boot
 
 
 def of_change(change: Change) -> list[Alert]:
@@ -130,50 +129,49 @@ def of_change(change: Change) -> list[Alert]:
     ]
 
 
-def _groups(findings: Iterable[Found]) -> list[tuple[Found, ...]]:
-    alike: dict[tuple[str, ...], list[Found]] = {}
+def _groups(findings: Iterable[OpenProblem]) -> list[tuple[OpenProblem, ...]]:
+    alike: dict[tuple[object, ...], list[OpenProblem]] = {}
     for f in findings:
-        kind = f["subject"].partition(":")[0]
-        alike.setdefault((f["id"], f["severity"], f["boot"], f["caused_by"], kind), []).append(f)
-    groups: list[tuple[Found, ...]] = []
+        kind = f.subject.partition(":")[0]
+        alike.setdefault((f.id, f.severity, f.next_boot, f.caused_by, kind), []).append(f)
+    groups: list[tuple[OpenProblem, ...]] = []
     for group in alike.values():
         groups += [tuple(group)] if len(group) > _ALONE else [(f,) for f in group]
     return groups
 
 
-def _appeared(group: tuple[Found, ...]) -> Alert:
+def _appeared(group: tuple[OpenProblem, ...]) -> Alert:
     finding = group[0]
-    cause = finding["caused_by"]
-    because = f" (because of {cause.split()[0]})" if cause else ""
+    because = f" (because of {finding.caused_by[0]})" if finding.caused_by else ""
     entry = alert(
-        Kind.NEXT_BOOT if finding["boot"] else Kind.APPEARED,
-        f"{'At the next boot: ' if finding['boot'] else ''}{finding['title']}{because}{_others(group)}",
-        id=finding["id"],
-        subject=[f["subject"] for f in group[:_SUBJECTS]],
-        severity=finding["severity"],
-        layer=finding["layer"],
-        caused_by=cause,
-        quiet=bool(cause),
+        Kind.NEXT_BOOT if finding.next_boot else Kind.APPEARED,
+        f"{'At the next boot: ' if finding.next_boot else ''}{finding.title}{because}{_others(group)}",
+        id=finding.id,
+        subject=[f.subject for f in group[:_SUBJECTS]],
+        severity=finding.severity,
+        layer=finding.layer,
+        caused_by=" ".join(finding.caused_by),
+        quiet=bool(finding.caused_by),
     )
     return Alert(entry, group, gone=False)
 
 
-def _gone(group: tuple[Found, ...]) -> Alert:
+def _gone(group: tuple[OpenProblem, ...]) -> Alert:
     finding = group[0]
     entry = alert(
         Kind.GONE,
-        f"Resolved: {finding['title']}{_others(group)}",
-        id=finding["id"],
-        subject=[f["subject"] for f in group[:_SUBJECTS]],
-        severity=finding["severity"],
-        layer=finding["layer"],
+        f"Resolved: {finding.title}{_others(group)}",
+        id=finding.id,
+        subject=[f.subject for f in group[:_SUBJECTS]],
+        severity=finding.severity,
+        layer=finding.layer,
         quiet=True,
     )
     return Alert(entry, group, gone=True)
 
 
-def _others(group: tuple[Found, ...]) -> str:
-    names = [f["subject"].partition(":")[2] or f["subject"] for f in group[1 : 1 + _NAMED]]
+def _others(group: tuple[OpenProblem, ...]) -> str:
+    names = [f.subject.partition(":")[2] or f.subject for f in group[1 : 1 + _NAMED]]
     if not names:
         return ""
     more = ", ..." if len(group) - 1 > len(names) else ""
@@ -210,13 +208,13 @@ class Repeats:
         )
 
 
-def sign(findings: Iterable[Found]) -> str:
+def sign(findings: Iterable[OpenProblem]) -> str:
     """The warning above the login prompt of a text console; "" without an error."""
-    roots = [f for f in findings if not f["caused_by"] and f["severity"] == "error"]
+    roots = [f for f in findings if not f.caused_by and f.severity is Severity.ERROR]
     if not roots:
         return ""
     # agetty would take a backslash for a command.
-    lines = ["".join(c if c.isprintable() and c != "\\" else "?" for c in f["title"])[:150] for f in roots[:3]]
+    lines = ["".join(c if c.isprintable() and c != "\\" else "?" for c in f.title)[:150] for f in roots[:3]]
     more = f"\n  and {len(roots) - 3} more" if len(roots) > 3 else ""
     return (
         "\ndlhealth: this machine has a problem.\n"
@@ -225,14 +223,14 @@ def sign(findings: Iterable[Found]) -> str:
     )
 
 
-def public(findings: Iterable[Found]) -> list[Found]:
+def public(findings: Iterable[OpenProblem]) -> list[OpenProblem]:
     """The findings that everybody may read: none about a user's login, none from a file outside the system."""
     return [f for f in findings if _is_common(f)]
 
 
-def _is_common(finding: Found) -> bool:
-    kind, _, name = finding["subject"].partition(":")
-    paths = [p for p in (*finding["files"].split("\n"), name) if p.startswith("/")]
+def _is_common(finding: OpenProblem) -> bool:
+    kind, _, name = finding.subject.partition(":")
+    paths = [p for p in (*finding.files, name) if p.startswith("/")]
     return kind != "user" and all(p.startswith(_OF_THE_SYSTEM) for p in paths)
 
 
@@ -247,7 +245,7 @@ def save(path: str, content: str, mode: int = 0o644) -> None:
 
 
 def load(path: str) -> dict[str, Any]:
-    """The saved state; empty if there is none, or none that this version understands."""
+    """The saved state, its findings as problems; empty if there is none, or none that this version understands."""
     try:
         with open(path, "rb") as file:
             return understood(file.read())
@@ -260,21 +258,13 @@ def understood(text: bytes | bytearray, **kinds: type) -> dict[str, Any]:
     try:
         said: dict[str, Any] = json.loads(text)
         kinds = {**{name: kind for name, kind in _OPTIONAL.items() if name in said}, **kinds}
-        sound = (
-            all(isinstance(said[n], k) for n, k in kinds.items())
-            and all(_sound(f) for f in (*said["findings"], *said.get("gone", ())))
-            and all(isinstance(key, list) and len(key) == 3 for key in said.get("untold", ()))
-        )
+        sound = all(isinstance(said[n], k) for n, k in kinds.items())
+        sound = sound and all(isinstance(key, list) and len(key) == 3 for key in said.get("untold", ()))
+        for name in ("findings", "gone"):
+            if name in said or name == "findings":
+                said[name] = tuple(map(OpenProblem.of, said[name]))
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
         raise ValueError("its result is not valid")
     return said
-
-
-def _sound(finding: Found) -> bool:
-    return (
-        finding.keys() >= _FIELDS
-        and all(isinstance(v, str) for v in finding.values())
-        and finding["severity"] in ("error", "warning")
-    )

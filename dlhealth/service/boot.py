@@ -10,9 +10,9 @@ from dlhealth.engine.facts import Options
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.root import live_host
-from dlhealth.model import Outcome, Risk
+from dlhealth.model import Outcome, Risk, Severity
 from dlhealth.service.alerts import Known, of_change, save
-from dlhealth.service.check import policy_of, told
+from dlhealth.service.check import open_problems, policy_of
 from dlhealth.service.notify import Manager
 from dlhealth.service.unattended import ROOT, Seen, do, look, propose, settle, stop
 from dlhealth.service.watch import BOOT_STATE
@@ -34,7 +34,7 @@ def boot_check() -> Seen:
         # /var is full or read-only: repair nothing, but report the problems.
         send(alert(Kind.NOT_REPAIRED, store.explain(problem), severity="warning"))
         seen = look()
-    found = told(seen.diagnosis, seen.policy)
+    found = open_problems(seen.diagnosis, seen.policy)
     known = Known()
     known.update(found, ())
     for told_of in of_change(known.untold()):
@@ -86,6 +86,7 @@ def next_boot_problems() -> list[str]:
         if not all_configured(examiner.facts(options)):
             return []
         diagnosis = examiner.diagnose(options, chosen(examiner.loaded, _OF_THE_BOOT))
-        return [f["title"] for f in told(diagnosis, policy) if f["severity"] == "error" and not f["caused_by"]]
+        problems = open_problems(diagnosis, policy)
+        return [p.title for p in problems if p.severity is Severity.ERROR and not p.caused_by]
 
     return examining(live_host(), work)

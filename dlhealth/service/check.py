@@ -6,7 +6,6 @@ Prints one line of JSON, a `Checked`.
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dlhealth.engine.busy import being_changed
 from dlhealth.engine.examine import Examiner, chosen, examining
@@ -16,7 +15,7 @@ from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_p
 from dlhealth.host import Host, NoAnswer, OutOfTime, Unreadable
 from dlhealth.host.root import live_host
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Diagnosis, Severity
+from dlhealth.model import Diagnosis, OpenProblem, Severity
 from dlhealth.report.style import Style
 
 _ANYWHERE = Style(colour=False, unicode=True, width=80)
@@ -31,7 +30,7 @@ class Checked(NamedTuple):
     now; then the rest is empty. `problem` is an invalid setting or a broken rule. `unchecked` says what did not answer in
     time."""
 
-    findings: tuple[dict[str, str], ...] = ()
+    findings: tuple[OpenProblem, ...] = ()
     judged: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     busy: str = ""
@@ -56,12 +55,13 @@ def _check(examiner: Examiner, machine: Callable[[], Host], only: Sequence[str])
     names = [name for name in only if name in known_names(loaded.rules)]
     rules = chosen(loaded, names) if names or not only else Loaded((), ())
     diagnosis = examiner.diagnose(Options(users=policy.users), rules)
-    findings = told(diagnosis, policy)
+    findings = open_problems(diagnosis, policy)
     unsure = [*(s.id for s in diagnosis.skipped), *(f.id for f in diagnosis.failed)]
     if not only:
         coming = examiner.diagnose(Options(users=policy.users, next_boot=True), rules)
-        open_now = {(f["id"], f["subject"]) for f in findings}
-        findings += [f for f in told(coming, policy, "next") if (f["id"], f["subject"]) not in open_now]
+        open_now = {(f.id, f.subject) for f in findings}
+        then = open_problems(coming, policy, next_boot=True)
+        findings += [f for f in then if (f.id, f.subject) not in open_now]
         unsure += [*(s.id for s in coming.skipped), *(f.id for f in coming.failed)]
     judged = {r.id for r in rules.rules} - set(unsure)
     for failed in (*loaded.failed, *diagnosis.failed):
@@ -85,21 +85,21 @@ def policy_of(host: Host) -> tuple[Policy, str]:
         return NOTHING_UNATTENDED, f"{problem}; automatic repair is off until this is fixed"
 
 
-def told(diagnosis: Diagnosis, policy: Policy, boot: str = "") -> list[dict[str, str]]:
-    """The findings that are worth an alert, as the watcher keeps them. `boot` is "next" for those of the next boot."""
+def open_problems(diagnosis: Diagnosis, policy: Policy, *, next_boot: bool = False) -> list[OpenProblem]:
+    """The findings that are worth an alert, as the watcher keeps them."""
     return [
-        {
-            "id": d.finding.id,
-            "subject": d.finding.subject,
-            "severity": d.finding.severity.value,
-            "layer": d.finding.layer.value,
-            "title": _ANYWHERE.clean(d.finding.title),
-            "boot": boot,
-            "fingerprint": d.finding.fingerprint,
-            "caused_by": " ".join(c for c in d.caused_by if c not in policy.ignore),
-            "files": "\n".join(file for e in d.finding.evidence if (file := file_of(e.source))),
-            "repair": d.remedy.risk.value if d.remedy else "",
-        }
+        OpenProblem(
+            id=d.finding.id,
+            subject=d.finding.subject,
+            severity=d.finding.severity,
+            layer=d.finding.layer,
+            title=_ANYWHERE.clean(d.finding.title),
+            next_boot=next_boot,
+            fingerprint=d.finding.fingerprint,
+            caused_by=tuple(c for c in d.caused_by if c not in policy.ignore),
+            files=tuple(file for e in d.finding.evidence if (file := file_of(e.source))),
+            repair=d.remedy.risk if d.remedy else None,
+        )
         for d in diagnosis.findings
         if d.finding.severity is not Severity.NOTE and d.finding.id not in policy.ignore
     ]
@@ -113,8 +113,8 @@ def file_of(source: str) -> str:
 
 def main(only: Sequence[str]) -> None:
     """Print the result, in ASCII only."""
-    checked: dict[str, Any] = check(live_host, only)._asdict()
-    print(json.dumps(checked))
+    checked = check(live_host, only)
+    print(json.dumps({**checked._asdict(), "findings": [f._asdict() for f in checked.findings]}))
 
 
 if __name__ == "__main__":

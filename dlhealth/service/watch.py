@@ -212,7 +212,7 @@ class Watcher:
 
     def _concerned(self, topic: Topic) -> tuple[str, ...]:
         if topic is Topic.FILES:
-            return tuple(f["id"] for f in self._known.findings)
+            return tuple(f.id for f in self._known.findings)
         return LOOK_AT[topic]
 
     def _read_look(self, look: _Look) -> None:
@@ -271,10 +271,10 @@ class Watcher:
         self._look_again.reset()
         self._busy_since = 0.0
         rules = checked["rules"]
-        without_rule = [f["id"] for f in self._known.findings if rules and f["id"] not in rules]
+        without_rule = [f.id for f in self._known.findings if rules and f.id not in rules]
         judged = [*checked["judged"], *without_rule]
-        change = self._known.update(checked["findings"], judged, ("",) if look.only else ("", "next"))
-        self._handled -= {(f["id"], f["subject"]) for f in (*change.appeared, *change.gone)}
+        change = self._known.update(checked["findings"], judged, next_boot=not look.only)
+        self._handled -= {(f.id, f.subject) for f in (*change.appeared, *change.gone)}
         if Topic.REPAIR in look.topics:
             self._handled -= self._refused
             self._refused.clear()
@@ -282,7 +282,7 @@ class Watcher:
             self._ask_again.reset()
         self._confirm = bool(_SHOWS_IF_IT_HELD.intersection(look.topics)) and os.path.exists(WAITING)
         self._ask()
-        self._files.watch({p for f in self._known.findings for p in f["files"].split("\n") if p})
+        self._files.watch({p for f in self._known.findings for p in f.files})
         self._checked, self._began = int(time.time()), look.began
         self._unchecked = checked["unchecked"]
         unwritten = self._write_state()
@@ -308,7 +308,7 @@ class Watcher:
         common = public(self._known.findings)
         try:
             save(f"{self._folder}/state.json", json.dumps({**self._known.saved(), **state}), mode=0o600)
-            save(f"{self._folder}/{PUBLIC}", json.dumps({"findings": common, **state}))
+            save(f"{self._folder}/{PUBLIC}", json.dumps({"findings": [f._asdict() for f in common], **state}))
             self._put_up(sign(common))
         except OSError as error:
             return f"results cannot be written to {self._folder}: {error.strerror}"
@@ -339,8 +339,8 @@ class Watcher:
             self._confirm = False
             self._send("confirm")
             return
-        wanted = (f for f in self._known.findings if f["repair"] and not f["caused_by"] and not f["boot"])
-        keys = ((f["id"], f["subject"]) for f in wanted)
+        wanted = (f for f in self._known.findings if f.repair and not f.caused_by and not f.next_boot)
+        keys = ((f.id, f.subject) for f in wanted)
         key = next((k for k in keys if k not in self._handled), None)
         if key:
             self._handled.add(key)

@@ -32,7 +32,7 @@ class Cli:
         self._capfd.readouterr()
         return Done(run(words), *self._capfd.readouterr())
 
-    def knows(self, *findings: dict[str, str], name: str = "watch/state.json", **more: Any) -> None:
+    def knows(self, *findings: dict[str, Any], name: str = "watch/state.json", **more: Any) -> None:
         (self.folder / "watch").mkdir(exist_ok=True)
         save(str(self.folder / name), json.dumps({"checked": 1_700_000_000, "findings": findings, **more}))
 
@@ -48,17 +48,17 @@ def dlhealth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     return Cli(tmp_path, capfd)
 
 
-def finding(id: str, severity: str = "error", **more: str) -> dict[str, str]:
+def finding(id: str, severity: str = "error", **more: Any) -> dict[str, Any]:
     return {
         "id": id,
         "subject": "host",
         "severity": severity,
         "layer": "login",
         "title": f"{id} is wrong",
-        "boot": "",
+        "next_boot": False,
         "fingerprint": "0123",
-        "caused_by": "",
-        "files": "/etc/secret",
+        "caused_by": [],
+        "files": ["/etc/secret"],
         "repair": "low",
         **more,
     }
@@ -146,7 +146,7 @@ def test_nothing_is_open(dlhealth: Cli) -> None:
 
 def test_what_is_open_with_what_it_explains(dlhealth: Cli) -> None:
     dlhealth.knows(
-        finding("cause"), finding("effect", caused_by="cause"), finding("coming", "warning", boot="next", caused_by="")
+        finding("cause"), finding("effect", caused_by=["cause"]), finding("coming", "warning", next_boot=True)
     )
     done = dlhealth("status")
     assert done.status == 3
@@ -165,7 +165,7 @@ def test_only_warnings(dlhealth: Cli) -> None:
 
 
 def test_as_one_document(dlhealth: Cli) -> None:
-    dlhealth.knows(finding("cause", title="f\udcffle"), finding("effect", caused_by="cause other", boot="next"))
+    dlhealth.knows(finding("cause", title="f\udcffle"), finding("effect", caused_by=["cause", "other"], next_boot=True))
     done = dlhealth("status", "--json")
     assert done.status == 3
     document: dict[str, Any] = json.loads(done.out)
@@ -219,7 +219,7 @@ def test_a_repair_that_is_damaged(dlhealth: Cli) -> None:
 
 
 def test_nothing_in_a_title_is_a_command_to_the_terminal(dlhealth: Cli) -> None:
-    dlhealth.knows(finding("a", title="\x1b[2Jbad\x07\rname\nx"), finding("b", caused_by="a", title="\x9bm"))
+    dlhealth.knows(finding("a", title="\x1b[2Jbad\x07\rname\nx"), finding("b", caused_by=["a"], title="\x9bm"))
     out = dlhealth("status").out
     assert not {c for c in out if not c.isprintable()} - {"\n"}
     assert len(out.splitlines()) == 4

@@ -10,29 +10,35 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlhealth.host.alert import LIMIT, Kind, alert, encode, send
-from dlhealth.service.alerts import Change, Found, Known, Repeats, load, of_change, public, save, sign, understood
+from dlhealth.model import OpenProblem
+from dlhealth.service.alerts import Change, Known, Repeats, load, of_change, public, save, sign, understood
 from dlhealth.service.events import Event, Topic
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
 
-def found(id: str = "a", subject: str = "host", severity: str = "error", **more: str) -> dict[str, str]:
+def found(id: str = "a", subject: str = "host", severity: str = "error", **more: Any) -> OpenProblem:
+    return OpenProblem.of({**as_json(id), "subject": subject, "severity": severity, **more})
+
+
+def as_json(id: str = "a", **more: Any) -> dict[str, Any]:
     return {
         "id": id,
-        "subject": subject,
-        "severity": severity,
+        "subject": "host",
+        "severity": "error",
         "layer": "login",
         "title": f"{id} is wrong",
-        "boot": "",
+        "next_boot": False,
         "fingerprint": "0123",
-        "caused_by": "",
-        "files": "",
+        "caused_by": [],
+        "files": [],
         "repair": "low",
         **more,
     }
@@ -58,15 +64,15 @@ def decoded(entry: bytes) -> dict[str, str]:
 # What is known.
 
 
-def ids(findings: tuple[Found, ...]) -> list[str]:
-    return [f["id"] for f in findings]
+def ids(findings: tuple[OpenProblem, ...]) -> list[str]:
+    return [f.id for f in findings]
 
 
 def test_a_finding_is_told_when_it_appears_and_not_again() -> None:
     known = Known()
     assert ids(known.update([found()], ["a"]).appeared) == ["a"]
     assert known.update([found(title="in other words", fingerprint="other")], ["a"]) == Change((), ())
-    assert known.findings[0]["title"] == "in other words"
+    assert known.findings[0].title == "in other words"
 
 
 def test_what_could_not_be_judged_is_not_gone() -> None:
@@ -87,43 +93,43 @@ def test_a_finding_that_gets_worse_has_appeared_and_one_that_gets_better_has_not
 def test_the_same_on_another_subject_is_another_finding() -> None:
     known = Known([found(subject="user:alice")])
     change = known.update([found(subject="user:bob")], ["a"])
-    assert [f["subject"] for f in change.appeared] == ["user:bob"]
-    assert [f["subject"] for f in change.gone] == ["user:alice"]
+    assert [f.subject for f in change.appeared] == ["user:bob"]
+    assert [f.subject for f in change.gone] == ["user:alice"]
 
 
 def test_what_the_next_boot_will_find_is_a_finding_of_its_own() -> None:
     known = Known()
-    assert ids(known.update([found(boot="next")], ["a"]).appeared) == ["a"]
-    assert ids(known.update([found(boot="next"), found()], ["a"]).appeared) == ["a"]
+    assert ids(known.update([found(next_boot=True)], ["a"]).appeared) == ["a"]
+    assert ids(known.update([found(next_boot=True), found()], ["a"]).appeared) == ["a"]
     assert len(known.findings) == 2
 
 
 def test_a_look_that_left_out_the_next_boot_says_nothing_of_it() -> None:
-    known = Known([found(boot="next"), found("b")])
-    assert ids(known.update([], ["a", "b"], ("",)).gone) == ["b"]
+    known = Known([found(next_boot=True), found("b")])
+    assert ids(known.update([], ["a", "b"], next_boot=False).gone) == ["b"]
     assert ids(known.update([], ["a", "b"]).gone) == ["a"]
 
 
 finding = st.builds(
-    lambda id, severity, boot: found(id, severity=severity, boot=boot),
+    lambda id, severity, boot: found(id, severity=severity, next_boot=boot),
     st.sampled_from("abc"),
     st.sampled_from(["error", "warning"]),
-    st.sampled_from(["", "next"]),
+    st.booleans(),
 )
 looks = st.lists(st.tuples(st.lists(finding, max_size=5), st.sets(st.sampled_from("abc"))), max_size=8)
 
 
 @given(looks)
-def test_appeared_and_gone_add_up_to_what_is_known(looks: list[tuple[list[dict[str, str]], set[str]]]) -> None:
+def test_appeared_and_gone_add_up_to_what_is_known(looks: list[tuple[list[OpenProblem], set[str]]]) -> None:
     known = Known()
-    told: set[tuple[str, str]] = set()
+    told: set[tuple[str, bool]] = set()
     for seen, judged in looks:
         change = known.update(seen, judged)
         for f in change.gone:
-            assert f["id"] in judged
-            told.remove((f["id"], f["boot"]))
-        told |= {(f["id"], f["boot"]) for f in change.appeared}
-        assert told == {(f["id"], f["boot"]) for f in known.findings}
+            assert f.id in judged
+            told.remove((f.id, f.next_boot))
+        told |= {(f.id, f.next_boot) for f in change.appeared}
+        assert told == {(f.id, f.next_boot) for f in known.findings}
         again = known.update(seen, judged)
         assert again == Change((), ()), "the same look tells something again"
 
@@ -133,7 +139,11 @@ def test_appeared_and_gone_add_up_to_what_is_known(looks: list[tuple[list[dict[s
 
 def test_the_entries_of_a_change() -> None:
     change = Change(
-        (found("a", subject="user:alice"), found("b", caused_by="a c"), found("c", severity="warning", boot="next")),
+        (
+            found("a", subject="user:alice"),
+            found("b", caused_by=["a", "c"]),
+            found("c", severity="warning", next_boot=True),
+        ),
         (found("d"),),
     )
     one, two, three, four = [decoded(a.entry) for a in of_change(change)]
@@ -177,7 +187,7 @@ def test_what_the_journal_did_not_take_is_told_later_also_by_another_process() -
     for taken in alerts[:400]:
         known.was_told(taken)
     assert of_change(known.untold()) == alerts[400:]
-    later = Known.of(json.loads(json.dumps(known.saved())))
+    later = Known.of(understood(json.dumps(known.saved()).encode()))
     assert [a.entry for a in of_change(later.untold())] == [a.entry for a in alerts[400:]]
     for taken in alerts[400:]:
         later.was_told(taken)
@@ -259,7 +269,7 @@ def test_never_more_than_so_many_within_ten_minutes(steps: list[tuple[int, float
 
 def test_no_problem_no_sign() -> None:
     assert sign([]) == ""
-    assert sign([found(severity="warning"), found(caused_by="b")]) == ""
+    assert sign([found(severity="warning"), found(caused_by=["b"])]) == ""
 
 
 def test_the_sign_names_the_causes_and_what_to_do() -> None:
@@ -291,12 +301,12 @@ def test_nothing_in_a_title_is_a_command_to_the_terminal_or_to_agetty(title: str
 
 def test_state_is_replaced_in_one_step(tmp_path: Path) -> None:
     path = str(tmp_path / "state.json")
-    save(path, json.dumps({"findings": [found()], "checked": 1}))
+    save(path, json.dumps({"findings": [as_json()], "checked": 1}))
     old = os.open(path, os.O_RDONLY)
     save(path, json.dumps({"findings": [], "checked": 2}))
     assert json.loads(os.read(old, 9999))["checked"] == 1, "who was reading saw it change"
     os.close(old)
-    assert load(path) == {"findings": [], "checked": 2}
+    assert load(path) == {"findings": (), "checked": 2}
     assert os.listdir(tmp_path) == ["state.json"]
     assert stat.S_IMODE(os.stat(path).st_mode) & 0o022 == 0
 
@@ -305,7 +315,7 @@ def test_a_half_written_file_is_never_the_state(tmp_path: Path) -> None:
     path = str(tmp_path / "state.json")
     save(path, '{"findings": []}')
     (tmp_path / "state.json.new").write_text('{"findi' * 100)
-    assert load(path) == {"findings": []}
+    assert load(path) == {"findings": ()}
     save(path, '{"findings": [], "n": 1}')
     assert load(path)["n"] == 1
 
@@ -341,9 +351,9 @@ GARBAGE = [
     b'{"findings": {"a": {}}}',
     b"\xff\xfe\x00",
     b"[" * 100_000,
-    json.dumps({"findings": [found(title=3)]}).encode(),  # type: ignore[arg-type]
-    json.dumps({"findings": [found(severity="dreadful")]}).encode(),
-    json.dumps({"findings": [{k: v for k, v in found().items() if k != "boot"}]}).encode(),
+    json.dumps({"findings": [as_json(title=3)]}).encode(),
+    json.dumps({"findings": [as_json(severity="dreadful")]}).encode(),
+    json.dumps({"findings": [{k: v for k, v in as_json().items() if k != "next_boot"}]}).encode(),
 ]
 
 
@@ -362,7 +372,7 @@ def test_no_state(tmp_path: Path) -> None:
 
 
 def test_what_a_look_says_must_have_its_fields_with_their_kinds() -> None:
-    assert understood(b'{"findings": [], "busy": ""}', busy=str) == {"findings": [], "busy": ""}
+    assert understood(b'{"findings": [], "busy": ""}', busy=str) == {"findings": (), "busy": ""}
     for text in (b'{"findings": []}', b'{"findings": [], "busy": 1}', b'{"busy": ""}'):
         with pytest.raises(ValueError, match="its result is not valid"):
             understood(text, busy=str)
@@ -457,11 +467,11 @@ def test_the_ids_are_valid_and_differ() -> None:
 
 
 def test_what_concerns_one_person_is_not_for_everybody() -> None:
-    common = [found("a"), found("b", "file:/etc/environment", files="/etc/environment"), found("c", "kernel:6.1.0")]
+    common = [found("a"), found("b", "file:/etc/environment", files=["/etc/environment"]), found("c", "kernel:6.1.0")]
     personal = [
         found("d", "user:alice"),
         found("e", "file:/home/alice/.bashrc"),
-        found("f", "file:/usr/local/cuda/lib64/stubs/libcuda.so", files="/etc/x\n/srv/people/alice/.profile"),
+        found("f", "file:/usr/local/cuda/lib64/stubs/libcuda.so", files=["/etc/x", "/srv/people/alice/.profile"]),
         found("g", "python:/data/alice/venv"),
     ]
     assert public([*common, *personal]) == common

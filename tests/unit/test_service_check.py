@@ -95,21 +95,21 @@ class BadText(BadFile):
 def test_what_a_file_says_is_no_command_to_whoever_reads_the_alert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (bad,) = (f for f in looked(Machine(), tmp_path, monkeypatch, BadText()).findings if f["id"] == "bad-text")
-    assert bad["title"].isprintable()
-    assert "MESSAGE=all is well" in bad["title"]
+    (bad,) = (f for f in looked(Machine(), tmp_path, monkeypatch, BadText()).findings if f.id == "bad-text")
+    assert bad.title.isprintable()
+    assert "MESSAGE=all is well" in bad.title
 
 
 def test_a_rule_that_raises_is_named_and_judges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = looked(Machine(), tmp_path, monkeypatch, Crashing())
-    assert [f["id"] for f in checked.findings] == ["bad-file"]
+    assert [f.id for f in checked.findings] == ["bad-file"]
     assert checked.judged == ("bad-file",)
     assert "crashing failed: KeyError: 'missing'" in checked.problem
 
 
 def test_a_rule_that_was_taken_away_is_no_reason_not_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = looked(Machine(), tmp_path, monkeypatch, only=("was-here", "bad-file"))
-    assert [f["id"] for f in checked.findings] == ["bad-file"]
+    assert [f.id for f in checked.findings] == ["bad-file"]
     assert checked.rules == ("bad-file",)
     assert looked(Machine(), tmp_path, monkeypatch, only=("was-here",)) == Checked(rules=("bad-file",))
 
@@ -119,6 +119,6 @@ def test_a_rule_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.
         "dlhealth.engine.examine.load_rules", lambda: Loaded((BadFile(),), (Failed("mine", "SyntaxError"),))
     )
     checked = check(lambda: RootHost(str(Machine().file("/etc/bad").build(tmp_path))), ())
-    assert [f["id"] for f in checked.findings] == ["bad-file"]
+    assert [f.id for f in checked.findings] == ["bad-file"]
     assert "mine failed: SyntaxError" in checked.problem
     assert checked.rules == (), "it may be one that found something before"

@@ -69,18 +69,18 @@ def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
     return answer
 
 
-def finding(id: str = "a", **more: str) -> dict[str, str]:
+def finding(id: str = "a", **more: Any) -> dict[str, Any]:
     given = {
         "id": id,
         "subject": "host",
         "severity": "error",
         "layer": "login",
         "title": f"{id} is wrong",
-        "boot": "",
+        "next_boot": False,
         "fingerprint": "0123",
-        "caused_by": "",
-        "files": "",
-        "repair": "",
+        "caused_by": [],
+        "files": [],
+        "repair": None,
     }
     return {**given, **more}
 
@@ -182,7 +182,7 @@ class Service:
 
     def finds(
         self,
-        *findings: dict[str, str],
+        *findings: dict[str, Any],
         judged: str = "a b c",
         rules: str = "a b c d e",
         busy: str = "",
@@ -276,7 +276,7 @@ def test_the_manager_hears_of_its_life(service: Service) -> None:
 
 
 def test_it_looks_at_everything_at_its_start_and_tells_what_it_finds(service: Service) -> None:
-    service.finds(finding(), finding("b", caused_by="a"))
+    service.finds(finding(), finding("b", caused_by=["a"]))
     service.start()
     wait_for(lambda: len(service.journal.entries) == 2)
     assert service.journal.of(Kind.APPEARED) == ["a is wrong", "b is wrong (because of a)"]
@@ -341,7 +341,7 @@ def test_events_of_different_kinds_are_looked_at_together(service: Service) -> N
 
 def test_a_file_that_a_finding_is_about_is_looked_at_again_with_its_rule_alone(service: Service) -> None:
     (service.root / "etc/environment").write_text("bad")
-    service.finds(finding(files="/etc/environment\n/etc/none"))
+    service.finds(finding(files=["/etc/environment", "/etc/none"]))
     service.start()
     wait_for(service.saved)
     service.finds()
@@ -355,7 +355,7 @@ def test_a_file_that_a_finding_is_about_is_looked_at_again_with_its_rule_alone(s
 
 
 def test_a_look_at_a_part_says_nothing_of_the_next_boot(service: Service) -> None:
-    service.finds(finding(boot="next"))
+    service.finds(finding(next_boot=True))
     service.start()
     wait_for(lambda: service.journal.of(Kind.NEXT_BOOT))
     service.finds()
@@ -561,7 +561,7 @@ def test_a_flood_of_the_kernel_gives_few_alerts_and_few_looks(service: Service) 
 
 
 def test_where_nothing_happens_it_sleeps(service: Service) -> None:
-    service.finds(finding(files="/etc/environment"))
+    service.finds(finding(files=["/etc/environment"]))
     service.start(watchdog="60000000")
     wait_for((service.state / "issue").exists)
     time.sleep(0.3)
@@ -704,9 +704,9 @@ def test_a_repair_is_asked_for_with_the_digest_that_was_shown_and_looked_at_afte
 def test_it_asks_only_for_what_can_be_repaired_now(service: Service) -> None:
     repairer = Repairer(service.base / "repair", *["{}"] * 9)
     service.finds(
-        finding("a", repair=""),
-        finding("b", repair="low", caused_by="a"),
-        finding("c", repair="low", boot="next"),
+        finding("a", repair=None),
+        finding("b", repair="low", caused_by=["a"]),
+        finding("c", repair="low", next_boot=True),
         finding("d", repair="low"),
     )
     service.start()
@@ -776,7 +776,7 @@ def test_a_repairer_that_comes_later_is_asked_then(service: Service) -> None:
 
 def test_a_consequence_is_asked_for_when_it_has_become_a_cause(service: Service) -> None:
     repairer = Repairer(service.base / "repair", *[PREVIEW, APPLIED] * 2)
-    service.finds(finding("a"), finding("b", caused_by="a"))
+    service.finds(finding("a"), finding("b", caused_by=["a"]))
     service.start()
     service.looked(1)
     service.finds(finding("b", repair="low"))
@@ -909,7 +909,7 @@ def one_round(service: Service, number: int) -> None:
     (service.root / "etc/environment").write_text(str(number))
     service.packages()
     if number % 10 == 0:
-        files = f"/etc/environment\n/etc/{number}"
+        files = ["/etc/environment", f"/etc/{number}"]
         people = [finding("a", subject=f"user:user{n}", files=files, title=f"{number} " + "x" * 200) for n in range(5)]
         service.finds(*people, finding("b", title="y" * (number % 100))) if number % 20 else service.finds()
 
