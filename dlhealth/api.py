@@ -139,6 +139,7 @@ from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
 from dlhealth.probes.users import Users
+from dlhealth.probes.wheelfiles import Overwritten, OverwrittenWheels, build_of
 
 if TYPE_CHECKING:
     from dlhealth.testing import Machine, Scenario
@@ -273,6 +274,8 @@ __all__ = [
     "NvmlGpu",
     "Obstacle",
     "OpenCl",
+    "Overwritten",
+    "OverwrittenWheels",
     "Owner",
     "Package",
     "PackageLocks",
@@ -347,6 +350,7 @@ __all__ = [
     "XorgGlx",
     "authority_fault",
     "branch_of",
+    "build_of",
     "busid",
     "classify",
     "compiler_major",
