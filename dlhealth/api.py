@@ -137,6 +137,7 @@ from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, Ten
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
+from dlhealth.probes.stdcxx import StdcxxNeeds
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
 from dlhealth.probes.users import Users
 from dlhealth.probes.wheelfiles import Overwritten, OverwrittenWheels, build_of
@@ -317,6 +318,7 @@ __all__ = [
     "Space",
     "SplitWheels",
     "Stage",
+    "StdcxxNeeds",
     "Storage",
     "SystemPython",
     "TensorFlow",

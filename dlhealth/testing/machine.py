@@ -134,9 +134,10 @@ class Machine:
         mode: int = 0o644,
         *,
         rpath: str = "",
+        versions: Sequence[str] = (),
     ) -> "Machine":
-        """An ELF shared library."""
-        return self.file(path, elf.shared_library(soname, needed, runpath, rpath=rpath), mode)
+        """An ELF shared library; `versions` are of symbols that it takes from the first of `needed`."""
+        return self.file(path, elf.shared_library(soname, needed, runpath, rpath=rpath, versions=versions), mode)
 
     # Packages.
     def package(
