@@ -139,6 +139,7 @@ from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.stdcxx import StdcxxNeeds
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
+from dlhealth.probes.tensorrt import TensorRtNeed, TensorRtNeeds
 from dlhealth.probes.users import Users
 from dlhealth.probes.wheelfiles import Overwritten, OverwrittenWheels, build_of
 
@@ -324,6 +325,8 @@ __all__ = [
     "TensorFlow",
     "TensorFlowLibraries",
     "TensorFlowNeeds",
+    "TensorRtNeed",
+    "TensorRtNeeds",
     "Toolkit",
     "ToolkitConfig",
     "Torch",
