@@ -104,6 +104,7 @@ from dlhealth.probes.greeter import DesktopSessions, DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.image import ImageEnvironment
 from dlhealth.probes.initramfs import Initramfs
+from dlhealth.probes.iommu import GpuIommu
 from dlhealth.probes.journal import Journal, Line
 from dlhealth.probes.kernel import InstalledKernel, Kernel
 from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
@@ -228,6 +229,7 @@ __all__ = [
     "Finding",
     "GlxAlternative",
     "Gpu",
+    "GpuIommu",
     "GpuSwitch",
     "Gpus",
     "Home",
