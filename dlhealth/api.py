@@ -138,6 +138,7 @@ from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, Ten
 from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
 from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
+from dlhealth.probes.settings import Limit, Limits, Persistenced, Profiling
 from dlhealth.probes.stdcxx import StdcxxNeeds
 from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
 from dlhealth.probes.tensorrt import TensorRtNeed, TensorRtNeeds
@@ -247,6 +248,8 @@ __all__ = [
     "Layer",
     "Libcuda",
     "LibcudaChoice",
+    "Limit",
+    "Limits",
     "Line",
     "Link",
     "LoadModules",
@@ -286,12 +289,14 @@ __all__ = [
     "PackageOrigins",
     "Packages",
     "Passthrough",
+    "Persistenced",
     "PipInstall",
     "Place",
     "Plan",
     "Platform",
     "PlatformSetting",
     "Problem",
+    "Profiling",
     "Program",
     "Programs",
     "PythonEnvironment",
