@@ -23,19 +23,18 @@ _OF_THE_DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
 
 
 class Bounds:
-    """The bounds that a machine sets to every plan."""
+    """The bounds that a machine sets to every plan. What could not be checked sets the narrowest."""
 
-    def __init__(self, platform: Platform, users: Users | None, libraries: DriverLibraries | None) -> None:
-        self._platform = platform
+    def __init__(self, platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> None:
+        self._unmanaged = _unmanaged(platform)
         self._homes = tuple(f"{a.home.rstrip('/')}/." for a in users.people) if users else ()
         self._libraries = libraries
 
     def within(self, plan: Plan) -> Plan:
         """The plan, or what a person can do where dlhealth must not: change what an unknown package manager may own, or
         move away the last libraries of a driver."""
-        if not self._platform.managed and not all(map(self._is_personal, plan.actions)):
-            tools = f"with the tools of {self._platform.name or 'this system'}"
-            return _by_hand(plan, f"{plan.summary}, {tools}: {self._platform.unsupported}")
+        if self._unmanaged and not all(map(self._is_personal, plan.actions)):
+            return _by_hand(plan, f"{plan.summary}, {self._unmanaged}")
         if lost := self.lost(plan.actions):
             return _by_hand(
                 plan, f"{plan.summary}, once another driver is installed: nothing else here provides {lost}"
@@ -43,8 +42,8 @@ class Bounds:
         return plan
 
     def lost(self, actions: Sequence[Action]) -> str | None:
-        """The library of a driver of which nothing usable would be left; None where there is none, or the same actions
-        bring another one."""
+        """The library of a driver that would no longer be usable, or may not be: where the libraries could not be checked,
+        none may go. None where all stay usable, or the same actions install a driver."""
         if any(map(_installs_a_driver, actions)):
             return None
         moved = {a.path for a in actions if isinstance(a, MoveAside)}
@@ -52,7 +51,9 @@ class Bounds:
         return next((name for name in _OF_THE_DRIVER if self._loses(name, moved, linked)), None)
 
     def _loses(self, name: str, moved: set[str], linked: set[str]) -> bool:
-        usable = [x for x in self._libraries.libraries if x.name == name and not x.problem] if self._libraries else []
+        if self._libraries is None:
+            return any(path.rpartition("/")[2].startswith(name.removesuffix(".1")) for path in moved - linked)
+        usable = [x for x in self._libraries.libraries if x.name == name and not x.problem]
         gone = [bool(moved & {x.path, x.real_path}) and x.path not in linked for x in usable]
         return bool(gone) and all(gone)
 
@@ -66,7 +67,14 @@ def _installs_a_driver(action: Action) -> bool:
     return any(re.match(r"(lib)?(nvidia|cuda(?!-toolkit))", name) for name in names)
 
 
-def bounds_of(platform: Platform, users: Users | None, libraries: DriverLibraries | None) -> Bounds:
+def _unmanaged(platform: Platform | None) -> str | None:
+    """With which tools a person must repair the system, and why; None where dlhealth may."""
+    if platform is None:
+        return "with the tools of this system: which system this is could not be checked"
+    return None if platform.managed else f"with the tools of {platform.name or 'this system'}: {platform.unsupported}"
+
+
+def bounds_of(platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> Bounds:
     """Those of the machine that these facts are of."""
     return Bounds(platform, users, libraries)
 

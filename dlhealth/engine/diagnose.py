@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
+from typing import cast
 
 from dlhealth.engine.causes import causes, declared
 from dlhealth.engine.choose import Limits, Offer, offer_for
@@ -58,8 +59,15 @@ def diagnose(
     ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
     host: Host = facts.get(Host)
     found = tuple(_cited(d, host) for d in ordered)
-    unjudged = facts.get(Platform).unsupported
-    return Diagnosis(found, run, tuple(skipped), tuple(failures), describe_machine(facts), unjudged)
+    return Diagnosis(found, run, tuple(skipped), tuple(failures), describe_machine(facts), _unjudged(facts))
+
+
+def _unjudged(facts: Facts) -> str | None:
+    """Why no finding does not mean a healthy machine; None where it does."""
+    try:
+        return cast(Platform, facts.get(Platform)).unsupported
+    except Unavailable as problem:
+        return f"which system this is could not be checked ({problem})"
 
 
 def _cited(found: Diagnosed, host: Host) -> Diagnosed:

@@ -15,7 +15,7 @@ from dlhealth.probes.system import os_release
 
 
 def describe_machine(facts: Facts) -> dict[str, Any]:
-    """The `host` object of the JSON report; what could not be had is null or empty."""
+    """The `host` object of the JSON report; what could not be checked is null or empty."""
     host: Host = facts.get(Host)
     kernel: Kernel | None = _fact(facts, Kernel)
     modules: KernelModules | None = _fact(facts, KernelModules)
@@ -29,7 +29,7 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
         "root": host.name,
         "hostname": _first_line(host, "/proc/sys/kernel/hostname") or _first_line(host, "/etc/hostname") or None,
         "os": _system(host) or None,
-        "platform": _platform(facts.get(Platform)),
+        "platform": _platform(_fact(facts, Platform)),
         # A container has no kernel to judge, but runs on one.
         "kernel": target or _first_line(host, "/proc/sys/kernel/osrelease") or None,
         "gpus": [
@@ -54,8 +54,8 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _platform(platform: Platform) -> dict[str, Any]:
-    return {
+def _platform(platform: Platform | None) -> dict[str, Any] | None:
+    return platform and {
         "name": platform.name,
         "family": platform.family,
         "setting": platform.setting,

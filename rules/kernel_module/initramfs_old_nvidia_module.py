@@ -75,6 +75,10 @@ class InitramfsOldNvidiaModule(Rule):
             pending = loaded and kernel.booted and image.module_written and image.module_written > kernel.booted
             if not pending and (pair := _second(files, loaded, wanted)):
                 first, right = pair
+                if libraries is None or (wanted is None and libraries.problems):
+                    why = "the version of the driver's libraries could not be checked"
+                    yield Unknown(f"which of {first.path} and {right.path} is the right module: {why}")
+                    continue
                 yield self._found(
                     release, severity, f"{first.path} ({first.version})", right, loaded, (), duplicate=first.path,
                     old=first.version,
