@@ -1,18 +1,23 @@
 """What no plan may do, whichever rule offers it."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from dlhealth.actions import (
     AptInstall,
     AptPurgeReinstall,
     ByHand,
+    DkmsBuild,
+    LoadModules,
     MakeLink,
     MoveAside,
     PipInstall,
     Reboot,
+    RefreshModuleIndex,
+    ReloadModules,
+    UpdateInitramfs,
     changed_path,
 )
+from dlhealth.lean import regex
 from dlhealth.model import Action, Plan
 from dlhealth.probes.driver import DriverLibraries
 from dlhealth.probes.platform import Platform
@@ -20,6 +25,11 @@ from dlhealth.probes.users import Users
 
 _OF_THE_DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
 """Without these no program can use a GPU."""
+_OF_A_KERNEL = (RefreshModuleIndex, UpdateInitramfs, Reboot)
+"""Steps that finish other steps, for a kernel that this system installed. Elsewhere there is nothing to finish."""
+_OF_A_DRIVER = regex(r"(lib)?nvidia(?!-(container|cuda-|cudnn))|cuda-drivers|cuda(-\d|$)")
+"""Packages that are part of a driver, or bring one."""
+_JETSON_WHEELS = "the builds that NVIDIA offers for this version of JetPack (https://pypi.jetson-ai-lab.io)"
 
 
 class Bounds:
@@ -27,12 +37,20 @@ class Bounds:
 
     def __init__(self, platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> None:
         self._unmanaged = _unmanaged(platform)
+        self._platform = platform
         self._homes = tuple(f"{a.home.rstrip('/')}/." for a in users.people) if users else ()
         self._libraries = libraries
 
-    def within(self, plan: Plan) -> Plan:
-        """The plan, or what a person can do where dlhealth must not: change what an unknown package manager may own, or
-        move away the last libraries of a driver."""
+    def within(self, plan: Plan, *, wheels: bool = False) -> Plan:
+        """The plan, or what a person can do where dlhealth must not: change what an unknown package manager may own, touch
+        a driver that another system provides, or move away the last libraries of a driver. `wheels` says that what it
+        downloads are Python packages for the GPUs of PCs."""
+        if self._platform and not self._platform.own_kernel:
+            plan = _without_kernel(plan)
+        if wheels and self._platform and self._platform.tegra and _downloads_wheels(plan):
+            return _by_hand(plan, f"{plan.summary}, from {_JETSON_WHEELS}: other wheels do not support a Jetson's GPU")
+        if why := self._driver_elsewhere(plan.actions):
+            return _by_hand(plan, f"{plan.summary}, where the driver is installed: {why}")
         if self._unmanaged and not all(map(self._is_personal, plan.actions)):
             return _by_hand(plan, f"{plan.summary}, {self._unmanaged}")
         if lost := self.lost(plan.actions):
@@ -40,6 +58,12 @@ class Bounds:
                 plan, f"{plan.summary}, once another driver is installed: nothing else here provides {lost}"
             )
         return plan
+
+    def _driver_elsewhere(self, actions: Sequence[Action]) -> str | None:
+        """Why these actions would change a driver that is not this system's; None where they do not."""
+        elsewhere = self._platform.driver_elsewhere if self._platform else None
+        modules = any(isinstance(a, DkmsBuild | LoadModules | ReloadModules) for a in actions)
+        return elsewhere if modules or any(map(_installs_a_driver, actions)) else None
 
     def lost(self, actions: Sequence[Action]) -> str | None:
         """The library of a driver that would no longer be usable, or may not be: where the libraries could not be checked,
@@ -62,9 +86,19 @@ class Bounds:
         return isinstance(action, ByHand | PipInstall) or changed_path(action).startswith(self._homes or ("\0",))
 
 
+def _without_kernel(plan: Plan) -> Plan:
+    """Without the steps for a kernel of this system's own; a plan of nothing else stays as it is."""
+    actions = tuple(a for a in plan.actions if not isinstance(a, _OF_A_KERNEL))
+    return plan._replace(actions=actions, reboot=False) if actions else plan
+
+
+def _downloads_wheels(plan: Plan) -> bool:
+    return plan.network and not any(isinstance(a, AptInstall) for a in plan.actions)
+
+
 def _installs_a_driver(action: Action) -> bool:
     names = action.packages if isinstance(action, AptInstall | AptPurgeReinstall) else ()
-    return any(re.match(r"(lib)?(nvidia|cuda(?!-toolkit))", name) for name in names)
+    return any(_OF_A_DRIVER.match(name) for name in names)
 
 
 def _unmanaged(platform: Platform | None) -> str | None:

@@ -27,6 +27,7 @@ class Rule:
     usual one of the mildest repair. `explains` names the faults that follow directly from this one, `explained_by` the
     ones that it follows directly from: either end may name the other, and what is between is found by the graph. The
     parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by annotation.
+    `gpu_wheels` says that the repairs download Python packages that are built for the GPUs of PCs.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Rule:
     risk: Risk = Risk.LOW
     explains: tuple[str, ...] = ()
     explained_by: tuple[str, ...] = ()
+    gpu_wheels: bool = False
 
     detect: Callable[..., Iterable[Finding | Unknown]]
     remedies: Callable[..., Iterable[Plan]]
@@ -77,4 +79,5 @@ def plans(rule: Rule, finding: Finding, call: Callable[..., Any]) -> tuple[Plan,
         ladder = tuple(call(rule.remedies, finding))
     if not all(isinstance(plan, Plan) for plan in ladder):
         raise TypeError("remedies must yield plans")
-    return tuple(map(call(bounds_of).within, ladder))
+    bounds = call(bounds_of)
+    return tuple(bounds.within(plan, wheels=rule.gpu_wheels) for plan in ladder)

@@ -54,13 +54,15 @@ _OVERLAY = regex(r" / overlay \S*/(containerd|docker|containers/storage|kubelet|
 class Platform(NamedTuple):
     """`name` is what the system calls itself (None: os-release does not say), `family` None where neither os-release nor
     dpkg's records tell it. `manager` is what runs a container, where that is known. `no_records` says why dpkg's records
-    can't be read; None where they can."""
+    can't be read; None where they can. `tegra` says that the GPU is part of one of NVIDIA's ARM chips, as on a Jetson, also
+    in a container there."""
 
     name: str | None
     family: Family | None
     setting: Setting
     manager: str | None
     no_records: str | None
+    tegra: bool = False
 
     @property
     def managed(self) -> bool:
@@ -106,16 +108,16 @@ class Platform(NamedTuple):
     def probe(cls, host: Host) -> "Platform":
         values = os_release(host)
         no_records = _no_records(host)
-        manager = _container(host)
+        manager, tegra = _container(host), is_tegra(host)
         if manager is not None:
             setting = Setting.CONTAINER
         elif _is_wsl(host):
             setting = Setting.WSL
         else:
-            setting = Setting.JETSON if is_tegra(host) else Setting.MACHINE
+            setting = Setting.JETSON if tegra else Setting.MACHINE
         version = values.get("VERSION_ID") or values.get("VERSION_CODENAME", "")
         name = values.get("PRETTY_NAME") or f"{values.get('ID', '')} {version}".strip()
-        return cls(name or None, _family(values, no_records), setting, manager or None, no_records)
+        return cls(name or None, _family(values, no_records), setting, manager or None, no_records, tegra)
 
 
 _ELSEWHERE: dict[Setting, str | None] = {

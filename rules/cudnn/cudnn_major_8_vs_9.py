@@ -51,6 +51,7 @@ class CudnnMajor8Vs9(Rule):
     title = "A program needs cuDNN 8 and only 9 is installed, or the reverse"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
     explains = ("tf-cannot-dlopen-gpu-libraries",)
 
     def detect(self, cudnn: Cudnn, needs: CudnnNeeds) -> Iterator[Finding | Unknown]:

@@ -60,6 +60,7 @@ class CudnnMixedSublibraries(Rule):
     stage = Stage.LOADER
     severity = Severity.ERROR
     risk = Risk.MEDIUM
+    gpu_wheels = True
     explains = ("tf-cannot-dlopen-gpu-libraries", "cudnn-header-so-version-mismatch")
 
     def detect(self, cudnn: Cudnn, wheels: SplitWheels | None) -> Iterator[Finding | Unknown]:

@@ -59,6 +59,7 @@ class CudnnRuntimeMissing(Rule):
     title = "A cuDNN library that something needs is missing"
     stage = Stage.LOADER
     severity = Severity.ERROR
+    gpu_wheels = True
     explains = ("tf-cannot-dlopen-gpu-libraries",)
 
     def detect(

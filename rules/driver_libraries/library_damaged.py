@@ -55,6 +55,7 @@ class LibraryDamaged(Rule):
     title = "A library of the driver, CUDA or cuDNN is damaged"
     stage = Stage.LOADER
     severity = Severity.ERROR
+    gpu_wheels = True
     explains = (
         "cudnn-mixed-sublibraries",
         "cudnn-runtime-missing",

@@ -54,6 +54,7 @@ class JaxGpuBackendUnavailable(Rule):
     title = "JAX has no usable CUDA plugin, although the machine has an NVIDIA GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
+    gpu_wheels = True
 
     def detect(
         self, environments: PythonEnvironments, gpu: UsableGpu, driver: CudaDriver

@@ -51,6 +51,7 @@ class ProgramCudaMajorMissing(Rule):
     title = "A Python program needs CUDA libraries that are not installed"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
     explains = ("cudnn-runtime-missing", "cudnn-major-8-vs-9")
 
     def detect(self, programs: Programs, gpu: UsableGpu, toolkits: CudaToolkits | None) -> Iterator[Finding | Unknown]:

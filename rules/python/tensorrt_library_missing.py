@@ -46,6 +46,7 @@ class TensorrtLibraryMissing(Rule):
     title = "A Python package needs TensorRT's library, which is not found"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
 
     def detect(self, tensorrt: TensorRtNeeds, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
         if not gpu.source:

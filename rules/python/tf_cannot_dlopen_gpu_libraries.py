@@ -55,6 +55,7 @@ class TfCannotDlopenGpuLibraries(Rule):
     title = "TensorFlow does not find the CUDA or cuDNN libraries that it opens"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
 
     def detect(
         self, environments: PythonEnvironments, gpu: UsableGpu, libraries: TensorFlowLibraries

@@ -52,6 +52,7 @@ class TfCpuOnlyBuild(Rule):
     title = "TensorFlow is built without CUDA, although the machine has an NVIDIA GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
+    gpu_wheels = True
 
     def detect(self, environments: PythonEnvironments, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
         if not gpu.source:

@@ -49,6 +49,7 @@ class TorchNoKernelImageNewGpu(Rule):
     title = "This build of PyTorch is too old for the GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
 
     def detect(self, coverage: WheelCoverage) -> Iterator[Finding | Unknown]:
         yield from coverage.doubts

@@ -51,6 +51,7 @@ class TorchNoKernelImageOldGpu(Rule):
     title = "This build of PyTorch no longer supports the GPU"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
 
     def detect(self, coverage: WheelCoverage) -> Iterator[Finding | Unknown]:
         yield from coverage.doubts

@@ -50,6 +50,7 @@ class TorchWheelNewerThanDriver(Rule):
     title = "PyTorch is built for a CUDA version that the driver does not support"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
     # PyTorch refuses the driver before it searches code for the GPU.
     explains = ("torch-no-kernel-image-new-gpu", "torch-no-kernel-image-old-gpu")
 

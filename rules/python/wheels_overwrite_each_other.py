@@ -46,6 +46,7 @@ class WheelsOverwriteEachOther(Rule):
     title = "Two packages own the same library, and the wrong one is on the disk"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
 
     def detect(self, wheels: OverwrittenWheels, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
         if not gpu.source:

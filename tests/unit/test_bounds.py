@@ -1,17 +1,31 @@
 """What no plan may do, whichever rule offers it."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from dlhealth.actions import AptInstall, ByHand, EditFile, LoadModules, MoveAside, PipInstall
+from dlhealth.actions import (
+    AptInstall,
+    ByHand,
+    DkmsBuild,
+    DpkgConfigure,
+    EditFile,
+    LoadModules,
+    MoveAside,
+    PipInstall,
+    Reboot,
+    UpdateInitramfs,
+)
 from dlhealth.engine.bounds import Bounds, bounds_of
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.host.root import RootHost
-from dlhealth.model import Action, Plan, Risk
-from dlhealth.probes import Options
+from dlhealth.model import Action, Health, Plan, Risk
+from dlhealth.probes import Options, Unavailable
+from dlhealth.probes.platform import Platform
 from dlhealth.testing import Machine
 
 LIB = "/usr/lib/x86_64-linux-gnu"
@@ -88,3 +102,67 @@ def test_rpms_libraries_are_no_leftover(tmp_path: Path) -> None:
     diagnosis = diagnose(load_rules("/nonexistent").rules, facts(machine, tmp_path))
     assert [d.finding.id for d in diagnosis.findings] == []
     assert diagnosis.unjudged == "Rocky Linux 9.4 is not Debian or Ubuntu"
+
+
+JETSON = Machine.ubuntu2404().file("/etc/nv_tegra_release", "# R36 (release), REVISION: 4.0\n")
+WSL = Machine.ubuntu2404().file("/proc/sys/kernel/osrelease", "5.15.167.4-microsoft-standard-WSL2\n")
+CONTAINER = Machine.ubuntu2404().file("/run/systemd/container", "docker\n")
+
+
+@pytest.mark.parametrize("machine", [JETSON, WSL, CONTAINER], ids=["jetson", "wsl", "container"])
+@pytest.mark.parametrize(
+    "action", [AptInstall(("nvidia-driver-550",)), DkmsBuild("nvidia", "550.120", "6.8"), LoadModules(("nvidia",))]
+)
+def test_a_driver_of_another_system_is_for_a_person(machine: Machine, action: Action, tmp_path: Path) -> None:
+    limits = bounds(machine, tmp_path)
+    assert [type(a) for a in limits.within(plan(action)).actions] == [ByHand]
+    others = plan(AptInstall(("libcudnn9-cuda-12", "nvidia-container-toolkit", "nvidia-cuda-toolkit")))
+    assert limits.within(others) == others
+
+
+@pytest.mark.parametrize("machine", [WSL, CONTAINER], ids=["wsl", "container"])
+def test_without_a_kernel_of_its_own_none_is_prepared(machine: Machine, tmp_path: Path) -> None:
+    limits = bounds(machine, tmp_path)
+    changed = limits.within(Plan("do it", Risk.LOW, (DpkgConfigure(), UpdateInitramfs("all"), Reboot()), reboot=True))
+    assert changed == plan(DpkgConfigure())
+
+
+@pytest.mark.parametrize("manager", ["", "docker\n"], ids=["itself", "a container"])
+def test_a_jetson_gets_nvidias_wheels(manager: str, tmp_path: Path) -> None:
+    machine = Machine.ubuntu2404().file("/etc/nv_tegra_release", "# R36\n").python_environment(torch="2.3.0+cpu")
+    if manager:
+        machine.file("/run/systemd/container", manager)
+    rules = load_rules("/nonexistent").rules
+    found = diagnose(rules, facts(machine, tmp_path)).findings
+    remedy = next(d.remedy for d in found if d.finding.id == "torch-cpu-only-build")
+    assert remedy
+    assert [type(a) for a in remedy.actions] == [ByHand]
+    assert "JetPack" in remedy.actions[0].summary()
+
+
+def test_rules_that_name_a_wheel_of_a_pc_say_so() -> None:
+    """They import what installs one, or name the command."""
+    for rule in load_rules("/nonexistent").rules:
+        source = Path(str(sys.modules[type(rule).__module__].__file__)).read_text()
+        code = source.split('"""', 2)[2].partition("def scenarios")[0]
+        offers = re.search(r"pip install|PipInstall\(|pip_install\(|pip_cudnn\(|replace_torch\(", code)
+        assert rule.gpu_wheels == bool(offers and rule.id != "numpy-2-abi"), rule.id
+
+
+def test_what_could_not_be_checked_sets_the_narrowest_bounds(tmp_path: Path) -> None:
+    facts(Machine.debian12_gpu(), tmp_path)
+    limits = bounds_of(None, None, None)
+    assert [type(a) for a in limits.within(plan(MoveAside("/etc/X11/xorg.conf"))).actions] == [ByHand]
+    whole = facts(Machine.debian12_gpu(), tmp_path / "whole")
+    blind = Bounds(whole.get(Platform), None, None)
+    assert blind.lost([MoveAside(f"{LIB}/libcuda.so.535.261.03")]) == "libcuda.so.1"
+    assert blind.lost([MoveAside("/etc/X11/xorg.conf")]) is None
+
+
+def test_a_diagnosis_without_the_platform_says_so(tmp_path: Path) -> None:
+    known = facts(Machine.debian12_gpu(), tmp_path)
+    known._known[Platform] = Unavailable("removed by the test")
+    diagnosis = diagnose(load_rules("/nonexistent").rules, known)
+    assert diagnosis.health is Health.UNKNOWN
+    assert diagnosis.doubt == "which system this is could not be checked (removed by the test)"
+    assert diagnosis.machine["platform"] is None
