@@ -14,7 +14,7 @@ from dlhealth.engine.diagnose import diagnose, select
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
-from dlhealth.host.root import RootHost
+from dlhealth.host.locate import host_at
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
 from dlhealth.testing import Machine, logs
@@ -79,7 +79,7 @@ def examine(tmp_path: Path, rules: tuple[Rule, ...]) -> Callable[..., Diagnosis]
         root.mkdir()
         machine.build(root)
         chosen = [r for r in rules if r.id in only] if only else select(rules, ())
-        return diagnose(chosen, Facts(RootHost(str(root)), options or Options()))
+        return diagnose(chosen, Facts(host_at(str(root)), options or Options()))
 
     return run
 

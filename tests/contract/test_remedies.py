@@ -19,7 +19,7 @@ from dlhealth.actions import (
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
-from dlhealth.host.root import RootHost
+from dlhealth.host.locate import host_at
 from dlhealth.model import Action, Finding
 from dlhealth.probes import Options
 from dlhealth.testing import Scenario
@@ -33,7 +33,7 @@ CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.sc
 def test_remedies(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     """On the running machine, whatever the risk; the scenario's `ladder` and `steps` are part of it."""
     scenario.machine.build(tmp_path)
-    facts = Facts(RootHost(str(tmp_path)), Options(next_boot=scenario.next_boot))
+    facts = Facts(host_at(str(tmp_path)), Options(next_boot=scenario.next_boot))
     for finding in [f for f in facts.call(rule.detect) if isinstance(f, Finding)]:
         check_ladder(rule, scenario, finding, facts)
 

@@ -12,7 +12,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out
 from dlhealth.engine.rule import Rule
-from dlhealth.host.root import RootHost
+from dlhealth.host.locate import host_at
 from dlhealth.model import Diagnosis, Risk, Severity, kind_of
 from dlhealth.probes import Options
 from dlhealth.steps.base import Target
@@ -78,7 +78,7 @@ class Patient:
         self._options = Options(next_boot=scenario.next_boot)
 
     def examine(self) -> tuple[Diagnosis, Facts]:
-        facts = Facts(RootHost(str(self.root)), self._options)
+        facts = Facts(host_at(str(self.root)), self._options)
         return diagnose(RULES, facts), facts
 
     def choose(self, wanted: frozenset[str]) -> tuple[Diagnosis, Repair]:
