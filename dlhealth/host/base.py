@@ -276,6 +276,11 @@ class Host:
         """Whether only some lines of a file are known: what is not in them may be there all the same."""
         return False
 
+    def posted(self, command: str) -> str | None:
+        """What a command printed on a machine that is known from posted outputs alone; None where it was not posted,
+        and of every machine whose files can be read."""
+        return None
+
     def cited(self, source: str) -> str:
         """A source of evidence, as people who have this machine's files or logs before them find it."""
         return source

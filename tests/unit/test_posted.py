@@ -311,3 +311,30 @@ def test_what_apt_complained_about(tmp_path: Path) -> None:
     )
     failures = Facts(host_at(str(tmp_path)), Options()).get(AptFailures)
     assert [f.kind for f in failures.failures] == ["no-key"]
+
+
+DF = """\
+Filesystem     Type      Size  Used Avail Use% Mounted on
+/dev/nvme0n1p2 ext4      468G  444G  300M 100% /
+tmpfs          tmpfs      16G  1.1M   16G   1% /run
+/dev/sdb1      xfs       1.9T  1.2T  700G  64% /data
+"""
+
+
+def test_space_on_file_systems(tmp_path: Path) -> None:
+    (tmp_path / "df.txt").write_text(f"$ df -hT\n{DF}$ \n")
+    host = host_at(str(tmp_path))
+    root, data = host.space("/var/lib"), host.space("/data/sets")
+    assert root is not None
+    assert (root.total, root.free) == (468 << 30, 300 << 20)
+    assert data is not None
+    assert data.free == 700 << 30
+
+
+def test_a_report_of_nvidia_smi_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "smi.txt").write_text("==============NVSMI LOG==============\n\nGPU 00000000:01:00.0\n")
+    host = host_at(str(tmp_path))
+    assert (host.posted("nvidia-smi -q") or "").endswith("GPU 00000000:01:00.0\n")
+    assert host.posted("nvidia-smi") is None
+    with pytest.raises(Unreadable):
+        host.space("/")

@@ -21,8 +21,8 @@ class Pieces:
 
     `files` are contents by path, `links` targets by path, `whole` the directories of which every name is known,
     `absent` what was said not to be there, `elves` what a program told of an ELF file, `partial` the files of which only
-    some lines are known, and `sources` the output that told of a path
-    ("" where the path itself is in what was posted).
+    some lines are known, `outputs` what commands printed, by command, `spaces` the space on file systems by mount
+    point, and `sources` the output that told of a path ("" where the path itself is in what was posted).
     """
 
     def __init__(self) -> None:
@@ -33,6 +33,8 @@ class Pieces:
         self.elves: dict[str, Elf] = {}
         self.directories: set[str] = set()
         self.partial: set[str] = set()
+        self.outputs: dict[str, str] = {}
+        self.spaces: dict[str, Space] = {}
         self.hostname = "localhost"
         self._guesses: dict[str, tuple[str, str]] = {}
         self.sources: dict[str, str] = {}
@@ -126,6 +128,9 @@ class PostedHost(Host):
 
     def is_partial(self, path: str) -> bool:
         return path in self._pieces.partial
+
+    def posted(self, command: str) -> str | None:
+        return self._pieces.outputs.get(command)
 
     def cited(self, source: str) -> str:
         """With the output that told of a path: that is what people have before them."""
@@ -256,7 +261,12 @@ class PostedHost(Host):
         raise self._unseen(path)
 
     def _space(self, path: str) -> Space | None:
-        raise self._unseen(path)
+        at = path
+        while at not in self._pieces.spaces:
+            if at == "/":
+                raise self._unseen(path)
+            at = posixpath.dirname(at)
+        return self._pieces.spaces[at]
 
     def _unseen(self, path: str) -> Unreadable:
         return Unreadable(path, "not in what was posted")

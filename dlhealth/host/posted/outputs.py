@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 
+from dlhealth.host.base import Space
 from dlhealth.host.elf import Elf
 from dlhealth.host.posted.known import Pieces
 from dlhealth.lean import NamedTuple, regex
@@ -64,6 +65,12 @@ _PROC_MODULES = regex(r"^\w+ \d+ \d+ \S+ (?:Live|Loading|Unloading) 0x[0-9a-f]+"
 _NVRM = regex(r"^NVRM version: NVIDIA UNIX .*$(?:\nGCC version: .*)?", re.MULTILINE)
 _SMI = regex(r"NVIDIA-SMI \d[\d.]+ +(?:KMD|Driver) Version: (\d[\d.]+)")
 _NO_DRIVER = regex(r"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")
+_REPORT = regex(r"^=+NVSMI LOG=+$", re.MULTILINE)
+_DF = regex(
+    r"^Filesystem\s+(?P<type>Type\s+)?(?:Size|1K-blocks|1024-blocks)\s+Used\s+Avail\S*\s+(?:Use%|Capacity)\s+Mounted on$"
+)
+_DF_ROW = regex(r"^\S+\s+(?P<type>[a-z]\S*\s+)?(?P<total>\S+)\s+\S+\s+(?P<free>\S+)\s+(?:\d+%|-)\s+(?P<path>/\S*)$")
+_SIZE = regex(r"(\d+(?:[.,]\d+)?)([KMGTP]?)")
 _MODINFO = regex(r"^filename: +(/\S+/nvidia[\w.-]*\.ko\S*)\n((?:[\w-]+:.*\n?|[ \t]+.*\n?)+)", re.MULTILINE)
 _LS_HEADER = regex(r"^(/[\w./+-]+):$", re.MULTILINE)
 _LS_LINE = regex(
@@ -294,6 +301,44 @@ def _driver(output: Output, pieces: Pieces) -> bool:
     return bool(version or smi or silent)
 
 
+def _smi(output: Output, pieces: Pieces) -> bool:
+    """What nvidia-smi prints is kept as it is: its table, and its full report."""
+    report = _REPORT.search(output.text)
+    if report:
+        pieces.outputs.setdefault("nvidia-smi -q", output.text[report.start() :])
+    table = _SMI.search(output.text)
+    if table:
+        pieces.outputs.setdefault("nvidia-smi", output.text[table.start() :])
+    return bool(report or table)
+
+
+def _space(output: Output, pieces: Pieces) -> bool:
+    """The rows of df up to the first line that is none. Its sizes are in KiB unless they have a unit."""
+    found = False
+    rows = iter(output.text.splitlines())
+    for line in rows:
+        if not _DF.match(line.strip()):
+            continue
+        for row in rows:
+            match = _DF_ROW.match(row.strip())
+            if match is None:
+                break
+            total, free = _size(match["total"]), _size(match["free"])
+            if total is not None and free is not None:
+                pieces.spaces.setdefault(match["path"], Space(total, free, 0, 0))
+                pieces.directory(match["path"], output.source("df"))
+                found = True
+    return found
+
+
+def _size(text: str) -> int | None:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return None
+    power = "KMGTP".index(match[2] or "K") + 1
+    return int(float(match[1].replace(",", ".")) * 1024**power)
+
+
 def _modinfo(output: Output, pieces: Pieces) -> bool:
     found = list(_MODINFO.finditer(output.text))
     for match in found:
@@ -382,6 +427,8 @@ READERS: dict[str, Reader] = {
     "modules": _modules,
     "modinfo": _modinfo,
     "driver": _driver,
+    "nvidia-smi": _smi,
+    "df": _space,
     "listing": _listing,
     "loader": _loader,
     "secure boot": _secure_boot,
