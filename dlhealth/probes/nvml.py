@@ -23,7 +23,7 @@ DRIVER_NOT_LOADED, GPU_IS_LOST, VERSION_MISMATCH = 9, 15, 18
 class NvmlGpu(NamedTuple):
     """One GPU as NVML sees it; "" and None for what it does not tell. `pci` is like "0000:01:00.0" (as Gpu.address),
     `compute_mode` 0 default, 2 prohibited, 3 exclusive process; `pages_pending` says that memory pages wait for a reset
-    to be retired. `code` and `text` are set when this GPU answered with an error."""
+    to be retired; `mig` whether it is divided into instances, and `instances` how many. `code` and `text` are set when this GPU answered with an error."""
 
     name: str
     uuid: str
@@ -33,6 +33,8 @@ class NvmlGpu(NamedTuple):
     pages_pending: bool | None
     code: int | None
     text: str
+    mig: bool | None = None
+    instances: int | None = None
 
 
 class Nvml(NamedTuple):
@@ -118,6 +120,7 @@ def _answered(answer: dict[str, Any]) -> Nvml:
 
 def _gpu(answer: dict[str, Any]) -> NvmlGpu:
     mode, pending, code = answer.get("compute_mode"), answer.get("pages_pending"), answer.get("code")
+    mig, instances = answer.get("mig"), answer.get("instances")
     # NVML writes the PCI domain with eight digits, the kernel with four.
     pci = re.sub(r"^0000(?=[0-9a-f]{4}:)", "", str(answer.get("pci", "")).lower())
     return NvmlGpu(
@@ -129,6 +132,8 @@ def _gpu(answer: dict[str, Any]) -> NvmlGpu:
         pending if isinstance(pending, bool) else None,
         code if isinstance(code, int) else None,
         str(answer.get("text", "")),
+        mig if isinstance(mig, bool) else None,
+        instances if isinstance(instances, int) else None,
     )
 
 

@@ -13,6 +13,7 @@ from threading import Timer
 from typing import Any
 
 MOST_GPUS = 64
+MOST_INSTANCES = 16
 PATIENCE = 2.0
 """Seconds that one call may take. A sound driver answers within 0.3; where persistence is off, it first starts the GPU."""
 
@@ -43,6 +44,15 @@ def ask(nvml: Any, name: str, *arguments: Any) -> Any:
         waited.cancel()
 
 
+def instances(nvml: Any, handle: Any) -> int:
+    """How many MIG instances a GPU has. Of a number without an instance, NVML says that there is none."""
+    found = 0
+    for number in range(min(ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0, MOST_INSTANCES)):
+        with suppress(nvml.NVMLError):
+            found += ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, number) is not None
+    return found
+
+
 def device(nvml: Any, index: int) -> dict[str, Any]:
     """One GPU; an error of one says nothing about the others."""
     try:
@@ -51,6 +61,8 @@ def device(nvml: Any, index: int) -> dict[str, Any]:
         pending = ask(nvml, "nvmlDeviceGetRetiredPagesPendingStatus", handle)
         mode = ask(nvml, "nvmlDeviceGetComputeMode", handle)
         pci = ask(nvml, "nvmlDeviceGetPciInfo", handle)
+        mig = ask(nvml, "nvmlDeviceGetMigMode", handle)
+        divided = bool(mig and mig[0])
         return {
             "name": text(ask(nvml, "nvmlDeviceGetName", handle) or ""),
             "uuid": text(ask(nvml, "nvmlDeviceGetUUID", handle) or ""),
@@ -58,6 +70,8 @@ def device(nvml: Any, index: int) -> dict[str, Any]:
             "capability": "{}.{}".format(*capability) if capability else "",
             "compute_mode": mode,
             "pages_pending": None if pending is None else bool(pending),
+            "mig": None if mig is None else divided,
+            "instances": instances(nvml, handle) if divided else None,
         }
     except nvml.NVMLError as error:
         return {"code": error.value, "text": text(error)}

@@ -84,6 +84,23 @@ def test_a_driver_that_works_is_described(ask: Ask) -> None:
     assert (gpu.capability, gpu.compute_mode, gpu.pages_pending) == ("6.1", 0, True)
 
 
+def test_instances_of_a_divided_gpu_are_counted(ask: Ask) -> None:
+    def instance(handle: str, number: int) -> str:
+        if number in (0, 3):
+            return "instance"
+        raise Binding.NVMLError(6)
+
+    calls = {"nvmlDeviceGetMaxMigDeviceCount": 7, "nvmlDeviceGetMigDeviceHandleByIndex": instance}
+    (divided,) = ask(nvmlDeviceGetMigMode=(1, 1), **calls).gpus
+    (whole,) = ask(nvmlDeviceGetMigMode=(0, 1), **calls).gpus
+    (without,) = ask(nvmlDeviceGetMigMode=Binding.NVMLError_NotSupported(3)).gpus
+    assert [(g.mig, g.instances, g.code) for g in (divided, whole, without)] == [
+        (True, 2, None),
+        (False, None, None),
+        (None, None, None),
+    ]
+
+
 def test_every_call_is_said_before_it_is_made(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
