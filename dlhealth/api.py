@@ -99,6 +99,7 @@ from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironme
 from dlhealth.probes.folders import SharedFolder, SharedFolders
 from dlhealth.probes.frameworks import TensorFlowLibraries, TensorFlowNeeds, tensorflow_needs
 from dlhealth.probes.gpu import Gpu, Gpus
+from dlhealth.probes.gpumodes import GpuModes
 from dlhealth.probes.gpuswitch import GpuSwitch
 from dlhealth.probes.greeter import DesktopSessions, DisplayManager, LoginScreen
 from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
@@ -231,6 +232,7 @@ __all__ = [
     "GlxAlternative",
     "Gpu",
     "GpuIommu",
+    "GpuModes",
     "GpuSwitch",
     "Gpus",
     "Home",
