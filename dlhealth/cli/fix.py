@@ -24,7 +24,7 @@ from dlhealth.cli.progress import Progress, Steps
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.examine import Examined
 from dlhealth.engine.load import load_rules
-from dlhealth.engine.repair import carry_out, confirm_after_reboot, tell, tried
+from dlhealth.engine.repair import carry_out, confirm_after_reboot, in_rounds, tell, tried
 from dlhealth.host.exec import as_root
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Outcome, Risk
@@ -34,8 +34,7 @@ from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
 from dlhealth.txn.journal import read_events, waiting_in
 from dlhealth.txn.store import Busy, Record, Store
 
-_WALKS = 5
-"""One repair may reveal a problem that another had hidden; more rounds than this mean a circle."""
+_ROUNDS = 5
 
 _STATUS = {
     Outcome.NOT_PROVED: Status.NOT_PROVED,
@@ -123,6 +122,7 @@ class _Session:
         self._limits = limits
         self._planned = Repair((), (), ())
         self._diagnosis: Diagnosis | None = None
+        self._outcomes = [Outcome.NOTHING]
         self._ended: list[Ended] = []
         self._given_up: set[tuple[str, str]] = set()
         self._refused: dict[str, str] = {}
@@ -138,28 +138,32 @@ class _Session:
         """Repair until nothing remains that may be repaired."""
         if waiting := self._settle(yes):
             return waiting
-        outcomes = [Outcome.NOTHING]
-        for _ in range(_WALKS):
-            shown = self._look(tried(self.store))
-            if not shown.repair.chosen and self._ended:
-                break
-            planned = self._planned
-            self._show(shown.repair, asks=bool(shown.repair.chosen) and not yes)
-            if not shown.repair.chosen:
-                break
-            if not yes and not agreed(_question(shown.repair)):
-                outcomes.append(Outcome.DECLINED)
-                break
-            outcomes.append(self._carry_out(shown, yes))
-            if outcomes[-1] in (Outcome.CONFLICT, Outcome.AWAITING_REBOOT) or self._stopped():
-                break
-            if outcomes[-1] is Outcome.REFUSED:
-                # A repair that cannot begin does not stop the others.
-                left = [c for c in shown.repair.chosen if c.finding.fingerprint not in self._refused]
-                if not left or len(left) == len(shown.repair.chosen):
-                    break
-                self._planned = planned
-        return max(outcomes)
+        in_rounds(_ROUNDS, lambda: self._look(tried(self.store)), lambda shown: self._attempt(shown, yes))
+        return max(self._outcomes)
+
+    def _attempt(self, shown: _Shown, yes: bool) -> bool:
+        """Show, ask and carry out one round; whether another may help."""
+        chosen = shown.repair.chosen
+        if not chosen and self._ended:
+            return False
+        planned = self._planned
+        self._show(shown.repair, asks=bool(chosen) and not yes)
+        if not chosen:
+            return False
+        if not yes and not agreed(_question(shown.repair)):
+            self._outcomes.append(Outcome.DECLINED)
+            return False
+        outcome = self._carry_out(shown, yes)
+        self._outcomes.append(outcome)
+        if outcome in (Outcome.CONFLICT, Outcome.AWAITING_REBOOT) or self._stopped():
+            return False
+        if outcome is Outcome.REFUSED:
+            # A repair that cannot begin does not stop the others.
+            left = [c for c in chosen if c.finding.fingerprint not in self._refused]
+            if not left or len(left) == len(chosen):
+                return False
+            self._planned = planned
+        return True
 
     def report(self, outcome: Outcome) -> int:
         """Print how it ended; returns the exit status."""

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from dlhealth import __version__
 from dlhealth.actions import action_from_json, changed_path, needs_programs
@@ -18,6 +18,18 @@ from dlhealth.txn.journal import EventKind, read_events
 from dlhealth.txn.store import Damaged, Record, Store, reading_plan
 
 Look = Callable[[], Diagnosis]
+T = TypeVar("T")
+
+
+def in_rounds(most: int, look: Callable[[], T], attempt: Callable[[T], bool]) -> T:
+    """Look at the machine and attempt a repair, and again as long as the attempt says that another round may help: one
+    repair may reveal a problem that another had hidden. More than `most` rounds mean a circle. Returns the last look."""
+    seen = look()
+    for _ in range(most):
+        if not attempt(seen):
+            break
+        seen = look()
+    return seen
 
 
 class Told(NamedTuple):

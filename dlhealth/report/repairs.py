@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlhealth.actions import EditFile, WriteFile, needs_programs
 from dlhealth.engine.choose import Repair
+from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Outcome, Severity
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import SIGNS, WELL, Page, count, together
@@ -14,21 +15,37 @@ if TYPE_CHECKING:  # a report is made from records and reads no disk
     from dlhealth.engine.repair import Told
     from dlhealth.txn.execute import Ended
 
-_ADVICE = {
-    Outcome.APPLIED: "Verified: the checks ran again and no longer find it. To undo it: dlhealth undo {name}{root}",
-    Outcome.NOT_PROVED: "Not proved: no check could show whether it helped. To undo it: dlhealth undo {name}{root}",
-    Outcome.AWAITING_REBOOT: "{start}. The next dlhealth fix {there} keeps the repair if it helped, or undoes it.",
-    Outcome.ROLLED_BACK: "Undone: everything that it changed is as it was before.",
-    Outcome.UNDONE: "Everything that it changed is as it was before.",
-    Outcome.CONFLICT: "The items named above were left as they are; everything else is as it was before.",
+
+class _Result(NamedTuple):
+    """How an outcome is shown: its sign, the number of its colour, and what to do next."""
+
+    sign: tuple[str, str]
+    colour: str
+    advice: str
+
+
+_RESULTS = {
+    Outcome.APPLIED: _Result(
+        WELL, "32", "Verified: the checks ran again and no longer find it. To undo it: dlhealth undo {name}{root}"
+    ),
+    Outcome.NOT_PROVED: _Result(
+        SIGNS[Severity.WARNING],
+        "33",
+        "Not proved: no check could show whether it helped. To undo it: dlhealth undo {name}{root}",
+    ),
+    Outcome.AWAITING_REBOOT: _Result(
+        WELL, "33", "{start}. The next dlhealth fix {there} keeps the repair if it helped, or undoes it."
+    ),
+    Outcome.ROLLED_BACK: _Result(
+        SIGNS[Severity.ERROR], "31", "Undone: everything that it changed is as it was before."
+    ),
+    Outcome.UNDONE: _Result(WELL, "32", "Everything that it changed is as it was before."),
+    Outcome.CONFLICT: _Result(
+        SIGNS[Severity.ERROR],
+        "31",
+        "The items named above were left as they are; everything else is as it was before.",
+    ),
 }
-_SIGNS = {
-    Outcome.APPLIED: WELL,
-    Outcome.UNDONE: WELL,
-    Outcome.AWAITING_REBOOT: WELL,
-    Outcome.NOT_PROVED: SIGNS[Severity.WARNING],
-}
-_COLOURS = {Outcome.APPLIED: "32", Outcome.UNDONE: "32", Outcome.AWAITING_REBOOT: "33", Outcome.NOT_PROVED: "33"}
 
 
 def render_repair(repair: Repair, style: Style, root: str = "/") -> str:
@@ -89,8 +106,8 @@ def _step(page: Page, first: str, action: Action) -> None:
 def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
     """How one repair ended; `told` is its record."""
     page = Page(style)
-    sign = page.sign(_SIGNS.get(ended.outcome, SIGNS[Severity.ERROR]))
-    colour = _COLOURS.get(ended.outcome, "31")
+    result = _RESULTS[ended.outcome]
+    sign, colour = page.sign(result.sign), result.colour
     margin = " " * (len(sign) + 1)
     head = f"Repair {ended.record.name}: {ended.outcome.replace('-', ' ')}"
     page.text(f"{style.paint(sign, colour)} ", head, margin, f"1;{colour}", len(sign) + 1)
@@ -104,7 +121,7 @@ def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
         f"To finish it, start the machine from the disk in {root}" if where else "Reboot to finish it: systemctl reboot"
     )
     there = "on it" if where else "after that"
-    page.text(margin, _ADVICE[ended.outcome].format(name=ended.record.name, root=where, start=start, there=there))
+    page.text(margin, result.advice.format(name=ended.record.name, root=where, start=start, there=there))
     return page.content()
 
 

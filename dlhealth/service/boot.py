@@ -8,6 +8,7 @@ from dlhealth.engine.busy import all_configured
 from dlhealth.engine.examine import Examiner, chosen, examining
 from dlhealth.engine.facts import Options
 from dlhealth.engine.policy import Trigger, Verdict
+from dlhealth.engine.repair import in_rounds
 from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.root import live_host
 from dlhealth.model import Outcome, Risk, Severity
@@ -20,7 +21,7 @@ from dlhealth.txn.store import Store
 
 _REPAIR_SECONDS = 900
 """How much longer the boot may take during a repair or an undo: building a module takes minutes."""
-_WALKS = 3
+_ROUNDS = 3
 _OF_THE_BOOT = ("packaging", "kernel-module", "driver-libraries", "login")
 
 
@@ -49,12 +50,7 @@ def _settled_and_repaired(store: Store) -> Seen:
     if store.current() is not None:
         Manager().needs(_REPAIR_SECONDS)
     settle(store, send, lambda seen: False)
-    seen = look()
-    for _ in range(_WALKS):
-        if store.current() is not None or not _repair(seen, store):
-            break
-        seen = look()
-    return seen
+    return in_rounds(_ROUNDS, look, lambda seen: store.current() is None and _repair(seen, store))
 
 
 def _repair(seen: Seen, store: Store) -> bool:

@@ -29,7 +29,12 @@ ROOT = "/"
 STOPPED = "/run/dlhealth/stopped"
 """Holds the fingerprint of each finding that was reported as left to a person."""
 _DAY = 86400
-_KINDS = {Outcome.APPLIED: Kind.REPAIRED, Outcome.AWAITING_REBOOT: Kind.AWAITING_REBOOT}
+_ALERTS = {
+    Outcome.APPLIED: (Kind.REPAIRED, "note", "Repaired: {what}. To undo it: dlhealth undo {name}"),
+    Outcome.AWAITING_REBOOT: (Kind.AWAITING_REBOOT, "warning", "Repair needs a reboot to finish: {what}"),
+}
+_NO_HELP = (Kind.NOT_REPAIRED, "warning", "Tried, did not help, undone: {what} ({why})")
+"""The alert about each outcome of a repair, and about all others."""
 
 
 class Seen(NamedTuple):
@@ -137,12 +142,8 @@ def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], obj
         tell(alert(Kind.NOT_REPAIRED, f"Not repaired, nothing was changed: {problem}", severity="warning", **about))
         return None
     what = "; ".join(c.plan.summary for c in proposal.repair.chosen)
-    text = {
-        Outcome.APPLIED: f"Repaired: {what}. To undo it: dlhealth undo {ended.record.name}",
-        Outcome.AWAITING_REBOOT: f"Repair needs a reboot to finish: {what}",
-    }.get(ended.outcome, f"Tried, did not help, undone: {what} ({'; '.join(ended.said)})")
-    kind = _KINDS.get(ended.outcome, Kind.NOT_REPAIRED)
-    severity = "note" if ended.outcome is Outcome.APPLIED else "warning"
+    kind, severity, said = _ALERTS.get(ended.outcome, _NO_HELP)
+    text = said.format(what=what, name=ended.record.name, why="; ".join(ended.said))
     tell(alert(kind, text, severity=severity, transaction=ended.record.name, **about))
     if ended.outcome is Outcome.AWAITING_REBOOT and seen.policy.reboot_hours:
         now = time.localtime()
