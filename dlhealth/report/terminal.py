@@ -31,8 +31,6 @@ _MANY = 4
 _WORD_LIMIT = 400
 _NARROWEST = 20
 """Columns for text, at least, beside any indentation."""
-_FLOWS = 90
-"""Columns. A longer line of a rule's documentation continues in the next line."""
 LITERAL = ("By hand",)
 """Sections with commands: their lines are printed as they are, never wrapped, so that they can be copied."""
 _PATH_FIRST = regex(r"(/\S+): (.+)", re.DOTALL)
@@ -111,22 +109,25 @@ def render_rule(rule: Rule, rules: Sequence[Rule], style: Style) -> str:
 
 
 def sections_of(documentation: str) -> tuple[str, list[tuple[str, list[str]]]]:
-    """The summary of a rule's documentation, and its sections by name. Paragraphs that the source wraps are one line."""
+    """The summary of a rule's documentation, and its sections by name. Each paragraph is one line: a blank line ends it,
+    wherever the source wraps. In a LITERAL section, each line stays."""
     summary, _, rest = documentation.partition("\n\n")
     sections: list[tuple[str, list[str]]] = []
-    flowing = False
+    ended = True
     for line in rest.splitlines():
         text = line.strip()
         if text and not line[0].isspace():
             sections.append((text, []))
-            flowing = False
+            ended = True
         elif text and sections:
             name, lines = sections[-1]
-            if flowing and name not in LITERAL:
-                lines[-1] += f" {text}"
-            else:
+            if ended or name in LITERAL:
                 lines.append(text)
-            flowing = len(line) >= _FLOWS
+            else:
+                lines[-1] += f" {text}"
+            ended = False
+        else:
+            ended = True
     return " ".join(summary.split()), sections
 
 

@@ -16,7 +16,7 @@ What the repair risks
     If the NVIDIA module still fails to load, the screen has no acceleration until you undo the blacklist.
 By hand
     f=/etc/modprobe.d/dlhealth-nova.conf
-    printf 'blacklist %s\n' nova_core nova_drm nouveau > $f
+    printf 'blacklist %s\\n' nova_core nova_drm nouveau > $f
     update-initramfs -u -k all
     systemctl reboot
 """

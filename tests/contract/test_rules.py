@@ -11,6 +11,7 @@ from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosis, Risk
 from dlhealth.probes import Options
+from dlhealth.report.terminal import sections_of
 from dlhealth.testing import Scenario
 
 RULES = load_rules("/nonexistent").rules
@@ -20,9 +21,10 @@ CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.sc
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r.id)
 def test_documentation_is_complete(rule: Rule) -> None:
-    lines = rule.documentation.splitlines()
-    assert lines[0].endswith(".")
-    assert [line for line in lines if line in SECTIONS] == list(SECTIONS)
+    summary, sections = sections_of(rule.documentation)
+    assert summary.endswith(".")
+    assert [name for name, _ in sections] == list(SECTIONS)
+    assert all(paragraphs for _, paragraphs in sections)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r.id)

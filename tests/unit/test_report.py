@@ -266,9 +266,11 @@ It is wrong.
 
 What you see
     A message of the loader
+
     Another message
 Why
-    This text goes on over the end of the line, because it is longer than what fits into one line
+    This text goes on
+    over the end of its lines, however long each of them is, because only a blank line ends a paragraph
     of the source.
 
     A second paragraph.
@@ -284,7 +286,8 @@ def test_documentation_flows_but_commands_stay() -> None:
     assert dict(sections) == {
         "What you see": ["A message of the loader", "Another message"],
         "Why": [
-            "This text goes on over the end of the line, because it is longer than what fits into one line of the source.",
+            "This text goes on over the end of its lines, however long each of them is, because only a blank line ends "
+            "a paragraph of the source.",
             "A second paragraph.",
         ],
         "By hand": [
