@@ -32,6 +32,7 @@ from dlhealth.actions import (
 from dlhealth.actions.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.data.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
 from dlhealth.data.kernel_log import SXID_FAULT, Saying, sayings
+from dlhealth.engine.libcudarule import LibcudaRule
 from dlhealth.engine.rule import Rule
 from dlhealth.engine.xidrule import XidRule
 from dlhealth.host import Space
@@ -250,6 +251,7 @@ __all__ = [
     "Layer",
     "Libcuda",
     "LibcudaChoice",
+    "LibcudaRule",
     "Limit",
     "Limits",
     "Line",
