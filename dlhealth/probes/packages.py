@@ -31,7 +31,7 @@ _RELEVANT = (
     b"proxmox-kernel", b"proxmox-headers", b"pve-kernel", b"pve-headers",
     b"xserver-xorg", b"libgl", b"libegl1", b"glx-", b"update-glx", b"gcc", b"g++", b"cpp", b"clang", b"python3",
     b"libpython3", b"bumblebee", b"primus", b"dkms", b"initramfs-tools", b"dracut", b"mokutil", b"shim", b"grub",
-    b"apt", b"dpkg",
+    b"apt", b"dpkg", b"steam",
 )  # fmt: skip
 _FLAVOURED = regex(
     r"(?P<base>.*nvidia)-(?P<flavour>tesla(?:-(?P<tesla>\d{3}))?|legacy-(?P<legacy>\d{2,3})xx)(?P<rest>|-[a-z].*|-?\d+)",
@@ -435,7 +435,7 @@ class DriverPackage(NamedTuple):
 
 
 class DriverPackages(NamedTuple):
-    """The packages of the driver that have files on the disk. `version` is the upstream version of most of them
+    """The packages of the driver that have files on the disk, without those for 32-bit programs (i386). `version` is the upstream version of most of them
     ("" without a driver), `branch` its first number."""
 
     members: tuple[DriverPackage, ...]
@@ -496,7 +496,7 @@ class DriverPackages(NamedTuple):
 
     @classmethod
     def probe(cls, packages: Packages) -> "DriverPackages":
-        members = tuple(m for p in packages.all() if p.unpacked and (m := classify(p)))
+        members = tuple(m for p in packages.all() if p.unpacked and p.architecture != "i386" and (m := classify(p)))
         driver = cls(members, "", None)
         version = next(iter(driver.versions()), "")
         branch = re.match(r"\d+", version, re.ASCII)

@@ -135,9 +135,11 @@ class Machine:
         *,
         rpath: str = "",
         versions: Sequence[str] = (),
+        bits: int = 64,
     ) -> "Machine":
         """An ELF shared library; `versions` are of symbols that it takes from the first of `needed`."""
-        return self.file(path, elf.shared_library(soname, needed, runpath, rpath=rpath, versions=versions), mode)
+        library = elf.shared_library(soname, needed, runpath, rpath=rpath, versions=versions, bits=bits)
+        return self.file(path, library, mode)
 
     # Packages.
     def package(
@@ -150,8 +152,9 @@ class Machine:
         **fields: str,
     ) -> "Machine":
         """An entry in dpkg's status file; `files` go to its list (they are not made). Fields are given in
-        lower case with underscores: depends="a, b"."""
-        self._packages[name] = {
+        lower case with underscores: depends="a, b". One of another architecture is a package of its own, "name:i386"."""
+        foreign = arch not in ("amd64", "all")
+        self._packages[f"{name}:{arch}" if foreign else name] = {
             "Status": status, "Architecture": arch, "Version": version,
             **{k.replace("_", "-").title(): v for k, v in fields.items()},
         }  # fmt: skip
@@ -944,7 +947,8 @@ class _Tree:
 
 
 def _stanza(name: str, fields: Mapping[str, str]) -> str:
-    return "".join(f"{key}: {value}\n" for key, value in {"Package": name, **fields}.items())
+    plain = name.partition(":")[0]
+    return "".join(f"{key}: {value}\n" for key, value in {"Package": plain, **fields}.items())
 
 
 def _cpio(files: Mapping[str, bytes]) -> bytes:
