@@ -301,6 +301,7 @@ class NothingComputes(Rule):
         "gpu-driver-hung",
         "gpu-not-on-bus",
         "nvidia-module-not-loaded",
+        "rminitadapter-failed",
     )
 
     def detect(self) -> Iterator[Finding]:
