@@ -329,6 +329,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             "prebuilt modules only for the previous kernel",
             prebuilt(Machine.ubuntu2404().kernel(newer, running=False), ubuntu),
             finds=f"kernel:{newer}",
+            causes=("ubuntu-prebuilt-modules-missing",),
             ladder=(
                 (
                     "low network",
