@@ -42,7 +42,9 @@ from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
 from dlhealth.judgements.kernels import kernels_to_judge
+from dlhealth.judgements.mismatch import PostedMismatch
 from dlhealth.judgements.numpyabi import NumpyClash, NumpyClashes
+from dlhealth.judgements.rejected import RejectedModule
 from dlhealth.judgements.undriven import UndrivenGpus
 from dlhealth.judgements.undriven import Why as UndrivenWhy
 from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus
@@ -299,6 +301,7 @@ __all__ = [
     "Plan",
     "Platform",
     "PlatformSetting",
+    "PostedMismatch",
     "Problem",
     "Profiling",
     "Program",
@@ -308,6 +311,7 @@ __all__ = [
     "Reboot",
     "RefreshLoaderCache",
     "RefreshModuleIndex",
+    "RejectedModule",
     "ReloadModules",
     "Restricted",
     "Risk",

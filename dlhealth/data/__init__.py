@@ -22,3 +22,11 @@ def lookup_gpu(device: str) -> tuple[str, ...] | None:
             if line.startswith(f"{device}\t"):
                 return tuple(line.rstrip("\n").split("\t")[1:])
     return None
+
+
+def lookup_gpus_named(model: str) -> tuple[str, ...]:
+    """The PCI device ids of a GPU by the name that the driver prints: "NVIDIA GeForce RTX 3090"."""
+    wanted = model.removeprefix("NVIDIA ").lower()
+    with open(os.path.join(os.path.dirname(__file__), "gpus.tsv"), encoding="utf-8") as file:
+        names = (line.rstrip("\n").split("\t") for line in file if not line.startswith("#"))
+        return tuple(row[0] for row in names if row[-1].removeprefix("NVIDIA ").lower() == wanted)

@@ -65,9 +65,13 @@ def diagnose(
 def _unjudged(facts: Facts) -> str | None:
     """Why no finding does not mean a healthy machine; None where it does."""
     try:
-        return cast(Platform, facts.get(Platform)).unsupported
+        unsupported = cast(Platform, facts.get(Platform)).unsupported
     except Unavailable as problem:
         return f"which system this is could not be checked ({problem})"
+    symptoms = cast(Host, facts.get(Host)).symptoms
+    if unsupported is None and symptoms:
+        return f"what was posted does not show why {symptoms[0].symptom.value}"
+    return unsupported
 
 
 def _cited(found: Diagnosed, host: Host) -> Diagnosed:

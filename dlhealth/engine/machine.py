@@ -35,7 +35,7 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
         "gpus": [
             {
                 "pci": gpu.address,
-                "id": f"10de:{gpu.device}",
+                "id": f"10de:{gpu.device}" if gpu.device else None,
                 "name": gpu.name,
                 "compute_capability": gpu.capability or None,
             }

@@ -1,5 +1,31 @@
 """The door to the machine. Nothing outside this package opens files of the machine or starts programs."""
 
-from dlhealth.host.base import NOT_MOUNTED, Host, NoAnswer, NotAMachine, OutOfTime, Output, Space, Stat, Unreadable
+from dlhealth.host.base import (
+    NOT_MOUNTED,
+    Host,
+    NoAnswer,
+    NotAMachine,
+    OutOfTime,
+    Output,
+    PostedEnvironment,
+    PostedSymptom,
+    Space,
+    Stat,
+    Symptom,
+    Unreadable,
+)
 
-__all__ = ["NOT_MOUNTED", "Host", "NoAnswer", "NotAMachine", "OutOfTime", "Output", "Space", "Stat", "Unreadable"]
+__all__ = [
+    "NOT_MOUNTED",
+    "Host",
+    "NoAnswer",
+    "NotAMachine",
+    "OutOfTime",
+    "Output",
+    "PostedEnvironment",
+    "PostedSymptom",
+    "Space",
+    "Stat",
+    "Symptom",
+    "Unreadable",
+]

@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any, TypeVar
 
 from dlhealth.host.elf import Elf
@@ -81,6 +82,37 @@ class Space(NamedTuple):
     free: int
     inodes: int
     inodes_free: int
+
+
+class PostedEnvironment(NamedTuple):
+    """The environment that somebody had, and posted: `variables` by name, `source` the output that shows them. `whole`
+    says that a variable that is not in it was not set."""
+
+    user: str
+    home: str
+    shell: str
+    variables: dict[str, str]
+    source: str
+    whole: bool
+
+
+class Symptom(Enum):
+    """What a program said in a posted output, where no file or log holds that."""
+
+    NO_DRIVER = "nvidia-smi cannot communicate with the driver"
+    MISMATCH = "NVML has another version than the loaded driver"
+    REFUSED = "modprobe could not load the module"
+    NO_DEVICES = "nvidia-smi finds no GPU"
+
+
+class PostedSymptom(NamedTuple):
+    """`text` is the line that says it, `source` the output that holds it, `version` one that the line names ("" for
+    none)."""
+
+    symptom: Symptom
+    text: str
+    source: str
+    version: str = ""
 
 
 class Output(NamedTuple):
@@ -280,6 +312,25 @@ class Host:
         """What a command printed on a machine that is known from posted outputs alone; None where it was not posted,
         and of every machine whose files can be read."""
         return None
+
+    def every_line_with(self, path: str) -> tuple[str, ...]:
+        """Of a file of which only some lines are known: words of which every line is known that has them."""
+        return ()
+
+    @property
+    def environment(self) -> PostedEnvironment | None:
+        """The environment of somebody's session, where that was posted; None on all machines with files of their own."""
+        return None
+
+    @property
+    def symptoms(self) -> tuple[PostedSymptom, ...]:
+        """What programs said in posted outputs."""
+        return ()
+
+    @property
+    def pythons(self) -> tuple[str, ...]:
+        """The Python environments of which the packages were posted."""
+        return ()
 
     def cited(self, source: str) -> str:
         """A source of evidence, as people who have this machine's files or logs before them find it."""

@@ -51,6 +51,10 @@ _AFTER_580 = 580
 """The branch that a rule has in its name."""
 
 
+_STARTED = regex(r"NVRM: loading NVIDIA UNIX (?P<open>Open Kernel Module for )?.*?(?P<version>\d{2,3}\.\d[\d.]*)  ")
+"""What every module says when it starts."""
+
+
 class Refusal(NamedTuple):
     """The driver said in the kernel log that it won't drive a GPU. `branch` is the one that supports it, `version` that
     of the driver; empty or None where it was not said."""
@@ -170,13 +174,16 @@ class Drivers(NamedTuple):
         modules: KernelModules,
         packages: DriverPackages | None,
         platform: Platform,
+        journal: Journal | None,
     ) -> "Drivers":
         if platform.driver_elsewhere:
             raise Unavailable(platform.driver_elsewhere)
         now = None
-        if modules.loaded_version and kernel.running and not options.next_boot:
+        if modules.loaded_version and (kernel.running or kernel.unseen) and not options.next_boot:
             now = _loaded(modules, kernel)
         later = _installed(modules, kernel, packages)
+        if now is None and later is None and journal and kernel.unseen:
+            later = _told(journal)
         if now is None and later is None:
             raise Unavailable("there is no NVIDIA driver here")
         members = packages.members if packages else ()
@@ -204,6 +211,21 @@ def _installed(modules: KernelModules, kernel: Kernel, packages: DriverPackages 
         is_open = flavours.pop() if len(flavours) == 1 else None
         return DriverInPlace(packages.version, branch, is_open, "/var/lib/dpkg/status", False)
     return None
+
+
+def _told(journal: Journal) -> DriverInPlace | None:
+    """The driver that spoke in the kernel log last, for a machine of which the disk is not seen."""
+    lines = list(journal.kernel("NVRM", last_boot=True))
+    for line in reversed(lines):
+        if started := _STARTED.search(line.text):
+            branch = branch_of(started["version"])
+            return (
+                DriverInPlace(started["version"], branch, bool(started["open"]), line.source, False) if branch else None
+            )
+    refusal = next((r for r in read_refusals(lines) if branch_of(r.version)), None)
+    if refusal is None:
+        return None
+    return DriverInPlace(refusal.version, branch_of(refusal.version) or 0, None, refusal.source, False)
 
 
 def _system(host: Host) -> str:

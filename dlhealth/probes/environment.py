@@ -21,7 +21,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 
-from dlhealth.host import Host, Unreadable
+from dlhealth.host import Host, PostedEnvironment, Unreadable
 from dlhealth.host.account import Account
 from dlhealth.host.place import Place
 from dlhealth.lean import NamedTuple, regex
@@ -143,6 +143,8 @@ class Environments(NamedTuple):
     def probe(cls, host: Host, users: Users) -> "Environments":
         machine = _Machine(host)
         logins = [login for account in users.people for login in machine.fenced_logins(account)]
+        if posted := host.environment:
+            logins = [_as_posted(login, posted) for login in logins]
         return cls(tuple(logins), machine.manager, machine.merged)
 
     def get(self, user: str, kind: str) -> LoginEnvironment | None:
@@ -210,6 +212,24 @@ class Environments(NamedTuple):
                 usable = setting.value is None or self.usable(setting.value)
                 culprit = None if usable else culprit or setting
         return culprit
+
+
+def _as_posted(login: LoginEnvironment, posted: PostedEnvironment) -> LoginEnvironment:
+    """The terminal of a person, with the values that were printed there."""
+    if login.kind != "interactive" or login.account.name != posted.user or not posted.variables:
+        return login
+    place = Place(posted.source)
+    known = {name: value for name, value in posted.variables.items() if WATCHED.fullmatch(name)}
+    lists = {n: tuple((e, place) for e in known[n].split(":") if e) for n in LISTS if n in known}
+    settings = [Setting(name, value, place, "environment") for name, value in known.items()]
+    return login._replace(
+        values={**({} if posted.whole else login.values), **known},
+        lists={**login.lists, **lists},
+        settings=(*login.settings, *settings),
+        lost=login.lost and not posted.whole,
+        doubts=() if posted.whole else login.doubts,
+        stops=() if posted.whole else login.stops,
+    )
 
 
 class _Machine(Starter):

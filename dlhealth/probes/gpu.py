@@ -2,7 +2,7 @@
 
 import re
 
-from dlhealth.data import load, lookup_gpu
+from dlhealth.data import load, lookup_gpu, lookup_gpus_named
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
@@ -11,6 +11,7 @@ from dlhealth.probes.platform import Platform, Setting
 _DEVICES = "/sys/bus/pci/devices"
 _DRIVERS = "/sys/bus/pci/drivers"
 _PROC = "/proc/bus/pci/devices"
+_HELD = "/proc/driver/nvidia/gpus"
 _OFF_THE_BUS = {
     Setting.WSL: "in WSL2 the GPU is not on the PCI bus: Windows has it",
     Setting.JETSON: "on a Jetson the GPU is part of the chip and not on the PCI bus",
@@ -67,7 +68,12 @@ class Gpus(NamedTuple):
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "Gpus":
         container = platform.setting is Setting.CONTAINER
-        addresses = host.listdir(_DEVICES)
+        try:
+            addresses = host.listdir(_DEVICES)
+        except Unreadable:
+            if held := _held(host):
+                return cls(held, (), container)
+            raise
         if addresses or host.exists("/sys/bus/pci"):
             problems: list[str] = []
             found = [_from_sysfs(host, address, problems) for address in addresses]
@@ -81,6 +87,28 @@ class Gpus(NamedTuple):
         if listed is None:
             raise Unavailable("there is no PCI bus to look at: this machine does not run, or has no /sys here")
         return cls(tuple(g for line in listed.splitlines() if (g := from_proc(line))), (), container)
+
+
+def _held(host: Host) -> tuple[Gpu, ...]:
+    """The GPUs that the driver says it holds, where no bus is seen: it names the model."""
+    try:
+        addresses = host.listdir(_HELD)
+    except Unreadable:
+        return ()
+    texts = ((address, host.text(f"{_HELD}/{address}/information") or "") for address in addresses)
+    models = ((address, re.search(r"^Model:\s+(\S.*?)\s*$", text, re.MULTILINE)) for address, text in texts)
+    return tuple(_named(address, model[1]) for address, model in models if model)
+
+
+def _named(address: str, model: str) -> Gpu:
+    """A GPU by the name that the driver gives it. Several PCI ids may have that name: what they share is known."""
+    rows = lookup_gpus_named(model)
+    gpus = {make_gpu(address, row, "nvidia")._replace(device="") for row in rows}
+    if len(gpus) == 1:
+        return gpus.pop()._replace(device=rows[0] if len(rows) == 1 else "")
+    alike = {(g.architecture, g.capability) for g in gpus}
+    architecture, capability = alike.pop() if len(alike) == 1 else ("", "")
+    return Gpu(address, "", model, architecture, capability, "nvidia", True, None, None, False, None)
 
 
 def _from_sysfs(host: Host, address: str, problems: list[str]) -> Gpu | None:

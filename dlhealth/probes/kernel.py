@@ -4,7 +4,7 @@ import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
-from dlhealth.probes import Options
+from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.boot import NO_KERNEL, next_boot, version_order
 from dlhealth.probes.platform import Platform
 
@@ -52,7 +52,10 @@ class Kernel(NamedTuple):
 
     @property
     def starting(self) -> tuple[str, ...]:
-        """The kernels that must have a driver: the target, and then the next one where it is another."""
+        """The kernels that must have a driver: the target, and then the next one where it is another. Raises Unavailable
+        where the machine runs and nothing names its kernel."""
+        if self.target is None and self.unseen:
+            raise Unavailable(self.unseen)
         return tuple(dict.fromkeys(filter(None, (self.target, self.next_boot))))
 
     @classmethod
@@ -64,10 +67,10 @@ class Kernel(NamedTuple):
             following, source, _, image = next_boot(host)
             unseen = ""
         except Unreadable as problem:
-            if running is None:
+            if running is None and not host.ran:
                 raise
             unseen = source = str(problem)
-            releases, installed, following, image = [], (), None, ""
+            releases, installed, following, image = [], _running_kernel(host, running), None, ""
         if source == NO_KERNEL and running is None and platform.own_kernel:
             # A disk whose /boot is another partition, which is not here.
             whole = [r for r in releases if host.exists(f"/lib/modules/{r}/modules.dep")]
@@ -98,11 +101,19 @@ def _releases(host: Host) -> list[str]:
 
 
 def _running(host: Host) -> str | None:
-    release = (host.text("/proc/sys/kernel/osrelease") or "").strip()
+    # What nobody posted is not known; on a machine of its own such a file can be read, or is a fault.
+    told = running_text if host.ran else Host.text
+    release = (told(host, "/proc/sys/kernel/osrelease") or "").strip()
     if not release:
-        found = re.match(r"Linux version (\S+)", host.text("/proc/version") or "")
+        found = re.match(r"Linux version (\S+)", told(host, "/proc/version") or "")
         release = found[1] if found else ""
     return release or None
+
+
+def _running_kernel(host: Host, release: str | None) -> tuple[InstalledKernel, ...]:
+    """The running kernel, where only its headers are known to be missing."""
+    lacking = _headers(host, release)[1] if release else ""
+    return (InstalledKernel(release, True, True, "", lacking=lacking),) if release and lacking else ()
 
 
 def _installed(host: Host, release: str) -> InstalledKernel:

@@ -100,7 +100,8 @@ class Packages(NamedTuple):
     `total` counts all. `updates` are the journal files that an interrupted dpkg left (their content is part of the
     answer, as it is for dpkg), None where that is not known. `unlisted` are packages with files whose list of files could
     not be read, `lists` whether dpkg's lists of files are there at all. `partial` says that other packages may be
-    installed too: somebody posted a part of the list.
+    installed too: somebody posted a part of the list; but every installed package is in it whose name has one of the
+    words `complete`.
     """
 
     packages: Mapping[str, tuple[Package, ...]]
@@ -110,12 +111,13 @@ class Packages(NamedTuple):
     unlisted: tuple[str, ...]
     lists: bool
     partial: bool = False
+    complete: tuple[str, ...] = ()
 
     def get(self, name: str) -> Package | None:
         """By name; of several architectures the first (the machine's own). Raises Unavailable where a part of the list
         does not tell."""
         found = self.packages.get(name, ())
-        if not found and self.partial:
+        if not found and self._untold(name):
             raise Unavailable(f"the posted part of the package list does not tell whether {name} is installed")
         return next(iter(found), None)
 
@@ -140,9 +142,13 @@ class Packages(NamedTuple):
         """Those with files on the disk (also half configured ones) whose name fits a shell pattern. Raises as `get`
         does where there are none."""
         found = tuple(p for p in self.all() if p.unpacked and fits(p.name, pattern))
-        if not found and self.partial:
+        if not found and self._untold(pattern):
             raise Unavailable(f"the posted part of the package list has no package {pattern}")
         return found
+
+    def _untold(self, pattern: str) -> bool:
+        """Whether the part of the list that was posted does not tell that there is no such package."""
+        return self.partial and not any(word in pattern for word in self.complete)
 
     @property
     def held(self) -> tuple[Package, ...]:
@@ -217,7 +223,16 @@ class Packages(NamedTuple):
             by_name[package.name] = (*by_name.get(package.name, ()), package)
         _native_first(by_name, host)
         files, unlisted = _file_lists(host, by_name)
-        return cls(by_name, total, updates, files, unlisted, _has_lists(host), host.is_partial(STATUS))
+        return cls(
+            by_name,
+            total,
+            updates,
+            files,
+            unlisted,
+            _has_lists(host),
+            host.is_partial(STATUS),
+            host.every_line_with(STATUS),
+        )
 
 
 def _updates(host: Host) -> tuple[str, ...] | None:

@@ -146,8 +146,8 @@ class PythonEnvironments(NamedTuple):
     @classmethod
     def probe(cls, host: Host, options: Options, users: Users | None) -> "PythonEnvironments":
         search = _Search(host, users.people if users else ())
-        if options.pythons:
-            for python in options.pythons:
+        if named := options.pythons or host.pythons:
+            for python in named:
                 search.named(python)
             return cls(tuple(search.found), tuple(dict.fromkeys(search.problems)))
         bounds = search.everywhere(with_root=not options.users)

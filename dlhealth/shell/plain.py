@@ -22,7 +22,12 @@ def pam(session: Session, service: str) -> None:
     lines = list(_pam_lines(session.host, service, 0))
     if not lines:
         # No PAM configuration at all is a root that was put together; a service that is not there has the default.
-        if session.host.exists(f"/etc/pam.d/{service}"):
+        try:
+            configured = session.host.exists(f"/etc/pam.d/{service}")
+        except Unreadable as problem:
+            session.forget(str(problem))
+            return
+        if configured:
             return
         lines = [[]]
     for options in lines:

@@ -42,6 +42,7 @@ from dlhealth.api import (
     Machine,
     PackageLocks,
     Plan,
+    PostedMismatch,
     Reboot,
     ReloadModules,
     Risk,
@@ -62,17 +63,21 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
 
     def detect(
         self,
-        use: DriverUse,
+        use: DriverUse | None,
         modules: KernelModules | None,
         libraries: DriverLibraries | None,
         driver: DriverPackages | None,
         kernel: Kernel | None,
         fit: DriverFit | None,
         locks: PackageLocks | None,
+        posted: PostedMismatch,
     ) -> Iterator[Finding | Unknown]:
-        loaded = use.version
         library, where = _library(libraries, driver)
-        if not loaded or where is None or library == loaded:
+        if use is None or not use.version or where is None:
+            yield from self._as_posted(use, library, where, posted)
+            return
+        loaded = use.version
+        if library == loaded:
             return
         if use.elsewhere:
             yield Unknown(use.elsewhere)
@@ -97,6 +102,27 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             library=library,
             disk=disk,
             unfit=next((m.who for m in fit.misfits if m.later and not m.others), "") if fit else "",
+        )
+
+    def _as_posted(
+        self, use: DriverUse | None, library: str, where: Evidence | None, posted: PostedMismatch
+    ) -> Iterator[Finding | Unknown]:
+        """Where only what a program or the module itself said shows the versions."""
+        if posted.evidence is None:
+            if use is None:
+                yield Unknown("cannot see which driver is loaded")
+            return
+        loaded, library = posted.module or (use.version if use else ""), library or posted.library
+        versions = f" ({loaded or 'not known'} and {library or 'not known'})" if loaded or library else ""
+        yield self.finding(
+            "host",
+            f"The loaded NVIDIA module and the driver's libraries have different versions{versions}: programs that use the GPU fail",
+            posted.evidence,
+            *([where] if where else []),
+            loaded=loaded,
+            library=library or "the libraries",
+            disk="",
+            unfit="",
         )
 
     def remedies(self, finding: Finding, use: DriverUse | None, driver: DriverPackages | None) -> Iterator[Plan]:

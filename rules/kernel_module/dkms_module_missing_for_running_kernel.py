@@ -24,6 +24,7 @@ By hand
     modprobe nvidia
 """
 
+import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
@@ -34,6 +35,8 @@ from dlhealth.api import (
     DkmsBuild,
     DkmsModule,
     DriverLibraries,
+    DriverPackage,
+    DriverPackages,
     Evidence,
     Finding,
     Kernel,
@@ -78,6 +81,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
         dkms: Dkms,
         packages: Packages | None,
         libraries: DriverLibraries | None,
+        driver: DriverPackages | None,
     ) -> Iterator[Finding | Unknown]:
         for problem in dkms.problems:
             yield Unknown(problem)
@@ -85,7 +89,8 @@ class DkmsModuleMissingForRunningKernel(Rule):
         kept = [m for m in dkms.modules if m.source or m.builds]
         # Ubuntu's prebuilt modules, or a .run file without DKMS: only the modules of other kernels show the driver.
         others = [f for f in modules.files if libraries and libraries.version]
-        if not installed and not kept and not others:
+        built = driver.role("prebuilt") if driver else ()
+        if not installed and not kept and not others and not built:
             return
         if kernel.target is None:
             yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
@@ -104,6 +109,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             evidence += [Evidence(f"/var/lib/dkms/{m.name}/{m.version}", _built_for(m)) for m in kept]
             if not installed and not kept:
                 evidence += [Evidence(f.path, f.version or "a module of another kernel") for f in others[:2]]
+                evidence += [Evidence("/var/lib/dpkg/status", m.package.name) for m in built[:2] if not others]
             if build:
                 evidence.append(Evidence(build.log, build.error))
             for other in modules.working(kernel, release)[:1]:
@@ -119,7 +125,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 space=SPACE.get(build.fault, "") if build and build.fault else "",
                 crashed=bool(build and build.fault is BuildFault.COMPILER_CRASHED),
                 package=installed[0].name if installed else "",
-                prebuilt=_prebuilt(others, packages) if not installed and not kept else "",
+                prebuilt=(_prebuilt(others, packages) or _flavour_of(built)) if not installed and not kept else "",
                 unfit=unfit.path if unfit else "",
                 chosen=unfit.chosen if unfit else "",
                 stem=unfit.stem if unfit else "",
@@ -470,6 +476,12 @@ def _prebuilt(others: list[ModuleFile], packages: Packages | None) -> str:
         for package in packages.installed(f"linux-modules-nvidia-*-{file.kernel}") if packages else ():
             return package.name.removeprefix("linux-modules-nvidia-").removesuffix(f"-{file.kernel}")
     return ""
+
+
+def _flavour_of(built: tuple[DriverPackage, ...]) -> str:
+    """The same, by the packages that are installed: linux-modules-nvidia-550-6.8.0-44-generic."""
+    names = (re.fullmatch(r"linux-modules-nvidia-(\d+(?:-server)?(?:-open)?)-.*", m.package.name) for m in built)
+    return next((found[1] for found in names if found), "")
 
 
 def _built_for(module: DkmsModule) -> str:

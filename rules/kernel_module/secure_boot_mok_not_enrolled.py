@@ -32,6 +32,7 @@ from dlhealth.api import (
     KernelModules,
     Machine,
     Plan,
+    RejectedModule,
     Risk,
     Rule,
     Scenario,
@@ -63,8 +64,27 @@ class SecureBootMokNotEnrolled(Rule):
     )
 
     def detect(
-        self, boot: SecureBoot, kernel: Kernel, modules: KernelModules, journal: Journal | None
+        self,
+        boot: SecureBoot | None,
+        kernel: Kernel,
+        modules: KernelModules,
+        journal: Journal | None,
+        rejected: RejectedModule | None,
     ) -> Iterator[Finding | Unknown]:
+        if rejected and (said := rejected.key):
+            yield self.finding(
+                rejected.subject,
+                "The kernel rejected a module whose key is not enrolled, and no NVIDIA module is loaded",
+                Evidence(said.source, said.text.strip()[:200]),
+                *([Evidence(boot.source, boot.shows)] if boot else []),
+                release=kernel.running or "the running kernel",
+                key="the certificate of the key that signed it (/var/lib/shim-signed/mok/MOK.der on Ubuntu, /var/lib/dkms/mok.pub on Debian)",
+                other="",
+            )
+            return
+        if boot is None:
+            yield Unknown("whether Secure Boot is on cannot be seen")
+            return
         if not boot.enforced:
             return
         for release, severity in kernels_to_judge(kernel):

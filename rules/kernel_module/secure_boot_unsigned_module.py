@@ -41,6 +41,7 @@ from dlhealth.api import (
     KernelModules,
     Machine,
     Plan,
+    RejectedModule,
     Risk,
     Rule,
     Scenario,
@@ -69,8 +70,26 @@ class SecureBootUnsignedModule(Rule):
     )
 
     def detect(
-        self, boot: SecureBoot, kernel: Kernel, modules: KernelModules, journal: Journal | None
+        self,
+        boot: SecureBoot | None,
+        kernel: Kernel,
+        modules: KernelModules,
+        journal: Journal | None,
+        rejected: RejectedModule | None,
     ) -> Iterator[Finding | Unknown]:
+        if rejected and (said := rejected.unsigned):
+            yield self.finding(
+                rejected.subject,
+                "The kernel rejected a module without a signature, and no NVIDIA module is loaded",
+                Evidence(said.source, said.text.strip()[:200]),
+                *([Evidence(boot.source, boot.shows)] if boot else []),
+                release=kernel.running or "the running kernel",
+                key="",
+            )
+            return
+        if boot is None:
+            yield Unknown("whether Secure Boot is on cannot be seen")
+            return
         if not boot.enforced:
             return
         active = modules.loaded is not None and "nvidia" in modules.loaded

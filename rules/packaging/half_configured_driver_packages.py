@@ -96,7 +96,7 @@ class HalfConfiguredDriverPackages(Rule):
             evidence.append(Evidence(failure.source, failure.text))
         others = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
         step = ""
-        for release in (k.release for k in kernel.installed) if kernel and modules else ():
+        for release in _releases(kernel) if kernel and modules else ():
             for module in dkms.modules if dkms and modules and not modules.usable(release) else ():
                 if not step and (build := module.failed(release)) and build.kernel:
                     step = (
@@ -186,6 +186,11 @@ class HalfConfiguredDriverPackages(Rule):
         yield Scenario(
             "apt is at work", failed(Machine.ubuntu2404_gpu()).locked("/var/lib/dpkg/lock", 1595, "dpkg"), unknown=True
         )
+
+
+def _releases(kernel: Kernel) -> tuple[str, ...]:
+    """The kernels that a package may be built for."""
+    return tuple(k.release for k in kernel.installed) or tuple(filter(None, (kernel.running,)))
 
 
 def _first(packages: list[Package]) -> Package:

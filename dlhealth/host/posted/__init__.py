@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dlhealth.host.base import NotAMachine
 from dlhealth.host.posted import archive, bugreport, sosreport
 from dlhealth.host.posted.known import Pieces, PostedHost
-from dlhealth.host.posted.outputs import read_outputs
+from dlhealth.host.posted.outputs import read_pasted
 
 _FILES_LIMIT = 2000
 """Files in a directory of pasted outputs."""
@@ -51,9 +51,9 @@ def read_directory(path: str) -> PostedHost | None:
 
 def _read_text(text: str, name: str, pieces: Pieces) -> bool:
     if bugreport.MARK in text[:4000]:
-        bugreport.read_bug_report(text, name, pieces)
+        bugreport.read_bug_report(text.replace("\r\n", "\n"), name, pieces)
         return True
-    return bool(read_outputs(text, name, pieces))
+    return read_pasted(text, name, pieces)
 
 
 def _texts(path: str) -> Iterator[tuple[str, str]]:

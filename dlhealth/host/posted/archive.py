@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from dlhealth.host.base import NotAMachine
+from dlhealth.host.posted.text import decode
 from dlhealth.lean import NamedTuple
 
 SIZE_LIMIT = 256 << 20
@@ -91,7 +92,7 @@ def text_of(path: str) -> str:
                 content += block
         except _BROKEN:
             pass
-    return content.decode(errors="replace")
+    return decode(bytes(content))
 
 
 def members(path: str) -> Iterator[Member]:

@@ -3,9 +3,21 @@
 import posixpath
 import re
 
-from dlhealth.host.base import READ_LIMIT, Host, Output, Space, Stat, Unreadable
+from dlhealth.host.base import READ_LIMIT, Host, PostedEnvironment, PostedSymptom, Space, Stat, Unreadable
+from dlhealth.host.base import Output as ProgramOutput
 from dlhealth.host.elf import Elf
+from dlhealth.lean import NamedTuple, regex
 
+STATUS = "/var/lib/dpkg/status"
+_WHOLE_LIST = 200
+"""Packages. A list with fewer, or without dpkg itself, is a part that somebody cut out."""
+_FIRST_USER = 1000
+_LOG_SIZE = 200_000
+"""Bytes of a log that are kept whole; of a longer one, the lines that matter for a GPU."""
+_OF_THE_DRIVER = regex(
+    rb"(?i)nvrm|nvidia|nouveau|\bs?xid\b|linux version|secure ?boot|lock(?:ed )?down|\bmodule\b|command line|pcieport"
+    rb"|out of memory|\bdrm\b|vga|session (?:opened|closed)|gdm|lightdm|sddm|gnome-s"
+)
 _MAX_LINKS = 40
 _NOT_A_CONTAINER = (
     "/.dockerenv",
@@ -16,13 +28,27 @@ _NOT_A_CONTAINER = (
 )
 
 
+class Output(NamedTuple):
+    """A text that somebody posted, and the name of the file that holds it."""
+
+    text: str
+    name: str
+
+    def source(self, command: str) -> str:
+        """For people: the command whose output this is, and where it lies."""
+        return f"{command}, {self.name}"
+
+
 class Pieces:
     """What is known of a machine, collected piece by piece. The first that tells of a path is believed.
 
-    `files` are contents by path, `links` targets by path, `whole` the directories of which every name is known,
+    `files` are contents by path, `links` targets by path, `whole` the directories of which every name is known
+    but those in `unknown`,
     `absent` what was said not to be there, `elves` what a program told of an ELF file, `partial` the files of which only
-    some lines are known, `outputs` what commands printed, by command, `spaces` the space on file systems by mount
-    point, and `sources` the output that told of a path ("" where the path itself is in what was posted).
+    some lines are known, `every_line_with` the words of which every such line is, `outputs` what commands printed, by
+    command, `spaces` the space on file systems by mount point, and `sources` the output that told of a path ("" where
+    the path itself is in what was posted). `environment` is that of who posted it, `pythons` are the Python environments
+    of which the packages are known, `symptoms` what programs said.
     """
 
     def __init__(self) -> None:
@@ -35,9 +61,17 @@ class Pieces:
         self.partial: set[str] = set()
         self.outputs: dict[str, str] = {}
         self.spaces: dict[str, Space] = {}
+        self.every_line_with: dict[str, set[str]] = {}
+        self.environment: PostedEnvironment | None = None
+        self.unknown: set[str] = set()
+        self.pythons: list[str] = []
+        self.symptoms: list[PostedSymptom] = []
         self.hostname = "localhost"
         self._guesses: dict[str, tuple[str, str]] = {}
         self.sources: dict[str, str] = {}
+        self._packages: dict[tuple[str, str], str] = {}
+        self._at_home: dict[str, tuple[str, str]] = {}
+        self._without_module: dict[str, str] = {}
 
     def file(self, path: str, content: str | bytes, source: str = "") -> None:
         """A file with its content."""
@@ -48,15 +82,80 @@ class Pieces:
         """A file that another piece tells of, unless one tells more of it."""
         self._guesses.setdefault(path, (content, source))
 
+    def package(self, name: str, architecture: str, status: str, version: str, source: str) -> None:
+        """A package, as dpkg records it."""
+        number = f"Version: {version}\n" if version[:1].isdigit() else ""
+        stanza = f"Package: {name}\nStatus: {status}\nArchitecture: {architecture}\n{number}"
+        self._packages.setdefault((name, architecture), stanza)
+        self.sources.setdefault(STATUS, source)
+
+    def at_home(self, name: str, content: str, source: str) -> None:
+        """A file in the home directory of who posted this."""
+        self._at_home.setdefault(name, (content, source))
+
+    def not_loaded(self, source: str) -> None:
+        """The nvidia module is not loaded."""
+        self.missing("/sys/module/nvidia", source)
+        self.missing("/proc/driver/nvidia", source)
+
+    def no_module(self, release: str, source: str) -> None:
+        """A kernel has no nvidia module on the disk; "" is the running one."""
+        self._without_module.setdefault(release, source)
+
     def finish(self) -> None:
         """Add what follows from several pieces together."""
         for path, (content, source) in self._guesses.items():
             self.file(path, content, source)
+        self._finish_packages()
+        self._finish_session()
         release = self.files.get("/proc/sys/kernel/osrelease", b"").decode(errors="replace").strip()
+        for without, source in self._without_module.items():
+            self._lacks_module(without or release, source)
+        self._finish_gpus()
         builds = any(re.match(r"/var/lib/dkms/nvidia[^/]*/", path) for path in self.links)
-        if release and builds and "/proc/driver/nvidia" in self.absent:
+        if builds and "/proc/driver/nvidia" in self.absent:
             # The driver is not loaded, and DKMS, which builds it here, lists the kernels that it was built for.
-            self.whole.update({f"/lib/modules/{release}", f"/lib/modules/{release}/updates"})
+            self._lacks_module(release, "")
+        for path in ("/var/log/dmesg", "/var/log/kern.log"):
+            if len(self.files.get(path, b"")) > _LOG_SIZE:
+                lines = self.files[path].splitlines(keepends=True)
+                self.files[path] = b"".join(line for line in lines if _OF_THE_DRIVER.search(line))[-_LOG_SIZE:]
+
+    def _finish_gpus(self) -> None:
+        """A list without drivers says nothing of who holds a GPU; that the driver is loaded does."""
+        source = next((p for p in ("/proc/driver/nvidia/version", "/sys/module/nvidia/version") if p in self.files), "")
+        for path in list(self.files) if source else ():
+            device = path.removesuffix("/vendor")
+            display = self.files.get(f"{device}/class", b"").startswith(b"0x03")
+            if path.endswith("/vendor") and display and self.files[path] == b"0x10de\n":
+                self.directory("/sys/bus/pci/drivers/nvidia", self.sources[source])
+                self.link(f"{device}/driver", "/sys/bus/pci/drivers/nvidia", self.sources[source])
+
+    def _lacks_module(self, release: str, source: str) -> None:
+        """A kernel has no other modules than those that are known."""
+        if release:
+            for directory in (f"/lib/modules/{release}", f"/lib/modules/{release}/updates"):
+                self.listed(directory, source)
+            links = {f"/lib/modules/{release}/build", f"/lib/modules/{release}/source"}
+            self.unknown.update(links - self.absent)
+
+    def _finish_packages(self) -> None:
+        if self._packages and self._is_new(STATUS, self.sources[STATUS]):
+            self.files[STATUS] = "\n".join(self._packages.values()).encode(errors="surrogateescape")
+            names = {name for name, _ in self._packages}
+            if len(names) < _WHOLE_LIST or "dpkg" not in names:
+                self.partial.add(STATUS)
+
+    def _finish_session(self) -> None:
+        """Who posted this has an account."""
+        who = self.environment
+        if who is None and self._at_home:
+            who = self.environment = PostedEnvironment("user", "/home/user", "/bin/bash", {}, "", False)
+        if who:
+            number = 0 if who.user == "root" else _FIRST_USER
+            self.file("/etc/passwd", f"{who.user}:x:{number}:{number}::{who.home}:{who.shell}\n", who.source)
+            for name, (content, source) in self._at_home.items():
+                self.file(f"{who.home}/{name}", content, source)
 
     def link(self, path: str, target: str, source: str = "") -> None:
         """A symbolic link."""
@@ -126,11 +225,26 @@ class PostedHost(Host):
     def ran(self) -> bool:
         return True  # its owner typed commands on it
 
+    @property
+    def environment(self) -> PostedEnvironment | None:
+        return self._pieces.environment
+
+    @property
+    def symptoms(self) -> tuple[PostedSymptom, ...]:
+        return tuple(self._pieces.symptoms)
+
+    @property
+    def pythons(self) -> tuple[str, ...]:
+        return tuple(self._pieces.pythons)
+
     def is_partial(self, path: str) -> bool:
         return path in self._pieces.partial
 
     def posted(self, command: str) -> str | None:
         return self._pieces.outputs.get(command)
+
+    def every_line_with(self, path: str) -> tuple[str, ...]:
+        return tuple(sorted(self._pieces.every_line_with.get(path, ())))
 
     def cited(self, source: str) -> str:
         """With the output that told of a path: that is what people have before them."""
@@ -176,6 +290,8 @@ class PostedHost(Host):
     def _is_absent(self, path: str) -> bool:
         if path in self._pieces.absent:
             return True
+        if path in self._pieces.unknown:
+            return False
         parent, name = posixpath.split(path)
         if parent in self._pieces.whole and name not in self._directories.get(parent, ()):
             return True
@@ -194,11 +310,18 @@ class PostedHost(Host):
         real = self._resolve(path, follow=follow)
         if real is None:
             return None
+        owner = self._owner(real)
         if real in self._pieces.links:
-            return Stat("link", 0o777, 0, 0, len(self._pieces.links[real]), self._written, 0)
+            return Stat("link", 0o777, owner, owner, len(self._pieces.links[real]), self._written, 0)
         if self._is_file(real):
-            return Stat("file", 0o644, 0, 0, len(self._pieces.files.get(real, b"\0")), self._written, 0)
-        return Stat("dir", 0o755, 0, 0, 0, self._written, 0)
+            return Stat("file", 0o644, owner, owner, len(self._pieces.files.get(real, b"\0")), self._written, 0)
+        return Stat("dir", 0o755, owner, owner, 0, self._written, 0)
+
+    def _owner(self, path: str) -> int:
+        """Homes belong to their people: nobody posts the owners of files."""
+        who = self.environment
+        at_home = who is not None and who.user != "root" and f"{path}/".startswith(f"{who.home}/")
+        return _FIRST_USER if at_home else 0
 
     def _realpath(self, path: str) -> str | None:
         return self._resolve(path, follow=True)
@@ -271,8 +394,8 @@ class PostedHost(Host):
     def _unseen(self, path: str) -> Unreadable:
         return Unreadable(path, "not in what was posted")
 
-    def _run(self, program: str, arguments: tuple[str, ...], timeout: float) -> Output:
-        return Output(None, "", problem=f"{program} was not asked on that machine")
+    def _run(self, program: str, arguments: tuple[str, ...], timeout: float) -> ProgramOutput:
+        return ProgramOutput(None, "", problem=f"{program} was not asked on that machine")
 
     def _now(self) -> float | None:
         return None

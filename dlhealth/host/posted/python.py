@@ -1,0 +1,140 @@
+"""What posted outputs tell of Python environments: pip, conda, and PyTorch's and TensorFlow's collectors."""
+
+import re
+
+from dlhealth.host.posted.hardware import model
+from dlhealth.host.posted.known import Output, Pieces
+from dlhealth.lean import regex
+
+_NOWHERE = "/path/to/environment"
+"""An environment of which nothing says where it lies."""
+_PIP_LIST = regex(r"^Package +Version(?: +.*)?\n-[- ]+\n(?P<rows>(?:[A-Za-z0-9][\w.-]* +\S.*(?:\n|$))+)", re.MULTILINE)
+_PINNED = regex(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[0-9][\w.+!-]*)(?: *;.*)?$", re.MULTILINE)
+_FRAMEWORKS = ("torch", "tensorflow", "tensorflow-gpu", "jax", "jaxlib", "onnxruntime-gpu", "tensorflow-cpu")
+_CONDA = regex(
+    r"^# packages in environment at (?P<path>/\S+?):?\n(?:#.*\n)*(?P<rows>(?:[a-z0-9_][\w.-]* +\S+.*(?:\n|$))+)",
+    re.MULTILINE,
+)
+_COLLECTED = regex(r"^PyTorch version: (?P<version>\d\S*)$", re.MULTILINE)
+_COLLECTED_PIP = regex(
+    r"^\[(?P<by>pip3?|conda)\] (?P<name>[A-Za-z0-9][\w.-]*)(?:==| +)(?P<version>\d\S*)(?: +(?P<build>\S+))?",
+    re.MULTILINE,
+)
+_TF_VERSION = regex(
+    r"^(?:tf\.version\.VERSION = |== tensorflow import =+\n(?:.*\n){0,6}?tf\.version\.VERSION = )(?P<version>\d\S*)",
+    re.MULTILINE,
+)
+
+
+def pip(output: Output, pieces: Pieces) -> bool:
+    """`pip list` and `pip freeze`."""
+    rows: list[tuple[str, str]] = []
+    if match := _PIP_LIST.search(output.text):
+        rows = [
+            (w[0], w[1]) for line in match["rows"].splitlines() if len(w := line.split()) > 1 and w[1][:1].isdigit()
+        ]
+    elif any(m["name"].lower() in _FRAMEWORKS for m in _PINNED.finditer(output.text)):
+        rows = [(m["name"], m["version"]) for m in _PINNED.finditer(output.text)]
+    if not rows:
+        return False
+    _environment(pieces, _NOWHERE, rows, "", output.source("pip list"))
+    return True
+
+
+def conda(output: Output, pieces: Pieces) -> bool:
+    """`conda list`, which names the environment."""
+    found = list(_CONDA.finditer(output.text))
+    for match in found:
+        source, path = output.source("conda list"), match["path"]
+        of_pip, version = [], ""
+        for line in match["rows"].splitlines():
+            words = line.split()
+            if len(words) < 3 or not words[1][:1].isdigit():
+                continue
+            name, number, build = words[:3]
+            version = ".".join(number.split(".")[:2]) if name == "python" else version
+            if words[3:4] == ["pypi"] or build in ("pypi_0", "<pip>"):
+                of_pip.append((name, number))
+            else:
+                pieces.file(f"{path}/conda-meta/{name}-{number}-{build}.json", "{}", source)
+                if name in ("pytorch", "tensorflow", "jaxlib"):
+                    of_pip.append(("torch" if name == "pytorch" else name, number))
+        pieces.listed(f"{path}/conda-meta", source)
+        _environment(pieces, path, of_pip, version, source)
+    return bool(found)
+
+
+def collected(output: Output, pieces: Pieces) -> bool:
+    """`python -m torch.utils.collect_env`, which also tells of the system and the driver."""
+    match = _COLLECTED.search(output.text)
+    if match is None:
+        return False
+    source, text = output.source("collect_env"), output.text
+    rows = {m["name"]: m["version"] for m in _COLLECTED_PIP.finditer(text) if m["by"] != "conda"}
+    builds = [m for m in _COLLECTED_PIP.finditer(text) if m["by"] == "conda" and m["build"]]
+    path = _NOWHERE
+    if builds and "torch" not in rows:
+        for m in builds:
+            pieces.file(f"{path}/conda-meta/{m['name']}-{m['version']}-{m['build']}.json", "{}", source)
+        pieces.listed(f"{path}/conda-meta", source)
+    rows.setdefault("torch", match["version"])
+    python = _value(text, "Python version")
+    version = found[1] if (found := re.match(r"(\d\.\d+)", python)) else ""
+    site = _environment(pieces, path, list(rows.items()), version, source)
+    cuda = _value(text, "CUDA used to build PyTorch")
+    hip = _value(text, "ROCM used to build PyTorch")
+    if cuda and cuda != "Could not collect":
+        built = f"'{cuda}'" if cuda[:1].isdigit() else "None"
+        hip = f"'{hip}'" if hip[:1].isdigit() else "None"
+        pieces.file(
+            f"{site}/torch/version.py", f"__version__ = '{match['version']}'\ncuda = {built}\nhip = {hip}\n", source
+        )
+    _system(text, source, pieces)
+    return True
+
+
+def _system(text: str, source: str, pieces: Pieces) -> None:
+    if release := re.match(r"Linux-(\d\S+?)-(?:x86_64|aarch64|ppc64le)-with", _value(text, "Python platform")):
+        pieces.guess("/proc/sys/kernel/osrelease", f"{release[1]}\n", source)
+    if named := re.match(r"(Ubuntu|Debian)\b\D*(\d+(?:\.\d+)?)", _value(text, "OS")):
+        pieces.guess("/etc/os-release", f'ID={named[1].lower()}\nVERSION_ID="{named[2]}"\n', source)
+    driver = _value(text, "Nvidia driver version")
+    if driver[:1].isdigit():
+        pieces.guess("/sys/module/nvidia/version", f"{driver}\n", source)
+    block = re.search(r"^GPU models and configuration:(.*(?:\nGPU \d+:.*)*)", text, re.MULTILINE)
+    for number, name in re.findall(r"GPU (\d+): (.+)", block[1]) if block else ():
+        model(pieces, f"GPU {number}", name.partition(" (UUID")[0], source)
+        pieces.listed("/proc/driver/nvidia/gpus", source)
+
+
+def _value(text: str, name: str) -> str:
+    found = re.search(rf"^{re.escape(name)}: *(.*?)\s*$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def tensorflow(output: Output, pieces: Pieces) -> bool:
+    """TensorFlow's tf_env_collect.sh: what it prints of the version; its list of pip is read by itself."""
+    match = _TF_VERSION.search(output.text)
+    if match is None:
+        return False
+    _environment(pieces, _NOWHERE, [("tensorflow", match["version"])], "", output.source("tf_env_collect.sh"))
+    return True
+
+
+def _environment(pieces: Pieces, path: str, rows: list[tuple[str, str]], version: str, source: str) -> str:
+    """An environment with these packages. Returns the directory that holds them."""
+    known = next((p for p in pieces.paths if p.startswith(f"{path}/lib/python")), "")
+    site = known.partition("/site-packages/")[0] if known else f"{path}/lib/python{version or '3'}"
+    site += "/site-packages"
+    for name, number in rows:
+        pieces.file(f"{site}/{name}-{number}.dist-info/METADATA", "", source)
+    if path == _NOWHERE and not any(p.startswith(f"{path}/conda-meta/") for p in pieces.paths):
+        pieces.file(f"{path}/pyvenv.cfg", "", source)
+    else:
+        pieces.missing(f"{path}/pyvenv.cfg", source)
+    pieces.directory(f"{path}/bin", source)
+    for directory in (site, f"{path}/lib", f"{path}/envs", path):
+        pieces.listed(directory, source)
+    if path not in pieces.pythons:
+        pieces.pythons.append(path)
+    return site

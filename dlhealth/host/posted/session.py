@@ -1,0 +1,79 @@
+"""What posted outputs tell of somebody's session: env, single variables, start-up files."""
+
+import posixpath
+import re
+from collections.abc import Iterable
+
+from dlhealth.host.base import PostedEnvironment
+from dlhealth.host.posted.known import Output, Pieces
+from dlhealth.host.posted.transcript import Command
+from dlhealth.lean import regex
+
+_LINE = regex(r"^(?:declare -x |export )?(?P<name>[A-Z_][A-Z0-9_]*)=(?P<value>.*)$", re.MULTILINE)
+_MARKS = ("PATH", "HOME", "PWD", "SHELL", "USER", "LOGNAME", "TERM", "LANG", "SHLVL")
+"""Variables that every session has. A text with several of them, none of which is computed, is the output of env."""
+_ENOUGH = 4
+_FILES = (".bashrc", ".profile", ".bash_profile", ".zshrc", ".zprofile", ".zshenv", ".xprofile", ".xsessionrc", ".cshrc",
+          ".tcshrc", ".bash_aliases", ".pam_environment")  # fmt: skip
+_START_UP = regex(r"^# (?:~/\.(?P<bash>bashrc|profile|bash_profile|zshrc)|\.(?P<other>bashrc)): ?", re.MULTILINE)
+_SHELLS = {"z": "/bin/zsh", "c": "/bin/tcsh", "t": "/bin/tcsh"}
+_SOMEBODY = "user"
+
+
+def environment(output: Output, pieces: Pieces) -> bool:
+    """`env`, `printenv`, `export -p`."""
+    found = {m["name"]: m["value"].strip("\"'") for m in _LINE.finditer(output.text)}
+    marks = [name for name in _MARKS if name in found]
+    if len(marks) < _ENOUGH or any("$" in found[name] for name in marks):
+        return False
+    know(pieces, found, output.source("env"), whole=True)
+    return True
+
+
+def shown(typed: Iterable[Command], output: Output, pieces: Pieces) -> bool:
+    """`echo $VARIABLE`, `printenv VARIABLE` and `env | grep WORD`, typed into a terminal."""
+    any_found = False
+    for command in typed:
+        single = re.fullmatch(r"echo \"?\$\{?(\w+)\}?\"?|printenv (\w+)", command.line)
+        if single:
+            value = command.output.strip().partition("\n")[0]
+            know(pieces, {single[1] or single[2]: value}, output.source(command.line), whole=False, home=command.home)
+            any_found = True
+        elif re.match(r"(?:env|printenv|export)(?: -p)? *\| *e?grep", command.line):
+            found = {m["name"]: m["value"] for m in _LINE.finditer(command.output)}
+            know(pieces, found, output.source(command.line), whole=False, home=command.home)
+            any_found = True
+    return any_found
+
+
+def know(pieces: Pieces, variables: dict[str, str], source: str, *, whole: bool, home: str = "") -> None:
+    """Add variables of the session of who posted this."""
+    before = pieces.environment
+    home = variables.get("HOME") or (before.home if before else "") or home
+    user = (
+        variables.get("USER") or variables.get("LOGNAME") or (before.user if before else "") or posixpath.basename(home)
+    )
+    shell = variables.get("SHELL") or (before.shell if before else "") or "/bin/bash"
+    merged = {**variables, **(before.variables if before else {})}
+    pieces.environment = PostedEnvironment(
+        user or _SOMEBODY,
+        home or f"/home/{_SOMEBODY}",
+        shell,
+        merged,
+        before.source if before else source,
+        whole or bool(before and before.whole),
+    )
+
+
+def start_up_file(output: Output, pieces: Pieces) -> bool:
+    """A start-up file of a shell, by its name or by the comment that it begins with."""
+    name = output.name if output.name in _FILES else f".{output.name}" if f".{output.name}" in _FILES else ""
+    if not name:
+        first = _START_UP.search(output.text[:400])
+        name = f".{first['bash'] or first['other']}" if first else ""
+    if not name:
+        return False
+    pieces.at_home(name, output.text, output.name)
+    if pieces.environment is None and name[1] in _SHELLS:
+        know(pieces, {"SHELL": _SHELLS[name[1]]}, output.name, whole=False)
+    return True

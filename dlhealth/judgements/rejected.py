@@ -1,0 +1,32 @@
+"""A module that the kernel rejected for its signature, on a machine of which the modules are not seen."""
+
+from dlhealth.lean import NamedTuple
+from dlhealth.probes.journal import Journal, Line
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.modules import KernelModules
+
+_KEY = (
+    r"^(?:\S+: )?[Ll]oading of module with unavailable key is rejected|PKCS#7 signature not signed with a trusted key"
+)
+_UNSIGNED = r"^(?:\S+: )?[Ll]oading of unsigned module is rejected|unsigned module loading is restricted"
+_DRIVES = r"NVRM: loading NVIDIA UNIX|\[drm\] Initialized nvidia"
+
+
+class RejectedModule(NamedTuple):
+    """What the kernel log says: `key` of a module whose key is not trusted, `unsigned` of one without a signature; None
+    for neither. Both are None where the NVIDIA module was loaded, or can be looked at itself. `subject` is what a
+    finding is about."""
+
+    key: Line | None
+    unsigned: Line | None
+    subject: str
+
+    @classmethod
+    def probe(cls, kernel: Kernel, modules: KernelModules, journal: Journal) -> "RejectedModule":
+        subject = f"kernel:{kernel.running}" if kernel.running else "host"
+        loaded = modules.loaded_version or "nvidia" in (modules.loaded or ())
+        seen = not modules.unseen or modules.seen(kernel.running)
+        if loaded or seen or next(journal.kernel(_DRIVES, last_boot=True), None):
+            return cls(None, None, subject)
+        key, unsigned = (next(journal.kernel(p, last_boot=True), None) for p in (_KEY, _UNSIGNED))
+        return cls(key, unsigned, subject)

@@ -1,0 +1,353 @@
+"""The forms in which people post outputs: with the marks of pages and terminals, of many programs, as one thread."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dlhealth.engine.diagnose import diagnose
+from dlhealth.engine.facts import Facts
+from dlhealth.engine.rule import Rule
+from dlhealth.host import Host, Unreadable
+from dlhealth.host.locate import host_at
+from dlhealth.host.posted.text import decode, plain
+from dlhealth.host.posted.transcript import commands
+from dlhealth.model import Diagnosis, Health
+from dlhealth.probes import Options, Unavailable
+from dlhealth.probes.environment import Environments
+from dlhealth.probes.gpu import Gpus
+from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.packages import Packages
+from dlhealth.probes.pythonenv import PythonEnvironments
+
+Judge = Callable[..., Diagnosis]
+SMI = """\
+| NVIDIA-SMI 570.133.07             Driver Version: 570.133.07     CUDA Version: 12.8     |
+|-----------------------------------------+------------------------+----------------------+
+| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
+|=========================================+========================+======================|
+|   0  NVIDIA GeForce RTX 5090        Off |   00000000:01:00.0  On |                  N/A |
+"""
+FAILED = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\n"
+REJECTED = "[    3.412345] Loading of module with unavailable key is rejected\n"
+COLLECTED = """\
+PyTorch version: 2.3.0+cpu
+CUDA used to build PyTorch: Could not collect
+OS: Ubuntu 22.04.4 LTS (x86_64)
+Python version: 3.10.12 (main, Nov 20 2023, 15:14:05) [GCC 11.4.0] (64-bit runtime)
+Python platform: Linux-6.5.0-35-generic-x86_64-with-glibc2.35
+GPU models and configuration: GPU 0: NVIDIA GeForce RTX 3090
+Nvidia driver version: 535.171.04
+
+Versions of relevant libraries:
+[pip3] numpy==1.26.4
+[pip3] torch==2.3.0+cpu
+"""
+PIP = "Package                  Version\n------------------------ ---------\nnvidia-cuda-runtime-cu12 12.4.127\ntorch                    2.6.0\n"
+CONDA = """\
+# packages in environment at /home/joe/miniconda3/envs/ml:
+#
+# Name                    Version                   Build  Channel
+python                    3.11.8               h955ad1f_0
+pytorch                   2.2.2              py3.11_cpu_0    pytorch
+"""
+ENV = "SHELL=/bin/bash\nHOME=/home/joe\nLANG=C.UTF-8\nUSER=joe\nCUDA_VISIBLE_DEVICES=-1\nPATH=/usr/local/bin:/usr/bin:/bin\nTERM=xterm\n"
+
+
+def folder(path: Path, *texts: str) -> str:
+    for number, text in enumerate(texts):
+        (path / f"piece{number}").write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def judged(rules: tuple[Rule, ...], tmp_path: Path) -> Judge:
+    def judge(*texts: str) -> Diagnosis:
+        found = diagnose(rules, Facts(host_at(folder(tmp_path, *texts)), Options()))
+        assert not found.failed, found.failed
+        return found
+
+    return judge
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Callable[..., Host]:
+    return lambda *texts: host_at(folder(tmp_path, *texts))
+
+
+def facts(host: Host) -> Facts:
+    return Facts(host, Options())
+
+
+def roots(diagnosis: Diagnosis) -> set[str]:
+    return {f.id for f in diagnosis.root_causes}
+
+
+class TestMarks:
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+    def test_encodings(self, encoding: str) -> None:
+        assert decode(("NVRM: loading\n" * 40).encode(encoding)).startswith("NVRM: loading")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "NVRM: x\r\nNVRM: y\r\n",
+            "\x1b[32mNVRM: x\x1b[0m\nNVRM: y\n",
+            "> NVRM: x\n> NVRM: y\n> NVRM: z\n",
+            "<pre><code>NVRM: x\nNVRM: y\n</code></pre>",
+            "Here:\n\n    NVRM: x\n    NVRM: y\n\nThanks\n",
+            "NVRM:\u00a0x\nNVRM: y\n",
+        ],
+    )
+    def test_are_taken_out(self, text: str) -> None:
+        lines = plain(text).split("\n")
+        assert "NVRM: x" in lines
+        assert "NVRM: y" in lines
+
+    def test_entities_of_html(self) -> None:
+        assert plain("name=&lt;unknown&gt; &amp;&amp; &#39;x&#39;") == "name=<unknown> && 'x'"
+
+    def test_text_that_only_looks_like_marks_stays(self) -> None:
+        text = "[    5.123456] NVRM: name=<unknown>, pid=<x>\nlibc6:\n\tlibcuda.so.1 => /usr/lib/libcuda.so.1\n"
+        assert plain(text) == text
+
+
+class TestTranscript:
+    @pytest.mark.parametrize(
+        "prompt",
+        [
+            "bob@box:~$ ",
+            "(base) bob@box:~/src$ ",
+            "[bob@box ~]$ ",
+            "root@box:/# ",
+            "$ ",
+            "# ",
+            "bob@box ~ % ",
+            "❯ ",
+            "➜  ~ ",
+        ],
+    )
+    def test_prompts(self, prompt: str) -> None:
+        text = f"{prompt}cat /etc/hostname\nbox\n{prompt}nvidia-smi\nNo devices were found\n"
+        assert next((c.words, c.output) for c in commands(text)) == (("cat", "/etc/hostname"), "box")
+
+    def test_a_comment_is_no_prompt(self) -> None:
+        assert not list(commands("# this file is made by the installer\n# cats and dogs\nblacklist nouveau\n"))
+
+    def test_a_file_that_somebody_printed(self, host: Callable[..., Host]) -> None:
+        shown = host("bob@box:~$ sudo cat /etc/modprobe.d/x.conf\nblacklist nvidia\nbob@box:~$ cat ~/.profile\nX=1\n")
+        assert shown.text("/etc/modprobe.d/x.conf") == "blacklist nvidia\n"
+        assert shown.text("/home/bob/.profile") == "X=1\n"
+
+    def test_a_directory_that_somebody_listed(self, host: Callable[..., Host]) -> None:
+        shown = host(
+            "bob@box:~$ ls -la /usr/local\ntotal 8\ndrwxr-xr-x 12 root root 4096 Jan  2  2024 .\n"
+            "lrwxrwxrwx  1 root root   21 Jan  2  2024 cuda -> /usr/local/cuda-11.8\n"
+            "drwxr-xr-x 15 root root 4096 Jan  2  2024 cuda-12.1\nbob@box:~$ \n"
+        )
+        assert shown.listdir("/usr/local") == ("cuda", "cuda-12.1")
+        assert not shown.exists("/usr/local/cuda")
+
+    def test_a_grep_shows_every_package_of_that_word(self, host: Callable[..., Host]) -> None:
+        line = "ii  libnvidia-compute-550:amd64  550.120-0ubuntu0.24.04.1  amd64  NVIDIA libcompute package\n"
+        packages: Packages = facts(host(f"bob@box:~$ dpkg -l | grep -i nvidia\n{line}bob@box:~$ \n")).get(Packages)
+        assert packages.get("nvidia-dkms-550") is None
+        with pytest.raises(Unavailable):
+            packages.get("linux-headers-generic")
+
+    def test_no_such_file(self, host: Callable[..., Host]) -> None:
+        shown = host("ls: cannot access '/usr/lib/x86_64-linux-gnu/libcuda.so.1': No such file or directory\n")
+        assert not shown.exists("/usr/lib/x86_64-linux-gnu/libcuda.so.1")
+        with pytest.raises(Unreadable):
+            shown.exists("/usr/lib/x86_64-linux-gnu/libcuda.so")
+
+
+class TestKernel:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "bob@box:~$ uname -r\n6.8.0-45-generic\n",
+            "6.8.0-45-generic\n",
+            "Kernel: 6.8.0-45-generic x86_64 bits: 64\n",
+            "           Kernel: Linux 6.8.0-45-generic\n",
+            "modprobe: FATAL: Module nvidia not found in directory /lib/modules/6.8.0-45-generic\n",
+            COLLECTED.replace("6.5.0-35", "6.8.0-45"),
+        ],
+    )
+    def test_its_release(self, text: str, host: Callable[..., Host]) -> None:
+        assert facts(host(text)).get(Kernel).running == "6.8.0-45-generic"
+
+    def test_a_rejected_key_in_a_log_alone(self, judged: Judge) -> None:
+        assert roots(judged(REJECTED)) == {"secure-boot-mok-not-enrolled"}
+
+    def test_the_same_while_the_driver_works(self, judged: Judge) -> None:
+        started = "[    4.1] x\n[    4.100000] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
+        assert not roots(judged(REJECTED + started))
+
+    def test_what_modprobe_says_of_a_key(self, judged: Judge) -> None:
+        assert roots(judged("modprobe: ERROR: could not insert 'nvidia': Key was rejected by service\n")) == {
+            "secure-boot-mok-not-enrolled"
+        }
+
+    def test_an_unsigned_module(self, judged: Judge) -> None:
+        said = "[    3.4] x\n[    3.412345] Lockdown: modprobe: unsigned module loading is restricted; see man kernel_lockdown.7\n"
+        assert roots(judged(said)) == {"secure-boot-unsigned-module"}
+
+    def test_a_legacy_gpu_in_a_log_alone(self, judged: Judge) -> None:
+        said = (
+            "[    5.412345] NVRM: The NVIDIA GeForce GT 730 GPU installed in this system is\n"
+            "               NVRM:  supported through the NVIDIA 470.xx Legacy drivers. Please\n"
+            "               NVRM:  visit http://www.nvidia.com/object/unix.html for more\n"
+            "               NVRM:  information.  The 535.129.03 NVIDIA driver will ignore\n"
+            "               NVRM:  this GPU.  Continuing probe...\n"
+        )
+        assert roots(judged(said)) == {"legacy-gpu-needs-470-390-340"}
+
+    def test_messages_without_stamps(self, judged: Judge) -> None:
+        said = "NVRM: The NVIDIA GeForce GT 730 GPU installed in this system is\nNVRM:  supported through the NVIDIA 470.xx Legacy drivers. The 535.129.03 NVIDIA driver will ignore\n"
+        assert roots(judged(said)) == {"legacy-gpu-needs-470-390-340"}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.183\n",
+            "[ 5.678901] x\n[12345.678901] NVRM: API mismatch: the client has the version 535.183.01, but\n"
+            "               NVRM: this kernel module has the version 535.171.04.  Please\n",
+            "[12345.678901] NVRM: API mismatch: the client 'nvidia-smi' (pid 812)\n"
+            "               NVRM: has the version 535.183.01, but this kernel module has\n"
+            "               NVRM: the version 535.171.04.  Please make sure that this\n",
+        ],
+    )
+    def test_a_mismatch_that_is_only_said(self, text: str, judged: Judge) -> None:
+        found = judged(text)
+        assert roots(found) == {"driver-library-version-mismatch-after-upgrade"}
+        assert "535.183" in found.findings[0].finding.title
+
+    def test_a_failure_that_nothing_explains_is_not_healthy(self, judged: Judge) -> None:
+        found = judged(FAILED)
+        assert not found.findings
+        assert found.health is Health.UNKNOWN
+
+    def test_a_build_that_failed_in_the_output_of_apt(self, judged: Judge) -> None:
+        found = judged(
+            "6.8.0-45-generic\n",
+            FAILED,
+            "Setting up nvidia-dkms-535 (535.183.01-0ubuntu0.22.04.1) ...\nBuilding module:\n"
+            "Error! Bad return status for module build on kernel: 6.8.0-45-generic (x86_64)\n"
+            "Consult /var/lib/dkms/nvidia/535.183.01/build/make.log for more information.\n"
+            "dpkg: error processing package nvidia-dkms-535 (--configure):\n"
+            " installed nvidia-dkms-535 package post-installation script subprocess returned error exit status 10\n"
+            "bob@box:~$ tail /var/lib/dkms/nvidia/535.183.01/build/make.log\n"
+            "/var/lib/dkms/nvidia/535.183.01/build/nvidia/nv.c:12:3: internal compiler error: Segmentation fault\n",
+        )
+        assert roots(found) == {"half-configured-driver-packages"}
+        assert "internal compiler error" in found.findings[0].finding.title
+
+    def test_headers_that_dkms_does_not_find(self, judged: Judge) -> None:
+        found = judged(
+            "bob@box:~$ uname -r\n6.8.0-45-generic\n" + FAILED,
+            "nvidia/535.183.01: added\n",
+            "Error! Your kernel headers for kernel 6.8.0-45-generic cannot be found at\n/lib/modules/6.8.0-45-generic/build.\n",
+        )
+        assert roots(found) == {"kernel-headers-missing"}
+
+
+class TestPackages:
+    @pytest.mark.parametrize(
+        ("text", "state"),
+        [
+            ("nvidia-driver-550/jammy-updates,now 550.120-0ubuntu0.22.04.1 amd64 [installed,automatic]\n", "installed"),
+            ("nvidia-driver-550/now 550.120-0ubuntu0.22.04.1 amd64 [installed,local]\n", "installed"),
+            ("nvidia-driver-550/now 550.120-0ubuntu0.22.04.1 amd64 [residual-config]\n", "config-files"),
+            (
+                "nvidia-driver-550:\n  Installed: 550.120-0ubuntu0.22.04.1\n  Candidate: 550.120-0ubuntu0.22.04.1\n",
+                "installed",
+            ),
+            ("nvidia-driver-550:\n  Installed: (none)\n  Candidate: 550.120-0ubuntu0.22.04.1\n", "not-installed"),
+            ("un  nvidia-driver-550  <none>  <none>  (no description available)\n", "not-installed"),
+            ("nvidia-driver-550\t\t\thold\n", "installed"),
+            ("dpkg: error processing package nvidia-driver-550 (--configure):\n", "half-configured"),
+        ],
+    )
+    def test_forms(self, text: str, state: str, host: Callable[..., Host]) -> None:
+        package = facts(host(text)).get(Packages).get("nvidia-driver-550")
+        assert package.state == state
+
+
+class TestGpus:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "== /sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0 ==\nmodalias : pci:v000010DEd00001B06sv00003842sd00006696bc03sc00i00\nvendor   : NVIDIA Corporation\n",
+            "Graphics:\n  Device-1: NVIDIA GP102 [GeForce GTX 1080 Ti] vendor: eVga.com. driver: nvidia v: 535.183.01\n    bus-ID: 01:00.0 chip-ID: 10de:1b06 class-ID: 0300\n",
+            "GPU 00000000:01:00.0\n    Product Name                          : NVIDIA GeForce GTX 1080 Ti\n    Device Id                         : 0x1B0610DE\n",
+        ],
+    )
+    def test_by_their_numbers(self, text: str, host: Callable[..., Host]) -> None:
+        loaded = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
+        gpu = facts(host(text, loaded)).get(Gpus).gpus[0]
+        assert (gpu.address, gpu.device) == ("0000:01:00.0", "1b06")
+
+    @pytest.mark.parametrize("text", [SMI, "GPU 0: NVIDIA GeForce RTX 5090 (UUID: GPU-1)\n"])
+    def test_by_their_names(self, text: str, host: Callable[..., Host]) -> None:
+        gpu = facts(host(text)).get(Gpus).gpus[0]
+        assert (gpu.architecture, gpu.capability, gpu.driver) == ("Blackwell", "12.0", "nvidia")
+
+
+class TestPython:
+    def test_what_pytorch_collected(self, judged: Judge) -> None:
+        assert roots(judged(COLLECTED)) == {"torch-cpu-only-build"}
+
+    def test_a_list_of_pip_and_a_gpu(self, judged: Judge) -> None:
+        assert roots(judged(PIP, SMI)) == {"torch-no-kernel-image-new-gpu"}
+
+    def test_a_list_of_conda(self, judged: Judge) -> None:
+        found = judged(CONDA, SMI)
+        assert roots(found) == {"torch-cpu-only-build"}
+        assert found.findings[0].finding.subject == "python:/home/joe/miniconda3/envs/ml"
+
+    def test_pinned_requirements(self, host: Callable[..., Host]) -> None:
+        environments: PythonEnvironments = facts(host("numpy==1.26.4\ntorch==2.3.0+cu121\n")).get(PythonEnvironments)
+        assert environments.environments[0].torch.cuda == "12.1"
+
+
+class TestSession:
+    def test_env(self, judged: Judge) -> None:
+        assert roots(judged(ENV, SMI)) == {"cuda-visible-devices-wrong"}
+
+    def test_its_path_is_known(self, host: Callable[..., Host]) -> None:
+        environments: Environments = facts(host(ENV)).get(Environments)
+        assert environments.value("joe", "PATH") == "/usr/local/bin:/usr/bin:/bin"
+        assert environments.value("joe", "LD_LIBRARY_PATH") == ""
+
+    def test_one_variable(self, host: Callable[..., Host]) -> None:
+        environments: Environments = facts(host("joe@box:~$ echo $LD_LIBRARY_PATH\n/opt/x:\njoe@box:~$ \n")).get(
+            Environments
+        )
+        assert environments.value("joe", "LD_LIBRARY_PATH") == "/opt/x:"
+        assert environments.value("joe", "CUDA_HOME") is None
+
+    def test_a_script_is_not_taken_for_env(self, host: Callable[..., Host]) -> None:
+        script = "uname -r\n6.8.0-45-generic\nexport PATH=/opt/x:$PATH\nexport HOME=/x\nexport SHELL=/bin/sh\nexport USER=x\n"
+        assert host(script).environment is None
+
+    def test_a_start_up_file(self, tmp_path: Path, rules: tuple[Rule, ...]) -> None:
+        (tmp_path / ".bashrc").write_text("export PATH=/usr/local/cuda/bin\n")
+        (tmp_path / "smi").write_text(SMI)
+        found = diagnose(rules, Facts(host_at(str(tmp_path)), Options()))
+        assert {f.id for f in found.root_causes} <= {"login-loop-broken-path-environment", "ld-library-path-malformed"}
+        assert found.root_causes
+
+
+def test_a_whole_thread(judged: Judge) -> None:
+    found = judged(
+        "### Driver gone\n\nAfter the update nothing works. &gt;:(\n\n```console\nalice@box:~$ nvidia-smi\n" + FAILED +
+        "\nalice@box:~$ uname -r\n6.8.0-45-generic\nalice@box:~$ sudo modprobe nvidia\n"
+        "modprobe: FATAL: Module nvidia not found in directory /lib/modules/6.8.0-45-generic\n"
+        "alice@box:~$ dkms status\nalice@box:~$ dpkg -l | grep -i nvidia\n"
+        "ii  libnvidia-compute-550:amd64  550.120-0ubuntu0.24.04.1  amd64  NVIDIA libcompute package\n"
+        "ii  linux-modules-nvidia-550-6.8.0-44-generic  6.8.0-44.44+1  amd64  Linux kernel nvidia modules\n"
+        "ii  nvidia-driver-550  550.120-0ubuntu0.24.04.1  amd64  NVIDIA driver metapackage\n```\n\n@bob: same here\n"
+    )  # fmt: skip
+    assert roots(found) == {"dkms-module-missing-for-running-kernel"}
+    assert "6.8.0-45-generic" in found.findings[0].finding.title
