@@ -72,6 +72,11 @@ class Problem(NamedTuple):
     correction: str
 
 
+def _without_empty(path: str) -> str:
+    """A list of directories without empty elements: each of these would make a program of the current directory run."""
+    return ":".join(filter(None, path.split(":")))
+
+
 class BrokenPath(NamedTuple):
     """A line that gives a PATH in which /usr/bin or /bin is missing. `kinds` are the kinds of login in which it stays
     so, `line` as in Problem."""
@@ -86,13 +91,13 @@ class BrokenPath(NamedTuple):
     def completed(self) -> str:
         """The line so that it keeps what PATH was before; "" where it is no plain assignment."""
         if plain := re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2(\s+#.*|\s*)", self.line):
-            return f'{plain[1]}"{plain[3]}${{PATH:+:${{PATH}}}}"{plain[4].rstrip()}'
+            return f'{plain[1]}"{_without_empty(plain[3])}${{PATH:+:${{PATH}}}}"{plain[4].rstrip()}'
         # fish, whose lists make one word for each folder of this.
         fish = re.fullmatch(r"(\s*export\s+PATH=)((?:[\w./+-]+:)*\$PATH(?::[\w./+-]+)*)(\s+#.*|\s*)", self.line)
         if fish and self.source.path.endswith(".fish"):
             return f'{fish[1]}"{fish[2]}"{fish[3].rstrip()}'
         if csh := re.fullmatch(r"(\s*setenv\s+PATH\s+)([\"']?)(/[\w./:+-]+)\2\s*", self.line):
-            return f'{csh[1]}"{csh[3]}:$PATH"'
+            return f'{csh[1]}"{_without_empty(csh[3])}:$PATH"'
         # zsh's and csh's array, which is PATH by another name.
         if array := re.fullmatch(r"(\s*(?:set\s+)?path\s*=\s*\(\s*/[\w./+ -]*[\w./+-])\s*\)\s*", self.line):
             return f"{array[1]} $path)"
