@@ -702,7 +702,8 @@ def package_names(major: int, cuda: int | str | None, *, development: bool) -> t
     else:
         rows = [r for r in load("cudnn")["packages"] if r["major"] == major]
         fitting = [r for r in rows if r["cuda"] in (release, cuda_major)]
-        if rows and release and not fitting:
+        # cuDNN 5 and 6 are not in the table: they were built for CUDA 7.5 and 8.0.
+        if release and not fitting and (rows or int(cuda_major) > 8):
             return ()
         version = f"={fitting[0]['version']}" if fitting else ""
         names = [f"libcudnn{major}{version}", f"libcudnn{major}-dev{version}"]

@@ -170,6 +170,7 @@ def test_what_is_no_library_is_told_apart(tmp_path: Path) -> None:
         ((9, None, True), ("libcudnn9-cuda-12", "libcudnn9-dev-cuda-12")),
         ((8, 11, True), ("libcudnn8=8.9.7.29-1+cuda11.8", "libcudnn8-dev=8.9.7.29-1+cuda11.8")),
         ((5, 8, False), ("libcudnn5",)),
+        ((5, "12.2", False), ()),
         ((9, "13.0", False), ("libcudnn9-cuda-13",)),
         ((8, "11.2", False), ("libcudnn8=8.9.7.29-1+cuda11.8",)),
         ((8, "10.2", False), ("libcudnn8=8.1.0.77-1+cuda10.2",)),
