@@ -94,6 +94,7 @@ class LoginLoopXauthorityWrongOwner(Rule):
                 user=user,
                 group=str(home.account.gid),
                 mode=status.mode | 0o600,
+                closed=not may_write(home.account, status),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
@@ -106,11 +107,12 @@ class LoginLoopXauthorityWrongOwner(Rule):
             )
             return
         yield Plan(f"Move {path} out of the way; the next login creates a new one", Risk.LOW, (MoveAside(path),))
-        yield Plan(
-            f"Make {user} the owner of {path}",
-            Risk.MEDIUM,
-            (ChangeOwner(path, user, group), ChangeMode(path, mode)),
-        )
+        if finding.detail["closed"]:
+            yield Plan(
+                f"Make {user} the owner of {path}",
+                Risk.MEDIUM,
+                (ChangeOwner(path, user, group), ChangeMode(path, mode)),
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -122,10 +124,7 @@ class LoginLoopXauthorityWrongOwner(Rule):
             finds=f"file:{path}",
             steps=("move-aside",),
             ladder=(
-                (
-                    "low",
-                    "move-aside /home/alice/.Xauthority",
-                ),
+                ("low", "move-aside /home/alice/.Xauthority"),
                 (
                     "medium",
                     "change-owner /home/alice/.Xauthority alice 1000",
@@ -136,19 +135,19 @@ class LoginLoopXauthorityWrongOwner(Rule):
         yield Scenario(
             "it belongs to root, and a loop", ubuntu().file(path, COOKIE, 0o600).login_loop(), finds=f"file:{path}"
         )
-        yield Scenario("it contains text", debian().file(path, "garbage\n", 0o600, 1000), finds=f"file:{path}")
+        yield Scenario(
+            "it contains text",
+            debian().file(path, "garbage\n", 0o600, 1000),
+            finds=f"file:{path}",
+            ladder=(("low", "move-aside /home/alice/.Xauthority"),),
+        )
         yield Scenario("zeros after a power cut", debian().file(path, bytes(4096), 0o600, 1000), finds=f"file:{path}")
         yield Scenario("cut off", debian().file(path, COOKIE[:-3], 0o600, 1000), finds=f"file:{path}")
         yield Scenario(
             "a directory",
             debian().folder(path, 0o755, 1000),
             finds=f"file:{path}",
-            ladder=(
-                (
-                    "low",
-                    "by-hand /home/alice/.Xauthority /home/alice/.Xauthority.bak",
-                ),
-            ),
+            ladder=(("low", "by-hand /home/alice/.Xauthority /home/alice/.Xauthority.bak"),),
         )
         yield Scenario("nobody can write it", debian().file(path, COOKIE, 0o400, 1000), finds=f"file:{path}")
         yield Scenario(

@@ -135,7 +135,7 @@ class RunfileUninstallLeftovers(Rule):
             "library": (RefreshLoaderCache(),),
             "blacklist": (UpdateInitramfs("all"), Reboot()),
         }
-        what = paths[0] if len(paths) == 1 else f"{len(paths)} files"
+        what = ", ".join(paths) if len(paths) <= 3 else f"{paths[0]} and {len(paths) - 1} more files"
         yield Plan(
             f"Move {what} out of the way", Risk.LOW if kind == "dkms" else Risk.MEDIUM,
             (*(MoveAside(p) for p in paths), *after[kind]), reboot=kind == "blacklist",
@@ -157,12 +157,7 @@ class RunfileUninstallLeftovers(Rule):
             Machine.debian12_gpu().link("/var/lib/dkms/nvidia/470.57.02/source", "/usr/src/nvidia-470.57.02"),
             finds="file:/var/lib/dkms/nvidia/470.57.02",
             steps=("move-aside",),
-            ladder=(
-                (
-                    "low",
-                    "move-aside /var/lib/dkms/nvidia/470.57.02",
-                ),
-            ),
+            ladder=(("low", "move-aside /var/lib/dkms/nvidia/470.57.02"),),
         )
         yield Scenario(
             "libraries of a removed driver, one of them empty",
@@ -175,7 +170,7 @@ class RunfileUninstallLeftovers(Rule):
             ladder=(
                 (
                     "medium",
-                    "by-hand 2 libcuda.so.1",
+                    "by-hand /usr/lib/x86_64-linux-gnu/libcuda.so.1 /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1 libcuda.so.1",
                 ),
             ),
         )
@@ -199,6 +194,7 @@ class RunfileUninstallLeftovers(Rule):
             Machine.debian12_gpu().link(f"{lib}/libnvidia-fbc.so.1", "libnvidia-fbc.so.470.57.02"),
             finds=f"file:{lib}/libnvidia-fbc.so.1",
             steps=("move-aside", "refresh-loader-cache"),
+            ladder=(("medium", "move-aside /usr/lib/x86_64-linux-gnu/libnvidia-fbc.so.1", "refresh-loader-cache"),),
         )
         blank = "/usr/local/my libs"
         yield Scenario(
@@ -208,6 +204,7 @@ class RunfileUninstallLeftovers(Rule):
             .library(f"{blank}/libcuda.so.470.82.01", "libcuda.so.1")
             .link(f"{blank}/libcuda.so.1", "libcuda.so.470.82.01"),
             finds=f"file:{blank}/libcuda.so.1",
+            ladder=(("medium", "move-aside /usr/local/my libs/libcuda.so.1", "refresh-loader-cache"),),
         )
         yield Scenario("a complete installation from a .run file", Machine.ubuntu1604_runfile())
         yield Scenario("only packages", Machine.ubuntu2404_gpu())
