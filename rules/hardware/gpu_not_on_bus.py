@@ -82,7 +82,10 @@ class GpuNotOnBus(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         bus = "/sys/bus/pci/devices/0000:00:02.0/vendor"
-        ubuntu = Machine.ubuntu2404().ubuntu_driver(loaded=False).file(bus, "0x8086\n")
+
+        def ubuntu() -> Machine:
+            return Machine.ubuntu2404().ubuntu_driver(loaded=False).file(bus, "0x8086\n")
+
         yield Scenario(
             "the bus had a card earlier",
             Machine.debian12()
@@ -93,12 +96,12 @@ class GpuNotOnBus(Rule):
             ladder=(
                 (
                     "low reboot",
-                    "by-hand",
-                    "by-hand",
+                    "by-hand power machine reseat card riser cables",
+                    "by-hand check firmware's setup menu whether slot",
                 ),
             ),
         )
-        yield Scenario("no trace of a GPU", ubuntu, finds="host")
+        yield Scenario("no trace of a GPU", ubuntu(), finds="host")
         yield Scenario(
             "the driver used a card earlier",
             Machine.debian12()
@@ -110,19 +113,14 @@ class GpuNotOnBus(Rule):
         removes = (
             'ACTION=="add", SUBSYSTEM=="pci", ATTR{vendor}=="0x10de", ATTR{class}=="0x03[0-9]*", ATTR{remove}="1"\n'
         )
-        left = ubuntu.file(
+        left = ubuntu().file(
             "/lib/udev/rules.d/50-pm-nvidia.rules", f"# Remove NVIDIA VGA/3D controller devices\n{removes}"
         )
         yield Scenario(
             "prime-select was uninstalled, its rule stayed",
             left,
             finds="host",
-            ladder=(
-                (
-                    "medium reboot",
-                    "by-hand /usr/lib/udev/rules.d/50-pm-nvidia.rules:2",
-                ),
-            ),
+            ladder=(("medium reboot", "by-hand /usr/lib/udev/rules.d/50-pm-nvidia.rules:2"),),
         )
         yield Scenario(
             "switched off by prime-select",

@@ -225,30 +225,44 @@ class DkmsModuleMissingForRunningKernel(Rule):
             )
 
         old, new = "6.1.0-49-amd64", "6.1.0-50-amd64"
-        two = Machine().os_release("debian", "12").kernel(old).kernel(new, running=False).user().gpu()
+
+        def two() -> Machine:
+            machine = Machine().os_release("debian", "12").kernel(old).kernel(new, running=False)
+            return machine.user().gpu().debian_driver(kernels=(old,))
+
         yield Scenario(
             "a kernel update without a module build",
             Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False),
             finds=f"kernel:{new}",
             steps=("dkms-build", "update-initramfs", "load-modules"),
-        )
-        yield Scenario(
-            "Ubuntu, only the old kernel has a module",
-            Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=("6.8.0-49-generic",), loaded=False),
-            finds="kernel:6.8.0-50-generic",
-        )
-        yield Scenario(
-            "only the kernel that boots next has none",
-            two.debian_driver(kernels=(old,)),
-            finds=f"kernel:{new}",
-            steps=("dkms-build", "update-initramfs"),
             ladder=(
                 (
                     "low",
                     "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
                     "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
                 ),
             ),
+        )
+        yield Scenario(
+            "Ubuntu, only the old kernel has a module",
+            Machine.ubuntu2404().gpu(driver="").ubuntu_driver(kernels=("6.8.0-49-generic",), loaded=False),
+            finds="kernel:6.8.0-50-generic",
+            ladder=(
+                (
+                    "low",
+                    "dkms-build nvidia 550.120 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                    "load-modules nvidia",
+                ),
+            ),
+        )
+        yield Scenario(
+            "only the kernel that boots next has none",
+            two(),
+            finds=f"kernel:{new}",
+            steps=("dkms-build", "update-initramfs"),
+            ladder=(("low", "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64", "update-initramfs 6.1.0-50-amd64"),),
         )
         yield Scenario(
             "a mounted disk",
@@ -257,7 +271,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
         )
         yield Scenario(
             "--next-boot checks only the next kernel",
-            two.debian_driver(kernels=(old,)),
+            two(),
             finds=f"kernel:{new}",
             next_boot=True,
         )
@@ -337,19 +351,13 @@ class DkmsModuleMissingForRunningKernel(Rule):
             finds=f"kernel:{newer}",
             causes=("ubuntu-prebuilt-modules-missing",),
             ladder=(
-                (
-                    "low network",
-                    "apt-install linux-modules-nvidia-550-6.8.0-51-generic",
-                ),
+                ("low network", "apt-install linux-modules-nvidia-550-6.8.0-51-generic"),
                 (
                     "medium network",
                     "apt-install nvidia-dkms-550 linux-headers-6.8.0-51-generic",
                     "update-initramfs 6.8.0-51-generic",
                 ),
-                (
-                    "medium reboot",
-                    "by-hand 6.8.0-50-generic",
-                ),
+                ("medium reboot", "by-hand 6.8.0-50-generic"),
             ),
         )
         yield Scenario(
@@ -365,12 +373,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 'BUILD_EXCLUSIVE_CONFIG="!CONFIG_PREEMPT_RT !CONFIG_PREEMPT_RT_FULL"\n',
             ),
             finds="kernel:6.1.0-50-rt-amd64",
-            ladder=(
-                (
-                    "medium reboot",
-                    "by-hand -rt",
-                ),
-            ),
+            ladder=(("medium reboot", "by-hand -rt"),),
         )
         dkms = f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko"
         yield Scenario(
@@ -394,6 +397,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             .debian_driver(kernels=(), loaded=False)
             .nvidia_module(new, "535.261.03", name="nvidia-current.ko", vermagic=f"{old} SMP preempt mod_unload "),
             finds=f"kernel:{new}",
+            ladder=(("medium network", "apt-install nvidia-kernel-dkms reinstall", "update-initramfs 6.1.0-50-amd64"),),
         )
         yield Scenario("built", Machine.debian12_gpu())
         yield Scenario("prebuilt by Ubuntu, no DKMS", prebuilt(Machine.ubuntu2404(), ubuntu))

@@ -152,8 +152,21 @@ class SecureBootMokNotEnrolled(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        debian = Machine.debian12().gpu(driver="").debian_driver(loaded=False)
-        yield Scenario("the DKMS key was not enrolled", debian.secure_boot(signed_by=2), finds="kernel:6.1.0-50-amd64")
+        def debian() -> Machine:
+            return Machine.debian12().gpu(driver="").debian_driver(loaded=False)
+
+        yield Scenario(
+            "the DKMS key was not enrolled",
+            debian().secure_boot(signed_by=2),
+            finds="kernel:6.1.0-50-amd64",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand --import /var/lib/dkms/mok.pub",
+                    "by-hand reboot choose Enroll blue screen enter",
+                ),
+            ),
+        )
         yield Scenario(
             "another key is enrolled",
             Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False).secure_boot(signed_by=2, enrolled=(1,)),
@@ -164,10 +177,12 @@ class SecureBootMokNotEnrolled(Rule):
         )
         yield Scenario(
             "only the kernel log shows that the key is not trusted",
-            debian.secure_boot(signed_by=2)
+            debian()
+            .secure_boot(signed_by=2)
             .remove("/var/lib/dkms/mok.pub")
             .says("kernel", "Loading of module with unavailable key is rejected"),
             finds="kernel:6.1.0-50-amd64",
+            ladder=(("medium reboot", "by-hand --import", "by-hand reboot choose Enroll blue screen enter"),),
         )
         yield Scenario(
             "shim's key is enrolled, but DKMS used its own",
@@ -180,7 +195,7 @@ class SecureBootMokNotEnrolled(Rule):
                 (
                     "medium reboot",
                     "by-hand --import /var/lib/dkms/mok.pub",
-                    "by-hand",
+                    "by-hand reboot choose Enroll blue screen enter",
                 ),
                 (
                     "medium",

@@ -37,6 +37,7 @@ def test_name_is_the_faults(rule: Rule) -> None:
 def test_has_enough_scenarios(rule: Rule) -> None:
     scenarios = list(rule.scenarios())
     assert len({s.name for s in scenarios}) == len(scenarios)
+    assert len({id(s.machine) for s in scenarios}) == len(scenarios), "each change reaches all that share a machine"
     assert sum(bool(s.finds) for s in scenarios) >= 2
     assert any(not s.finds and not s.unknown for s in scenarios)
     assert any(s.unknown for s in scenarios)
