@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from dlhealth.actions import (
     AptFixBroken,
@@ -29,6 +30,10 @@ from dlhealth.testing import Scenario
 
 FETCHES = (AptFixBroken, AptInstall, AptPurgeReinstall, AptRemove, PipInstall)
 """These need the network: a package that is removed must be in apt's cache for the undo, or it is downloaded."""
+
+MANY, WORDS = 4, 6
+"""More actions of one kind in a row, or more values of one action, are stated by the ends and the number; advice by so
+many of its words."""
 
 # Never a repair, whatever the fault. Each of these has broken somebody's machine.
 NEVER_SAID = (
@@ -125,15 +130,20 @@ def wrong(action: Action) -> Iterator[str]:
 def as_stated(plan: Plan) -> tuple[str, ...]:
     """A plan as `Scenario.ladder` states it."""
     head = " ".join([plan.risk.value, *["reboot"] * plan.reboot, *["network"] * plan.network])
-    return head, *map(_step, plan.actions)
+    return head, *(text for _, text in _steps(plan))
 
 
 def is_as_stated(plan: Plan, stated: tuple[str, ...]) -> bool:
-    """Whether a plan is the stated one. Of what a person does, the stated words must occur in the text."""
-    real = as_stated(plan)
-    return len(real) == len(stated) and all(
-        _says(action.text, line) if isinstance(action, ByHand) else step == line
-        for action, step, line in zip((None, *plan.actions), real, stated, strict=True)
+    """Whether a plan is the stated one. The stated words must occur in the text of what a person does."""
+    head, *lines = stated
+    steps = list(_steps(plan))
+    return (
+        head == as_stated(plan)[0]
+        and len(steps) == len(lines)
+        and all(
+            _says(action.text, line) if isinstance(action, ByHand) else step == line
+            for (action, step), line in zip(steps, lines, strict=True)
+        )
     )
 
 
@@ -142,16 +152,26 @@ def _says(text: str, line: str) -> bool:
     return kind == "by-hand" and all(word in text for word in words)
 
 
-def _step(action: Action) -> str:
-    if isinstance(action, ByHand):
-        return " ".join(["by-hand", *_technical(action.text)])
-    return " ".join([kind_of(action), *_arguments(action)])
+def _steps(plan: Plan) -> Iterator[tuple[Action, str]]:
+    """Each action and its statement. A row of many actions of one kind is one statement: the first, the last, the number."""
+    for kind, group in groupby(plan.actions, kind_of):
+        row = list(group)
+        if isinstance(row[0], ByHand):
+            yield from ((a, " ".join([kind, *_words(a.text)])) for a in row if isinstance(a, ByHand))
+            continue
+        texts = [" ".join([kind, *_arguments(a)]) for a in row]
+        if len(row) > MANY:
+            yield row[0], f"{texts[0]} ... {texts[-1]} ({len(row)})"
+        else:
+            yield from zip(row, texts, strict=True)
 
 
-def _technical(text: str) -> Iterator[str]:
-    """The words of a text that stay when it is worded differently: paths, commands' options, versions."""
-    words = (word.strip(".,:;()'\"") for word in text.split())
-    yield from dict.fromkeys(w for w in words if re.search(r"[/_=\d]|\w-\w.*-|^-", w))
+def _words(text: str) -> Iterator[str]:
+    """The words of a text that stay when it is worded differently: paths, commands' options, versions; if there are none,
+    the first long words."""
+    words = list(dict.fromkeys(word.strip(".,:;()'\"") for word in text.split()))
+    technical = [w for w in words if re.search(r"[/_=\d]|\w-\w.*-|^-", w)]
+    yield from (technical or [w for w in words if len(w) > 3])[:WORDS]
 
 
 def _arguments(action: Action) -> Iterator[str]:
@@ -175,4 +195,4 @@ def _arguments(action: Action) -> Iterator[str]:
 
 def _listed(values: Sequence[str], between: str) -> str:
     """All of a short list; of a long one the ends and the number."""
-    return between.join(values) if len(values) <= 8 else f"{values[0]}..{values[-1]}({len(values)})"
+    return between.join(values) if len(values) <= MANY else f"{values[0]}..{values[-1]}({len(values)})"

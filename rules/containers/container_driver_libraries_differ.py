@@ -103,17 +103,13 @@ class ContainerDriverLibrariesDiffer(Rule):
             "LXC",
             libraries(container("580.159.04"), "580.159.03", packaged=True),
             finds="host",
-            ladder=(
-                (
-                    "medium network",
-                    "by-hand 580.159.04",
-                ),
-            ),
+            ladder=(("medium network", "by-hand 580.159.04"),),
         )
         yield Scenario(
             "Docker with a driver in the image",
             libraries(container("535.183.01", "/.dockerenv", ""), "550.54.15", packaged=True),
             finds="host",
+            ladder=(("medium network", "by-hand 535.183.01"),),
         )
         yield Scenario("the same version", libraries(container("580.159.04"), "580.159.04", packaged=True))
         yield Scenario("mounted by the toolkit", libraries(container("580.159.04"), "580.159.03", packaged=False))

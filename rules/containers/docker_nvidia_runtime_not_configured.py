@@ -104,24 +104,14 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
             "only the hook",
             machine('{"log-driver": "json-file"}', "nvidia-ctk", "nvidia-container-runtime-hook"),
             finds="host",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand --runtime=docker",
-                ),
-            ),
+            ladder=(("medium", "by-hand --runtime=docker"),),
         )
         yield Scenario("neither hook nor runtime", machine("", "nvidia-ctk"), finds="host")
         yield Scenario(
             "the toolkit was removed, but its runtime is the default",
             machine(default),
             finds="host",
-            ladder=(
-                (
-                    "medium network",
-                    "by-hand nvidia-container-toolkit /etc/docker/daemon.json",
-                ),
-            ),
+            ladder=(("medium network", "by-hand nvidia-container-toolkit /etc/docker/daemon.json"),),
         )
         yield Scenario("configured", machine(runtime, "nvidia-ctk", "nvidia-container-runtime"))
         yield Scenario(

@@ -84,23 +84,13 @@ class DockerSnapOrDesktop(Rule):
             "only the snap",
             machine().file(snap).link("/snap/docker/current", "2746"),
             finds="host",
-            ladder=(
-                (
-                    "medium network",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("medium network", "by-hand save images volumes need install docker.io"),),
         )
         yield Scenario(
             "Docker Desktop beside Docker Engine",
             machine().file("/usr/bin/dockerd", "", 0o755).file("/home/alice/.docker/config.json", desktop, uid=1000),
             finds="host",
-            ladder=(
-                (
-                    "low",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("low", "by-hand docker context default"),),
         )
         yield Scenario(
             "Docker Engine beside the snap",

@@ -109,24 +109,24 @@ class CudaRuntimeNewerThanDriver(Rule):
             "CUDA 12.4 on driver 470",
             Machine.debian12().gpu().debian_driver("470.256.02").cuda_toolkit("12.4", "12.4.131"),
             finds="file:/usr/local/cuda-12.4",
-            alone=False,  # Debian 12 does not ship that driver
+            alone=False,
+            ladder=(("medium", "by-hand 470.256.02 11.4 525.60.13"),),  # Debian 12 does not ship that driver
         )
         yield Scenario(
             "CUDA 13 on driver 550",
             Machine.ubuntu2404_gpu().cuda_toolkit("13.0", "13.0.88"),
             finds="file:/usr/local/cuda-13.0",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand 550.120 12.4 580",
-                ),
-            ),
+            ladder=(("medium", "by-hand 550.120 12.4 580"),),
         )
         yield Scenario(
             "CUDA 13 is the default, and an older toolkit fits",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2", default=False).cuda_toolkit("13.0", "13.0.88"),
             finds="file:/usr/local/cuda-13.0",
             steps=("make-link",),
+            ladder=(
+                ("medium", "make-link /usr/local/cuda /usr/local/cuda-12.2"),
+                ("medium", "by-hand 550.120 12.4 580"),
+            ),
         )
         yield Scenario(
             "a newer minor version of the same major version", Machine.debian12_gpu().cuda_toolkit("12.9", "12.9.86")

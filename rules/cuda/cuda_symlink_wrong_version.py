@@ -224,6 +224,10 @@ class CudaSymlinkWrongVersion(Rule):
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link(link, "/usr/local/cuda-11.8"),
             finds=f"file:{link}",
             steps=("make-link",),
+            ladder=(
+                ("medium", "make-link /usr/local/cuda /usr/local/cuda-12.2"),
+                ("medium", "move-aside /usr/local/cuda"),
+            ),
         )
         yield Scenario(
             "the alternative's toolkit was deleted by hand",
@@ -233,6 +237,7 @@ class CudaSymlinkWrongVersion(Rule):
             .link(link, "/etc/alternatives/cuda"),
             finds=f"file:{link}",
             steps=("set-alternative",),
+            ladder=(("medium", "set-alternative cuda /usr/local/cuda-12.2"), ("medium", "move-aside /usr/local/cuda")),
         )
         yield Scenario(
             "DeepSpeed, with CUDA_HOME of another major version than PyTorch's",
@@ -241,12 +246,7 @@ class CudaSymlinkWrongVersion(Rule):
             .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-12.2\n")
             .python_environment(packages=["deepspeed-0.12.3"], torch="2.1.0+cu118", cuda="11.8"),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "by-hand 11.8 cuda-toolkit-11-8 /home/alice/venv CUDA_HOME",
-                ),
-            ),
+            ladder=(("low network", "by-hand 11.8 cuda-toolkit-11-8 /home/alice/venv CUDA_HOME"),),
         )
         yield Scenario(
             "CUDA_HOME of another major version, but nobody builds extensions",
@@ -260,12 +260,7 @@ class CudaSymlinkWrongVersion(Rule):
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").link("/usr/local/cuda-11", "/usr/local/cuda-11.8"),
             finds="file:/usr/local/cuda-11",
             steps=("move-aside",),
-            ladder=(
-                (
-                    "medium",
-                    "move-aside /usr/local/cuda-11",
-                ),
-            ),
+            ladder=(("medium", "move-aside /usr/local/cuda-11"),),
         )
         yield Scenario(
             "only cuDNN is left in the toolkit's directory",
@@ -281,12 +276,7 @@ class CudaSymlinkWrongVersion(Rule):
             .cuda_toolkit("12.2")
             .append("/home/alice/.bashrc", "export CUDA_HOME=/usr/local/cuda-10.1\n"),
             finds="file:/home/alice/.bashrc",
-            ladder=(
-                (
-                    "low",
-                    "edit-file /home/alice/.bashrc 15: export CUDA_HOME=/usr/local/cuda-12.2",
-                ),
-            ),
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: export CUDA_HOME=/usr/local/cuda-12.2"),),
         )
         yield Scenario(
             "three toolkits, the link points to an older one",
@@ -299,12 +289,7 @@ class CudaSymlinkWrongVersion(Rule):
             .cuda_toolkit("12.2", default=False)
             .python_environment(torch="2.4.0", cuda="12.1"),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low",
-                    "by-hand CUDA_HOME=/usr/local/cuda-12.2 PATH=/usr/local/cuda-12.2/bin:$PATH",
-                ),
-            ),
+            ladder=(("low", "by-hand CUDA_HOME=/usr/local/cuda-12.2 PATH=/usr/local/cuda-12.2/bin:$PATH"),),
         )
         yield Scenario(
             "CUDA_HOME fits PyTorch, the link serves others",

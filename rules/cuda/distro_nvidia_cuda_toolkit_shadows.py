@@ -107,10 +107,7 @@ class DistroNvidiaCudaToolkitShadows(Rule):
                     "low",
                     'write-file /etc/profile.d/dlhealth-cuda.sh export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"',
                 ),
-                (
-                    "medium network",
-                    "apt-remove nvidia-cuda-toolkit",
-                ),
+                ("medium network", "apt-remove nvidia-cuda-toolkit"),
             ),
         )
         yield Scenario(

@@ -101,6 +101,13 @@ class LibcuptiNotOnPath(Rule):
             apart(),
             finds=f"file:{old}/libcupti.so.10.1",
             steps=("write-file", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "low",
+                    "write-file /etc/ld.so.conf.d/dlhealth-cupti.conf /usr/local/cuda-10.1/extras/CUPTI/lib64",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "CUDA 9.0, only the file without links",

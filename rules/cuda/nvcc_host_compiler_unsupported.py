@@ -122,10 +122,7 @@ class NvccHostCompilerUnsupported(Rule):
                     "apt-install gcc-11 g++-11",
                     "by-hand ~/.profile NVCC_PREPEND_FLAGS='-ccbin /usr/bin/g++-11 CUDAHOSTCXX=/usr/bin/g++-11",
                 ),
-                (
-                    "medium",
-                    "by-hand",
-                ),
+                ("medium", "by-hand distribution longer that install CUDA toolkit"),
             ),
         )
         yield Scenario(
@@ -139,10 +136,7 @@ class NvccHostCompilerUnsupported(Rule):
             ),
             finds=nvcc,
             ladder=(
-                (
-                    "low",
-                    "by-hand ~/.profile NVCC_PREPEND_FLAGS='-ccbin /usr/bin/g++-10 CUDAHOSTCXX=/usr/bin/g++-10",
-                ),
+                ("low", "by-hand ~/.profile NVCC_PREPEND_FLAGS='-ccbin /usr/bin/g++-10 CUDAHOSTCXX=/usr/bin/g++-10"),
             ),
         )
         yield Scenario(

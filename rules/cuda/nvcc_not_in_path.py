@@ -104,12 +104,7 @@ class NvccNotInPath(Rule):
             toolkit(),
             finds="host",
             steps=("write-file",),
-            ladder=(
-                (
-                    "low",
-                    'write-file /etc/profile.d/cuda.sh export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"',
-                ),
-            ),
+            ladder=(("low", 'write-file /etc/profile.d/cuda.sh export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'),),
         )
         yield Scenario(
             "without /usr/local/cuda",
@@ -117,6 +112,9 @@ class NvccNotInPath(Rule):
             .cuda_toolkit("11.8", "11.8.89", default=False)
             .file("/etc/ld.so.conf.d/cuda.conf", "/usr/local/cuda-11.8/lib64\n"),
             finds="host",
+            ladder=(
+                ("low", 'write-file /etc/profile.d/cuda.sh export PATH="/usr/local/cuda-11.8/bin${PATH:+:${PATH}}"'),
+            ),
         )
         yield Scenario(
             "a line without effect",

@@ -81,6 +81,7 @@ class CudnnCudaFilePermissions(Rule):
             cuda().file(f"{include}/cudnn_version.h", "#define CUDNN_MAJOR 8\n#define CUDNN_MINOR 9\n", 0o600),
             finds=f"file:{include}/cudnn_version.h",
             steps=("change-mode",),
+            ladder=(("low", "change-mode /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_version.h 0644"),),
         )
         yield Scenario(
             "two libraries",
@@ -88,22 +89,25 @@ class CudnnCudaFilePermissions(Rule):
             .library(f"{lib}/libcudnn.so.8.9.7", "libcudnn.so.8", mode=0o750)
             .library(f"{lib}/libcudnn_ops_infer.so.8.9.7", "libcudnn_ops_infer.so.8", mode=0o750),
             finds=f"file:{lib}",
+            ladder=(
+                (
+                    "low",
+                    "change-mode /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8.9.7 0754",
+                    "change-mode /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7 0754",
+                ),
+            ),
         )
         yield Scenario(
             "the directory is closed",
             cuda().folder(lib, 0o700),
             finds=f"file:{lib}",
-            ladder=(
-                (
-                    "low",
-                    "change-mode /usr/local/cuda-12.2/targets/x86_64-linux/lib 0755",
-                ),
-            ),
+            ladder=(("low", "change-mode /usr/local/cuda-12.2/targets/x86_64-linux/lib 0755"),),
         )
         yield Scenario(
             "its group cannot read it",
             cuda().file(f"{include}/cudnn.h", "#define CUDNN_MAJOR 8\n", 0o604, gid=100),
             finds=f"file:{include}/cudnn.h",
+            ladder=(("low", "change-mode /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h 0644"),),
         )
         yield Scenario("as installed", cuda())
         yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn_packages())

@@ -110,11 +110,7 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
                     "apt-install libcudnn8",
                     "refresh-loader-cache",
                 ),
-                (
-                    "low",
-                    "move-aside /usr/lib/x86_64-linux-gnu/libcudnn.so.8",
-                    "refresh-loader-cache",
-                ),
+                ("low", "move-aside /usr/lib/x86_64-linux-gnu/libcudnn.so.8", "refresh-loader-cache"),
             ),
         )
         yield Scenario(
@@ -122,11 +118,19 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             cuda().cudnn("8.9.7").link(f"{lib}/libcudnn.so.7", f"{lib}/libcuda.so.515.43.04"),
             finds=f"file:{lib}/libcudnn.so.7",
             steps=("move-aside", "refresh-loader-cache"),
+            ladder=(("low", "move-aside /usr/lib/x86_64-linux-gnu/libcudnn.so.7", "refresh-loader-cache"),),
         )
         yield Scenario(
             "a copy of cuDNN 8 under the name of 5",
             cuda().cudnn("8.0.5").library("/usr/local/cuda/lib64/libcudnn.so.5", "libcudnn.so.8"),
             finds=f"file:{real}/libcudnn.so.5",
+            ladder=(
+                (
+                    "low",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.5",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "cuDNN 9 under the name of 8",
@@ -140,7 +144,16 @@ class CudnnFakeSymlinkWrongLibrary(Rule):
             "a chain of links ends in a wrong file",
             cuda().library(f"{lib}/libcudnn.so.8", "libcudnn.so.9").link(f"{lib}/libcudnn.so", "libcudnn.so.8"),
             finds=f"file:{lib}/libcudnn.so.8",
-            alone=False,  # the headers are missing too
+            alone=False,
+            ladder=(
+                (
+                    "low network",
+                    "move-aside /usr/lib/x86_64-linux-gnu/libcudnn.so.8",
+                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
+                    "refresh-loader-cache",
+                ),
+                ("low", "move-aside /usr/lib/x86_64-linux-gnu/libcudnn.so.8", "refresh-loader-cache"),
+            ),  # the headers are missing too
         )
         yield Scenario("a correct chain of links", cuda().cudnn("8.9.7"))
         yield Scenario("NVIDIA's packages", cuda().cudnn_packages())

@@ -120,29 +120,22 @@ class CudnnHeaderSoVersionMismatch(Rule):
             finds=f"file:{include}/cudnn.h",
             steps=("move-aside",),
             ladder=(
-                (
-                    "low",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h",
-                ),
-                (
-                    "low network",
-                    "apt-install libcudnn8-dev=8.9.7.29-1+cuda12.2",
-                ),
-                (
-                    "low",
-                    "by-hand include/cudnn*.h 8.9.7 /usr/local/cuda-12.2/targets/x86_64-linux/include",
-                ),
+                ("low", "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h"),
+                ("low network", "apt-install libcudnn8-dev=8.9.7.29-1+cuda12.2"),
+                ("low", "by-hand include/cudnn*.h 8.9.7 /usr/local/cuda-12.2/targets/x86_64-linux/include"),
             ),
         )
         yield Scenario(
             "the header is newer than the library",
             cuda().cudnn("8.6.0").file(f"{include}/cudnn_version.h", header(8, 9, 7)),
             finds=f"file:{include}/cudnn.h",
+            ladder=(("low", "by-hand include/cudnn*.h 8.6.0 /usr/local/cuda-12.2/targets/x86_64-linux/include"),),
         )
         yield Scenario(
             "library of cuDNN 9, headers of 8",
             cuda().cudnn("8.9.7", lib="/opt/aside").cudnn("9.1.0", include="/opt/aside"),
             finds=f"file:{include}/cudnn.h",
+            ladder=(("low", "by-hand include/cudnn*.h 9.1.0 /usr/local/cuda-12.2/targets/x86_64-linux/include"),),
         )
         yield Scenario("the same version", cuda().cudnn("8.9.7"))
         yield Scenario(

@@ -225,32 +225,11 @@ class CudnnHeadersMissingOrSplit(Rule):
             ladder=(
                 (
                     "low",
-                    "by-hand cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==8.9.7.* nvidia/cudnn/include -P /usr/local/cuda-12.2/targets/x86_64-linux/include/ /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn*.h",
+                    "by-hand cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==8.9.7.*",
                 ),
                 (
                     "medium network",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h (22)",
                     "apt-install libcudnn8=8.9.7.29-1+cuda12.2 libcudnn8-dev=8.9.7.29-1+cuda12.2",
                 ),
             ),
@@ -259,6 +238,17 @@ class CudnnHeadersMissingOrSplit(Rule):
             "only the libraries were copied",
             without(cuda().cudnn("8.9.7"), "cudnn.h", *others),
             finds=f"file:{include}/cudnn.h",
+            ladder=(
+                (
+                    "low",
+                    "by-hand cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==8.9.7.*",
+                ),
+                (
+                    "medium network",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7 (21)",
+                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2 libcudnn8-dev=8.9.7.29-1+cuda12.2",
+                ),
+            ),
         )
         yield Scenario(
             "cuDNN 9 without cudnn_graph.h",
@@ -267,46 +257,25 @@ class CudnnHeadersMissingOrSplit(Rule):
             ladder=(
                 (
                     "low",
-                    "by-hand cudnn-linux-x86_64-9.1.0.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==9.1.0.* nvidia/cudnn/include -P /usr/local/cuda-12.2/targets/x86_64-linux/include/ /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn*.h",
+                    "by-hand cudnn-linux-x86_64-9.1.0.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==9.1.0.*",
                 ),
                 (
                     "medium network",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_engines_precompiled.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_engines_precompiled.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_engines_precompiled.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_engines_runtime_compiled.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_engines_runtime_compiled.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_engines_runtime_compiled.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_graph.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_graph.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_graph.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_heuristic.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_heuristic.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_heuristic.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops.so.9",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops.so.9.1.0",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_adv.h",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_backend.h",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_cnn.h",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_ops.h",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_version.h",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_version.h (30)",
                     "apt-install libcudnn9-cuda-12 libcudnn9-dev-cuda-12",
                 ),
             ),
         )
         yield Scenario(
-            "cuDNN 7 without its header", without(cuda().cudnn("7.6.5"), "cudnn.h"), finds=f"file:{include}/cudnn.h"
+            "cuDNN 7 without its header",
+            without(cuda().cudnn("7.6.5"), "cudnn.h"),
+            finds=f"file:{include}/cudnn.h",
+            ladder=(
+                (
+                    "low",
+                    "by-hand 7.6.5 developer.nvidia.com/cudnn -P /usr/local/cuda-12.2/targets/x86_64-linux/include/ /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn*.h",
+                ),
+            ),
         )
         yield Scenario(
             "only the library's package, and a toolkit",
@@ -314,13 +283,10 @@ class CudnnHeadersMissingOrSplit(Rule):
             finds="package:libcudnn8",
             steps=("apt-install",),
             ladder=(
-                (
-                    "low network",
-                    "apt-install libcudnn8-dev=8.9.7.29-1+cuda12.2",
-                ),
+                ("low network", "apt-install libcudnn8-dev=8.9.7.29-1+cuda12.2"),
                 (
                     "low",
-                    "by-hand cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==8.9.7.* nvidia/cudnn/include -P /usr/include/ /usr/include/cudnn*.h",
+                    "by-hand cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==8.9.7.*",
                 ),
             ),
         )
@@ -330,17 +296,11 @@ class CudnnHeadersMissingOrSplit(Rule):
             finds="file:/usr/include/cudnn.h",
             steps=("set-alternative",),
             ladder=(
+                ("low", "set-alternative libcudnn "),
+                ("low network", "apt-install libcudnn8-dev reinstall"),
                 (
                     "low",
-                    "set-alternative libcudnn ",
-                ),
-                (
-                    "low network",
-                    "apt-install libcudnn8-dev reinstall",
-                ),
-                (
-                    "low",
-                    "by-hand cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==8.9.7.* nvidia/cudnn/include -P /usr/include/ /usr/include/cudnn*.h",
+                    "by-hand cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu12==8.9.7.*",
                 ),
             ),
         )
@@ -356,15 +316,7 @@ class CudnnHeadersMissingOrSplit(Rule):
             ladder=(
                 (
                     "low",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_adv_infer.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_adv_infer.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_adv_train.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_adv_train.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_backend.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_backend.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_cnn_infer.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_cnn_infer.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_cnn_train.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_cnn_train.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_ops_infer.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_ops_infer.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_ops_train.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_ops_train.h",
-                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_version.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_version.h",
+                    "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h ... copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_version.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_version.h (9)",
                 ),
                 (
                     "low",
@@ -372,27 +324,7 @@ class CudnnHeadersMissingOrSplit(Rule):
                 ),
                 (
                     "medium network",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7 (21)",
                     "apt-install libcudnn8=8.9.7.29-1+cuda12.2 libcudnn8-dev=8.9.7.29-1+cuda12.2",
                 ),
             ),

@@ -91,7 +91,19 @@ class CudnnLinksAreCopies(Rule):
                 ),
             ),
         )
-        yield Scenario("cuDNN 7 copied with cp", copied("7.6.5"), finds=f"file:{lib}")
+        yield Scenario(
+            "cuDNN 7 copied with cp",
+            copied("7.6.5"),
+            finds=f"file:{lib}",
+            ladder=(
+                (
+                    "low",
+                    "make-link /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so libcudnn.so.7",
+                    "make-link /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.7 libcudnn.so.7.6.5",
+                    "refresh-loader-cache",
+                ),
+            ),
+        )
         yield Scenario(
             "only libcudnn.so.9 is a copy",
             Machine.ubuntu2404_gpu()
@@ -100,6 +112,13 @@ class CudnnLinksAreCopies(Rule):
             .remove(f"{lib}/libcudnn.so.9")
             .library(f"{lib}/libcudnn.so.9", "libcudnn.so.9"),
             finds=f"file:{lib}",
+            ladder=(
+                (
+                    "low",
+                    "make-link /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.9 libcudnn.so.9.1.0",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario("correct links", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
         yield Scenario(

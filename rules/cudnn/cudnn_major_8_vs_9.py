@@ -130,15 +130,8 @@ class CudnnMajor8Vs9(Rule):
             environment("ctranslate2-4.4.0").cudnn("9.1.0"),
             finds=subject,
             ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/whisper/bin/python ctranslate2>=4.5",
-                ),
-                (
-                    "low network",
-                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
-                    "refresh-loader-cache",
-                ),
+                ("low network", "pip-install /home/alice/whisper/bin/python ctranslate2>=4.5"),
+                ("low network", "apt-install libcudnn8=8.9.7.29-1+cuda12.2", "refresh-loader-cache"),
             ),
         )
         yield Scenario(
@@ -146,19 +139,9 @@ class CudnnMajor8Vs9(Rule):
             environment("ctranslate2-4.5.0").cudnn_packages(),
             finds=subject,
             ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/whisper/bin/python ctranslate2==4.4.0",
-                ),
-                (
-                    "low network",
-                    "pip-install /home/alice/whisper/bin/python nvidia-cudnn-cu12==9.*",
-                ),
-                (
-                    "low network",
-                    "apt-install libcudnn9-cuda-12",
-                    "refresh-loader-cache",
-                ),
+                ("low network", "pip-install /home/alice/whisper/bin/python ctranslate2==4.4.0"),
+                ("low network", "pip-install /home/alice/whisper/bin/python nvidia-cudnn-cu12==9.*"),
+                ("low network", "apt-install libcudnn9-cuda-12", "refresh-loader-cache"),
             ),
         )
         yield Scenario(
@@ -177,12 +160,7 @@ class CudnnMajor8Vs9(Rule):
             "another package replaced PyTorch's cuDNN by cuDNN 8",
             torch.library(f"{site}/nvidia/cudnn/lib/libcudnn.so.8", "libcudnn.so.8"),
             finds=subject,
-            ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/whisper/bin/python nvidia-cudnn-cu12==9.1.0.70",
-                ),
-            ),
+            ladder=(("low network", "pip-install /home/alice/whisper/bin/python nvidia-cudnn-cu12==9.1.0.70"),),
         )
         yield Scenario(
             "OpenCV was built with cuDNN 8, then 9 was installed",
@@ -192,6 +170,7 @@ class CudnnMajor8Vs9(Rule):
             .library("/usr/local/lib/libopencv_dnn.so.4.8.0", "libopencv_dnn.so.408", ["libcudnn.so.8"]),
             finds="file:/usr/local/lib/libopencv_dnn.so.4.8.0",
             steps=("apt-install", "refresh-loader-cache"),
+            ladder=(("low network", "apt-install libcudnn8=8.9.7.29-1+cuda12.2", "refresh-loader-cache"),),
         )
         yield Scenario("CTranslate2 4.5 and cuDNN 9", environment("ctranslate2-4.5.0").cudnn("9.1.0"))
         yield Scenario("both are installed", environment("ctranslate2-4.4.0").cudnn("9.1.0").cudnn_packages())

@@ -189,6 +189,15 @@ class CudnnMixedSublibraries(Rule):
             .link(f"{lib}/libcudnn_cnn_train.so.8", "libcudnn_cnn_train.so.8.6.0"),
             finds=f"file:{real}",
             steps=("move-aside", "apt-install", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "medium network",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7 (22)",
+                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
+                    "refresh-loader-cache",
+                ),
+                ("medium", "by-hand lib/libcudnn* 8 /usr/local/cuda-12.2/targets/x86_64-linux/lib -P"),
+            ),
         )
         yield Scenario(
             "a part missing in the toolkit comes from the package",
@@ -211,6 +220,13 @@ class CudnnMixedSublibraries(Rule):
             "an older archive beside the package",
             cuda().cudnn("8.6.0").cudnn_packages("8.9.7.29-1+cuda12.2"),
             finds="file:/usr/lib/x86_64-linux-gnu",
+            ladder=(
+                (
+                    "medium",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.6.0 (21)",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "two versions of cuDNN 9 in one directory",
@@ -219,6 +235,15 @@ class CudnnMixedSublibraries(Rule):
             .library(f"{lib}/libcudnn_graph.so.9.5.1", "libcudnn_graph.so.9")
             .link(f"{lib}/libcudnn_graph.so.9", "libcudnn_graph.so.9.5.1"),
             finds=f"file:{real}",
+            ladder=(
+                (
+                    "medium network",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops.so.9.1.0 (25)",
+                    "apt-install libcudnn9-cuda-12",
+                    "refresh-loader-cache",
+                ),
+                ("medium", "by-hand lib/libcudnn* 9 /usr/local/cuda-12.2/targets/x86_64-linux/lib -P"),
+            ),
         )
         yield Scenario(
             "a part of cuDNN 8 is a link to that of 9",
@@ -232,32 +257,11 @@ class CudnnMixedSublibraries(Rule):
             ladder=(
                 (
                     "medium network",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_adv_train.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_cnn_train.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8",
-                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7 (19)",
                     "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
                     "refresh-loader-cache",
                 ),
-                (
-                    "medium",
-                    "by-hand lib/libcudnn* 8 /usr/local/cuda-12.2/targets/x86_64-linux/lib -P",
-                ),
+                ("medium", "by-hand lib/libcudnn* 8 /usr/local/cuda-12.2/targets/x86_64-linux/lib -P"),
             ),
         )
         site = "/home/alice/venv/lib/python3.11/site-packages"
@@ -295,6 +299,12 @@ class CudnnMixedSublibraries(Rule):
             "a part of the wheel was deleted",
             system(wheel("9.1.0.70", *nine[:3], *nine[4:]), "9.5.1", "libcudnn", *nine),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python --force-reinstall --no-deps nvidia-cudnn-cu12==9.1.0.70",
+                ),
+            ),
         )
         yield Scenario(
             "only the system has a part that the wheel's version does not use",

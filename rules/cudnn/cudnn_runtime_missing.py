@@ -232,18 +232,20 @@ class CudnnRuntimeMissing(Rule):
             "the file behind a link was deleted",
             cuda().cudnn("7.6.5").remove(f"{lib}/libcudnn.so.7.6.5"),
             finds=f"file:{lib}/libcudnn.so.7",
+            ladder=(
+                (
+                    "low",
+                    "by-hand lib/libcudnn* 7 /usr/local/cuda-12.2/targets/x86_64-linux/lib -P",
+                    "by-hand NVIDIA's repository cuda-keyring Debian also nvidia-cudnn",
+                ),
+            ),
         )
         yield Scenario(
             "a package without its files",
             cuda().cudnn_packages().remove("/usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8.9.7"),
             finds="package:libcudnn8",
             steps=("apt-install",),
-            ladder=(
-                (
-                    "low network",
-                    "apt-install libcudnn8 reinstall",
-                ),
-            ),
+            ladder=(("low network", "apt-install libcudnn8 reinstall"),),
         )
         yield Scenario(
             "only the headers were copied",
@@ -251,6 +253,13 @@ class CudnnRuntimeMissing(Rule):
                 f"{include}/cudnn.h", "#define CUDNN_MAJOR 7\n#define CUDNN_MINOR 6\n#define CUDNN_PATCHLEVEL 5\n"
             ),
             finds=f"file:{include}/cudnn.h",
+            ladder=(
+                (
+                    "low",
+                    "by-hand lib/libcudnn* 7 lib64 -P",
+                    "by-hand NVIDIA's repository cuda-keyring Debian also nvidia-cudnn",
+                ),
+            ),
         )
         yield Scenario(
             "a part that another part needs",
@@ -259,6 +268,14 @@ class CudnnRuntimeMissing(Rule):
             ),
             finds=f"file:{lib}/libcudnn_ops_infer.so.8",
             steps=("apt-install", "refresh-loader-cache"),
+            ladder=(
+                ("low network", "apt-install libcudnn8=8.9.7.29-1+cuda12.2", "refresh-loader-cache"),
+                (
+                    "low",
+                    "by-hand lib/libcudnn* 8 /usr/local/cuda-12.2/targets/x86_64-linux/lib -P",
+                    "by-hand NVIDIA's repository cuda-keyring Debian also nvidia-cudnn",
+                ),
+            ),
         )
         yield Scenario(
             "OpenCV was built with cuDNN 7, which is not installed",
@@ -273,15 +290,11 @@ class CudnnRuntimeMissing(Rule):
             finds="file:/usr/lib/x86_64-linux-gnu/libcudnn.so.8",
             causes=("cudnn-fake-symlink-wrong-library",),
             ladder=(
-                (
-                    "low network",
-                    "apt-install libcudnn8=8.9.7.29-1+cuda12.2",
-                    "refresh-loader-cache",
-                ),
+                ("low network", "apt-install libcudnn8=8.9.7.29-1+cuda12.2", "refresh-loader-cache"),
                 (
                     "low",
                     "by-hand lib/libcudnn* 8 /usr/lib/x86_64-linux-gnu -P",
-                    "by-hand",
+                    "by-hand NVIDIA's repository cuda-keyring Debian also nvidia-cudnn",
                 ),
             ),
         )
@@ -291,6 +304,7 @@ class CudnnRuntimeMissing(Rule):
             .python_environment(torch="2.4.0", cuda="12.1")
             .file(metadata, "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70; platform_system == 'Linux'\n", uid=1000),
             finds="python:/home/alice/venv",
+            ladder=(("low network", "pip-install /home/alice/venv/bin/python nvidia-cudnn-cu12==9.1.0.70"),),
         )
         yield Scenario(
             "an archive was unpacked in a home directory and never copied",

@@ -151,10 +151,7 @@ class CudnnWrongCudaMajor(Rule):
                     "apt-install libcudnn8=8.9.7.29-1+cuda11.8 libcudnn8-dev=8.9.7.29-1+cuda11.8",
                     "refresh-loader-cache",
                 ),
-                (
-                    "medium",
-                    "by-hand 8 cuda11",
-                ),
+                ("medium", "by-hand 8 cuda11"),
             ),
         )
         yield Scenario(
@@ -163,7 +160,11 @@ class CudnnWrongCudaMajor(Rule):
             .library(f"{lib}/libcudnn.so.9.12.0", "libcudnn.so.9")
             .package("libcudnn9-cuda-13", "9.12.0.46-1"),
             finds="package:libcudnn9-cuda-13",
-            alone=False,  # its headers are missing, which is another finding
+            alone=False,
+            ladder=(
+                ("medium network", "apt-install libcudnn9-cuda-12", "refresh-loader-cache"),
+                ("medium", "by-hand 9 cuda12"),
+            ),  # its headers are missing, which is another finding
         )
         yield Scenario(
             "an archive for CUDA 12 in a toolkit 11.8",
@@ -171,6 +172,7 @@ class CudnnWrongCudaMajor(Rule):
             .cudnn("8.9.7")
             .library(f"{real}/libcudnn_ops_infer.so.8.9.7", "libcudnn_ops_infer.so.8", ["libcublasLt.so.12"]),
             finds=f"file:{real}",
+            ladder=(("medium", "by-hand 8 cuda11"),),
         )
         yield Scenario(
             "the right build",

@@ -59,16 +59,8 @@ class CudaCompatLibError803(LibcudaRule):
             finds=f"file:{path}",
             steps=("edit-file", "refresh-loader-cache"),
             ladder=(
-                (
-                    "low",
-                    "edit-file /etc/ld.so.conf.d/00-compat.conf 2: -",
-                    "refresh-loader-cache",
-                ),
-                (
-                    "medium network",
-                    "apt-remove cuda-compat-12-2",
-                    "refresh-loader-cache",
-                ),
+                ("low", "edit-file /etc/ld.so.conf.d/00-compat.conf 2: -", "refresh-loader-cache"),
+                ("medium network", "apt-remove cuda-compat-12-2", "refresh-loader-cache"),
             ),
         )
         yield Scenario(
@@ -82,15 +74,8 @@ class CudaCompatLibError803(LibcudaRule):
             finds="file:/home/alice/.profile",
             steps=("edit-file",),
             ladder=(
-                (
-                    "low",
-                    "edit-file /home/alice/.profile 13: -",
-                ),
-                (
-                    "medium network",
-                    "apt-remove cuda-compat-12-2",
-                    "refresh-loader-cache",
-                ),
+                ("low", "edit-file /home/alice/.profile 13: -"),
+                ("medium network", "apt-remove cuda-compat-12-2", "refresh-loader-cache"),
             ),
         )
         yield Scenario(
@@ -100,12 +85,7 @@ class CudaCompatLibError803(LibcudaRule):
             .link("/home/alice/lib/libcuda.so.1", "libcuda.so.515.65.01")
             .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=$HOME/lib\n"),
             finds="file:/home/alice/.bashrc",
-            ladder=(
-                (
-                    "low",
-                    "by-hand /home/alice/.bashrc /home/alice/lib",
-                ),
-            ),
+            ladder=(("low", "by-hand /home/alice/.bashrc /home/alice/lib"),),
         )
         yield Scenario(
             "the driver's own libcuda in LD_LIBRARY_PATH",

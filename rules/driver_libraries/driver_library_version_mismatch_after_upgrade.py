@@ -156,7 +156,13 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         upgraded = Machine.ubuntu2404().gpu().ubuntu_driver("550.120", loaded=False).loaded_driver("550.90.07")
-        yield Scenario("upgraded, but not rebooted", upgraded, finds="host", steps=("reboot",))
+        yield Scenario(
+            "upgraded, but not rebooted",
+            upgraded,
+            finds="host",
+            steps=("reboot",),
+            ladder=(("medium reboot", "reboot"),),
+        )
         lib = "/usr/lib/x86_64-linux-gnu"
         yield Scenario(
             "no packages: a module from a .run file and newer libraries",
@@ -179,7 +185,11 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             .library(f"{lib}/libnvidia-ml.so.535.216.01", "libnvidia-ml.so.1")
             .link(f"{lib}/libnvidia-ml.so.1", "libnvidia-ml.so.535.216.01"),
             finds="host",
-            alone=False,  # the other rules need more files
+            alone=False,
+            ladder=(
+                ("low", "by-hand 535.216.01"),
+                ("medium reboot", "by-hand 535.216.01", "reboot"),
+            ),  # the other rules need more files
         )
         yield Scenario(
             "only the packages show the version of the libraries",
@@ -193,28 +203,14 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             finds="host",
             steps=("reload-modules",),
             alone=False,
-            ladder=(
-                (
-                    "low",
-                    "reload-modules nvidia",
-                ),
-                (
-                    "medium reboot",
-                    "reboot",
-                ),
-            ),  # the other rules need more files
+            ladder=(("low", "reload-modules nvidia"), ("medium reboot", "reboot")),  # the other rules need more files
         )
         yield Scenario(
             "a metapackage moved a Kepler to a branch that ignores it",
             Machine.ubuntu2404().gpu("128b").ubuntu_driver("535.183.01", loaded=False).loaded_driver("470.256.02"),
             finds="host",
             alone=False,
-            ladder=(
-                (
-                    "medium",
-                    "by-hand 710 0000:01:00.0 535.183.01",
-                ),
-            ),
+            ladder=(("medium", "by-hand 710 0000:01:00.0 535.183.01"),),
         )
         yield Scenario("all have one version", Machine.ubuntu2404_gpu())
         yield Scenario(

@@ -165,13 +165,7 @@ class GlxAlternativesWrong(Rule):
             ),
             finds="host",
             steps=("set-alternative", "refresh-loader-cache"),
-            ladder=(
-                (
-                    "medium",
-                    "set-alternative glx ",
-                    "refresh-loader-cache",
-                ),
-            ),
+            ladder=(("medium", "set-alternative glx ", "refresh-loader-cache"),),
         )
         yield Scenario(
             "NVIDIA is chosen, but its libraries were partly purged",
@@ -184,11 +178,7 @@ class GlxAlternativesWrong(Rule):
             .file(record, "manual\n/usr/lib/glx\n\n/usr/lib/mesa-diverted\n5\n/usr/lib/nvidia\n100\n\n"),
             finds="host",
             ladder=(
-                (
-                    "medium",
-                    "set-alternative glx /usr/lib/mesa-diverted",
-                    "refresh-loader-cache",
-                ),
+                ("medium", "set-alternative glx /usr/lib/mesa-diverted", "refresh-loader-cache"),
                 (
                     "medium network",
                     "apt-install libgl1-nvidia-glvnd-glx libglx-nvidia0 nvidia-egl-icd reinstall",

@@ -155,17 +155,21 @@ class LibcudaMissingFromLoader(Rule):
             .remove(f"{lib}/libcuda.so.550.120"),
             finds="host",
             steps=("apt-install", "refresh-loader-cache"),
+            ladder=(
+                ("low network", "apt-install libnvidia-compute-550 reinstall", "refresh-loader-cache"),
+                (
+                    "high network",
+                    "apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(18)",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario(
             "the alternative's target is missing",
             Machine.debian12_gpu().remove(f"{lib}/nvidia/current/libcuda.so.535.261.03"),
             finds="host",
             ladder=(
-                (
-                    "low network",
-                    "apt-install libcuda1 libnvidia-ml1 reinstall",
-                    "refresh-loader-cache",
-                ),
+                ("low network", "apt-install libcuda1 libnvidia-ml1 reinstall", "refresh-loader-cache"),
                 (
                     "high network",
                     "apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(33)",
@@ -178,12 +182,7 @@ class LibcudaMissingFromLoader(Rule):
             Machine.ubuntu2404().gpu(driver="").cuda_toolkit("12.4", "12.4.131"),
             finds="host",
             alone=False,
-            ladder=(
-                (
-                    "medium network",
-                    "by-hand libcuda1",
-                ),
-            ),  # the missing driver is also a note
+            ladder=(("medium network", "by-hand libcuda1"),),  # the missing driver is also a note
         )
         yield Scenario("a complete driver", Machine.ubuntu2404_gpu())
         yield Scenario("a driver from a .run file", Machine.ubuntu1604_runfile())

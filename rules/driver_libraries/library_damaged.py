@@ -144,18 +144,20 @@ class LibraryDamaged(Rule):
         pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
         numbers = ((1 << 20, 8), (0, 10), (64, 2), (30, 2), (0, 2))  # the sections begin after the end of the file
         header = b"\x7fELF\x02\x01\x01" + bytes(33) + b"".join(n.to_bytes(size, "little") for n, size in numbers)
-        yield Scenario("a cuDNN library is truncated", wheel(header + bytes(4000)), finds="python:/home/alice/venv")
+        yield Scenario(
+            "a cuDNN library is truncated",
+            wheel(header + bytes(4000)),
+            finds="python:/home/alice/venv",
+            ladder=(
+                ("low", "by-hand /home/alice/venv/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn_cnn.so.9"),
+            ),
+        )
         yield Scenario("a Git LFS pointer", wheel(pointer), finds="python:/home/alice/venv")
         yield Scenario(
             "the system's cuDNN is empty",
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7").file(f"{lib}/libcudnn_ops_infer.so.8.9.7", ""),
             finds=f"file:{lib}/libcudnn_ops_infer.so.8.9.7",
-            ladder=(
-                (
-                    "low",
-                    "by-hand /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7",
-                ),
-            ),
+            ladder=(("low", "by-hand /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_infer.so.8.9.7"),),
         )
         packaged = "/usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8.9.7"
         yield Scenario(
@@ -163,13 +165,7 @@ class LibraryDamaged(Rule):
             Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn_packages().file(packaged, ""),
             finds=f"file:{packaged}",
             steps=("apt-install", "refresh-loader-cache"),
-            ladder=(
-                (
-                    "low network",
-                    "apt-install libcudnn8 reinstall",
-                    "refresh-loader-cache",
-                ),
-            ),
+            ladder=(("low network", "apt-install libcudnn8 reinstall", "refresh-loader-cache"),),
         )
         driver = "/usr/lib/x86_64-linux-gnu/libcuda.so.550.120"
         yield Scenario(
@@ -177,6 +173,7 @@ class LibraryDamaged(Rule):
             Machine.ubuntu2404_gpu().file(driver, "<html></html>"),
             finds=f"file:{driver}",
             steps=("apt-install", "refresh-loader-cache"),
+            ladder=(("low network", "apt-install libnvidia-compute-550 reinstall", "refresh-loader-cache"),),
         )
         yield Scenario(
             "a library of the driver is a web page, and dpkg has no lists of files",
@@ -184,6 +181,7 @@ class LibraryDamaged(Rule):
             .file(driver, "<html></html>")
             .remove("/var/lib/dpkg/info/libnvidia-compute-550:amd64.list"),
             finds=f"file:{driver}",
+            ladder=(("low network", "by-hand /usr/lib/x86_64-linux-gnu/libcuda.so.550.120 -S --reinstall"),),
         )
         yield Scenario("all libraries are intact", Machine.ubuntu2404_gpu().cuda_toolkit("12.2").cudnn("8.9.7"))
         yield Scenario(

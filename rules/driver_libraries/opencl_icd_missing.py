@@ -119,12 +119,7 @@ class OpenclIcdMissing(Rule):
             machine(entry=f"{_LIBRARY}\n"),
             finds="host",
             alone=False,
-            ladder=(
-                (
-                    "low network",
-                    "by-hand nvidia-opencl-icd --reinstall libnvidia-compute-BRANCH",
-                ),
-            ),
+            ladder=(("low network", "by-hand nvidia-opencl-icd --reinstall libnvidia-compute-BRANCH"),),
         )
         yield Scenario("file and library exist", machine(_LIBRARY, entry=f"{_LIBRARY}\n"))
         yield Scenario(

@@ -101,23 +101,24 @@ class CudaVisibleDevicesWrong(Rule):
         def bashrc(value: str, machine: Machine | None = None) -> Machine:
             return (machine or Machine.debian12_gpu()).append("/home/alice/.bashrc", f"export {_NAME}={value}\n")
 
-        yield Scenario("empty", bashrc('""'), finds="user:alice", steps=("edit-file",))
+        yield Scenario(
+            "empty",
+            bashrc('""'),
+            finds="user:alice",
+            steps=("edit-file",),
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: -"),),
+        )
         yield Scenario("-1", bashrc("-1"), finds="user:alice")
         yield Scenario("a GPU that does not exist", bashrc("1"), finds="user:alice")
         yield Scenario(
             "for everybody, in a file of PAM",
             Machine.debian12_gpu().file("/etc/environment", f"{_NAME}=NoDevFiles\n"),
             finds="file:/etc/environment",
-            ladder=(
-                (
-                    "low",
-                    "edit-file /etc/environment 1: -",
-                ),
-            ),
+            ladder=(("low", "edit-file /etc/environment 1: -"),),
         )
         yield Scenario(
             "fish", Machine.debian12_gpu().user("bob", 1001, "/usr/bin/fish").folder("/home/bob/.config", uid=1001).file(
-                "/home/bob/.config/fish/config.fish", f"set -gx {_NAME} -1\n", uid=1001), finds="user:bob",
+                "/home/bob/.config/fish/config.fish", f"set -gx {_NAME} -1\n", uid=1001), finds="user:bob", ladder=(('low', 'edit-file /home/bob/.config/fish/config.fish 1: -'),),
         )  # fmt: skip
         yield Scenario("the only GPU", bashrc("0"))
         yield Scenario("two of two", bashrc("1,0", Machine.debian12_gpu().gpu(address="0000:02:00.0")))

@@ -137,17 +137,13 @@ class LdLibraryPathCondaBreaksSystem(Rule):
             machine().append("/home/alice/.bashrc", export),
             finds="user:alice",
             steps=("edit-file",),
-            ladder=(
-                (
-                    "low",
-                    "edit-file /home/alice/.bashrc 15: -",
-                ),
-            ),
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: -"),),
         )
         yield Scenario(
             "set in profile.d",
             machine().file("/etc/profile.d/conda-libs.sh", export),
             finds="file:/etc/profile.d/conda-libs.sh",
+            ladder=(("low", "edit-file /etc/profile.d/conda-libs.sh 1: -"),),
         )
         yield Scenario(
             "named in ld.so.conf.d",
@@ -155,25 +151,14 @@ class LdLibraryPathCondaBreaksSystem(Rule):
             finds="file:/etc/ld.so.conf.d/000-conda.conf",
             steps=("edit-file", "refresh-loader-cache"),
             alone=False,
-            ladder=(
-                (
-                    "low",
-                    "edit-file /etc/ld.so.conf.d/000-conda.conf 1: -",
-                    "refresh-loader-cache",
-                ),
-            ),
+            ladder=(("low", "edit-file /etc/ld.so.conf.d/000-conda.conf 1: -", "refresh-loader-cache"),),
         )
         yield Scenario(
             "a conda environment, set in csh",
             machine().user("bob", 1001, "/bin/tcsh").file("/home/bob/.cshrc", "setenv LD_LIBRARY_PATH /opt/conda/envs/tf/lib\n", uid=1001)
             .library("/opt/conda/envs/tf/lib/libcurl.so.4", "libcurl.so.4"),
             finds="user:bob",
-            ladder=(
-                (
-                    "low",
-                    "by-hand 1 /home/bob/.cshrc /opt/conda/envs/tf/lib LD_LIBRARY_PATH=",
-                ),
-            ),
+            ladder=(('low', 'by-hand /opt/conda/envs/tf/lib 1 /home/bob/.cshrc LD_LIBRARY_PATH='),),
         )  # fmt: skip
         yield Scenario("only CUDA's libraries", machine("libcudart.so.12").append("/home/alice/.bashrc", export))
         yield Scenario("only a newer libstdc++", machine("libstdc++.so.6").append("/home/alice/.bashrc", export))

@@ -197,41 +197,81 @@ class LdLibraryPathMalformed(Rule):
             return Machine.debian12_gpu().append("/home/alice/.bashrc", text)
 
         cuda = "/usr/local/cuda/lib64"
-        wrong = {
-            "an escaped expansion": f"export LD_LIBRARY_PATH={cuda}\\${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n",
-            "spaces around the =": f"export LD_LIBRARY_PATH = {cuda}:$LD_LIBRARY_PATH\n",
-            "a space before the =": f"LD_LIBRARY_PATH ={cuda}\n",
-            "a missing brace": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}\n",
-            "an extra brace": f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}}}\n",
-            "an unclosed quote": f'export LD_LIBRARY_PATH="{cuda}\n',
-            "single quotes": f"export LD_LIBRARY_PATH='{cuda}:$LD_LIBRARY_PATH'\n",
-            "the name without a dollar": "export PATH=/usr/local/cuda/bin:$PATH:LD_LIBRARY_PATH\n",
-            "a Windows line ending": f"export LD_LIBRARY_PATH={cuda}\r\n",
-            "an empty element": f"export LD_LIBRARY_PATH={cuda}::/opt/lib\n",
-            "quotation marks from a web page": f"export LD_LIBRARY_PATH=\u201c{cuda}:$LD_LIBRARY_PATH\u201d\n",
-            "a semicolon between directories": f"export LD_LIBRARY_PATH={cuda};/usr/lib\n",
-            "a PATH without /usr/bin in terminals": "export PATH=/usr/local/cuda/bin\n",
-            "the same with an empty element": "export PATH=/usr/local/cuda/bin:\n",
-            "a space after the colon, so that PATH ends there": "export PATH=/usr/local/cuda/bin: $PATH\n",
-            "another variable instead of PATH": "export PATH=/usr/local/cuda/bin:$LD_LIBRARY_PATH\n",
-            "the whole file has Windows line endings": f"if true; then\r\n  :\r\nfi\r\nexport PATH={cuda}:$PATH\r\n",
-            "a syntax error in an earlier line": f"alias x=(\necho )\nexport PATH={cuda}:$PATH\n",
-            "no colon": "export PATH=/usr/local/cuda/bin$PATH\n",
-            "non-breaking spaces from a web page": "export\u00a0PATH=/usr/local/cuda/bin:$PATH\n",
-            "an unclosed quote before a line with quotes": f'export PATH="{cuda}:$PATH\nalias ll="ls -l"\n',
-        }
-        for name, text in wrong.items():
-            yield Scenario(name, bashrc(text), finds="user:alice")
+        joined = f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}"
+        quoted = f'export LD_LIBRARY_PATH="{cuda}:$LD_LIBRARY_PATH"'
+        path = "export PATH=/usr/local/cuda/bin:$PATH"
+        whole = 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'
+        # The name, the wrong lines, and how the first of them must read.
+        corrected = (
+            ("an escaped expansion", joined.replace("$", "\\$", 1), joined),
+            (
+                "spaces around the =",
+                f"export LD_LIBRARY_PATH = {cuda}:$LD_LIBRARY_PATH",
+                f"export LD_LIBRARY_PATH={cuda}:$LD_LIBRARY_PATH",
+            ),
+            ("a space before the =", f"LD_LIBRARY_PATH ={cuda}", f"LD_LIBRARY_PATH={cuda}"),
+            ("a missing brace", joined.removesuffix("}"), joined),
+            ("an extra brace", joined + "}", joined),
+            ("an unclosed quote", f'export LD_LIBRARY_PATH="{cuda}', f'export LD_LIBRARY_PATH="{cuda}"'),
+            ("single quotes", quoted.replace('"', "'"), quoted),
+            ("a Windows line ending", f"export LD_LIBRARY_PATH={cuda}\r", f"export LD_LIBRARY_PATH={cuda}"),
+            (
+                "an empty element",
+                f"export LD_LIBRARY_PATH={cuda}::/opt/lib",
+                f"export LD_LIBRARY_PATH={cuda}:/opt/lib",
+            ),
+            (
+                "quotation marks from a web page",
+                f"export LD_LIBRARY_PATH=\u201c{cuda}:$LD_LIBRARY_PATH\u201d",
+                quoted,
+            ),
+            (
+                "a semicolon between directories",
+                f"export LD_LIBRARY_PATH={cuda};/usr/lib",
+                f"export LD_LIBRARY_PATH={cuda}:/usr/lib",
+            ),
+            ("a PATH without /usr/bin in terminals", "export PATH=/usr/local/cuda/bin", whole),
+            ("the same with an empty element", "export PATH=/usr/local/cuda/bin:", whole),
+            ("a space after the colon, so that PATH ends there", "export PATH=/usr/local/cuda/bin: $PATH", path),
+            ("no colon", "export PATH=/usr/local/cuda/bin$PATH", path),
+            ("non-breaking spaces from a web page", path.replace(" ", "\u00a0"), path),
+            (
+                "an unclosed quote before a line with quotes",
+                f'export PATH="{cuda}:$PATH\nalias ll="ls -l"',
+                f'export PATH="{cuda}:$PATH"',
+            ),
+        )
+        for name, lines, line in corrected:
+            yield Scenario(
+                name,
+                bashrc(f"{lines}\n"),
+                finds="user:alice",
+                ladder=(("low", f"edit-file /home/alice/.bashrc 15: {line}"),),
+            )
+        # The name, the lines, and words of the advice.
+        advised = (
+            ("the name without a dollar", f"{path}:LD_LIBRARY_PATH", "LD_LIBRARY_PATH"),
+            (
+                "another variable instead of PATH",
+                "export PATH=/usr/local/cuda/bin:$LD_LIBRARY_PATH",
+                "/usr/bin /bin PATH=DIRECTORY${PATH:+:${PATH}}",
+            ),
+            (
+                "the whole file has Windows line endings",
+                f"if true; then\r\n  :\r\nfi\r\nexport PATH={cuda}:$PATH\r",
+                "sed -i 's/\\r$//' /home/alice/.bashrc",
+            ),
+            ("a syntax error in an earlier line", f"alias x=(\necho )\nexport PATH={cuda}:$PATH", "syntax 15"),
+        )
+        for name, lines, words in advised:
+            yield Scenario(
+                name, bashrc(f"{lines}\n"), finds="user:alice", ladder=(("low", f"by-hand .bashrc {words}"),)
+            )
         yield Scenario(
             "export in /etc/environment",
             Machine.debian12_gpu().file("/etc/environment", f"export LD_LIBRARY_PATH={cuda}\n"),
             finds="file:/etc/environment",
-            ladder=(
-                (
-                    "low",
-                    "edit-file /etc/environment 1: LD_LIBRARY_PATH=/usr/local/cuda/lib64",
-                ),
-            ),
+            ladder=(("low", "edit-file /etc/environment 1: LD_LIBRARY_PATH=/usr/local/cuda/lib64"),),
         )
         yield Scenario(
             "an expansion in /etc/environment",
@@ -242,19 +282,17 @@ class LdLibraryPathMalformed(Rule):
             "a library directory in PATH",
             bashrc("export PATH=/opt/cudnn/lib64:$PATH\n").library("/opt/cudnn/lib64/libcudnn.so.8", "libcudnn.so.8"),
             finds="user:alice",
-            alone=False,  # other rules may report that the loader does not find this cuDNN
+            alone=False,
+            ladder=(
+                ("low", "by-hand 15 /home/alice/.bashrc /opt/cudnn/lib64 /etc/ld.so.conf.d/cuda-libraries.conf"),
+            ),  # other rules may report that the loader does not find this cuDNN
         )
         toolkit = Machine.ubuntu2404_gpu().cuda_toolkit("12.2")
         yield Scenario(
             "the directory of a removed toolkit",
             toolkit.append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda-8.0/lib64\n"),
             finds="user:alice",
-            ladder=(
-                (
-                    "low",
-                    "by-hand 15 /home/alice/.bashrc /usr/local/cuda-8.0/lib64 LD_LIBRARY_PATH",
-                ),
-            ),
+            ladder=(("low", "by-hand 15 /home/alice/.bashrc /usr/local/cuda-8.0/lib64 LD_LIBRARY_PATH"),),
         )
         yield Scenario(
             "through /usr/local/cuda, which points to a removed toolkit",
@@ -270,6 +308,7 @@ class LdLibraryPathMalformed(Rule):
             .remove("/etc/ld.so.conf.d/000_cuda.conf")
             .append("/home/alice/.bashrc", f"export PATH=/usr/local/cuda/bin:$PATH\nexport LD_LIBRARY_PATH = {cuda}\n"),
             finds="user:alice",
+            ladder=(("low", "edit-file /home/alice/.bashrc 16: export LD_LIBRARY_PATH=/usr/local/cuda/lib64"),),
         )
         right = f"export LD_LIBRARY_PATH={cuda}${{LD_LIBRARY_PATH:+:${{LD_LIBRARY_PATH}}}}\n"
         yield Scenario("the line from CUDA's guide", bashrc(right))

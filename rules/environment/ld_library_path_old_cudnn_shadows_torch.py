@@ -126,7 +126,12 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
             )  # fmt: skip
 
         yield Scenario(
-            "8.0 before 8.9", machine("8.9.2.26", "8.0.3"), finds="user:alice", steps=("edit-file",), alone=False
+            "8.0 before 8.9",
+            machine("8.9.2.26", "8.0.3"),
+            finds="user:alice",
+            steps=("edit-file",),
+            alone=False,
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: export LD_LIBRARY_PATH=/opt/other/lib"),),
         )
         yield Scenario(
             "set for everybody",
@@ -135,12 +140,7 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
             ),
             finds="file:/etc/profile.d/cudnn.sh",
             alone=False,
-            ladder=(
-                (
-                    "low",
-                    "edit-file /etc/profile.d/cudnn.sh 1: -",
-                ),
-            ),
+            ladder=(("low", "edit-file /etc/profile.d/cudnn.sh 1: -"),),
         )
         yield Scenario("a newer version works", machine("8.9.2.26", "8.9.7"))
         yield Scenario("the same version", machine("8.9.2.26", "8.9.2"))

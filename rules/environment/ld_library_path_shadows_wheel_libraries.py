@@ -165,12 +165,7 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
             machine("libnvJitLink", "12.4.127", "1.105"),
             finds="user:alice",
             steps=("edit-file",),
-            ladder=(
-                (
-                    "low",
-                    "edit-file /home/alice/.bashrc 15: -",
-                ),
-            ),
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: -"),),
         )
         yield Scenario("cuBLAS 12.1 before 12.4", machine("libcublas", "12.4.5.8", "1.3.1"), finds="user:alice")
         yield Scenario(
@@ -179,6 +174,7 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
                 "/etc/profile.d/cuda-lib.sh", "export LD_LIBRARY_PATH=/usr/local/cuda-12.1/lib64:$LD_LIBRARY_PATH\n"
             ),
             finds="file:/etc/profile.d/cuda-lib.sh",
+            ladder=(("low", "edit-file /etc/profile.d/cuda-lib.sh 1: -"),),
         )
         yield Scenario("only the patch differs", machine("libnvJitLink", "12.4.127", "4.99"))
         yield Scenario("a newer version", machine("libnvJitLink", "12.4.127", "8.93"))

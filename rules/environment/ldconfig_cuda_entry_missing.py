@@ -145,12 +145,7 @@ class LdconfigCudaEntryMissing(Rule):
             finds=f"file:{library}",
             steps=("refresh-loader-cache",),
             alone=False,  # an empty cache lacks the driver's libraries too
-            ladder=(
-                (
-                    "low",
-                    "refresh-loader-cache",
-                ),
-            ),
+            ladder=(("low", "refresh-loader-cache"),),
         )
         yield Scenario("NVIDIA's packages", Machine.ubuntu2404_gpu().cuda_toolkit("12.2"))
         yield Scenario("everybody sets LD_LIBRARY_PATH", runfile().append("/home/alice/.bashrc", export))

@@ -123,30 +123,20 @@ class LibcudaStubLoaded(Rule):
             cuda().append("/home/alice/.bashrc", f"export LD_LIBRARY_PATH={stubs}:$LD_LIBRARY_PATH\n"),
             finds="file:/home/alice/.bashrc",
             steps=("edit-file",),
-            ladder=(
-                (
-                    "low",
-                    "edit-file /home/alice/.bashrc 15: -",
-                ),
-            ),
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: -"),),
         )
         yield Scenario(
             "stubs in ld.so.conf.d, before the driver's directory",
             cuda().append("/etc/ld.so.conf.d/000_cuda.conf", f"{stubs}\n"),
             finds=f"file:{stubs}/libcuda.so",
             steps=("edit-file", "refresh-loader-cache"),
-            ladder=(
-                (
-                    "low",
-                    "edit-file /etc/ld.so.conf.d/000_cuda.conf 2: -",
-                    "refresh-loader-cache",
-                ),
-            ),
+            ladder=(("low", "edit-file /etc/ld.so.conf.d/000_cuda.conf 2: -", "refresh-loader-cache"),),
         )
         yield Scenario(
             "stubs in ld.so.conf.d, after the driver's directory",
             cuda().file("/etc/ld.so.conf.d/zz-stubs.conf", f"{stubs}\n"),
             finds=f"file:{stubs}/libcuda.so",
+            ladder=(("low", "edit-file /etc/ld.so.conf.d/zz-stubs.conf 1: -", "refresh-loader-cache"),),
         )
         yield Scenario(
             "libcuda.so.1 made by hand",
@@ -154,11 +144,7 @@ class LibcudaStubLoaded(Rule):
             finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
             steps=("move-aside", "refresh-loader-cache"),
             ladder=(
-                (
-                    "low",
-                    "move-aside /usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
-                    "refresh-loader-cache",
-                ),
+                ("low", "move-aside /usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1", "refresh-loader-cache"),
             ),
         )
         yield Scenario(
@@ -174,11 +160,7 @@ class LibcudaStubLoaded(Rule):
             finds=f"file:{lib}/libcuda.so.1",
             alone=False,
             ladder=(
-                (
-                    "low",
-                    "make-link /usr/lib/x86_64-linux-gnu/libcuda.so.1 libcuda.so.550.120",
-                    "refresh-loader-cache",
-                ),
+                ("low", "make-link /usr/lib/x86_64-linux-gnu/libcuda.so.1 libcuda.so.550.120", "refresh-loader-cache"),
             ),  # the driver's own link is gone as well
         )
         yield Scenario("stubs in LIBRARY_PATH", cuda().append("/home/alice/.bashrc", f"export LIBRARY_PATH={stubs}\n"))

@@ -101,6 +101,13 @@ class GpuNotDriven(Rule):
             two().file(f"/sys/bus/pci/devices/{second}/config", b"\xff" * 64),
             finds=f"gpu:{second}",
             alone=True,
+            ladder=(
+                (
+                    "high reboot",
+                    "by-hand running programs power machine after seconds",
+                    "by-hand still missing check card's seat riser",
+                ),
+            ),
         )
         yield Scenario(
             "its probe failed",

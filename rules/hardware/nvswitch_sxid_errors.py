@@ -71,12 +71,7 @@ class NvswitchSxidErrors(Rule):
             said("20034, Fatal, Link 30 LTSSM Fault Up"),
             finds=switch,
             alone=True,
-            ladder=(
-                (
-                    "high",
-                    "by-hand --gpu-reset",
-                ),
-            ),
+            ladder=(("high", "by-hand --gpu-reset"),),
         )
         yield Scenario(
             "a corrected error", said("28006, Non-fatal, Link 46 MC TS crumbstore MCTO (First)"), finds=switch

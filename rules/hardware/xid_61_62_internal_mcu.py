@@ -30,8 +30,14 @@ class XidInternalMcu(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("it halted", said(62), finds=gpu, alone=True)
-        yield Scenario("a breakpoint", said(61), finds=gpu, alone=False)
+        yield Scenario("it halted", said(62), finds=gpu, alone=True, ladder=(("medium", "by-hand --gpu-reset"),))
+        yield Scenario(
+            "a breakpoint",
+            said(61),
+            finds=gpu,
+            alone=False,
+            ladder=(("medium", "by-hand note line watch whether comes back"),),
+        )
         yield Scenario("another number", said(31))
 
         yield Scenario(

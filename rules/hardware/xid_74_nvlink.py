@@ -33,7 +33,13 @@ class XidNvlink(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("a fatal link error", said(74), finds=gpu, alone=True)
+        yield Scenario(
+            "a fatal link error",
+            said(74),
+            finds=gpu,
+            alone=True,
+            ladder=(("medium", "by-hand programs this reset where comes back"),),
+        )
         yield Scenario("an NVLink 5 error", said(145), finds=gpu, alone=False)
         yield Scenario("another number", said(31))
 

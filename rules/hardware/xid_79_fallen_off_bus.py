@@ -85,7 +85,7 @@ class Xid79FallenOffBus(Rule):
             ladder=(
                 (
                     "high reboot",
-                    "by-hand",
+                    "by-hand running programs power machine after seconds",
                     "by-hand -lgc 300,1500 pcie_aspm=off",
                 ),
             ),

@@ -35,8 +35,16 @@ class XidEcc(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("a double bit error", said(48), finds=gpu, alone=True)
-        yield Scenario("a row was taken out of use", said(63), finds=gpu, alone=False)
+        yield Scenario(
+            "a double bit error",
+            said(48),
+            finds=gpu,
+            alone=True,
+            ladder=(("medium", "by-hand programs this reset where comes back"),),
+        )
+        yield Scenario(
+            "a row was taken out of use", said(63), finds=gpu, alone=False, ladder=(("medium", "by-hand nothing done"),)
+        )
         yield Scenario("another number", said(31))
 
         yield Scenario(

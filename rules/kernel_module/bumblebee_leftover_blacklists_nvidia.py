@@ -85,12 +85,7 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
             finds=f"file:{path}",
             steps=("move-aside", "update-initramfs", "load-modules"),
             ladder=(
-                (
-                    "low",
-                    "move-aside /etc/modprobe.d/bumblebee.conf",
-                    "update-initramfs all",
-                    "load-modules nvidia",
-                ),
+                ("low", "move-aside /etc/modprobe.d/bumblebee.conf", "update-initramfs all", "load-modules nvidia"),
             ),
         )
         yield Scenario(
@@ -100,6 +95,9 @@ class BumblebeeLeftoverBlacklistsNvidia(Rule):
             .ubuntu_driver(loaded=False)
             .file("/etc/modprobe.d/nvidia-xrun.conf", "blacklist  nvidia\n"),
             finds="file:/etc/modprobe.d/nvidia-xrun.conf",
+            ladder=(
+                ("low", "move-aside /etc/modprobe.d/nvidia-xrun.conf", "update-initramfs all", "load-modules nvidia"),
+            ),
         )
         yield Scenario("only nouveau is blacklisted", Machine.debian12_gpu())
         yield Scenario(

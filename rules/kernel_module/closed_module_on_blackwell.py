@@ -116,6 +116,13 @@ class ClosedModuleOnBlackwell(Rule):
             "installed, and loaded at the next boot",
             Machine.ubuntu2404().gpu("2c02", driver="").ubuntu_driver("570.124.06", loaded=False),
             finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-570-open may_remove=libnvidia-compute-570..xserver-xorg-video-nvidia-570(16)",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "a B200 in a data center",

@@ -108,6 +108,7 @@ class DevNvidiaPermissions(Rule):
             "restricted by a chmod",
             Machine.debian12_gpu().node("/dev/nvidiactl", 195, 255, 0o660, 0, 44).node("/dev/nvidia-uvm", 511),
             finds="file:/dev/nvidiactl",
+            ladder=(("low", "by-hand -aG 44"), ("low reboot", "by-hand NVreg_DeviceFile /etc/modprobe.d -u")),
         )
         yield Scenario(
             "restricted by module options",
@@ -120,6 +121,7 @@ class DevNvidiaPermissions(Rule):
             .node("/dev/nvidia0", 195, 0, 0o660, 0, 27)
             .node("/dev/nvidia-uvm", 511),
             finds="file:/dev/nvidia0",
+            ladder=(("low", "by-hand -aG 27"), ("low reboot", "by-hand /etc/modprobe.d/site.conf:1 -u")),
         )
         yield Scenario(
             "a mounted disk with such options",
@@ -134,14 +136,8 @@ class DevNvidiaPermissions(Rule):
             finds="file:/dev/nvidia0",
             alone=False,
             ladder=(
-                (
-                    "low",
-                    "by-hand -aG 44",
-                ),
-                (
-                    "low reboot",
-                    "by-hand /etc/modprobe.d/gpu.conf:1 -u",
-                ),
+                ("low", "by-hand -aG 44"),
+                ("low reboot", "by-hand /etc/modprobe.d/gpu.conf:1 -u"),
             ),  # this disk has only a driver and a user
         )
         yield Scenario(

@@ -179,6 +179,15 @@ class DkmsCompilerMismatch(Rule):
                 "DKMS make.log for nvidia-current-535.261.03 for kernel 6.1.0-50-amd64 (x86_64)\n*** Failed CC version check. Bailing out! ***\n",
             ),
             finds=debian,
+            ladder=(
+                (
+                    "low network",
+                    "apt-install gcc-12",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "the kernel's gcc was removed", ubuntu("/bin/sh: 1: x86_64-linux-gnu-gcc-13: not found\n"), finds=release
@@ -217,11 +226,7 @@ class DkmsCompilerMismatch(Rule):
             finds=release,
             alone=True,
             ladder=(
-                (
-                    "low network",
-                    "apt-install gcc-13",
-                    "by-hand CC=/usr/bin/gcc-13 nvidia/550.120 -k 6.8.0-50-generic",
-                ),
+                ("low network", "apt-install gcc-13", "by-hand CC=/usr/bin/gcc-13 nvidia/550.120 -k 6.8.0-50-generic"),
             ),
         )
         yield Scenario(

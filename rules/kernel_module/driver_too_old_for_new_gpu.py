@@ -102,7 +102,10 @@ class DriverTooOldForNewGpu(Rule):
             "NVRM: Please see 'Appendix A - Supported NVIDIA GPU Products'",
         )
         yield Scenario(
-            "an RTX 5090 with 535", Machine.debian12().gpu("2b85", driver="").debian_driver(loaded=False), finds=gpu
+            "an RTX 5090 with 535",
+            Machine.debian12().gpu("2b85", driver="").debian_driver(loaded=False),
+            finds=gpu,
+            ladder=(("high reboot network", "by-hand 570"),),
         )
         yield Scenario(
             "an RTX 4090 with 470, loaded",
@@ -121,6 +124,13 @@ class DriverTooOldForNewGpu(Rule):
             "an RTX 5090 with 565",
             Machine.ubuntu2404().gpu("2b85", driver="").ubuntu_driver("565.57.01", loaded=False, open_flavour=True),
             finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-595-open may_remove=libnvidia-compute-565..xserver-xorg-video-nvidia-565(16)",
+                    "reboot",
+                ),
+            ),
         )
         unlisted = Machine.debian12().gpu("fffe", driver="").debian_driver(loaded=False)
         for number, line in enumerate(said):
@@ -129,12 +139,7 @@ class DriverTooOldForNewGpu(Rule):
             "an unlisted id, but the kernel log reports it",
             unlisted,
             finds=gpu,
-            ladder=(
-                (
-                    "high reboot network",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("high reboot network", "by-hand choose source newer release distribution backports"),),
         )
         yield Scenario(
             "the log of a mounted disk",

@@ -113,19 +113,15 @@ class GpuWithoutDriver(Rule):
             "nouveau draws a desktop",
             Machine.debian12().gpu(driver="nouveau"),
             finds=gpu,
-            ladder=(
-                (
-                    "medium reboot network",
-                    "by-hand 580",
-                ),
-            ),
+            ladder=(("medium reboot network", "by-hand 580"),),
         )
         yield Scenario("a CUDA toolkit needs it", Machine.ubuntu2404().gpu(driver="nouveau").cuda_toolkit(), finds=gpu)
         yield Scenario(
             "a PyTorch for CUDA needs it",
             Machine.debian12().gpu("0de1", driver="").python_environment(torch="2.3.0+cu121", cuda="12.1"),
             finds=gpu,
-            alone=False,  # this PyTorch is not built for a Fermi GPU
+            alone=False,
+            ladder=(("medium reboot network", "by-hand 390"),),  # this PyTorch is not built for a Fermi GPU
         )
         yield Scenario("with its driver", Machine.debian12_gpu())
         yield Scenario("reserved for a virtual machine", Machine.debian12().gpu(driver="vfio-pci"))

@@ -181,13 +181,7 @@ class InitramfsOldNvidiaModule(Rule):
             "the initramfs contains the old module",
             upgraded().initramfs(kernel, {}, nvidia=old),
             finds=f"kernel:{kernel}",
-            ladder=(
-                (
-                    "low reboot",
-                    "update-initramfs 6.8.0-50-generic",
-                    "reboot",
-                ),
-            ),
+            ladder=(("low reboot", "update-initramfs 6.8.0-50-generic", "reboot"),),
         )
         yield Scenario(
             "a second module that is not in the module index",
@@ -247,6 +241,15 @@ class InitramfsOldNvidiaModule(Rule):
             .file(f"{modules}/modules.dep", "kernel/fs/ext4/ext4.ko:\nextra/nvidia.ko:\n"),
             finds=f"kernel:{kernel}",
             alone=False,
+            ladder=(
+                (
+                    "medium reboot",
+                    "move-aside /lib/modules/6.8.0-50-generic/extra/nvidia.ko",
+                    "refresh-module-index 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "an unreadable image, but the machine booted after the upgrade",

@@ -102,18 +102,13 @@ class InitramfsStaleNouveauBlacklist(Rule):
             "not rebuilt",
             debian.initramfs("6.1.0-50-amd64", {}),
             finds="kernel:6.1.0-50-amd64",
-            ladder=(
-                (
-                    "low reboot",
-                    "update-initramfs 6.1.0-50-amd64",
-                    "reboot",
-                ),
-            ),
+            ladder=(("low reboot", "update-initramfs 6.1.0-50-amd64", "reboot"),),
         )
         yield Scenario(
             "rebuilt, but only with other blacklists",
             ubuntu.initramfs("6.8.0-50-generic", {"etc/modprobe.d/x.conf": "blacklist pcspkr\n# blacklist nouveau\n"}),
             finds="kernel:6.8.0-50-generic",
+            ladder=(("low reboot", "update-initramfs 6.8.0-50-generic", "reboot"),),
         )
         blacklist = "/etc/modprobe.d/blacklist-nouveau.conf"
         disk = (

@@ -205,6 +205,15 @@ class KernelHeadersMissing(Rule):
             bare.debian_driver(kernels=(), loaded=False),
             finds=f"kernel:{new}",
             steps=("apt-install", "dkms-build", "update-initramfs", "load-modules"),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.1.0-50-amd64",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "a Proxmox kernel, whose headers have another name",
@@ -216,6 +225,15 @@ class KernelHeadersMissing(Rule):
             .gpu(driver="")
             .debian_driver(kernels=(), loaded=False),
             finds="kernel:6.8.12-4-pve",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install proxmox-headers-6.8.12-4-pve",
+                    "dkms-build nvidia-current 535.261.03 6.8.12-4-pve",
+                    "update-initramfs 6.8.12-4-pve",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "a self-built kernel whose source is gone",
@@ -227,12 +245,7 @@ class KernelHeadersMissing(Rule):
             .gpu(driver="")
             .debian_driver(kernels=(), loaded=False),
             finds="kernel:6.11.0-mine+",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand 6.11.0-mine+ /lib/modules/6.11.0-mine+/build",
-                ),
-            ),
+            ladder=(("medium", "by-hand 6.11.0-mine+ /lib/modules/6.11.0-mine+/build"),),
         )
         yield Scenario(
             "a broken link on a mounted disk",
@@ -243,16 +256,42 @@ class KernelHeadersMissing(Rule):
             .ubuntu_driver(kernels=(), loaded=False),
             finds=f"kernel:{ubuntu}",
             steps=("apt-install", "dkms-build", "update-initramfs"),
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.8.0-50-generic",
+                    "dkms-build nvidia 550.120 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                ),
+            ),
         )
         yield Scenario(
             "the Makefile is missing",
             Machine.debian12().gpu(driver="").debian_driver(kernels=(), loaded=False).remove(f"{source}/Makefile"),
             finds=f"kernel:{new}",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.1.0-50-amd64 reinstall",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "the common headers are missing",
             damaged.file(f"{source}/Makefile", "include /usr/src/linux-headers-6.1.0-50-common/Makefile\n"),
             finds=f"kernel:{new}",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.1.0-50-amd64 linux-headers-6.1.0-50-common reinstall",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "the build tools are missing",
@@ -285,6 +324,15 @@ class KernelHeadersMissing(Rule):
             broken(modpost).package("linux-kbuild-6.1", "6.1.176-1", arch="i386"),
             finds=f"kernel:{new}",
             alone=True,
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.1.0-50-amd64 linux-kbuild-6.1:amd64 reinstall",
+                    "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
+                    "update-initramfs 6.1.0-50-amd64",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "the build tools are newer than the headers",
@@ -306,6 +354,15 @@ class KernelHeadersMissing(Rule):
             .ubuntu_driver("570.86.16", kernels=(), loaded=False)
             .loaded_driver("550.54.14"),
             finds=f"kernel:{ubuntu}",
+            ladder=(
+                (
+                    "low network",
+                    "apt-install linux-headers-6.8.0-50-generic",
+                    "dkms-build nvidia 570.86.16 6.8.0-50-generic",
+                    "update-initramfs 6.8.0-50-generic",
+                    "load-modules nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "only the kernel that boots next has none",
@@ -318,10 +375,7 @@ class KernelHeadersMissing(Rule):
                     "dkms-build nvidia-current 535.261.03 6.1.0-51-amd64",
                     "update-initramfs 6.1.0-51-amd64",
                 ),
-                (
-                    "low reboot",
-                    "by-hand 6.1.0-50-amd64",
-                ),
+                ("low reboot", "by-hand 6.1.0-50-amd64"),
             ),
         )
         yield Scenario(

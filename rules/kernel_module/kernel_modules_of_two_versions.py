@@ -118,6 +118,14 @@ class KernelModulesOfTwoVersions(Rule):
             ),
             finds=f"kernel:{ubuntu}",
             alone=True,
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand nvidia/550.120 -k 6.8.0-50-generic /lib/modules/6.8.0-50-generic/updates/dkms/nvidia-modeset.ko --force",
+                    "update-initramfs 6.8.0-50-generic",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "nvidia-uvm has another version, and no log says so",

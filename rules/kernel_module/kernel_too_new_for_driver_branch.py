@@ -145,6 +145,13 @@ class KernelTooNewForDriverBranch(Rule):
             .dkms("nvidia-tesla-470", "470.256.02", ())
             .file("/var/lib/dkms/nvidia-tesla-470/470.256.02/build/make.log", log),
             finds=f"kernel:{new}",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand install boot standard kernel this distribution",
+                    "by-hand install newer driver branch that still",
+                ),
+            ),
         )
         yield Scenario(
             "a second kernel, for which the driver is too old as well",
@@ -175,8 +182,8 @@ class KernelTooNewForDriverBranch(Rule):
                 (
                     "medium",
                     "by-hand 6.8.0-50-generic",
-                    "by-hand",
-                    "by-hand",
+                    "by-hand stay make boot loader's default",
+                    "by-hand install newer driver branch that still",
                     "by-hand linux-image-6.12.1-1-liquorix-amd64 --configure -a",
                 ),
             ),
@@ -193,7 +200,7 @@ class KernelTooNewForDriverBranch(Rule):
                 (
                     "medium",
                     "by-hand 6.1.0-50-amd64",
-                    "by-hand",
+                    "by-hand stay make boot loader's default",
                     "by-hand 535.309.01 7.2.13+deb14-amd64",
                 ),
             ),

@@ -127,7 +127,18 @@ class LegacyGpuNeeds470390340(Rule):
         for number, line in enumerate(said):
             kepler.says("kernel", line, 5.0 + number / 1000)
         yield Scenario(
-            "a Kepler with driver 535, which does not load", kepler, finds=gpu, steps=("apt-install", "reboot")
+            "a Kepler with driver 535, which does not load",
+            kepler,
+            finds=gpu,
+            steps=("apt-install", "reboot"),
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-tesla-470-driver may_remove=libcuda1..nvidia-kernel-dkms(22) remove=libcuda1..nvidia-kernel-dkms(21)",
+                    "reboot",
+                ),
+                ("high reboot", "by-hand /etc/modprobe.d -u"),
+            ),
         )
         yield Scenario(
             "a Kepler that uses nouveau",
@@ -142,22 +153,14 @@ class LegacyGpuNeeds470390340(Rule):
                     "apt-install nvidia-driver-470-server may_remove=libnvidia-compute-550..xserver-xorg-video-nvidia-550(16)",
                     "reboot",
                 ),
-                (
-                    "high reboot",
-                    "by-hand /etc/modprobe.d -u",
-                ),
+                ("high reboot", "by-hand /etc/modprobe.d -u"),
             ),
         )
         yield Scenario(
             "a Fermi",
             Machine.debian12().gpu("0de1", driver="").debian_driver(loaded=False),
             finds=gpu,
-            ladder=(
-                (
-                    "high reboot",
-                    "by-hand /etc/modprobe.d -u",
-                ),
-            ),
+            ladder=(("high reboot", "by-hand /etc/modprobe.d -u"),),
         )
         yield Scenario(
             "a mounted disk",
@@ -175,12 +178,7 @@ class LegacyGpuNeeds470390340(Rule):
             "a Kepler beside a Pascal is a note",
             Machine.debian12().gpu("1286", "0000:02:00.0", driver="").gpu().debian_driver(),
             finds="gpu:0000:02:00.0",
-            ladder=(
-                (
-                    "low",
-                    "by-hand 470",
-                ),
-            ),
+            ladder=(("low", "by-hand 470"),),
         )
         yield Scenario(
             "a GT 640, which the newest list lacks",

@@ -127,6 +127,13 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
             "loaded, but it drives no GPU",
             Machine.ubuntu2404().gpu("1c81", driver="").ubuntu_driver("595.58.03"),
             finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-580 may_remove=libnvidia-compute-595..xserver-xorg-video-nvidia-595(16)",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "a Volta, which the newest list lacks",

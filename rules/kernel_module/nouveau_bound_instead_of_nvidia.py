@@ -137,12 +137,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
             ),
             finds=gpu,
             alone=False,
-            ladder=(
-                (
-                    "low",
-                    "by-hand --auto",
-                ),
-            ),
+            ladder=(("low", "by-hand --auto"),),
         )
         # The libraries of the driver are missing too.
         yield Scenario(
@@ -180,12 +175,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
             Machine.debian12().gpu(driver="nouveau").debian_driver(kernels=(), loaded=False),
             finds=gpu,
             causes=("dkms-module-missing-for-running-kernel",),
-            ladder=(
-                (
-                    "medium",
-                    "by-hand 6.1.0-50-amd64",
-                ),
-            ),
+            ladder=(("medium", "by-hand 6.1.0-50-amd64"),),
         )
         yield Scenario(
             "an initramfs without the blacklist is the cause",
@@ -203,6 +193,7 @@ class NouveauBoundInsteadOfNvidia(Rule):
             .remove("/etc/modprobe.d/nvidia-blacklists-nouveau.conf"),
             finds=gpu,
             alone=False,
+            ladder=(("medium", "by-hand 6.1.0-51-amd64"),),
         )
         yield Scenario("no NVIDIA driver installed", Machine.debian12().gpu(driver="nouveau"))
         yield Scenario(

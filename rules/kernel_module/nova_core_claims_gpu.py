@@ -119,12 +119,7 @@ class NovaCoreClaimsGpu(Rule):
             .nvidia_module("6.1.0-49-amd64", "535.183.01", name="nvidia.ko", place="kernel/drivers/video"),
             finds=gpu,
             alone=False,
-            ladder=(
-                (
-                    "medium",
-                    "by-hand 6.1.0-50-amd64",
-                ),
-            ),  # only a module is installed
+            ladder=(("medium", "by-hand 6.1.0-50-amd64"),),  # only a module is installed
         )
         yield Scenario("no NVIDIA driver installed", Machine.debian12().gpu("2684", driver="NovaCore"))
         yield Scenario("the GPU uses nvidia", Machine.debian12_gpu())

@@ -159,15 +159,8 @@ class NvidiaModuleNotLoaded(Rule):
             finds=debian,
             steps=("load-modules",),
             ladder=(
-                (
-                    "low",
-                    "load-modules nvidia",
-                ),
-                (
-                    "low",
-                    "refresh-module-index 6.1.0-50-amd64",
-                    "load-modules nvidia",
-                ),
+                ("low", "load-modules nvidia"),
+                ("low", "refresh-module-index 6.1.0-50-amd64", "load-modules nvidia"),
             ),
         )
         yield Scenario(
@@ -177,12 +170,7 @@ class NvidiaModuleNotLoaded(Rule):
             .ubuntu_driver(loaded=False)
             .says("kernel", "nvidia: disagrees about version of symbol module_layout"),
             finds=ubuntu,
-            ladder=(
-                (
-                    "medium",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("medium", "by-hand module built with headers another build"),),
         )
         magic = "6.8.0-50-generic SMP preempt mod_unload modversions "
         yield Scenario(
@@ -193,12 +181,7 @@ class NvidiaModuleNotLoaded(Rule):
             .says("kernel", f"nvidia: version magic '{magic}' should be '{magic}retpoline '"),
             finds=ubuntu,
             alone=True,
-            ladder=(
-                (
-                    "medium",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("medium", "by-hand compiler configuration module differs from kernel's"),),
         )
         yield Scenario(
             "the kernel rejected its key, although the firmware may trust it",
@@ -208,13 +191,7 @@ class NvidiaModuleNotLoaded(Rule):
             .says("kernel", "Loading of module with unavailable key is rejected"),
             finds=ubuntu,
             alone=True,
-            ladder=(
-                (
-                    "medium reboot",
-                    "by-hand --import",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("medium reboot", "by-hand --import", "by-hand reboot choose Enroll blue screen enter"),),
         )
         yield Scenario(
             "Secure Boot rejects it",

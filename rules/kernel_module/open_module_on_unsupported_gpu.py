@@ -130,11 +130,25 @@ class OpenModuleOnUnsupportedGpu(Rule):
             Machine.ubuntu2404().gpu("1b06", driver="").ubuntu_driver("560.35.03", open_flavour=True),
             finds=gpu,
             steps=("apt-install", "reboot"),
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-560 may_remove=libnvidia-compute-560..xserver-xorg-video-nvidia-560(16)",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "installed, and loaded at the next boot",
             Machine.ubuntu2404().gpu("1db6", driver="").ubuntu_driver(open_flavour=True, loaded=False),
             finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-550 may_remove=libnvidia-compute-550..xserver-xorg-video-nvidia-550(16)",
+                    "reboot",
+                ),
+            ),
         )
         early = Machine.ubuntu2404().gpu("1e07").ubuntu_driver("515.76", open_flavour=True)
         early.says("kernel", "NVRM: Open nvidia.ko is only ready for use on Data Center GPUs.", 5.0)

@@ -154,7 +154,20 @@ class SecureBootUnsignedModule(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         down = Machine.debian12().gpu(driver="").debian_driver(loaded=False).secure_boot()
-        yield Scenario("an unsigned module", down, finds="kernel:6.1.0-50-amd64")
+        yield Scenario(
+            "an unsigned module",
+            down,
+            finds="kernel:6.1.0-50-amd64",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand generate_mok 12 update-secureboot-policy --new-key",
+                    "by-hand --force nvidia-current/535.261.03 -k 6.1.0-50-amd64",
+                    "by-hand --import /var/lib/dkms/mok.pub /var/lib/shim-signed/mok/MOK.der",
+                ),
+                ("high reboot", "by-hand switch Secure Boot firmware's setup menu"),
+            ),
+        )
         yield Scenario(
             "the kernel log reports it",
             Machine.ubuntu2404()
@@ -170,10 +183,7 @@ class SecureBootUnsignedModule(Rule):
                     "by-hand --force nvidia/550.120 -k 6.8.0-50-generic",
                     "by-hand --import /var/lib/dkms/mok.pub /var/lib/shim-signed/mok/MOK.der",
                 ),
-                (
-                    "high reboot",
-                    "by-hand",
-                ),
+                ("high reboot", "by-hand switch Secure Boot firmware's setup menu"),
             ),
         )
         yield Scenario(
@@ -194,6 +204,14 @@ class SecureBootUnsignedModule(Rule):
             .secure_boot(signed_by=2, enrolled=(2,))
             .nvidia_module("6.1.0-51-amd64", "535.261.03"),
             finds="kernel:6.1.0-51-amd64",
+            ladder=(
+                (
+                    "medium reboot",
+                    "by-hand --force nvidia-current/535.261.03 -k 6.1.0-51-amd64",
+                    "by-hand --import /var/lib/dkms/mok.pub",
+                ),
+                ("high reboot", "by-hand switch Secure Boot firmware's setup menu"),
+            ),
         )
         yield Scenario("Secure Boot is off", Machine.debian12_gpu().secure_boot(False))
         yield Scenario(

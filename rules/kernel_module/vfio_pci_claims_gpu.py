@@ -117,6 +117,7 @@ class VfioPciClaimsGpu(Rule):
             "ids in modprobe.d",
             debian.file("/etc/modprobe.d/vfio.conf", "options vfio-pci ids=10de:1b06,10de:10ef\n"),
             finds=gpu,
+            ladder=(("medium reboot", "by-hand /etc/modprobe.d/vfio.conf:1", "by-hand -u -k"),),
         )
         yield Scenario(
             "ids on the kernel command line",
@@ -126,6 +127,7 @@ class VfioPciClaimsGpu(Rule):
             .file("/proc/cmdline", "BOOT_IMAGE=/vmlinuz ro vfio-pci.ids=10de:1b06\n")
             .file("/etc/default/grub", 'GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT="quiet vfio-pci.ids=10de:1b06"\n'),
             finds=gpu,
+            ladder=(("medium reboot", "by-hand /etc/default/grub:2", "by-hand -u -k"),),
         )
         yield Scenario(
             "ids in the initramfs, and CUDA is installed",
@@ -135,19 +137,16 @@ class VfioPciClaimsGpu(Rule):
             .cuda_toolkit()
             .file("/etc/initramfs-tools/modules", "# modules\nvfio_pci ids=10de:1b06\n"),
             finds=gpu,
-            alone=False,  # other rules report the toolkit
+            alone=False,
+            ladder=(
+                ("medium reboot", "by-hand /etc/initramfs-tools/modules:2", "by-hand -u -k"),
+            ),  # other rules report the toolkit
         )
         yield Scenario(
             "a hypervisor without the driver",
             Machine.debian12().gpu(driver="vfio-pci"),
             finds=gpu,
-            ladder=(
-                (
-                    "medium reboot",
-                    "by-hand",
-                    "by-hand -u -k",
-                ),
-            ),
+            ladder=(("medium reboot", "by-hand remove GPU's address from initramfs script", "by-hand -u -k"),),
         )
         yield Scenario(
             "a hypervisor with one GPU of its own and one for a virtual machine",

@@ -127,7 +127,17 @@ class DisplayManagerNotStarted(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        yield Scenario("the link is missing", _desktop().remove(ALIAS), finds="host")
+        yield Scenario(
+            "the link is missing",
+            _desktop().remove(ALIAS),
+            finds="host",
+            ladder=(
+                (
+                    "medium",
+                    "make-link /etc/systemd/system/display-manager.service /usr/lib/systemd/system/lightdm.service",
+                ),
+            ),
+        )
         yield Scenario(
             "the link is missing on a machine with users",
             _desktop().remove(ALIAS).login(),
@@ -141,49 +151,46 @@ class DisplayManagerNotStarted(Rule):
             ),
         )
         yield Scenario(
-            "masked", _desktop().remove(ALIAS).link(ALIAS, "/dev/null"), finds="host", ladder=(("low", "by-hand"),)
+            "masked",
+            _desktop().remove(ALIAS).link(ALIAS, "/dev/null"),
+            finds="host",
+            ladder=(("low", "by-hand sudo systemctl unmask display-manager.service dpkg-reconfigure lightdm"),),
         )
         yield Scenario(
-            "its unit is masked", _desktop().link("/etc/systemd/system/lightdm.service", "/dev/null"), finds="host"
+            "its unit is masked",
+            _desktop().link("/etc/systemd/system/lightdm.service", "/dev/null"),
+            finds="host",
+            ladder=(("low", "by-hand sudo systemctl unmask lightdm.service dpkg-reconfigure lightdm"),),
         )
         yield Scenario(
             "the link points to a removed display manager",
             _desktop().remove(ALIAS).link(ALIAS, "/lib/systemd/system/gdm3.service"),
             finds="host",
+            ladder=(
+                (
+                    "low",
+                    "make-link /etc/systemd/system/display-manager.service /usr/lib/systemd/system/lightdm.service",
+                ),
+            ),
         )
         yield Scenario(
             "the display manager was removed from a machine with users",
             _removed().login(),
             finds="host",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("medium", "by-hand apt-get install lightdm dpkg-reconfigure"),),
         )
         yield Scenario(
             "its program is missing",
             _desktop().remove("/usr/sbin/lightdm"),
             finds="host",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand -S /usr/lib/systemd/system/lightdm.service --reinstall",
-                ),
-            ),
+            ladder=(("medium", "by-hand -S /usr/lib/systemd/system/lightdm.service --reinstall"),),
         )
         yield Scenario(
             "it stops because the file names another one",
             _desktop(check=True).file(NAMED, "/usr/sbin/gdm3\n"),
             finds="host",
             steps=("write-file",),
-            ladder=(
-                (
-                    "low",
-                    "write-file /etc/X11/default-display-manager /usr/sbin/lightdm",
-                ),
-            ),
+            ladder=(("low", "write-file /etc/X11/default-display-manager /usr/sbin/lightdm"),),
         )
         yield Scenario("checked for the next boot", _desktop().remove(ALIAS), finds="host", next_boot=True)
         yield Scenario("as installed", _desktop())

@@ -111,24 +111,14 @@ class HybridInternalPanelBlack(Rule):
             finds=f"file:{conf}",
             steps=("move-aside",),
             alone=True,
-            ladder=(
-                (
-                    "low",
-                    "move-aside /etc/X11/xorg.conf",
-                ),
-            ),
+            ladder=(("low", "move-aside /etc/X11/xorg.conf"),),
         )
         yield Scenario(
             "a section for the other GPU and the NVIDIA profile",
             laptop(deleted).file(conf, profile).file(part, intel),
             finds=f"file:{part}",
             alone=True,
-            ladder=(
-                (
-                    "low",
-                    "by-hand /usr/share/X11/xorg.conf.d/20-intel.conf",
-                ),
-            ),
+            ladder=(("low", "by-hand /usr/share/X11/xorg.conf.d/20-intel.conf"),),
         )
         yield Scenario("the same files, but X found its screens", laptop("").file(conf, tool + alone))
         yield Scenario("no configuration file", laptop(assigned))

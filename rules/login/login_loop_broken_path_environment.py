@@ -109,7 +109,16 @@ class LoginLoopBrokenPathEnvironment(Rule):
             ),
         )
         yield Scenario(
-            "a quoted line", environment('PATH="$PATH:/usr/local/cuda/bin"\n'), finds="file:/etc/environment"
+            "a quoted line",
+            environment('PATH="$PATH:/usr/local/cuda/bin"\n'),
+            finds="file:/etc/environment",
+            ladder=(
+                (
+                    "low",
+                    'edit-file /etc/environment 1: PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"',
+                    'write-file /etc/profile.d/cuda.sh export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"',
+                ),
+            ),
         )
         yield Scenario(
             "a Windows line ending", environment('PATH="$PATH:/usr/local/cuda/bin"\r\n'), finds="file:/etc/environment"
@@ -130,29 +139,25 @@ class LoginLoopBrokenPathEnvironment(Rule):
             "a line that continues on the next",
             environment('PATH="/opt/x/bin:\\\n$PATH"\n'),
             finds="file:/etc/environment",
-            ladder=(
-                (
-                    "low",
-                    "by-hand /etc/environment:1 /usr/bin /bin",
-                ),
-            ),
+            ladder=(("low", "by-hand /etc/environment:1 /usr/bin /bin"),),
         )
-        yield Scenario("~/.profile replaces PATH", profile("export PATH=/usr/local/cuda/bin\n"), finds="user:alice")
+        yield Scenario(
+            "~/.profile replaces PATH",
+            profile("export PATH=/usr/local/cuda/bin\n"),
+            finds="user:alice",
+            ladder=(("low", 'edit-file /home/alice/.profile 13: export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'),),
+        )
         yield Scenario(
             "single quotes in a file for everybody",
             Machine.debian12().file("/etc/profile.d/cuda.sh", "export PATH='/usr/local/cuda/bin:$PATH'\n"),
             finds="file:/etc/profile.d/cuda.sh",
-            ladder=(
-                (
-                    "low",
-                    'edit-file /etc/profile.d/cuda.sh 1: export PATH="/usr/local/cuda/bin:$PATH"',
-                ),
-            ),
+            ladder=(("low", 'edit-file /etc/profile.d/cuda.sh 1: export PATH="/usr/local/cuda/bin:$PATH"'),),
         )
         yield Scenario(
             "pam_env.conf",
             Machine.debian12().file("/etc/security/pam_env.conf", "PATH DEFAULT=/usr/local/cuda/bin:$PATH\n"),
             finds="file:/etc/security/pam_env.conf",
+            ladder=(("low", "by-hand /etc/security/pam_env.conf:1 /usr/bin /bin"),),
         )
         yield Scenario(
             "as installed", environment('PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n')

@@ -104,12 +104,16 @@ class LoginLoopCustomUserUnit(Rule):
             early.login_loop(manager="gdm").says("gdm3", loop, 1010.0),
             finds=f"file:{folder}/ydotoold.service",
             steps=("move-aside",),
+            ladder=(("low", "move-aside /home/alice/.config/systemd/user/default.target.wants/ydotoold.service"),),
         )
         follows = "[Unit]\nPartOf=graphical-session.target\n[Install]\nWantedBy=graphical-session.target\n"
         yield Scenario(
             "tied to the target",
             machine(follows, "graphical-session.target").login_loop(manager="gdm").says("gdm3", loop, 1010.0),
             finds=f"file:{folder}/ydotoold.service",
+            ladder=(
+                ("low", "move-aside /home/alice/.config/systemd/user/graphical-session.target.wants/ydotoold.service"),
+            ),
         )
         yield Scenario(
             "a unit for everybody in /etc",
@@ -120,12 +124,7 @@ class LoginLoopCustomUserUnit(Rule):
             .says("gnome-session-init-worker", "A graphical session is already running!", 1010.0)
             .says("gdm3", loop, 1011.0),
             finds="file:/etc/systemd/user/mouse.service",
-            ladder=(
-                (
-                    "low",
-                    "move-aside /etc/systemd/user/default.target.wants/mouse.service",
-                ),
-            ),
+            ladder=(("low", "move-aside /etc/systemd/user/default.target.wants/mouse.service"),),
         )
         yield Scenario("such a unit without the message", machine(follows).login(manager="gdm"))
         yield Scenario(

@@ -152,27 +152,21 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             ubuntu().login_loop().file(errors, missing, 0o600, 1000),
             finds="host",
             steps=("apt-install", "reboot"),
+            ladder=(
+                ("medium reboot network", "apt-install libnvidia-gl-550 reinstall", "reboot"),
+                ("medium", "by-hand /proc/driver/nvidia/version -l"),
+                (
+                    "high reboot network",
+                    "apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(18)",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "GNOME Shell fails for every user",
             debian().user("bob", 1001).login_loop(manager="gdm").login_loop("bob", manager="gdm").says("gnome-session-binary", whale, 1101.0),
             finds="host",
-            ladder=(
-                (
-                    "medium reboot network",
-                    "apt-install libegl-nvidia0 libglx-nvidia0 reinstall",
-                    "reboot",
-                ),
-                (
-                    "medium",
-                    "by-hand /proc/driver/nvidia/version -l",
-                ),
-                (
-                    "high reboot network",
-                    "apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(33)",
-                    "reboot",
-                ),
-            ),
+            ladder=(('medium reboot network', 'apt-install libegl-nvidia0 libglx-nvidia0 reinstall', 'reboot'), ('medium', 'by-hand /proc/driver/nvidia/version -l'), ('high reboot network', 'apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(33)', 'reboot')),
         )  # fmt: skip
         yield Scenario(
             "the X server's GLX module and the session's message, without a log of logins",

@@ -115,56 +115,56 @@ class LoginLoopHomeDotfilePermissions(Rule):
             debian().folder(f"{home}/.config", 0o700),
             finds=f"file:{home}/.config",
             steps=("change-owner", "change-mode"),
+            ladder=(("low", "change-owner /home/alice/.config alice 1000", "change-mode /home/alice/.config 0700"),),
         )
         yield Scenario(
             "~/.cache belongs to root after sudo pip, and a loop",
             Machine.ubuntu2404().folder(f"{home}/.cache", 0o755).login_loop(manager="gdm"),
             finds=f"file:{home}/.cache",
+            ladder=(("low", "change-owner /home/alice/.cache alice 1000", "change-mode /home/alice/.cache 0755"),),
         )
         yield Scenario(
             "the home cannot be entered",
             debian().folder(home, 0o444, 1000),
             finds=f"file:{home}",
             steps=("change-mode",),
-            ladder=(
-                (
-                    "low",
-                    "change-mode /home/alice 0744",
-                ),
-            ),
+            ladder=(("low", "change-mode /home/alice 0744"),),
         )
-        yield Scenario("the home belongs to another user", debian().folder(home, 0o755, 1005), finds=f"file:{home}")
+        yield Scenario(
+            "the home belongs to another user",
+            debian().folder(home, 0o755, 1005),
+            finds=f"file:{home}",
+            ladder=(("medium", "change-owner /home/alice alice 1000", "change-mode /home/alice 0755"),),
+        )
         yield Scenario(
             "~/.ICEauthority read-only",
             debian().file(f"{home}/.ICEauthority", "x", 0o400, 1000),
             finds=f"file:{home}/.ICEauthority",
             steps=("move-aside",),
             ladder=(
-                (
-                    "low",
-                    "move-aside /home/alice/.ICEauthority",
-                ),
-                (
-                    "medium",
-                    "change-mode /home/alice/.ICEauthority 0600",
-                ),
+                ("low", "move-aside /home/alice/.ICEauthority"),
+                ("medium", "change-mode /home/alice/.ICEauthority 0600"),
             ),
         )
         yield Scenario(
             "~/.ICEauthority belongs to root",
             debian().file(f"{home}/.ICEauthority", "x", 0o600),
             finds=f"file:{home}/.ICEauthority",
+            ladder=(
+                ("low", "move-aside /home/alice/.ICEauthority"),
+                (
+                    "medium",
+                    "change-owner /home/alice/.ICEauthority alice 1000",
+                    "change-mode /home/alice/.ICEauthority 0600",
+                ),
+            ),
         )
         yield Scenario(
             "~/.profile unreadable",
             debian().file(f"{home}/.profile", "", 0o600),
             finds=f"file:{home}/.profile",
             ladder=(
-                (
-                    "medium",
-                    "change-owner /home/alice/.profile alice 1000",
-                    "change-mode /home/alice/.profile 0600",
-                ),
+                ("medium", "change-owner /home/alice/.profile alice 1000", "change-mode /home/alice/.profile 0600"),
             ),
         )
         used = debian().file(f"{home}/.ICEauthority", "x", 0o600, 1000).file(f"{home}/.profile", "", 0o644, 0)

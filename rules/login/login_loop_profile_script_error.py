@@ -106,7 +106,12 @@ class LoginLoopProfileScriptError(Rule):
         def profile(text: str) -> Machine:
             return Machine.debian12().append("/home/alice/.profile", text)
 
-        yield Scenario("a bash array in ~/.profile", profile('dirs=("$HOME/a" "$HOME/b")\n'), finds="user:alice")
+        yield Scenario(
+            "a bash array in ~/.profile",
+            profile('dirs=("$HOME/a" "$HOME/b")\n'),
+            finds="user:alice",
+            ladder=(("low", "by-hand 13 /home/alice/.profile ~/.bashrc"),),
+        )
         yield Scenario(
             "~/.profile sources a removed ROS",
             profile(". /opt/ros/noetic/setup.sh\n"),
@@ -125,14 +130,8 @@ class LoginLoopProfileScriptError(Rule):
             finds="file:/etc/profile.d/motd.sh",
             steps=("move-aside",),
             ladder=(
-                (
-                    "low",
-                    "by-hand 1 /etc/profile.d/motd.sh ~/.bashrc",
-                ),
-                (
-                    "medium",
-                    "move-aside /etc/profile.d/motd.sh",
-                ),
+                ("low", "by-hand 1 /etc/profile.d/motd.sh ~/.bashrc"),
+                ("medium", "move-aside /etc/profile.d/motd.sh"),
             ),
         )
         yield Scenario(
@@ -142,50 +141,55 @@ class LoginLoopProfileScriptError(Rule):
                 'D=$(builtin cd "`dirname "${BASH_SOURCE[0]}"`" && pwd)\n. "$D/setup.sh"\n',
             ),
             finds="user:alice",
+            ladder=(("low", "edit-file /home/alice/.profile 13: : # . /opt/ros/noetic/setup.bash"),),
         )
-        yield Scenario("exec of another shell", profile("exec zsh\n"), finds="user:alice")
+        yield Scenario(
+            "exec of another shell",
+            profile("exec zsh\n"),
+            finds="user:alice",
+            ladder=(("low", "edit-file /home/alice/.profile 13: : # exec zsh"),),
+        )
         yield Scenario(
             "exec of a program that is not installed",
             Machine.debian12().file("/usr/bin/env", "", 0o755).append("/home/alice/.bashrc", "exec tmux\n"),
             finds="user:alice",
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: : # exec tmux"),),
         )
         yield Scenario(
             "files that source each other",
             Machine.debian12().append("/home/alice/.bashrc", ". ~/.profile\n"),
             finds="user:alice",
+            ladder=(("low", "edit-file /home/alice/.bashrc 15: : # . ~/.profile"),),
         )
         yield Scenario(
             "set -u and an unset variable",
             profile("set -u\nX=$NOTHING\n"),
             finds="user:alice",
-            ladder=(
-                (
-                    "low",
-                    "by-hand 14 /home/alice/.profile ~/.bashrc",
-                ),
-            ),
+            ladder=(("low", "by-hand 14 /home/alice/.profile ~/.bashrc"),),
         )
         yield Scenario(
             "exit",
             Machine.debian12().file("/home/alice/.xprofile", "exit 0\n", uid=1000),
             finds="user:alice",
-            ladder=(
-                (
-                    "low",
-                    "edit-file /home/alice/.xprofile 1: : # exit 0",
-                ),
-            ),
+            ladder=(("low", "edit-file /home/alice/.xprofile 1: : # exit 0"),),
         )
-        yield Scenario("spaces around the =", profile("export CUDA_HOME = /usr/local/cuda\n"), finds="user:alice")
+        yield Scenario(
+            "spaces around the =",
+            profile("export CUDA_HOME = /usr/local/cuda\n"),
+            finds="user:alice",
+            ladder=(("low", "edit-file /home/alice/.profile 13: : # export CUDA_HOME = /usr/local/cuda"),),
+        )
         yield Scenario(
             "exit on the console",
             Machine.debian12().file("/home/alice/.bash_profile", ". ~/.bashrc\nexit\n", uid=1000),
             finds="user:alice",
+            ladder=(("low", "edit-file /home/alice/.bash_profile 2: : # exit"),),
         )
         yield Scenario(
             "Windows line endings",
             Machine.debian12().file("/home/alice/.profile", "if true; then\r\n  umask 022\r\nfi\r\n", uid=1000),
             finds="user:alice",
+            ladder=(("low", "by-hand -i s/\\r$// /home/alice/.profile"),),
         )
         yield Scenario("as installed", Machine.debian12())
         yield Scenario(

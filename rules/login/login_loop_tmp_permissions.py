@@ -94,24 +94,20 @@ class LoginLoopTmpPermissions(Rule):
             Machine.debian12().folder("/tmp", 0o755),
             finds="file:/tmp",
             steps=("change-owner", "change-mode"),
-            ladder=(
-                (
-                    "low",
-                    "change-owner /tmp root root",
-                    "change-mode /tmp 1777",
-                ),
-            ),
+            ladder=(("low", "change-owner /tmp root root", "change-mode /tmp 1777"),),
         )
         yield Scenario("writable, but no sticky bit", Machine.debian12().folder("/tmp", 0o777), finds="file:/tmp")
         yield Scenario(
             "a user owns the socket directory",
             Machine.debian12().folder("/tmp/.X11-unix", 0o1777, 1000),
             finds="file:/tmp/.X11-unix",
+            ladder=(("low", "change-owner /tmp/.X11-unix root root", "change-mode /tmp/.X11-unix 1777"),),
         )
         yield Scenario(
             "nobody can use the session managers' sockets",
             Machine.debian12().folder("/tmp/.ICE-unix", 0o700),
             finds="file:/tmp/.ICE-unix",
+            ladder=(("low", "change-owner /tmp/.ICE-unix root root", "change-mode /tmp/.ICE-unix 1777"),),
         )
         yield Scenario(
             "two users are in a loop",

@@ -75,19 +75,24 @@ class LoginLoopUnexplained(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        yield Scenario("lightdm", Machine.debian12().login_loop(), finds="user:alice")
+        yield Scenario(
+            "lightdm",
+            Machine.debian12().login_loop(),
+            finds="user:alice",
+            ladder=(("low", "by-hand Ctrl+Alt+F3 ~/.xsession-errors /var/log/lightdm/"),),
+        )
         yield Scenario(
             "gdm on Ubuntu",
             Machine.ubuntu2404().login_loop(manager="gdm"),
             finds="user:alice",
-            ladder=(
-                (
-                    "low",
-                    "by-hand Ctrl+Alt+F3 -b _UID=$(id -u",
-                ),
-            ),
+            ladder=(("low", "by-hand Ctrl+Alt+F3 -b _UID=$(id -u"),),
         )
-        yield Scenario("sddm", Machine.debian12().login_loop(manager="sddm"), finds="user:alice")
+        yield Scenario(
+            "sddm",
+            Machine.debian12().login_loop(manager="sddm"),
+            finds="user:alice",
+            ladder=(("low", "by-hand Ctrl+Alt+F3 ~/.local/share/sddm/xorg-session.log"),),
+        )
         yield Scenario(
             "messages of an older PAM, without process numbers",
             Machine.debian12().file("/var/log/auth.log", OLDER_LOG, mtime=1542990000),
@@ -97,6 +102,7 @@ class LoginLoopUnexplained(Rule):
             "only logind, with the greeter in between",
             Machine.debian12().file("/var/log/auth.log", LOGIND_LOG),
             finds="user:alice",
+            ladder=(("low", "by-hand Ctrl+Alt+F3 ~/.xsession-errors -b _UID=$(id -u"),),
         )
         yield Scenario(
             "one of two users, the other can log in",

@@ -105,17 +105,16 @@ class StaleXorgConfNvidia(Rule):
             plain().file(conf, GENERATED),
             finds=f"file:{conf}",
             steps=("move-aside",),
-            ladder=(
-                (
-                    "low",
-                    "move-aside /etc/X11/xorg.conf",
-                ),
-            ),
+            ladder=(("low", "move-aside /etc/X11/xorg.conf"),),
         )
         yield Scenario(
             "a drop-in written by a person",
             plain().file(part, 'section "device"\n  identifier "gpu" # mine\n  driver "NVIDIA"\nendsection\n'),
             finds=f"file:{part}",
+            ladder=(
+                ("low", "by-hand /etc/X11/xorg.conf.d/20-nvidia.conf"),
+                ("medium", "move-aside /etc/X11/xorg.conf.d/20-nvidia.conf"),
+            ),
         )
         yield Scenario(
             "the GPU was removed, the driver is still installed",
@@ -131,16 +130,7 @@ class StaleXorgConfNvidia(Rule):
             "fglrx, which no longer exists",
             plain().file(conf, 'Section "Device"\n Identifier "a"\n Driver "fglrx"\nEndSection\n'),
             finds=f"file:{conf}",
-            ladder=(
-                (
-                    "low",
-                    "by-hand /etc/X11/xorg.conf",
-                ),
-                (
-                    "medium",
-                    "move-aside /etc/X11/xorg.conf",
-                ),
-            ),
+            ladder=(("low", "by-hand /etc/X11/xorg.conf"), ("medium", "move-aside /etc/X11/xorg.conf")),
         )
         yield Scenario("the driver is installed", Machine.debian12_gpu().file(conf, GENERATED))
         yield Scenario("the driver in Ubuntu's directory", Machine.ubuntu2404_gpu().file(conf, GENERATED))

@@ -76,12 +76,7 @@ class WaylandSessionHiddenOnNvidia(Rule):
             "GNOME on Wayland, branch 470",
             sessions(old(), "wayland-sessions/ubuntu"),
             finds="host",
-            ladder=(
-                (
-                    "low",
-                    "by-hand xfce4",
-                ),
-            ),
+            ladder=(("low", "by-hand xfce4"),),
         )
         yield Scenario(
             "branch 390",

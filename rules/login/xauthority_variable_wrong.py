@@ -94,12 +94,7 @@ class XauthorityVariableWrong(Rule):
             "set in ~/.profile",
             looping(export, refused),
             finds="user:alice",
-            ladder=(
-                (
-                    "low",
-                    "edit-file /home/alice/.profile 13: -",
-                ),
-            ),
+            ladder=(("low", "edit-file /home/alice/.profile 13: -"),),
         )
         yield Scenario(
             "a file that nothing creates",

@@ -117,28 +117,26 @@ class XorgConfWrongBusid(Rule):
             machine('BusID "PCI:3b:00.0"'),
             finds=f"file:{conf}",
             steps=("edit-file",),
-            ladder=(
-                (
-                    "low",
-                    'edit-file /etc/X11/xorg.conf 4: BusID "PCI:59:0:0"',
-                ),
-            ),
+            ladder=(("low", 'edit-file /etc/X11/xorg.conf 4: BusID "PCI:59:0:0"'),),
         )
         yield Scenario(
-            "hexadecimal digits that look decimal", machine('BusID "PCI:10:0:0"', "0000:10:00.0"), finds=f"file:{conf}"
+            "hexadecimal digits that look decimal",
+            machine('BusID "PCI:10:0:0"', "0000:10:00.0"),
+            finds=f"file:{conf}",
+            ladder=(("low", 'edit-file /etc/X11/xorg.conf 4: BusID "PCI:16:0:0"'),),
         )
-        yield Scenario("the GPU was moved", machine('busid "pci:1:0:0"'), finds=f"file:{conf}")
+        yield Scenario(
+            "the GPU was moved",
+            machine('busid "pci:1:0:0"'),
+            finds=f"file:{conf}",
+            ladder=(("low", 'edit-file /etc/X11/xorg.conf 4: busid "PCI:59:0:0"'),),
+        )
         yield Scenario("another PCI domain", machine('BusID "PCI:59@1:0:0"'), finds=f"file:{conf}")
         yield Scenario(
             "one of two GPUs",
             machine('BusID "PCI:2:0:0"', "0000:3b:00.0", "0000:5e:00.0"),
             finds=f"file:{conf}",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand 4 /etc/X11/xorg.conf 0000:3b:00.0 PCI:59:0:0 0000:5e:00.0 PCI:94:0:0",
-                ),
-            ),
+            ladder=(("medium", "by-hand 4 /etc/X11/xorg.conf 0000:3b:00.0 PCI:59:0:0 0000:5e:00.0 PCI:94:0:0"),),
         )
         yield Scenario("correct", machine('BusID "PCI:59:0:0"'))
         yield Scenario("correct, with zeros and a domain", machine('BusID "PCI:059@0:00:0"'))

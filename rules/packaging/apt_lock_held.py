@@ -67,12 +67,7 @@ class AptLockHeld(Rule):
             "the automatic update",
             Machine.ubuntu2404_gpu().locked("/var/lib/dpkg/lock-frontend", 1595, "unattended-upgr"),
             finds="host",
-            ladder=(
-                (
-                    "low",
-                    "by-hand -o DPkg::Lock::Timeout=600",
-                ),
-            ),
+            ladder=(("low", "by-hand -o DPkg::Lock::Timeout=600"),),
         )
         yield Scenario(
             "apt-get update, with a hidden name",

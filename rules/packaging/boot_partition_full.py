@@ -168,12 +168,7 @@ class BootPartitionFull(Rule):
             stuck(),
             finds="host",
             alone=False,
-            ladder=(
-                (
-                    "medium",
-                    "by-hand COMPRESS=xz MODULES=dep /etc/initramfs-tools/initramfs.conf -u -k /boot",
-                ),
-            ),
+            ladder=(("medium", "by-hand COMPRESS=xz MODULES=dep /etc/initramfs-tools/initramfs.conf -u -k /boot"),),
         )
         yield Scenario(
             "the new kernel has no initramfs, and the driver waits for it",

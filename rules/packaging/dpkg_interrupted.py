@@ -99,27 +99,14 @@ class DpkgInterrupted(Rule):
             Machine.ubuntu2404_gpu().file("/var/lib/dpkg/updates/0000", step).file("/var/lib/dpkg/updates/0001", step),
             finds="host",
             steps=("dpkg-configure", "update-initramfs"),
-            ladder=(
-                (
-                    "low",
-                    "dpkg-configure",
-                    "update-initramfs all",
-                ),
-            ),
+            ladder=(("low", "dpkg-configure", "update-initramfs all"),),
         )
         yield Scenario(
             "interrupted while files were being copied",
             Machine.debian12().package("firefox-esr", "128.1-1", status="install reinstreq half-installed"),
             finds="host",
             steps=("apt-install", "dpkg-configure", "update-initramfs"),
-            ladder=(
-                (
-                    "low network",
-                    "apt-install firefox-esr reinstall",
-                    "dpkg-configure",
-                    "update-initramfs all",
-                ),
-            ),
+            ladder=(("low network", "apt-install firefox-esr reinstall", "dpkg-configure", "update-initramfs all"),),
         )
         yield Scenario("nothing unfinished", Machine.debian12_gpu())
         yield Scenario(

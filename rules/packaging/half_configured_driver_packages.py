@@ -140,18 +140,9 @@ class HalfConfiguredDriverPackages(Rule):
             finds="package:nvidia-dkms-550",
             steps=("dpkg-configure",),
             ladder=(
-                (
-                    "low",
-                    "dpkg-configure",
-                ),
-                (
-                    "medium network",
-                    "apt-install nvidia-dkms-550 nvidia-driver-550 reinstall",
-                ),
-                (
-                    "high network",
-                    "apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(18)",
-                ),
+                ("low", "dpkg-configure"),
+                ("medium network", "apt-install nvidia-dkms-550 nvidia-driver-550 reinstall"),
+                ("high network", "apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(18)"),
             ),
         )
         yield Scenario(
@@ -167,6 +158,11 @@ class HalfConfiguredDriverPackages(Rule):
             "the machine went down while a library was unpacked",
             Machine.debian12_gpu().package("libcuda1", "535.261.03-1", status="install ok unpacked", multi_arch="same"),
             finds="package:libcuda1",
+            ladder=(
+                ("low", "dpkg-configure"),
+                ("medium network", "apt-install libcuda1 reinstall"),
+                ("high network", "apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(33)"),
+            ),
         )
         yield Scenario(
             "dpkg was interrupted",

@@ -129,6 +129,16 @@ class HeldPackagesBlockDriver(Rule):
             "only the metapackage is held, and all versions match",
             Machine.ubuntu2404_gpu().package("nvidia-driver-550", version, status=hold),
             finds="host",
+            ladder=(
+                (
+                    "low",
+                    "by-hand libnvidia-cfg1-550 libnvidia-common-550 libnvidia-compute-550 libnvidia-decode-550 libnvidia-encode-550 libnvidia-extra-550",
+                ),
+                (
+                    "medium network",
+                    "by-hand nvidia-driver-550 libnvidia-cfg1-550 libnvidia-common-550 libnvidia-compute-550 libnvidia-decode-550 libnvidia-encode-550",
+                ),
+            ),
         )
         yield Scenario(
             "the module's package is held, the libraries are newer",
@@ -137,6 +147,14 @@ class HeldPackagesBlockDriver(Rule):
             .package("nvidia-kernel-source-550", "550.107.02-0ubuntu0.24.04.1", status=hold),
             finds="host",
             steps=("apt-unhold", "apt-install", "reboot"),
+            ladder=(
+                (
+                    "medium reboot network",
+                    "apt-unhold nvidia-dkms-550 nvidia-kernel-source-550",
+                    "apt-install nvidia-dkms-550..xserver-xorg-video-nvidia-550(14)",
+                    "reboot",
+                ),
+            ),
         )
         yield Scenario(
             "the kernel is held, but its headers are not",
@@ -144,6 +162,14 @@ class HeldPackagesBlockDriver(Rule):
             .package("linux-image-amd64", "6.1.170-1", status=hold)
             .package("linux-headers-amd64", "6.1.176-1"),
             finds="host",
+            ladder=(
+                (
+                    "medium reboot network",
+                    "apt-unhold linux-image-amd64",
+                    "apt-install linux-image-amd64 linux-headers-amd64",
+                    "reboot",
+                ),
+            ),
         )
         kernel = "6.8.0-50-generic"
         built = (
@@ -158,14 +184,8 @@ class HeldPackagesBlockDriver(Rule):
             built,
             finds="host",
             ladder=(
-                (
-                    "low",
-                    "by-hand linux-image-generic",
-                ),
-                (
-                    "medium network",
-                    "by-hand linux-modules-nvidia-550-generic linux-image-generic",
-                ),
+                ("low", "by-hand linux-image-generic"),
+                ("medium network", "by-hand linux-modules-nvidia-550-generic linux-image-generic"),
             ),
         )
         yield Scenario(

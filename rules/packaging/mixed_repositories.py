@@ -168,6 +168,7 @@ class MixedRepositories(Rule):
             Machine.ubuntu2404_gpu().package("libnvidia-compute-550", "550.120-0ubuntu0~gpu24.04.1", multi_arch="same"),
             finds="host",
             steps=("apt-install", "reboot"),
+            ladder=(("high reboot network", "apt-install libnvidia-compute-550=550.120-0ubuntu0.24.04.1", "reboot"),),
         )
         yield Scenario(
             "apt's lists prove it on Debian",
@@ -180,14 +181,7 @@ class MixedRepositories(Rule):
                   "Package: nvidia-driver\nVersion: 535.261.03-1\n\nPackage: libcuda1\nVersion: 535.261.03-1\n")
             .package("libcuda1", "560.35.03-1", multi_arch="same"),
             finds="host",
-            ladder=(
-                (
-                    "high reboot network",
-                    "write-file /etc/apt/preferences.d/nvidia-driver-from-distribution Package: cuda-drivers* nvidia-open* nvidia-driver* nvidia-dkms-* nvidia-kernel-* nvidia-utils-* nvidia-compute-utils-* nvidia-firmware-* libnvidia-*-[0-9][0-9][0-9]* xserver-xorg-video-nvidia* libcuda1 libegl-nvidia0 libgl1-nvidia-glvnd-glx libglx-nvidia0 libnvidia-cfg1 libnvidia-eglcore libnvidia-glcore libnvidia-glvkspirv libnvidia-ml1 libnvidia-ptxjitcompiler1 nvidia-alternative nvidia-driver nvidia-driver-bin nvidia-driver-libs nvidia-egl-common nvidia-egl-icd nvidia-kernel-dkms nvidia-kernel-support nvidia-smi nvidia-vdpau-driver xserver-xorg-video-nvidia / Pin: release o=NVIDIA / Pin-Priority: -1",
-                    "apt-install libcuda1=535.261.03-1",
-                    "reboot",
-                ),
-            ),
+            ladder=(('high reboot network', 'write-file /etc/apt/preferences.d/nvidia-driver-from-distribution Package: cuda-drivers* nvidia-open* nvidia-driver* nvidia-dkms-* nvidia-kernel-* nvidia-utils-* nvidia-compute-utils-* nvidia-firmware-* libnvidia-*-[0-9][0-9][0-9]* xserver-xorg-video-nvidia* libcuda1 libegl-nvidia0 libgl1-nvidia-glvnd-glx libglx-nvidia0 libnvidia-cfg1 libnvidia-eglcore libnvidia-glcore libnvidia-glvkspirv libnvidia-ml1 libnvidia-ptxjitcompiler1 nvidia-alternative nvidia-driver nvidia-driver-bin nvidia-driver-libs nvidia-egl-common nvidia-egl-icd nvidia-kernel-dkms nvidia-kernel-support nvidia-smi nvidia-vdpau-driver xserver-xorg-video-nvidia / Pin: release o=NVIDIA / Pin-Priority: -1', 'apt-install libcuda1=535.261.03-1', 'reboot'),),
         )  # fmt: skip
         yield Scenario(
             "Ubuntu's driver with NVIDIA's CUDA toolkit",

@@ -137,6 +137,7 @@ class OtherDkmsModuleFails(Rule):
             finds="package:virtualbox-dkms",
             steps=("apt-remove", "dpkg-configure"),
             alone=True,
+            ladder=(("medium network", "apt-remove virtualbox-dkms", "dpkg-configure"),),
         )
         yield Scenario(
             "a module from no package, and no NVIDIA module for that kernel yet",
@@ -146,19 +147,14 @@ class OtherDkmsModuleFails(Rule):
             finds="package:rtl8821cu",
             steps=("dkms-remove", "dpkg-configure"),
             alone=True,
-            ladder=(
-                (
-                    "medium",
-                    "dkms-remove rtl8821cu 5.12",
-                    "dpkg-configure",
-                ),
-            ),
+            ladder=(("medium", "dkms-remove rtl8821cu 5.12", "dpkg-configure"),),
         )
         yield Scenario(
             "a leftover of an older NVIDIA driver",
             stuck(module(Machine.ubuntu2404_gpu(), "nvidia-tesla-460", "460.106.00", "nvidia-tesla-460-kernel-dkms")),
             finds="package:nvidia-tesla-460-kernel-dkms",
             alone=True,
+            ladder=(("medium network", "apt-remove nvidia-tesla-460-kernel-dkms", "dpkg-configure"),),
         )
         yield Scenario(
             "it fails, but no package waits for it", module(Machine.ubuntu2404_gpu(), "evdi", "1.14", "evdi")

@@ -166,7 +166,7 @@ class PartialDriverInstall(Rule):
             .remove(f"{lib}/libcuda.so.1").remove(f"{lib}/libcuda.so.550.120")
             .remove(f"{lib}/libnvidia-ml.so.1").remove(f"{lib}/libnvidia-ml.so.550.120"),
             finds="host", steps=("apt-install",),
-            alone=False,
+            alone=False, ladder=(('low network', 'apt-install nvidia-driver-550 nvidia-utils-550'), ('high network', 'apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(14)', 'apt-install nvidia-driver-550 nvidia-utils-550')),
         )  # fmt: skip
         yield Scenario(
             "libraries without a module",
@@ -174,17 +174,14 @@ class PartialDriverInstall(Rule):
             .package("libnvidia-compute-550", "550.120-0ubuntu0.24.04.1", multi_arch="same")
             .package("nvidia-utils-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
-            alone=False,
+            alone=False, ladder=(('low network', 'apt-install nvidia-driver-550 nvidia-utils-550'), ('high network', 'apt-purge-reinstall libnvidia-compute-550 nvidia-utils-550', 'apt-install nvidia-driver-550 nvidia-utils-550')),
         )  # fmt: skip
         yield Scenario(
             "the metapackage and nvidia-smi were removed",
             without(Machine.ubuntu2404_gpu(), "nvidia-driver-550", "nvidia-utils-550"),
             finds="host",
             ladder=(
-                (
-                    "low network",
-                    "apt-install nvidia-utils-550",
-                ),
+                ("low network", "apt-install nvidia-utils-550"),
                 (
                     "high network",
                     "apt-purge-reinstall libnvidia-cfg1-550..xserver-xorg-video-nvidia-550(16)",
@@ -198,6 +195,15 @@ class PartialDriverInstall(Rule):
             finds="host",
             steps=("apt-fix-broken",),
             alone=False,
+            ladder=(
+                ("low network", "apt-fix-broken"),
+                ("low network", "apt-install xserver-xorg-video-nvidia"),
+                (
+                    "high network",
+                    "apt-purge-reinstall firmware-nvidia-gsp..update-glx(32)",
+                    "apt-install xserver-xorg-video-nvidia",
+                ),
+            ),
         )
         yield Scenario(
             "a library was removed by force",
@@ -205,6 +211,15 @@ class PartialDriverInstall(Rule):
                 "nvidia-driver-libs", "535.261.03-1", depends="libnvidia-glcore2 (= 535.261.03-1), libgl1"
             ),
             finds="host",
+            ladder=(
+                ("low network", "apt-fix-broken"),
+                ("low network", "apt-install libnvidia-glcore2"),
+                (
+                    "high network",
+                    "apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(33)",
+                    "apt-install libnvidia-glcore2",
+                ),
+            ),
         )
         yield Scenario(
             "another package provides a dependency",
@@ -221,7 +236,7 @@ class PartialDriverInstall(Rule):
             .remove("/var/lib/dkms/nvidia-current/535.261.03/source")
             .package("nvidia-driver-bin", "535.261.03-1"),
             finds="host",
-            alone=False,  # so nouveau holds the GPU
+            alone=False, ladder=(('low network', 'apt-install nvidia-driver nvidia-smi libcuda1 libnvidia-ml1'), ('high network', 'apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(31)', 'apt-install nvidia-driver nvidia-smi libcuda1 libnvidia-ml1')),  # so nouveau holds the GPU
         )  # fmt: skip
         yield Scenario(
             "the package with the links was removed by force",
@@ -229,6 +244,15 @@ class PartialDriverInstall(Rule):
             .package("libnvidia-ml1", "535.261.03-1", depends="nvidia-alternative (= 535.261.03-1)", multi_arch="same")
             .without_package("nvidia-alternative"),
             finds="host",
+            ladder=(
+                ("low network", "apt-fix-broken"),
+                ("low network", "apt-install nvidia-alternative"),
+                (
+                    "high network",
+                    "apt-purge-reinstall firmware-nvidia-gsp..xserver-xorg-video-nvidia(32)",
+                    "apt-install nvidia-alternative",
+                ),
+            ),
         )
         yield Scenario(
             "a headless driver without DKMS and without a prebuilt module",
@@ -241,17 +265,7 @@ class PartialDriverInstall(Rule):
             .package("nvidia-headless-no-dkms-550", "550.120-0ubuntu0.24.04.1"),
             finds="host",
             alone=False,
-            ladder=(
-                (
-                    "low network",
-                    "apt-install nvidia-headless-550 nvidia-utils-550",
-                ),
-                (
-                    "high network",
-                    "apt-purge-reinstall libnvidia-cfg1-550..nvidia-utils-550(14)",
-                    "apt-install nvidia-headless-550 nvidia-utils-550",
-                ),
-            ),  # another rule reports the missing module too
+            ladder=(('low network', 'apt-install nvidia-headless-550 nvidia-utils-550'), ('high network', 'apt-purge-reinstall libnvidia-cfg1-550..nvidia-utils-550(14)', 'apt-install nvidia-headless-550 nvidia-utils-550')),  # another rule reports the missing module too
         )  # fmt: skip
         yield Scenario("complete", Machine.ubuntu2404_gpu())
         yield Scenario(

@@ -62,17 +62,13 @@ class RootPartitionNotMounted(Rule):
             "only the root partition of a disk is mounted",
             Machine().file("/etc/fstab", f"{fstab}UUID=2 /boot ext4 defaults 0 2\n").folder("/boot"),
             finds="file:/boot",
-            ladder=(
-                (
-                    "low",
-                    "by-hand UUID=2",
-                ),
-            ),
+            ladder=(("low", "by-hand UUID=2 /boot"),),
         )
         yield Scenario(
             "/home is a separate subvolume",
             Machine().file("/etc/fstab", f"{fstab}UUID=1 /home btrfs subvol=@home 0 0\n").folder("/home"),
             finds="file:/home",
+            ladder=(("low", "by-hand -o subvol=@home UUID=1 /home"),),
         )
         yield Scenario(
             "a copy of the whole machine in one directory",

@@ -128,6 +128,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
             finds="file:/usr/bin/python3",
             steps=("make-link", "dpkg-configure"),
             alone=True,
+            ladder=(("low", "make-link /usr/bin/python3 python3.12", "dpkg-configure"),),
         )
         yield Scenario(
             "a link made by hand, and only os-release shows the distribution",
@@ -135,11 +136,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
             finds="file:/usr/bin/python3",
             steps=("apt-install", "make-link"),
             ladder=(
-                (
-                    "low network",
-                    "apt-install python3.12-minimal reinstall",
-                    "make-link /usr/bin/python3 python3.12",
-                ),
+                ("low network", "apt-install python3.12-minimal reinstall", "make-link /usr/bin/python3 python3.12"),
             ),
         )
         yield Scenario(
@@ -147,6 +144,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
             python(Machine.ubuntu2404_gpu()).remove("/usr/bin/python3"),
             finds="file:/usr/bin/python3",
             steps=("make-link",),
+            ladder=(("low", "make-link /usr/bin/python3 python3.12"),),
         )
         yield Scenario(
             "another Python, but packages are half-configured for another reason",
@@ -160,12 +158,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
             ),
             finds="file:/usr/bin/python3",
             alone=False,
-            ladder=(
-                (
-                    "low",
-                    "by-hand -sfn python3.12 /usr/bin/python3",
-                ),
-            ),
+            ladder=(("low", "by-hand -sfn python3.12 /usr/bin/python3"),),
         )
         yield Scenario("the distribution's Python", python(Machine.ubuntu2404_gpu()))
         yield Scenario("without Python", Machine.ubuntu2404_gpu(), unknown=True)

@@ -141,7 +141,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
                 "libnvidia-compute-535", "535.183.01", "-0ubuntu0.24.04.1",
             ).file("/var/log/apt/history.log", history),
             finds="package:libnvidia-compute-535", steps=("apt-install", "reboot"),
-            alone=False,  # the files of the replaced package are still in this directory
+            alone=False, ladder=(('medium reboot network', 'apt-install nvidia-driver-550..xserver-xorg-video-nvidia-550(15) remove=libnvidia-compute-535', 'reboot'),),  # the files of the replaced package are still in this directory
         )  # fmt: skip
         yield Scenario(
             "two branches side by side",
@@ -155,6 +155,7 @@ class ThirdPartyPackagePullsOtherLibnvidia(Rule):
             .package("libnvidia-ml1", "535.274.02-1", [], multi_arch="same"),
             finds="package:libcuda1",
             alone=False,
+            ladder=(("medium reboot network", "apt-install nvidia-driver..nvidia-kernel-dkms(21)", "reboot"),),
         )
         yield Scenario(
             "module and libraries have different flavours of the same branch",

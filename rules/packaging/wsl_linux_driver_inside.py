@@ -102,17 +102,17 @@ class WslLinuxDriverInside(Rule):
                 machine.package(name, "535.183.01-0ubuntu1")
             return machine
 
-        yield Scenario("apt install cuda", with_driver(wsl(), *names), finds="host")
+        yield Scenario(
+            "apt install cuda",
+            with_driver(wsl(), *names),
+            finds="host",
+            ladder=(("medium", "by-hand -s nvidia-driver-535 nvidia-dkms-535 libnvidia-compute-535 nvidia-utils-535"),),
+        )
         yield Scenario(
             "only the libraries",
             with_driver(wsl(), "libnvidia-compute-535"),
             finds="host",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand -s libnvidia-compute-535",
-                ),
-            ),
+            ladder=(("medium", "by-hand -s libnvidia-compute-535"),),
         )
         yield Scenario("only the toolkit", wsl().cuda_toolkit("12.4", "12.4.131"))
         yield Scenario("a machine without WSL", Machine.ubuntu2404_gpu())

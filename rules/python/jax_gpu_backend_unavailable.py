@@ -140,24 +140,14 @@ class JaxGpuBackendUnavailable(Rule):
             "only jax and jaxlib",
             machine("jax-0.6.1", "jaxlib-0.6.1"),
             finds=subject,
-            ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/venv/bin/python jax[cuda12]==0.6.1",
-                ),
-            ),
+            ladder=(("low network", "pip-install /home/alice/venv/bin/python jax[cuda12]==0.6.1"),),
         )
         yield Scenario(
             "an older plugin",
             machine("jax-0.6.1", "jaxlib-0.6.1", "jax_cuda12_plugin-0.5.3", "jax_cuda12_pjrt-0.5.3"),
             finds=subject,
             alone=False,
-            ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/venv/bin/python jax[cuda12]==0.6.1",
-                ),
-            ),
+            ladder=(("low network", "pip-install /home/alice/venv/bin/python jax[cuda12]==0.6.1"),),
         )
         yield Scenario(
             "the plugin of jaxlib's version",

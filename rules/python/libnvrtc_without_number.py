@@ -113,6 +113,12 @@ class LibnvrtcWithoutNumber(Rule):
             "PyTorch 1.13 for CUDA 11.7",
             machine("libnvrtc-d833c4f3.so.11.2", "1.13.1+cu117", "11.7"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low",
+                    "by-hand -s libnvrtc-d833c4f3.so.11.2 /home/alice/venv/lib/python3.11/site-packages/torch/lib/libnvrtc.so",
+                ),
+            ),
         )
         yield Scenario("the link exists", machine().link(f"{lib}/libnvrtc.so", "libnvrtc-672ee683.so.11.2"))
         yield Scenario(

@@ -138,12 +138,7 @@ class ProgramCudaMajorMissing(Rule):
             "built for CUDA 12, toolkit of CUDA 11",
             onnxruntime("1.23.2", cuda12, "11.8"),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]==1.23.2",
-                ),
-            ),
+            ladder=(("low network", "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]==1.23.2"),),
         )
         yield Scenario(
             "built for CUDA 11, PyTorch for CUDA 12",
@@ -153,12 +148,7 @@ class ProgramCudaMajorMissing(Rule):
                 "libcudart.so.12",
             ),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]>=1.21",
-                ),
-            ),
+            ladder=(("low network", "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]>=1.21"),),
         )
         yield Scenario(
             "CuPy for CUDA 11",
@@ -168,12 +158,7 @@ class ProgramCudaMajorMissing(Rule):
             .library(f"{site}/cupy_backends/cuda/libs/cublas.cpython-311-x86_64-linux-gnu.so", "", ["libcublas.so.11"])
             .library(f"{site}/cupy_backends/cuda/libs/cudnn.cpython-311-x86_64-linux-gnu.so", "", ["libcudnn.so.8"]),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "by-hand /home/alice/venv/bin/python -m cupy-cuda11x cupy-cuda12x",
-                ),
-            ),
+            ladder=(("low network", "by-hand /home/alice/venv/bin/python -m cupy-cuda11x cupy-cuda12x"),),
         )
         yield Scenario(
             "an extension of PyTorch for another CUDA version",
@@ -181,12 +166,7 @@ class ProgramCudaMajorMissing(Rule):
             .python_environment(torch="2.5.1+cu124", cuda="12.4")
             .library(f"{site}/flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so", "", ["libcudart.so.11.0"]),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/venv/bin/python nvidia-cuda-runtime-cu11",
-                ),
-            ),
+            ladder=(("low network", "pip-install /home/alice/venv/bin/python nvidia-cuda-runtime-cu11"),),
         )
         yield Scenario(
             "an unknown package, found by its list of files",
@@ -195,6 +175,9 @@ class ProgramCudaMajorMissing(Rule):
             .file(f"{site}/solver_cuda12x-1.0.dist-info/RECORD", "solver/core.so,sha256=x,1\n", uid=1000)
             .library(f"{site}/solver/core.so", "", ["libcusparse.so.12", "libcublas.so.12"]),
             finds="python:/home/alice/venv",
+            ladder=(
+                ("low network", "pip-install /home/alice/venv/bin/python nvidia-cublas-cu12 nvidia-cusparse-cu12"),
+            ),
         )
         yield Scenario(
             "NVIDIA's wheels are in the same environment",

@@ -166,12 +166,7 @@ class TfCannotDlopenGpuLibraries(Rule):
             "installed without [and-cuda]",
             Machine.debian12_gpu().python_environment(packages=["tensorflow-2.15.1"]),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "pip-install /home/alice/venv/bin/python tensorflow[and-cuda]==2.15.1",
-                ),
-            ),
+            ladder=(("low network", "pip-install /home/alice/venv/bin/python tensorflow[and-cuda]==2.15.1"),),
         )
         yield Scenario("one package is missing", wheels("2.15.1", "cudnn"), finds="python:/home/alice/venv")
         yield Scenario(
@@ -181,12 +176,7 @@ class TfCannotDlopenGpuLibraries(Rule):
             .file(f"{site}/torch-2.4.0.dist-info/METADATA", "Requires-Dist: nvidia-cudnn-cu12==9.1.0.70\n", uid=1000)
             .library(f"{site}/nvidia/cudnn/lib/libcudnn.so.9", "libcudnn.so.9"),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "by-hand",
-                ),
-            ),
+            ladder=(("low network", "by-hand Create second virtual environment install into"),),
         )
         yield Scenario(
             "2.16.1 does not find its packages",
@@ -197,10 +187,7 @@ class TfCannotDlopenGpuLibraries(Rule):
                     "low",
                     "by-hand /home/alice/venv/bin/activate /home/alice/venv/lib/python3.11/site-packages/nvidia/*/lib LD_LIBRARY_PATH",
                 ),
-                (
-                    "low network",
-                    "by-hand 12.3 8.9 LD_LIBRARY_PATH /home/alice/venv 2.17",
-                ),
+                ("low network", "by-hand 12.3 8.9 LD_LIBRARY_PATH /home/alice/venv 2.17"),
             ),
         )
         yield Scenario(
@@ -209,6 +196,7 @@ class TfCannotDlopenGpuLibraries(Rule):
             .cuda_toolkit()
             .python_environment(packages=["tensorflow-2.10.1", "nvidia_cudnn_cu11-8.6.0.163"]),
             finds="python:/home/alice/venv",
+            ladder=(("low network", "by-hand 11.2 8.1 LD_LIBRARY_PATH /home/alice/venv 2.17"),),
         )
         yield Scenario("with [and-cuda]", wheels("2.15.1"))
         yield Scenario("found by the loader", system().file("/etc/ld.so.conf.d/cuda-11-2.conf", f"{cuda11}\n"))

@@ -116,12 +116,7 @@ class TfCpuOnlyBuild(Rule):
             "tensorflow-cpu",
             Machine.debian12_gpu().python_environment(packages=["tensorflow_cpu-2.15.1"]),
             finds="python:/home/alice/venv",
-            ladder=(
-                (
-                    "low network",
-                    "by-hand /home/alice/venv/bin/python -m tensorflow[and-cuda]==2.15.1",
-                ),
-            ),
+            ladder=(("low network", "by-hand /home/alice/venv/bin/python -m tensorflow[and-cuda]==2.15.1"),),
         )
         yield Scenario(
             "conda chose an eigen build",

@@ -91,6 +91,12 @@ class TorchCpuOnlyBuild(Rule):
             "from the CPU index",
             Machine.debian12_gpu().python_environment(packages=["torchvision-0.18.0+cpu"], torch="2.3.0+cpu"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.3.0+cu121 torchvision==0.18.0+cu121 --index-url https://download.pytorch.org/whl/cu121",
+                ),
+            ),
         )
         yield Scenario(
             "conda chose the CPU variant",
@@ -100,16 +106,34 @@ class TorchCpuOnlyBuild(Rule):
             .file(f"{conda}/conda-meta/cpuonly-2.0-0.json", "{}", uid=1000)
             .file(f"{conda}/lib/python3.11/site-packages/torch-2.1.0-py3.11.egg-info/PKG-INFO", uid=1000),
             finds=f"python:{conda}",
+            ladder=(
+                (
+                    "low network",
+                    "by-hand /home/alice/miniconda3/envs/train torch==2.1.0+cu121 --index-url https://download.pytorch.org/whl/cu121",
+                ),
+            ),
         )
         yield Scenario(
             "an environment deep inside a project",
             Machine.ubuntu2404_gpu().python_environment("/home/alice/code/mnist/.venv", torch="2.13.0+cpu"),
             finds="python:/home/alice/code/mnist/.venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/code/mnist/.venv/bin/python torch==2.13.0+cu126 --index-url https://download.pytorch.org/whl/cu126",
+                ),
+            ),
         )
         yield Scenario(
             "the disk of a machine with the driver",
             Machine.debian12().debian_driver().python_environment(torch="2.3.0+cpu"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.3.0+cu121 --index-url https://download.pytorch.org/whl/cu121",
+                ),
+            ),
         )
         yield Scenario(
             "the disk of a machine without a driver",

@@ -99,11 +99,23 @@ class TorchNoKernelImageNewGpu(Rule):
             "a project pins PyTorch 2.5 on an RTX 5090",
             blackwell().python_environment(packages=["torchvision-0.20.1"], torch="2.5.1+cu121", cuda="12.1"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.7.1+cu128 torchvision --index-url https://download.pytorch.org/whl/cu128",
+                ),
+            ),
         )
         yield Scenario(
             "PyTorch 1.7 on an RTX 3090",
             Machine.debian12_gpu().gpu("2204").python_environment(torch="1.7.1", cuda="10.2", python="3.8"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==1.7.1+cu110 --index-url https://download.pytorch.org/whl/cu110",
+                ),
+            ),
         )
         yield Scenario(
             "a second GPU works",

@@ -102,6 +102,12 @@ class TorchNoKernelImageOldGpu(Rule):
             "PyPI's PyTorch 2.8 on a GTX 1080 Ti",
             Machine.debian12_gpu().python_environment(packages=["torchaudio-2.8.0"], torch="2.8.0", cuda="12.8"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.8.0+cu126 torchaudio==2.8.0+cu126 --index-url https://download.pytorch.org/whl/cu126",
+                ),
+            ),
         )
         yield Scenario(
             "PyTorch 1.13 on a Kepler card",
@@ -111,10 +117,7 @@ class TorchNoKernelImageOldGpu(Rule):
             .python_environment(torch="1.13.1+cu117", cuda="11.7", python="3.10"),
             finds="python:/home/alice/venv",
             ladder=(
-                (
-                    "low network",
-                    "by-hand 1.3.0 torch==1.3.0+cu101 --index-url https://download.pytorch.org/whl/cu101",
-                ),
+                ("low network", "by-hand 1.3.0 torch==1.3.0+cu101 --index-url https://download.pytorch.org/whl/cu101"),
             ),
         )
         yield Scenario(
@@ -130,6 +133,12 @@ class TorchNoKernelImageOldGpu(Rule):
             .gpu("1b06", "0000:02:00.0")
             .python_environment(torch="2.8.0+cu128", cuda="12.8"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.8.0+cu126 --index-url https://download.pytorch.org/whl/cu126",
+                ),
+            ),
         )
         yield Scenario(
             "no build supports both cards",
@@ -140,12 +149,7 @@ class TorchNoKernelImageOldGpu(Rule):
             .python_environment(torch="2.8.0+cu128", cuda="12.8"),
             finds="python:/home/alice/venv",
             alone=False,
-            ladder=(
-                (
-                    "low",
-                    "by-hand CUDA_VISIBLE_DEVICES -L",
-                ),
-            ),  # no driver supports both cards
+            ladder=(("low", "by-hand CUDA_VISIBLE_DEVICES -L"),),  # no driver supports both cards
         )
         yield Scenario(
             "the build for CUDA 12.6", Machine.debian12_gpu().python_environment(torch="2.8.0+cu126", cuda="12.6")

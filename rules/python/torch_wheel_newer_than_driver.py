@@ -117,11 +117,25 @@ class TorchWheelNewerThanDriver(Rule):
             "the default wheel of CUDA 13 on driver 535",
             Machine.debian12_gpu().gpu("2204").python_environment(torch="2.9.1+cu130", cuda="13.0"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.9.1+cu128 --index-url https://download.pytorch.org/whl/cu128",
+                ),
+                ("high reboot network", "by-hand 580 nvidia-driver-580"),
+            ),
         )
         yield Scenario(
             "CUDA 12 on driver 470",
             Machine.ubuntu2404().gpu().ubuntu_driver("470.256.02").python_environment(torch="2.3.0", cuda="12.1"),
             finds="python:/home/alice/venv",
+            ladder=(
+                (
+                    "low network",
+                    "pip-install /home/alice/venv/bin/python torch==2.3.0+cu118 --index-url https://download.pytorch.org/whl/cu118",
+                ),
+                ("high reboot network", "by-hand 525 nvidia-driver-525"),
+            ),
         )
         yield Scenario(
             "in /opt, known only by the package's name",
@@ -134,10 +148,7 @@ class TorchWheelNewerThanDriver(Rule):
                     "low network",
                     "pip-install /opt/train/bin/python torch==2.10.0+cu128 --index-url https://download.pytorch.org/whl/cu128",
                 ),
-                (
-                    "high reboot network",
-                    "by-hand 580 nvidia-driver-580",
-                ),
+                ("high reboot network", "by-hand 580 nvidia-driver-580"),
             ),
         )
         yield Scenario(

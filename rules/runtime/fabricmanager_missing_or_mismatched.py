@@ -139,7 +139,7 @@ class FabricmanagerMissingOrMismatched(Rule):
                 (
                     "medium network",
                     "by-hand nvidia-fabricmanager-535 nvidia-fabricmanager-535=VERSION 535.183.01 535.161.08",
-                    "by-hand",
+                    "by-hand systemctl restart nvidia-fabricmanager",
                 ),
             ),
         )
@@ -147,24 +147,13 @@ class FabricmanagerMissingOrMismatched(Rule):
             "not installed",
             board(),
             finds="host",
-            ladder=(
-                (
-                    "medium network",
-                    "apt-install nvidia-fabricmanager-535",
-                    "by-hand --now",
-                ),
-            ),
+            ladder=(("medium network", "apt-install nvidia-fabricmanager-535", "by-hand --now"),),
         )
         yield Scenario(
             "not started",
             board("535.183.01", enabled=False),
             finds="package:nvidia-fabricmanager-535",
-            ladder=(
-                (
-                    "medium",
-                    "by-hand --now",
-                ),
-            ),
+            ladder=(("medium", "by-hand --now"),),
         )
         yield Scenario("of the driver's version", board("535.183.01"))
         yield Scenario("no NVSwitch", Machine.ubuntu2404_gpu().package("nvidia-fabricmanager-535", "535.1.1-1"))

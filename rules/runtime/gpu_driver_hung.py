@@ -123,17 +123,7 @@ class GpuDriverHung(Rule):
             "a program is stuck in the driver",
             Machine.debian12_gpu().says("kernel", "INFO: task nvidia-smi:4711 blocked for more than 120 seconds."),
             finds="host",
-            ladder=(
-                (
-                    "medium reboot",
-                    "by-hand",
-                    "reboot",
-                ),
-                (
-                    "high",
-                    "by-hand 4G",
-                ),
-            ),
+            ladder=(("medium reboot", "by-hand save your work jobs", "reboot"), ("high", "by-hand 4G")),
         )
         yield Scenario(
             "a GPU that did not start is another problem",

@@ -37,7 +37,7 @@ class XidGspTimeout(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("a timeout", said(119), finds=gpu, alone=True)
+        yield Scenario("a timeout", said(119), finds=gpu, alone=True, ladder=(("medium", "by-hand --gpu-reset"),))
         yield Scenario("an error of the system processor", said(120), finds=gpu, alone=False)
         yield Scenario("another number", said(31))
 

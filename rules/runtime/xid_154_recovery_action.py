@@ -28,7 +28,13 @@ class XidRecoveryAction(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("a reset is required", said(154), finds=gpu, alone=True)
+        yield Scenario(
+            "a reset is required",
+            said(154),
+            finds=gpu,
+            alone=True,
+            ladder=(("medium", "by-hand what line asks says driver needs"),),
+        )
         yield Scenario(
             "a reboot is required",
             said(154, "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)"),

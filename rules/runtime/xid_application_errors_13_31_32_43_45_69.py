@@ -35,7 +35,13 @@ class XidApplicationErrors(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("an illegal memory access", said(31), finds=gpu, alone=True)
+        yield Scenario(
+            "an illegal memory access",
+            said(31),
+            finds=gpu,
+            alone=True,
+            ladder=(("medium", "by-hand restart program that names look mistake"),),
+        )
         yield Scenario("a graphics exception", said(13), finds=gpu, alone=False)
         yield Scenario("another number", said(48))
 

@@ -29,8 +29,16 @@ class XidOther(XidRule):
             return Machine.debian12_gpu().says("kernel", f"NVRM: Xid (PCI:0000:01:00): {number}, {text}")
 
         gpu = "gpu:0000:01:00.0"
-        yield Scenario("a context switch timed out", said(109), finds=gpu, alone=True)
-        yield Scenario("a number that needs no action", said(44), finds=gpu, alone=False)
+        yield Scenario(
+            "a context switch timed out", said(109), finds=gpu, alone=True, ladder=(("medium", "by-hand --gpu-reset"),)
+        )
+        yield Scenario(
+            "a number that needs no action",
+            said(44),
+            finds=gpu,
+            alone=False,
+            ladder=(("medium", "by-hand nothing done"),),
+        )
         yield Scenario("another number", said(31))
 
         yield Scenario(

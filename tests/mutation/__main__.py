@@ -6,7 +6,7 @@
 A mutant is a copy of a function with one defect: a negated `if`, a dropped action or yield, another risk, a flipped
 flag, a changed constant. Texts for people are left alone. The mutants of a rule meet what tests/contract asserts of its
 scenarios, in this process, on machines that are built once: milliseconds each. Those of choose.py meet its unit tests.
-The ones that no test notices are listed with their lines.
+Those that no test notices are listed with their lines, rule by rule.
 """
 
 import signal
@@ -55,7 +55,7 @@ def cases_of(rule: Rule) -> Iterator[list[Case]]:
     """The faulty machines of a rule, built, with facts that are looked up once."""
     with tempfile.TemporaryDirectory() as folder:
         cases = []
-        for number, scenario in enumerate(s for s in rule.scenarios() if s.finds):
+        for number, scenario in enumerate([s for s in rule.scenarios() if s.finds]):
             root = Path(folder, str(number))
             root.mkdir()
             scenario.machine.build(root)
@@ -114,22 +114,32 @@ class Tally:
     def __init__(self) -> None:
         self.made: Counter[str] = Counter()
         self.killed: Counter[str] = Counter()
-        self.survivors: list[str] = []
 
     def add(self, mutant: Mutant, killed: bool) -> None:
         self.made[mutant.kind] += 1
         self.killed[mutant.kind] += killed
         if not killed:
             name = Path(mutant.module.__file__ or "").name
-            self.survivors.append(f"{name}:{mutant.line}: {mutant.kind}: {' '.join(mutant.text.split())[:120]}")
+            print(f"{name}:{mutant.line}: {mutant.kind}: {' '.join(mutant.text.split())[:120]}", flush=True)
 
     def show(self) -> None:
-        for line in self.survivors:
-            print(line)
         for kind, made in sorted(self.made.items()):
             print(f"{kind:20} {self.killed[kind]:5} of {made:5} killed")
         made, killed = self.made.total(), self.killed.total()
         print(f"{'all':20} {killed:5} of {made:5} killed: {killed / max(made, 1):.1%}")
+
+
+def judge_rule(rule: Rule, tally: Tally) -> None:
+    """Let the scenarios of one rule judge all its mutants."""
+    with cases_of(rule) as cases:
+        if why := judge(rule, cases):
+            print(f"{rule.id} fails without a mutant: {why}", file=sys.stderr)
+            return
+        made, killed = tally.made.total(), tally.killed.total()
+        for mutant in mutants_of(rule):
+            with mutant.applied():
+                tally.add(mutant, bool(judge(rule, cases)))
+        print(f"{rule.id}: {tally.killed.total() - killed} of {tally.made.total() - made} killed", flush=True)
 
 
 def main(names: Sequence[str]) -> int:
@@ -142,15 +152,8 @@ def main(names: Sequence[str]) -> int:
                     tally.add(mutant, tests_fail(*TESTS_OF_CHOOSE))
     else:
         for rule in load_rules("/nonexistent").rules:
-            if names and rule.id not in names:
-                continue
-            with cases_of(rule) as cases:
-                if why := judge(rule, cases):
-                    print(f"{rule.id} fails without a mutant: {why}", file=sys.stderr)
-                    continue
-                for mutant in mutants_of(rule):
-                    with mutant.applied():
-                        tally.add(mutant, bool(judge(rule, cases)))
+            if not names or rule.id in names:
+                judge_rule(rule, tally)
     tally.show()
     return 0
 
