@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -18,26 +19,47 @@ CACHE = Path(os.environ.get("DLHEALTH_LAB", "/var/cache/dlhealth-lab"))
 
 
 def base(kind: str) -> Path:
-    """The base root "plain" or "nvidia"; built when it is not there yet, which takes minutes."""
+    """A base root of build-base; built when it is missing, which takes minutes."""
     done = subprocess.run([HERE / "build-base", kind], check=True, stdout=subprocess.PIPE, text=True)
     return Path(done.stdout.strip())
 
 
-def wheelhouse() -> Path:
-    """A folder with the wheels of this checkout and of all that it needs, for machines without an index."""
+@cache
+def _wheel() -> Path:
+    """The wheel of this checkout, beside those of all that it needs."""
     folder = CACHE / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("dlhealth-*.whl"):
         old.unlink()
     with tempfile.TemporaryDirectory() as copy:
-        # pip builds in the source folder; a copy keeps the checkout clean.
+        # pip builds in the source directory; a copy keeps the checkout clean.
         source = Path(copy) / "dlhealth"
         shutil.copytree(
             PROJECT, source, ignore=shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "mutants")
         )
-        command = [sys.executable, "-m", "pip", "wheel", "-q", "--wheel-dir", folder, source]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return folder
+        _pip("wheel", "--wheel-dir", folder, source)
+    return next(folder.glob("dlhealth-*.whl"))
+
+
+def _pip(*argv: object) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "-q", *map(str, argv)], check=True, stdout=subprocess.DEVNULL)
+
+
+@cache
+def wheelhouse(python: str) -> Path:
+    """A directory with the wheels of this checkout and of all that it needs, for machines with this Python ("3.13") and
+    without an index."""
+    wheel = _wheel()
+    # One that was built here, because its author gives only the source, is good for every Python.
+    built = ("--only-binary=:all:", "--find-links", wheel.parent)
+    _pip("download", *built, "--python-version", python, "--dest", wheel.parent, wheel)
+    return wheel.parent
+
+
+@cache
+def _installed() -> "tempfile.TemporaryDirectory[str]":
+    """For each Python, what `install_dlhealth` made the first time."""
+    return tempfile.TemporaryDirectory(prefix="installed-", dir=CACHE)
 
 
 class LabMachine:
@@ -70,10 +92,17 @@ class LabMachine:
 
     def install_dlhealth(self) -> str:
         """Install this checkout into its own environment, as the README says; the path of the command."""
-        house = self.root / "opt/wheels"
-        shutil.copytree(wheelhouse(), house)
-        self.run("python3", "-m", "venv", "/opt/dlhealth")
-        self.run("/opt/dlhealth/bin/pip", "install", "-q", "--no-index", "--find-links", "/opt/wheels", "dlhealth")
+        environment = self.root / "opt/dlhealth"
+        python = os.readlink(self.root / "usr/bin/python3").removeprefix("python")
+        installed = Path(_installed().name) / python
+        if installed.exists():
+            shutil.copytree(installed, environment, symlinks=True)
+        else:
+            shutil.copytree(wheelhouse(python), self.root / "opt/wheels")
+            self.run("python3", "-m", "venv", "/opt/dlhealth")
+            self.run("/opt/dlhealth/bin/pip", "install", "-q", "--no-index", "--find-links", "/opt/wheels", "dlhealth")
+            shutil.rmtree(self.root / "opt/wheels")
+            shutil.copytree(environment, installed, symlinks=True)
         return "/opt/dlhealth/bin/dlhealth"
 
     def boot(self, *options: str, seconds: float = 120) -> None:

@@ -22,10 +22,10 @@ ASK = (
 )
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[LabMachine]:
-    """One machine, on which the service is installed; the tests leave it healthy."""
-    with machine("nvidia") as made:
+@pytest.fixture(scope="module", params=["nvidia", "trixie"])
+def lab(request: pytest.FixtureRequest) -> Iterator[LabMachine]:
+    """One machine of each release, on which the service is installed; the tests leave it healthy."""
+    with machine(request.param) as made:
         made.install_dlhealth()
         made.run("useradd", "-m", "-s", "/bin/bash", "alice", check=False)
         made.boot("--bind=/dev/kmsg", "--capability=CAP_SYSLOG")
