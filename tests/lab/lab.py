@@ -1,5 +1,6 @@
 """Real Debian machines for the tests: base roots, a fresh copy of one for each case, and systemd in it."""
 
+import atexit
 import fcntl
 import os
 import shutil
@@ -25,12 +26,17 @@ def base(kind: str) -> Path:
 
 
 @cache
+def _made_once() -> Path:
+    """A directory of this run: another one may test another checkout at the same time."""
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
 def _wheel() -> Path:
     """The wheel of this checkout, beside those of all that it needs."""
-    folder = CACHE / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("dlhealth-*.whl"):
-        old.unlink()
+    folder = _made_once() / "wheels"
     with tempfile.TemporaryDirectory() as copy:
         # pip builds in the source directory; a copy keeps the checkout clean.
         source = Path(copy) / "dlhealth"
@@ -45,7 +51,6 @@ def _pip(*argv: object) -> None:
     subprocess.run([sys.executable, "-m", "pip", "-q", *map(str, argv)], check=True, stdout=subprocess.DEVNULL)
 
 
-@cache
 def wheelhouse(python: str) -> Path:
     """A directory with the wheels of this checkout and of all that it needs, for machines with this Python ("3.13") and
     without an index."""
@@ -54,12 +59,6 @@ def wheelhouse(python: str) -> Path:
     built = ("--only-binary=:all:", "--find-links", wheel.parent)
     _pip("download", *built, "--python-version", python, "--dest", wheel.parent, wheel)
     return wheel.parent
-
-
-@cache
-def _installed() -> "tempfile.TemporaryDirectory[str]":
-    """For each Python, what `install_dlhealth` made the first time."""
-    return tempfile.TemporaryDirectory(prefix="installed-", dir=CACHE)
 
 
 class LabMachine:
@@ -94,7 +93,7 @@ class LabMachine:
         """Install this checkout into its own environment, as the README says; the path of the command."""
         environment = self.root / "opt/dlhealth"
         python = os.readlink(self.root / "usr/bin/python3").removeprefix("python")
-        installed = Path(_installed().name) / python
+        installed = _made_once() / python
         if installed.exists():
             shutil.copytree(installed, environment, symlinks=True)
         else:

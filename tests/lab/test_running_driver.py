@@ -4,7 +4,6 @@ GPU. What a container lacks of /proc and /dev is made for it."""
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ for node in nvidiactl:255 nvidia0:0; do mknod -m 666 "$1/dev/${node%:*}" c 195 "
 exec chroot "$1" /opt/dlhealth/bin/dlhealth doctor --json
 """
 
-Doctor = Callable[[str], tuple[float, dict[str, Any]]]
-
 
 @pytest.fixture(scope="module")
 def running() -> Any:
@@ -45,30 +42,33 @@ def running() -> Any:
         yield lab
 
 
-@pytest.fixture
-def doctor(running: LabMachine) -> Doctor:
-    def run(script: str) -> tuple[float, dict[str, Any]]:
-        (running.root / "etc/nvml-script").write_text(script)
-        started = time.monotonic()
-        command = ["unshare", "--mount", "--propagation=private", "sh", "-c", ENTER, "sh", str(running.root)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.stdout, done.stderr
-        report: dict[str, Any] = json.loads(done.stdout)
-        return time.monotonic() - started, report
-
-    return run
+def doctor(running: LabMachine, script: str) -> tuple[float, dict[str, Any]]:
+    """Seconds that it took, and its report."""
+    (running.root / "etc/nvml-script").write_text(script)
+    started = time.monotonic()
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", ENTER, "sh", str(running.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return time.monotonic() - started, report
 
 
-def test_a_driver_that_answers(doctor: Doctor) -> None:
-    _, report = doctor(SOUND)
+def test_a_driver_that_answers(running: LabMachine) -> None:
+    _, report = doctor(running, SOUND)
     assert "gpu-driver-hung" not in {f["id"] for f in report["findings"]}
     assert "gpu-driver-hung" not in {s["id"] for s in report["checks"]["skipped"]}
 
 
+@pytest.fixture(scope="module")
+def usual(running: LabMachine) -> float:
+    """Seconds that the doctor takes for a driver that answers, which is more on a machine that has more to do."""
+    return min(doctor(running, SOUND)[0] for _ in range(2))
+
+
 @pytest.mark.parametrize("call", ["nvmlInitWithFlags", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName"])
-def test_a_hung_driver_is_said_within_five_seconds(doctor: Doctor, call: str) -> None:
-    seconds, report = doctor(f"{SOUND}hang {call}\n")
+def test_a_hung_driver_is_said_soon(running: LabMachine, usual: float, call: str) -> None:
+    seconds, report = doctor(running, f"{SOUND}hang {call}\n")
     (found,) = [f for f in report["findings"] if f["id"] == "gpu-driver-hung"]
     assert "no answer to nvml" in found["evidence"][0]["shows"]
-    assert seconds < 5, "a promise of the doctor: what hangs in the driver must not hang what looks for it"
+    assert seconds < usual + 4, "a promise of the doctor: what hangs in the driver must not hang what looks for it"
     assert not report["checks"]["failed"]
