@@ -84,7 +84,11 @@ class Devices:
 
     _KERNEL_GROUP = 1
 
-    def __init__(self) -> None:
+    def __init__(self, channel: socket.socket | None = None) -> None:
+        """`channel` is read instead of the kernel's own socket."""
+        if channel:
+            self._socket = channel
+            return
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 15)
         self._socket.setblocking(False)
         _without_changes(self._socket)

@@ -16,12 +16,13 @@ from typing import Any
 from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.exec import Started, start
 from dlhealth.lean import NamedTuple
-from dlhealth.model import Outcome
 from dlhealth.service.alerts import Known, Repeats, load, of_change, public, save, sign, understood
+from dlhealth.service.asking import Asking
 from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.notify import Manager
-from dlhealth.service.request import Request, ask
-from dlhealth.service.sources import SHORT, Devices, Files, KernelLog, Source
+from dlhealth.service.request import SOCKET, Request
+from dlhealth.service.schedule import Pace, Patience, Schedule
+from dlhealth.service.sources import Devices, Files, KernelLog, Source
 
 FOLDER = "/run/dlhealth/watch"
 BOOT_STATE = "/run/dlhealth/boot.json"
@@ -35,26 +36,6 @@ PROMPTS = "/run/agetty.reload"
 WAITING = "/var/lib/dlhealth/txn/active"
 """Exists while a repair waits for a reboot (`Store.active`; importing its module would cost memory)."""
 
-_SETTLE = {
-    Topic.PACKAGES: 2.0,
-    Topic.KERNELS: 2.0,
-    Topic.FILES: 0.5,
-    Topic.LOGGED_IN: SHORT + 1.0,
-    Topic.LOGIN_SCREEN: 60.0,
-}
-"""Seconds from an event to its check. A package changes a hundred files; a login counts once the user stays; switching
-display managers takes several commands, and only the next boot depends on it."""
-_LAST_COUNTS = {Topic.LOGGED_IN, Topic.LOGIN_SCREEN}
-"""For these topics, the time runs from the last event: the last login is the one that may stay, and a switch of display
-managers must be complete."""
-_SHARE = 4.0
-"""After a check, the same topic rests this many times as long as the check took: at most a fifth of one processor."""
-_LONGEST_PAUSE = 30.0
-_BLIND, _WANTED = 3600.0, 86400.0
-"""The longest waits, in seconds, before a failed check and a refused repair are tried again."""
-_BUSY_PAUSE = 5.0
-"""Seconds between two checks while packages change: an upgrade touches its files all the time."""
-_LOOK_LIMIT = 60.0
 _SHOWS_IF_IT_HELD = {Topic.START, Topic.LOGGED_IN, Topic.REPAIR}
 """After these, a repair that waited for a reboot can be judged."""
 _OUTPUT_LIMIT = 4 << 20
@@ -76,21 +57,6 @@ class _Look(NamedTuple):
     output: bytearray
 
 
-class _Patience:
-    """How long to wait before the next try: twice as long each time."""
-
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._last = 0.0
-
-    def next(self) -> float:
-        self._last = min(self._longest, self._last * 2 or _LONGEST_PAUSE)
-        return self._last
-
-    def reset(self) -> None:
-        self._last = 0.0
-
-
 def _bury() -> None:
     """Collect checks that hung in the kernel when they were killed and ended later: otherwise they would count as
     processes of the service forever."""
@@ -99,33 +65,47 @@ def _bury() -> None:
             pass
 
 
+class Settings(NamedTuple):
+    """The files of the watcher, the Python that checks, and how often it does; `check_limit` in seconds."""
+
+    folder: str = FOLDER
+    boot_state: str = BOOT_STATE
+    waiting: str = WAITING
+    prompts: str = PROMPTS
+    repair_socket: str = SOCKET
+    python: str = sys.executable
+    check_limit: float = 60.0
+    pace: Pace = Pace()
+
+
 class Watcher:
     """The state between two events. It measures time without the wall clock, which people and NTP set."""
 
     def __init__(
-        self, sources: Iterable[Source], files: Files, folder: str, tell: Callable[[bytes], bool], manager: Manager
+        self,
+        sources: Iterable[Source],
+        files: Files,
+        tell: Callable[[bytes], bool],
+        manager: Manager,
+        settings: Settings = Settings(),  # noqa: B008  (immutable)
     ) -> None:
-        self._folder = folder
+        self._settings = settings
         self._tell = tell
         self._manager = manager
         self._files = files
         self._selector = selectors.DefaultSelector()
         for source in (*sources, files):
             self._selector.register(source, selectors.EVENT_READ, source)
-        saved = load(f"{folder}/state.json") or load(BOOT_STATE)
+        saved = load(f"{settings.folder}/state.json") or load(settings.boot_state)
         self._known = Known.of(saved)
         self._repeats = Repeats()
-        self._due: dict[Topic, float] = {}
-        self._pause: dict[Topic, tuple[float, float]] = {}
+        self._schedule = Schedule(settings.pace)
         self._look: _Look | None = None
-        self._look_again = _Patience(_BLIND)
+        self._look_again = Patience(settings.pace.longest_pause, settings.pace.blind)
         self._busy_since = 0.0
-        self._asked: Request | None = None
-        self._handled: set[tuple[str, str]] = set()
-        self._refused: set[tuple[str, str]] = set()
-        self._ask_again = _Patience(_WANTED)
-        self._confirm = False
-        self._reports_only = os.path.lexists(f"{folder}/{REPORT_ONLY}")
+        self._asking = Asking(settings.repair_socket, self._wait_for, self._not_now, self._asked)
+        self._ask_again = Patience(settings.pace.longest_pause, settings.pace.wanted)
+        self._reports_only = os.path.lexists(f"{settings.folder}/{REPORT_ONLY}")
         self._unsent: list[bytes] = []
         self._tell_at = 0.0
         self._problem = str(saved.get("problem", ""))
@@ -155,9 +135,9 @@ class Watcher:
 
     def _turn(self, next_sign_of_life: float | None) -> None:
         """Wait for the next event or moment, and handle it."""
-        moments = [m for m in (next_sign_of_life, *self._due.values()) if m is not None]
+        moments = [m for m in (next_sign_of_life, *self._schedule.moments) if m is not None]
         if self._look:
-            moments = [m for m in (next_sign_of_life, self._look.since + _LOOK_LIMIT) if m is not None]
+            moments = [m for m in (next_sign_of_life, self._look.since + self._settings.check_limit) if m is not None]
         if self._tell_at:
             moments.append(self._tell_at)
         wait = max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -165,7 +145,7 @@ class Watcher:
             if isinstance(key.data, _Look):
                 self._read_look(key.data)
             elif isinstance(key.data, Request):
-                self._answered(key.data)
+                self._read_answer(key.data)
             elif key.data is not None:
                 for event in key.data.read():
                     self._happened(event)
@@ -173,39 +153,33 @@ class Watcher:
         self._flush()
 
     def _happened(self, event: Event) -> None:
-        now = time.monotonic()
         # After a suspend, events are reported again; BOOTTIME counts the time asleep. All waiting pauses while asleep.
         if event.id and (entry := self._repeats.entry(event, time.clock_gettime(time.CLOCK_BOOTTIME))):
             self._say(entry)
-        earliest, _ = self._pause.get(event.topic, (0.0, 0.0))
-        moment = max(now + _SETTLE.get(event.topic, 0.0), earliest)
-        first_or_last = max if event.topic in _LAST_COUNTS else min
-        self._due[event.topic] = first_or_last(moment, self._due.get(event.topic, moment))
+        self._schedule.happened(event.topic, time.monotonic())
 
     # Checks.
 
     def _begin_look(self) -> None:
         now = time.monotonic()
         if self._look:
-            if now > self._look.since + _LOOK_LIMIT:
+            if now > self._look.since + self._settings.check_limit:
                 from dlhealth.host.processes import end_tree
 
                 end_tree(self._look.started.pid)  # its programs have their own sessions
-                self._end_look(self._look, f"it did not finish within {_LOOK_LIMIT:g} seconds")
+                self._end_look(self._look, f"it did not finish within {self._settings.check_limit:g} seconds")
             return
-        topics = tuple(t for t, moment in self._due.items() if moment <= now)
+        topics = self._schedule.take(now)
         if not topics:
             return
         _bury()
-        for topic in topics:
-            del self._due[topic]
         names = [self._concerned(t) for t in topics]
         only = () if not all(names) else tuple(dict.fromkeys(n for some in names for n in some))
         try:
-            started = start([sys.executable, "-I", "-m", "dlhealth.service.check", *only])
+            started = start([self._settings.python, "-I", "-m", "dlhealth.service.check", *only])
         except OSError as error:
             self._complain(f"a check could not start: {error.strerror}")
-            self._try_again(topics, self._look_again)
+            self._schedule.try_again(topics, now + self._look_again.next())
             return
         self._look = _Look(started, topics, only, now, time.time(), bytearray())
         self._selector.register(started.output, selectors.EVENT_READ, self._look)
@@ -239,33 +213,15 @@ class Watcher:
         now = time.monotonic()
         if problem:
             self._complain(f"a check failed: {problem}")
-            self._try_again(look.topics, self._look_again)
+            self._schedule.try_again(look.topics, now + self._look_again.next())
         elif checked["busy"]:
-            # Closing dpkg's lock is the event that ends this wait; other programs may hold theirs longer.
-            self._due.update(dict.fromkeys(look.topics, now + _LONGEST_PAUSE))
-            self._pause.update(dict.fromkeys(look.topics, (now + _BUSY_PAUSE, _BUSY_PAUSE)))
+            self._schedule.busy(look.topics, now)
             self._busy_since = self._busy_since or now
-            if now - self._busy_since > _BLIND:
+            if now - self._busy_since > self._settings.pace.blind:
                 self._complain(f"no check for over an hour, because packages are being changed: {checked['busy']}")
             return
         changed = bool(checked) and self._update(checked, look)
-        self._rest(look, now, changed)
-
-    def _rest(self, look: _Look, now: float, changed: bool) -> None:
-        took = (now - look.since) * _SHARE
-        for topic in look.topics:
-            earliest, before = self._pause.get(topic, (0.0, 0.0))
-            # An event long after the last check does not wait because of it.
-            quiet = now - earliest > _LONGEST_PAUSE
-            pause = min(_LONGEST_PAUSE, took if changed or quiet else max(took, before * 2))
-            self._pause[topic] = (now + pause, pause)
-            if topic in self._due:
-                self._due[topic] = max(self._due[topic], now + pause)
-
-    def _try_again(self, topics: Iterable[Topic], patience: _Patience) -> None:
-        moment = time.monotonic() + patience.next()
-        for topic in topics:
-            self._due[topic] = min(moment, self._due.get(topic, moment))
+        self._schedule.rest(look.topics, look.since, now, changed=changed)
 
     def _update(self, checked: dict[str, Any], look: _Look) -> bool:
         self._look_again.reset()
@@ -274,14 +230,13 @@ class Watcher:
         without_rule = [f.id for f in self._known.findings if rules and f.id not in rules]
         judged = [*checked["judged"], *without_rule]
         change = self._known.update(checked["findings"], judged, next_boot=not look.only)
-        self._handled -= {(f.id, f.subject) for f in (*change.appeared, *change.gone)}
+        self._asking.forget((*change.appeared, *change.gone))
         if Topic.REPAIR in look.topics:
-            self._handled -= self._refused
-            self._refused.clear()
+            self._asking.forgive()
         if change.appeared:
             self._ask_again.reset()
-        self._confirm = bool(_SHOWS_IF_IT_HELD.intersection(look.topics)) and os.path.exists(WAITING)
-        self._ask()
+        held = not _SHOWS_IF_IT_HELD.isdisjoint(look.topics)
+        self._ask(confirm=held and os.path.exists(self._settings.waiting))
         self._files.watch({p for f in self._known.findings for p in f.files})
         self._checked, self._began = int(time.time()), look.began
         self._unchecked = checked["unchecked"]
@@ -307,73 +262,50 @@ class Watcher:
             state.update(checked=self._checked, began=self._began)
         common = public(self._known.findings)
         try:
-            save(f"{self._folder}/state.json", json.dumps({**self._known.saved(), **state}), mode=0o600)
-            save(f"{self._folder}/{PUBLIC}", json.dumps({"findings": [f._asdict() for f in common], **state}))
+            save(f"{self._settings.folder}/state.json", json.dumps({**self._known.saved(), **state}), mode=0o600)
+            save(f"{self._settings.folder}/{PUBLIC}", json.dumps({"findings": [f._asdict() for f in common], **state}))
             self._put_up(sign(common))
         except OSError as error:
-            return f"results cannot be written to {self._folder}: {error.strerror}"
+            return f"results cannot be written to {self._settings.folder}: {error.strerror}"
         return ""
 
     def _put_up(self, text: str) -> None:
         """Show a text above the prompts of the text consoles, including those that are already on screen."""
         if text == self._sign:
             return
-        save(f"{self._folder}/issue", text)
+        save(f"{self._settings.folder}/issue", text)
         self._sign = text
         with suppress(OSError):  # no console, or an old agetty: its next prompt shows the text
-            os.utime(PROMPTS)
+            os.utime(self._settings.prompts)
 
-    # Repairs: one request after the other.
+    # Repairs.
 
-    def _ask(self) -> None:
-        """Send the next request to the root process."""
-        if self._asked:
-            return
+    def _ask(self, *, confirm: bool) -> None:
+        """Ask the root process for repairs."""
         if self._reports_only:
             # The first check has ended, and `service install` has printed the policy.
             self._reports_only = False
             with suppress(OSError):
-                os.unlink(f"{self._folder}/{REPORT_ONLY}")
+                os.unlink(f"{self._settings.folder}/{REPORT_ONLY}")
             return
-        if self._confirm:
-            self._confirm = False
-            self._send("confirm")
-            return
-        wanted = (f for f in self._known.findings if f.repair and not f.caused_by and not f.next_boot)
-        keys = ((f.id, f.subject) for f in wanted)
-        key = next((k for k in keys if k not in self._handled), None)
-        if key:
-            self._handled.add(key)
-            self._send("preview", *key)
+        self._asking.go_on(self._known.findings, confirm=confirm)
 
-    def _send(self, verb: str, finding: str = "", subject: str = "", digest: str = "") -> None:
-        self._asked = ask(verb, finding, subject, digest)
-        if self._asked:
-            self._selector.register(self._asked.channel, selectors.EVENT_READ, self._asked)
-        else:
-            self._not_now(finding, subject)
+    def _wait_for(self, request: Request) -> None:
+        self._selector.register(request.channel, selectors.EVENT_READ, request)
 
-    def _answered(self, request: Request) -> None:
-        if not request.receive():
-            return
-        self._selector.unregister(request.channel)
-        request.channel.close()
-        self._asked = None
-        answer = request.answer()
-        if answer.get("ok") is not True or answer.get("later"):
-            self._not_now(request.finding, request.subject)
-        elif request.verb == "preview" and answer.get("allowed"):
-            self._send("apply", request.finding, request.subject, str(answer.get("digest", "")))
-        else:
-            self._ask_again.reset()
-            if answer.get("outcome", Outcome.NOTHING) != Outcome.NOTHING:
-                self._happened(Event(Topic.REPAIR))
-        self._ask()
+    def _read_answer(self, request: Request) -> None:
+        if request.receive():
+            self._selector.unregister(request.channel)
+            request.channel.close()
+            self._asking.answered(request)
 
-    def _not_now(self, finding: str, subject: str) -> None:
-        """Ask again after another check: the request was refused for now. A plain no stands until something changes."""
-        self._refused.add((finding, subject))
-        self._try_again([Topic.REPAIR], self._ask_again)
+    def _not_now(self) -> None:
+        self._schedule.try_again([Topic.REPAIR], time.monotonic() + self._ask_again.next())
+
+    def _asked(self, changed: bool) -> None:
+        self._ask_again.reset()
+        if changed:
+            self._happened(Event(Topic.REPAIR))
 
     # Alerts.
 
@@ -414,4 +346,4 @@ def main() -> None:
         logger().warning(
             f"cannot watch {'; '.join(missing)}. Problems that only show there are found at the next check"
         )
-    Watcher(watched, Files(), FOLDER, send, Manager()).run()
+    Watcher(watched, Files(), send, Manager()).run()

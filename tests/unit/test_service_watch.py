@@ -21,9 +21,7 @@ import pytest
 
 from dlhealth.host.alert import Kind
 from dlhealth.service import watch
-from dlhealth.service.events import LOOK_AT, Event, Topic
-from dlhealth.service.notify import Manager
-from dlhealth.service.sources import SHORT, Files
+from dlhealth.service.events import LOOK_AT, Topic
 from dlhealth.testing import Machine
 from dlhealth.txn.store import Store
 from tests.crash.test_full_disk import tmpfs
@@ -31,31 +29,28 @@ from tests.crash.test_full_disk import tmpfs
 PROJECT = Path(__file__).parents[2]
 RUN = """
 import functools, json, socket, sys
-from dlhealth.service import watch
 from dlhealth.host.alert import send
 from dlhealth.service.notify import Manager
+from dlhealth.service.schedule import Pace
 from dlhealth.service.sources import Devices, Files, KernelLog
+from dlhealth.service.watch import Settings, Watcher
 given = json.loads(sys.argv[1])
-watch._SETTLE = {}
-watch._LOOK_LIMIT = given["look_limit"]
-watch._BUSY_PAUSE = 0.3
-watch._LONGEST_PAUSE = given["longest_pause"]
-watch._SHARE = given["share"]
-watch._BLIND = given["blind"]
-watch.WAITING = given["base"] + "/active"
-watch.PROMPTS = given["base"] + "/agetty.reload"
-watch.BOOT_STATE = given["base"] + "/boot.json"
-watch.ask = functools.partial(watch.ask, path=given["base"] + "/repair")
-sys.executable = given["base"] + "/python"
+base = given["base"]
 if given["kills"] == "no":
     from dlhealth.host import exec as door
     door._kill = lambda child: None
-tell = functools.partial(send, path=given["base"] + "/journal")
+settings = Settings(
+    folder=base + "/state", boot_state=base + "/boot.json", waiting=base + "/active", prompts=base + "/agetty.reload",
+    repair_socket=base + "/repair", python=base + "/python", check_limit=given["look_limit"],
+    pace=Pace(
+        settle={}, share=given["share"], longest_pause=given["longest_pause"], busy_pause=0.3, blind=given["blind"]
+    ),
+)
 log = KernelLog(f"/proc/self/fd/{given['log']}")
 # Only the kernel is port 0; the first byte of an abstract address is 0 too.
-devices = Devices()
-devices._socket = socket.socket(fileno=given["devices"])
-watch.Watcher([log, devices], Files(given["base"] + "/root"), given["base"] + "/state", tell, Manager()).run()
+devices = Devices(socket.socket(fileno=given["devices"]))
+tell = functools.partial(send, path=base + "/journal")
+Watcher([log, devices], Files(base + "/root"), tell, Manager(), settings).run()
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 XID = "NVRM: Xid (PCI:0000:%02x:00): %d, pid=1"
@@ -865,27 +860,6 @@ def test_a_login_screen_that_is_disabled_is_looked_at_as_logins_are(service: Ser
     alias.unlink()
     service.looked(2)
     assert service.looks == ["", " ".join(LOOK_AT[Topic.LOGIN_SCREEN])]
-
-
-def test_a_switch_of_display_managers_is_looked_at_when_it_is_complete(tmp_path: Path) -> None:
-    watcher = watch.Watcher([], Files(str(tmp_path)), str(tmp_path), lambda entry: True, Manager())
-    moments = []
-    for _ in range(2):
-        watcher._happened(Event(Topic.LOGIN_SCREEN))
-        moments.append(watcher._due[Topic.LOGIN_SCREEN])
-    assert time.monotonic() + 10 < moments[0] < moments[1]
-
-
-def test_of_several_logins_the_last_one_is_looked_at_when_it_may_have_lasted(tmp_path: Path) -> None:
-    watcher = watch.Watcher([], Files(str(tmp_path)), str(tmp_path), lambda entry: True, Manager())
-    moments = []
-    for _ in range(2):
-        for topic in (Topic.LOGIN, Topic.LOGGED_IN):
-            watcher._happened(Event(topic))
-        moments.append(dict(watcher._due))
-    before, after = moments
-    assert after[Topic.LOGIN] == before[Topic.LOGIN]
-    assert after[Topic.LOGGED_IN] > before[Topic.LOGGED_IN] > before[Topic.LOGIN] + SHORT
 
 
 # It lives for years.
