@@ -51,15 +51,10 @@ from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus
 from dlhealth.judgements.wheels import Wheel, WheelCoverage, fitting_wheel, known_wheel, torch_wheel
 from dlhealth.lean import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
-from dlhealth.probes.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
-from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
-from dlhealth.probes.apt import Source as AptSource
-from dlhealth.probes.aptkeys import CUDA_KEYRING, Keyrings, NeededKey, NvidiaKeys
-from dlhealth.probes.buildlog import BuildFault, compiler_major
-from dlhealth.probes.compilers import Compiler, Compilers, HostLimit
-from dlhealth.probes.containers import CdiSpec, CdiSpecs, ContainerDevices, DockerContainers, ToolkitConfig
-from dlhealth.probes.cuda import CudaLink, CudaToolkits, CudaVariable, CudaVariables, Libcuda, LibcudaChoice, Toolkit
-from dlhealth.probes.cudnn import (
+from dlhealth.probes.containers.docker import Docker
+from dlhealth.probes.containers.image import ImageEnvironment
+from dlhealth.probes.containers.toolkit import CdiSpec, CdiSpecs, ContainerDevices, DockerContainers, ToolkitConfig
+from dlhealth.probes.cuda.cudnn import (
     CudaPermissions,
     Cudnn,
     CudnnFolder,
@@ -74,10 +69,39 @@ from dlhealth.probes.cudnn import (
     UnpackedCudnn,
     UnpackedCudnns,
 )
-from dlhealth.probes.cudnn import needed_major as cudnn_major_of
-from dlhealth.probes.cudnn import package_names as cudnn_package_names
-from dlhealth.probes.devices import DeviceNodes, Maker, Node
-from dlhealth.probes.display import (
+from dlhealth.probes.cuda.cudnn import needed_major as cudnn_major_of
+from dlhealth.probes.cuda.cudnn import package_names as cudnn_package_names
+from dlhealth.probes.cuda.opencl import OpenCl
+from dlhealth.probes.cuda.toolkits import (
+    CudaLink,
+    CudaToolkits,
+    CudaVariable,
+    CudaVariables,
+    Libcuda,
+    LibcudaChoice,
+    Toolkit,
+)
+from dlhealth.probes.driver.buildlog import BuildFault, compiler_major
+from dlhealth.probes.driver.devices import DeviceNodes, Maker, Node
+from dlhealth.probes.driver.dkms import (
+    Dkms,
+    DkmsModule,
+    DkmsOwners,
+    ModuleBuild,
+    lowest_driver_for_kernel,
+    measured_failure,
+)
+from dlhealth.probes.driver.dkms import package_of as dkms_package
+from dlhealth.probes.driver.driverlog import XidEvents
+from dlhealth.probes.driver.gpu import Gpu, Gpus
+from dlhealth.probes.driver.gpumodes import GpuModes
+from dlhealth.probes.driver.gpuswitch import GpuSwitch
+from dlhealth.probes.driver.libraries import DriverLibraries, DriverLibrary, DriverUse
+from dlhealth.probes.driver.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile, ModuleVersions
+from dlhealth.probes.driver.nvml import Nvml, NvmlGpu
+from dlhealth.probes.driver.nvswitch import FabricManager
+from dlhealth.probes.driver.settings import Limit, Limits, Persistenced, Profiling
+from dlhealth.probes.login.display import (
     DisplayDevice,
     DisplaySetup,
     Section,
@@ -86,37 +110,27 @@ from dlhealth.probes.display import (
     parse_busid,
     parse_copied_busid,
 )
-from dlhealth.probes.dkms import (
-    Dkms,
-    DkmsModule,
-    DkmsOwners,
-    ModuleBuild,
-    lowest_driver_for_kernel,
-    measured_failure,
-)
-from dlhealth.probes.dkms import package_of as dkms_package
-from dlhealth.probes.docker import Docker
-from dlhealth.probes.driver import DriverLibraries, DriverLibrary, DriverUse
-from dlhealth.probes.driverlog import XidEvents
-from dlhealth.probes.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
-from dlhealth.probes.folders import SharedFolder, SharedFolders
-from dlhealth.probes.frameworks import TensorFlowLibraries, TensorFlowNeeds, tensorflow_needs
-from dlhealth.probes.gpu import Gpu, Gpus
-from dlhealth.probes.gpumodes import GpuModes
-from dlhealth.probes.gpuswitch import GpuSwitch
-from dlhealth.probes.greeter import DesktopSessions, DisplayManager, LoginScreen
-from dlhealth.probes.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
-from dlhealth.probes.image import ImageEnvironment
-from dlhealth.probes.initramfs import Initramfs
-from dlhealth.probes.iommu import GpuIommu
-from dlhealth.probes.journal import Journal, Line
-from dlhealth.probes.kernel import InstalledKernel, Kernel
-from dlhealth.probes.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
-from dlhealth.probes.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile, ModuleVersions
-from dlhealth.probes.nvml import Nvml, NvmlGpu
-from dlhealth.probes.nvswitch import FabricManager
-from dlhealth.probes.opencl import OpenCl
-from dlhealth.probes.packages import (
+from dlhealth.probes.login.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
+from dlhealth.probes.login.greeter import DesktopSessions, DisplayManager, LoginScreen
+from dlhealth.probes.login.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
+from dlhealth.probes.login.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
+from dlhealth.probes.login.users import Users
+from dlhealth.probes.machine.compilers import Compiler, Compilers, HostLimit
+from dlhealth.probes.machine.folders import SharedFolder, SharedFolders
+from dlhealth.probes.machine.initramfs import Initramfs
+from dlhealth.probes.machine.iommu import GpuIommu
+from dlhealth.probes.machine.journal import Journal, Line
+from dlhealth.probes.machine.kernel import InstalledKernel, Kernel
+from dlhealth.probes.machine.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
+from dlhealth.probes.machine.platform import Platform
+from dlhealth.probes.machine.platform import Setting as PlatformSetting
+from dlhealth.probes.machine.secureboot import LocalKey, SecureBoot, Signer, signer_of
+from dlhealth.probes.machine.storage import BootFolder, FileSystem, Storage, UnmountedParts
+from dlhealth.probes.packaging.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
+from dlhealth.probes.packaging.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
+from dlhealth.probes.packaging.apt import Source as AptSource
+from dlhealth.probes.packaging.aptkeys import CUDA_KEYRING, Keyrings, NeededKey, NvidiaKeys
+from dlhealth.probes.packaging.packages import (
     DriverPackage,
     DriverPackages,
     Owner,
@@ -127,9 +141,9 @@ from dlhealth.probes.packages import (
     classify,
     owner_of,
 )
-from dlhealth.probes.platform import Platform
-from dlhealth.probes.platform import Setting as PlatformSetting
-from dlhealth.probes.programs import (
+from dlhealth.probes.packaging.runfile import DkmsTree, InstalledFiles, Runfile
+from dlhealth.probes.python.frameworks import TensorFlowLibraries, TensorFlowNeeds, tensorflow_needs
+from dlhealth.probes.python.programs import (
     Consumer,
     Program,
     Programs,
@@ -138,16 +152,10 @@ from dlhealth.probes.programs import (
     wheel_name,
     wheel_of,
 )
-from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
-from dlhealth.probes.runfile import DkmsTree, InstalledFiles, Runfile
-from dlhealth.probes.secureboot import LocalKey, SecureBoot, Signer, signer_of
-from dlhealth.probes.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
-from dlhealth.probes.settings import Limit, Limits, Persistenced, Profiling
-from dlhealth.probes.stdcxx import StdcxxNeeds
-from dlhealth.probes.storage import BootFolder, FileSystem, Storage, UnmountedParts
-from dlhealth.probes.tensorrt import TensorRtNeed, TensorRtNeeds
-from dlhealth.probes.users import Users
-from dlhealth.probes.wheelfiles import Overwritten, OverwrittenWheels, build_of
+from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments, TensorFlow, Torch
+from dlhealth.probes.python.stdcxx import StdcxxNeeds
+from dlhealth.probes.python.tensorrt import TensorRtNeed, TensorRtNeeds
+from dlhealth.probes.python.wheelfiles import Overwritten, OverwrittenWheels, build_of
 
 if TYPE_CHECKING:
     from dlhealth.testing import Machine, Scenario

@@ -9,7 +9,7 @@ from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, fits
 from dlhealth.model import Plan
 from dlhealth.probes import Unavailable
-from dlhealth.probes.packages import Packages, debian_order
+from dlhealth.probes.packaging.packages import Packages, debian_order
 
 LISTS = "/var/lib/apt/lists"
 _INDEX = re.compile(r".*_Packages(?:\.(?:lz4|gz|xz|bz2|zst))?")

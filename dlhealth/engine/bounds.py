@@ -19,9 +19,9 @@ from dlhealth.actions import (
 )
 from dlhealth.lean import regex
 from dlhealth.model import Action, Plan
-from dlhealth.probes.driver import DriverLibraries
-from dlhealth.probes.platform import Platform
-from dlhealth.probes.users import Users
+from dlhealth.probes.driver.libraries import DriverLibraries
+from dlhealth.probes.login.users import Users
+from dlhealth.probes.machine.platform import Platform
 
 _OF_THE_DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
 """Without these no program can use a GPU."""

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from dlhealth.engine.facts import Facts, Options, Unavailable
 from dlhealth.host import Host
-from dlhealth.probes.apt import PackageLocks
-from dlhealth.probes.packages import Packages
+from dlhealth.probes.packaging.apt import PackageLocks
+from dlhealth.probes.packaging.packages import Packages
 
 
 def being_changed(host: Host) -> str:

@@ -13,7 +13,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
 from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Skipped, Unknown
 from dlhealth.probes import Unavailable
-from dlhealth.probes.platform import Platform
+from dlhealth.probes.machine.platform import Platform
 
 
 def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:

@@ -8,10 +8,10 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host.place import Place
 from dlhealth.judgements.cudadriver import CudaDriver
 from dlhealth.model import Evidence, Finding, Plan, Risk, Severity, Stage, Unknown
-from dlhealth.probes.cuda import Libcuda, LibcudaChoice
-from dlhealth.probes.gpu import Gpus
-from dlhealth.probes.loader import LoaderConfig, UserPaths, without_element
-from dlhealth.probes.packages import Packages
+from dlhealth.probes.cuda.toolkits import Libcuda, LibcudaChoice
+from dlhealth.probes.driver.gpu import Gpus
+from dlhealth.probes.machine.loader import LoaderConfig, UserPaths, without_element
+from dlhealth.probes.packaging.packages import Packages
 
 
 class LibcudaRule(Rule):

@@ -4,14 +4,14 @@ from typing import Any
 
 from dlhealth.engine.facts import Facts
 from dlhealth.host import Host, Unreadable
-from dlhealth.probes.cuda import CudaToolkits
-from dlhealth.probes.driver import DriverLibraries
-from dlhealth.probes.gpu import Gpus
-from dlhealth.probes.kernel import Kernel
-from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.platform import Platform
-from dlhealth.probes.pythonenv import PythonEnvironments
-from dlhealth.probes.system import os_release
+from dlhealth.probes.cuda.toolkits import CudaToolkits
+from dlhealth.probes.driver.gpu import Gpus
+from dlhealth.probes.driver.libraries import DriverLibraries
+from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.machine.platform import Platform
+from dlhealth.probes.machine.system import os_release
+from dlhealth.probes.python.pythonenv import PythonEnvironments
 
 
 def describe_machine(facts: Facts) -> dict[str, Any]:

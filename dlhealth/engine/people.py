@@ -1,9 +1,9 @@
 """The people of a machine, and which of them have logged in."""
 
 from dlhealth.engine.facts import Facts, Unavailable
-from dlhealth.probes.journal import Journal
-from dlhealth.probes.sessions import Sessions
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.sessions import Sessions
+from dlhealth.probes.login.users import Users
+from dlhealth.probes.machine.journal import Journal
 
 
 def people(facts: Facts) -> set[str]:

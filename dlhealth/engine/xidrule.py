@@ -6,7 +6,7 @@ from dlhealth.actions import ByHand
 from dlhealth.data.kernel_log import Xid, xid
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Evidence, Finding, Plan, Risk, Severity, Stage
-from dlhealth.probes.driverlog import XidEvent, XidEvents
+from dlhealth.probes.driver.driverlog import XidEvent, XidEvents
 
 
 class XidRule(Rule):

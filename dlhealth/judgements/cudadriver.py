@@ -4,12 +4,12 @@ from dlhealth.data.compat import runs_cuda
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
-from dlhealth.probes.driver import DriverLibraries
-from dlhealth.probes.gpu import Gpus
-from dlhealth.probes.kernel import Kernel
-from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.packages import DriverPackages
-from dlhealth.probes.platform import is_tegra
+from dlhealth.probes.driver.gpu import Gpus
+from dlhealth.probes.driver.libraries import DriverLibraries
+from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.machine.platform import is_tegra
+from dlhealth.probes.packaging.packages import DriverPackages
 
 
 class CudaDriver(NamedTuple):

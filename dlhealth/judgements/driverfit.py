@@ -11,15 +11,15 @@ from dlhealth.host import Host
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.driverlog import messages
-from dlhealth.probes.gpu import Gpu, Gpus, make_gpu
-from dlhealth.probes.journal import Journal, Line
-from dlhealth.probes.kernel import Kernel
-from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.nvml import Nvml
-from dlhealth.probes.packages import DriverPackages
-from dlhealth.probes.platform import Platform
-from dlhealth.probes.system import os_release
+from dlhealth.probes.driver.driverlog import messages
+from dlhealth.probes.driver.gpu import Gpu, Gpus, make_gpu
+from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.driver.nvml import Nvml
+from dlhealth.probes.machine.journal import Journal, Line
+from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.machine.platform import Platform
+from dlhealth.probes.machine.system import os_release
+from dlhealth.probes.packaging.packages import DriverPackages
 
 
 class MisfitKind(str, Enum):

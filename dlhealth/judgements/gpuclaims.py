@@ -9,13 +9,13 @@ from dlhealth.judgements.driverfit import DriverFit
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence, Unknown
 from dlhealth.probes import Unavailable
-from dlhealth.probes.driverlog import messages
-from dlhealth.probes.gpu import Gpu, Gpus
-from dlhealth.probes.journal import Journal
-from dlhealth.probes.kernel import Kernel
-from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.nvml import GPU_IS_LOST, Nvml
-from dlhealth.probes.packages import DriverPackages
+from dlhealth.probes.driver.driverlog import messages
+from dlhealth.probes.driver.gpu import Gpu, Gpus
+from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.driver.nvml import GPU_IS_LOST, Nvml
+from dlhealth.probes.machine.journal import Journal
+from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.packaging.packages import DriverPackages
 
 _LISTS = ("/etc/initramfs-tools/modules", "/etc/modules", "/etc/modules-load.d/*.conf", "/etc/default/grub",
           "/etc/default/grub.d/*.cfg", "/etc/kernel/cmdline", "/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf",

@@ -1,7 +1,7 @@
 """How bad it is when a kernel has no driver."""
 
 from dlhealth.model import Severity
-from dlhealth.probes.kernel import Kernel
+from dlhealth.probes.machine.kernel import Kernel
 
 
 def kernels_to_judge(kernel: Kernel) -> tuple[tuple[str, Severity], ...]:

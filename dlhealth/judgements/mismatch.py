@@ -5,8 +5,8 @@ import re
 from dlhealth.host import Host, Symptom
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence
-from dlhealth.probes.driverlog import messages
-from dlhealth.probes.journal import Journal
+from dlhealth.probes.driver.driverlog import messages
+from dlhealth.probes.machine.journal import Journal
 
 _API = regex(
     r"API mismatch: the client (?:'[^']*' \(pid \d+\) )?has the version (?P<client>\d+\.[\d.]*\d),? but "

@@ -3,7 +3,7 @@
 from dlhealth.data import load
 from dlhealth.data.compat import version_key
 from dlhealth.lean import NamedTuple
-from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments
 
 
 class BuiltForNumpy1(NamedTuple):

@@ -10,9 +10,9 @@ from dlhealth.judgements.driverfit import DriverFit
 from dlhealth.judgements.gpuclaims import FallenGpus
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence
-from dlhealth.probes.gpu import Gpus, make_gpu
-from dlhealth.probes.journal import Journal
-from dlhealth.probes.modules import KernelModules
+from dlhealth.probes.driver.gpu import Gpus, make_gpu
+from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.machine.journal import Journal
 
 _DISPLAY = regex(
     r"pci (?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): \[10de:(?P<device>[0-9a-f]{4})\] type 00 class 0x03",

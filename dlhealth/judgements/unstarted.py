@@ -8,10 +8,10 @@ from dlhealth.data.kernel_log import full_address
 from dlhealth.host import Host, Unreadable
 from dlhealth.lean import NamedTuple, regex
 from dlhealth.model import Evidence
-from dlhealth.probes.gpu import Gpus
-from dlhealth.probes.journal import Journal, Line
-from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.nvml import Nvml
+from dlhealth.probes.driver.gpu import Gpus
+from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.driver.nvml import Nvml
+from dlhealth.probes.machine.journal import Journal, Line
 
 
 class Obstacle(Enum):

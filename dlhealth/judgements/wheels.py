@@ -7,8 +7,8 @@ from dlhealth.data import load
 from dlhealth.data.compat import max_cuda, runs_cuda, version_key
 from dlhealth.lean import NamedTuple
 from dlhealth.model import Unknown
-from dlhealth.probes.gpu import Gpu, Gpus
-from dlhealth.probes.pythonenv import PythonEnvironment, PythonEnvironments, Torch
+from dlhealth.probes.driver.gpu import Gpu, Gpus
+from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments, Torch
 
 
 class Wheel(NamedTuple):

@@ -20,7 +20,7 @@ DOORS = (
     "dlhealth/testing/",  # makes machines
     "dlhealth/data/__init__.py",  # its own tables
     "dlhealth/engine/load.py",  # rules, which are code
-    "dlhealth/probes/nvml_child.py",  # a program of its own, in its own process
+    "dlhealth/probes/driver/nvml_child.py",  # a program of its own, in its own process
 )
 INPUT_OUTPUT = {
     "os": "open stat lstat fstat statvfs listdir scandir walk readlink access read write unlink remove rename replace "

@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
-from dlhealth.probes.environment import Environments, LoginEnvironment
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.environment import Environments, LoginEnvironment
+from dlhealth.probes.login.users import Users
 
 HOME = "/home/alice"
 UID = 1000

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.alternatives import GlxAlternative, SystemPython, XorgGlx, alternative_choices
+from dlhealth.probes.packaging.alternatives import GlxAlternative, SystemPython, XorgGlx, alternative_choices
 from dlhealth.testing import Machine
 
 

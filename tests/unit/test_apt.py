@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
-from dlhealth.probes import Options, apt
-from dlhealth.probes.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
-from dlhealth.probes.aptkeys import NvidiaKeys, read_keyring
+from dlhealth.probes import Options
+from dlhealth.probes.packaging import apt
+from dlhealth.probes.packaging.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
+from dlhealth.probes.packaging.aptkeys import NvidiaKeys, read_keyring
 from dlhealth.testing import Machine
 
 

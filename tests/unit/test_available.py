@@ -15,7 +15,7 @@ from dlhealth.host.bundle import read_bundle, write_bundle
 from dlhealth.host.root import RootHost
 from dlhealth.model import Plan, Risk
 from dlhealth.probes import Options
-from dlhealth.probes.packages import debian_order
+from dlhealth.probes.packaging.packages import debian_order
 from dlhealth.testing import Machine
 
 LIST = "/var/lib/apt/lists/archive.ubuntu.com_ubuntu_dists_jammy_restricted_binary-amd64_Packages"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.host.root import RootHost
-from dlhealth.probes.boot import next_boot, parse_menu, version_order
+from dlhealth.probes.machine.boot import next_boot, parse_menu, version_order
 from dlhealth.testing import Machine
 
 # As update-grub of Debian and Ubuntu writes it, cut to what chooses.

@@ -25,7 +25,7 @@ from dlhealth.engine.load import load_rules
 from dlhealth.host.root import RootHost
 from dlhealth.model import Action, Health, Plan, Risk
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.platform import Platform
+from dlhealth.probes.machine.platform import Platform
 from dlhealth.testing import Machine
 
 LIB = "/usr/lib/x86_64-linux-gnu"

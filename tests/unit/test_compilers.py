@@ -13,7 +13,7 @@ from dlhealth.data.compat import version_key
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.compilers import Compilers, HostLimit, parse_limit, table_limit
+from dlhealth.probes.machine.compilers import Compilers, HostLimit, parse_limit, table_limit
 from dlhealth.testing import Machine
 
 # As CUDA 13.0's crt/host_config.h has it.

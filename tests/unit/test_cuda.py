@@ -8,7 +8,7 @@ import pytest
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.cuda import CudaToolkits, CudaVariables, LibcudaChoice
+from dlhealth.probes.cuda.toolkits import CudaToolkits, CudaVariables, LibcudaChoice
 from dlhealth.testing import Machine
 
 

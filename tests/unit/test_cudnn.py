@@ -13,8 +13,8 @@ from dlhealth.data import load
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.cudnn import CudaPermissions, Cudnn, CudnnNeeds, needed_major, package_names
-from dlhealth.probes.packages import Unowned
+from dlhealth.probes.cuda.cudnn import CudaPermissions, Cudnn, CudnnNeeds, needed_major, package_names
+from dlhealth.probes.packaging.packages import Unowned
 from dlhealth.testing import Machine
 
 LIB = "/usr/local/cuda-12.2/targets/x86_64-linux/lib"

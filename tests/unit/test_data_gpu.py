@@ -7,7 +7,7 @@ import pytest
 
 import dlhealth.data
 from dlhealth.data import load, lookup_gpu
-from dlhealth.probes.gpu import make_gpu
+from dlhealth.probes.driver.gpu import make_gpu
 
 PATH = Path(dlhealth.data.__file__).with_name("gpus.tsv")
 LINES = PATH.read_text().splitlines()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.devices import DeviceNodes, read_majors, read_parameters
+from dlhealth.probes.driver.devices import DeviceNodes, read_majors, read_parameters
 from dlhealth.testing import Machine
 
 DEVICES = """\

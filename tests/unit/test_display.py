@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.host.root import RootHost
-from dlhealth.probes.display import DisplaySetup, Section, busid, parse, parse_busid, parse_copied_busid
+from dlhealth.probes.login.display import DisplaySetup, Section, busid, parse, parse_busid, parse_copied_busid
 from dlhealth.testing import Machine
 
 CONF = "/etc/X11/xorg.conf"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlhealth.probes.buildlog import compiler_major, read_log
+from dlhealth.probes.driver.buildlog import compiler_major, read_log
 
 HEAD = "DKMS make.log for nvidia-470.256.02 for kernel 5.15.0-119-generic (x86_64)\nMon Jul 29 10:00:00 UTC 2024\n"
 # NVIDIA's Makefile has the kernel's show its commands: until Linux 5.18 this one is in every log, whatever went wrong.

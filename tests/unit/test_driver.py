@@ -11,8 +11,8 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.driver import DriverLibraries, DriverUse, loaded_version, module_use
-from dlhealth.probes.packages import Unowned
+from dlhealth.probes.driver.libraries import DriverLibraries, DriverUse, loaded_version, module_use
+from dlhealth.probes.packaging.packages import Unowned
 from dlhealth.testing import Machine
 
 LIB = "/usr/lib/x86_64-linux-gnu"

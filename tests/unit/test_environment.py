@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.environment import Environments, LoginEnvironment, excerpt
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.environment import Environments, LoginEnvironment, excerpt
+from dlhealth.probes.login.users import Users
 from dlhealth.shell.malformed import corrected
 from dlhealth.testing import Machine
 

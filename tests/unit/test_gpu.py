@@ -13,8 +13,8 @@ from dlhealth.judgements.driverfit import DriverFit, Drivers, Refusal, read_refu
 from dlhealth.judgements.gpuclaims import AbsentGpu, FallenGpus, Passthrough, fallen_address
 from dlhealth.model import Severity
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.gpu import Gpus, from_proc
-from dlhealth.probes.journal import Line
+from dlhealth.probes.driver.gpu import Gpus, from_proc
+from dlhealth.probes.machine.journal import Line
 from dlhealth.testing import Machine
 
 ADDRESS = "0000:01:00.0"

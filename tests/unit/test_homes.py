@@ -11,8 +11,8 @@ from dlhealth.host import Stat
 from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.homes import Home, HomeFiles, authority_fault, may_write
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.homes import Home, HomeFiles, authority_fault, may_write
+from dlhealth.probes.login.users import Users
 from dlhealth.testing import Machine
 
 HOME = "/home/alice"

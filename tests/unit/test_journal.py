@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Unavailable
-from dlhealth.probes.journal import (
+from dlhealth.probes.machine.journal import (
     IDENTIFIERS,
     TAIL,
     Journal,

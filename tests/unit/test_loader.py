@@ -13,7 +13,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.place import Place
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.loader import (
+from dlhealth.probes.machine.loader import (
     BadCache,
     LoaderConfig,
     UserPaths,

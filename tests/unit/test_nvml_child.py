@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dlhealth.host.base import Output
-from dlhealth.probes import nvml_child
-from dlhealth.probes.nvml import VERSION_MISMATCH, Nvml, interpret
+from dlhealth.probes.driver.libraries import nvml_child
+from dlhealth.probes.driver.nvml import VERSION_MISMATCH, Nvml, interpret
 
 ANSWERS: dict[str, Any] = {
     "nvmlInit": None,

@@ -11,7 +11,7 @@ from dlhealth.data import load
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.packages import STATUS, DriverPackages, Package, Packages, Unowned, classify
+from dlhealth.probes.packaging.packages import STATUS, DriverPackages, Package, Packages, Unowned, classify
 from dlhealth.testing import Machine
 
 LIB = "/usr/lib/x86_64-linux-gnu"

@@ -6,8 +6,8 @@ import pytest
 
 from dlhealth.host.place import Place
 from dlhealth.host.root import RootHost
-from dlhealth.probes.gpuswitch import GpuSwitch
-from dlhealth.probes.modules import ModprobeConfig
+from dlhealth.probes.driver.gpuswitch import GpuSwitch
+from dlhealth.probes.driver.modules import ModprobeConfig
 from dlhealth.testing.machine import Machine
 
 

@@ -8,7 +8,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.judgements.cudadriver import UsableGpu
 from dlhealth.probes import Options
-from dlhealth.probes.platform import Family, Platform, Setting
+from dlhealth.probes.machine.platform import Family, Platform, Setting
 from dlhealth.testing import Machine
 
 RELEASES = {

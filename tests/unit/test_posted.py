@@ -17,12 +17,12 @@ from dlhealth.host.locate import host_at
 from dlhealth.host.posted import archive
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.apt import AptFailures
-from dlhealth.probes.dkms import Dkms
-from dlhealth.probes.gpu import Gpus
-from dlhealth.probes.kernel import Kernel
-from dlhealth.probes.modules import KernelModules
-from dlhealth.probes.packages import Packages
+from dlhealth.probes.driver.dkms import Dkms
+from dlhealth.probes.driver.gpu import Gpus
+from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.packaging.apt import AptFailures
+from dlhealth.probes.packaging.packages import Packages
 
 LINE = "_" * 44
 UNAME = "Linux tower 6.5.0-28-generic #29~22.04.1-Ubuntu SMP PREEMPT_DYNAMIC Thu Apr  4 14:39:20 UTC 2 x86_64 GNU/Linux"

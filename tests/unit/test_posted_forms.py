@@ -14,11 +14,11 @@ from dlhealth.host.posted.text import decode, plain
 from dlhealth.host.posted.transcript import commands
 from dlhealth.model import Diagnosis, Health
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.environment import Environments
-from dlhealth.probes.gpu import Gpus
-from dlhealth.probes.kernel import Kernel
-from dlhealth.probes.packages import Packages
-from dlhealth.probes.pythonenv import PythonEnvironments
+from dlhealth.probes.driver.gpu import Gpus
+from dlhealth.probes.login.environment import Environments
+from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.packaging.packages import Packages
+from dlhealth.probes.python.pythonenv import PythonEnvironments
 
 Judge = Callable[..., Diagnosis]
 SMI = """\

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from dlhealth.host.root import RootHost
 from dlhealth.judgements.wheels import fitting_wheel, torch_wheel, wheels
 from dlhealth.probes import Options
-from dlhealth.probes.frameworks import tensorflow_needs
-from dlhealth.probes.pythonenv import (
+from dlhealth.probes.login.users import Users
+from dlhealth.probes.python.frameworks import tensorflow_needs
+from dlhealth.probes.python.pythonenv import (
     PythonEnvironments,
     Torch,
     parse_build_info,
     parse_torch_targets,
     parse_torch_version,
 )
-from dlhealth.probes.users import Users
 from dlhealth.testing import Machine
 
 SITE = "lib/python3.11/site-packages"

@@ -14,7 +14,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host.bundle import read_bundle, write_bundle
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.homes import authority_fault
+from dlhealth.probes.login.homes import authority_fault
 from dlhealth.report.redact import Redactor, without_secrets
 from dlhealth.report.redact_shell import Shell
 from dlhealth.testing import Machine

@@ -12,7 +12,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
-from dlhealth.probes.runfile import InstalledFiles, Runfile, installed_version
+from dlhealth.probes.packaging.runfile import InstalledFiles, Runfile, installed_version
 from dlhealth.testing import Machine, layouts
 
 

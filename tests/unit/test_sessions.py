@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from dlhealth.host.bundle import BundleHost
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options
-from dlhealth.probes.homes import HomeFiles
-from dlhealth.probes.journal import Journal, Line, number_boots, parse_log_line
-from dlhealth.probes.sessions import Loop, SessionLogs, Sessions, find_sessions
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.homes import HomeFiles
+from dlhealth.probes.login.sessions import Loop, SessionLogs, Sessions, find_sessions
+from dlhealth.probes.login.users import Users
+from dlhealth.probes.machine.journal import Journal, Line, number_boots, parse_log_line
 from dlhealth.testing import Machine, logs
 
 WRITTEN = 1795417200.0

@@ -9,8 +9,8 @@ import pytest
 
 from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
-from dlhealth.probes.environment import Environments, LoginEnvironment
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.environment import Environments, LoginEnvironment
+from dlhealth.probes.login.users import Users
 from dlhealth.shell.start import Starter
 from dlhealth.shell.state import Session, Variable
 from dlhealth.shell.values import is_known

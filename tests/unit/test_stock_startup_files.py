@@ -13,8 +13,8 @@ import pytest
 
 from dlhealth.host.account import Account
 from dlhealth.host.root import RootHost
-from dlhealth.probes.environment import Environments
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.environment import Environments
+from dlhealth.probes.login.users import Users
 from dlhealth.testing import Machine
 
 CACHE = Path(os.environ.get("DLHEALTH_TEST_CACHE", "~/.cache/dlhealth-tests")).expanduser()

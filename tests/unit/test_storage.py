@@ -12,7 +12,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosed, Severity
 from dlhealth.probes import Options
-from dlhealth.probes.storage import BootFolder, Storage
+from dlhealth.probes.machine.storage import BootFolder, Storage
 from dlhealth.testing import Machine
 
 SIZE = 4 << 20

@@ -8,7 +8,7 @@ import pytest
 from dlhealth.host.account import Account, may_read
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Options, Unavailable
-from dlhealth.probes.users import Users
+from dlhealth.probes.login.users import Users
 from dlhealth.testing import Machine
 
 Build = Callable[[Machine], RootHost]

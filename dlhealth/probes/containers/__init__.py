@@ -1,0 +1,1 @@
+"""Docker, NVIDIA's container toolkit, and what a container gets."""

@@ -1,0 +1,1 @@
+"""CUDA toolkits, cuDNN and OpenCL."""

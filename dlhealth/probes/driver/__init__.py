@@ -1,0 +1,1 @@
+"""GPUs, and the driver's modules, libraries, devices and settings."""

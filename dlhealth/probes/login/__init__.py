@@ -1,0 +1,1 @@
+"""People, what a login gives them, and the login screen."""

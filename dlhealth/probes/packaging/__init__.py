@@ -1,0 +1,1 @@
+"""What apt, dpkg, alternatives and NVIDIA's installer have done."""

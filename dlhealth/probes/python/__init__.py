@@ -1,0 +1,1 @@
+"""Python environments, and what the frameworks in them need."""
