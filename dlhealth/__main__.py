@@ -18,7 +18,7 @@ def _forget_pythonpath() -> None:
 
 
 _forget_pythonpath()
-from dlhealth.lean import postpone  # noqa: E402
+from dlhealth.lazy import postpone  # noqa: E402
 
 
 def cleandoc(text: str) -> str:

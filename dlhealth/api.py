@@ -49,7 +49,7 @@ from dlhealth.judgements.undriven import UndrivenGpus
 from dlhealth.judgements.undriven import Why as UndrivenWhy
 from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus
 from dlhealth.judgements.wheels import Wheel, WheelCoverage, fitting_wheel, known_wheel, torch_wheel
-from dlhealth.lean import later
+from dlhealth.lazy import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.containers.docker import Docker
 from dlhealth.probes.containers.image import ImageEnvironment

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Protocol
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 
 class _Ordered(str, Enum):

@@ -34,7 +34,7 @@ from dlhealth.actions.kinds import (
     UpdateInitramfs,
     WriteFile,
 )
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.model import Action, kind_of
 
 __all__ = [

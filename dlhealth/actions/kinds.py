@@ -2,7 +2,7 @@
 
 from shlex import join
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 
 class EditFile(NamedTuple):

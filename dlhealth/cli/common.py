@@ -15,8 +15,8 @@ from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.locate import folder_at, host_at
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Health
+from dlhealth.records import NamedTuple
 
 if TYPE_CHECKING:  # the doctor changes nothing
     from dlhealth.txn.store import Store

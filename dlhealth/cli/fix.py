@@ -26,8 +26,8 @@ from dlhealth.engine.examine import Examined
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, in_rounds, tell, tried
 from dlhealth.host.exec import as_root
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Outcome, Risk
+from dlhealth.records import NamedTuple
 from dlhealth.report.style import current_style
 from dlhealth.steps.base import CommandFailed, DiskFull, Target
 from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover

@@ -11,8 +11,9 @@ from functools import cache
 from typing import Any
 
 from dlhealth.data import load
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Severity
+from dlhealth.records import NamedTuple
 
 _GPU = (
     r"^NVRM: (?:The NVIDIA GPU (?P<address>[0-9a-f:.]{7,16}):? \(PCI ID: 10de:(?P<device>[0-9a-f]{4})\) )?"

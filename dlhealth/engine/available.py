@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dlhealth.actions import AptInstall
 from dlhealth.engine.facts import Facts
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, fits
+from dlhealth.lazy import fits
 from dlhealth.model import Plan
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packaging.packages import Packages, debian_order
+from dlhealth.records import NamedTuple
 
 LISTS = "/var/lib/apt/lists"
 _INDEX = re.compile(r".*_Packages(?:\.(?:lz4|gz|xz|bz2|zst))?")

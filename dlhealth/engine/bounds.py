@@ -17,7 +17,7 @@ from dlhealth.actions import (
     UpdateInitramfs,
     changed_path,
 )
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.model import Action, Plan
 from dlhealth.probes.driver.libraries import DriverLibraries
 from dlhealth.probes.login.users import Users

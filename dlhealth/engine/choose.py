@@ -22,12 +22,12 @@ from dlhealth.engine.bounds import Bounds, bounds_of
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule, plans
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Finding, Plan, Risk
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.dkms import known_to_fail
 from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.records import NamedTuple
 
 # They use the results of the other actions, so they come last, and once; the last contains results of the first.
 _DERIVED = (RefreshLoaderCache, RefreshModuleIndex, UpdateInitramfs)

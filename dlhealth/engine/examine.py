@@ -10,9 +10,9 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
 from dlhealth.host.base import Watch
 from dlhealth.host.supervise import supervised
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis
 from dlhealth.probes import Options
+from dlhealth.records import NamedTuple
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 from dlhealth.engine.rule import BUILT_IN, Rule, folder_of
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Failed, Layer
+from dlhealth.records import NamedTuple
 
 RULES_FOLDER = "/etc/dlhealth/rules.d"
 LOCAL_RULES = "dlhealth_local_rules"

@@ -7,8 +7,9 @@ from enum import Enum
 from typing import Any
 
 from dlhealth.host import Host
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Plan, Risk
+from dlhealth.records import NamedTuple
 
 CONFIG = "/etc/dlhealth/config.toml"
 DROP_INS = "/etc/dlhealth/config.toml.d/*.toml"

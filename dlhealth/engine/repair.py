@@ -9,8 +9,8 @@ from dlhealth import __version__
 from dlhealth.actions import action_from_json, changed_path, needs_programs
 from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, Finding, Outcome, Risk, Severity, timestamp
+from dlhealth.records import NamedTuple
 from dlhealth.steps.base import Target
 from dlhealth.steps.room import out_of_reach
 from dlhealth.txn.execute import Ended, NotPrepared, NotProved, NotVerified, NotYet, apply, confirm

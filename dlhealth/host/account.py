@@ -3,7 +3,7 @@
 import posixpath
 
 from dlhealth.host.base import Host, Stat
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 
 class Account(NamedTuple):

@@ -6,7 +6,8 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from dlhealth.host.elf import Elf
-from dlhealth.lean import NamedTuple, fits
+from dlhealth.lazy import fits
+from dlhealth.records import NamedTuple
 
 READ_LIMIT = 4 << 20
 """Bytes. No configuration file is larger; a probe that expects more says so."""

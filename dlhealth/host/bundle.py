@@ -19,7 +19,7 @@ from typing import Any, get_args, get_origin
 
 from dlhealth.host.base import Host, NoAnswer, NotAMachine, Output, Question, Space, Stat, T, Unreadable
 from dlhealth.host.elf import Elf
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 SCHEMA = 1
 _INDEX = "index.json"

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dlhealth.host.path import Root, naming
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 SIZE_LIMIT = 64 << 20
 """Bytes of a file that is kept for an undo; larger ones are never edited, only moved."""

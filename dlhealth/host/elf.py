@@ -7,7 +7,7 @@ this reader with it. Standard library only (rescue core); zstd-compressed module
 import struct
 from typing import IO
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 _SHT_STRTAB, _SHT_DYNAMIC, _SHT_VERSIONS = 3, 6, 0x6FFFFFFE
 _DT_NEEDED, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 14, 15, 29

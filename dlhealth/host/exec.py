@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
 from dlhealth.host.base import Output
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 PROGRAM_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUTPUT_LIMIT = 8 << 20

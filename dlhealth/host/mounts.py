@@ -11,7 +11,8 @@ import shlex
 import stat
 
 from dlhealth.host.path import Root
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 
 FSTAB = "/etc/fstab"
 _GRUB = "/boot/grub/grub.cfg"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dlhealth.host.path import Root, naming
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 _ENTRIES = 10_000
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -13,7 +13,7 @@ from dlhealth.host.base import NOT_MOUNTED, Host, NoAnswer, Output, Question, Sp
 from dlhealth.host.elf import Elf, NotElf, read_elf
 from dlhealth.host.path import Root
 from dlhealth.host.remote import Remote, mount_of, mounts_here, remote_of
-from dlhealth.lean import fits
+from dlhealth.lazy import fits
 
 T = TypeVar("T")
 

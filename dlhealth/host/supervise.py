@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 from dlhealth.host.base import Host, OutOfTime, Question, Watch
 from dlhealth.host.root import RootHost
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 T = TypeVar("T")
 

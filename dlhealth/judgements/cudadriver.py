@@ -2,7 +2,6 @@
 
 from dlhealth.data.compat import runs_cuda
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.gpu import Gpus
 from dlhealth.probes.driver.libraries import DriverLibraries
@@ -10,6 +9,7 @@ from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.machine.kernel import Kernel
 from dlhealth.probes.machine.platform import is_tegra
 from dlhealth.probes.packaging.packages import DriverPackages
+from dlhealth.records import NamedTuple
 
 
 class CudaDriver(NamedTuple):

@@ -8,7 +8,7 @@ from dlhealth.data import load
 from dlhealth.data.compat import branch_of
 from dlhealth.data.kernel_log import sayings
 from dlhealth.host import Host
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Evidence, Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.driver.driverlog import messages
@@ -20,6 +20,7 @@ from dlhealth.probes.machine.kernel import Kernel
 from dlhealth.probes.machine.platform import Platform
 from dlhealth.probes.machine.system import os_release
 from dlhealth.probes.packaging.packages import DriverPackages
+from dlhealth.records import NamedTuple
 
 
 class MisfitKind(str, Enum):

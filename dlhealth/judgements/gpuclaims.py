@@ -6,7 +6,7 @@ from dlhealth.data.kernel_log import full_address, sayings
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
 from dlhealth.judgements.driverfit import DriverFit
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Evidence, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.driverlog import messages
@@ -16,6 +16,7 @@ from dlhealth.probes.driver.nvml import GPU_IS_LOST, Nvml
 from dlhealth.probes.machine.journal import Journal
 from dlhealth.probes.machine.kernel import Kernel
 from dlhealth.probes.packaging.packages import DriverPackages
+from dlhealth.records import NamedTuple
 
 _LISTS = ("/etc/initramfs-tools/modules", "/etc/modules", "/etc/modules-load.d/*.conf", "/etc/default/grub",
           "/etc/default/grub.d/*.cfg", "/etc/kernel/cmdline", "/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf",

@@ -3,10 +3,11 @@
 import re
 
 from dlhealth.host import Host, Symptom
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Evidence
 from dlhealth.probes.driver.driverlog import messages
 from dlhealth.probes.machine.journal import Journal
+from dlhealth.records import NamedTuple
 
 _API = regex(
     r"API mismatch: the client (?:'[^']*' \(pid \d+\) )?has the version (?P<client>\d+\.[\d.]*\d),? but "

@@ -2,8 +2,8 @@
 
 from dlhealth.data import load
 from dlhealth.data.compat import version_key
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.records import NamedTuple
 
 
 class BuiltForNumpy1(NamedTuple):

@@ -1,9 +1,9 @@
 """A module that the kernel rejected for its signature, on a machine of which the modules are not seen."""
 
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.records import NamedTuple
 
 _KEY = (
     r"^(?:\S+: )?[Ll]oading of module with unavailable key is rejected|PKCS#7 signature not signed with a trusted key"

@@ -8,11 +8,12 @@ from dlhealth.data.kernel_log import full_address
 from dlhealth.host import Host, Unreadable
 from dlhealth.judgements.driverfit import DriverFit
 from dlhealth.judgements.gpuclaims import FallenGpus
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Evidence
 from dlhealth.probes.driver.gpu import Gpus, make_gpu
 from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.machine.journal import Journal
+from dlhealth.records import NamedTuple
 
 _DISPLAY = regex(
     r"pci (?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): \[10de:(?P<device>[0-9a-f]{4})\] type 00 class 0x03",

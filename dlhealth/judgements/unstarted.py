@@ -6,12 +6,13 @@ from enum import Enum
 
 from dlhealth.data.kernel_log import full_address
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Evidence
 from dlhealth.probes.driver.gpu import Gpus
 from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.driver.nvml import Nvml
 from dlhealth.probes.machine.journal import Journal, Line
+from dlhealth.records import NamedTuple
 
 
 class Obstacle(Enum):

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from dlhealth.data import load
 from dlhealth.data.compat import max_cuda, runs_cuda, version_key
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Unknown
 from dlhealth.probes.driver.gpu import Gpu, Gpus
 from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments, Torch
+from dlhealth.records import NamedTuple
 
 
 class Wheel(NamedTuple):

@@ -4,7 +4,7 @@ The annotations of `probe` are what it needs: the Host, the Options, other facts
 without). It raises Unavailable, or lets Unreadable through, when it can't look.
 """
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 
 class Unavailable(Exception):

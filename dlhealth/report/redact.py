@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.report.redact_shell import Shell, hide, is_secret_name, is_wanted_name
 
 Question = tuple[str, ...]

@@ -7,7 +7,8 @@ bundle, never a secret.
 import re
 from collections.abc import Iterator, Mapping
 
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 
 _DEEPEST = 30
 

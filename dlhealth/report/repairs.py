@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dlhealth.actions import EditFile, WriteFile, needs_programs
 from dlhealth.engine.choose import Repair
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Diagnosis, Outcome, Severity
+from dlhealth.records import NamedTuple
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import SIGNS, WELL, Page, count, together
 

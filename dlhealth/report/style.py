@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 _WIDEST = 100
 """Columns, at most: longer lines are hard to read."""

@@ -9,7 +9,7 @@ from typing import Any
 from dlhealth.actions import MoveAside
 from dlhealth.engine.causes import compatible, neighbours
 from dlhealth.engine.rule import Rule
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.model import Action, Diagnosed, Diagnosis, Health, Layer, Severity, Skipped, kind_of
 from dlhealth.report.style import Style, columns, pieces, shortened
 

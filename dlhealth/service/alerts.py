@@ -7,8 +7,8 @@ from typing import Any
 
 from dlhealth.host.alert import Kind, alert
 from dlhealth.host.exec import as_root
-from dlhealth.lean import NamedTuple
 from dlhealth.model import OpenProblem, Severity
+from dlhealth.records import NamedTuple
 from dlhealth.service.events import Event
 
 _OPTIONAL = {"checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list}

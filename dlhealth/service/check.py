@@ -14,8 +14,8 @@ from dlhealth.engine.load import Loaded, known_names
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
 from dlhealth.host import Host, NoAnswer, OutOfTime, Unreadable
 from dlhealth.host.root import live_host
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Diagnosis, OpenProblem, Severity
+from dlhealth.records import NamedTuple
 from dlhealth.report.style import Style
 
 _ANYWHERE = Style(colour=False, unicode=True, width=80)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dlhealth.host.exec import answer
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 from dlhealth.service.request import LINE_LIMIT, peer_of
 
 _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)

@@ -4,8 +4,9 @@ import re
 from enum import Enum
 
 from dlhealth.data.kernel_log import SXID_FAULT, SXID_PATTERN, XID_PATTERN, full_address, sayings, xid
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Severity
+from dlhealth.records import NamedTuple
 
 
 class Topic(str, Enum):

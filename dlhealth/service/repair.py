@@ -17,8 +17,8 @@ from dlhealth.engine.people import logged_in
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.alert import send
 from dlhealth.host.exec import run
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Layer, Outcome, Risk
+from dlhealth.records import NamedTuple
 from dlhealth.service.request import LINE_LIMIT, VERSION, Peer, peer_of
 from dlhealth.service.unattended import ROOT, Proposal, Seen, do, look, propose, settle, stop
 from dlhealth.steps.base import Target

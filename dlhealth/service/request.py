@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import Any
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 SOCKET = "/run/dlhealth-repair.sock"
 VERSION = 1

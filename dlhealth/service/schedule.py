@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 from dlhealth.service.events import Topic
 from dlhealth.service.sources import SHORT
 

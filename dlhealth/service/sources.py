@@ -13,7 +13,7 @@ from typing import Protocol
 from inotify_simple import INotify, flags
 
 from dlhealth.data.login_screen import ALIAS, ETC, MANAGERS, NAMED
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 from dlhealth.service.events import Event, Topic, of_kernel, of_uevent
 
 KERNEL_LOG = "/dev/kmsg"

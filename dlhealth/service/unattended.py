@@ -16,8 +16,8 @@ from dlhealth.engine.repair import carry_out, confirm_after_reboot, tried
 from dlhealth.host.alert import Kind, alert
 from dlhealth.host.exec import run
 from dlhealth.host.root import live_host
-from dlhealth.lean import NamedTuple
 from dlhealth.model import TIME_FORMAT, Diagnosis, Outcome, Risk, Severity
+from dlhealth.records import NamedTuple
 from dlhealth.service.check import policy_of
 from dlhealth.service.watch import FOLDER, REPORT_ONLY
 from dlhealth.steps.base import Target

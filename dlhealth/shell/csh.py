@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 
 from dlhealth.host import Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 from dlhealth.shell import helpers, patterns
 from dlhealth.shell.malformed import LISTS
 from dlhealth.shell.reader import Left, Reader

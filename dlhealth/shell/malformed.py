@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 from dlhealth.shell.values import elements, is_known
 
 LISTS = ("PATH", "LD_LIBRARY_PATH")

@@ -2,7 +2,7 @@
 
 import re
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 from dlhealth.shell.values import Truth, is_known
 
 _LONGEST = 1500

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.shell.malformed import LISTS, Problem
 from dlhealth.shell.state import Session, Unsure
 from dlhealth.shell.values import AFTER, BEFORE, UNKNOWN, is_known, join, tidy

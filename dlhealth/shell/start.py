@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
-from dlhealth.lean import later
+from dlhealth.lazy import later
 from dlhealth.shell.reader import Reader
 from dlhealth.shell.sh.evaluate import Shell
 from dlhealth.shell.state import Ending, Session, Variable

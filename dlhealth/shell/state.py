@@ -6,7 +6,8 @@ import re
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 from dlhealth.shell.malformed import LISTS, Problem, problems
 from dlhealth.shell.values import UNKNOWN, Truth, elements, is_known, join, known_elements
 

@@ -5,7 +5,7 @@ UNKNOWN for any text, BEFORE for text that is empty or ends in a colon, AFTER fo
 So "\\1/usr/bin:/bin" is a PATH that certainly ends in these two folders.
 """
 
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 UNKNOWN, BEFORE, AFTER = "\0", "\1", "\2"
 _UNKNOWN_PARTS = regex("[\0\1\2]")

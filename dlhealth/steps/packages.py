@@ -6,7 +6,7 @@ from time import time_ns
 
 from dlhealth.actions.kinds import AptFixBroken, AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure
 from dlhealth.host.change import ABSENT, State
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.steps.base import CommandFailed, DiskFull, Observed, Step, Target, differing
 from dlhealth.steps.room import need_dpkg, need_room_for_images, need_room_to_build, need_room_to_unpack, wait_for_dpkg
 

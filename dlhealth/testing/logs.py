@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 if TYPE_CHECKING:  # pathlib costs more than this module, and every rule imports it
     from pathlib import Path

@@ -1,6 +1,6 @@
 """One example of a rule at work."""
 
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 from dlhealth.testing.machine import Machine
 
 

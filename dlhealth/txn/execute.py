@@ -9,8 +9,8 @@ from dlhealth.actions import action_from_json, action_to_json, changed_path, nee
 from dlhealth.host.change import ABSENT, NotChangeable, State, need_changeable
 from dlhealth.host.path import told
 from dlhealth.host.private import PrivateFolder
-from dlhealth.lean import NamedTuple
 from dlhealth.model import Action, Outcome
+from dlhealth.records import NamedTuple
 from dlhealth.steps import step_of
 from dlhealth.steps.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, PathStep, Step, Target
 from dlhealth.steps.room import out_of_reach, program_of

@@ -8,7 +8,8 @@ from typing import Any
 
 from dlhealth.host.path import naming
 from dlhealth.host.private import PrivateFolder
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 
 _LIMIT = 256 << 20
 """Bytes of a journal that are read: a line has the state of a file, which may be large."""

@@ -17,8 +17,9 @@ from typing import Any
 from dlhealth.host.mounts import Mounts
 from dlhealth.host.path import Root, told
 from dlhealth.host.private import PrivateFolder
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.model import Outcome
+from dlhealth.records import NamedTuple
 
 FOLDER = "/var/lib/dlhealth/txn"
 _ID = "[0-9a-f]{1,64}"

@@ -44,7 +44,7 @@ from dlhealth.api import (
     UserPaths,
     without_element,
 )
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _CONDA = regex(r"/(\w*conda\d*|miniforge\d*|mambaforge|micromamba|envs)/", re.IGNORECASE)
 _SYSTEM = regex(

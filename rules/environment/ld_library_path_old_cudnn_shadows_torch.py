@@ -47,7 +47,7 @@ from dlhealth.api import (
     version_key,
     without_element,
 )
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 
 class LdLibraryPathOldCudnnShadowsTorch(Rule):

@@ -49,7 +49,7 @@ from dlhealth.api import (
     wheel_name,
     without_element,
 )
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 _PRELOADED = ("libnvJitLink", "libnvrtc")
 

@@ -38,7 +38,7 @@ from dlhealth.api import (
     Severity,
     Stage,
 )
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 REFUSED = regex(r"Authorization required|No protocol specified|[Cc]an't open display|cannot open display")
 

@@ -39,7 +39,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
 )
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 # Xid 119 and 120: the GPU's system processor (GSP) timed out or failed.
 FAILED = (

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from dlhealth.host.base import NotAMachine
 from dlhealth.host.posted.text import decode
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 SIZE_LIMIT = 256 << 20
 """Bytes that an input may unpack to: a bug report has a few million, a sosreport a hundred."""

@@ -9,7 +9,7 @@ import re
 
 from dlhealth.host.posted.known import Pieces
 from dlhealth.host.posted.outputs import read_outputs
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 MARK = "NVIDIA bug report log file"
 _PARTS = regex(r"^_{40,}$", re.MULTILINE)

@@ -7,7 +7,7 @@ from dlhealth.host.base import Space
 from dlhealth.host.elf import Elf
 from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.transcript import Command
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _LS_HEADER = regex(r"^(/[\w./+-]+):$", re.MULTILINE)
 _LS_LINE = regex(

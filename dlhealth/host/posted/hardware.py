@@ -3,7 +3,7 @@
 import re
 
 from dlhealth.host.posted.known import Output, Pieces
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _PCI = "/sys/bus/pci/devices"
 _HELD = "/proc/driver/nvidia/gpus"

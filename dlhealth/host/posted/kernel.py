@@ -7,7 +7,7 @@ from dlhealth.host.base import PostedSymptom, Symptom
 from dlhealth.host.elf import Elf
 from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.transcript import Command
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _UPTIME = regex(r"^\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ", re.MULTILINE)
 _STAMPED = regex(

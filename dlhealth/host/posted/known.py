@@ -6,7 +6,8 @@ import re
 from dlhealth.host.base import READ_LIMIT, Host, PostedEnvironment, PostedSymptom, Space, Stat, Unreadable
 from dlhealth.host.base import Output as ProgramOutput
 from dlhealth.host.elf import Elf
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 
 STATUS = "/var/lib/dpkg/status"
 _WHOLE_LIST = 200

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from dlhealth.host.posted.known import STATUS, Output, Pieces
 from dlhealth.host.posted.transcript import Command
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _PACKAGE = regex(
     r"^[>\s]{0,8}(?P<state>[uihrp][nicufhtFHUW])[ R]?\s+(?P<name>[a-z0-9][a-z0-9.+-]+)(?::(?P<architecture>[a-z0-9]+))?"

@@ -4,7 +4,7 @@ import re
 
 from dlhealth.host.posted.hardware import model
 from dlhealth.host.posted.known import Output, Pieces
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _NOWHERE = "/path/to/environment"
 """An environment of which nothing says where it lies."""

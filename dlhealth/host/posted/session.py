@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dlhealth.host.base import PostedEnvironment
 from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.transcript import Command
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _LINE = regex(r"^(?:declare -x |export )?(?P<name>[A-Z_][A-Z0-9_]*)=(?P<value>.*)$", re.MULTILINE)
 _MARKS = ("PATH", "HOME", "PWD", "SHELL", "USER", "LOGNAME", "TERM", "LANG", "SHLVL")

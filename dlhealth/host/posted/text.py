@@ -3,7 +3,7 @@
 import html
 import re
 
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 
 _BYTE_ORDERS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 _TERMINAL = regex(

@@ -4,7 +4,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 
 _PROMPT = regex(
     r"^(?:\([\w.-]+\) ?)*"

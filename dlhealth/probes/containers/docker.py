@@ -4,10 +4,10 @@ import json
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.login.users import Users
 from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.records import NamedTuple
 
 DAEMON = "/etc/docker/daemon.json"
 _TOOLKIT = ("/usr/bin/nvidia-ctk", "/usr/bin/nvidia-container-runtime", "/usr/bin/nvidia-container-cli")

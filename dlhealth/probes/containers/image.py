@@ -1,9 +1,9 @@
 """The variables that an image gives to every program of a container."""
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.records import NamedTuple
 
 _SOURCE = "/proc/1/environ"
 

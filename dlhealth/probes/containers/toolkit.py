@@ -7,10 +7,11 @@ import re
 from typing import Any
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.containers.docker import DAEMON, Docker
 from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.records import NamedTuple
 
 CDI_FOLDERS = ("/run/cdi", "/etc/cdi")
 """The first one wins: /var/run is a link to /run, and what is generated there replaces what lies in /etc."""

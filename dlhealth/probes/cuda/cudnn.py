@@ -8,13 +8,14 @@ from dlhealth.data import load
 from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.cuda.toolkits import CudaToolkits
 from dlhealth.probes.login.users import Users
 from dlhealth.probes.machine.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.packaging.packages import Owner, Package, Packages, owner_of
 from dlhealth.probes.python.frameworks import TensorFlowLibraries, tensorflow_needs
 from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments, metadata_folder
+from dlhealth.records import NamedTuple
 
 _NAME = regex(r"(libcudnn(?:_[a-z0-9_]+)?)\.so(?:\.(\d+(?:\.\d+)*))?", re.ASCII)
 _PACKAGE = regex(

@@ -1,8 +1,8 @@
 """OpenCL's list of drivers: the files in /etc/OpenCL/vendors, each of which names a library."""
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.machine.loader import LoaderConfig
+from dlhealth.records import NamedTuple
 
 VENDORS = "/etc/OpenCL/vendors"
 NVIDIA = "libnvidia-opencl.so.1"

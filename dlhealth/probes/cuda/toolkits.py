@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dlhealth.data.compat import lowest_driver, version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.login.environment import Environments
 from dlhealth.probes.machine.loader import LoaderConfig, UserPaths, library_names, plain_assignment
 from dlhealth.probes.packaging.packages import Packages
+from dlhealth.records import NamedTuple
 
 LINK = "/usr/local/cuda"
 DISTRIBUTION = "nvidia-cuda-toolkit"

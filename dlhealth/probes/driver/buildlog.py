@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 from enum import Enum
 
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 
 _LINE_LIMIT = 1000
 """Characters. Longer lines are commands with their flags, and prove nothing."""

@@ -5,9 +5,10 @@ import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.modules import ModprobeConfig, ModprobeLine
+from dlhealth.records import NamedTuple
 
 MODPROBE = "/usr/bin/nvidia-modprobe"
 _NODE = regex(r"nvidia(ctl|-uvm|-uvm-tools|-modeset|\d+)", re.ASCII)

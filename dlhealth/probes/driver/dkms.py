@@ -5,9 +5,10 @@ import re
 from dlhealth.data import load
 from dlhealth.data.compat import branch_of, version_key
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.driver.buildlog import BuildFault, read_log
 from dlhealth.probes.packaging.packages import INFO, Package, Packages
+from dlhealth.records import NamedTuple
 
 TREE = "/var/lib/dkms"
 _MODULE = regex(r"nvidia(?:-(?:current|open|srv|server|tesla|legacy|updates|\d{2,3}xx|\d{3}))*", re.ASCII)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 from dlhealth.data.kernel_log import SXID_PATTERN, XID_PATTERN, full_address
 from dlhealth.host import Host
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.machine.journal import Journal, Line
+from dlhealth.records import NamedTuple
 
 
 class Said(NamedTuple):

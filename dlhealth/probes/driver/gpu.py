@@ -4,9 +4,9 @@ import re
 
 from dlhealth.data import load, lookup_gpu, lookup_gpus_named
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.records import NamedTuple
 
 _DEVICES = "/sys/bus/pci/devices"
 _DRIVERS = "/sys/bus/pci/drivers"

@@ -3,9 +3,10 @@
 import re
 
 from dlhealth.host import Host
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.nvml import Nvml
+from dlhealth.records import NamedTuple
 
 _COMPUTE = {0: "Default", 2: "Prohibited", 3: "Exclusive_Process"}
 """As nvidia-smi names what NVML numbers."""

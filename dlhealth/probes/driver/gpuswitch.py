@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.driver.modules import ModprobeConfig
 from dlhealth.probes.machine.kernel import Kernel
 from dlhealth.probes.packaging.packages import Packages
+from dlhealth.records import NamedTuple
 
 PRIME_DISCRETE = "/etc/prime-discrete"
 _HEAD = 5

@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.kernel import running_text
 from dlhealth.probes.machine.loader import LoaderConfig
 from dlhealth.probes.machine.platform import Platform
 from dlhealth.probes.packaging.packages import Owner, Packages, Unowned, owner_of, owners
+from dlhealth.records import NamedTuple
 
 _TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "powerpc64le-linux-gnu")
 _FOLDERS_64 = (*(f"/usr/lib/{t}" for t in _TRIPLETS), *(f"/lib/{t}" for t in _TRIPLETS), "/usr/lib64", "/lib64",

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.elf import appended_signature
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.boot import version_order
 from dlhealth.probes.machine.kernel import Kernel, running_text
 from dlhealth.probes.machine.platform import Platform
 from dlhealth.probes.machine.secureboot import enforcement, signer_of
+from dlhealth.records import NamedTuple
 
 # Debian's names of the main module have its flavour in them, those of Ubuntu until 17.10 the branch (nvidia_375.ko).
 _STEM = r"nvidia(?:-current(?:-open)?|-tesla(?:-\d+)?|-legacy-\d+xx|-srv|-open|[-_]\d{3}(?:[-_]updates)?)?"

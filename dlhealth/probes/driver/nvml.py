@@ -11,9 +11,9 @@ import sys
 from typing import Any
 
 from dlhealth.host import Host, Output
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.records import NamedTuple
 
 LIMIT = 3.0
 """Seconds for all of it. With many GPUs, or on a machine that is busy, it may not be enough."""

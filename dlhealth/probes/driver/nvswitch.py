@@ -3,10 +3,10 @@
 import re
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import Platform, Setting
 from dlhealth.probes.packaging.packages import Packages
+from dlhealth.records import NamedTuple
 
 _DEVICES = "/sys/bus/pci/devices"
 _PROGRAM = "/usr/bin/nv-fabricmanager"

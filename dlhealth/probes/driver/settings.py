@@ -3,8 +3,9 @@
 import re
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.driver.modules import ModprobeConfig, ModprobeLine
+from dlhealth.records import NamedTuple
 
 _OPTION = regex(r"\bNVreg_RestrictProfilingToAdminUsers=(\d)\b")
 PARAMETERS = "/proc/driver/nvidia/params"

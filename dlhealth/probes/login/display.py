@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.login.greeter import chosen_managers
 from dlhealth.probes.login.users import Users
+from dlhealth.records import NamedTuple
 
 CONFIG = "/etc/X11/xorg.conf"
 """X ignores any other name beside it: xorg.conf.backup, xorg.conf.11302017 …"""

@@ -24,9 +24,10 @@ from collections.abc import Iterable, Mapping
 from dlhealth.host import Host, PostedEnvironment, Unreadable
 from dlhealth.host.account import Account
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.login.greeter import chosen_managers
 from dlhealth.probes.login.users import Users
+from dlhealth.records import NamedTuple
 from dlhealth.shell import plain
 from dlhealth.shell.malformed import LISTS, corrected
 from dlhealth.shell.malformed import Problem as RawProblem

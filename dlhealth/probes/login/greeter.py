@@ -6,9 +6,10 @@ import re
 
 from dlhealth.data.login_screen import ALIAS, ETC, MANAGERS, NAMED
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.boot import next_boot
+from dlhealth.records import NamedTuple
 
 FOLDERS = (ETC, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 """Where units lie, the first counts (systemd.unit(5))."""

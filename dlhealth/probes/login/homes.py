@@ -7,8 +7,9 @@ from dlhealth.host import Host, Space, Stat, Unreadable
 from dlhealth.host.account import Account, may_read
 from dlhealth.host.place import Place
 from dlhealth.host.remote import MOUNTS, mounts_in, on_server
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.login.users import Users
+from dlhealth.records import NamedTuple
 
 NEEDED = (
     "",

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.login.homes import HomeFiles
 from dlhealth.probes.login.users import Users
 from dlhealth.probes.machine.journal import Journal, Line
+from dlhealth.records import NamedTuple
 
 SHORT = 10.0
 """Seconds. A desktop that ends earlier never showed itself."""

@@ -5,8 +5,8 @@ import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Options, Unavailable
+from dlhealth.records import NamedTuple
 
 _NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
 

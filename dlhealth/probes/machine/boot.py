@@ -4,8 +4,9 @@ import posixpath
 import re
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, fits, regex
+from dlhealth.lazy import fits, regex
 from dlhealth.probes.machine.system import os_release
+from dlhealth.records import NamedTuple
 
 GRUB = "/boot/grub/grub.cfg"
 GRUB_CUSTOM = "/boot/grub/custom.cfg"

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dlhealth.data import load
 from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.cuda.toolkits import CudaToolkits, Toolkit
 from dlhealth.probes.packaging.packages import Packages
+from dlhealth.records import NamedTuple
 
 _NAME = regex(r"(?:[a-z0-9_]+-linux-[a-z0-9]+-)?(gcc|g\+\+|clang|clang\+\+)-(\d+(?:\.\d+)?)", re.ASCII)
 _LIMIT = regex(

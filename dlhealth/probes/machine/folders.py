@@ -1,8 +1,8 @@
 """Owner and mode of the folders that every session needs."""
 
 from dlhealth.host import Host, Stat, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
+from dlhealth.records import NamedTuple
 
 PATHS = ("/tmp", "/tmp/.X11-unix", "/tmp/.ICE-unix")
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.driver.gpu import Gpus
 from dlhealth.probes.driver.modules import KernelModules, ModprobeConfig, ModprobeLine, is_main_module, parse_config
 from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.records import NamedTuple
 
 _PARTITIONS = ("/boot", "/efi", "/boot/efi")
 _OTHERS = ("nouveau", "nova_core", "nova_drm")

@@ -4,9 +4,9 @@ import re
 
 from dlhealth.data.kernel_log import full_address
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.driver.gpu import Gpus
 from dlhealth.probes.machine.journal import Journal, Line
+from dlhealth.records import NamedTuple
 
 _REFUSED = (
     r"(?P<named>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): AMD-Vi: Event logged \[IO_PAGE_FAULT"

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
+from dlhealth.records import NamedTuple
 
 JOURNAL_FOLDERS = ("/var/log/journal", "/run/log/journal")
 ENTRIES = 2000

@@ -3,10 +3,10 @@
 import re
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.machine.boot import NO_KERNEL, next_boot, version_order
 from dlhealth.probes.machine.platform import Platform
+from dlhealth.records import NamedTuple
 
 
 class InstalledKernel(NamedTuple):

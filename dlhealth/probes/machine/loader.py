@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.login.environment import Environments
+from dlhealth.records import NamedTuple
 
 CONF = "/etc/ld.so.conf"
 CACHE = "/etc/ld.so.cache"

@@ -4,8 +4,9 @@ import re
 from enum import Enum
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.machine.system import os_release
+from dlhealth.records import NamedTuple
 
 DPKG_STATUS = "/var/lib/dpkg/status"
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.journal import Journal
+from dlhealth.records import NamedTuple
 
 _FIRMWARE = "/sys/firmware"
 _VARIABLES = f"{_FIRMWARE}/efi/efivars"

@@ -3,7 +3,7 @@
 import re
 
 from dlhealth.host import NOT_MOUNTED, Host, Space, Unreadable
-from dlhealth.lean import NamedTuple
+from dlhealth.records import NamedTuple
 
 PATHS = ("/", "/boot", "/usr", "/home", "/root", "/tmp", "/var", "/var/tmp", "/var/lib/dpkg", "/run")
 

@@ -5,9 +5,9 @@ import re
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packaging.packages import Packages
+from dlhealth.records import NamedTuple
 
 _TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 

@@ -9,9 +9,10 @@ from functools import cache
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packaging.packages import DriverPackages
+from dlhealth.records import NamedTuple
 
 _LOG_LIMIT = 4 << 20
 _LISTS_LIMIT = 24 << 20

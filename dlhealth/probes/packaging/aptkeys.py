@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.packaging.apt import AptSources, Source
 from dlhealth.probes.packaging.packages import Packages, owner_of
+from dlhealth.records import NamedTuple
 
 CUDA_KEYRING = "/usr/share/keyrings/cuda-archive-keyring.gpg"
 _TRUSTED = ("/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d/*.gpg", "/etc/apt/trusted.gpg.d/*.asc")

@@ -6,10 +6,11 @@ from enum import Enum
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, fits, regex
+from dlhealth.lazy import fits, regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import DPKG_STATUS as STATUS
 from dlhealth.probes.machine.platform import Family, Platform
+from dlhealth.records import NamedTuple
 
 UPDATES = "/var/lib/dpkg/updates"
 INFO = "/var/lib/dpkg/info"

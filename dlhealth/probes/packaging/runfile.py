@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.host import Host, Unreadable
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.driver.libraries import DriverLibraries
 from dlhealth.probes.packaging.packages import Packages, Unowned, owner_of, owners
+from dlhealth.records import NamedTuple
 
 _PROGRAMS = ("/usr/bin/nvidia-uninstall", "/usr/bin/nvidia-installer")
 _LOG = "/var/log/nvidia-installer.log"

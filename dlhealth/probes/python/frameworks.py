@@ -2,9 +2,9 @@
 
 from dlhealth.data import load
 from dlhealth.data.compat import version_key
-from dlhealth.lean import NamedTuple
 from dlhealth.probes.machine.loader import LoaderConfig, UserPaths
 from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.records import NamedTuple
 
 
 class TensorFlowNeeds(NamedTuple):

@@ -16,9 +16,10 @@ from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
 from dlhealth.host.elf import Elf
-from dlhealth.lean import NamedTuple, fits, regex
+from dlhealth.lazy import fits, regex
 from dlhealth.probes.machine.loader import LoaderConfig, UserPaths, library_names
 from dlhealth.probes.python.pythonenv import CUDA_LIBRARY, PythonEnvironment, PythonEnvironments, metadata_folder
+from dlhealth.records import NamedTuple
 
 _FILES_LIMIT = 24
 """Files of one program that are read."""

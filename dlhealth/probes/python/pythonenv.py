@@ -8,9 +8,10 @@ from time import monotonic
 from dlhealth.host import Host, Stat, Unreadable
 from dlhealth.host.account import Account, may_read
 from dlhealth.host.remote import MOUNTS, may_hang, mounts_in
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes import Options
 from dlhealth.probes.login.users import Users
+from dlhealth.records import NamedTuple
 
 _DEPTH = 4
 """Levels below a home. The search of a home ends there, or when its share of _FOLDERS is used up."""

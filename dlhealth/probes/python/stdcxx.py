@@ -5,9 +5,10 @@ import re
 from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.python.programs import Programs
 from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.records import NamedTuple
 
 _FILE = regex(r"libstdc\+\+\.so\.6\.0\.(\d{1,3})$")
 _SYMBOLS = "GLIBCXX_"

@@ -2,9 +2,10 @@
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.machine.loader import LoaderConfig, UserPaths
 from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.records import NamedTuple
 
 _FILES = (
     ("tensorrt", "tensorrt/tensorrt.so"),

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
 from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironments
+from dlhealth.records import NamedTuple
 
 _LIMIT = 16 << 20
 """Bytes of a list of files: TensorFlow's has some 3 MB."""

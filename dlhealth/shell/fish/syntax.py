@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 from dlhealth.shell.state import Unsure
 
 _SPECIAL = " \t\n;&|<>()'\"\\$"

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.shell.sh.syntax import Part, Text, Word
 
 _MARKS = regex(r"[{},]")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.shell import helpers
 from dlhealth.shell.sh.conditions import test
 from dlhealth.shell.sh.flow import BREAK, CONTINUE, EXIT, NORMAL, RETURN

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dlhealth.host.place import Place
-from dlhealth.lean import regex
+from dlhealth.lazy import regex
 from dlhealth.shell import helpers, patterns
 from dlhealth.shell.malformed import HARD_BLANK, LISTS, Problem, set_behind
 from dlhealth.shell.sh.builtins import BUILTINS, DECLARATIONS, SPECIAL, run_builtin

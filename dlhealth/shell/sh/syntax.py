@@ -7,7 +7,8 @@ import bisect
 import re
 from functools import cache
 
-from dlhealth.lean import NamedTuple, regex
+from dlhealth.lazy import regex
+from dlhealth.records import NamedTuple
 
 _DEEPEST = 40
 """Levels of nesting. A start-up file has about five."""

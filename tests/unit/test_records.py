@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.__main__ import cleandoc
-from dlhealth.lean import NamedTuple, fits, regex
+from dlhealth.lazy import fits, regex
+from dlhealth.records import NamedTuple
 
 
 class Point(NamedTuple):
@@ -84,7 +85,7 @@ def test_other_wildcards_are_understood_too(pattern: str, name: str) -> None:
 
 def test_a_postponed_module_is_imported_when_it_is_used() -> None:
     code = """
-from dlhealth.lean import postpone
+from dlhealth.lazy import postpone
 import sys
 sys.modules.pop("colorsys", None)
 postpone("colorsys")
