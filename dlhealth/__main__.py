@@ -6,12 +6,12 @@ import sys
 
 
 def _forget_pythonpath() -> None:
-    """A PYTHONPATH with packages of another Python, which many machines have, is a fault of theirs to be survived."""
+    """Survives a PYTHONPATH with packages of another Python: many machines have one, and dlhealth must report it."""
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for folder in os.environ.get("PYTHONPATH", "").split(":"):
         try:
             given = os.path.abspath(folder)
-        except FileNotFoundError:  # the current folder is gone
+        except FileNotFoundError:  # the current directory was deleted
             continue
         if given != own and given in sys.path:
             sys.path.remove(given)
@@ -29,10 +29,10 @@ def cleandoc(text: str) -> str:
 
 
 def main() -> None:
-    # A short life with many small objects: looking for cycles among them costs a tenth of it and finds nothing. It
-    # begins with the imports, so they come afterwards.
+    # A short life with many small objects: a search for cycles among them costs a tenth of it and finds nothing. Most
+    # of them are made by the imports, which therefore follow.
     gc.set_threshold(100_000)
-    # Of this one, with ten patterns to compile, a module that click imports asks the name of the system.
+    # click imports a module that asks for the name of the system, which would compile the ten patterns of `platform`.
     postpone("platform", system=lambda: os.uname().sysname)
     # Click cleans the help of each option with this one, which brings five modules that parse Python.
     postpone("inspect", cleandoc=cleandoc)

@@ -1,4 +1,4 @@
-"""All that a rule may import."""
+"""Everything that a rule may import."""
 
 from typing import TYPE_CHECKING
 
@@ -159,7 +159,7 @@ from dlhealth.probes.python.wheelfiles import Overwritten, OverwrittenWheels, bu
 
 if TYPE_CHECKING:
     from dlhealth.testing import Machine, Scenario
-else:  # only the scenarios of rules need them, and no diagnosis runs those
+else:  # only the scenarios of rules need them, and a diagnosis does not run those
     Machine, Scenario = later("dlhealth.testing", "Machine"), later("dlhealth.testing", "Scenario")
 
 API_VERSION = 1

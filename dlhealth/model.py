@@ -1,7 +1,7 @@
-"""The data that flows through dlhealth, from what was found to what will be done about it.
+"""The data that flows through dlhealth: from the observations to the planned repair.
 
-Standard library only: this module is part of the rescue core. All records are NamedTuples, here and in the probes:
-they are immutable, they print, and defining one costs a tenth of what a dataclass costs at every start.
+Standard library only: this module is part of the rescue core. All records are NamedTuples, here and in the probes: they
+are immutable, they print well, and defining one costs a tenth of a dataclass at every start.
 """
 
 import re
@@ -14,7 +14,7 @@ from dlhealth.records import NamedTuple
 
 
 class _Ordered(str, Enum):
-    """Text in documents and file names; the members compare by the order in which they are defined."""
+    """Text in documents and file names; the members are ordered as they are defined."""
 
     __hash__ = str.__hash__
 
@@ -23,7 +23,7 @@ class _Ordered(str, Enum):
 
     @property
     def rank(self) -> int:
-        """Its place in that order."""
+        """The position in that order."""
         return tuple(type(self)).index(self)
 
     def __lt__(self, other: str) -> bool:
@@ -48,7 +48,7 @@ class Severity(_Ordered):
 
 
 class Risk(_Ordered):
-    """What a repair may cost: low (easily undone), medium (a service or a reboot), high (the driver itself)."""
+    """How much a repair can break: low (easily undone), medium (a service or a reboot), high (the driver itself)."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -56,7 +56,8 @@ class Risk(_Ordered):
 
 
 class Health(str, Enum):
-    """What a diagnosis comes to. UNKNOWN: nothing was found, but too little could be checked to call that healthy."""
+    """The result of a diagnosis. UNKNOWN: no problem was found, but too little could be checked to call the machine
+    healthy."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -65,8 +66,8 @@ class Health(str, Enum):
 
 
 class Outcome(_Ordered):
-    """How a repair ended; of several, the greatest is the one to report. The values stand in documents and in the names
-    of directories on disk."""
+    """How a repair ended. If several repairs ended, the greatest is reported. The values appear in documents and in the
+    names of directories on disk."""
 
     NOTHING = "nothing-to-do"
     PLANNED = "planned"
@@ -81,7 +82,7 @@ class Outcome(_Ordered):
 
 
 class Layer(str, Enum):
-    """The part of the machine a rule is about; `--only` takes these names."""
+    """The part of the machine that a rule is about; `--only` takes these names."""
 
     HARDWARE = "hardware"
     PACKAGING = "packaging"
@@ -97,7 +98,7 @@ class Layer(str, Enum):
 
 
 class Stage(int, Enum):
-    """When a fault must be repaired relative to others: what comes first is what later repairs depend on."""
+    """When a fault must be repaired relative to others: later repairs depend on earlier ones."""
 
     DISK = 0
     CLOCK = 1
@@ -113,7 +114,7 @@ class Stage(int, Enum):
 
 
 class Evidence(NamedTuple):
-    """One thing that was looked at: `source` is the file, command or record, `shows` the value found there."""
+    """One observation: `source` is the file, command or record, `shows` the value found there."""
 
     source: str
     shows: str
@@ -123,11 +124,10 @@ class Finding(NamedTuple):
     """One fault, as found on one subject.
 
     `subject` is "host", or kind and name: "user:alice", "gpu:0000:01:00.0", "kernel:6.1.0-50-amd64",
-    "file:/etc/environment", "python:/home/alice/venv", "package:libcuda1".
-    `about` names further subjects that the finding concerns: it explains, and is explained by, only findings that do
-    not contradict it (a broken file in alice's home explains nothing of bob's, "line:/etc/profile:3" nothing of what
-    another line does).
-    `detail` carries values of any type from detect() to remedies(). It is never shown and never leaves the process.
+    "file:/etc/environment", "python:/home/alice/venv", "package:libcuda1". `about` names further subjects that the
+    finding concerns. A finding explains, and is explained by, only findings that do not contradict it: a broken file in
+    alice's home explains nothing about bob's, and "line:/etc/profile:3" nothing about another line. `detail` carries
+    values of any type from detect() to remedies(). It is never shown and never leaves the process.
     """
 
     id: str
@@ -141,7 +141,7 @@ class Finding(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same fault on the same evidence; without timestamps."""
+        """Equal for the same fault on the same evidence; without timestamps."""
         import hashlib  # loads OpenSSL, which a diagnosis does not need
 
         text = "\0".join([self.id, self.subject, *(f"{e.source}\1{e.shows}" for e in sorted(self.evidence))])
@@ -187,7 +187,7 @@ class OpenProblem(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """What a rule yields when it could not look at one of its subjects, or could not be sure."""
+    """What a rule yields if it could not check one of its subjects, or is not sure."""
 
     reason: str
     subject: str = "host"
@@ -197,7 +197,7 @@ class Action(Protocol):
     """One step of a repair, as data."""
 
     def summary(self) -> str:
-        """What it does, in one line; where a command does the same by hand, that command."""
+        """What it does, in one line: the command, if a command does the same by hand."""
 
 
 def kind_of(action: Action) -> str:
@@ -216,8 +216,8 @@ class Plan(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A rule that could not look, or not everywhere, and why. `unknown` has its subjects; none where it could not look at
-    all."""
+    """A rule that could not run, or not for all subjects, and why. `unknown` has those subjects; it is empty if the
+    rule could not run at all."""
 
     id: str
     reason: str
@@ -225,15 +225,15 @@ class Skipped(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A rule that crashed: a defect of the rule, never of the machine."""
+    """A rule that crashed: a defect of the rule, not of the machine."""
 
     id: str
     error: str
 
 
 class Diagnosed(NamedTuple):
-    """A finding in its place: what explains it, and (for a root cause only) the plan that `dlhealth fix` carries out.
-    Where it can carry out none, `by_hand` says why, and the plan is what a person can do."""
+    """A finding with its causes, and (only for a root cause) the plan that `dlhealth fix` would run. If it can run
+    none, `by_hand` says why, and the plan is for a person."""
 
     finding: Finding
     caused_by: tuple[str, ...]
@@ -242,7 +242,7 @@ class Diagnosed(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """Everything that one run of the doctor found, root causes first, in the order of repair."""
+    """Everything that one run of the doctor found: root causes first, in the order of repair."""
 
     findings: tuple[Diagnosed, ...]
     run: int
@@ -250,16 +250,16 @@ class Diagnosis(NamedTuple):
     failed: tuple[Failed, ...]
     machine: Mapping[str, Any]
     unjudged: str | None = None
-    """Why no finding does not mean a healthy machine, for what holds of the whole machine; None where it does."""
+    """Why "no findings" does not mean "healthy", for reasons that concern the whole machine; None if it does."""
 
     @property
     def worst(self) -> Severity | None:
-        """The severity that decides verdict and exit status; None when nothing was found."""
+        """The severity that decides verdict and exit status; None if nothing was found."""
         return max((d.finding.severity for d in self.findings), default=None)
 
     @property
     def doubt(self) -> str | None:
-        """Why the machine can't be called healthy although nothing was found; None where it can."""
+        """Why the machine cannot be called healthy although nothing was found; None if it can."""
         if self.unjudged:
             return self.unjudged
         if self.failed:
@@ -275,12 +275,12 @@ class Diagnosis(NamedTuple):
 
     @property
     def root_causes(self) -> tuple[Finding, ...]:
-        """What is wrong and nothing else explains. A note is only worth knowing."""
+        """The problems that nothing else explains. A note is only worth knowing."""
         return tuple(d.finding for d in self.findings if not d.caused_by and d.finding.severity is not Severity.NOTE)
 
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-"""Of UTC, in every document; what is later sorts later."""
+"""In UTC, in every document; later times sort later."""
 
 
 def timestamp() -> str:

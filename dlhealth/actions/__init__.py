@@ -1,7 +1,7 @@
-"""The closed set of things that dlhealth may do to a machine, as data.
+"""The closed set of changes that dlhealth may make to a machine, as data.
 
-The name of a class is the `kind` of the JSON report (`AptInstall` is "apt-install"); `summary()` is one line: where a
-command does the same by hand, that command.
+The name of a class is the `kind` of the JSON report (`AptInstall` is "apt-install"). `summary()` is one line: the
+command, if a command does the same by hand.
 """
 
 from collections.abc import Callable
@@ -67,36 +67,36 @@ __all__ = [
 
 
 def action_to_json(action: Action) -> dict[str, Any]:
-    """As a plan is kept and compared."""
+    """The form in which a plan is stored and compared."""
     return {"kind": kind_of(action), **action._asdict()}  # type: ignore[attr-defined]
 
 
 def action_from_json(record: dict[str, Any]) -> Action:
-    """The same action again. Raises KeyError for a kind that this version does not know, ValueError for a field that no
-    rule could have filled so: the record may be another machine's, and made up."""
+    """The action from that form. Raises KeyError for a kind that this version does not know, and ValueError for a field
+    that no rule could have filled like this: the record may come from another machine and be forged."""
     fields = dict(record)
     name = "".join(word.title() for word in fields.pop("kind").split("-"))
     made: type[Action] = {name: globals()[name] for name in __all__}[name]
     for field, value in fields.items():
         if not _FIELDS[field](value) and not (made is SetAlternative and field == "path" and value == ""):
-            raise ValueError(f"{field} of {name} can't be {value!r:.80}")
+            raise ValueError(f"{field} of {name} cannot be {value!r:.80}")
     return made(**{k: _tuples(v) for k, v in fields.items()})
 
 
 OF_ONE_PATH = (ChangeMode, ChangeOwner, CopyFile, EditFile, MakeDirectory, MakeLink, MoveAside, WriteFile)
-"""What dlhealth does itself, without a program of the machine: each changes its `path` alone."""
+"""Actions that dlhealth does itself, without a program of the machine; each changes only its `path`."""
 
 OF_A_PERSON = (ByHand, PipInstall)
-"""What dlhealth never does itself."""
+"""Actions that dlhealth never does itself."""
 
 
 def changed_path(action: Action) -> str:
-    """The one path that dlhealth itself changes; "" where programs of the machine, or a person, do it."""
+    """The one path that dlhealth itself changes; "" if programs of the machine, or a person, do it."""
     return action.path if isinstance(action, OF_ONE_PATH) else ""
 
 
 def needs_programs(action: Action) -> bool:
-    """Whether the machine's own programs have to run for it."""
+    """Whether the action needs the machine's own programs."""
     return not changed_path(action)
 
 

@@ -1,4 +1,4 @@
-"""The closed set of things that dlhealth may do to a machine, or ask a person to do, as data."""
+"""The closed set of changes that dlhealth may make, or ask a person to make, as data."""
 
 from shlex import join
 
@@ -6,22 +6,22 @@ from dlhealth.records import NamedTuple
 
 
 class EditFile(NamedTuple):
-    """Replace whole lines of one file. `changes` are (number from 1, the line as it is, the line as it shall be, or
-    None to take it out)."""
+    """Replace whole lines of one file. `changes` are (number from 1, the present line, the new line, or None to remove
+    it)."""
 
     path: str
     changes: tuple[tuple[int, str, str | None], ...]
 
     def summary(self) -> str:
         parts = [
-            f"take out line {number} ({old.strip()})" if new is None else f"line {number} becomes: {new.strip()}"
+            f"remove line {number} ({old.strip()})" if new is None else f"line {number} becomes: {new.strip()}"
             for number, old, new in self.changes
         ]
         return f"{self.path}: {'; '.join(parts)}"
 
 
 class WriteFile(NamedTuple):
-    """Create a file, or replace the one that is there, whose owner and mode then stay."""
+    """Create a file, or replace an existing one, whose owner and mode stay."""
 
     path: str
     text: str
@@ -32,7 +32,7 @@ class WriteFile(NamedTuple):
 
 
 class CopyFile(NamedTuple):
-    """Put a copy of one of the machine's files at a path where no file is, for everybody to read."""
+    """Copy one of the machine's files to a free path, readable by everybody."""
 
     source: str
     path: str
@@ -42,7 +42,7 @@ class CopyFile(NamedTuple):
 
 
 class MoveAside(NamedTuple):
-    """Take a file, a link or a whole folder out of the way, whatever its size; it is kept where undo finds it."""
+    """Move a file, a link or a whole directory out of the way, whatever its size. An undo moves it back."""
 
     path: str
 
@@ -60,7 +60,7 @@ class MakeDirectory(NamedTuple):
 
 
 class MakeLink(NamedTuple):
-    """Make `path` a symbolic link to `target`; what is there is kept where undo finds it."""
+    """Make `path` a symbolic link to `target`. An undo restores the previous file."""
 
     path: str
     target: str
@@ -70,7 +70,7 @@ class MakeLink(NamedTuple):
 
 
 class ChangeOwner(NamedTuple):
-    """Give one file or folder (not what is in it) to a user and a group."""
+    """Change user and group of one file or directory, not of its content."""
 
     path: str
     user: str
@@ -81,7 +81,7 @@ class ChangeOwner(NamedTuple):
 
 
 class ChangeMode(NamedTuple):
-    """Set the permission bits of one file or folder."""
+    """Set the permission bits of one file or directory."""
 
     path: str
     mode: int
@@ -91,9 +91,10 @@ class ChangeMode(NamedTuple):
 
 
 class AptInstall(NamedTuple):
-    """Install or upgrade packages ("name" or "name=version"); `reinstall` also when they are installed already.
-    `remove` goes in exchange, and `may_remove` may: anything else that apt would remove stops the plan. `instead_of` are
-    paths that the plan has moved aside before, and that the packages may fill again: an undo makes way there."""
+    """Install or upgrade packages ("name" or "name=version"); `reinstall` also those that are already installed.
+    `remove` must be removed in the same step, and `may_remove` may be; if apt would remove anything else, the plan
+    stops. `instead_of` are paths that the plan moved out of the way before and that the packages may fill again: an
+    undo frees them."""
 
     packages: tuple[str, ...]
     reinstall: bool = False
@@ -109,7 +110,7 @@ class AptInstall(NamedTuple):
 
 
 class AptRemove(NamedTuple):
-    """Remove exactly these packages; `purge` with their configuration."""
+    """Remove exactly these packages; with `purge`, also their configuration."""
 
     packages: tuple[str, ...]
     purge: bool = False
@@ -119,9 +120,10 @@ class AptRemove(NamedTuple):
 
 
 class AptPurgeReinstall(NamedTuple):
-    """Purge these packages, with their configuration, and install the same versions again: the last rung. It begins
-    only when every package that goes lies here to come back; what else apt would remove stops it. Those of another
-    architecture, as Steam's, go with the machine's own that they need, and come back with them."""
+    """Purge these packages with their configuration, and install the same versions again: the most drastic repair. It
+    begins only if dlhealth has an archive of every package that is removed. If apt would remove anything else, the plan
+    stops. Packages of another architecture (Steam's, for example) are removed and return with the native packages that
+    they need."""
 
     packages: tuple[str, ...]
 
@@ -131,7 +133,7 @@ class AptPurgeReinstall(NamedTuple):
 
 
 class AptUnhold(NamedTuple):
-    """Take the hold off packages."""
+    """Release the hold on packages."""
 
     packages: tuple[str, ...]
 
@@ -140,22 +142,22 @@ class AptUnhold(NamedTuple):
 
 
 class DpkgConfigure(NamedTuple):
-    """Finish what an interrupted dpkg left undone."""
+    """Finish the work of an interrupted dpkg."""
 
     def summary(self) -> str:
         return "dpkg --configure -a && apt-get -f install"
 
 
 class AptFixBroken(NamedTuple):
-    """Install what installed packages depend on and lack. It removes nothing: where apt would, it does not begin."""
+    """Install missing dependencies of installed packages. It removes nothing: if apt would, the step does not begin."""
 
     def summary(self) -> str:
         return "apt-get -f install"
 
 
 class PipInstall(NamedTuple):
-    """Install packages into one Python environment. The environment is its owner's: only he or she may do it. One that
-    uv made has no pip; uv itself installs into it."""
+    """Install packages into one Python environment. Only the owner of the environment may do it. An environment made by
+    uv has no pip: uv installs into it."""
 
     python: str
     arguments: tuple[str, ...]
@@ -207,7 +209,7 @@ class ReloadModules(NamedTuple):
 
 
 class RefreshModuleIndex(NamedTuple):
-    """Rebuild the index by which modprobe finds the modules of one kernel."""
+    """Rebuild the index that modprobe uses to find the modules of one kernel."""
 
     kernel: str
 
@@ -232,7 +234,7 @@ class RefreshLoaderCache(NamedTuple):
 
 
 class SetAlternative(NamedTuple):
-    """Choose one alternative of the alternatives system; an empty `path` leaves the choice to its priorities."""
+    """Choose one path of an alternative; an empty `path` leaves the choice to the priorities."""
 
     name: str
     path: str
@@ -242,14 +244,14 @@ class SetAlternative(NamedTuple):
 
 
 class Reboot(NamedTuple):
-    """Restart the machine."""
+    """Reboot the machine."""
 
     def summary(self) -> str:
         return "systemctl reboot"
 
 
 class ByHand(NamedTuple):
-    """What dlhealth does not do: a firmware setting, hardware, or a person's decision."""
+    """A step for a person: a firmware setting, hardware, or a decision."""
 
     text: str
 

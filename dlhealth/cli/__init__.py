@@ -102,7 +102,7 @@ class Commands(Group):
 
 
 def similar(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean … ?)", or "" if no name is close."""
+    """The suggestion " (did you mean … ?)", or "" if no name is close."""
     from difflib import get_close_matches
 
     known = list(known)
@@ -152,8 +152,8 @@ def commands() -> None:
 def main() -> NoReturn:
     """Run the command line of this process."""
     _open_standard_streams()
-    # At once: taking the interpreter apart takes a tenth of a diagnosis, and Python's last flush of standard output
-    # would complain of a closed pipe.
+    # End at once: Python's shutdown takes a tenth of a diagnosis, and its last flush of standard output would report a
+    # closed pipe.
     os._exit(run(sys.argv[1:]))
 
 

@@ -10,7 +10,7 @@ from dlhealth.cli.common import status_of
 
 @click.command("boot-check")
 @click.option(
-    "--next", "coming", is_flag=True, help="Only list what the next boot will lack, one line each; change nothing."
+    "--next", "coming", is_flag=True, help="Only list the problems of the next boot, one line each; change nothing."
 )
 def command(coming: bool) -> int:
     """Complete repairs that waited for a reboot, check, and repair what the policy allows.

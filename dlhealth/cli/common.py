@@ -167,7 +167,7 @@ def store_of(root: str) -> "Store":
 
 
 def failure(store: "Store", problem: Exception) -> Failure:
-    """What a command ends with that could not use the store, or could not finish what it did to the machine."""
+    """The end of a command that could not use the store, or could not finish its change of the machine."""
     from dlhealth.txn.store import Busy, Damaged
 
     unusable = isinstance(problem, OSError) and problem.errno in (errno.ELOOP, errno.ENOTDIR)
@@ -176,7 +176,7 @@ def failure(store: "Store", problem: Exception) -> Failure:
 
 
 def show(text: str, as_json: bool) -> None:
-    """Print a plan before it is carried out. With --json, standard output is for the document only."""
+    """Print a plan before it runs. With --json, standard output is only for the document."""
     if as_json:
         click.echo(text, err=True, nl=False)
     else:

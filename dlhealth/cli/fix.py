@@ -283,7 +283,7 @@ class _Session:
 
 
 def _reasons(repair: Repair, problems: Mapping[Action, str]) -> dict[str, str]:
-    """Why repairs that contain one of these actions cannot be carried out, by the fingerprint of the finding."""
+    """Why repairs that contain one of these actions cannot run, by the fingerprint of the finding."""
     return {
         chosen.finding.fingerprint: why
         for action, why in problems.items()
@@ -303,4 +303,4 @@ def _question(repair: Repair) -> str:
     steps = len(repair.actions)
     if not steps:
         return "Wait for the next reboot, and verify the repair then?"
-    return f"Carry out {'this step' if steps == 1 else f'these {steps} steps'}?"
+    return f"Run {'this step' if steps == 1 else f'these {steps} steps'}?"

@@ -1,4 +1,4 @@
-"""`dlhealth history`, and what it shares with `show` and `undo`."""
+"""`dlhealth history`, and the parts that `show` and `undo` also use."""
 
 import os
 
@@ -36,7 +36,7 @@ def store_at(root: str) -> Store:
     """The repairs of a machine. Raises click.UsageError if they cannot be read."""
     store = store_of(root)
     if not store.readable and not os.geteuid():
-        raise InTheWay(f"{store.folder} can't be listed: it, or a directory above it, is a link or no directory")
+        raise InTheWay(f"{store.folder} cannot be listed: it, or a directory above it, is a link or not a directory")
     if not store.readable:
         raise click.UsageError(f"only root may read {store.folder}: {as_root('dlhealth history')}")
     return store

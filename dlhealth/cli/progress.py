@@ -1,4 +1,4 @@
-"""Shows on a terminal what takes long."""
+"""Shows long steps on a terminal."""
 
 import os
 import sys
@@ -117,5 +117,5 @@ class Steps(Progress):
 
 
 def in_words(name: str) -> str:
-    """ "DriverPackages" → "driver packages"."""
+    """Words for a fact: "DriverPackages" becomes "driver packages"."""
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()

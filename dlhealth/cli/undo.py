@@ -38,7 +38,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         raise failure(store, problem) from problem
     if record and record.outcome and not record.stands:
         left = (
-            "the rest was changed by somebody else since, and stays"
+            "somebody else changed the rest since; it was left as it is"
             if record.outcome == Outcome.CONFLICT
             else "there is nothing to undo"
         )

@@ -8,15 +8,16 @@ from typing import Any
 
 @cache
 def load(name: str) -> Any:
-    """A table by its name, read when it is first asked for. Callers share it and must not change it."""
+    """A table by its name, read when it is first needed. Callers share it and must not change it."""
     with open(os.path.join(os.path.dirname(__file__), f"{name}.json"), "rb") as file:
         return json.load(file)
 
 
 @cache
 def lookup_gpu(device: str) -> tuple[str, ...] | None:
-    """What gpus.tsv says of one PCI device id ("1b06"): architecture, capability, first branch, first branch that lists
-    it, last branch, open module, name. One pass over the text: most machines have one GPU, and the table has 1500."""
+    """The row of gpus.tsv for one PCI device id ("1b06"): architecture, capability, first branch, first branch that
+    lists it, last branch, open module, name. One pass over the text: most machines have one GPU, and the table has
+    1500."""
     with open(os.path.join(os.path.dirname(__file__), "gpus.tsv"), encoding="utf-8") as file:
         for line in file:
             if line.startswith(f"{device}\t"):

@@ -1,4 +1,4 @@
-"""Which driver runs which CUDA. The facts lie in data/cuda_driver.json."""
+"""Which driver runs which CUDA. The facts are in data/cuda_driver.json."""
 
 import re
 
@@ -8,10 +8,10 @@ Version = tuple[int, ...]
 
 
 def version_key(text: str) -> Version:
-    """The leading dotted numbers of a version, to be compared: "535.261.03-1~deb12u1" is (535, 261, 3).
+    """The leading dotted numbers of a version, for comparison: "535.261.03-1~deb12u1" is (535, 261, 3).
 
-    An epoch before a colon is not part of it, nor is anything that is no number; without any number it is empty, which
-    is lower than every version.
+    An epoch before a colon is not part of it, nor is anything that is not a number. Without any number it is empty,
+    which is lower than every version.
     """
     match = re.match(r"\s*(?:\d+:)?v?(\d+(?:\.\d+)*)", text, re.ASCII)
     if match is None:
@@ -20,12 +20,12 @@ def version_key(text: str) -> Version:
 
 
 def branch_of(version: str) -> int | None:
-    """The branch of a driver version: 535 of "535.261.03"; None where there is no number."""
+    """The branch of a driver version: 535 of "535.261.03"; None if it has no number."""
     return next(iter(version_key(version)), None)
 
 
 def max_cuda(driver: str) -> tuple[int, int] | None:
-    """The newest CUDA that a driver supports in full, as nvidia-smi prints it; None for a branch that is not known."""
+    """The newest CUDA that a driver supports completely, as nvidia-smi prints it; None for an unknown branch."""
     branch = branch_of(driver)
     known = load("cuda_driver")["branches"].get(str(branch))
     if known is None:
@@ -35,10 +35,10 @@ def max_cuda(driver: str) -> tuple[int, int] | None:
 
 
 def lowest_driver(cuda: str) -> str | None:
-    """The lowest driver on which a program built with this CUDA ("12.1") starts; None where it is not known.
+    """The lowest driver on which a program built with this CUDA ("12.1") starts; None if unknown.
 
-    From CUDA 11 on every driver of the same major does, with limits ("minor version compatibility"); before, only one
-    as new as the toolkit's own.
+    From CUDA 11 on, every driver of the same major version runs it, with limits ("minor version compatibility").
+    Before, only a driver as new as the toolkit's own does.
     """
     table = load("cuda_driver")
     wanted = version_key(cuda)[:2]
@@ -50,8 +50,8 @@ def lowest_driver(cuda: str) -> str | None:
 
 
 def runs_cuda(driver: str, cuda: str) -> bool | None:
-    """Whether a driver runs programs that were built with a CUDA version, in full or with the limits of minor version
-    compatibility; None where it is not known. A cuda-compat package is not considered."""
+    """Whether a driver runs programs that were built with a CUDA version, completely or with the limits of minor
+    version compatibility; None if unknown. A cuda-compat package is not considered."""
     have, wanted = version_key(driver), version_key(cuda)[:2]
     if not have or not wanted:
         return None
@@ -63,5 +63,5 @@ def runs_cuda(driver: str, cuda: str) -> bool | None:
         return True  # a newer driver always runs older toolkits
     last = load("cuda_driver")["majors"][-1]
     if wanted > (last["cuda"],) and have < version_key(last["driver"]):
-        return False  # what is newer than the table needs at least what the table's newest needs
+        return False  # a CUDA newer than the table needs at least the driver of the table's newest
     return None

@@ -1,6 +1,6 @@
-"""What the kernel and NVIDIA's module write to the kernel log when something is wrong.
+"""Messages that the kernel and NVIDIA's module write to the kernel log when something is wrong.
 
-The one table for the watcher, which reads single messages, and for the doctor, which reads whole logs. A message of
+The only table for the watcher, which reads single messages, and for the doctor, which reads whole logs. A message of
 several lines is matched as one line, with one "NVRM:" at its start. Sources: NVIDIA's open kernel modules (nv.c,
 nv-pci.c, osinit.c), Linux (kernel/module/, security/lockdown/), and public logs of older drivers.
 """
@@ -84,19 +84,20 @@ _SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
         "nvidia-module-not-loaded", "kernel-module", "driver",
         "the module found no GPU that it can drive: the first NVRM lines of this start say why",
     ),
-    # They do not name the module, or prove no fault: a reason to look.
+    # They do not name the module, or prove no fault: a reason to check.
     "rejected": (r"^Loading of .*module.* is rejected|^Lockdown: .*: unsigned module loading", "", "", "driver", ""),
     "display": (r"^nvidia-modeset: ERROR|^\[drm:nv_drm", "", "", "driver", ""),
     "nouveau": (r"^nouveau [0-9a-f:.]+: (?:NVIDIA |(?:bus|fifo|gr): )", "", "", "driver", ""),
     "loading": (r"^nvidia: (?:loading|module verification)|^NVRM: loading", "", "", "driver", ""),
 }  # fmt: skip
 """By name: a pattern (case is ignored), the fault that it proves and the layer of that fault ("" for neither), what the
-watcher looks at, and what to do where the fault has no repair of its own. The first that matches counts."""
+watcher checks, and advice if the fault has no repair of its own. The first match counts."""
 
 _XID = r"^NVRM: Xid \((?:PCI:)?(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{1,4})\b"
-"""An error that the driver reports by its number; xids.json says what NVIDIA advises. Drivers before 361 wrote no PCI:"""
+"""An error that the driver reports by its number; xids.json contains NVIDIA's advice. Drivers before 361 wrote no
+"PCI:"."""
 _SXID = r"^nvidia-nvswitch\d+: SXid \(PCI:(?P<gpu>[0-9a-f:.]{5,16})\): (?P<number>\d{5}), (?P<fatal>Fatal|Non-fatal)"
-"""The same of an NVSwitch."""
+"""The same for an NVSwitch."""
 
 _FLAGS = re.ASCII | re.IGNORECASE
 XID_PATTERN = regex(_XID, _FLAGS)
@@ -125,7 +126,7 @@ def sayings() -> Mapping[str, Saying]:
 
 
 class Xid(NamedTuple):
-    """What is known of an Xid number: NVIDIA's name of it, the fault here and its layer, how severe, and what to do."""
+    """An Xid number: NVIDIA's name of it, the fault here and its layer, the severity, and the advice."""
 
     number: int
     name: str
@@ -137,7 +138,7 @@ class Xid(NamedTuple):
 
 @cache
 def xid(number: int) -> Xid:
-    """A number that the catalogue does not have is one that the driver reports and nobody explains: a warning."""
+    """A number that is not in the catalogue has no explanation, so it is a warning."""
     table = load("xids")
     unknown: dict[str, Any] = {"xid": number, "name": "", "action": "CONTACT_SUPPORT", "fault": "xid-other"}
     row = next((r for r in table["rows"] if r["xid"] == number), unknown)
@@ -146,6 +147,6 @@ def xid(number: int) -> Xid:
 
 
 def full_address(text: str) -> str:
-    """A PCI address in full: NVIDIA's messages leave out the function, and sometimes shorten the domain."""
+    """A complete PCI address: NVIDIA's messages leave out the function, and sometimes shorten the domain."""
     domain, _, rest = (text if text.count(":") == 2 else f"0:{text}").lower().partition(":")
     return f"{int(domain or '0', 16):04x}:{rest if '.' in rest else rest + '.0'}"

@@ -1,1 +1,1 @@
-"""From facts to a diagnosis: loads the rules, gives them their facts, and puts their findings in order."""
+"""From facts to a diagnosis: loads the rules, gives them their facts, and orders their findings."""

@@ -1,4 +1,5 @@
-"""Whether apt can install what a plan names, as far as its lists tell: asked before a plan is offered, without network."""
+"""Whether apt can install what a plan names, according to its package lists. It is checked before a plan is offered,
+without network."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ _CLAUSE = re.compile(
     r"\s*(?P<name>[a-z0-9][a-z0-9+.-]*)(?::\w+)?\s*(?:\((?P<relation><<|<=|=|>=|>>)\s*(?P<version>[^)\s]+)\s*\))?"
 )
 _DEPTH = 6
-"""Dependencies of dependencies that are followed. Those of the driver's metapackages are five deep."""
+"""How many levels of dependencies are followed. Those of the driver's metapackages are five deep."""
 
 
 _Constraint = tuple[str, str]
@@ -26,14 +27,14 @@ _Constraint = tuple[str, str]
 
 
 class Offer(NamedTuple):
-    """One version of a package in apt's lists, with its dependencies as they stand there."""
+    """One version of a package in apt's lists, with its dependencies as they are written there."""
 
     version: str
     depends: str
 
 
 class AptLists:
-    """apt's lists on one machine. An offer is looked up when it is first asked for."""
+    """apt's lists on one machine. An offer is searched when it is first needed."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -60,7 +61,7 @@ class AptLists:
 
 
 def not_available(plan: Plan, facts: Facts) -> str:
-    """Why apt can't install what a plan names; "" where it can, or where nobody knows."""
+    """Why apt cannot install what a plan names; "" if it can, or if that is unknown."""
     installs = [a for a in plan.actions if isinstance(a, AptInstall)]
     if not installs:
         return ""
@@ -86,8 +87,8 @@ class _Search:
         self._seen: set[str] = set()
 
     def problems(self, install: AptInstall) -> Iterator[str]:
-        """What keeps apt from it."""
-        # A package of another architecture is in a list of its own.
+        """What prevents apt from installing it."""
+        # A package of another architecture is in another list.
         asked = [name.partition("=") for name in install.packages if ":" not in name.partition("=")[0]]
         offers = self._lists.offers([name for name, _, _ in asked])
         self._look_ahead(offers)
@@ -105,7 +106,7 @@ class _Search:
             yield f"no configured package source has {' '.join(lacking)}"
 
     def _look_ahead(self, offers: Mapping[str, tuple[Offer, ...]]) -> None:
-        """Look up all that these need, and what that needs: every look reads all lists."""
+        """Find all packages that these need, and the packages that those need: each search reads all lists."""
         for _ in range(_DEPTH):
             needs = [_needs(o.depends) for each in offers.values() for o in each]
             names = {name for each in needs for name, constraints in each.items() if not self._here(name, constraints)}
@@ -138,8 +139,8 @@ class _Search:
 
 
 def _needs(depends: str) -> dict[str, list[_Constraint]]:
-    """The packages of the driver, or of kernels, that there is no alternative to, with all that is said of their
-    versions. Of other packages dlhealth does not know which are installed."""
+    """The required packages of the driver, or kernels, that have no alternative, with all conditions on their versions.
+    dlhealth does not know which other packages are installed."""
     needs: dict[str, list[_Constraint]] = {}
     for clause in filter(None, depends.split(",")):
         found = _CLAUSE.fullmatch(clause.rstrip()) if "|" not in clause else None

@@ -1,4 +1,4 @@
-"""What no plan may do, whichever rule offers it."""
+"""Limits of every plan, whichever rule offers it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,7 +24,7 @@ from dlhealth.probes.login.users import Users
 from dlhealth.probes.machine.platform import Platform
 
 _OF_THE_DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
-"""Without these no program can use a GPU."""
+"""Without these, no program can use a GPU."""
 _OF_A_KERNEL = (RefreshModuleIndex, UpdateInitramfs, Reboot)
 """Steps that finish other steps, for a kernel that this system installed. Elsewhere there is nothing to finish."""
 _OF_A_DRIVER = regex(r"(lib)?nvidia(?!-(container|cuda-|cudnn))|cuda-drivers|cuda(-\d|$)")
@@ -33,7 +33,7 @@ _JETSON_WHEELS = "the builds that NVIDIA offers for this version of JetPack (htt
 
 
 class Bounds:
-    """The bounds that a machine sets to every plan. What could not be checked sets the narrowest."""
+    """The limits that a machine sets for every plan. If a fact could not be checked, the narrowest limits hold."""
 
     def __init__(self, platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> None:
         self._unmanaged = _unmanaged(platform)
@@ -42,9 +42,9 @@ class Bounds:
         self._libraries = libraries
 
     def within(self, plan: Plan, *, wheels: bool = False) -> Plan:
-        """The plan, or what a person can do where dlhealth must not: change what an unknown package manager may own, touch
-        a driver that another system provides, or move away the last libraries of a driver. `wheels` says that what it
-        downloads are Python packages for the GPUs of PCs."""
+        """The plan, or a plan for a person if dlhealth must not run it: it would change files that an unknown package
+        manager may own, change a driver that another system provides, or remove the last libraries of a driver.
+        `wheels` means that it downloads Python packages for the GPUs of PCs."""
         if self._platform and not self._platform.own_kernel:
             plan = _without_kernel(plan)
         if wheels and self._platform and self._platform.tegra and _downloads_wheels(plan):
@@ -54,20 +54,18 @@ class Bounds:
         if self._unmanaged and not all(map(self._is_personal, plan.actions)):
             return _by_hand(plan, f"{plan.summary}, {self._unmanaged}")
         if lost := self.lost(plan.actions):
-            return _by_hand(
-                plan, f"{plan.summary}, once another driver is installed: nothing else here provides {lost}"
-            )
+            return _by_hand(plan, f"{plan.summary}, after you install another driver: nothing else provides {lost}")
         return plan
 
     def _driver_elsewhere(self, actions: Sequence[Action]) -> str | None:
-        """Why these actions would change a driver that is not this system's; None where they do not."""
+        """Why these actions would change a driver of another system; None if they do not."""
         elsewhere = self._platform.driver_elsewhere if self._platform else None
         modules = any(isinstance(a, DkmsBuild | LoadModules | ReloadModules) for a in actions)
         return elsewhere if modules or any(map(_installs_a_driver, actions)) else None
 
     def lost(self, actions: Sequence[Action]) -> str | None:
-        """The library of a driver that would no longer be usable, or may not be: where the libraries could not be checked,
-        none may go. None where all stay usable, or the same actions install a driver."""
+        """The library of a driver that would or could become unusable: if the libraries could not be checked, none may
+        be removed. None if all stay usable, or if the same actions install a driver."""
         if any(map(_installs_a_driver, actions)):
             return None
         moved = {a.path for a in actions if isinstance(a, MoveAside)}
@@ -82,12 +80,12 @@ class Bounds:
         return bool(gone) and all(gone)
 
     def _is_personal(self, action: Action) -> bool:
-        """Whether it changes nothing but a start-up file of a person, or is done by one."""
+        """Whether a person does it, or it only changes a start-up file of a person."""
         return isinstance(action, ByHand | PipInstall) or changed_path(action).startswith(self._homes or ("\0",))
 
 
 def _without_kernel(plan: Plan) -> Plan:
-    """Without the steps for a kernel of this system's own; a plan of nothing else stays as it is."""
+    """The plan without the steps for a kernel of this system; a plan with nothing else stays unchanged."""
     actions = tuple(a for a in plan.actions if not isinstance(a, _OF_A_KERNEL))
     return plan._replace(actions=actions, reboot=False) if actions else plan
 
@@ -102,14 +100,14 @@ def _installs_a_driver(action: Action) -> bool:
 
 
 def _unmanaged(platform: Platform | None) -> str | None:
-    """With which tools a person must repair the system, and why; None where dlhealth may."""
+    """The tools with which a person must repair the system, and why; None if dlhealth may."""
     if platform is None:
         return "with the tools of this system: which system this is could not be checked"
     return None if platform.managed else f"with the tools of {platform.name or 'this system'}: {platform.unsupported}"
 
 
 def bounds_of(platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> Bounds:
-    """Those of the machine that these facts are of."""
+    """The limits of the machine that these facts describe."""
     return Bounds(platform, users, libraries)
 
 

@@ -1,4 +1,4 @@
-"""Whether packages are being changed right now, so that half of a change is not taken for a fault."""
+"""Whether packages are being changed right now, so that a half-finished change is not reported as a fault."""
 
 from contextlib import suppress
 
@@ -9,7 +9,7 @@ from dlhealth.probes.packaging.packages import Packages
 
 
 def being_changed(host: Host) -> str:
-    """The program that changes packages or builds modules right now; "" if there is none, or it is not known."""
+    """The program that changes packages or builds modules right now; "" if there is none, or if it is unknown."""
     with suppress(Unavailable):
         locks: PackageLocks = Facts(host, Options()).get(PackageLocks)
         if locks.busy:
@@ -22,7 +22,7 @@ def being_changed(host: Host) -> str:
 
 
 def all_configured(facts: Facts) -> bool:
-    """Whether dpkg has configured every package that it unpacked; False also where that is not known."""
+    """Whether dpkg has configured every package that it unpacked; False also if that is unknown."""
     try:
         packages: Packages = facts.get(Packages)
     except Unavailable:

@@ -1,4 +1,5 @@
-"""Which finding explains which: the graph that the rules declare, closed over faults that were not found."""
+"""Which finding explains which: the graph that the rules declare, including paths through faults that were not
+found."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappop, heappush
@@ -7,14 +8,14 @@ from dlhealth.engine.rule import Rule
 from dlhealth.model import Finding, Layer, Severity
 
 _OF_ONE_PERSON = (Layer.ENVIRONMENT, Layer.PYTHON, Layer.LOGIN)
-"""The layers whose faults may concern one person or one Python environment alone."""
+"""The layers whose faults may concern only one person or one Python environment."""
 
 Graph = Mapping[str, Mapping[str, None]]
-"""The id of a fault, and those of the faults that it explains directly."""
+"""The id of a fault, and the ids of the faults that it explains directly."""
 
 
 def declared(rules: Iterable[Rule]) -> Graph:
-    """The edges that rules name, from either end."""
+    """The edges that rules declare, from either end."""
     graph: dict[str, dict[str, None]] = {}
     for rule in rules:
         graph.setdefault(rule.id, {}).update(dict.fromkeys(rule.explains))
@@ -24,19 +25,20 @@ def declared(rules: Iterable[Rule]) -> Graph:
 
 
 def neighbours(rule: Rule, rules: Iterable[Rule]) -> tuple[list[str], list[str]]:
-    """The ids of what a fault explains directly, and of what explains it directly."""
+    """The ids of the faults that a fault explains directly, and of those that explain it directly."""
     graph = declared(rules)
     return list(graph[rule.id]), [cause for cause, effects in graph.items() if rule.id in effects]
 
 
 def causes(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> list[tuple[str, ...]]:
-    """For each finding the ids of all that explains it, the nearest first."""
+    """For each finding, the ids of all its causes, the nearest first."""
     found = _Found(findings, rules)
     return [_causes(number, found) for number in range(len(findings))]
 
 
 class _Found:
-    """All findings, so that the possible causes of one are few: one fault in a thousand homes is a thousand findings."""
+    """All findings, indexed so that each has few possible causes: one fault in a thousand homes is a thousand
+    findings."""
 
     def __init__(self, findings: Sequence[Finding], rules: Mapping[str, Rule]) -> None:
         graph = declared(rules.values())
@@ -44,7 +46,7 @@ class _Found:
         self.subjects = [_subjects(f) for f in findings]
         self._users = sorted({user for s in self.subjects for user in s.get("user", ())})
         self.reached: list[Mapping[str, int]] = []
-        # By the fault that they can explain and the person whom they concern, who is None where they concern all.
+        # By the fault that they can explain and the person whom they concern; None if they concern everybody.
         self._explaining: dict[tuple[str, str | None], list[int]] = {}
         known: dict[tuple[str, bool], dict[str, int]] = {}
         for number, (finding, subjects) in enumerate(zip(findings, self.subjects, strict=True)):
@@ -58,27 +60,28 @@ class _Found:
                     self._explaining.setdefault((effect, user), []).append(number)
 
     def explaining(self, number: int) -> list[int]:
-        """The findings that explain one directly."""
+        """The findings that explain one finding directly."""
         fault = self.findings[number].id
         users = (None, *self.subjects[number].get("user", self._users))
         candidates = {p for user in users for p in self._explaining.get((fault, user), ())}
         return [p for p in sorted(candidates) if self._harms(p, number) and self.fit(p, number)]
 
     def _harms(self, cause: int, effect: int) -> bool:
-        """A note harms nothing, so nothing that harms comes from it."""
+        """A note does no harm, so it explains nothing that does."""
         severities = self.findings[cause].severity, self.findings[effect].severity
         return severities[0] is not Severity.NOTE or severities[1] is Severity.NOTE
 
     def fit(self, cause: int, effect: int) -> bool:
-        """As `compatible`."""
+        """Like `compatible`."""
         return _compatible(self.subjects[cause], self.subjects[effect])
 
 
 def _reached(cause: str, personal: bool, graph: Graph, rules: Mapping[str, Rule]) -> dict[str, int]:
-    """How many edges lead from a fault to each fault that it can explain; `personal` where it is not the machine's.
+    """How many edges lead from a fault to each fault that it can explain; `personal` if it does not concern the whole
+    machine.
 
-    A fault between the two need not have been found. But what is wrong for one person does not break the machine for
-    all, so it explains nothing through a fault of the machine that nobody has found.
+    A fault between the two need not have been found. But a personal problem does not break the machine for everybody,
+    so it explains nothing through a machine-wide fault that was not found.
     """
     steps, queue = {cause: 0}, [cause]
     for fault in queue:
@@ -110,7 +113,8 @@ def _causes(number: int, found: _Found) -> tuple[str, ...]:
 
 
 def compatible(cause: Finding, effect: Finding) -> bool:
-    """Whether one can concern the other: they don't name different users, kernels, GPUs, environments or lines."""
+    """Whether one finding can concern the other: they do not name different users, kernels, GPUs, environments or
+    lines."""
     return _compatible(_subjects(cause), _subjects(effect))
 
 
@@ -122,7 +126,7 @@ def _subjects(finding: Finding) -> dict[str, set[str]]:
     subjects: dict[str, set[str]] = {}
     for subject in (finding.subject, *finding.about):
         kind, colon, name = subject.partition(":")
-        # Two files or packages may well explain each other; two users or kernels, or two lines of a file, can't.
+        # Two files or packages may explain each other; two users, kernels, or lines of a file cannot.
         if colon and kind in ("user", "kernel", "gpu", "python", "line"):
             subjects.setdefault(kind, set()).add(name)
     return subjects

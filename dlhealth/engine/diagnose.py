@@ -1,4 +1,4 @@
-"""Runs rules over facts and orders what they find by who explains whom."""
+"""Runs rules over facts and orders their findings by cause."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from dlhealth.probes.machine.platform import Platform
 
 
 def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
-    """The rules with these ids or layers, and all that could explain what they find. Raises KeyError for a name
+    """The rules with these ids or layers, and all rules that could explain their findings. Raises KeyError for a name
     that is neither."""
     wanted = set(only)
     if not wanted:
@@ -35,19 +35,20 @@ def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
 def diagnose(
     rules: Sequence[Rule], facts: Facts, *, failed: Sequence[Failed] = (), extra: Sequence[Finding] = ()
 ) -> Diagnosis:
-    """Run every rule once. A rule that can't look is skipped, one that crashes has failed; the others still run."""
+    """Run every rule once. A rule that cannot run is skipped, and one that crashes is listed as failed; the others
+    still run."""
     findings, skipped, failures = list(extra), [], list(failed)
     run = 0
     for rule in rules:
         try:
-            with redirect_stdout(sys.stderr):  # what a rule prints is no part of a report
+            with redirect_stdout(sys.stderr):  # the output of a rule must not become part of a report
                 results = list(facts.call(rule.detect))
             if not all(isinstance(result, (Finding, Unknown)) for result in results):
                 raise TypeError("detect must yield findings, or unknowns")
         except Unavailable as problem:
             skipped.append(Skipped(rule.id, str(problem)))
             continue
-        except (Exception, SystemExit) as error:  # a rule's defect must not hide what the others see
+        except (Exception, SystemExit) as error:  # a rule's defect must not hide the findings of others
             failures.append(Failed(rule.id, f"{type(error).__name__}: {error}"))
             continue
         run += 1
@@ -75,13 +76,13 @@ def _unjudged(facts: Facts) -> str | None:
 
 
 def _cited(found: Diagnosed, host: Host) -> Diagnosed:
-    """With evidence that names what people have before them."""
+    """With evidence that names the files that people have."""
     evidence = tuple(e._replace(source=host.cited(e.source)) for e in found.finding.evidence)
     return found._replace(finding=found.finding._replace(evidence=evidence))
 
 
 def _offer(rule: Rule, finding: Finding, facts: Facts, failures: list[Failed]) -> Offer:
-    """What `fix` would do about a root cause; no plan where what the rule needs to know could not be had."""
+    """What `fix` would do about a root cause; no plan if a fact that the rule needs is unavailable."""
     try:
         return offer_for(rule, finding, facts, Limits(live=facts.get(Host).live))
     except Unavailable as problem:

@@ -27,7 +27,7 @@ class Examined(NamedTuple):
 
 
 class Examiner:
-    """Diagnoses one machine; `examining` gives it to the work that it supervises."""
+    """Diagnoses one machine; `examining` passes it to the work that it supervises."""
 
     def __init__(self, host: Host, loaded: Loaded, watch: Watch) -> None:
         self.host = host
@@ -40,14 +40,14 @@ class Examiner:
         return self._facts.setdefault(options, Facts(self.host, options, self._watch))
 
     def diagnose(self, options: Options, rules: Loaded | None = None) -> Diagnosis:
-        """The diagnosis by some of the rules, or by all that were loaded."""
+        """The diagnosis by some of the rules, or by all loaded rules."""
         rules = self.loaded if rules is None else rules
         return diagnose(rules.rules, self.facts(options), failed=rules.failed)
 
 
 def examining(host: Host, work: Callable[[Examiner], T], loaded: Loaded | None = None, watch: Watch | None = None) -> T:
-    """What `work` returns, within the time limits of one diagnosis. It runs in a child process on the running machine
-    (see `supervised`), which also says what may be returned and what is raised."""
+    """The result of `work`, within the time limits of one diagnosis. On the running machine, `work` runs in a child
+    process (see `supervised`, which says what it may return and raise)."""
     rules = load_rules() if loaded is None else loaded
     return supervised(host, lambda watch: work(Examiner(host, rules, watch)), watch)
 
@@ -55,7 +55,8 @@ def examining(host: Host, work: Callable[[Examiner], T], loaded: Loaded | None =
 def examine(
     host: Host, choose: Callable[[Examiner], Options], loaded: Loaded | None = None, watch: Watch | None = None
 ) -> Examined:
-    """Diagnose once, with the options that `choose` returns. It may read the machine, and what it raises is raised."""
+    """Diagnose once, with the options that `choose` returns. `choose` may read the machine, and its exceptions are
+    passed on."""
     rules = load_rules() if loaded is None else loaded
 
     def work(examiner: Examiner) -> tuple[Options, Diagnosis]:
@@ -63,13 +64,13 @@ def examine(
         return options, examiner.diagnose(options)
 
     options, diagnosis = examining(host, work, rules, watch)
-    # The child's facts are gone, but the host now knows all that they were made from.
+    # The child's facts are gone, but the host now has all answers that they were made from.
     return Examined(host, Facts(host, options), {rule.id: rule for rule in rules.rules}, diagnosis)
 
 
 def chosen(loaded: Loaded, only: Iterable[str]) -> Loaded:
-    """The rules that these ids and layers name, with the rules for their possible causes; all rules for no names. A
-    rule of another name that did not load is left out. Raises KeyError as `select` does."""
+    """The rules that these ids and layers name, with the rules for their possible causes; all rules if there are no
+    names. A rule of another name that did not load is left out. Raises KeyError like `select`."""
     names = tuple(only)
     failed = tuple(f for f in loaded.failed if not names or f.id in names)
     return Loaded(tuple(select(loaded.rules, names)), failed)

@@ -1,4 +1,4 @@
-"""Builds each fact once, when something first needs it, from the annotations of what asks."""
+"""Builds each fact once, when it is first needed, from the annotations of the function that needs it."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from dlhealth.probes import Unavailable as Unavailable
 
 
 class Facts:
-    """The facts of one host. Thread-free; a fact that could not be had stays unavailable."""
+    """The facts of one host. It uses no threads. A fact that could not be built stays unavailable."""
 
     def __init__(self, host: Host, options: Options, watch: Watch | None = None) -> None:
         self._known: dict[type, Any] = {Host: host, Options: options}
@@ -32,8 +32,8 @@ class Facts:
                 self._known[kind] = problem
             except Unreadable as problem:
                 self._known[kind] = Unavailable(str(problem))
-            except Exception as error:  # a defect, which the first rule that needs the fact reports as a failure
-                self._known[kind] = Unavailable(f"{kind.__name__} could not be looked at ({type(error).__name__})")
+            except Exception as error:  # a defect; the first rule that needs the fact reports it as a failure
+                self._known[kind] = Unavailable(f"{kind.__name__} could not be determined ({type(error).__name__})")
                 raise
             finally:
                 self._watch.ends()
@@ -44,7 +44,7 @@ class Facts:
         return known
 
     def call(self, function: Callable[..., Any], *leading: Any) -> Any:
-        """Call with the facts that the annotations of its further parameters name."""
+        """Call with the facts that the annotations of its other parameters name."""
         arguments = list(leading)
         wanted = {k: v for k, v in function.__annotations__.items() if k != "return"}
         for kind in list(wanted.values())[len(leading) :]:

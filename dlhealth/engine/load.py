@@ -1,4 +1,4 @@
-"""Finds the rules: the built-in ones, those of installed packages, and the administrator's."""
+"""Finds the rules: the built-in rules, those of installed packages, and the administrator's."""
 
 import os
 import stat
@@ -15,14 +15,14 @@ from dlhealth.records import NamedTuple
 
 RULES_FOLDER = "/etc/dlhealth/rules.d"
 LOCAL_RULES = "dlhealth_local_rules"
-"""Where the modules of rules lie that an administrator dropped in."""
+"""The directory for an administrator's own rules."""
 _GROUP = "dlhealth.rules"
 _SIZE_LIMIT = 256 << 10
 _REQUIRED = ("id", "title", "layer", "stage", "severity", "detect")
 
 
 class Loaded(NamedTuple):
-    """The rules that could be loaded, and what could not be, with the reason."""
+    """The loaded rules, and those that could not be loaded, with the reason."""
 
     rules: tuple[Rule, ...]
     failed: tuple[Failed, ...]
@@ -33,8 +33,8 @@ class _Refused(Exception):
 
 
 def load_rules(folder: str = RULES_FOLDER) -> Loaded:
-    """All rules, sorted by id. A file that can't be loaded does not keep the others from loading."""
-    with redirect_stdout(sys.stderr):  # what a rule prints is no part of a report
+    """All rules, sorted by id. A file that cannot be loaded does not prevent the others from loading."""
+    with redirect_stdout(sys.stderr):  # the output of a rule must not become part of a report
         return _all_rules(folder)
 
 
@@ -52,7 +52,7 @@ def _all_rules(folder: str) -> Loaded:
                 if missing:
                     failed.append(Failed(type(rule).__name__, f"not loaded: it has no {', '.join(missing)}"))
                 elif rule.id in rules:
-                    failed.append(Failed(rule.id, f"a {source} rule has an id that is already taken: not loaded"))
+                    failed.append(Failed(rule.id, f"a {source} rule has an id that another rule uses: not loaded"))
                 else:
                     rules[rule.id] = rule
     return Loaded(tuple(rules[i] for i in sorted(rules)), tuple(failed))
@@ -70,7 +70,7 @@ def _builtin(failed: list[Failed]) -> Iterator[ModuleType]:
     for layer in map(folder_of, Layer):
         try:
             names = sorted(n.removesuffix(".py") for n in os.listdir(f"{top}/{layer}") if n.endswith(".py"))
-        except OSError as error:  # an upgrade that was cut off
+        except OSError as error:  # an interrupted upgrade
             failed.append(Failed(layer, f"not loaded: {error.strerror}: {top}/{layer}"))
             continue
         for name in names:
@@ -83,7 +83,7 @@ def _builtin(failed: list[Failed]) -> Iterator[ModuleType]:
 
 
 def _imported(name: str, path: str) -> ModuleType:
-    """A module whose place is known; searching all of sys.path for it costs as much as running it."""
+    """Load a module from a known path; searching sys.path for it would cost as much as running it."""
     if name in sys.modules:
         return sys.modules[name]
     module = sys.modules[name] = ModuleType(name)
@@ -143,7 +143,7 @@ def _local(folder: str, failed: list[Failed]) -> Iterator[ModuleType]:
 
 
 def _trusted_folder(path: str) -> int:
-    """A descriptor of a folder that, with all above it, only root can change; no link is followed."""
+    """A descriptor of a directory that only root can change, like all directories above it; no link is followed."""
     fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _check_owner(fd, "/")
@@ -173,19 +173,19 @@ def _trusted_source(folder: int, name: str) -> bytes:
 def _check_owner(fd: int, name: str) -> None:
     status = os.fstat(fd)
     if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise _Refused(f"{name} must belong to root and be writable by nobody else")
+        raise _Refused(f"{name} must belong to root, and nobody else may write to it")
 
 
 def _module(name: str, path: str, source: bytes) -> ModuleType:
     module = ModuleType(f"{LOCAL_RULES}.{name}")
     module.__file__ = path
-    # Rule.documentation looks its module up by name; nothing is importable by it.
+    # Rule.documentation finds its module by name; this entry makes nothing importable.
     sys.modules[module.__name__] = module
     exec(compile(source, path, "exec", dont_inherit=True), vars(module))  # noqa: S102  (root's own file, checked)
     return module
 
 
 def known_names(rules: Iterable[Rule]) -> list[str]:
-    """What `--only` takes."""
+    """The names that `--only` takes."""
     rules = list(rules)
     return sorted({r.id for r in rules} | {r.layer.value for r in rules})

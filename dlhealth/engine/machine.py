@@ -15,7 +15,7 @@ from dlhealth.probes.python.pythonenv import PythonEnvironments
 
 
 def describe_machine(facts: Facts) -> dict[str, Any]:
-    """The `host` object of the JSON report; what could not be checked is null or empty."""
+    """The `host` object of the JSON report; values that could not be checked are null or empty."""
     host: Host = facts.get(Host)
     kernel: Kernel | None = _fact(facts, Kernel)
     modules: KernelModules | None = _fact(facts, KernelModules)
@@ -30,7 +30,7 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
         "hostname": _first_line(host, "/proc/sys/kernel/hostname") or _first_line(host, "/etc/hostname") or None,
         "os": _system(host) or None,
         "platform": _platform(_fact(facts, Platform)),
-        # A container has no kernel to judge, but runs on one.
+        # A container has no kernel to check, but runs on one.
         "kernel": target or _first_line(host, "/proc/sys/kernel/osrelease") or None,
         "gpus": [
             {
@@ -69,7 +69,7 @@ def _fact(facts: Facts, kind: type) -> Any:
     try:
         return facts.get(kind)
     except Exception:
-        # Not available; or its probe has a defect, which the rules that need it report as theirs.
+        # Unavailable; or the probe has a defect, which the rules that need it report.
         return None
 
 
@@ -81,11 +81,11 @@ def _first_line(host: Host, path: str) -> str:
 
 
 def _system(host: Host) -> str:
-    """ "debian 12", "ubuntu 24.04", "debian trixie" where it has no number yet."""
+    """Id and version: "debian 12", "ubuntu 24.04"; "debian trixie" before a release has a number."""
     values = os_release(host)
     return f"{values.get('ID', '')} {values.get('VERSION_ID') or values.get('VERSION_CODENAME', '')}".strip()
 
 
 def system_name(host: Host) -> str:
-    """ "Debian GNU/Linux 12 (bookworm)"; "" where it is not known."""
+    """The full name: "Debian GNU/Linux 12 (bookworm)"; "" if unknown."""
     return os_release(host).get("PRETTY_NAME", "")

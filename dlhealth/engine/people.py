@@ -12,7 +12,7 @@ def people(facts: Facts) -> set[str]:
 
 
 def logged_in(facts: Facts) -> set[str]:
-    """Who stayed in a session since the machine was started; nobody where that is not known."""
+    """The users with a stable session since the machine was started; nobody if that is unknown."""
     try:
         sessions, journal = facts.get(Sessions), facts.get(Journal)
     except Unavailable:

@@ -17,15 +17,14 @@ _HOURS = regex(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 class BadConfig(Exception):
-    """A setting that can't be meant; the message names file, setting and what is allowed."""
+    """A setting that is not valid; the message names file, setting and allowed values."""
 
 
 class Policy(NamedTuple):
-    """`max_risk` is the highest risk of an unattended repair, None where nothing is repaired; `max_attempts` how often
-    the same finding on the same evidence may be repaired; `reboot_hours` ("02:00-05:00") when the machine may be
-    restarted to finish a repair, "" for never; `ignore` the rules that raise no alert and no repair; `users` whose
-    logins are watched, all where it is empty; `local_rules` the rules of /etc/dlhealth/rules.d that may be trusted to
-    repair unattended."""
+    """`max_risk` is the highest risk of an automatic repair, None if nothing is repaired; `max_attempts` how often the
+    same finding on the same evidence may be repaired; `reboot_hours` ("02:00-05:00") when the machine may reboot to
+    finish a repair, "" for never; `ignore` the rules that raise no alert and no repair; `users` whose logins are
+    watched, all if it is empty; `local_rules` the rules of /etc/dlhealth/rules.d that may repair without a question."""
 
     max_risk: Risk | None = Risk.LOW
     max_attempts: int = 1
@@ -36,11 +35,11 @@ class Policy(NamedTuple):
 
 
 NOTHING_UNATTENDED = Policy(max_risk=None)
-"""What holds where the settings can't be read: who meant to forbid something must not be ignored."""
+"""The policy if the settings cannot be read: an administrator who meant to forbid something must not be ignored."""
 
 
 class Trigger(str, Enum):
-    """Why a repair is considered."""
+    """What a repair was requested by."""
 
     TERMINAL = "terminal"
     BOOT = "boot"
@@ -48,7 +47,7 @@ class Trigger(str, Enum):
 
 
 class Verdict(str, Enum):
-    """What the policy says of a repair."""
+    """What the policy says about a repair."""
 
     DO = "do"
     ASK = "ask"
@@ -58,39 +57,39 @@ class Verdict(str, Enum):
 
 
 class Decision(NamedTuple):
-    """A verdict and why."""
+    """A verdict with its reason."""
 
     verdict: Verdict
     reason: str = ""
 
 
 def decide(policy: Policy, trigger: Trigger, rule: str, plan: Plan, attempts: int, trusted: bool) -> Decision:
-    """Whether a plan may be carried out. `attempts` counts the earlier ones on the same evidence; a rule that is not
-    `trusted` (dropped in by an administrator) repairs nothing unattended until its id is listed."""
+    """Whether a plan may run. `attempts` counts the earlier ones on the same evidence. A rule that is not `trusted`
+    (one of an administrator) repairs nothing automatically until its id is listed."""
     if trigger is Trigger.TERMINAL:
         return Decision(Verdict.ASK if plan.risk is Risk.HIGH else Verdict.DO)
     if rule in policy.ignore:
         return Decision(Verdict.NEVER, f"{rule} is ignored ({CONFIG}: rules.ignore)")
     if policy.max_risk is None:
-        return Decision(Verdict.ASK, f'nothing is repaired unattended ({CONFIG}: repair.max_risk = "none")')
+        return Decision(Verdict.ASK, f'automatic repair is off ({CONFIG}: repair.max_risk = "none")')
     if plan.risk > policy.max_risk:
         return Decision(
-            Verdict.ASK, f"its risk is {plan.risk.value}; unattended only {policy.max_risk.value} is allowed"
+            Verdict.ASK, f"its risk is {plan.risk.value}; without a question, only {policy.max_risk.value} is allowed"
         )
     if attempts >= policy.max_attempts:
         allowed = f"{policy.max_attempts} allowed ({CONFIG}: repair.max_attempts)"
         verdict = Verdict.ENOUGH if attempts else Verdict.NEVER
-        return Decision(verdict, f"repaired {attempts} times before, {allowed}: a person has to look")
+        return Decision(verdict, f"repaired {attempts} times before, {allowed}: please check the machine")
     if not trusted and rule not in policy.local_rules:
         return Decision(
-            Verdict.ASK, f"a rule of /etc/dlhealth/rules.d repairs only when repair.local_rules lists {rule}"
+            Verdict.ASK, f"a rule of /etc/dlhealth/rules.d may repair only if repair.local_rules lists {rule}"
         )
     return Decision(Verdict.DO)
 
 
 def restart_at(hours: str, minute: int) -> str:
-    """When the machine may be restarted, as shutdown(8) takes it: in a minute where it is now within `hours`
-    ("02:00-05:00", which may reach over midnight), otherwise at their beginning. `minute` counts from midnight."""
+    """When the machine may reboot, in the format of shutdown(8): in a minute if it is now within `hours`
+    ("02:00-05:00", which may include midnight), otherwise when they begin. `minute` counts from midnight."""
     found = _HOURS.fullmatch(hours)
     assert found  # noqa: S101  (read_policy checks it)
     begin, end = (int(found[n]) * 60 + int(found[n + 1]) for n in (1, 3))
@@ -99,15 +98,15 @@ def restart_at(hours: str, minute: int) -> str:
 
 
 def read_policy(host: Host) -> Policy:
-    """The administrator's settings; each drop-in, in the order of their names, replaces what it sets. Raises BadConfig,
-    and Unreadable where a file is there and can't be read."""
+    """The administrator's settings; each drop-in, in the order of the names, replaces what it sets. Raises BadConfig,
+    and Unreadable if a file exists but cannot be read."""
     settings: dict[str, Any] = {}
     for path in (CONFIG, *sorted(host.glob(DROP_INS))):
         text = host.text(path)
         if text is not None:
             _check_owner(host, path)
         if text is None and (elsewhere := host.readlink(path)):
-            raise BadConfig(f"{path} leads to {elsewhere}, which is not there")
+            raise BadConfig(f"{path} is a link to {elsewhere}, which does not exist")
         if text is not None:
             for section, values in _parsed(path, text).items():
                 settings.update(_checked(path, section, values))
@@ -120,7 +119,7 @@ def _check_owner(host: Host, path: str) -> None:
     for place in (path, posixpath.dirname(path)):
         status = host.stat(place)
         if status and (status.uid not in (0, system.uid if system else 0) or status.mode & 0o022):
-            raise BadConfig(f"{place} must belong to root and be writable by nobody else: chown root, chmod go-w")
+            raise BadConfig(f"{place} must belong to root, and nobody else may write to it: chown root, chmod go-w")
 
 
 def _parsed(path: str, text: str) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return tomllib.loads(text)
-    # No TOML; or numbers and brackets without end, which Python's own limits say.
+    # Not TOML; or endless numbers and brackets, which exceed Python's own limits.
     except (ValueError, RecursionError) as error:
         raise BadConfig(f"{path}: {error}") from error
 
@@ -175,11 +174,11 @@ _SETTINGS: Mapping[tuple[str, str], _Setting] = {
 
 def _checked(path: str, section: str, values: Any) -> Iterable[tuple[str, Any]]:
     if not isinstance(values, dict):
-        raise BadConfig(f"{path}: {section} stands outside of a section; known are {_known()}")
+        raise BadConfig(f"{path}: {section} is outside a section; known settings are {_known()}")
     for name, value in values.items():
         setting = _SETTINGS.get((section, name))
         if setting is None:
-            raise BadConfig(f"{path}: there is no setting {section}.{name}; known are {_known()}")
+            raise BadConfig(f"{path}: there is no setting {section}.{name}; known settings are {_known()}")
         try:
             yield setting.field, setting.read(value)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Carries a repair out and proves it: the findings are gone and nothing new came, or all is taken back."""
+"""Runs a repair and verifies it: the findings are gone and nothing new appeared, or everything is undone."""
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,7 +33,7 @@ def in_rounds(most: int, look: Callable[[], T], attempt: Callable[[T], bool]) ->
 
 
 class Told(NamedTuple):
-    """What is kept of a transaction, for people and scripts. Each action is (kind, summary, what became of it: done,
+    """The record of a transaction, for people and scripts. Each action is (kind, summary, what became of it: done,
     reverted, conflict, begun or not begun); `programs` says whether programs of the machine run for them."""
 
     record: Record
@@ -53,8 +53,8 @@ def carry_out(
     progress: Callable[[str], None],
     keep: Callable[[str], bool] = lambda problem: False,
 ) -> Ended:
-    """One transaction. `look` diagnoses again; where it can't check what was repaired, `keep` decides whether the repair
-    stays. Raises NotPrepared when it can't even begin; then nothing was changed."""
+    """One transaction. `look` diagnoses again. If it cannot check what was repaired, `keep` decides whether the repair
+    stays. Raises NotPrepared if the transaction cannot begin; then nothing was changed."""
     identity = secrets.token_hex(4)
     target = Target(folder, identity)
     if problems := out_of_reach(target, repair.actions):
@@ -68,9 +68,9 @@ def carry_out(
         "beside": _beside(before, repair),
         "unknown": _unknown(before, {c.finding.id for c in repair.chosen}),
     }
-    # What only the next boot can show is judged then. Of another machine's disk, much can be seen at once all the same.
+    # The next boot shows the rest, which is checked then. On another machine's disk, much can be checked at once.
     aims = [f for f in about["findings"] if not (f["reboot"] and repair.live)]
-    # No walk follows on one that waits for a restart.
+    # No second round follows a repair that waits for a reboot.
     changed = frozenset() if repair.reboot else frozenset(filter(None, map(changed_path, repair.actions)))
     proof = Proof(aims, about["known"], about["beside"], changed, about["unknown"], patient=not repair.live)
     return apply(
@@ -82,7 +82,7 @@ def carry_out(
         lambda: _prove(look(), proof),
         repair.reboot,
         progress,
-        # Nobody switches the machine off, or sends it to sleep, until it is done.
+        # The machine must not be switched off or suspended until the repair is done.
         lambda: held(_INHIBIT, _INHIBIT_SECONDS) if target.live else nullcontext(),
         keep,
     )
@@ -90,10 +90,10 @@ def carry_out(
 
 _INHIBIT = (
     "systemd-inhibit", "--what=shutdown:sleep", "--mode=block", "--who=dlhealth",
-    "--why=A repair of this machine is under way", "cat",
+    "--why=dlhealth is repairing this machine", "cat",
 )  # fmt: skip
 _INHIBIT_SECONDS = 5.0
-"""logind answers at once; where nobody answers, the repair goes on without."""
+"""logind answers at once; without an answer, the repair continues."""
 
 
 def confirm_after_reboot(
@@ -103,9 +103,9 @@ def confirm_after_reboot(
     sure: Callable[[], bool] = lambda: True,
     keep: Callable[[str], bool] | None = None,
 ) -> Ended | None:
-    """Judge a repair that waited for the reboot which has happened; None when there is none, or when it seems to have
-    helped and that is not `sure` yet. Where what was repaired can't be checked, `keep` decides; without it, the repair
-    goes on waiting."""
+    """Check a repair that waited for a reboot which has happened. None if there is none, or if it seems to have helped
+    but that is not `sure` yet. If the result cannot be checked, `keep` decides; without it, the repair keeps
+    waiting."""
     record = store.current()
     if record is None:
         return None
@@ -116,8 +116,8 @@ def confirm_after_reboot(
 
 
 def tried(store: Store) -> frozenset[tuple[str, str]]:
-    """Repairs that did not hold, as the fingerprint of the finding and the summary of the plan: not tried again on the
-    same evidence."""
+    """Repairs that did not help, as the fingerprint of the finding and the summary of the plan: they are not tried
+    again on the same evidence."""
     found: set[tuple[str, str]] = set()
     for record in store.ended():
         if record.outcome in (Outcome.ROLLED_BACK, Outcome.CONFLICT):
@@ -130,8 +130,8 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
 
 
 def tell(record: Record) -> Told:
-    """What was done, and how it ended; of what is damaged, or another version's, as much as can be read: it must not
-    hide the others."""
+    """What was done, and how it ended. From a damaged record, or one of another version, it takes what can be read: it
+    must not hide the others."""
     try:
         with reading_plan(record) as plan:
             events = read_events(record.folder)
@@ -149,7 +149,7 @@ def tell(record: Record) -> Told:
 
 
 def _found(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What is shown of it is text, whichever version kept it."""
+    """The displayed values are text, whichever version stored them."""
     return {"id": "", **kept, **{name: str(kept[name]) for name in _SHOWN if name in kept}}
 
 
@@ -194,7 +194,8 @@ def _kept(chosen: Chosen) -> dict[str, Any]:
 
 
 def _beside(before: Diagnosis, repair: Repair) -> list[dict[str, str]]:
-    """What the same rules found on the same subjects, as of two lines of one person's files, and this does not repair."""
+    """Findings of the same rules on the same subjects that this repair does not touch, such as another line of a
+    person's file."""
     aimed = {c.finding.fingerprint for c in repair.chosen}
     names = {_name(c.finding) for c in repair.chosen}
     others = [d.finding for d in before.findings if _name(d.finding) in names and d.finding.fingerprint not in aimed]
@@ -207,9 +208,9 @@ def _unknown(diagnosis: Diagnosis, rules: Collection[str]) -> list[list[str]]:
 
 
 class Proof(NamedTuple):
-    """What must be true after a repair: the `aims` are gone, and there is no error that was not `known`. `beside` is what
-    was found like them and not repaired, `changed` the paths that were, `unknown` what the rules of the aims could not
-    check before either. A `patient` proof leaves what shows only after the machine's next start to that."""
+    """Raises if something that must hold after a repair does not: the `aims` are gone, and there is no error that was
+    not `known`. `beside` are similar findings that were not repaired, `changed` the changed paths, `unknown` what the
+    rules of the aims could not check before either. A `patient` check leaves the rest to the next boot."""
 
     aims: Sequence[Mapping[str, Any]]
     known: Sequence[str]
@@ -229,22 +230,22 @@ def _prove(after: Diagnosis, proof: Proof) -> None:
     new = [f for f in _errors(after) if f not in hidden and _name(f) not in expected]
     if remaining or new:
         names = sorted(dict.fromkeys(map(_name, new)))
-        said = [f"{f['id']} ({f['subject']}) is still there" for f in remaining] + [f"{name} is new" for name in names]
-        # Who did the harm shows in whom it was done to; where it does not, it may have been any.
+        said = [f"{f['id']} ({f['subject']}) remains" for f in remaining] + [f"{name} is new" for name in names]
+        # The subject of a new error shows which repair caused it; if it does not, any of them may have.
         harmed = {subject for f in new for subject in (f.subject, *f.about)}
         blamed = remaining or [f for f in proof.aims if f["subject"] in harmed] or proof.aims
         raise NotVerified("; ".join(said), [f["fingerprint"] for f in blamed])
     unproved = [f for f in proof.aims if f["fingerprint"] in blind and f not in later]
     if unproved:
-        said = [f"{f['id']} ({f['subject']}) can't be checked any more: {blind[f['fingerprint']]}" for f in unproved]
+        said = [f"{f['id']} ({f['subject']}) can no longer be checked: {blind[f['fingerprint']]}" for f in unproved]
         raise NotProved("; ".join(said), [f["fingerprint"] for f in unproved])
     if later:
-        raise NotYet("; ".join(f"{f['id']} ({f['subject']}) shows after the next start" for f in later))
+        raise NotYet("; ".join(f"{f['id']} ({f['subject']}) can be checked after the next reboot" for f in later))
 
 
 def _unchecked(aim: Mapping[str, Any], after: Diagnosis, proof: Proof) -> str:
-    """Why the rule that found it can't tell whether it is still there, "" where it can. What it could not check before
-    either, beside what it found, is no reason."""
+    """Why the rule of a finding cannot tell whether it remains, "" if it can. What the rule could not check before
+    either, beside that finding, is not a reason."""
     if failed := next((f.error for f in after.failed if f.id == aim["id"]), ""):
         return f"the rule failed ({failed})"
     for skipped in after.skipped:
@@ -257,7 +258,7 @@ def _unchecked(aim: Mapping[str, Any], after: Diagnosis, proof: Proof) -> str:
 
 
 def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: Proof, hidden: Sequence[Finding]) -> bool:
-    """Where only a remark is left of an error, it was repaired."""
+    """An error of which only a note remains was repaired."""
     counting = (aim["severity"], Severity.ERROR, Severity.WARNING)
     name = f"{aim['id']} ({aim['subject']})"
     found = [d.finding for d in after.findings if _name(d.finding) == name and d.finding.severity in counting]
@@ -270,8 +271,8 @@ def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: Proof, hidden:
 
 
 def _hidden(after: Diagnosis, proof: Proof) -> list[Finding]:
-    """What stood behind the repaired in the same file, as in one that could not be read, and is itself repaired there by
-    the next walk."""
+    """Errors that the repaired one hid in the same file, for example in a file that could not be parsed. The next round
+    repairs them there."""
     aimed = {(f["id"], source) for f in proof.aims for source in f.get("sources", ())}
     return [
         d.finding
@@ -289,8 +290,8 @@ def _errors(diagnosis: Diagnosis) -> list[Finding]:
 
 
 def _until_started_anew(diagnosis: Diagnosis) -> set[str]:
-    """What a new driver brings along on a machine that still runs the old one, and what comes of that: it is no harm,
-    because it goes when the modules are loaded anew, or at the next start."""
+    """New errors of a new driver on a machine that still runs the old one, and their consequences. They do no harm:
+    they disappear when the modules are reloaded, or at the next boot."""
     roots = {
         d.finding.id for d in diagnosis.findings if d.remedy and all(isinstance(a, ONLY_LIVE) for a in d.remedy.actions)
     }

@@ -1,4 +1,4 @@
-"""What a rule is."""
+"""The base class of all rules."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 BUILT_IN = "dlhealth_rules"
-"""The package of the rules that come with dlhealth."""
+"""The package of the built-in rules."""
 
 
 def folder_of(layer: Layer) -> str:
-    """Where the built-in rules of a layer lie below their package."""
+    """Where the built-in rules of a layer are below their package."""
     return layer.value.replace("-", "_")
 
 
 class Rule:
-    """One fault: how it is recognised and how it is repaired. The module's docstring is its documentation.
+    """One fault: how it is recognized and how it is repaired. The module's docstring is its documentation.
 
-    `layer` is the folder of a built-in rule; other rules say it themselves. `severity` is the usual one, `risk` the
+    `layer` is the directory of a built-in rule; other rules set it themselves. `severity` is the usual one, `risk` the
     usual one of the mildest repair. `explains` names the faults that follow directly from this one, `explained_by` the
-    ones that it follows directly from: either end may name the other, and what is between is found by the graph. The
-    parameters of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by annotation.
-    `gpu_wheels` says that the repairs download Python packages that are built for the GPUs of PCs.
+    ones that it follows directly from. Either end may name the other; the graph finds indirect causes. The parameters
+    of `detect` (after self) and of `remedies` (after self and the finding) are facts, given by annotation. `gpu_wheels`
+    means that the repairs download Python packages that are built for the GPUs of PCs.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Rule:
 
     @staticmethod
     def scenarios() -> "Iterator[Scenario]":
-        """Machines on which the rule must find, must be silent, and can't know."""
+        """Machines on which the rule must report, must stay silent, or must say that it cannot tell."""
         raise NotImplementedError
 
     def finding(
@@ -72,10 +72,10 @@ class Rule:
 
 
 def plans(rule: Rule, finding: Finding, call: Callable[..., Any]) -> tuple[Plan, ...]:
-    """Every remedy of a finding, mild first, within the bounds of the machine; `call` gives the facts."""
-    from dlhealth.engine.bounds import bounds_of  # needs the actions, which finding a fault does not
+    """Every remedy of a finding, mild first, within the limits of the machine; `call` passes the facts."""
+    from dlhealth.engine.bounds import bounds_of  # needs the actions, which the search for faults does not
 
-    with redirect_stdout(sys.stderr):  # what a rule prints is no part of a report
+    with redirect_stdout(sys.stderr):  # the output of a rule must not become part of a report
         ladder = tuple(call(rule.remedies, finding))
     if not all(isinstance(plan, Plan) for plan in ladder):
         raise TypeError("remedies must yield plans")

@@ -1,4 +1,4 @@
-"""What the rules about the driver's own error numbers (Xid) have in common."""
+"""The common part of the rules about the driver's own error numbers (Xid)."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from dlhealth.probes.driver.driverlog import XidEvent, XidEvents
 
 
 class XidRule(Rule):
-    """A fault that the driver reports by numbers: the table says which numbers are whose, how bad each is, and what
-    NVIDIA advises. A finding stands until the next start."""
+    """A fault that the driver reports by numbers. The table says which numbers belong to which rule, how bad each is,
+    and what NVIDIA advises. A finding remains until the next boot."""
 
     stage = Stage.REBOOT
     severity = Severity.WARNING

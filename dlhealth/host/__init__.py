@@ -1,4 +1,4 @@
-"""The door to the machine. Nothing outside this package opens files of the machine or starts programs."""
+"""The only access to the machine. Nothing outside this package opens files of the machine or starts programs."""
 
 from dlhealth.host.base import (
     NOT_MOUNTED,

@@ -18,8 +18,9 @@ class Account(NamedTuple):
 
 
 def may_read(host: Host, account: Account, path: str) -> bool:
-    """Whether the modes of a file, and of the folders that it really lies in, let somebody read it. A link from a
-    home to /etc/shadow leads to where its owner may not read, and so nobody reads it in the owner's name."""
+    """Whether the modes of a file, and of its real directory and those above, allow somebody to read it. A link from a
+    home to /etc/shadow leads to a file that the home's owner may not read, so dlhealth does not read it for that
+    person."""
     real = host.realpath(path)
     status = real and host.stat(real)
     if not real or not status:
@@ -34,7 +35,7 @@ def may_read(host: Host, account: Account, path: str) -> bool:
 
 
 def _allows(status: Stat, account: Account, bit: int) -> bool:
-    """As path_resolution(7) has it: the first class that fits decides alone."""
+    """By the rule of path_resolution(7): only the first matching class counts."""
     if account.uid == 0:
         return True
     if status.uid == account.uid:

@@ -1,4 +1,4 @@
-"""Alerts in the system's journal, by its native protocol, and what `journalctl -x` explains of them.
+"""Alerts in the system's journal, by its native protocol. The catalog explains them (`journalctl -x`).
 
 https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 """
@@ -9,13 +9,14 @@ from enum import Enum
 
 SOCKET = "/run/systemd/journal/socket"
 LIMIT = 48 << 10
-"""Bytes of one entry: more would not fit into a datagram with the usual limits of the kernel."""
+"""The bytes of one entry: more would not fit into a datagram with the kernel's usual limits."""
 
 _PRIORITY = {"error": "3", "warning": "4", "note": "6"}
 
 
 class Kind(str, Enum):
-    """The kinds of alerts; the values are MESSAGE_IDs, with an entry each in systemd/dlhealth.catalog. Never changed."""
+    """The kinds of alerts. The values are MESSAGE_IDs, each with an entry in systemd/dlhealth.catalog. They never
+    change."""
 
     DRIVER_EVENT = "d366e71109d741efa7ce1d71856ba091"
     APPEARED = "36d11906a1d0447088306d0529c38f21"
@@ -40,8 +41,8 @@ def alert(
     caused_by: str = "",
     quiet: bool = False,
 ) -> bytes:
-    """An alert in the format of the journal's socket. Empty fields are left out; several subjects give several fields. A
-    `quiet` alert has the priority of a note, however severe its finding: nobody needs to act."""
+    """An alert in the format of the journal's socket. Empty fields are left out; several subjects give several fields.
+    A `quiet` alert has the priority of a note, however severe its finding is: nobody needs to act."""
     fields: dict[str, str | Sequence[str]] = {
         "MESSAGE": message,
         "MESSAGE_ID": kind.value,

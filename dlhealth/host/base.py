@@ -1,4 +1,4 @@
-"""What every kind of host can be asked, and the record of what was asked."""
+"""The questions that every kind of host can answer, and the record of them."""
 
 import posixpath
 from collections.abc import Callable, Iterator
@@ -10,19 +10,20 @@ from dlhealth.lazy import fits
 from dlhealth.records import NamedTuple
 
 READ_LIMIT = 4 << 20
-"""Bytes. No configuration file is larger; a probe that expects more says so."""
+"""In bytes. No configuration file is larger; a probe that expects more says so."""
 
 NOT_MOUNTED = "not mounted: "
-"""How the reason of Unreadable begins where a file system of the machine is missing; the command that mounts it follows."""
+"""How the reason of Unreadable begins if a file system of the machine is missing; the command that mounts it
+follows."""
 
 Question = tuple[str, ...]
-"""What is asked, and of which path or program."""
+"""What is asked, and about which path or program."""
 
 T = TypeVar("T")
 
 
 class Unreadable(Exception):
-    """Something is there, but it could not be looked at; not the same as absent."""
+    """Something exists, but could not be read; that is not the same as absent."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -34,23 +35,24 @@ class Unreadable(Exception):
 
 
 class NoAnswer(Unreadable):
-    """It lies on a file system whose server or program does not answer. `path` is where that is mounted; `reason`
-    begins with its type in parentheses."""
+    """It is on a file system whose server or program does not answer. `path` is the mount point; `reason` begins with
+    the type in parentheses."""
 
     def __str__(self) -> str:
         return f"{self.path} {self.reason}"
 
 
 class OutOfTime(Unreadable):
-    """It was not asked for, as the time for the diagnosis was used up."""
+    """It was not read, because the time for the diagnosis was used up."""
 
 
 class NotAMachine(Exception):
-    """What was named is no machine that can be looked at; the message says why."""
+    """The input is not a machine that can be diagnosed; the message says why."""
 
 
 class Stat(NamedTuple):
-    """Of one file. `kind` is file, dir, link, fifo, char, block or socket; `mode` the permission bits only."""
+    """The status of one file. `kind` is file, dir, link, fifo, char, block or socket; `mode` the permission bits
+    only."""
 
     kind: str
     mode: int
@@ -77,7 +79,7 @@ _KINDS = {"dir": "directory", "fifo": "named pipe", "char": "character device", 
 
 
 class Space(NamedTuple):
-    """Of one file system, in bytes and inodes, as an unprivileged user may use them."""
+    """The space of one file system, in bytes and inodes, that an unprivileged user may use."""
 
     total: int
     free: int
@@ -117,7 +119,7 @@ class PostedSymptom(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Of one program. `status` is None when it was killed or could not be started; `problem` then says why."""
+    """The result of one program. `status` is None if it was killed or could not start; `problem` then says why."""
 
     status: int | None
     stdout: str
@@ -126,25 +128,28 @@ class Output(NamedTuple):
 
 
 class Watch:
-    """Follows a diagnosis: which fact is being built, and what the machine is asked for it. This one does nothing."""
+    """Follows a diagnosis: which fact is being built, and which questions it asks the machine. This one does
+    nothing."""
 
     def begins(self, fact: str) -> str:
-        """Before a fact is built, also in the middle of another that needs it. Why it must not be, "" where it may."""
+        """Called before a fact is built, also while another fact that needs it is being built. Why it must not be
+        built, "" if it may."""
         return ""
 
     def ends(self) -> None:
-        """After the fact that began last."""
+        """Called after the fact that began last."""
 
     def asks(self, question: Question) -> None:
-        """Before the machine is asked, and with () after its answer. Raises Unreadable for what must not be asked."""
+        """Called before a question to the machine, and with () after the answer. Raises Unreadable if it must not be
+        asked."""
 
 
 class Host:
-    """A machine seen through one door.
+    """A machine with one way to read it.
 
-    Paths are the machine's own absolute paths. What is absent is answered with None (or an empty listing); what is
-    there but can't be looked at raises `Unreadable`. Every answer is kept: a file is read once, and `seen` is what a
-    bundle is made of.
+    Paths are the machine's own absolute paths. For something absent the answer is None (or an empty listing); something
+    that exists but cannot be read raises `Unreadable`. Every answer is kept: a file is read once, and an archive is
+    made of `seen`.
     """
 
     name = "/"
@@ -154,7 +159,7 @@ class Host:
     def __init__(self) -> None:
         self.seen: dict[Question, Any] = {}
         self.asks: Callable[[Question], None] = lambda question: None
-        """`Watch.asks` of who follows, for each question that is not answered yet."""
+        """`Watch.asks` of the follower, for each question that has no answer yet."""
 
     # What a kind of host implements.
     def _lstat(self, path: str) -> Stat | None:
@@ -207,11 +212,11 @@ class Host:
 
     # What probes ask.
     def lstat(self, path: str) -> Stat | None:
-        """Of the path itself, without following a link at its end."""
+        """The status of the path itself, without following a link at its end."""
         return self._ask(("lstat", path), lambda: self._lstat(path))
 
     def stat(self, path: str) -> Stat | None:
-        """Of what the path leads to."""
+        """The status of the path's target."""
         return self._ask(("stat", path), lambda: self._stat(path))
 
     def exists(self, path: str) -> bool:
@@ -219,20 +224,20 @@ class Host:
         return self.stat(path) is not None
 
     def realpath(self, path: str) -> str | None:
-        """The machine's own path of the same thing without any link in it; None where it leads nowhere."""
+        """The machine's own path of the same thing without links; None if the path leads nowhere."""
         return self._ask(("realpath", path), lambda: self._realpath(path))
 
     def readlink(self, path: str) -> str | None:
-        """What a link says; None where there is no link."""
+        """The target of a link; None if there is no link."""
         return self._ask(("readlink", path), lambda: self._readlink(path))
 
     def listdir(self, path: str) -> tuple[str, ...]:
-        """Sorted names in a folder; none where there is no folder."""
+        """Sorted names in a directory; none if there is no directory."""
         return self._ask(("listdir", path), lambda: self._listdir(path)) or ()
 
     def folders(self, path: str) -> tuple[str, ...]:
-        """Sorted names of the folders in a folder, without links to folders. What holds thousands of entries is data
-        that nobody wants searched: Unreadable."""
+        """Sorted names of the directories in a directory, without links to directories. A directory with thousands of
+        entries contains data that need not be searched: Unreadable."""
         return self._ask(("folders", path), lambda: self._folders(path)) or ()
 
     def glob(self, pattern: str) -> Iterator[str]:
@@ -252,11 +257,11 @@ class Host:
                 yield posixpath.join(folder, tail)
 
     def read(self, path: str, limit: int = READ_LIMIT) -> bytes | None:
-        """The whole of a regular file. Raises Unreadable also when it is larger than `limit` bytes."""
+        """The whole regular file. Also raises Unreadable if it is larger than `limit` bytes."""
         return self._ask(("read", path), lambda: self._read(path, limit))
 
     def text(self, path: str, limit: int = READ_LIMIT) -> str | None:
-        """The same as text; bytes that are not UTF-8 survive as surrogates."""
+        """The same as text; bytes that are not UTF-8 become surrogates."""
         content = self.read(path, limit)
         return None if content is None else content.decode(errors="surrogateescape")
 
@@ -269,44 +274,46 @@ class Host:
         return self._ask(("tail", path, str(size)), lambda: self._tail(path, size))
 
     def elf(self, path: str) -> Elf | None:
-        """What an ELF file (also a kernel module, also compressed) says of itself. Unreadable where it is none."""
+        """The content of the headers of an ELF file (also a kernel module, also compressed). Unreadable if it is not
+        one."""
         return self._ask(("elf", path), lambda: self._elf(path))
 
     def initramfs(self, path: str) -> dict[str, str] | None:
-        """Of an initramfs image: each file name below lib/modules, etc/modprobe.d and the like, and for modprobe.d
-        files their text. Slow: some hundred milliseconds."""
+        """The files of an initramfs image below lib/modules, etc/modprobe.d and similar directories, with the text of
+        modprobe.d files. Slow: some hundred milliseconds."""
         return self._ask(("initramfs", path), lambda: self._initramfs(path))
 
     def offers(self, path: str, names: tuple[str, ...]) -> dict[str, str] | None:
-        """Of an index of packages, as apt has them: what it says of each of these packages that it offers, one entry
-        for each version (`host.packages.read_offers`)."""
+        """The entries of these packages in one of apt's package indexes, one for each version
+        (`host.packages.read_offers`)."""
         return self._ask(("offers", path, *names), lambda: self._offers(path, names))
 
     def sha256(self, path: str) -> str | None:
-        """Of a regular file, as hexadecimal digits. Slow for large files."""
+        """The digest of a regular file, as hexadecimal digits. Slow for large files."""
         return self._ask(("sha256", path), lambda: self._sha256(path))
 
     def space(self, path: str) -> Space | None:
-        """Of the file system that holds the path."""
+        """The space of the file system that contains the path."""
         return self._ask(("space", path), lambda: self._space(path))
 
     def run(self, program: str, *arguments: str, timeout: float) -> Output:
-        """What a program of *this* machine says; `timeout` in seconds. In an argument, a leading `root:` stands for
-        the root folder (`--directory=root:/var/log/journal` is written as "--directory", "root:/var/log/journal")."""
+        """The output of a program of *this* machine; `timeout` in seconds. In an argument, a leading `root:` stands for
+        the root directory (`--directory=root:/var/log/journal` is written as "--directory",
+        "root:/var/log/journal")."""
         return self._ask(("run", program, *arguments), lambda: self._run(program, arguments, timeout))
 
     def now(self) -> float | None:
-        """What its clock said when it was asked first, in seconds since the epoch; None of a machine that does not
+        """The time of its clock at the first question, in seconds since the epoch; None for a machine that does not
         run."""
         return self._ask(("now", ""), self._now)
 
     @property
     def ran(self) -> bool:
-        """Whether the machine ran when it was looked at: the end of its kernel log is about the state that is judged."""
+        """Whether the machine was running at the time: then the end of its kernel log describes the diagnosed state."""
         return self.live
 
     def is_partial(self, path: str) -> bool:
-        """Whether only some lines of a file are known: what is not in them may be there all the same."""
+        """Whether only some lines of a file are known: other lines may exist."""
         return False
 
     def posted(self, command: str) -> str | None:
@@ -334,7 +341,7 @@ class Host:
         return ()
 
     def cited(self, source: str) -> str:
-        """A source of evidence, as people who have this machine's files or logs before them find it."""
+        """The name of a source of evidence as people find it who have this machine's files or logs."""
         return source
 
     def _ask(self, question: Question, answer: Callable[[], T]) -> T:

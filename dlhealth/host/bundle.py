@@ -1,8 +1,8 @@
-"""A bundle: all that a diagnosis asked a machine, in one archive, and a host that answers from it.
+"""A bundle: all answers of a machine to a diagnosis, in one archive, and a host that answers from it.
 
-The archive is a gzipped tar file. `index.json` lists each question with its answer; what was read from files and
-programs lies beside it as members that a person can look into. Nothing is ever extracted: a bundle may come from
-anybody, so its sizes are bounded and every answer's type is checked.
+The archive is a gzipped tar file. `index.json` lists each question with its answer; contents of files and outputs of
+programs are separate members that a person can read. Nothing is ever extracted: a bundle may come from anybody, so its
+sizes are limited and the type of every answer is checked.
 """
 
 import gzip
@@ -28,7 +28,7 @@ _MEMBER_LIMIT = 64 << 20
 _COUNT_LIMIT = 50_000
 
 Mask = Callable[[Question, bytes], bytes]
-"""Takes the secrets out of an answer."""
+"""Removes the secrets from an answer."""
 
 _ANSWERS: dict[str, Any] = {
     "lstat": Stat | None,
@@ -51,7 +51,7 @@ _ANSWERS: dict[str, Any] = {
 
 
 class BundleHost(Host):
-    """The machine as it was when the bundle was written, as far as it was asked then."""
+    """The machine when the bundle was written, as far as it was read then."""
 
     def __init__(self, name: str, live: bool, seen: dict[Question, Any]) -> None:
         super().__init__()
@@ -64,28 +64,27 @@ class BundleHost(Host):
         if question in self.seen:
             return super()._ask(question, answer)
         if question[0] == "run":
-            absent = Output(None, "", problem=f"{question[1]} was not run when the bundle was written")
+            absent = Output(None, "", problem=f"{question[1]} was not run when the archive was made")
             return self._runs.get(_portable(question), absent)  # type: ignore[no-any-return]
-        raise Unreadable(question[1], "not in the bundle")
+        raise Unreadable(question[1], "not in the archive")
 
 
 def _portable(question: Question) -> Question:
-    """A question for a program without what differs between two installations of dlhealth: where it and its Python
-    lie."""
+    """A question for a program, without the paths that differ between two installations: of dlhealth and its Python."""
     words = [posixpath.basename(word) if word.startswith("/") else word for word in question]
     return tuple("python" if word.startswith("python") else word for word in words)
 
 
 class Written(NamedTuple):
-    """What a bundle holds: `members` is the number of contents, `size` the bytes of the archive."""
+    """The size of a bundle: `members` is the number of contents, `size` the bytes of the archive."""
 
     members: int
     size: int
 
 
 def write_bundle(host: Host, path: str, mask: Mask, about: dict[str, str]) -> Written:
-    """Write all that the host was asked. Raises OSError, FileExistsError among them: nothing is overwritten. `about`
-    tells a person where the bundle comes from."""
+    """Write all answers of the host. Raises OSError, including FileExistsError: nothing is overwritten. `about` tells a
+    person where the bundle comes from."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
@@ -112,7 +111,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _encoded(question: Question, answer: Any, mask: Mask, contents: dict[str, bytes]) -> list[Any]:
-    """[question, answer] as JSON holds it; bytes and program output go to `contents`, which names them."""
+    """[question, answer] in the form of the JSON; bytes and program output go to `contents`, which names them."""
     if isinstance(answer, Unreadable):
         kind = "silent" if isinstance(answer, NoAnswer) else "unreadable"
         return [question, {kind: [answer.path, answer.reason]}]
@@ -142,7 +141,7 @@ def _keep(question: Question, content: bytes, contents: dict[str, bytes]) -> str
     folder = {"read": "files", "run": "programs"}.get(kind, kind)
     parts = [p for p in path.split("/") if p not in ("", ".", "..")]
     name = "/".join([folder, *more, *parts])
-    # Two paths may come to one name ("/etc/../x"), and a file may lie where another's folder should.
+    # Two paths may get the same name ("/etc/../x"), and a file may need the name of another's directory.
     number = 1
     while name in contents:
         number += 1
@@ -152,7 +151,7 @@ def _keep(question: Question, content: bytes, contents: dict[str, bytes]) -> str
 
 
 def read_bundle(path: str) -> BundleHost:
-    """Open a bundle. Raises NotAMachine when it is none, or a broken or hostile one; OSError when it can't be read."""
+    """Open a bundle. Raises NotAMachine if it is not one, or is broken or hostile; OSError if it cannot be read."""
     try:
         contents = _members(path)
         name, read = next(contents, ("", bytes))
@@ -166,11 +165,13 @@ def read_bundle(path: str) -> BundleHost:
         members = {name: read() for name, read in contents if name in wanted}
         seen = dict(_decoded(q, a, members) for q, a in index["answers"])
     except gzip.BadGzipFile as error:
-        raise NotAMachine(f"{path} is not a dlhealth bundle: it is no gzip archive, or a damaged one") from error
+        raise NotAMachine(
+            f"{path} is not an archive of dlhealth capture: it is not a gzip archive, or it is damaged"
+        ) from error
     except (EOFError, zlib.error) as error:
-        raise NotAMachine(f"{path} is not a dlhealth bundle: it is damaged or cut off") from error
+        raise NotAMachine(f"{path} is not an archive of dlhealth capture: it is damaged or incomplete") from error
     except KeyError as error:
-        raise NotAMachine(f"{path} is not a dlhealth bundle: it has no {error.args[0]!r}") from error
+        raise NotAMachine(f"{path} is not an archive of dlhealth capture: it has no {error.args[0]!r}") from error
     except (
         tarfile.TarError,
         ValueError,
@@ -179,19 +180,19 @@ def read_bundle(path: str) -> BundleHost:
         RecursionError,
         OverflowError,
     ) as error:
-        raise NotAMachine(f"{path} is not a dlhealth bundle: {error}") from error
+        raise NotAMachine(f"{path} is not an archive of dlhealth capture: {error}") from error
     return BundleHost(path, live, seen)
 
 
 def _named(answers: Any) -> Iterator[str]:
-    """The members that answers are made of; others are not kept in memory."""
+    """The members that the answers need; others are not kept in memory."""
     for _, answer in answers:
         if isinstance(answer, dict):
             yield from (answer["member"],) if "member" in answer else answer.get("members", ())
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends with an error where a bundle can't go on: a few kilobytes may unpack to terabytes."""
+    """A stream that ends with an error at a limit: a few kilobytes may unpack to terabytes."""
 
     def __init__(self, source: gzip.GzipFile) -> None:
         self._source = source
@@ -209,7 +210,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _members(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The name of each member, and how to read it before the next is asked for."""
+    """The name of each member, and a function to read it before the next one is requested."""
     names: set[str] = set()
     with (
         gzip.open(path, "rb") as packed,
@@ -219,7 +220,7 @@ def _members(path: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
                 raise ValueError(f"{member.name!r} is not a plain file")
             if member.size > _MEMBER_LIMIT or member.name in names or len(names) >= _COUNT_LIMIT:
-                raise ValueError(f"{member.name!r} is too large, there twice, or one too many")
+                raise ValueError(f"{member.name!r} is too large, present twice, or one member too many")
             names.add(member.name)
             yield member.name, partial(_content, archive, member)
 
@@ -228,7 +229,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     content = file.read() if file else b""
     if len(content) != member.size:
-        raise ValueError("it is cut off")
+        raise ValueError("it is incomplete")
     return content
 
 
@@ -236,7 +237,7 @@ def _decoded(question: Any, answer: Any, members: dict[str, bytes]) -> tuple[Que
     asked: Question = _checked(question, tuple[str, ...])
     kind = _ANSWERS.get(asked[0]) if len(asked) > 1 else None
     if kind is None or not isinstance(answer, dict):
-        raise ValueError(f"{asked!r} is not a question that this dlhealth knows")
+        raise ValueError(f"{asked!r} is not known to this version of dlhealth")
     for name, error in (("unreadable", Unreadable), ("silent", NoAnswer)):
         if name in answer:
             path, reason = _checked(answer[name], tuple[str, ...])
@@ -251,7 +252,7 @@ def _decoded(question: Any, answer: Any, members: dict[str, bytes]) -> tuple[Que
 
 
 def _checked(value: Any, kind: Any) -> Any:
-    """A value from JSON as the type that it must have: lists become tuples and records. Raises ValueError."""
+    """A value from JSON in the required type: lists become tuples and records. Raises ValueError."""
     if isinstance(kind, UnionType):
         return None if value is None else _checked(value, get_args(kind)[0])
     if get_origin(kind) is dict:

@@ -1,9 +1,9 @@
-"""How programs of another machine's disk run on this one: confined, because that disk may be hostile.
+"""Runs programs of another machine's disk on this one, confined, because that disk may be hostile.
 
-They get the disk as their root; process, mount, IPC, host name and (unless they need it) network namespaces of their own;
-a /dev with nothing of this machine's hardware; a read-only /proc of their own processes; a read-only /sys; and none of the
-capabilities by which root could leave. bubblewrap does this where it is installed, otherwise util-linux's unshare together
-with this file, run as a program. Standard library only (rescue core).
+They get the disk as their root; process, mount, IPC, host name and (unless they need it) network namespaces of their
+own; a /dev without this machine's hardware; a read-only /proc of their own processes; a read-only /sys; and no
+capability that lets root leave. bubblewrap does this if it is installed, otherwise util-linux's unshare together with
+this file, run as a program. Standard library only (rescue core).
 """
 
 import ctypes
@@ -17,26 +17,27 @@ _CAPABILITIES = {
     "chown": 0, "dac_override": 1, "fowner": 3, "fsetid": 4, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8,
     "net_bind_service": 10, "sys_chroot": 18, "audit_write": 29, "setfcap": 31,
 }  # fmt: skip
-"""What packages need to be installed (linux/capability.h). Not mknod, which would open this machine's disks."""
+"""The capabilities that the installation of packages needs (linux/capability.h). Not mknod, which would give access to
+this machine's disks."""
 _LAST_CAPABILITY = 63
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _SYSTEM = ("block", "bus", "class", "dev", "devices", "module")
-"""Of /sys, what mkinitramfs reads to find the drivers of a disk."""
+"""The parts of /sys that mkinitramfs reads to find the drivers of a disk."""
 _COVERED = ("dev", "proc", "run", "sys")
-"""Folders of the disk that are replaced."""
+"""Directories of the disk that are replaced."""
 _RESOLVER = "etc/resolv.conf"
 _FIRST = '"$@"; exit $?'
-"""Of bubblewrap, for a shell that is the first process: when it ends, so does all that the program left behind."""
+"""For bubblewrap: a shell as the first process. When it ends, all programs that are left end too."""
 
 
 def words(root: str, argv: Sequence[str], network: bool) -> list[str]:
-    """The command that runs `argv` inside `root`. Raises OSError where that is not safe or not possible."""
+    """The command that runs `argv` inside `root`. Raises OSError if that is not safe or not possible."""
     from dlhealth.host.exec import find_program
 
     for name in (*_COVERED, "etc"):
         if not stat.S_ISDIR(os.lstat(f"{root}/{name}").st_mode):
-            raise NotADirectoryError(f"/{name} of {root} is not a directory: its programs can't be confined")
+            raise NotADirectoryError(f"/{name} of {root} is not a directory: its programs cannot be confined")
     names = _name_servers(root) if network else ""
     if find_program("bwrap"):
         return [*_bubblewrap(root, names, network), "--", "sh", "-c", _FIRST, "sh", *argv]
@@ -59,8 +60,8 @@ def _bubblewrap(root: str, names: str, network: bool) -> list[str]:
 
 
 def _name_servers(root: str) -> str:
-    """The path in the root, without a slash at its start, at which its programs look for name servers; "" where it is
-    none that this machine's can be shown at. The disk's own list may name a service that does not run here."""
+    """The path in the root, without a leading slash, where its programs find name servers; "" if this machine's file
+    cannot be mounted there. The disk's own list may name a service that does not run here."""
     try:
         link = os.readlink(f"{root}/{_RESOLVER}")
         if link == "/etc/resolvconf/run/resolv.conf":
@@ -86,7 +87,7 @@ _REMOUNT = 32
 _DETACH = 2  # MNT_DETACH
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 _NO_CAPABILITIES = (struct.pack("Ii", 0x20080522, 0), bytes(24))
-"""linux/capability.h: version 3 and this process; no effective, permitted or inheritable ones."""
+"""linux/capability.h: version 3 and this process; no effective, permitted or inheritable capabilities."""
 _DROP_BOUNDING, _NO_NEW_PRIVILEGES = 24, 38  # linux/prctl.h: PR_*
 
 
@@ -95,7 +96,7 @@ def _mount(source: str, target: str, kind: str = "none", flags: int = 0, options
 
 
 def _furnish(names: str) -> None:
-    """Mount over the folders of the root, which is the working directory."""
+    """Mount over the directories of the root, which is the working directory."""
     quiet = _NO_SUID | _NO_DEV | _NO_EXEC
     _mount("proc", "proc", "proc", quiet | _READ_ONLY)
     _mount("tmpfs", "run", "tmpfs", _NO_SUID | _NO_DEV, "mode=755")
@@ -131,7 +132,7 @@ def _furnish(names: str) -> None:
 
 
 def _confine() -> None:
-    """Leave everything but the working directory behind, and the rights to come back."""
+    """Leave everything outside the working directory, and drop the rights to return."""
     number = _SYS_PIVOT_ROOT.get(os.uname().machine)
     if number is None:
         raise OSError(f"pivot_root(2) has no known number on {os.uname().machine}: install bubblewrap")
@@ -142,12 +143,13 @@ def _confine() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(_LAST_CAPABILITY + 1):
         if capability not in kept:
-            libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0)  # of a number that the kernel does not know, an error
+            # for a capability number that the kernel does not know: an error
+            libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0)
     _call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
 def _run(argv: Sequence[str]) -> None:
-    """Become the program. Nothing is imported any more: modules would come from the disk."""
+    """Become the program. Nothing may be imported from here on: modules would come from the disk."""
     paths = [argv[0]] if "/" in argv[0] else [f"{folder}/{argv[0]}" for folder in os.environ["PATH"].split(":")]
     problem = ""
     for path in paths:
@@ -159,7 +161,7 @@ def _run(argv: Sequence[str]) -> None:
 
 
 def main(root: str, names: str, *argv: str) -> int:
-    """Be the first process of the namespace: end with the program's status, and with all that it left behind."""
+    """Be the first process of the namespace: end with the program's status, and end all programs that are left."""
     _mount(root, root, flags=_BIND | _REC)
     os.chdir(root)
     _furnish(names)

@@ -1,7 +1,7 @@
 """The only place that writes to the machine: one path at a time, each by one atomic step.
 
-A path has a state (what it is, what is in it, whose it is); putting another state there is a rename of a finished
-temporary file, with everything on disk before and after. Standard library only (rescue core).
+A path has a state (type, content, owner). A new state is a rename of a finished temporary file, with everything synced
+before and after. Standard library only (rescue core).
 """
 
 import base64
@@ -18,17 +18,17 @@ from dlhealth.host.path import Root, naming
 from dlhealth.records import NamedTuple
 
 SIZE_LIMIT = 64 << 20
-"""Bytes of a file that is kept for an undo; larger ones are never edited, only moved."""
+"""The most bytes of a file that is kept for an undo; larger files are never edited, only moved."""
 
 
 class NotChangeable(Exception):
-    """The path is not what may be changed: not as the plan saw it, a device, too large, behind a user's link, or with
-    a second name."""
+    """The path must not be changed: it differs from the plan, is a device, is too large, is behind a user's link, or
+    has a second name."""
 
 
 class State(NamedTuple):
-    """Of one path. `kind` is absent, file, link or dir; `content` the bytes of a file or the target of a link.
-    `attributes` are all extended ones, so ACLs and SELinux labels too."""
+    """The state of one path. `kind` is absent, file, link or dir; `content` the bytes of a file or the target of a
+    link. `attributes` are all extended ones, including ACLs and SELinux labels."""
 
     kind: str
     content: bytes = b""
@@ -38,7 +38,7 @@ class State(NamedTuple):
     attributes: tuple[tuple[str, bytes], ...] = ()
 
     def with_mode(self, mode: int) -> "State":
-        """As chmod(2) leaves it: an ACL says the mode too."""
+        """The state after chmod(2): an ACL contains the mode too."""
         changed = tuple((n, _acl_of_mode(v, mode) if n == _ACL else v) for n, v in self.attributes)
         return self._replace(mode=mode, attributes=changed)
 
@@ -49,7 +49,7 @@ class State(NamedTuple):
         return hashlib.sha256(text + b"\0" + self.content).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept in a transaction."""
+        """The form that a transaction stores."""
         return {
             "kind": self.kind,
             "content": base64.b64encode(self.content).decode(),
@@ -61,12 +61,12 @@ class State(NamedTuple):
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "State":
-        """Raises ValueError, KeyError or TypeError for what `to_json` never makes."""
+        """Raises ValueError, KeyError or TypeError for a value that `to_json` never makes."""
         attributes = tuple((str(k), base64.b64decode(v)) for k, v in record["attributes"])
         content = base64.b64decode(record["content"])
         state = cls(record["kind"], content, record["mode"], record["uid"], record["gid"], attributes)
         if state.kind not in _KINDS:
-            raise ValueError(f"{state.kind!r:.80} is no kind of file")
+            raise ValueError(f"{state.kind!r:.80} is not a kind of file")
         if any(type(record[name]) is not int or not 0 <= record[name] <= most for name, most in _NUMBERS.items()):
             raise ValueError("a mode or an owner is out of range")
         return state
@@ -79,7 +79,7 @@ _NUMBERS = {"mode": 0o7777, "uid": (1 << 32) - 2, "gid": (1 << 32) - 2}
 ABSENT = State("absent")
 
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""The errors of a path that leads to nothing."""
+"""The errors of a path that leads nowhere."""
 
 _ACL = "system.posix_acl_access"
 _ACL_HEADER, _ACL_ENTRY = "<I", "<HHI"  # linux/posix_acl_xattr.h: the version; tag, permissions, id
@@ -87,7 +87,7 @@ _OWNER, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
 
 
 def _acl_of_mode(acl: bytes, mode: int) -> bytes:
-    """With a mask, the bits of the group are its (acl(5))."""
+    """With a mask, the group bits are the mask (acl(5))."""
     start = struct.calcsize(_ACL_HEADER)
     entries = list(struct.iter_unpack(_ACL_ENTRY, acl[start:]))
     group = _MASK if any(tag == _MASK for tag, _, _ in entries) else _GROUP
@@ -96,7 +96,7 @@ def _acl_of_mode(acl: bytes, mode: int) -> bytes:
 
 
 def get_state(root: Root, path: str) -> State:
-    """What is at the path now. The path's last component is never followed when it is a link."""
+    """The present state of the path. A link as the last component is never followed."""
     with naming(path), parent(root, path) as (folder, name):
         if folder is None:
             return ABSENT
@@ -119,19 +119,19 @@ def get_state(root: Root, path: str) -> State:
             os.close(fd)
         with open(_opened(folder, name, path, status), "rb") as file:
             if os.fstat(file.fileno()).st_nlink > 1:
-                # A second name may be a user's way to get a system file changed, and a rename would part the two.
+                # A user may have made a second name to get a system file changed, and a rename would separate the two.
                 raise NotChangeable(f"{path} has a second name (hard link)")
             return State("file", file.read(SIZE_LIMIT + 1), mode, *owner, attributes(file.fileno()))
 
 
 def put_state(root: Root, path: str, state: State, mark: str) -> None:
-    """Make the path be in that state. `mark` names the transaction: temporary names carry it, so that what a power
-    cut leaves behind can be told from a user's files."""
+    """Put the path into that state. `mark` names the transaction: temporary names contain it, so that the remains after
+    a power cut can be told from a user's files."""
     with naming(path), parent(root, path) as (folder, name):
         if folder is None:
             if state.kind == "absent":
                 return
-            raise NotChangeable(f"the folder of {path} is gone")
+            raise NotChangeable(f"the directory of {path} is gone")
         temporary = _temporary(name, mark)
         with suppress(FileNotFoundError):
             _remove(folder, temporary, path)
@@ -145,7 +145,7 @@ def put_state(root: Root, path: str, state: State, mark: str) -> None:
                 _make(folder, temporary, state)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                with suppress(OSError):  # what went wrong first is what is told
+                with suppress(OSError):  # the first problem is the one to report
                     _remove(folder, temporary, path)
                 raise
         os.fsync(folder)
@@ -155,22 +155,20 @@ _GET_FLAGS, _IMMUTABLE, _ONLY_GROWS = 0x80086601, 0x10, 0x20  # linux/fs.h: FS_I
 
 
 def need_changeable(root: Root, path: str) -> None:
-    """Raises NotChangeable for a relative path, and where an owner made the file or its directory immutable."""
+    """Raises NotChangeable for a relative path, and if an owner made the file or its directory immutable."""
     if not path.startswith("/"):
         raise NotChangeable(f"{path} is not an absolute path")
     with parent(root, path) as (folder, name):
         if folder is None:
             return
         locked = path.rpartition("/")[0] if _is_locked(folder) else ""
-        with suppress(OSError):  # nothing is there, or a link
+        with suppress(OSError):  # it does not exist, or is a link
             if stat.S_IFMT(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
                 locked = path if _is_locked(fd) else locked
                 os.close(fd)
     if locked:
-        raise NotChangeable(
-            f"{locked} is immutable, as somebody made it: if it may be changed, first: chattr -ia {locked}"
-        )
+        raise NotChangeable(f"{locked} is immutable. If you want to change it, first run: chattr -ia {locked}")
 
 
 def _is_locked(fd: int) -> bool:
@@ -184,7 +182,7 @@ def _is_locked(fd: int) -> bool:
 
 
 def _remove(folder: int, name: str, path: str) -> None:
-    """A file, a link or an empty directory."""
+    """Remove a file, a link or an empty directory."""
     try:
         os.unlink(name, dir_fd=folder)
     except IsADirectoryError:
@@ -193,12 +191,12 @@ def _remove(folder: int, name: str, path: str) -> None:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            raise NotChangeable(f"{path} is not empty any more") from None
+            raise NotChangeable(f"{path} is no longer empty") from None
 
 
 def sweep(root: Root, path: str, mark: str) -> None:
-    """Take away what a change of that path left beside it when it was cut off. Where there is nothing, nothing is
-    written: the disk may be one that can't be written to, as why the change failed."""
+    """Remove the temporary files of an interrupted change of that path. If there are none, nothing is written: a
+    read-only disk may be the reason why the change failed."""
     with naming(path), parent(root, path) as (folder, name):
         if folder is not None:
             with suppress(FileNotFoundError):
@@ -212,14 +210,14 @@ def _temporary(name: str, mark: str) -> str:
 
 
 def move(root: Root, path: str, destination: str) -> None:
-    """Rename, whatever it is; nothing is followed, and nothing that is at the destination is replaced. Raises OSError,
-    EXDEV where the two are on different file systems."""
+    """Rename anything; no link is followed, and nothing at the destination is replaced. Raises OSError, EXDEV if the
+    two are on different file systems."""
     with naming(path), parent(root, path) as (source, name), parent(root, destination) as (folder, new):
         if source is None or folder is None:
-            raise NotChangeable(f"the folder of {path if source is None else destination} is gone")
+            raise NotChangeable(f"the directory of {path if source is None else destination} is gone")
         with suppress(FileNotFoundError):
             os.stat(new, dir_fd=folder, follow_symlinks=False)
-            raise NotChangeable(f"{destination} is there already")
+            raise NotChangeable(f"{destination} already exists")
         os.rename(name, new, src_dir_fd=source, dst_dir_fd=folder)
         os.fsync(folder)
         os.fsync(source)
@@ -278,13 +276,13 @@ def attributes(fd: int) -> tuple[tuple[str, bytes], ...]:
         return tuple((n, os.getxattr(fd, n)) for n in sorted(os.listxattr(fd)))
     except OSError as error:
         if error.errno != errno.ENOTSUP:
-            raise  # taken for none, a user's would be lost
-        return ()  # a file system without
+            raise  # counting as none, a user's attributes would be lost
+        return ()  # a file system without them
 
 
 def _opened(folder: int, name: str, path: str, status: os.stat_result) -> int:
-    """To read what was looked at, and not what somebody has put in its place since: the owner of one file with the
-    content of another is a file that is given away."""
+    """Open the file that was checked, not one that somebody put in its place since: one file's owner with another
+    file's content would give a file away."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     if not os.path.samestat(os.fstat(fd), status):
         os.close(fd)
@@ -302,11 +300,11 @@ def _attributes(folder: int, name: str, path: str, status: os.stat_result) -> tu
 
 @contextmanager
 def parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
-    """A descriptor of the folder, None when it does not exist: also where a file has taken the place of one above it, or
-    a link there leads nowhere."""
+    """A descriptor of the directory, None if it does not exist: also if a file replaced one above it, or a link there
+    leads nowhere."""
     parts = [p for p in path.split("/") if p]
     if not path.startswith("/") or not parts or ".." in parts or "\0" in path:
-        raise NotChangeable(f"{path!r} is not a path that can be changed")
+        raise NotChangeable(f"{path!r} is not a valid path")
     try:
         fd = _folder(root, parts[:-1])
     except OSError as error:
@@ -321,8 +319,8 @@ def parent(root: Root, path: str) -> Iterator[tuple[int | None, str]]:
 
 
 def _folder(root: Root, parts: list[str]) -> int:
-    """A link in the way is followed only where root alone could have made it: below the first folder that belongs to a
-    user, none is. Who owns a folder can also put another in the place of one of root's in it."""
+    """A link on the way is followed only if root alone could have made it: no link below the first directory of a user
+    is. The owner of a directory can replace even root's directories in it."""
     fd = root.open("/", os.O_PATH | os.O_DIRECTORY)
     walked, others = "", False
     try:

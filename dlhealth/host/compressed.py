@@ -1,6 +1,6 @@
 """Streams of compressed files, and kernel modules that are read as a stream (.ko.xz, .ko.zst, .ko.gz).
 
-Nothing is unpacked to a file or kept whole: /tmp may be full, or lie in memory, and the driver's main module has a
+Nothing is unpacked to a file or kept whole: /tmp may be full, or be in memory, and the driver's main module has a
 hundred megabytes.
 """
 
@@ -17,32 +17,32 @@ from typing import IO, Protocol
 from dlhealth.host.elf import Elf, NotElf, appended_signature
 
 _LIMIT = 1 << 29
-"""Bytes. No module is that large once it is unpacked."""
+"""In bytes. No unpacked module is that large."""
 
 _CHUNK = 1 << 20
 _SECTION = 1 << 16
-"""Bytes. The .modinfo section of a module of NVIDIA has two thousand."""
+"""In bytes. The .modinfo section of an NVIDIA module has two thousand."""
 _TAIL = (1 << 16) + 64
-"""Bytes. A signature and its trailer are shorter."""
+"""In bytes. A signature and its trailer are shorter."""
 
 _TRIES = 16
-"""How often one of these may stand in a megabyte of something else."""
+"""How often one of these may occur in a megabyte of other content."""
 _ANCHORS = (b"vermagic=", b"\0version=", b"\0license=")
 _ENTRY = re.compile(rb"([a-z][a-z0-9_.]{0,63})=([^\0]*)\Z")
 
 
 class Readable(Protocol):
-    """What can be read from its beginning to its end, in blocks."""
+    """Something that can be read from its beginning to its end, in blocks."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Damaged(ValueError):
-    """A compressed stream that is cut off, damaged, or of a kind that can't be read here."""
+    """A compressed stream that is incomplete, damaged, or in an unsupported format."""
 
 
 class Stream(io.RawIOBase):
-    """What a compressed stream holds. Whatever is wrong with it is said as Damaged."""
+    """The content of a compressed stream. Every error in it becomes Damaged."""
 
     def __init__(self, packed: Readable) -> None:
         self._packed = packed
@@ -56,22 +56,22 @@ class Stream(io.RawIOBase):
         except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
             raise Damaged(f"damaged: {str(error).lower()}") from error
         except Exception as error:
-            # zstd's own error class, which is only there when its library was loaded.
+            # zstd's own error class, which exists only if its library was loaded.
             if type(error).__name__ != "ZstdError":
                 raise
             raise Damaged(f"damaged: {str(error).lower()}") from error
 
 
 class _Lz4:
-    """lz4 in its legacy form, the one that the kernel takes for an initramfs: blocks of at most 8 MiB when unpacked, each
-    behind its packed size. The library is one that Debian's and Ubuntu's systemd and apt need."""
+    """lz4 in its legacy format, which the kernel accepts for an initramfs: blocks of at most 8 MiB when unpacked, each
+    after its packed size. systemd and apt of Debian and Ubuntu need the library."""
 
     _BLOCK = 8 << 20
     _AGAIN = 0x184C2102
-    """The magic, where one stream follows another."""
+    """The magic number, if another stream follows."""
 
     def __init__(self, file: Readable) -> None:
-        import ctypes  # nothing else needs it, and few images are packed in this way
+        import ctypes  # nothing else needs it, and few images use this format
 
         self._unpack = ctypes.CDLL("liblz4.so.1").LZ4_decompress_safe
         self._buffer = ctypes.create_string_buffer(self._BLOCK)
@@ -91,15 +91,15 @@ class _Lz4:
             size = int.from_bytes(self._file.read(4), "little")
         packed = self._file.read(size) if size <= 2 * self._BLOCK else b""
         if size and len(packed) != size:
-            raise ValueError("it is cut off")
+            raise ValueError("it is incomplete")
         written = self._unpack(packed, self._buffer, size, self._BLOCK) if size else 0
         if written < 0:
-            raise ValueError("a block that can't be unpacked")
+            raise ValueError("a block that cannot be unpacked")
         return self._buffer.raw[:written]
 
 
 class _Lz4Frame:
-    """lz4 in its usual form, in which apt keeps its lists where it is told to compress them."""
+    """lz4 in its usual format: apt stores its lists in it if it is configured to compress them."""
 
     _VERSION = 100
 
@@ -108,7 +108,7 @@ class _Lz4Frame:
 
         self._file, self._packed = file, b""
         self._left = 0
-        """Bytes that the frame still expects; 0 behind its end."""
+        """Bytes that the frame still expects; 0 at its end."""
         self._sizes = ctypes.c_size_t, ctypes.byref
         self._library = ctypes.CDLL("liblz4.so.1")
         self._library.LZ4F_decompress.restype = self._library.LZ4F_freeDecompressionContext.restype = ctypes.c_size_t
@@ -128,17 +128,17 @@ class _Lz4Frame:
                 self._context, self._buffer, reference(written), self._packed, reference(taken), None
             )
             if self._library.LZ4F_isError(number(self._left)):
-                raise ValueError("a block that can't be unpacked")
+                raise ValueError("a block that cannot be unpacked")
             self._packed = self._packed[taken.value :]
             if written.value:
                 return self._buffer.raw[: written.value]
         if self._left:
-            raise EOFError("it is cut off")
+            raise EOFError("it is incomplete")
         return b""
 
 
 def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
-    """The content behind a compressed stream, by its first six bytes. Raises Damaged for a kind that is not known."""
+    """The content of a compressed stream, by its first six bytes. Raises Damaged for an unknown format."""
     if magic.startswith(b"\x1f\x8b"):
         return Stream(gzip.GzipFile(fileobj=file))
     if magic.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
@@ -152,47 +152,47 @@ def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
             else:
                 from backports import zstd
         except ImportError as error:
-            raise Damaged("compressed with zstd, which this Python can't read (backports.zstd is missing)") from error
+            raise Damaged("compressed with zstd, which this Python cannot read (backports.zstd is missing)") from error
         return Stream(zstd.ZstdFile(file))
     if magic.startswith(b"\x02\x21\x4c\x18"):
         try:
             return Stream(_Lz4(file))
         except OSError as error:
-            raise Damaged("compressed with lz4, which can't be read here (liblz4.so.1 is missing)") from error
+            raise Damaged("compressed with lz4, which cannot be read here (liblz4.so.1 is missing)") from error
     if magic.startswith(b"\x04\x22\x4d\x18"):
         try:
             return Stream(_Lz4Frame(file))
         except OSError as error:
-            raise Damaged("compressed with lz4, which can't be read here (liblz4.so.1 is missing)") from error
-    raise Damaged(f"compressed in a way that is not known here (first bytes {magic[:4].hex()})")
+            raise Damaged("compressed with lz4, which cannot be read here (liblz4.so.1 is missing)") from error
+    raise Damaged(f"compressed in an unknown format (first bytes {magic[:4].hex()})")
 
 
 def read_module(file: IO[bytes]) -> Elf:
-    """What a compressed module says of itself. Raises NotElf."""
+    """The fields of a compressed module. Raises NotElf."""
     magic = file.read(6)
     file.seek(-len(magic), io.SEEK_CUR)
     try:
         return scan_module(decompressed(file, magic))
     except Damaged as error:
-        raise NotElf(f"can't be unpacked: {error}") from error
+        raise NotElf(f"cannot be unpacked: {error}") from error
 
 
 def scan_module(stream: Readable) -> Elf:
-    """What a module says of itself, read once from its beginning to its end. Raises NotElf, and what the stream raises.
+    """The fields of a module, read once from its beginning to its end. Raises NotElf, and the errors of the stream.
 
-    The table of an ELF file's sections is at its end, behind what it describes. So .modinfo is recognised by what it
-    is: a run of NUL-terminated "key=value" that has a vermagic.
+    The table of an ELF file's sections is at its end, after the sections. So .modinfo is recognized by its content: a
+    run of NUL-terminated "key=value" that contains a vermagic.
     """
     size, window, tail, modinfo = 0, b"", b"", b""
     head = b""
     while chunk := stream.read(_CHUNK):
         size += len(chunk)
         if size > _LIMIT:
-            raise NotElf("too large once it is unpacked")
+            raise NotElf("too large after unpacking")
         if len(head) < 64:
             head = (head + chunk)[:64]
             if not b"\x7fELF".startswith(head[:4]):
-                raise NotElf("not an ELF file")  # at once: a few kilobytes may unpack to terabytes
+                raise NotElf("not an ELF file")  # in small pieces: a few kilobytes may unpack to terabytes
         tail = (tail + chunk)[-_TAIL:]
         if b"vermagic=" not in modinfo:
             window += chunk
@@ -209,8 +209,8 @@ def scan_module(stream: Readable) -> Elf:
 
 
 def _find(window: bytes, known: bytes, *, last: bool) -> bytes:
-    """The run of entries in a window that most looks like .modinfo; `known` is the best so far. Before the `last`
-    window, one that may go on behind the end is left for the next."""
+    """The run of entries in a window that most resembles .modinfo; `known` is the best so far. Before the `last`
+    window, a run that may continue after the end is left for the next."""
     end = len(window) if last else len(window) - _SECTION
     for anchor in _ANCHORS:
         place = -1
@@ -229,10 +229,10 @@ def _find(window: bytes, known: bytes, *, last: bool) -> bytes:
 
 
 def _run(region: bytes, anchor: int) -> bytes:
-    """The entry at a place, and those beside it as far as they have the form of entries."""
+    """The entry at a place, and its neighbours as far as they have the form of entries."""
     entries = region.split(b"\0")
     own = region.count(b"\0", 0, anchor)
-    # The section's first entry follows whatever stands before the section.
+    # The section's first entry follows the end of the previous section.
     if not _ENTRY.match(entries[own]):
         entries[own] = entries[own][anchor - region.rfind(b"\0", 0, anchor) - 1 :]
         entries[:own] = []

@@ -1,7 +1,7 @@
 """Reads the few facts of an ELF file that a diagnosis needs, without loading it.
 
-pyelftools reads all of ELF; its import alone took a third of the time that the whole doctor has. The tests compare
-this reader with it. Standard library only (rescue core); zstd-compressed modules need backports.zstd below 3.14.
+pyelftools reads all of ELF; its import alone took a third of the time of the whole doctor. The tests compare this
+reader with it. Standard library only (rescue core); zstd-compressed modules need backports.zstd below Python 3.14.
 """
 
 import struct
@@ -21,10 +21,10 @@ class NotElf(ValueError):
 
 
 class Elf(NamedTuple):
-    """`rpath` is the older kind of run path, which comes before LD_LIBRARY_PATH; the loader ignores it where there is a
-    `runpath`. `modinfo` holds a kernel module's keys (repeated keys joined by a newline); `signature` is its appended
-    PKCS#7 message as hexadecimal digits, empty when unsigned. `versions` are those of the symbols that it takes from
-    other libraries: "GLIBC_2.34", "GLIBCXX_3.4.30"."""
+    """`rpath` is the older kind of run path, which is searched before LD_LIBRARY_PATH; the loader ignores it if there
+    is a `runpath`. `modinfo` has a kernel module's keys (repeated keys joined by a newline); `signature` is its
+    appended PKCS#7 message as hexadecimal digits, empty if unsigned. `versions` are those of the symbols that it needs
+    from other libraries: "GLIBC_2.34", "GLIBCXX_3.4.30"."""
 
     bits: int
     machine: int
@@ -51,7 +51,7 @@ class _Section(NamedTuple):
 
 
 def read_elf(file: IO[bytes], size: int) -> Elf:
-    """Parse an open, seekable file. Raises NotElf for anything that is not a sound ELF object."""
+    """Parse an open, seekable file. Raises NotElf for anything that is not a valid ELF object."""
     try:
         return _read(file, size)
     except (struct.error, IndexError, OverflowError, UnicodeError, ValueError) as error:
@@ -129,7 +129,7 @@ def _versions(content: bytes, strings: bytes, order: str) -> tuple[str, ...]:
 
 
 def appended_signature(file: IO[bytes], size: int) -> str:
-    """The PKCS#7 message that a kernel module ends with, in hexadecimal digits; empty where there is none."""
+    """The PKCS#7 message at the end of a kernel module, in hexadecimal digits; empty if there is none."""
     # struct module_signature (include/linux/module_signature.h): 8 bytes of kinds and lengths, then a be32 length.
     trailer = len(_SIGNATURE_MAGIC) + 12
     if size < trailer:

@@ -13,28 +13,28 @@ from dlhealth.records import NamedTuple
 
 PROGRAM_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUTPUT_LIMIT = 8 << 20
-"""Bytes of standard output that are read before a program is stopped."""
+"""The most bytes of standard output that are read before a program is stopped."""
 
 _QUIET = 1.0
-"""Seconds without a word, after which a program is looked at."""
+"""After so many seconds without output, a program is checked."""
 
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": ":".join(PROGRAM_FOLDERS), "HOME": "/", "TERM": "dumb"}
 
 
 def nowhere(mode: str) -> TextIO:
-    """In the place of a standard stream that is closed: the lowest number that is free is the one that is missing."""
+    """A replacement for a closed standard stream: the lowest free number is the missing one."""
     return cast(TextIO, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def find_program(name: str) -> str | None:
-    """The absolute path of a system program; the PATH of the caller may be what is broken, so it is not asked."""
+    """The absolute path of a system program. The caller's PATH is not used, because it may be broken."""
     if name.startswith("/"):
         return name if os.access(name, os.X_OK) else None
     return next((p for f in PROGRAM_FOLDERS if os.access(p := f"{f}/{name}", os.X_OK)), None)
 
 
 def as_root(command: str) -> str:
-    """The line that a person types to run a command as root: with sudo, or with su where sudo is not installed."""
+    """The command line that a person types to run a command as root: with sudo, or with su if sudo is not installed."""
     if os.geteuid() == 0:
         return command
     has_sudo = any(os.access(f"{folder}/sudo", os.X_OK) for folder in PROGRAM_FOLDERS)
@@ -46,8 +46,8 @@ def run(
 ) -> Output:
     """Run a program to its end, within `timeout` seconds.
 
-    At the limit it is killed with its whole process group. A process that even SIGKILL does not end (it hangs in the
-    kernel, as below a wedged driver) is left behind: waiting for it would hang the doctor too.
+    At the limit it is killed with its whole process group. A process that survives even SIGKILL (it hangs in the
+    kernel, for example in a broken driver) is left behind: waiting for it would hang the doctor too.
     """
     program = find_program(argv[0])
     if program is None:
@@ -59,7 +59,7 @@ def run(
     except OSError as error:
         os.close(reader)
         os.close(complaints)
-        return Output(None, "", problem=f"{argv[0]} could not be started: {error.strerror}")
+        return Output(None, "", problem=f"{argv[0]} could not start: {error.strerror}")
     finally:
         os.close(writer)
         os.close(complain)
@@ -78,8 +78,8 @@ def _spawn(
     environment: Mapping[str, str],
     stdin: int | None = None,
 ) -> int:
-    """The process number. Without `stdin` there is nothing to read; without `stderr` it complains where dlhealth does.
-    Not by way of the module subprocess, whose import costs a twentieth of a diagnosis."""
+    """The process number. Without `stdin` there is nothing to read; without `stderr` its errors go to dlhealth's. It
+    does not use the module subprocess, whose import takes a twentieth of a diagnosis."""
     for fd in pass_fds:
         os.set_inheritable(fd, True)
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
@@ -94,7 +94,7 @@ def _spawn(
         {**_ENVIRONMENT, **environment},
         file_actions=actions,
         setsid=True,
-        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # signals that Python ignores
     )
 
 
@@ -106,7 +106,7 @@ def _collect(child: int, reader: int, complaints: int, name: str, timeout: float
     while waiting and not problem:
         ready, _, _ = select.select(waiting, [], [], max(0.0, min(_QUIET, deadline - time.monotonic())))
         if not ready and _has_ended(child):
-            break  # what it has left running, as a maintainer script its service, keeps its output open
+            break  # programs that it left running (such as a service of a maintainer script) keep its output open
         if not ready and time.monotonic() >= deadline:
             problem = f"{name} did not answer within {timeout:g} seconds"
         for stream in ready:
@@ -118,7 +118,7 @@ def _collect(child: int, reader: int, complaints: int, name: str, timeout: float
                 problem = f"{name} printed more than {OUTPUT_LIMIT >> 20} MiB"
     status = None if problem else _wait(child, max(0.05, deadline - time.monotonic()))
     if status is None:
-        problem = problem or f"{name} did not end within {timeout:g} seconds"
+        problem = problem or f"{name} did not finish within {timeout:g} seconds"
         _kill(child)
     stdout, stderr = (received[s].decode(errors="surrogateescape") for s in (reader, complaints))
     return Output(status, stdout, stderr, problem)
@@ -129,7 +129,7 @@ def _has_ended(child: int) -> bool:
 
 
 def _wait(child: int, seconds: float) -> int | None:
-    """The exit status (negative: the signal that ended it), None where it has not ended in time."""
+    """The exit status (negative: the signal that ended it), None if it did not end in time."""
     deadline = time.monotonic() + seconds
     pause = 0.0005
     while True:
@@ -138,7 +138,7 @@ def _wait(child: int, seconds: float) -> int | None:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() >= deadline:
             return None
-        # What has closed its output ends at once: this loop hardly ever turns.
+        # A program that has closed its output ends at once: this loop hardly ever repeats.
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
 
@@ -150,19 +150,19 @@ def _kill(child: int) -> None:
 
 
 class Started(NamedTuple):
-    """A program that runs beside its caller, who reads what it prints."""
+    """A program that runs beside its caller, which reads the output."""
 
     pid: int
     output: int
-    """File descriptor of its standard output."""
+    """The file descriptor of its standard output."""
 
     def end(self) -> str:
-        """End it, with its whole process group, if it has not ended; what went wrong, "" where it succeeded."""
+        """End it, with its whole process group, if it has not ended; what went wrong, "" if it succeeded."""
         os.close(self.output)
         status = _wait(self.pid, 0.5)
         if status is None:
             _kill(self.pid)
-            return "it did not end"
+            return "it did not finish"
         return f"it ended with status {status}" if status else ""
 
 
@@ -179,25 +179,25 @@ def start(argv: Sequence[str]) -> Started:
 
 
 def answer(argv: Sequence[str], connection: int) -> int:
-    """Start a program with a connection as its standard input; its number. What it prints goes where dlhealth's own
-    output goes. Raises OSError."""
+    """Start a program with a connection as its standard input; its number. Its output goes where dlhealth's own goes.
+    Raises OSError."""
     return _spawn(list(argv), 1, None, (), {}, connection)
 
 
 @contextmanager
 def held(argv: Sequence[str], timeout: float) -> Iterator[bool]:
-    """Keep a program running that ends with its standard input: when the block is left, and when this process ends,
-    however that comes about. It echoes what it reads, as cat does; the block begins when it has, with True, or with
-    False where it does not within `timeout` seconds, or is not installed: that is no error."""
+    """Keep a program running that ends when its standard input ends: when the block is left, and when this process ends
+    for whatever reason. It echoes its input, like cat. The block begins with True after the first echo, or with False
+    if there is none within `timeout` seconds or the program is not installed: that is not an error."""
     program = find_program(argv[0])
     if program is None:
         yield False
         return
-    # Closed in every other program that is started: one that outlives this process must not keep it alive.
+    # Closed in every other started program: one that outlives this process must not keep it alive.
     theirs, ours = os.pipe2(os.O_CLOEXEC)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
-        # What it complains about is nobody's: it goes where its echo goes when that is no longer read.
+        # Nobody reads its errors: they go to its standard output.
         child = _spawn([program, *argv[1:]], writer, writer, (), {}, theirs)
     except OSError:
         child = 0

@@ -1,4 +1,4 @@
-"""What lies in an initramfs image: cpio archives in a row, the last one compressed."""
+"""The content of an initramfs image: several cpio archives, the last one compressed."""
 
 import errno
 import io
@@ -14,25 +14,25 @@ _HEADER = 110  # cpio "newc": a magic number and 13 fields of 8 hexadecimal digi
 _MAGICS = (b"070701", b"070702")
 _ENTRIES_LIMIT = 200_000
 _SIZE_LIMIT = 1 << 30
-"""Bytes, unpacked. The largest real ones have half a gigabyte of firmware."""
+"""In bytes, unpacked. The largest real images have half a gigabyte of firmware."""
 _CPU_SECONDS = 2.5
-"""Of processor time. Real ones take some hundred milliseconds."""
+"""Processor time. Real images take some hundred milliseconds."""
 _ZEROS_LIMIT = 64 << 20
-"""Bytes of padding between two archives. Real ones have less than a block."""
+"""Padding between two archives, in bytes. Real images have less than a block."""
 _NAME_LIMIT = 4096
 _TEXT_LIMIT, _TEXTS_LIMIT = 256 << 10, 8 << 20
-"""Bytes of one configuration file, and of all together, that are kept."""
+"""The bytes of one configuration file, and of all together, that are kept."""
 _BLOCK = 1 << 20
 _LINKS = 8
-"""How many links may lead to one another."""
+"""How many links may follow one another."""
 
 _CONFIGURATION = ("etc/modprobe.d/", "lib/modprobe.d/", "usr/lib/modprobe.d/", "run/modprobe.d/")
 _MODULES = ("nvidia", "nouveau", "nova", "vfio")
 
 
 def read_initramfs(file: IO[bytes]) -> dict[str, str]:
-    """Of each kernel module that has to do with an NVIDIA GPU its version (empty where it has none), and of each
-    modprobe.d file its text, by name without a leading slash. Raises ValueError when the image can't be read."""
+    """The version of each kernel module that concerns an NVIDIA GPU (empty if it has none), and the text of each
+    modprobe.d file, by name without a leading slash. Raises ValueError if the image cannot be read."""
     budget = _Budget()
     image = _Image(budget)
     while True:
@@ -51,7 +51,7 @@ def read_initramfs(file: IO[bytes]) -> dict[str, str]:
 
 
 def _skip_zeros(file: IO[bytes]) -> None:
-    """Also those that a sparse file does not hold: they may be more than any disk has."""
+    """Skip bytes, also the holes of a sparse file: they may be larger than any disk."""
     skipped = 0
     while skipped <= _ZEROS_LIMIT:
         _skip_hole(file)
@@ -61,7 +61,7 @@ def _skip_zeros(file: IO[bytes]) -> None:
             file.seek(-len(stripped), io.SEEK_CUR)
             return
         skipped += len(block)
-    raise Damaged("damaged: nothing but zeros behind an archive")
+    raise Damaged("damaged: only zeros follow an archive")
 
 
 def _skip_hole(file: IO[bytes]) -> None:
@@ -70,15 +70,15 @@ def _skip_hole(file: IO[bytes]) -> None:
         buffered = os.lseek(descriptor, 0, os.SEEK_CUR)
         data = os.lseek(descriptor, file.tell(), os.SEEK_DATA)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # nothing but a hole follows
+        if error.errno == errno.ENXIO:  # only a hole follows
             file.seek(0, io.SEEK_END)
     else:
-        os.lseek(descriptor, buffered, os.SEEK_SET)  # where the buffer of the file believes it to be
+        os.lseek(descriptor, buffered, os.SEEK_SET)  # the position that the buffer of the file assumes
         file.seek(data)
 
 
 class _Budget:
-    """What all streams of one image may cost together: a few kilobytes may unpack to terabytes."""
+    """The most that all streams of one image may cost together: a few kilobytes may unpack to terabytes."""
 
     def __init__(self) -> None:
         self._left = _SIZE_LIMIT
@@ -93,7 +93,7 @@ class _Budget:
 
 
 class _Metered:
-    """A stream whose bytes are paid for."""
+    """A stream whose bytes count against the limit."""
 
     def __init__(self, stream: Readable, budget: _Budget) -> None:
         self._stream = stream
@@ -106,7 +106,7 @@ class _Metered:
 
 
 class _Image:
-    """What was seen so far in the archives of one image."""
+    """What was found so far in the archives of one image."""
 
     def __init__(self, budget: _Budget) -> None:
         self._budget = budget
@@ -134,7 +134,7 @@ class _Image:
             header = _exactly(stream, _HEADER)
             if header[:6] not in _MAGICS:
                 raise Damaged("damaged: an entry without its header")
-            if not header.isalnum():  # int() takes signs and blanks, too
+            if not header.isalnum():  # int() also accepts signs and blanks
                 raise Damaged("damaged: an entry with a strange header")
             mode, size, name_size = (int(header[6 + 8 * i : 14 + 8 * i], 16) for i in (1, 6, 11))
             if name_size > _NAME_LIMIT:
@@ -177,7 +177,7 @@ def _version(part: "_Part", base: str, budget: _Budget) -> str:
 
 
 class _Part(io.RawIOBase):
-    """The content of one entry. Cut off by the end of the archive, it is Damaged."""
+    """The content of one entry. If the archive ends inside it, it is Damaged."""
 
     def __init__(self, stream: Readable, size: int) -> None:
         self._stream = stream
@@ -198,7 +198,7 @@ class _Part(io.RawIOBase):
         return len(content)
 
     def skip(self) -> None:
-        """What nobody read of it."""
+        """Skip the rest."""
         while self.left:
             self.read(_BLOCK)
 
@@ -208,7 +208,7 @@ def _exactly(stream: Readable, size: int) -> bytes:
     while left:
         block = stream.read(left)
         if not block:
-            raise Damaged("damaged: it is cut off")
+            raise Damaged("damaged: it is incomplete")
         blocks.append(block)
         left -= len(block)
     return b"".join(blocks)

@@ -11,7 +11,7 @@ _LANDMARKS = ("etc", "usr", "var", "proc", "sys", "boot", "home")
 
 
 def host_at(where: str) -> Host:
-    """The running machine for "/", otherwise the one in a folder or a bundle. Raises NotAMachine."""
+    """The running machine for "/", otherwise the one in a directory or a file. Raises NotAMachine."""
     try:
         status = os.stat(where)
         if os.path.samestat(status, os.stat("/")):
@@ -27,8 +27,8 @@ def host_at(where: str) -> Host:
             if posted := read_directory(where):
                 return posted
         if not any(name in names for name in _LANDMARKS):
-            # A mount that failed leaves such a folder; a diagnosis of it would find nothing wrong.
-            # Of btrfs it is the subvolume that is meant.
+            # A failed mount leaves such a directory; a diagnosis of it would find no problem.
+            # For btrfs, the subvolume is meant.
             paths = (os.path.join(where, name) for name in sorted(names))
             within = next((path for path in paths if os.path.isdir(f"{path}/etc")), "")
             raise NotAMachine(
@@ -54,7 +54,7 @@ def _from_file(path: str) -> Host:
 
 
 def folder_at(where: str) -> str:
-    """The folder of a machine that can be changed: "/" for the running one. Raises NotAMachine."""
+    """The directory of a machine that can be changed: "/" for the running one. Raises NotAMachine."""
     host = host_at(where)
     if not isinstance(host, RootHost):
         raise NotAMachine(f"{where} can be diagnosed, not repaired: it is not the disk of a machine")

@@ -1,6 +1,6 @@
-"""What another machine mounts at its start, and nobody has mounted below its root: looked at, its place is an empty
-folder; what is written there lies below what the machine will see. And what was mounted there of this machine, as for a
-chroot.
+"""File systems that another machine mounts at boot, but that are not mounted below its root: the mount point is an
+empty directory, and the real file system will hide files that are written there. Also file systems of this machine that
+were mounted there, as for a chroot.
 
 Standard library only (rescue core).
 """
@@ -17,7 +17,7 @@ from dlhealth.records import NamedTuple
 FSTAB = "/etc/fstab"
 _GRUB = "/boot/grub/grub.cfg"
 _FIRMWARES = ("/boot/efi", "/efi")
-"""What the firmware starts lies there. Of GRUB, which has its menu and its kernels in /boot, that is all."""
+"""The files that the firmware starts. For GRUB, whose menu and kernels are in /boot, that is all."""
 _LIMIT = 1 << 20
 _OCTAL = regex(r"\\([0-7]{3})")
 
@@ -30,7 +30,7 @@ _WRITTEN = (
     "/boot/efi", "/efi", "/etc", "/lib/modules", "/usr/bin", "/usr/lib", "/usr/sbin", "/usr/share", "/usr/src",
     "/var/cache/apt/archives", "/var/lib/apt", "/var/lib/dkms", "/var/lib/dpkg",
 )  # fmt: skip
-"""Where programs write that install packages, build modules and make images."""
+"""Directories where programs write that install packages, build modules and make images."""
 
 
 class Mount(NamedTuple):
@@ -42,23 +42,23 @@ class Mount(NamedTuple):
 
     @property
     def bound(self) -> bool:
-        """Whether another folder of the machine is shown there."""
+        """Whether it shows another directory of the machine there."""
         return "bind" in self.options or "rbind" in self.options
 
     def command(self, folder: str) -> str:
-        """What mounts it below the root that lies in `folder`."""
+        """The command that mounts it below the root in `folder`."""
         start = folder.rstrip("/")
         words = ["-o", volume] if (volume := next((o for o in self.options if o.startswith("subvol")), "")) else []
         device = f"{start}{self.device}" if self.bound else self.device
         return shlex.join(["mount", *words, *["--bind"] * self.bound, device, f"{start}{self.path}"])
 
     def told(self, folder: str) -> str:
-        """For people: that it is not mounted, and what mounts it."""
+        """For people: that it is not mounted, and the command that mounts it."""
         return f"{self.path} of {folder} is not mounted; first: {self.command(folder)}"
 
 
 class Mounts:
-    """`missing` is what is not mounted below a root that is not the running machine's."""
+    """`missing` are the unmounted file systems below a root that is not the running machine's."""
 
     def __init__(self, root: Root) -> None:
         self.missing: tuple[Mount, ...] = () if root.folder == "/" else tuple(_missing(root))
@@ -67,7 +67,7 @@ class Mounts:
             self._add_links(root)
 
     def over(self, path: str) -> Mount | None:
-        """What would have to be mounted for the path to be the machine's."""
+        """The file system that must be mounted to reach the machine's own path."""
         path = posixpath.normpath(path) if self._places else ""
         while path not in ("", "/"):
             if path in self._places:
@@ -77,21 +77,22 @@ class Mounts:
 
     @property
     def needed(self) -> Mount | None:
-        """The first without which the machine's programs would write to the wrong place."""
+        """The first missing file system that would make the machine's programs write to the wrong place."""
         return next((m for path in _WRITTEN if (m := self.over(path))), None)
 
     def _add_links(self, root: Root) -> None:
-        """/lib leads to usr/lib, and nowhere while /usr is not mounted."""
+        """/lib is a link to usr/lib, which leads nowhere while /usr is not mounted."""
         found = {path: self.over(target) for path, target in _top_links(root).items()}
         self._places.update({path: mount for path, mount in found.items() if mount})
 
 
 SYSTEM_TREES = ("/etc", "/usr", "/var")
-"""Every system has something in these; one without is a part of a system, and what it lacks may well be elsewhere."""
+"""Every system has something in these directories; without one, it is only part of a system, and the rest may be
+elsewhere."""
 
 
 def lacking(root: Root) -> tuple[str, ...]:
-    """The system's trees that are empty below a root, or absent where others are there; and the links at its top that
+    """The system's directories that are empty below a root, or absent while others exist; and the links at its top that
     lead into them."""
     entries = {path: _entries(root, path) for path in SYSTEM_TREES}
     bare = tuple(path for path, number in entries.items() if not number)
@@ -101,13 +102,13 @@ def lacking(root: Root) -> tuple[str, ...]:
 
 
 def _entries(root: Root, path: str) -> int | None:
-    """How many there are in a folder; None where there is no folder."""
+    """The number of entries in a directory; None if there is no directory."""
     try:
         fd = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return None
     except OSError:
-        return 1  # something is there; each look at it says what is wrong
+        return 1  # something exists; each question about it says what is wrong
     try:
         return len(os.listdir(fd))
     finally:
@@ -115,7 +116,7 @@ def _entries(root: Root, path: str) -> int | None:
 
 
 def _top_links(root: Root) -> dict[str, str]:
-    """The links at the top of a root, and where each leads."""
+    """The links at the top of a root, and their targets."""
     fd = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
     try:
         links = {e.name: os.readlink(e.name, dir_fd=fd) for e in os.scandir(fd) if e.is_symlink()}
@@ -129,13 +130,12 @@ _TELLS_OF_HERE = {
     "/run": ("/run/*",),
     "/sys": ("/sys/module/*", "/sys/kernel/*", "/sys/bus/pci/drivers/*", "/sys/bus/pci/devices/*/driver/*"),
 }
-"""How this machine runs, by what is mounted for a chroot. Which devices there are stays to be read: most often the disk is
-in its own machine, which was started from another one."""
+"""How this machine runs, from the file systems that are mounted for a chroot. Devices are still read: most often the
+disk is in its own machine, which was booted from another one."""
 
 
 def lent(root: Root) -> tuple[str, ...]:
-    """What tells of the machine that runs this, where it is below another root: patterns of paths with a slash at their
-    end."""
+    """The paths below another root that show the running machine: patterns with a slash at the end."""
     patterns = [p for path, shown in _TELLS_OF_HERE.items() if _is_same(root, path) for p in shown]
     return (*patterns, "/proc/*") if _is_procfs(root) else tuple(patterns)
 
@@ -149,7 +149,7 @@ def _is_same(root: Root, path: str) -> bool:
 
 def _is_procfs(root: Root) -> bool:
     """Whether /proc below the root is the kernel's own, not a copy: only there a link has no size. The boot ids are not
-    compared, as a container may see another one in its own /proc than in one that it mounts."""
+    compared: a container may see another one in its own /proc than in a /proc that it mounts."""
     try:
         link = root.stat("/proc/self", follow=False)
     except OSError:
@@ -158,7 +158,8 @@ def _is_procfs(root: Root) -> bool:
 
 
 def parse_fstab(text: str) -> list[Mount]:
-    """What it mounts at the start, the outer before the inner: not what a person mounts, swap, or the kernel's own."""
+    """The file systems that it mounts at boot, the outer before the inner; not those that a person mounts, swap, or the
+    kernel's own."""
     mounts = []
     for line in text.splitlines():
         words = [_OCTAL.sub(lambda m: chr(int(m[1], 8)), word) for word in line.split()]
@@ -180,7 +181,7 @@ def _missing(root: Root) -> list[Mount]:
 
 
 def _head(root: Root, path: str) -> bytes:
-    """Of a small file; nothing where it can't be read."""
+    """The text of a small file; empty if it cannot be read."""
     try:
         fd = root.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -192,8 +193,9 @@ def _head(root: Root, path: str) -> bytes:
 
 
 def _is_there(root: Root, mount: Mount, own: bool) -> bool:
-    """With its files in the root's own file system it is a copy of a machine, unless that is the machine's disk itself
-    (`own`): what lies there then was written while nothing was mounted. Without the folder it is only a part of one."""
+    """If its files are on the root's own file system, it is a copy of a machine, unless that is the machine's disk
+    itself (`own`): then they were written while nothing was mounted. Without the directory, it is only part of a
+    machine."""
     try:
         if _is_mounted(root, mount.path):
             return True

@@ -11,8 +11,8 @@ _KEPT = re.compile(rb"^(?:Version|Pre-Depends|Depends|Conflicts): .*\n", re.MULT
 
 
 def read_offers(stream: Readable, names: Sequence[str]) -> dict[str, str]:
-    """The packages of these names that an index offers: by name the fields of each version that tell what it needs,
-    with an empty line between two versions. Raises Damaged for a stream that is cut off."""
+    """The entries of these packages in an index: by name, the dependency fields of each version, with an empty line
+    between two versions. Raises Damaged for an incomplete stream."""
     needles = {name: b"\nPackage: " + name.encode(errors="surrogateescape") + b"\n" for name in names}
     offers: dict[str, str] = {}
     for block in _blocks(stream):
@@ -28,7 +28,7 @@ def read_offers(stream: Readable, names: Sequence[str]) -> dict[str, str]:
 
 
 def _blocks(stream: Readable) -> Iterator[bytes]:
-    """Blocks that hold whole entries; an empty line stands before and after each entry."""
+    """Blocks of complete entries; an empty line precedes and follows each entry."""
     rest = b"\n"
     while block := stream.read(_BLOCK):
         whole, separator, rest = (rest + block).rpartition(b"\n\n")
@@ -36,5 +36,5 @@ def _blocks(stream: Readable) -> Iterator[bytes]:
             yield whole + separator
             rest = b"\n" + rest
         elif len(rest) > _STANZA_LIMIT:
-            rest = b""  # no package's entry is that long
+            rest = b""  # no package has such a long entry
     yield rest + b"\n"

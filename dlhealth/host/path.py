@@ -1,6 +1,6 @@
-"""Opens paths inside a root folder so that no link can lead out of it.
+"""Opens paths inside a root directory so that no link can lead out of it.
 
-An absolute link starts again at the root, `..` stops at it, exactly as if the caller had changed its root there.
+An absolute link starts again at the root, and `..` stops at it, exactly as if the caller had changed its root there.
 Standard library only (rescue core).
 """
 
@@ -19,8 +19,8 @@ _MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 
 @cache
 def _openat2() -> Callable[[int, bytes, int], tuple[int, int]]:
-    """openat2(2), which Python does not have: gives the descriptor, or -1 and the error number."""
-    import ctypes  # the machine that runs needs it for nothing
+    """openat2(2), which Python does not have: returns the descriptor, or -1 and the error number."""
+    import ctypes  # the running machine does not need it
 
     syscall = ctypes.CDLL(None, use_errno=True).syscall
 
@@ -32,7 +32,7 @@ def _openat2() -> Callable[[int, bytes, int], tuple[int, int]]:
 
 
 def told(error: Exception) -> str:
-    """What went wrong as one line for people, without the numbers of errors."""
+    """What went wrong, as one line for people, without error numbers."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
@@ -40,7 +40,7 @@ def told(error: Exception) -> str:
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """What fails names the path: an error of a call that took a descriptor says only that some disk is full."""
+    """Add the path to errors: the error of a call with a descriptor does not say which disk is full."""
     try:
         yield
     except OSError as error:
@@ -48,7 +48,7 @@ def naming(path: str) -> Iterator[None]:
 
 
 class Root:
-    """A folder that is somebody's `/`. Its descriptor is closed with the last reference to it."""
+    """A directory that acts as `/`. Its descriptor is closed with the last reference to it."""
 
     fd = -1
 
@@ -67,10 +67,10 @@ class Root:
         self.close()
 
     def open(self, path: str, flags: int) -> int:
-        """A descriptor of `path` inside the root. Raises OSError as open(2) does, ValueError for a NUL byte."""
+        """A descriptor of `path` inside the root. Raises OSError like open(2), ValueError for a NUL byte."""
         relative = os.fsencode(path.lstrip("/") or ".")
         if b"\0" in relative:
-            raise ValueError("a NUL byte in a path")  # the system call would see only what is before it
+            raise ValueError("a NUL byte in a path")  # the system call would ignore the rest
         flags |= os.O_CLOEXEC
         if self._is_top:
             return os.open(relative, flags, dir_fd=self.fd)  # no link leads out of the real root
@@ -80,13 +80,13 @@ class Root:
                 return fd
             if error not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
                 raise OSError(error, os.strerror(error), path)
-            # An old kernel, or a sandbox that does not know the call. Or, for this once, somebody renamed something
-            # somewhere on the machine while `..` was followed, and the kernel is not sure that it led nowhere else.
+            # An old kernel, or a sandbox that does not know the call. Or somebody renamed something on the machine
+            # while `..` was followed, and the kernel is not sure that it stayed inside.
             self._has_openat2 = error == errno.EAGAIN
         return self._walk(relative, flags, path)
 
     def stat(self, path: str, *, follow: bool) -> os.stat_result:
-        """Of what is at `path`, or of what it leads to. Raises as `open` does."""
+        """The status of `path`, or of its target. Raises like `open`."""
         if self._is_top:
             return os.stat(path.lstrip("/") or ".", dir_fd=self.fd, follow_symlinks=follow)
         fd = self.open(path, os.O_PATH if follow else os.O_PATH | os.O_NOFOLLOW)

@@ -1,7 +1,7 @@
-"""dlhealth's own folders below a root, which may be another machine's disk.
+"""dlhealth's own directories below a root, which may be another machine's disk.
 
-Nothing in them is trusted: no link is followed, only regular files are opened, and what is read has a limit.
-Standard library only (rescue core).
+Nothing in them is trusted: no link is followed, only regular files are opened, and sizes are limited. Standard library
+only (rescue core).
 """
 
 import errno
@@ -18,7 +18,7 @@ _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class PrivateFolder(NamedTuple):
-    """A folder by its path inside a root. All methods raise OSError for links, devices, FIFOs and sockets."""
+    """A directory by its path inside a root. All methods raise OSError for links, devices, FIFOs and sockets."""
 
     root: str
     path: str
@@ -48,7 +48,7 @@ class PrivateFolder(NamedTuple):
             os.close(fd)
 
     def names(self) -> list[str]:
-        """Sorted names of what is in it."""
+        """Sorted names of the entries."""
         with self._listable() as fd:
             names = os.listdir(fd)
         if len(names) > _ENTRIES:
@@ -64,7 +64,7 @@ class PrivateFolder(NamedTuple):
             return file.read(limit)
 
     def open_file(self, name: str, flags: int) -> int:
-        """A descriptor of a regular file that is there. To write, it must have no second name."""
+        """A descriptor of an existing regular file. For writing, it must not have a second name."""
         path = f"{self}/{name}"
         with self.opened() as at, naming(path):
             status = os.stat(name, dir_fd=at, follow_symlinks=False)
@@ -79,7 +79,7 @@ class PrivateFolder(NamedTuple):
         return fd
 
     def create(self, name: str, content: bytes = b"") -> None:
-        """Make a new file, on disk when this returns. Raises FileExistsError."""
+        """Make a new file, synced when this returns. Raises FileExistsError."""
         with self.opened() as at, naming(f"{self}/{name}"):
             fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=at)
             with open(fd, "wb") as file:
@@ -88,7 +88,7 @@ class PrivateFolder(NamedTuple):
                 os.fsync(fd)
 
     def make(self, mode: int = 0o700) -> None:
-        """Make the folder where it is missing; folders above it get the usual mode."""
+        """Make the directory if it is missing; directories above it get the usual mode."""
         try:
             with self.opened():
                 return
@@ -102,7 +102,7 @@ class PrivateFolder(NamedTuple):
             os.mkdir(name, mode, dir_fd=at)
 
     def rename(self, name: str, into: "PrivateFolder", new: str) -> None:
-        """Rename something in this folder, on disk when this returns."""
+        """Rename something in this directory, synced when this returns."""
         with self.opened() as at, into.opened() as there, naming(f"{self}/{name}"):
             os.rename(name, new, src_dir_fd=at, dst_dir_fd=there)
         into.sync()
@@ -110,7 +110,7 @@ class PrivateFolder(NamedTuple):
             self.sync()
 
     def sync(self) -> None:
-        """Have the names in the folder on disk when this returns."""
+        """Sync the names in the directory."""
         with self._listable() as fd, naming(str(self)):
             os.fsync(fd)
 
@@ -124,14 +124,15 @@ class PrivateFolder(NamedTuple):
             os.close(fd)
 
     def clear(self) -> None:
-        """Remove the folder with all that is in it, if it is there."""
+        """Remove the directory and its content, if it exists."""
         above, _, name = self.path.rpartition("/")
         with suppress(FileNotFoundError), PrivateFolder(self.root, above).opened() as at:
             remove_tree(at, name)
 
 
 def remove_tree(folder: int, name: str) -> None:
-    """Remove what is called `name` in an open folder, with all below it; no link is followed. Nothing there is no error."""
+    """Remove the entry `name` of an open directory, with everything below it; no link is followed. A missing entry is
+    not an error."""
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:

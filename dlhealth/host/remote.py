@@ -1,9 +1,7 @@
-"""File systems that a server or a program answers for, and whether it does.
+"""File systems that depend on a server or a program, and whether it answers.
 
-A file system of the kernel's own answers, or fails. NFS, sshfs, autofs and their like may wait for ever for a server
-that is down, and only SIGKILL ends a process that waits there.
-
-Standard library only (rescue core).
+A file system of the kernel answers, or fails. NFS, sshfs, autofs and similar ones may wait for ever for a server that
+is down, and only SIGKILL ends a waiting process. Standard library only (rescue core).
 """
 
 import os
@@ -55,11 +53,11 @@ _OCTAL = regex(r"\\([0-7]{3})")
 _LINKS = 40  # the kernel's own limit, path_resolution(7)
 
 _PATIENCE = 0.5
-"""Seconds without an answer after which a file system is said not to answer."""
+"""After so many seconds without an answer, a file system counts as not answering."""
 _BUDGET = 1.5
-"""Seconds for all questions of one diagnosis together: each autofs is asked by itself."""
+"""Seconds for all questions of one diagnosis together: each autofs is asked separately."""
 _START = 2.0
-"""Seconds until the child that asks has begun: a busy machine is not a file system that does not answer."""
+"""Seconds until the child that asks has begun: a busy machine does not count as a file system that does not answer."""
 _THREADS = 64
 _STACK = 1 << 18
 
@@ -73,7 +71,7 @@ class Mounted(NamedTuple):
 
     @property
     def automatic(self) -> bool:
-        """Whether the first path below it is what gets mounted, by a look at it (an indirect map of autofs)."""
+        """Whether a question about the first path below it mounts that path (an indirect map of autofs)."""
         return self.kind == "autofs" and "indirect" in self.options
 
 
@@ -88,15 +86,15 @@ def on_server(kind: str) -> bool:
 
 
 def mounts_in(text: str) -> dict[str, Mounted]:
-    """What /proc/self/mounts shows, by mount point: of several at one place the last, which covers the others and all
-    that was mounted below."""
+    """The content of /proc/self/mounts, by mount point: of several at one place the last, which hides the others and
+    everything that was mounted below."""
     found: dict[str, Mounted] = {}
     for line in text.splitlines():
         words = [_OCTAL.sub(lambda m: chr(int(m[1], 8)), word) for word in line.split(" ")]
         if len(words) < 4 or not words[1].startswith("/"):
             continue
         path = words[1]
-        # The root comes after what was mounted before the machine switched to it, and covers none of that.
+        # The root follows the file systems that were mounted before the machine switched to it, and hides none of them.
         for covered in [p for p in found if p.startswith(f"{path}/")]:
             del found[covered]
         found[path] = Mounted(path, words[2], tuple(words[3].split(",")))
@@ -104,7 +102,7 @@ def mounts_in(text: str) -> dict[str, Mounted]:
 
 
 class Silent(NamedTuple):
-    """A file system that does not answer. `why` is what a person is told after its path and type."""
+    """A file system that does not answer. `why` is the text for a person after its path and type."""
 
     mount: Mounted
     place: str
@@ -115,7 +113,7 @@ class Silent(NamedTuple):
 
 
 class Remote:
-    """The file systems of this machine that may hang, as they were when it was asked first."""
+    """The file systems of this machine that may hang, read at the first question."""
 
     def __init__(
         self, mounts: Iterable[Mounted], asks: Callable[[tuple[str, str]], None] = lambda question: None
@@ -128,8 +126,8 @@ class Remote:
         self._stuck: dict[str, Silent] = {}
 
     def give_up(self, path: str, mount: Mounted) -> None:
-        """A question about this path did not come back. The file system that it lies on is not asked again where that
-        does not answer either, or for the second time."""
+        """A question about this path got no answer. Its file system is not asked again if it does not answer either, or
+        at the second time."""
         whole = mount.path != "/" and (
             any(stuck.mount.path == mount.path for stuck in self._stuck.values()) or not _answering([mount.path])
         )
@@ -148,7 +146,7 @@ class Remote:
         return None
 
     def _resolve(self, path: str, follow: bool) -> str:
-        """The path without links, as the kernel would follow them."""
+        """The path without links, resolved like the kernel does."""
         at, links = "/", 0
         pending = path.split("/")[::-1]
         while pending:
@@ -169,7 +167,7 @@ class Remote:
                 is_link = stat.S_ISLNK(os.lstat(place).st_mode)
                 target = os.readlink(place) if is_link else ""
             except (OSError, ValueError):
-                return place  # who opens it finds out what is wrong with it
+                return place  # opening it will show the error
             if not target:
                 at = self._folders[place] = place
                 continue
@@ -181,22 +179,23 @@ class Remote:
         return at
 
     def _ask(self, above: str, place: str) -> None:
-        """Raises _NoAnswer where a file system begins that does not answer."""
+        """Raises _NoAnswer at the mount point of a file system that does not answer."""
         mount = self._mounts.get(place)
         if mount is None and (parent := self._mounts.get(above)) and parent.automatic:
             mount = parent
         if mount is None or (mount.automatic and place == mount.path):
-            return  # an autofs lists what it may mount without asking anybody
+            return  # an autofs lists its maps without asking anybody
         if place not in self._answers:
             if self._spent > _BUDGET:
-                why = "was not checked: others that do not answer took too much time"
+                why = "was not checked: waiting for others that do not answer took too long"
                 raise _NoAnswer(Silent(mount, place, why))
             self._ask_with_others(place)
         if not self._answers[place]:
             raise _NoAnswer(Silent(mount, place, "does not answer"))
 
     def _ask_with_others(self, place: str) -> None:
-        """All at once, so that ten that hang take no longer than one. What a question would mount is asked alone."""
+        """All at once, so that ten hanging ones take no longer than one. A question that would mount something is asked
+        alone."""
         others = {
             m.path
             for m in self._mounts.values()
@@ -220,8 +219,8 @@ class _NoAnswer(Exception):
 def remote_of(
     mounts: Iterable[Mounted], asks: Callable[[tuple[str, str]], None] = lambda question: None
 ) -> Remote | None:
-    """The file systems that may hang; None where there are none outside of those of the system's own folders, so that
-    nobody pays for the file system that each desktop mounts below /run."""
+    """The file systems that may hang; None if they are all in the system's own directories: each desktop mounts one
+    below /run."""
     risky = [m for m in mounts if may_hang(m.kind)]
     return Remote(risky, asks) if any(not m.path.startswith(_SYSTEM) for m in risky) else None
 
@@ -236,14 +235,15 @@ def mounts_here() -> dict[str, Mounted]:
 
 
 def mount_of(path: str, mounts: Mapping[str, Mounted]) -> Mounted:
-    """The file system that a path lies on, as far as its name says."""
+    """The file system of a path, judged by its name."""
     while path not in mounts and path.strip("/"):
         path = posixpath.dirname(path)
     return mounts.get(path) or Mounted("/", "unknown")
 
 
 def _answering(places: Sequence[str]) -> set[str]:
-    """Those that answer. A child asks, as who asks may never come back; what can't even be killed is left behind."""
+    """The ones that answer. A child asks, because the question may never end; a child that cannot be killed is left
+    behind."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -258,7 +258,7 @@ def _answering(places: Sequence[str]) -> set[str]:
 
 
 def _numbers(reader: int, wanted: int) -> set[int]:
-    """What the child says, until it has said all, or nothing more comes."""
+    """The output of the child, until it ends or nothing more comes."""
     said, patience = bytearray(), _START
     while said.count(b"\n") <= wanted:
         if not select.select([reader], [], [], patience)[0]:
@@ -272,7 +272,7 @@ def _numbers(reader: int, wanted: int) -> set[int]:
 
 
 def _ask_all(places: Sequence[str], writer: int) -> None:
-    """In a child, which ends here. A line for each place that answers, after an empty one."""
+    """Runs in a child, and ends it. Prints an empty line, then a line for each place that answers."""
     from _thread import stack_size, start_new_thread
 
     try:
@@ -282,7 +282,7 @@ def _ask_all(places: Sequence[str], writer: int) -> None:
         stack_size(_STACK)
         os.write(writer, b"\n")
         for _ in range(min(_THREADS, len(places))):
-            with suppress(RuntimeError):  # no more tasks are allowed: those that there are do it
+            with suppress(RuntimeError):  # no more tasks are allowed: the existing ones do it
                 start_new_thread(_ask_some, (places, numbers, writer))
         time.sleep(_START + _PATIENCE * len(places))  # until it is killed
     finally:
@@ -291,7 +291,8 @@ def _ask_all(places: Sequence[str], writer: int) -> None:
 
 def _ask_some(places: Sequence[str], numbers: Iterator[int], writer: int) -> None:
     for number in numbers:
-        # An error is an answer. The attributes of its top may be remembered; how full it is, and the names in it, are not.
+        # An error is an answer. The kernel may remember the attributes of the top directory, but not the free space and
+        # the names in it.
         with suppress(OSError, StopIteration):
             os.stat(places[number])
             os.statvfs(places[number])

@@ -1,4 +1,4 @@
-"""A machine whose files lie in a folder: a mounted disk, a container's tree, or the machine that runs (`/`)."""
+"""A machine whose files are in a directory: a mounted disk, a container's tree, or the running machine (`/`)."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ _BLOCK = 1 << 16
 
 
 class RootHost(Host):
-    """`live` says that the folder is the running machine itself. `seconds` bounds all programs together."""
+    """`live` means that the directory is the running machine itself. `seconds` limits all programs together."""
 
     def __init__(self, folder: str, *, live: bool = False, seconds: float = 4.5) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class RootHost(Host):
         self._deadline = time.monotonic() + seconds
 
     def give_up(self, path: str) -> None:
-        """Ask nothing of a path again, as a question about it did not come back."""
+        """Ask nothing about a path again, because a question about it did not end."""
         self._remote = self._remote or Remote(())
         self._remote.give_up(path, mount_of(path, mounts_here()))
 
@@ -77,7 +77,7 @@ class RootHost(Host):
         return _there(path, lambda: self._root.stat(path, follow=follow))
 
     def _leads_away(self, path: str) -> None:
-        """Raises Unreadable where a link that leads to nothing leads into a part of the system that is not here."""
+        """Raises Unreadable if a broken link leads into a part of the system that is missing here."""
         if not (self._lacking or (self._mounts and self._mounts.missing)):
             return
         for _ in range(_LINKS_LIMIT):
@@ -144,7 +144,7 @@ class RootHost(Host):
             return None
         content = bytearray()
         try:
-            # In blocks: the files of /proc/sys refuse to be asked for megabytes at once.
+            # In blocks: the files of /proc/sys refuse a read of megabytes.
             while len(content) <= limit and (block := os.read(fd, _BLOCK)):
                 content += block
         except OSError as error:
@@ -235,7 +235,7 @@ class RootHost(Host):
         try:
             for argument in arguments:
                 if argument.startswith("root:"):
-                    # Resolved here and handed over as a descriptor, so that the program can't be led out of the root.
+                    # Resolved here and passed as a descriptor, so that no link can lead the program out of the root.
                     self._reach(argument.removeprefix("root:"))
                     fd = self._root.open(argument.removeprefix("root:"), os.O_PATH)
                     descriptors.append(fd)
@@ -254,13 +254,13 @@ class RootHost(Host):
         return time.time() if self.live else None
 
     def _open(self, path: str, flags: int) -> int | None:
-        """A descriptor that the caller closes; None where there is nothing."""
+        """A descriptor that the caller closes; None if it does not exist."""
         if not self._reach(path, follow=not flags & os.O_NOFOLLOW):
             return None
         return _there(path, lambda: self._root.open(path, flags))
 
     def _reach(self, path: str, *, follow: bool = True) -> bool:
-        """Whether what is there is the machine's. Raises Unreadable for what would be seen there only if its file system
+        """Whether a path belongs to the machine. Raises Unreadable if it would be visible only after its file system
         was mounted, or answered: it is not absent."""
         if self._remote and (silent := self._remote.silent(path, follow=follow)):
             raise NoAnswer(silent.place, silent.told())
@@ -268,11 +268,11 @@ class RootHost(Host):
             raise Unreadable(mount.path, f"{NOT_MOUNTED}{mount.command(self.name)}")
         for tree in self._lacking:
             if path == tree or path.startswith(f"{tree}/"):
-                raise Unreadable(tree, "not here: only a part of the system is")
+                raise Unreadable(tree, "missing: only a part of the system is here")
         return not any(fits(f"{path}/", pattern) for pattern in self._lent)
 
     def _open_file(self, path: str) -> int | None:
-        """As _open, for a regular file. Opening a device or a FIFO has effects, so what it is, is looked at first."""
+        """Like _open, for a regular file. Opening a device or a FIFO has effects, so its type is checked first."""
         before = self._status(path, follow=True)
         if before is None:
             return None
@@ -297,7 +297,7 @@ class RootHost(Host):
 
     @contextmanager
     def _file(self, path: str) -> Iterator[IO[bytes] | None]:
-        """A regular file to seek in."""
+        """A regular file that can be read at any position."""
         fd = self._open_file(path)
         if fd is None:
             yield None
@@ -322,14 +322,14 @@ def live_host() -> RootHost:
 
 
 def _there(path: str, look: Callable[[], T]) -> T | None:
-    """What a look at a path gives; None where there is nothing."""
+    """The answer to a question about a path; None if it does not exist."""
     try:
         return look()
     except OSError as error:
         if error.errno in _ABSENT or error.errno == errno.ELOOP:
             return None
         raise Unreadable(path, _reason(error)) from error
-    except ValueError as error:  # a NUL byte in a name that some file gave
+    except ValueError as error:  # a NUL byte in a name from some file
         raise Unreadable(path, "not a possible file name") from error
 
 

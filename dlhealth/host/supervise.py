@@ -1,8 +1,8 @@
-"""Has a diagnosis made by a child, so that it ends whatever the machine does.
+"""Runs a diagnosis in a child process, so that it ends whatever the machine does.
 
-A look at a file may never come back: its disk or its server does not answer, and the process that waits there can't be
-asked for anything. The parent only waits for the child. It gives up the path, or the fact, that the child is stuck at,
-and has another child diagnose without it.
+The read of a file may never return: its disk or server does not answer, and the waiting process cannot do anything
+else. The parent only waits for the child. It gives up the path, or the fact, that blocks the child, and starts another
+child that diagnoses without it.
 """
 
 import os
@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 
-# The module pickle has everything a second time in Python, which takes longer to load than to send a diagnosis.
+# The module pickle also has a copy of everything in Python, which takes longer to load than a diagnosis takes to send.
 from _pickle import PickleError, dumps, loads
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,13 +29,13 @@ T = TypeVar("T")
 NO_TIME = "not checked: no time left"
 
 _STALL = 1.0
-"""Seconds that one question may take in which the child does nothing but wait."""
+"""Seconds that one question may take while the child only waits."""
 _CPU_SECONDS = 4.0
-"""Of processor time for a whole diagnosis; the contract is that it ends within five seconds."""
+"""Processor time for a whole diagnosis, in seconds; the contract is that it ends within five seconds."""
 _SECONDS = 12.0
 """For a whole diagnosis, on a machine that is busy with other things."""
 _MERCY = 2.0
-"""Seconds after that until a child is killed that goes on."""
+"""Seconds after that until a child that continues is killed."""
 _ATTEMPTS = 6
 _POLL = 0.1
 _BOUNDED = ("answers", "now", "run")
@@ -45,11 +45,12 @@ _STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Unfinished(Exception):
-    """No diagnosis could be made in time; the message says what it waited for."""
+    """No diagnosis was finished in time; the message says what it waited for."""
 
 
 class _At(NamedTuple):
-    """What the child is at: the facts that it builds, the outermost first, and the question that it waits for."""
+    """The present work of the child: the facts that it builds, the outermost first, and the question that it waits
+    for."""
 
     number: int = 0
     facts: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ class _At(NamedTuple):
 
 
 class _Board(Watch):
-    """Where the child writes what it is at; the parent reads it though the child does not answer."""
+    """Where the child writes its present work; the parent can read it even if the child does not answer."""
 
     def __init__(self, host: Host, given_up: Mapping[str, str]) -> None:
         self._memory = mmap(-1, _BOARD)
@@ -70,7 +71,7 @@ class _Board(Watch):
     # The child's side.
 
     def limit(self) -> None:
-        """Have time run out."""
+        """Let the time run out."""
         for timer, number, seconds in (
             (signal.ITIMER_PROF, signal.SIGPROF, _CPU_SECONDS),
             (signal.ITIMER_REAL, signal.SIGALRM, _SECONDS),
@@ -80,7 +81,7 @@ class _Board(Watch):
 
     def _time_is_up(self, number: int, frame: FrameType | None) -> None:
         self._out_of_time = True
-        # Nobody may be left to end it.
+        # Otherwise nobody could end it.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, _SECONDS)
 
@@ -113,9 +114,9 @@ class _Board(Watch):
 
 
 def supervised(host: Host, work: Callable[[Watch], T], watch: Watch | None = None) -> T:
-    """What `work` returns. On the running machine a child does it: what it returns can be pickled, and what it does
-    has no effect here but that `host` knows the machine's answers. `work` follows the diagnosis with the Watch that it
-    is given. Raises what `work` raises, and Unfinished."""
+    """The result of `work`. On the running machine it runs in a child: the result must be picklable, and `work` has no
+    effect here, except that `host` gets the machine's answers. `work` follows the diagnosis with the Watch that it
+    receives. Raises the exceptions of `work`, and Unfinished."""
     watch = watch or Watch()
     if not (host.live and isinstance(host, RootHost)):
         host.asks = watch.asks
@@ -137,11 +138,11 @@ def supervised(host: Host, work: Callable[[Watch], T], watch: Watch | None = Non
             given_up[at.facts[-1]] = f"not checked: it took more than {_SECONDS:g} seconds"
         else:
             break
-    raise Unfinished(f"the diagnosis did not end ({', '.join((*at.facts, *at.question)) or 'it said nothing'})")
+    raise Unfinished(f"the diagnosis did not finish ({', '.join((*at.facts, *at.question)) or 'no output'})")
 
 
 def _attempt(host: Host, work: Callable[[Watch], T], board: _Board, watch: Watch) -> tuple[bytes, _At]:
-    """What the child answered, or nothing, and what it was at then."""
+    """The child's answer, or nothing, and its work at that time."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -154,7 +155,7 @@ def _attempt(host: Host, work: Callable[[Watch], T], board: _Board, watch: Watch
     try:
         content = _await(child, reader, board, watch)
         if content:
-            os.waitpid(child, 0)  # it has said all
+            os.waitpid(child, 0)  # it is complete
         return content, board.read()
     finally:
         os.close(reader)
@@ -165,20 +166,20 @@ def _attempt(host: Host, work: Callable[[Watch], T], board: _Board, watch: Watch
 
 
 def _ended_with(child: int) -> dict[signal.Signals, Any]:
-    """Have the child end with this process; what was done with these signals before."""
+    """Make the child end with this process; the previous handlers of these signals."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         _end(child)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    with suppress(ValueError):  # not the main thread, which alone hears signals
+    with suppress(ValueError):  # not the main thread, which alone gets signals
         return {n: signal.signal(n, stop) for n in _STOPPING if signal.getsignal(n) is signal.SIG_DFL}
     return {}
 
 
 def _work(host: Host, work: Callable[[Watch], T], board: _Board, writer: int) -> None:
-    """The child's whole life."""
+    """The life of a child."""
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, *_STOPPING):
@@ -198,7 +199,7 @@ def _work(host: Host, work: Callable[[Watch], T], board: _Board, writer: int) ->
 
 
 def _portable(error: Exception) -> Exception:
-    """One that can be raised elsewhere, with the place where it came from."""
+    """A picklable exception, with the place where it was raised."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
@@ -212,7 +213,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _await(child: int, reader: int, board: _Board, watch: Watch) -> bytes:
-    """All that the child answers; nothing where it is stuck, or takes too long."""
+    """The child's whole answer; nothing if it is stuck, or takes too long."""
     content = bytearray()
     deadline = time.monotonic() + _SECONDS + _MERCY
     shown, patience = _At(), _Patience(child)
@@ -244,7 +245,7 @@ def _show(before: _At, now: _At, watch: Watch) -> None:
 
 
 class _Patience:
-    """Whether the child does nothing but wait for the answer to one question."""
+    """Whether the child only waits for the answer to one question."""
 
     def __init__(self, child: int) -> None:
         self._child = child
@@ -262,7 +263,7 @@ class _Patience:
 
 
 def _state_of(child: int) -> tuple[bool, int]:
-    """Whether it waits, and the processor time that it has used, in ticks."""
+    """Whether it waits, and its used processor time, in ticks."""
     try:
         with open(f"/proc/{child}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -272,7 +273,7 @@ def _state_of(child: int) -> tuple[bool, int]:
 
 
 def _end(child: int) -> None:
-    """What hangs in the kernel so that it can't be killed is left behind."""
+    """A process that hangs in the kernel and cannot be killed is left behind."""
     with suppress(ImportError):
         from dlhealth.host.processes import end_tree
 

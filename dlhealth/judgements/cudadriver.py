@@ -1,4 +1,4 @@
-"""The driver version that a CUDA program meets."""
+"""The driver version that a CUDA program finds."""
 
 from dlhealth.data.compat import runs_cuda
 from dlhealth.host import Host, Unreadable
@@ -13,13 +13,13 @@ from dlhealth.records import NamedTuple
 
 
 class CudaDriver(NamedTuple):
-    """`versions` are pairs of a driver version and where it was seen: first the loaded module, then libcuda, then what
-    is on the disk for the next boot. They differ while an update waits for a reboot. Empty: there is no driver."""
+    """`versions` are pairs of a driver version and its source: first the loaded module, then libcuda, then the files on
+    the disk for the next boot. They differ while an update waits for a reboot. Empty: there is no driver."""
 
     versions: tuple[tuple[str, str], ...]
 
     def runs(self, cuda: str) -> bool | None:
-        """Whether programs built with this CUDA start, now or once a waiting update is active; None: not known."""
+        """Whether programs built with this CUDA start, now or after the pending reboot; None if unknown."""
         answers = {runs_cuda(version, cuda) for version, _ in self.versions}
         if True in answers:
             return True
@@ -39,7 +39,7 @@ class CudaDriver(NamedTuple):
         packages: DriverPackages | None,
     ) -> "CudaDriver":
         if modules is None and libraries is None and packages is None:
-            raise Unavailable("neither kernel modules nor libraries nor packages of a driver could be looked at")
+            raise Unavailable("kernel modules, libraries and packages of the driver cannot be read")
         found: dict[str, str] = {}
         if modules and modules.loaded_version:
             found[modules.loaded_version] = "/proc/driver/nvidia/version"
@@ -56,8 +56,8 @@ class CudaDriver(NamedTuple):
 
 
 class UsableGpu(NamedTuple):
-    """Whether programs here have an NVIDIA GPU with a driver. `source` and `shows` are what says so; `source` is "" where
-    they have none. `capabilities` are the compute capabilities of the GPUs, as far as they are known."""
+    """Whether programs here have an NVIDIA GPU with a driver. `source` and `shows` are the evidence; `source` is "" if
+    they have none. `capabilities` are the known compute capabilities of the GPUs."""
 
     source: str
     shows: str
@@ -75,10 +75,10 @@ class UsableGpu(NamedTuple):
         if elsewhere := _off_the_bus(host):
             return elsewhere
         if gpus is None:
-            # The disk of a machine that does not run: nobody installs the module without a GPU.
+            # The disk of a machine that does not run: people install the module only for a GPU.
             file = modules.seen(kernel.target) if modules and kernel else None
             if file is None:
-                raise Unavailable("whether there is a GPU is not known: no PCI bus is seen here")
+                raise Unavailable("cannot tell whether there is a GPU: no PCI bus is visible")
             return cls(file.path, f"the driver's module{file.version and ' '}{file.version}", ())
         usable = [gpu for gpu in gpus.gpus if gpu.driver != "vfio-pci"]
         if not usable or not driver.versions:
@@ -92,7 +92,8 @@ _TEGRA_NODES = ("/dev/nvhost-gpu", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
 
 
 def _off_the_bus(host: Host) -> UsableGpu | None:
-    """A GPU that no PCI bus shows: Windows' in WSL2, or the one inside of a Jetson's chip; also in a container there."""
+    """A GPU that is on no PCI bus: that of Windows in WSL2, or the one in a Jetson's chip; also in a container
+    there."""
     try:
         if host.exists(_WSL_NODE) and host.exists(_WSL_LIBRARY):
             return UsableGpu(_WSL_NODE, f"a GPU of Windows, with {_WSL_LIBRARY}", ())

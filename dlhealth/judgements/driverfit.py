@@ -1,4 +1,4 @@
-"""Which driver is in place, now and after the next start, and which GPUs it does not support."""
+"""Which driver is used now and after the next boot, and which GPUs it does not support."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from dlhealth.records import NamedTuple
 
 
 class MisfitKind(str, Enum):
-    """Why a driver does not support a GPU; the values are names of rows in data/kernel_log.py, but "dropped"."""
+    """Why a driver does not support a GPU. All values except "dropped" are names of rows in data/kernel_log.py."""
 
     LEGACY = "legacy"
     """The driver is newer than the last branch for the GPU, 470 or older."""
@@ -35,7 +35,7 @@ class MisfitKind(str, Enum):
     NO_GSP = "no-gsp"
     """The open kernel module, on a GPU that only the closed one supports."""
     NOT_READY = "not-ready"
-    """The open kernel module of a branch in which it serves only GPUs for data centers."""
+    """The open kernel module of a branch in which it supports only data center GPUs."""
     NEEDS_OPEN = "needs-open"
     """The closed kernel module, on a GPU that only the open one supports."""
 
@@ -47,9 +47,9 @@ _REFUSALS = (
     MisfitKind.TOO_OLD,
     MisfitKind.LEGACY,
 )
-"""What the table calls the messages with which the driver refuses a GPU."""
+"""The names in the table of the messages by which the driver refuses a GPU."""
 _AFTER_580 = 580
-"""The branch that a rule has in its name."""
+"""The branch in the name of a rule."""
 
 
 _STARTED = regex(r"NVRM: loading NVIDIA UNIX (?P<open>Open Kernel Module for )?.*?(?P<version>\d{2,3}\.\d[\d.]*)  ")
@@ -57,8 +57,8 @@ _STARTED = regex(r"NVRM: loading NVIDIA UNIX (?P<open>Open Kernel Module for )?.
 
 
 class Refusal(NamedTuple):
-    """The driver said in the kernel log that it won't drive a GPU. `branch` is the one that supports it, `version` that
-    of the driver; empty or None where it was not said."""
+    """A refusal of a GPU by the driver in the kernel log. `branch` is the one that supports it, `version` that of the
+    driver; empty or None if the message does not say it."""
 
     kind: MisfitKind
     address: str
@@ -71,7 +71,7 @@ class Refusal(NamedTuple):
 
 
 def read_refusals(lines: list[Line]) -> Iterator[Refusal]:
-    """Each refusal once; the later lines of a message, read alone, are no second one."""
+    """Each refusal once; further lines of the same message are not a second one."""
     seen: list[Refusal] = []
     for said in messages(lines):
         for kind in _REFUSALS:
@@ -95,8 +95,8 @@ def read_refusals(lines: list[Line]) -> Iterator[Refusal]:
 
 
 class DriverInPlace(NamedTuple):
-    """One driver. `open` is the flavour of its kernel module (None: not known), `source` where the version stands;
-    `loaded` that the running kernel has it."""
+    """One driver. `open` is the kind of its kernel module (None: unknown), `source` where the version was found;
+    `loaded` means that the running kernel has loaded it."""
 
     version: str
     branch: int
@@ -110,8 +110,8 @@ class DriverInPlace(NamedTuple):
 
 
 class Drivers(NamedTuple):
-    """`now` is the loaded one, `later` the one that the next start has. `system` is like "debian 12"; `packages` are the
-    names of the driver's packages, none where it came another way; `repository` says that they are NVIDIA's own."""
+    """`now` is the loaded driver, `later` that of the next boot. `system` is like "debian 12"; `packages` are the names
+    of the driver's packages, none if it was installed another way; `repository` means that they are NVIDIA's own."""
 
     now: DriverInPlace | None
     later: DriverInPlace | None
@@ -121,25 +121,25 @@ class Drivers(NamedTuple):
 
     @property
     def judged(self) -> tuple[DriverInPlace, ...]:
-        """The loaded one first; the other too where it is another one."""
+        """The loaded driver first, then the next one if it differs."""
         both = [d for d in (self.now, self.later) if d]
         same = len(both) == 2 and both[0].version == both[1].version and both[1].open in (both[0].open, None)
         return tuple(both[:1] if same else both)
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """The packages that have to be told to go when another branch comes: Debian's drivers are installed beside each
-        other (-common serves several), elsewhere one replaces the other."""
+        """The packages that must be removed explicitly for another branch: Debian's drivers are installed beside each
+        other (-common serves several); elsewhere one replaces the other."""
         names = self.packages if self.system.startswith("debian") else ()
         return tuple(name for name in names if not name.endswith("-common"))
 
     def offer(self, lowest: int, highest: int | None, *, open_flavour: bool, near: int) -> tuple[int, str, str] | None:
-        """A package of the distribution that installs a driver of these branches: branch, name, newest kernel that its
-        changelog names. The branch `near`, or else the newest. None where none is known, or where the driver did not
-        come from the distribution: two sources don't mix."""
+        """The distribution's package that installs a driver of these branches: branch, name, newest kernel in its
+        changelog. The branch `near`, otherwise the newest. None if none is known, or if the driver did not come from
+        the distribution: two sources do not mix."""
         if not self.packages or self.repository:
             return None
-        # Ubuntu builds both flavours from one source.
+        # Ubuntu builds both kinds from one source.
         flavours = re.compile(rf"nvidia-driver-{near}(?:-server)?(?:-open)?", re.ASCII)
         there = next((name for name in self.packages if flavours.fullmatch(name)), "")
         if (
@@ -158,7 +158,7 @@ class Drivers(NamedTuple):
             and row[key]
             and lowest <= row["branch"]
             and (highest is None or row["branch"] <= highest)
-            # The same name means another version of it, which the distribution does not have.
+            # The same name means another version, which the distribution does not have.
             and row[key] not in self.packages
         ]
         rows.sort(key=lambda row: (row["branch"] == near, row["branch"], ("-server" in row[key]) == server))
@@ -186,7 +186,7 @@ class Drivers(NamedTuple):
         if now is None and later is None and journal and kernel.unseen:
             later = _told(journal)
         if now is None and later is None:
-            raise Unavailable("there is no NVIDIA driver here")
+            raise Unavailable("no NVIDIA driver is installed")
         members = packages.members if packages else ()
         repository = any(m.family == "nvidia-repo" for m in members)
         return cls(now, later, _system(host), tuple(m.package.name for m in members), repository)
@@ -207,7 +207,7 @@ def _installed(modules: KernelModules, kernel: Kernel, packages: DriverPackages 
     if disk and (branch := branch_of(disk.version)):
         return DriverInPlace(disk.version, branch, disk.open, disk.path, False)
     if packages and packages.version and (branch := branch_of(packages.version)):
-        # Debian's two flavours may be installed side by side: then an alternative decides.
+        # Debian's two kinds may be installed side by side: then an alternative decides.
         flavours = {m.open for m in packages.role("module", "prebuilt")}
         is_open = flavours.pop() if len(flavours) == 1 else None
         return DriverInPlace(packages.version, branch, is_open, "/var/lib/dpkg/status", False)
@@ -230,7 +230,7 @@ def _told(journal: Journal) -> DriverInPlace | None:
 
 
 def _system(host: Host) -> str:
-    """ "ubuntu 24.04", also for a distribution that is made from it."""
+    """The id and version "ubuntu 24.04", also for a distribution based on it."""
     values = os_release(host)
     names = load("driver_branches")["codenames"]
     base = names.get(values.get("UBUNTU_CODENAME") or values.get("VERSION_CODENAME", ""))
@@ -240,9 +240,9 @@ def _system(host: Host) -> str:
 class Misfit(NamedTuple):
     """A driver that does not support a GPU.
 
-    `branch` is the last (legacy, dropped) or the first (too-old) that supports it. `later` says that only the next
-    start brings this driver, `cured` that the next start brings one that fits; `others` are GPUs that this driver does
-    serve.
+    `branch` is the last (legacy, dropped) or the first (too-old) that supports it. `later` means that only the next
+    boot uses this driver, `cured` that the next boot uses one that fits; `others` are GPUs that this driver does
+    support.
     """
 
     kind: MisfitKind
@@ -260,14 +260,15 @@ class Misfit(NamedTuple):
 
     @property
     def severity(self) -> Severity:
-        """An error where no GPU works; an old card that draws the screen beside one that computes is worth knowing."""
+        """An error if no GPU works. An old card that draws the screen beside one that computes is only worth
+        knowing."""
         if self.others and self.kind == MisfitKind.LEGACY:
             return Severity.NOTE
         return Severity.WARNING if self.later or self.others else Severity.ERROR
 
     @property
     def who(self) -> str:
-        """The GPU, for a sentence."""
+        """The name of the GPU in a sentence."""
         about = f" ({self.gpu.architecture})" if self.gpu.architecture else ""
         return f"the {self.gpu.name}{about}" + (f" at {self.gpu.address}" if self.gpu.address else "")
 
@@ -287,7 +288,8 @@ class Misfit(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """A GPU of which it is not known whether the driver supports it; `flavour` where only its kernel module is in doubt."""
+    """A GPU for which it is unknown whether the driver supports it; `flavour` if only its kind of kernel module is in
+    doubt."""
 
     gpu: Gpu
     reason: str
@@ -304,23 +306,23 @@ class DriverFit(NamedTuple):
         return (m for m in self.misfits if m.kind in kinds)
 
     def unserved(self) -> frozenset[str]:
-        """Addresses of the GPUs that the driver does not drive, whatever happens."""
+        """Addresses of the GPUs that the driver certainly does not drive."""
         return frozenset(m.gpu.address for m in self.misfits if not m.later)
 
     @classmethod
     def probe(
         cls, host: Host, drivers: Drivers, gpus: Gpus | None, journal: Journal | None, nvml: Nvml | None
     ) -> "DriverFit":
-        # Only these lines are of the driver; the newest boot, as an older driver may have been there before.
+        # Only these lines are from the driver; the newest boot, because an earlier one may have had an older driver.
         lines = list(journal.kernel("NVRM", last_boot=True)) if journal else []
         refusals = tuple(read_refusals(lines))
         if gpus is None:
             candidates = tuple(_named(r) for r in refusals)
             if not candidates:
-                raise Unavailable("there is no PCI bus to look at, and the kernel log names no GPU")
+                raise Unavailable("no PCI bus is visible, and the kernel log names no GPU")
         else:
             candidates = tuple(g for g in gpus.gpus if not g.passed_through)
-        # What NVML lists without complaint works, whatever a table says.
+        # A GPU that NVML lists without an error works, whatever a table says.
         working = {g.pci for g in nvml.gpus if g.code is None} if nvml and nvml.outcome == "ok" else set()
         misfits, doubts = [], []
         for gpu in dict.fromkeys(candidates):
@@ -353,7 +355,7 @@ def _fits(verdict: _Verdict) -> bool:
 def _judge(
     gpu: Gpu, driver: DriverInPlace, refusals: tuple[Refusal, ...], working: set[str], gpus: tuple[Gpu, ...]
 ) -> _Verdict:
-    """(kind of misfit, branch, what the driver said, reason of a doubt): neither kind nor doubt where it fits."""
+    """(kind of misfit, branch, message of the driver, reason of a doubt): neither kind nor doubt if it fits."""
     if driver.loaded and gpu.address in working:
         return None, None, None, ""
     said = next((r for r in refusals if _about(r, gpu, gpus) and r.version in ("", driver.version)), None)
@@ -368,18 +370,18 @@ def _judge(
     if said:
         return _as_said(gpu, driver, said)
     if not gpu.known:
-        # A driver that does not support a device leaves it alone.
+        # A driver that does not support a device does not touch it.
         if driver.loaded and gpu.driver == "nvidia":
             return None, None, None, ""
-        return None, None, None, f"{gpu.name} is in no list of this version of dlhealth"
+        return None, None, None, f"{gpu.name} is not in the GPU lists of this version of dlhealth"
     if driver.open is None and (gpu.needs_open or gpu.supports_open is False):
-        return None, None, None, f"{driver.source} does not tell whether the kernel module is the open one"
+        return None, None, None, f"{driver.source} does not say whether the kernel module is the open one"
     return None, None, None, ""
 
 
 def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
-    """What to make of a refusal that the table does not foresee."""
-    # Neither a virtual machine nor firmware can cause this one, whatever a table says of the model.
+    """How to judge a refusal that the table does not predict."""
+    # Neither a virtual machine nor firmware can cause this one, whatever a table says about the model.
     if said.kind == MisfitKind.LEGACY:
         return (
             MisfitKind.DROPPED if said.branch and said.branch >= _AFTER_580 else MisfitKind.LEGACY,
@@ -395,12 +397,12 @@ def _as_said(gpu: Gpu, driver: DriverInPlace, said: Refusal) -> _Verdict:
         return said.kind, None, said, ""
     if said.kind == MisfitKind.NEEDS_OPEN and not driver.open:
         return said.kind, gpu.first_branch, said, ""
-    # A virtual machine, a wrong firmware setting or a device that does not wake up give the same message.
+    # A virtual machine, a wrong firmware setting or a device that does not wake up gives the same message.
     return (
         None,
         None,
         said,
-        f"the kernel log says: {said.text}; but this model is supported, so the cause is another one",
+        f"the kernel log says: {said.text}; but the driver supports this model, so the cause is another one",
     )
 
 
@@ -424,7 +426,7 @@ def _plain(name: str) -> str:
 
 
 def _named(said: Refusal) -> Gpu:
-    """The GPU that a line of the log is about, where there is no bus to look at."""
+    """The GPU of a line in the log, if there is no bus to read."""
     if said.device:
         return make_gpu(said.address, said.device)
     return Gpu("", "", said.name or "NVIDIA GPU", "", "", "", True, None, None, False, None)

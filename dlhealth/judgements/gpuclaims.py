@@ -1,4 +1,4 @@
-"""Why a GPU is not the driver's: kept for a virtual machine, or gone from the bus."""
+"""Why the driver does not have a GPU: it is reserved for a virtual machine, or gone from the bus."""
 
 from collections.abc import Iterator
 
@@ -22,21 +22,21 @@ _LISTS = ("/etc/initramfs-tools/modules", "/etc/modules", "/etc/modules-load.d/*
           "/etc/default/grub.d/*.cfg", "/etc/kernel/cmdline", "/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf",
           "/etc/initramfs-tools/scripts/init-top/*", "/etc/initramfs-tools/scripts/init-premount/*",
           "/etc/udev/rules.d/*.rules", "/etc/rc.local")  # fmt: skip
-"""Where guides for passing a GPU to a virtual machine put its ids or its address."""
+"""Where guides for passing a GPU to a virtual machine put its ids or address."""
 _MACHINES = ("/etc/libvirt/qemu/*.xml", "/etc/pve/qemu-server/*.conf", "/etc/pve/nodes/*/qemu-server/*.conf")
 
 
 class Claim(NamedTuple):
-    """A line that keeps a GPU for virtual machines."""
+    """A line that reserves a GPU for virtual machines."""
 
     source: Place
     text: str
 
 
 class Usurpers(NamedTuple):
-    """The GPUs that the installed NVIDIA driver could drive, whoever holds them now; none where nobody wants that
-    driver. `lacking` are the kernels, of those that matter, without its module; `module` shows what the kernel to judge
-    has; `doubts` is what can't be told."""
+    """The GPUs that the installed NVIDIA driver could drive, whoever holds them now; none if no such driver is
+    installed. `lacking` are the relevant kernels without its module; `module` is evidence for the checked kernel;
+    `doubts` are unknowns."""
 
     gpus: tuple[Gpu, ...]
     lacking: str
@@ -44,7 +44,7 @@ class Usurpers(NamedTuple):
     doubts: tuple[Unknown, ...]
 
     def held_by(self, *drivers: str) -> tuple[Gpu, ...]:
-        """Those that one of these kernel drivers holds; names in lower case."""
+        """The GPUs that one of these kernel drivers holds; names in lower case."""
         return tuple(g for g in self.gpus if g.driver.lower() in drivers)
 
     @classmethod
@@ -59,7 +59,7 @@ class Usurpers(NamedTuple):
         doubts = [Unknown(problem) for problem in gpus.problems]
         wanted = bool((packages and packages.version) or modules.for_any_kernel())
         if gpus.container:
-            doubts.append(Unknown("in a container, which driver holds a GPU is the host's affair"))
+            doubts.append(Unknown("skipped in a container: only the host knows which driver holds a GPU"))
         unserved = fit.unserved() if fit else frozenset()
         able = (g for g in gpus.gpus if g.address not in unserved)
         lacking = [r for r in dict.fromkeys((kernel.target, kernel.next_boot)) if r and not modules.usable(r)]
@@ -75,8 +75,8 @@ class Usurpers(NamedTuple):
 
 
 class Passthrough(NamedTuple):
-    """By address of a GPU that a stub for virtual machines holds: the lines that have it do so. `machines` are files
-    that define virtual machines; they hold passwords, so only their names are read."""
+    """By address of a GPU that a stub for virtual machines holds: the lines that cause it. `machines` are files that
+    define virtual machines; they contain passwords, so only their names are read."""
 
     claims: dict[str, tuple[Claim, ...]]
     machines: tuple[str, ...]
@@ -118,7 +118,8 @@ _SEEN = regex(
 
 
 class AbsentGpu(NamedTuple):
-    """Whether no GPU of NVIDIA's is on the bus (`missing`); then `address` is where the kernel log, of this start or of one before, has one, and `seen` that line."""
+    """Whether no NVIDIA GPU is on the bus (`missing`). Then `address` is the one in the kernel log of this boot or an
+    earlier one, and `seen` that line."""
 
     missing: bool
     address: str
@@ -127,7 +128,7 @@ class AbsentGpu(NamedTuple):
     @classmethod
     def probe(cls, host: Host, gpus: Gpus, journal: Journal | None) -> "AbsentGpu":
         if gpus.container:
-            raise Unavailable("in a container, which GPUs are on the bus is the host's affair")
+            raise Unavailable("skipped in a container: only the host knows which GPUs are on the bus")
         if gpus.gpus:
             return cls(False, "", None)
         line = next(journal.kernel(_SEEN.pattern), None) if journal else None
@@ -140,8 +141,8 @@ class AbsentGpu(NamedTuple):
 
 
 class FallenGpu(NamedTuple):
-    """A GPU of which the kernel log says that it fell off the bus (Xid 79). `gone` is what is seen now: True that it does
-    not answer, False that it does, None that this can't be told; `how` says by what."""
+    """A GPU that fell off the bus according to the kernel log (Xid 79). `gone` is its present state: True if it does
+    not answer, False if it does, None if unknown; `how` is the evidence."""
 
     address: str
     text: str
@@ -167,18 +168,18 @@ class FallenGpus(NamedTuple):
 
 
 def fallen_address(text: str) -> str:
-    """The PCI address of the GPU that fell off the bus, as a message of the kernel log says; "" for another message."""
+    """The PCI address of the GPU that fell off the bus, from a message of the kernel log; "" for another message."""
     found = sayings()["fallen"].pattern.search(text)
     return full_address(found["xid"] or found["gpu"]) if found else ""
 
 
 def _answers(host: Host, address: str, modules: KernelModules | None, nvml: Nvml | None) -> tuple[bool | None, str]:
     if not host.ran and (modules is None or modules.loaded is None):
-        return None, "this machine does not run now"
+        return None, "this machine is not running"
     if nvml:
         listed = next((g for g in nvml.gpus if g.pci == address), None)
         if nvml.outcome == "hung":
-            return True, f"NVML does not come back from {nvml.call}"
+            return True, f"NVML hangs in {nvml.call}"
         if GPU_IS_LOST in (nvml.code, listed.code if listed else None):
             return True, "NVML: GPU is lost"
         if nvml.outcome == "ok" and listed and listed.code is None:
@@ -186,12 +187,12 @@ def _answers(host: Host, address: str, modules: KernelModules | None, nvml: Nvml
     folder = f"/sys/bus/pci/devices/{address}"
     try:
         if host.exists("/sys/bus/pci/devices") and not host.exists(folder):
-            return True, "it is not on the bus any more"
+            return True, "it is no longer on the bus"
         head = host.head(f"{folder}/config", 4)
     except Unreadable:
         head = None
     if not head:
-        # Nothing speaks against the log, and a GPU that fell off does not come back without a restart.
+        # Nothing contradicts the log, and a GPU that fell off does not return without a reboot.
         return True, "nothing shows that it came back"
     if head == b"\xff\xff\xff\xff":
         return True, "its PCI configuration reads ff everywhere"

@@ -1,4 +1,4 @@
-"""GPUs that the driver does not drive although it drives others: each GPU is a question of its own."""
+"""GPUs that the driver does not drive although it drives others: each GPU is checked separately."""
 
 import re
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ _ALL_ONES = b"\xff\xff\xff\xff"
 
 
 class Why(Enum):
-    """What is known of a GPU that nothing drives."""
+    """What is known about a GPU without a driver."""
 
     SILENT = "its PCI configuration reads ff everywhere, so it does not answer"
     REFUSED = "the driver's probe of it failed"
-    GONE = "it is not on the bus any more"
+    GONE = "it is no longer on the bus"
     UNBOUND = "no driver is bound to it"
 
 
@@ -46,8 +46,8 @@ class Undriven(NamedTuple):
 
 
 class UndrivenGpus(NamedTuple):
-    """`driven` are the addresses of those that the driver has. None are undriven where it has none: then the module, or
-    the driver, is the question."""
+    """`driven` are the addresses of the GPUs that the driver has. If it has none, none count as undriven: then the
+    module or the driver is the problem."""
 
     driven: tuple[str, ...]
     gpus: tuple[Undriven, ...]
@@ -95,8 +95,8 @@ def _judged(host: Host, address: str, name: str, journal: Journal | None) -> Und
 
 
 def _gone(journal: Journal | None, now: int) -> Iterator[Undriven]:
-    """GPUs that the log of this start, or of the one before, lists and the bus has no longer. Addresses change where a
-    card was added, so the log must also list more of them than there are now."""
+    """GPUs that the log of this boot or the previous one lists, and that are no longer on the bus. Addresses change
+    when a card is added, so the log must also list more of them than there are now."""
     for boot in reversed(journal.boots[-2:]) if journal else ():
         listed = {
             m["address"].lower(): (m["device"].lower(), line)

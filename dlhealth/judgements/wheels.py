@@ -1,4 +1,4 @@
-"""Which GPUs and drivers the wheels of PyTorch run on, and which wheel would fit."""
+"""Which GPUs and drivers PyTorch's wheels support, and which wheel would fit."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from dlhealth.records import NamedTuple
 
 
 class Wheel(NamedTuple):
-    """A PyTorch wheel: what it can run on. `targets` is like "7.0 7.5 12.0+PTX"; `source` says how that is known."""
+    """A PyTorch wheel and its requirements. `targets` is like "7.0 7.5 12.0+PTX"; `source` says how they are known."""
 
     version: str
     cuda: str
@@ -21,17 +21,17 @@ class Wheel(NamedTuple):
 
     @property
     def tag(self) -> str:
-        """How the wheel's version ends and its index is called: "cu126"."""
+        """The end of the wheel's version and the name of its index: "cu126"."""
         return "cu" + self.cuda.replace(".", "")
 
     def has_code_for(self, capability: str) -> bool:
-        """Whether it has machine code for a compute capability: that of 8.6 runs on 8.9, not on 9.0."""
+        """Whether it has machine code for a compute capability: code for 8.6 runs on 8.9, not on 9.0."""
         have = version_key(capability)
         built = [version_key(target) for target in self.targets.split()]
         return any(b[:1] == have[:1] and b <= have for b in built)
 
     def runs_on(self, capability: str) -> bool:
-        """The same, or whether it has PTX to compile when it starts."""
+        """The same, or whether it has PTX to compile at the start."""
         portable = [version_key(target) for target in self.targets.split() if target.endswith("+PTX")]
         return self.has_code_for(capability) or any(p <= version_key(capability) for p in portable)
 
@@ -41,7 +41,7 @@ class Wheel(NamedTuple):
 
 
 def wheels() -> list[Wheel]:
-    """Every PyTorch wheel that is known, the newest first; of one version the newest CUDA first."""
+    """Every known PyTorch wheel, the newest first; of one version the newest CUDA first."""
     return [
         Wheel(version, wheel["cuda"], wheel["sm"], wheel["source"])
         for row in load("frameworks")["torch"]
@@ -51,10 +51,10 @@ def wheels() -> list[Wheel]:
 
 
 def torch_wheel(version: str, cuda: str) -> Wheel | None:
-    """The wheel of PyTorch `version` ("2.3.0", "2.3.0+cu121") for `cuda` ("12.1"), when it is one of PyTorch's own.
+    """The wheel of PyTorch `version` ("2.3.0", "2.3.0+cu121") for `cuda` ("12.1"), if it is one of PyTorch's own.
 
-    A patch release that is not in the table has what its siblings have, where these agree. A build with another local
-    version ("2.4.0a0+git1234") was built by somebody else.
+    A patch release that is not in the table has the values of the other patch releases, if these agree. A build with
+    another local version ("2.4.0a0+git1234") was built by somebody else.
     """
     if not _is_release(version, cuda):
         return None
@@ -73,21 +73,21 @@ def _is_release(version: str, cuda: str) -> bool:
 
 
 def known_wheel(environment: PythonEnvironment) -> Wheel | None:
-    """The wheel that an environment has; None without PyTorch, and for builds of conda or of somebody else, which are
-    made for other GPUs than the wheels."""
+    """The wheel of an environment; None without PyTorch, and for builds of conda or of somebody else, which are made
+    for other GPUs than the wheels."""
     torch = environment.torch
     if torch is None or not torch.cuda or environment.manager == "conda":
         return None
     wheel = torch_wheel(torch.version, torch.cuda)
     if wheel is None and torch.targets and _is_release(torch.version, torch.cuda):
-        # Its own list does not tell whether there is PTX as well: as if there were, so that nothing is claimed wrongly.
+        # Its own list does not say whether it has PTX too: assume so, so that no false claim is made.
         return Wheel(torch.version, torch.cuda, f"{torch.targets}+PTX", f"{environment.site}/torch/cuda/__init__.py")
     return wheel
 
 
 class WheelCoverage(NamedTuple):
-    """The wheels of PyTorch that meet the GPUs of this machine. `gpus` are those that programs may use; `doubts` what
-    is not known, each with its subject."""
+    """The PyTorch wheels that do not fit the GPUs of this machine. `gpus` are those that programs may use; `doubts` are
+    unknowns, each with its subject."""
 
     gpus: tuple[Gpu, ...]
     wheels: tuple[tuple[PythonEnvironment, Torch, Wheel], ...]
@@ -105,7 +105,7 @@ class WheelCoverage(NamedTuple):
             if torch is None or torch.backend not in ("cuda", ""):
                 continue
             if wheel is None:
-                reason = f"{environment.path}: for which GPUs PyTorch {torch.version} was built is not known"
+                reason = f"{environment.path}: cannot tell for which GPUs PyTorch {torch.version} was built"
                 doubts.append(Unknown(reason, environment.subject))
                 continue
             doubts += [
@@ -119,8 +119,8 @@ class WheelCoverage(NamedTuple):
 
 def fitting_wheel(version: str, drivers: Iterable[str], capabilities: Iterable[str]) -> Wheel | None:
     """The wheel to replace PyTorch `version` with, so that it runs on all these drivers and GPUs: the same version for
-    another CUDA if there is one, else the nearest newer version, else the nearest older one. Where no wheel runs on
-    all the GPUs, the newest of them counts."""
+    another CUDA if there is one, otherwise the nearest newer version, otherwise the nearest older one. If no wheel runs
+    on all the GPUs, the newest of them counts."""
     drivers, capabilities = tuple(drivers), tuple(capabilities)
     wanted = version_key(version)
 

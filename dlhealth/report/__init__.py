@@ -1,1 +1,1 @@
-"""A diagnosis as text or JSON, and a bundle without secrets."""
+"""A diagnosis as text or JSON, and an archive without secrets."""

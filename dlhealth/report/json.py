@@ -10,7 +10,7 @@ from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosed, Diagnosis, OpenProblem, Outcome, Plan, kind_of, timestamp
 
-if TYPE_CHECKING:  # the doctor's report needs nothing of repairs
+if TYPE_CHECKING:  # the doctor's report needs nothing about repairs
     from dlhealth.engine.choose import Repair
     from dlhealth.engine.repair import Told
     from dlhealth.txn.execute import Ended
@@ -19,7 +19,7 @@ SCHEMA = 1
 
 
 def to_json(diagnosis: Diagnosis) -> str:
-    """The report of `doctor --json`, and a newline. ASCII only, whatever the machine's files held."""
+    """The report of `doctor --json`, and a newline. ASCII only, whatever the machine's files contain."""
     return dump(report(diagnosis))
 
 
@@ -41,7 +41,7 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def repair_to_json(outcome: Outcome, repair: "Repair", ended: "Sequence[Ended]", diagnosis: Diagnosis) -> str:
-    """The document of `fix --json`: the plan, what became of it, and the diagnosis afterwards."""
+    """The document of `fix --json`: the plan, its result, and the diagnosis afterwards."""
     return dump(
         {
             "schema": SCHEMA,
@@ -134,7 +134,7 @@ def rules_to_json(rules: Sequence[Rule]) -> str:
 
 
 def dump(document: dict[str, Any]) -> str:
-    """Bytes of a file that are not UTF-8 are surrogates here, which JSON can't hold: they become question marks."""
+    """Bytes of a file that are not UTF-8 are surrogates here, which JSON cannot contain: they become question marks."""
     sound = json.dumps(document, ensure_ascii=False).encode(errors="replace")
     return json.dumps(json.loads(sound), indent=2) + "\n"
 

@@ -1,8 +1,8 @@
-"""Takes the secrets out of what a bundle keeps, so that the same faults are found in what is left.
+"""Removes the secrets from the content of an archive, so that the same faults are found in the rest.
 
-Letters and digits of a secret become "x"; its length, quotes and punctuation stay, because a fault may be in them.
-In start-up files of shells everything is secret but what is known to be needed (redact_shell); in other texts what
-looks like a secret is. What packages install and the kernel tells is no secret and stays as it is.
+Letters and digits of a secret become "x"; its length, quotes and punctuation stay, because they may contain a fault. In
+shell start-up files, everything is secret except the parts that a diagnosis needs (redact_shell). In other texts,
+everything that looks like a secret is. Files of packages and messages of the kernel are not secret and stay unchanged.
 """
 
 import json
@@ -72,7 +72,7 @@ _LOG_NAMES = frozenset(("TTY", "PWD", "USER", "COMMAND", "UUID", "PARTUUID", "LA
 
 
 class Redactor:
-    """Made from all that was read, because a variable that PATH is made of is set in one file and used in another."""
+    """Made from all texts together, because a variable that is part of PATH is set in one file and used in another."""
 
     def __init__(self, seen: Mapping[Question, Any]) -> None:
         scripts = {
@@ -92,7 +92,7 @@ class Redactor:
         if posixpath.basename(path) == ".Xauthority":
             return _authority(content)
         if b"\0" in content[:4096] and not path.endswith("environ"):
-            # Of the binary files, only programs, boot images and certificates are known to hold nothing.
+            # Of the binary files, only programs, boot images and certificates are known to contain no secrets.
             public = path.startswith("/boot/") or path.endswith(_CERTIFICATES) or content[:4] == b"\x7fELF"
             return content if public else _blank(content)
         text = content.decode(errors="surrogateescape")
@@ -102,7 +102,7 @@ class Redactor:
             return _encode(_FISH_VARIABLE.sub(_fish_variable, text))
         if _is_shell(path):
             masked = self._shell.mask(path, text)
-            # GRUB's hold what the kernel is told.
+            # GRUB's contain the kernel's parameters.
             return _encode(without_secrets(masked) if path.startswith("/etc/default/") else masked)
         if path == "/proc/cmdline":
             return _encode(without_secrets(text))
@@ -111,7 +111,7 @@ class Redactor:
         return _encode(without_secrets(text))
 
     def _variables(self, text: str) -> str:
-        """A file of pam_env or a locale: one variable a line, no quoting over lines."""
+        """A file of pam_env or a locale: one variable per line, quotes end with the line."""
         lines: list[str] = []
         keep = False
         for line in text.split("\n"):
@@ -131,7 +131,7 @@ class Redactor:
         return "\n".join(lines)
 
     def _arguments(self, text: str) -> str:
-        """/proc/PID/environ, or cmdline of which the program is kept."""
+        """/proc/PID/environ, or cmdline, whose program name stays."""
         words = text.split("\0")
         shown = []
         for number, word in enumerate(words):
@@ -146,7 +146,7 @@ class Redactor:
 
 
 def without_secrets(text: str) -> str:
-    """A log or a configuration file in which what looks like a secret is hidden."""
+    """A log or a configuration file, with everything that looks like a secret hidden."""
     text = _PRIVATE_KEY.sub(lambda m: m[1] + hide(m[2]), text)
     text = _url(text)
     for pattern in (_BEARER, _GRUB_PASSWORD, _COMMENT, _NO_IDENTIFIER, _STRANGER):
@@ -164,7 +164,7 @@ def _settings(pattern: "re.Pattern[str]", text: str, may_show: Callable[[str], b
     """Hide the values of settings; the groups are name, separator and value."""
     position = 0
     while match := pattern.search(text, position):
-        # What is shown is looked through as well: `Environment=TOKEN=value`.
+        # The visible values are searched too: `Environment=TOKEN=value`.
         end = match.end(2) if may_show(match[1]) else match.end()
         yield text[position : match.end(2)]
         yield hide(text[match.end(2) : end])
@@ -173,7 +173,7 @@ def _settings(pattern: "re.Pattern[str]", text: str, may_show: Callable[[str], b
 
 
 def _may_show(name: str) -> bool:
-    """Of `name=value` in a log: an environment variable has a name in capitals, a detail of a message has not."""
+    """`name=value` in a log: environment variables have names in capitals, details of a message do not."""
     if is_wanted_name(name) or name in _LOG_NAMES:
         return True
     return not is_secret_name(name) and not re.fullmatch(r"(?:\S*\.)?[A-Z][A-Z0-9_]{2,}", name)
@@ -207,7 +207,7 @@ def _label_or_x(match: "re.Match[str]") -> str:
 
 
 def _journal(text: str) -> str:
-    """What `journalctl -o json` prints: only the messages are anybody's own words."""
+    """The output of `journalctl -o json`: only the messages can contain secrets."""
     lines = []
     for line in text.split("\n"):
         try:
@@ -225,7 +225,7 @@ def _journal(text: str) -> str:
 
 def _authority(content: bytes) -> bytes:
     """An X authority file (Xau(3)) without its cookies: each entry is a family and four counted fields, the last of
-    which is the secret. From where it is no such file, nothing is kept."""
+    which is the secret. Nothing is kept from where the format is wrong."""
     kept = bytearray()
     position = 0
     while position < len(content):

@@ -1,7 +1,7 @@
-"""Hides what start-up files of shells hold, but for the variables that rules are about and the syntax around them.
+"""Hides the content of shell start-up files, except the variables that rules need and the syntax around them.
 
-It reads more tolerantly than a shell: what it does not understand is hidden. So a mistake here costs a finding in a
-bundle, never a secret.
+It accepts more than a shell: everything that it does not understand is hidden. So a mistake here costs a finding in an
+archive, never a secret.
 """
 
 import re
@@ -107,7 +107,7 @@ def hide(text: str) -> str:
 
 
 def is_wanted_name(name: str) -> bool:
-    """Whether rules are about a variable."""
+    """Whether rules need a variable."""
     return bool(_WANTED.fullmatch(name)) and not is_secret_name(name)
 
 
@@ -117,7 +117,7 @@ def is_secret_name(name: str) -> bool:
 
 
 class _Piece(NamedTuple):
-    """A part of a script. `role` says what it is, `name` which variable it belongs to."""
+    """A part of a script. `role` is its kind, `name` the variable that it belongs to."""
 
     text: str
     role: str
@@ -125,7 +125,7 @@ class _Piece(NamedTuple):
 
 
 class Shell:
-    """All scripts of a machine, by path: they set variables for one another."""
+    """All scripts of a machine, by path: one may use the variables of another."""
 
     def __init__(self, scripts: Mapping[str, str]) -> None:
         used: dict[str, set[str]] = {}
@@ -145,7 +145,7 @@ class Shell:
                     wanted |= names
                 elif piece.role == "argument":
                     given.setdefault(piece.name, set()).update(names)
-        # What a script's own function is given may well end in PATH.
+        # An argument of a script's own function may become part of PATH.
         wanted.update(*(names for command, names in given.items() if command in self._functions))
         self._kept: set[str] = set()
         frontier = wanted | {name for name in used if is_wanted_name(name)}
@@ -155,7 +155,7 @@ class Shell:
         self._kept = {name for name in self._kept if not is_secret_name(name)}
 
     def keeps(self, name: str) -> bool:
-        """Whether the value of a variable is shown: rules are about it, or about one that is made of it."""
+        """Whether the value of a variable is shown: rules need it, or need one that contains it."""
         return is_wanted_name(name) or name in self._kept
 
     def mask(self, path: str, text: str) -> str:
@@ -199,8 +199,8 @@ class Shell:
         return all(self.keeps(name) for name in _REFERENCE.findall(text))
 
     def _opened(self, text: str, dialect: str, depth: int, closed: bool = False) -> str:
-        """A word as it is, but for names and passwords in addresses. Of the commands whose output is part of it only
-        what would be shown of them elsewhere; `closed` hides the rest of it as well."""
+        """A word unchanged, except names and passwords in addresses. Of the commands whose output is part of it, only
+        the parts that are shown elsewhere too; `closed` also hides the rest."""
         shown, position = [], 0
         while (found := _substitution(text, position)) is not None:
             start, end, opening = found
@@ -216,8 +216,7 @@ class Shell:
         return self.own(re.sub(r"(://)([^/\s@]+)(?=@)", lambda m: m[1] + hide(m[2]), text))
 
     def own(self, value: str) -> str:
-        """A value that is shown, without what is none of its own: assignments in it, and the lines that an open quote
-        has made a part of it."""
+        """A visible value, without foreign parts: assignments in it, and the lines that an open quote added to it."""
         value = _INNER.sub(lambda m: m[0] if self.keeps(m[1]) else f"{m[1]}={hide(m[2])}", value)
         line_end = _LINE_END.search(value)
         if not line_end:
@@ -231,12 +230,12 @@ class Shell:
         return _HIDDEN.sub(self._wanted_or_x, text)
 
     def _wanted_or_x(self, match: "re.Match[str]") -> str:
-        """A reference to a variable that is shown stays; "$ecret" may as well be a part of a secret."""
+        """A reference to a visible variable stays; "$ecret" may also be part of a secret."""
         return _reference_or_x(match) if not match[1] or self.keeps(match[1]) else hide(match[0])
 
 
 def dialect_of(path: str) -> str:
-    """ "fish", "csh", or "sh" for all the others."""
+    """The dialect: "fish", "csh", or "sh" for all the others."""
     name = path.rpartition("/")[2]
     if name.endswith(".fish") or "/fish/" in path:
         return "fish"
@@ -300,7 +299,7 @@ class _Reader:
             yield from self.end_of_test()
 
     def end_of_test(self) -> Iterator[_Piece]:
-        """A test shows what it compares with when all that it compares is shown."""
+        """A test shows the compared words if the variable is visible."""
         names = " ".join(f"${n}" for p in self.test or () for n in _REFERENCE.findall(p.text))
         before = ""
         for piece in self.test or ():
@@ -351,7 +350,7 @@ class _Reader:
         self.mode = "pattern" if self.cases and self.cases[-1].startswith("!") else "command"
 
     def operator(self, operator: str) -> None:
-        """What an operator changes for the words after it."""
+        """The effect of an operator on the words after it."""
         if operator in ("<<", "<<-"):
             self.delimiters.append("")
         elif self.mode == "condition":
@@ -365,7 +364,7 @@ class _Reader:
             self.cases[-1] = "!" + self.cases[-1].removeprefix("!")
             self.mode = "pattern"
         elif "<" in operator or ">" in operator:
-            pass  # what a redirection leads to is one more argument
+            pass  # the target of a redirection is one more argument
         elif self.mode == "pattern" or (self.mode == "test" and self.name == "[["):
             pass
         elif not (self.dialect == "csh" and operator in "()" and self.mode in ("value", "argument")):
@@ -382,7 +381,7 @@ class _Reader:
             return
         yield from getattr(self, f"in_{self.mode}")(word)
 
-    # One method per mode; each yields what the word is, and may change the mode.
+    # One method per mode; each yields the kind of the word, and may change the mode.
     def in_command(self, word: str) -> Iterator[_Piece]:
         match = _ASSIGNMENT.match(word)
         if match and self.dialect != "csh":
@@ -429,7 +428,7 @@ class _Reader:
         elif word == "fish_add_path":
             self.mode, self.name = "value", "PATH"
         elif is_wanted_name(word):
-            # `PATH = …`: a mistake that a rule may be about.
+            # `PATH = …`: a mistake that a rule may report.
             self.mode, self.name = "value", word
         else:
             self.mode, self.name, role = "argument", word, "command"
@@ -557,7 +556,7 @@ class _Reader:
 
 
 def _word_end(text: str, i: int, dialect: str, depth: int, until: str = "") -> int:
-    """Where a word ends that begins at `i`. With `until`, where that character is, outside of quotes."""
+    """The end of the word that begins at `i`. With `until`, the position of that character outside quotes."""
     while i < len(text):
         c = text[i]
         if until and c == until:
@@ -624,7 +623,7 @@ def _double_quoted_end(text: str, i: int, dialect: str, depth: int) -> int:
 
 
 def _substitution(text: str, i: int) -> tuple[int, int, int] | None:
-    """The next `$(…)` or backquotes: where it starts, where its commands end, and how long its opening is."""
+    """The next `$(…)` or backquotes: start, end of its commands, and length of its opening."""
     while i < len(text):
         if text[i] == "\\":
             i += 2

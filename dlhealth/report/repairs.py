@@ -49,8 +49,8 @@ _RESULTS = {
 
 
 def render_repair(repair: Repair, style: Style, root: str = "/") -> str:
-    """The plan: repairs, steps with the changes in files, risk, needs; then the problems left to a person. `root` is the
-    machine's directory."""
+    """The plan: repairs, steps with the changes in files, risk, needs; then the problems left to a person. `root` is
+    the machine's directory."""
     page = Page(style)
     if repair.chosen:
         needs = [f"risk {repair.risk.value}", *["the network"] * repair.network, *["a reboot"] * repair.reboot]

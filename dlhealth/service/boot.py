@@ -54,7 +54,7 @@ def _settled_and_repaired(store: Store) -> Seen:
 
 
 def _repair(seen: Seen, store: Store) -> bool:
-    """Carry out the first allowed repair; whether there was one that helped."""
+    """Run the first allowed repair; whether there was one that helped."""
     if seen.policy.max_risk is None:
         return False
     enough = []

@@ -1,4 +1,4 @@
-"""A repair without a person at the terminal: chosen for one finding, judged by the policy, carried out, reported."""
+"""A repair without a person at the terminal: chosen for one finding, checked against the policy, run, reported."""
 
 import os
 import time
@@ -73,7 +73,7 @@ def propose(seen: Seen, store: Store, trigger: Trigger, finding: str, subject: s
     """The mildest repair of a finding whose risk is at most `highest`."""
     notes = {(d.finding.id, d.finding.subject) for d in seen.diagnosis.findings if d.finding.severity is Severity.NOTE}
     if trigger is not Trigger.TERMINAL and (finding, subject) in notes:
-        return Proposal(Repair((), (), ()), Decision(Verdict.NEVER, "a note is not a problem: a person decides"))
+        return Proposal(Repair((), (), ()), Decision(Verdict.NEVER, "a note is repaired only on request"))
     if trigger is Trigger.JOURNAL and os.path.lexists(f"{FOLDER}/{REPORT_ONLY}"):
         return Proposal(
             Repair((), (), ()), Decision(Verdict.LATER, "the first check after the installation only reports")
@@ -134,7 +134,7 @@ def settle(store: Store, tell: Callable[[bytes], object], sure: Callable[[Seen],
 
 
 def do(proposal: Proposal, seen: Seen, store: Store, tell: Callable[[bytes], object]) -> Ended | None:
-    """Carry out a proposal and report it to the journal; None if it could not begin."""
+    """Run a proposal and report it to the journal; None if it could not begin."""
     about = _about(proposal)
     try:
         ended = carry_out(proposal.repair, seen.diagnosis, store, ROOT, lambda: look().diagnosis, lambda text: None)

@@ -150,7 +150,7 @@ def _lines(text: str) -> Iterator[Line]:
 def _blocks(lines: list[Line], stop: tuple[str, ...], depth: int = 0) -> tuple[tuple["Line | Block", ...], str]:
     """Nest the lines; with the word at which it stopped. Takes from the end of `lines`, which is reversed."""
     if depth > _DEEPEST:
-        raise Unsure("nested too deeply")
+        raise Unsure("cannot follow code that is nested so deeply")
     found: list[Line | Block] = []
     while lines:
         line = lines[-1]
@@ -265,7 +265,7 @@ class Csh(Reader):
         lines = list(_lines(text))[::-1]
         commands, ending = _blocks(lines, ())
         if ending or lines:
-            raise Unsure("syntax that is not followed", ends=True)
+            raise Unsure("cannot follow this syntax", ends=True)
         self.run(commands)
 
     def run(self, commands: "tuple[Line | Block, ...]") -> None:
@@ -310,7 +310,7 @@ class Csh(Reader):
             head, body = block.parts[0]
             items = self.items(head[1:])
             if not head or items is None or len(items) > _TURNS or not all(map(is_known, items)):
-                raise Unsure("a loop over what is not known")
+                raise Unsure("cannot tell what this loop runs over")
             for item in items:
                 self.keep(head[0], item)
                 if not self.turn(body):
@@ -335,10 +335,10 @@ class Csh(Reader):
         for _ in range(_TURNS):
             truth = self.truth(head)
             if truth is None:
-                raise Unsure("a loop that is not followed")
+                raise Unsure("cannot follow this loop")
             if not truth or not self.turn(body):
                 return
-        raise Unsure("a loop that does not end")
+        raise Unsure("this loop does not end")
 
     def branches(self, parts: "tuple[tuple[tuple[str, ...], tuple[Line | Block, ...]], ...]") -> None:
         if not parts:
@@ -385,7 +385,7 @@ class Csh(Reader):
             middle = words.index(operator)
             second = words[middle + 1 :]
             if not middle or not second:
-                raise Unsure("a command that is missing beside && or ||")
+                raise Unsure("cannot follow && or || without a command beside it")
             self.state.status = None
             self.line(words[:middle])
             status = self.state.status
@@ -395,11 +395,11 @@ class Csh(Reader):
         if name == "(":
             return  # in a process of its own
         if words == _OPEN:
-            self.blame_unread("has a quote that is left open")
+            self.blame_unread("has an open quote")
             raise Left("error")
         command = self.text(name)
         if not is_known(command) or not command:
-            raise Unsure("a command whose name is not known")
+            raise Unsure("cannot tell which command it runs")
         self.command(command, tuple(_without_redirections(words[1:])))
 
     def if_(self, words: tuple[str, ...]) -> None:
@@ -412,7 +412,7 @@ class Csh(Reader):
                 break
         rest = words[end:]
         if depth or not rest:
-            raise Unsure("an if that is not followed")
+            raise Unsure("cannot follow this if")
         self.fork(self.truth(words[1:end]), (lambda: self.line(rest), lambda: None))
 
     def command(self, name: str, words: tuple[str, ...]) -> None:
@@ -430,9 +430,14 @@ class Csh(Reader):
             arguments = [self.text(w) for w in words]
             self.state.status = self.tested(arguments[:-1] if name == "[" else arguments)
         elif name in LISTS and words[:1] and words[0].startswith("="):
-            self.problem(name, "space-around-equals", f"{name} is a command's name here", " ".join((name, *words)))
+            self.problem(
+                name,
+                "space-around-equals",
+                f"a space before the = makes {name} the name of a command",
+                " ".join((name, *words)),
+            )
         elif name in ("goto", "repeat"):
-            raise Unsure(f"{name} is not followed", ends=name == "goto")
+            raise Unsure(f"cannot follow {name}", ends=name == "goto")
         elif name not in _BUILTINS and self.absent(name):
             self.state.status = False
         elif name in helpers.CONDA_COMMAND:
@@ -468,7 +473,7 @@ class Csh(Reader):
         target = items[0] if items and len(items) == 1 else UNKNOWN
         there = self.session.test_file("-d", target)
         if there is False:
-            self.fail(f"changes to {target}, which is not there")
+            self.fail(f"changes to {target}, which does not exist")
             return
         self.state.folder = posixpath.normpath(self.session.absolute(target)) if there else UNKNOWN
 
@@ -489,17 +494,17 @@ class Csh(Reader):
             return
         name = self.text(words[0])
         if not is_known(name):
-            raise Unsure("setenv of what is not known")
+            raise Unsure("cannot tell what setenv sets")
         if "=" in name or words[1:2] == ("=",):
             variable = name.partition("=")[0]
             if variable in LISTS:
-                self.problem(variable, "space-around-equals", "setenv has no =", " ".join(("setenv", *words)))
+                self.problem(variable, "space-around-equals", "setenv takes no =", " ".join(("setenv", *words)))
             if "=" in name:
                 return
         if len(words) > 2:
             if name in LISTS:
                 self.problem(name, "space", "setenv takes one word: too many arguments", " ".join(("setenv", *words)))
-            self.fail("gives setenv too many words")
+            self.fail("passes too many words to setenv")
             return
         value = self.one_word(words[1]) if len(words) > 1 else ""
         if value is not None:
@@ -509,7 +514,7 @@ class Csh(Reader):
         """The value that setenv gets; None after an error."""
         variable = re.fullmatch(r"\$\{?(\w+)\}?", word)
         if variable and self.state.options.get(f"list {variable[1]}"):
-            self.fail("gives setenv too many words")
+            self.fail("passes too many words to setenv")
             return None
         if variable or not any(
             c in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\$\{[^}]*\}|\$\?\w+|\\.", "", word) for c in "*?[{"
@@ -517,7 +522,7 @@ class Csh(Reader):
             return self.text(word)
         items = None if "{" in word else self.items((word,))
         if items is not None and len(items) > 1:
-            self.fail("gives setenv too many words")
+            self.fail("passes too many words to setenv")
             return None
         return UNKNOWN if items is None else "".join(items)
 
@@ -530,7 +535,7 @@ class Csh(Reader):
         while left:
             match = re.fullmatch(r"([A-Za-z_]\w*)(\[[^\]]*\])?(?:(=)(.*))?", left.pop(0), re.DOTALL)
             if not match:
-                self.fail("has a word that set does not take")
+                self.fail("passes a word to set that it does not accept")
                 return
             name, index, equals, value = match[1], match[2], match[3], match[4] or ""
             if not equals and left and left[0].startswith("="):
@@ -543,7 +548,7 @@ class Csh(Reader):
             if equals and not value and left:
                 value = left.pop(0)
             if index:
-                raise Unsure("set of a part of a list")
+                raise Unsure("cannot follow a set of a part of a list")
             self.set_word(name, value)
 
     def set_word(self, name: str, word: str) -> None:
@@ -551,7 +556,7 @@ class Csh(Reader):
         if value is None:
             return
         if name in _NUMBERS and is_known(value) and not re.fullmatch(r"\d*|\(.*", value):
-            self.fail(f"gives {name} no number")
+            self.fail(f"gives {name} a value that is not a number")
             return
         self.keep(name, value)
         if name == "path":
@@ -606,7 +611,7 @@ class Csh(Reader):
             else:
                 items.append(text)
         if failed and not fitted:
-            self.blame_unread("has a pattern that no file fits")
+            self.blame_unread("has a pattern that matches no file")
             raise Left("error")
         return items
 
@@ -626,10 +631,10 @@ class Csh(Reader):
         names = [w for w in words if not w.startswith("-")]
         path = self.text(names[0]) if names else UNKNOWN
         if not is_known(path):
-            raise Unsure("sources a file whose name is not known")
+            raise Unsure("cannot tell which file it sources")
         path = posixpath.normpath(self.session.absolute(path))
         if not self.known_file(posixpath.basename(path)) and not self.read(path):
-            self.fail(f"sources {path}, which can't be read")
+            self.fail(f"sources {path}, which cannot be read")
 
     def eval(self, words: tuple[str, ...]) -> None:
         program = re.match(r"[\"`]*([^\s`\"]+)", words[0]) if words and "`" in words[0] else None

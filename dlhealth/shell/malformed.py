@@ -47,10 +47,10 @@ def problems(source: Place, name: str, before: str, after: str) -> Iterator[tupl
     if not after:
         return
     if "" in added:
-        text = "an empty element stands for the current folder"
+        text = "an empty element means the current directory"
         yield Problem(source, name, "empty-element", after if is_known(after) else name, text), ""
     if before and is_known(before) and is_known(after) and _glued(before, after):
-        text = "a colon is missing, so that two folders become one"
+        text = "a colon is missing, so two directories become one"
         glued = next((e for e in elements(after) if e not in old), "")
         yield Problem(source, name, "missing-colon", after, text), glued
     for element in added:
@@ -69,26 +69,26 @@ def _glued(before: str, after: str) -> bool:
 
 def _problem(element: str, value: str) -> tuple[str, str] | None:
     if "\r" in element:
-        return "carriage-return", "the line ends as on Windows, with a carriage return that becomes part of the value"
+        return "carriage-return", "the line has a Windows line ending, whose carriage return becomes part of the value"
     if value.count("{") != value.count("}") and ("{" in element or "}" in element):
-        return "unbalanced-braces", "a brace too many or too few stays in the value as text"
+        return "unbalanced-braces", "a brace is missing or superfluous and stays in the value as text"
     if "$" in element or "`" in element or "\\" in element or ("${" in value and "}" in element):
-        return "literal-expansion", "a variable is written where it is not expanded, so its name stays as text"
+        return "literal-expansion", "a variable stands where it is not expanded, so its name stays as text"
     if any(quote in element for quote in _TYPESET):
         return (
             "literal-quote",
-            "a quotation mark of print, as web pages have it, is no quote and stays in the value as text",
+            "a typographic quotation mark, as in web pages, is not a quote and stays in the value as text",
         )
     if '"' in element or "'" in element:
         return "literal-quote", "a quote stays in the value as text"
     if element != element.strip():
-        return "space", "a space beside the colon becomes part of the folder's name"
+        return "space", "a space beside the colon becomes part of the directory's name"
     if element in LISTS:
-        return "missing-dollar", f"{element} without a dollar sign is a folder's name, not the variable"
+        return "missing-dollar", f"{element} without a dollar sign is a directory's name, not the variable"
     if re.match(rf"(export\s+)?({'|'.join(LISTS)})\s*=", element):
-        return "nested-assignment", "an assignment stands within the value"
+        return "nested-assignment", "the value contains another assignment"
     if re.match(r"/\S*[;,]/", element):
-        return "wrong-separator", "folders are separated by something else than a colon"
+        return "wrong-separator", "another character than a colon separates the directories"
     return None
 
 

@@ -109,7 +109,7 @@ def _report(session: Session, line: str) -> None:
         found: list[tuple[str, str]] = []
         if re.match(rf"(export|set|setenv|declare|typeset)\s+(-\w+\s+)?{name}\b", line):
             found.append(
-                ("export-keyword", "export is a word of the shell: pam_env skips it, other readers of the file do not")
+                ("export-keyword", "export is a shell command: pam_env skips it, other readers of the file do not")
             )
         if re.match(rf"(export\s+)?{name}\s+=", line):
             found.append(("space-around-equals", "a space before the = makes pam_env ignore the line"))
@@ -131,7 +131,7 @@ def _pam_conf(session: Session, path: str) -> None:
         if not head or not re.fullmatch(r'([ \t]+(DEFAULT|OVERRIDE)=("[^"]*"(?=\s|$)|[^ \t"][^ \t]*)?)*[ \t\r]*', rest):
             name = next((n for n in LISTS if re.match(rf"(export\s+)?{n}\b", line)), "")
             if name:
-                text = "pam_env ignores the line: this file has NAME DEFAULT=value OVERRIDE=value, not a shell's assignment"
+                text = "pam_env ignores the line: this file needs NAME DEFAULT=value OVERRIDE=value, not a shell assignment"
                 session.trace.problems[Problem(session.source, name, "wrong-syntax", line.strip(), text)] = None
             continue
         given = dict(re.findall(r'(DEFAULT|OVERRIDE)=("[^"]*"|[^ \t]*)', rest))

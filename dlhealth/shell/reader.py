@@ -88,7 +88,7 @@ class Reader:
         except Unsure as problem:
             self.session.forget(str(problem))
         except RecursionError:
-            self.session.forget("nested too deeply")
+            self.session.forget("cannot follow code that is nested so deeply")
         finally:
             self.session.depth -= 1
             self.path = before
@@ -121,7 +121,7 @@ class Reader:
             except Left as leaving:
                 left = leaving
                 if leaving.how in ("break", "continue", "breaksw"):
-                    raise Unsure("leaves a loop on a condition that is not known") from None
+                    raise Unsure("cannot tell when this loop ends") from None
                 if leaving.how == "return":
                     self.returned[-1].append(self.state)
                 elif leaving.how == "error":

@@ -88,7 +88,7 @@ class Starter:
         for successor in successors:
             session.state = successor.state
             if replaced == _REPLACEMENTS:
-                session.forget("shells that take each other's place")
+                session.forget("cannot follow shells that replace each other without end")
             else:
                 endings.append(
                     self.begin(
@@ -124,7 +124,7 @@ class Starter:
         if name in ("csh", "tcsh", "bsd-csh"):
             return self.csh(session, program, login=login, interactive=interactive)
         session.source = Place("")
-        session.forget(f"the files of {program} are not followed")
+        session.forget(f"cannot follow the start-up files of {program}")
         return None
 
     def zsh(self, session: Session, *, login: bool, interactive: bool) -> Ending | None:
@@ -137,7 +137,7 @@ class Starter:
                 if is_known(path):
                     shell.start(path)
                 else:
-                    session.forget("ZDOTDIR is not known")
+                    session.forget("cannot tell the value of ZDOTDIR")
                 if shell.ending:
                     return shell.ending
         return None

@@ -116,7 +116,7 @@ class Trace:
     def step(self) -> None:
         self.steps += 1
         if self.steps > _STEPS:
-            raise Exhausted(f"more than {_STEPS} steps", ends=True)
+            raise Exhausted(f"cannot follow more than {_STEPS} steps", ends=True)
 
 
 class State:
@@ -243,7 +243,7 @@ class Session:
         self.state.variables[name] = Variable(value, kept, origin)
         if WATCHED.fullmatch(name):
             if len(self.trace.settings) > _SETTINGS:
-                raise Exhausted(f"more than {_SETTINGS} lines that set variables", ends=True)
+                raise Exhausted(f"cannot follow more than {_SETTINGS} lines that set variables", ends=True)
             self.trace.settings.append(Setting(name, value, self.source, how))
             if name in LISTS:
                 self.look(name, before.value or "", value)
@@ -285,7 +285,7 @@ class Session:
         self.depth += 1
         if self.depth > _DEPTH:
             self.depth -= 1
-            raise Unsure(f"start-up files that call each other more than {_DEPTH} deep")
+            raise Unsure(f"cannot follow files that source each other more than {_DEPTH} deep")
 
     def test_file(self, operator: str, path: str) -> Truth:
         """What `test -f path` and its like say."""

@@ -84,7 +84,7 @@ STEPS: dict[type[Action], type[Step[Any]]] = {
 
 
 def step_of(action: Action) -> Step[Any]:
-    """What does an action. Raises KeyError for one that only a person can do."""
+    """The step for an action. Raises KeyError for an action that only a person can do."""
     made = STEPS.get(type(action))
     if made is None:
         raise KeyError(kind_of(action))

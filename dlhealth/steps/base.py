@@ -1,4 +1,4 @@
-"""What every step can do, and the machine it does it to."""
+"""The common part of all steps, and the machine that they change."""
 
 import errno
 import hashlib
@@ -31,26 +31,26 @@ from dlhealth.host.private import remove_tree
 from dlhealth.model import Action
 
 KEPT = "/var/lib/dlhealth/kept"
-"""Where large files lie that an undo needs."""
+"""Where large files are kept for an undo."""
 
 Observed = dict[str, Any]
-"""What an action changes, as it is now: plain JSON, compared as a whole."""
+"""The present state of what an action changes: plain JSON, compared as a whole."""
 
 
 class CommandFailed(Exception):
-    """A program that had to succeed did not; the message ends with what it printed last."""
+    """A program that had to succeed failed; the message ends with its last output."""
 
 
 class DiskFull(CommandFailed):
-    """It did not, because a disk is full: it may once there is room again."""
+    """It failed because a disk is full; it may succeed once there is space again."""
 
 
 class CopyGone(NotChangeable):
-    """What `Target.keep` kept is not there; or nothing was kept, because the step was cut off before."""
+    """The copy that `Target.keep` made is missing; or there was none, because the step was interrupted before."""
 
 
 class Target:
-    """The machine to change. `mark` names the transaction in temporary file names."""
+    """The machine to change. `mark` names the transaction in the names of temporary files."""
 
     def __init__(self, folder: str, mark: str) -> None:
         self.folder = folder
@@ -59,18 +59,18 @@ class Target:
         self.root = Root(folder)
         status = self.root.stat("/", follow=True)
         self.of_it = f"{mark} {status.st_dev} {status.st_ino}"
-        """What the variable MARK says of the programs that it starts, and of those that they start: which transaction's,
-        and of which root, that may be mounted at several places, or be / by now."""
+        """The value of the variable MARK in the environment of all started programs and their children: which
+        transaction started them, and for which root. The same root may be mounted at several places, or be / later."""
         self.mounts = Mounts(self.root)
         self.wanted: dict[int, dict[str, tuple[int, int]]] = {}
-        """Bytes and inodes that the steps of a plan count on, by file system and by what they are for (`need_room`)."""
+        """Bytes and inodes that the steps of a plan need, by file system and purpose (`need_room`)."""
         self.unheld = False
-        """Whether a step of the plan takes packages off hold, so that those after it may change them."""
+        """Whether a step of the plan releases packages from hold, so that later steps may change them."""
 
     def command(self, *argv: str, timeout: float, check: bool = True, network: bool = False) -> Output:
-        """Run a program on the machine itself, confined to its root when that is another one; `network` then says
-        whether it may use this machine's. Seconds; a change that is under way is given its time, so a limit is far beyond
-        what the slowest machine needs."""
+        """Run a program on the machine itself, confined to its root if that is another one; `network` then says whether
+        it may use this machine's network. The timeout is in seconds. It is far longer than the slowest machine needs,
+        because a change must not be killed halfway."""
         words = argv
         environment = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", MARK: self.of_it}
         try:
@@ -92,13 +92,13 @@ class Target:
         put_state(self.root, path, state, self.mark)
 
     def remove_tree(self, path: str) -> None:
-        """Remove a folder with all that is in it, if it is there."""
+        """Remove a directory and its content, if it exists."""
         with naming(path), parent(self.root, path) as (folder, name):
             if folder is not None:
                 remove_tree(folder, name)
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names in a folder; none where there is none."""
+        """Sorted names in a directory; none if it does not exist."""
         try:
             fd = self.root.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
@@ -109,12 +109,12 @@ class Target:
             os.close(fd)
 
     def make_folder(self, path: str) -> None:
-        """Make a folder of root's own below folders that are there."""
+        """Make a directory that belongs to root, below existing directories."""
         if self.state(path).kind == "absent":
             self.put(path, State("dir", b"", 0o700))
 
     def large_digest(self, path: str) -> str:
-        """Of a file that may be too large to hold."""
+        """For a file that may be too large for the memory."""
         digest = hashlib.sha256()
         with open(self.root.open(path, os.O_RDONLY), "rb") as file:
             while block := file.read(1 << 20):
@@ -122,8 +122,8 @@ class Target:
         return digest.hexdigest()
 
     def identity(self, path: str) -> Observed:
-        """What tells whether the thing at a path is still the same, without reading it: also after `set_aside` copied
-        it to another file system and `bring_back` copied it back. No link is followed."""
+        """Identifies the thing at a path without reading it. The value stays the same when `set_aside` copies it to
+        another file system and `bring_back` copies it back. Follows no links."""
         try:
             status = self.root.stat(path, follow=False)
         except OSError as error:
@@ -136,14 +136,14 @@ class Target:
         return {**found, "mtime": status.st_mtime_ns}
 
     def keep(self, path: str) -> None:
-        """Keep a copy of a large file beside the transaction's store, on disk, unless there is one already."""
+        """Keep a copy of a large file beside the transaction's store, synced to disk, unless there is one already."""
         self.make_folder(KEPT)
         if not self.identity(self._kept(path)):
             self._copy(path, self._kept(path))
 
     def share(self, path: str, folder: str) -> None:
-        """Have a file, under the same name, in another folder too: for files that are only ever replaced, never written
-        to. They share their bytes where one file system has both."""
+        """Make a file available under the same name in another directory: for files that are only ever replaced, never
+        written to. On the same file system, the two names share their bytes."""
         at, name = os.path.split(path)
         source = self.root.open(at, os.O_RDONLY | os.O_DIRECTORY)
         into = self.root.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -160,13 +160,13 @@ class Target:
             os.close(into)
 
     def settle_all(self) -> None:
-        """Have on disk what programs have written: dpkg waits for that, dkms and others do not. Also on the partition
-        that the firmware reads, where systemd-boot has its copies of kernels and images; one that is not there keeps
-        sync from none of the others."""
+        """Sync everything that programs have written. dpkg syncs by itself, dkms and others do not. This includes the
+        partition that the firmware reads, where systemd-boot has copies of kernels and images. A missing path does not
+        prevent the sync of the others."""
         self.command("sync", "-f", "/", "/usr", "/var", "/boot", "/boot/efi", "/efi", timeout=600, check=False)
 
     def settle(self, path: str) -> None:
-        """Have a file and its name on disk when this returns."""
+        """Sync a file and its name to disk."""
         for each in (path, os.path.dirname(path)):
             fd = self.root.open(each, os.O_RDONLY)
             try:
@@ -176,17 +176,17 @@ class Target:
                 os.close(fd)
 
     def put_back(self, path: str) -> bool:
-        """The file that `keep` kept, in its place again; whether one was kept."""
+        """Restore the file that `keep` kept; whether there was a copy."""
         kept = self._kept(path)
         if self.identity(kept):
             self._copy(kept, path)
             return True
-        self.put(kept, ABSENT)  # what is left of a copy that was cut off
+        self.put(kept, ABSENT)  # the rest of an interrupted copy
         return False
 
     def set_aside(self, path: str) -> None:
-        """Take something out of the way, to where `bring_back` finds it. A file of another file system is copied, so
-        that its own has the space."""
+        """Move something out of the way, to where `bring_back` finds it. From another file system it is copied, so that
+        its own gets the space."""
         self.make_folder(KEPT)
         try:
             move(self.root, path, self._kept(path))
@@ -201,10 +201,10 @@ class Target:
             self.put(path, ABSENT)
 
     def bring_back(self, path: str) -> None:
-        """What `set_aside` took away, in its place again; nothing where it did not."""
+        """Move back what `set_aside` moved; nothing if it did not."""
         kept = self._kept(path)
         if not self.identity(kept) or self.identity(path):
-            self.put(kept, ABSENT)  # cut off while it was copied: the original never went, or is back
+            self.put(kept, ABSENT)  # interrupted during the copy: the original never left its place, or is back
             return
         try:
             move(self.root, kept, path)
@@ -225,7 +225,7 @@ class Target:
     def _copy(self, source: str, destination: str) -> None:
         with naming(destination), parent(self.root, destination) as (folder, name):
             if folder is None:
-                raise NotChangeable(f"the folder of {destination} is gone")
+                raise NotChangeable(f"the directory of {destination} is gone")
             temporary = f".{name}.{self.mark}"
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
@@ -233,7 +233,7 @@ class Target:
                 self._fill(source, temporary, folder)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                with suppress(OSError):  # half a large file, on a disk that it may have filled
+                with suppress(OSError):  # half of a large file, on a disk that it may have filled
                     os.unlink(temporary, dir_fd=folder)
                 raise
             os.fsync(folder)
@@ -253,10 +253,10 @@ class Target:
 
     @contextmanager
     def _read(self, path: str) -> Iterator[BinaryIO]:
-        """A file, to which no link of a user leads."""
+        """Write a file, following no link of a user."""
         with parent(self.root, path) as (folder, name):
             if folder is None:
-                raise NotChangeable(f"the folder of {path} is gone")
+                raise NotChangeable(f"the directory of {path} is gone")
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -264,7 +264,7 @@ class Target:
             yield file
 
     def ids(self, user: str, group: str) -> tuple[int, int]:
-        """Numbers of a user and a group by the machine's own files. Raises CommandFailed for unknown names."""
+        """The numbers of a user and a group in the machine's own files. Raises CommandFailed for unknown names."""
         return self._number("/etc/passwd", user), self._number("/etc/group", group)
 
     def _number(self, path: str, name: str) -> int:
@@ -283,27 +283,27 @@ class Target:
 
 
 MARK = "DLHEALTH_TRANSACTION"
-"""The variable by which a program is known to be a transaction's."""
+"""The variable that marks a program as started by a transaction."""
 
 
 A = TypeVar("A", bound=Action)
 
 
 class Step(Generic[A]):
-    """Does one action to a machine, and undoes it. All of it may be repeated."""
+    """Does one action to a machine, and undoes it. Each part may be repeated."""
 
     def __init__(self, action: A) -> None:
         self.action = action
 
     def summary(self) -> str:
-        """As its action says it."""
+        """The summary of its action."""
         return self.action.summary()
 
     def prepare(self, target: Target) -> None:
-        """Find out, before anything is changed, whether it can work; it may fetch."""
+        """Find out, before the first change, whether the step can work; it may download."""
 
     def observe(self, target: Target) -> Observed:
-        """What is there now."""
+        """The present state."""
         raise NotImplementedError
 
     def apply(self, target: Target, before: Observed) -> None:
@@ -311,16 +311,16 @@ class Step(Generic[A]):
         raise NotImplementedError
 
     def revert(self, target: Target, before: Observed) -> None:
-        """Restore what `observe` saw before."""
+        """Restore the state that `observe` saw before."""
         raise NotImplementedError
 
     def left(self, target: Target, before: Observed) -> list[str]:
-        """What is not as `observe` saw it, once all steps are undone."""
+        """What differs from the state that `observe` saw, after all steps were undone."""
         return differing(before, self.observe(target))
 
 
 def differing(before: Observed, now: Observed) -> list[str]:
-    """The keys of which one has another value than the other, or none."""
+    """The keys whose values differ, or that only one of them has."""
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
@@ -335,14 +335,15 @@ P = TypeVar("P", bound=PathAction)
 
 
 class PathStep(Step[P]):
-    """Changes one path. The result is known beforehand, so a change by somebody else is told from ours."""
+    """Changes one path. The result is known in advance, so a change by somebody else can be told from dlhealth's
+    own."""
 
     @property
     def path(self) -> str:
         return self.action.path
 
     def after(self, target: Target, before: Observed) -> Observed:
-        """What `observe` sees once it is applied."""
+        """The state that `observe` sees after the step."""
         raise NotImplementedError
 
     def left(self, target: Target, before: Observed) -> list[str]:
@@ -353,7 +354,7 @@ class FileStep(PathStep[P]):
     """Gives one path a new state."""
 
     def becomes(self, target: Target, state: State) -> State:
-        """The new state of a path that is in this one."""
+        """The new state of a path that has this state."""
         raise NotImplementedError
 
     def observe(self, target: Target) -> Observed:

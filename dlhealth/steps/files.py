@@ -1,4 +1,4 @@
-"""Changes of files, links, owners and modes. Each says what the state of its path becomes."""
+"""Changes of files, links, owners and modes. Each one says what the new state of its path is."""
 
 from dlhealth.actions.kinds import (
     ChangeMode,
@@ -17,14 +17,12 @@ from dlhealth.steps.base import FileStep, Observed, PathStep, Target
 class EditFileStep(FileStep[EditFile]):
     def becomes(self, target: Target, state: State) -> State:
         if state.kind == "link":
-            raise _changed(
-                f"{self.action.path} is a link to {state.content.decode(errors='replace')}: edit what it leads to"
-            )
+            raise _changed(f"{self.action.path} is a link to {state.content.decode(errors='replace')}: edit its target")
         lines = state.content.split(b"\n")
         for number, old, new in sorted(self.action.changes, reverse=True):
             was, wanted = (t if t is None else t.encode(errors="surrogateescape") for t in (old, new))
             if not 0 < number <= len(lines) or lines[number - 1].rstrip(b"\r") != (was or b"").rstrip(b"\r"):
-                raise _changed(f"line {number} of {self.action.path} is not what it was")
+                raise _changed(f"line {number} of {self.action.path} has changed")
             if wanted is None:
                 del lines[number - 1]
             else:
@@ -45,9 +43,9 @@ class CopyFileStep(FileStep[CopyFile]):
     def becomes(self, target: Target, state: State) -> State:
         source = target.state(self.action.source)
         if source.kind != "file":
-            raise _changed(f"{self.action.source} is no file any more")
+            raise _changed(f"{self.action.source} is no longer a file")
         if state.kind not in ("absent", "link"):
-            raise _changed(f"{self.action.path} is there already")
+            raise _changed(f"{self.action.path} already exists")
         return State("file", source.content, 0o644)
 
 
@@ -70,7 +68,7 @@ class MoveAsideStep(PathStep[MoveAside]):
     def revert(self, target: Target, before: Observed) -> None:
         target.bring_back(self.action.path)
         if before and not self.observe(target):
-            raise _changed(f"what was moved aside is gone from /var/lib/dlhealth: {self.action.path} can't be restored")
+            raise _changed(f"the copy in /var/lib/dlhealth is gone: {self.action.path} cannot be restored")
 
 
 class MakeDirectoryStep(FileStep[MakeDirectory]):
@@ -83,7 +81,7 @@ class MakeDirectoryStep(FileStep[MakeDirectory]):
 class MakeLinkStep(FileStep[MakeLink]):
     def becomes(self, target: Target, state: State) -> State:
         if state.kind == "dir":
-            raise _changed(f"{self.action.path} is a folder")
+            raise _changed(f"{self.action.path} is a directory")
         return State("link", self.action.target.encode(), 0, state.uid, state.gid)
 
 
@@ -107,5 +105,5 @@ def _present(path: str, state: State) -> State:
 
 
 def _changed(what: str) -> Exception:
-    """The machine is not as it was when the plan was made."""
+    """The machine differs from what the plan was made for."""
     return NotChangeable(what)

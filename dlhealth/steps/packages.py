@@ -1,4 +1,4 @@
-"""Changes of the set of installed packages, always as one apt transaction that was simulated and downloaded before."""
+"""Changes of the set of installed packages: always one apt transaction, which was simulated and downloaded before."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -11,21 +11,21 @@ from dlhealth.steps.base import CommandFailed, DiskFull, Observed, Step, Target,
 from dlhealth.steps.room import need_dpkg, need_room_for_images, need_room_to_build, need_room_to_unpack, wait_for_dpkg
 
 POOL = "/var/lib/dlhealth/debs"
-"""Where the packages lie that an undo needs."""
+"""Where packages are kept for an undo."""
 
 ARCHIVES = "/var/cache/apt/archives"
 _LISTS = "/var/lib/dpkg/info"
 
 _SECONDS = 3600.0
 _WAIT_BACK = 600
-"""Seconds. What brings a machine back that was changed already waits longer for others before it gives up."""
-# What an administrator has set for all of apt must not make a purge of a removal, whose configuration is not kept, nor
-# have what nothing needs go along, at which the repair would stop.
+"""In seconds. An undo of changes waits longer for other programs before it gives up."""
+# The administrator's settings for apt must neither turn a removal into a purge, which keeps no configuration, nor add
+# an autoremove, which would stop the repair.
 _OURS = (
     "-q", "-y", "-oAPT::Get::Purge=false", "-oAPT::Get::AutomaticRemove=false", "-oDpkg::Options::=--force-confold",
 )  # fmt: skip
 _APT = ("apt-get", *_OURS, "-o", "DPkg::Lock::Timeout=60")
-"""The lock was free when the plan began (`need_dpkg`): who came between is given a minute."""
+"""The lock was free when the plan began (`need_dpkg`): a program that took it since gets a minute."""
 _APT_BACK = ("apt-get", *_OURS, "-o", f"DPkg::Lock::Timeout={_WAIT_BACK}")
 _DKMS = "/var/lib/dkms"
 _BUILD_ERROR = regex(r"\b(?:error|ERROR):|\*\*\* |No space left on device|Killed signal")
@@ -45,9 +45,9 @@ class AptInstallStep(Step[AptInstall]):
         return {**_installed(target), **files}
 
     def apply(self, target: Target, before: Observed) -> None:
-        was = _installed(target)  # an earlier step may have taken a hold off
+        was = _installed(target)  # an earlier step may have released a hold
         _change(target, *self._words())
-        # apt calls what it was named manually installed, and dpkg takes a hold off what it installs again.
+        # apt marks the named packages as manually installed, and dpkg releases a hold from what it installs again.
         now = _installed(target)
         _mark(target, was, now, sorted(set(was["auto"]) - set(now["auto"])))
 
@@ -58,7 +58,7 @@ class AptInstallStep(Step[AptInstall]):
 
     def left(self, target: Target, before: Observed) -> list[str]:
         changed = [p for p, was in before.get("files", {}).items() if target.identity(p) != was]
-        return [*_left(target, before), *(f"{path} stays as the package has it" for path in changed)]
+        return [*_left(target, before), *(f"{path} stays as in the package" for path in changed)]
 
 
 class AptRemoveStep(Step[AptRemove]):
@@ -88,7 +88,7 @@ class AptPurgeReinstallStep(Step[AptPurgeReinstall]):
 
     def apply(self, target: Target, before: Observed) -> None:
         target.command(*_APT, "purge", *self.action.packages, timeout=_SECONDS)
-        # Whole, whatever state they were in; with the configuration that they bring.
+        # Installed completely, whatever state they had before; with the configuration that they bring.
         there = {n: f"{version} ii " for n, (version, state) in _states(before).items() if state not in "nc"}
         _restore(target, {"packages": {**before["packages"], **there}, "auto": before["auto"]})
 
@@ -131,16 +131,16 @@ class DpkgConfigureStep(Step[DpkgConfigure]):
     def apply(self, target: Target, before: Observed) -> None:
         words = ("dpkg", "--force-confold", "--configure", "-a")
         if any(text.endswith("R") for text in _installed(target)["packages"].values()):
-            # Over what has to be reinstalled dpkg stumbles here, and apt too; its journal it has taken in all the same.
+            # dpkg and apt fail here on packages that must be reinstalled; but dpkg has finished its journal by then.
             target.command(*words, timeout=_SECONDS, check=False)
             return
         target.command(*words, timeout=_SECONDS)
-        # What apt would have to remove for that, as a program of a user's that lacks a library, is no part of this.
+        # What apt would have to remove for that (a user's program that lacks a library) is not part of this.
         if not _leaving(_simulate(target, "-f", "install")):
             target.command(*_APT, "-f", "install", timeout=_SECONDS, network=True)
 
     def revert(self, target: Target, before: Observed) -> None:
-        # Half-configured is no state to go back to: a configured package is the one thing that undo leaves.
+        # Half-configured is not a state to return to: a configured package is the one thing that an undo leaves.
         return None
 
     def left(self, target: Target, before: Observed) -> list[str]:
@@ -166,8 +166,8 @@ class AptFixBrokenStep(Step[AptFixBroken]):
 
 
 def _change(target: Target, *words: str) -> None:
-    """Have apt do it. Where a package's script fails because a module does not build, the error names the build's first
-    error too: apt only says that dpkg failed."""
+    """Run apt. If a package's script fails because a module does not build, the error also names the build's first
+    error: apt only says that dpkg failed."""
     started = time_ns()
     try:
         target.command(*_APT, *words, timeout=_SECONDS)
@@ -178,7 +178,8 @@ def _change(target: Target, *words: str) -> None:
 
 
 def _build_errors(target: Target, since: int) -> list[str]:
-    """The first error of each build of DKMS that failed since then, in nanoseconds; its log lies there until the next."""
+    """The first error of each DKMS build that failed since then (in nanoseconds). Its log stays until the next
+    build."""
     errors = []
     for module in target.names(_DKMS):
         for version in target.names(f"{_DKMS}/{module}"):
@@ -196,7 +197,7 @@ def _installed(target: Target) -> Observed:
 
 
 def _files_of(target: Target, packages: tuple[str, ...]) -> list[str]:
-    """What dpkg has of these packages, but for configuration, which it leaves as it is."""
+    """dpkg's paths of these packages, without configuration, which dpkg keeps unchanged."""
     wanted = {name.partition("=")[0].partition(":")[0] for name in packages}
     lists = [n for n in target.names(_LISTS) if n.endswith(".list") and n[:-5].partition(":")[0] in wanted]
     texts = [target.state(f"{_LISTS}/{name}").content.decode(errors="surrogateescape") for name in lists]
@@ -206,14 +207,14 @@ def _files_of(target: Target, packages: tuple[str, ...]) -> list[str]:
 
 
 def _left(target: Target, before: Observed) -> list[str]:
-    """Packages that are not as they were. One that was there half, and is whole now, is no loss."""
+    """Packages that differ from before. A package that was half installed and is now complete is not a loss."""
     installed = _installed(target)
     now, then = _states(installed), _states(before)
     found = []
     for name, (version, state) in then.items():
         has, is_now = now.get(name, ("", "n"))
         if state == "i" and (has, is_now) != (version, "i"):
-            found.append(f"{name} is {has if is_now == 'i' else 'not installed'}, and was {version}")
+            found.append(f"{name} is {has if is_now == 'i' else 'not installed'}, but was {version}")
         elif state in "nc" and is_now not in "nc":
             found.append(f"{name} is installed")
         elif state == "i" and _on_hold(before, name) != _on_hold(installed, name):
@@ -224,8 +225,8 @@ def _left(target: Target, before: Observed) -> list[str]:
 
 
 def _automatic(target: Target) -> list[str]:
-    """As "apt-mark showauto" names them. It builds apt's cache anew for that, a second and forty megabytes on the disk
-    whenever dpkg has changed something; it is asked only where its file is not in its usual place."""
+    """The names of "apt-mark showauto". That command rebuilds apt's cache after each change by dpkg, which takes a
+    second and 40 MB on the disk; so it runs only if the file is not in its usual place."""
     states = target.state("/var/lib/apt/extended_states")
     if states.kind != "file":
         return target.command("apt-mark", "showauto", timeout=60).stdout.split()
@@ -234,38 +235,38 @@ def _automatic(target: Target) -> list[str]:
 
 
 def _records(text: str) -> list[dict[str, str]]:
-    """The first lines of the fields of each paragraph, as dpkg and apt write them."""
+    """The first lines of the fields of each paragraph, in the format of dpkg and apt."""
     paragraphs = (p.splitlines() for p in text.split("\n\n"))
     fields = ([line.partition(": ") for line in lines if line[:1] not in (" ", "\t")] for lines in paragraphs)
     return [{key: value.strip() for key, _, value in each} for each in fields if each]
 
 
 def _name(record: dict[str, str], native: str) -> str:
-    """As apt names a package: with its architecture where that is a foreign one."""
+    """The name that apt uses: with the architecture if that is a foreign one."""
     architecture = record.get("Architecture", "")
     plain = record.get("Package", "")
     return f"{plain}:{architecture}" if native and architecture not in ("", "all", native) else plain
 
 
 def _states(installed: Observed) -> dict[str, tuple[str, str]]:
-    """Name → version and letter of the state, "i" where all is well; with "n" and "c" none of its programs are there
+    """Name → version and letter of the state, "i" if all is well; with "n" and "c" none of its programs are installed
     (dpkg-query(1), db:Status-Abbrev)."""
     shown = {name: text.split(" ") for name, text in installed["packages"].items()}
     return {name: (words[0], words[1][1:2]) for name, words in shown.items()}
 
 
 def _with_configuration(target: Target, names: tuple[str, ...]) -> Observed:
-    """Also what a purge deletes besides: configuration, which an administrator may have edited."""
+    """What a purge also deletes: configuration, which an administrator may have edited."""
     listed = target.command("dpkg-query", "-W", "-f", "${Conffiles}\n", *names, timeout=60, check=False).stdout
     paths = [line.split()[0] for line in listed.splitlines() if line.strip()]
     return {**_installed(target), "configuration": {p: target.state(p).to_json() for p in paths}}
 
 
 def _prepare(target: Target, words: list[str], may_remove: tuple[str, ...]) -> None:
-    """Raises CommandFailed for what can't be done, and for a removal of anything else; with ":any" behind its name, a
-    package may go in all its architectures."""
+    """Raises CommandFailed if apt cannot do it, or would remove anything else; a name with ":any" allows to remove the
+    package in all its architectures."""
     need_dpkg(target)
-    if target.unheld:  # by then; what is on hold still, apt refuses to change before it changes anything
+    if target.unheld:  # later; apt refuses to change a package that is still on hold, before it changes anything
         words = ["--allow-change-held-packages", *words]
     simulated = _simulate(target, *words)
     leaving: dict[str, str] = {}
@@ -276,7 +277,7 @@ def _prepare(target: Target, words: list[str], may_remove: tuple[str, ...]) -> N
             continue
         what, name, version, new = found.groups()
         if what != "Inst" and not {name, f"{name.partition(':')[0]}:any"}.intersection(may_remove):
-            raise CommandFailed(f"apt would also remove {name}, which is no part of this repair")
+            raise CommandFailed(f"apt would also remove {name}, which is not part of this repair")
         if version:
             leaving[name] = version
         if what == "Inst":
@@ -293,7 +294,7 @@ def _prepare(target: Target, words: list[str], may_remove: tuple[str, ...]) -> N
 
 
 def _simulate(target: Target, *words: str) -> str:
-    """What apt says that it would do. Raises CommandFailed where it would refuse, as it does with packages on hold."""
+    """What apt would do. Raises CommandFailed if it refuses, as it does for packages on hold."""
     return target.command("apt-get", "-s", *_OURS, *words, timeout=300).stdout
 
 
@@ -302,7 +303,7 @@ def _leaving(simulated: str) -> set[str]:
 
 
 _Known = dict[tuple[str, str], dict[str, str]]
-"""What apt knows of packages, by name and version."""
+"""apt's records of packages, by name and version."""
 
 
 def _known(target: Target, asked: Iterable[tuple[str, str]]) -> _Known:
@@ -313,41 +314,41 @@ def _known(target: Target, asked: Iterable[tuple[str, str]]) -> _Known:
 
 
 def _need_room_to_unpack(target: Target, known: _Known, coming: dict[str, str], leaving: dict[str, str]) -> None:
-    """Installed-Size counts KiB (deb-substvars(5)); a package that apt no longer knows counts nothing."""
+    """Installed-Size is in KiB (deb-substvars(5)); a package that apt no longer knows counts as nothing."""
     new, old = ([int(known.get(i, {}).get("Installed-Size") or 0) << 10 for i in s.items()] for s in (coming, leaving))
-    # dpkg unpacks a package whole before the files of the old one go.
+    # dpkg unpacks the whole package before it removes the old files.
     need_room_to_unpack(target, coming, max(0, sum(new) - sum(old)) + max(new))
 
 
 def _need_room_to_configure(target: Target, names: Sequence[str]) -> None:
-    """For what packages do when they are configured: kernels and sources of modules start DKMS."""
+    """For the configuration of packages: kernels and module sources start DKMS."""
     if any(name.endswith("-dkms") or name.startswith(("linux-image-", "linux-headers-")) for name in names):
         need_room_to_build(target)
     _need_room_for_initramfs(target, names)
 
 
 def _need_room_for_initramfs(target: Target, names: Sequence[str]) -> None:
-    """Kernels, and also the libraries of the driver, by way of the alternatives that choose it, rebuild it when they
-    come and when they go."""
+    """Kernels rebuild the initramfs when they are installed or removed. So do the driver's libraries, through their
+    alternatives."""
     if any(part in name for name in names for part in ("nvidia", "libcuda", "-dkms", "linux-image-", "initramfs-")):
         need_room_for_images(target, "all")
 
 
 def _are_here(target: Target, known: _Known, coming: dict[str, str]) -> bool:
-    """Whether all archives lie here in their full size, by which apt too tells whether it has to fetch them: asking it
-    takes a second."""
+    """Whether all archives are here in full size. apt uses the same test before it downloads; asking apt takes a
+    second."""
     return all("Size" in (r := known.get(i, {})) and _have(target, ARCHIVES, *i, r["Size"]) for i in coming.items())
 
 
 def _have(target: Target, folder: str, name: str, version: str, size: str | None) -> str | None:
-    """The name of its archive in a folder; None where none is there, or one that was cut off."""
+    """The name of its archive in a directory; None if there is none, or only an incomplete one."""
     native = _native(target)
     file = next((n for n in target.names(folder) if _is_file_of(n, name, version, native)), None)
     whole = file and size in (None, str(target.identity(f"{folder}/{file}").get("size")))
     return file if whole else None
 
 
-# What was not fetched to its end, as on a full disk, never gets the name of an archive.
+# An incomplete download, as on a full disk, never gets the name of an archive.
 _FETCH = f"""
 cd {POOL} && rm -rf partial && mkdir partial || exit 1
 (cd partial && apt-get -q download "$1" && set -- *.deb && [ -e "$1" ] && sync "$@" && mv "$@" ..)
@@ -356,8 +357,8 @@ status=$?; rm -rf partial; exit $status
 
 
 def _keep_package(target: Target, name: str, version: str, size: str | None) -> None:
-    """Have the package that is about to go, as it was, for an undo. Of one that no source has any more, apt does not know
-    the size."""
+    """Keep the present version of a package that is to be removed, for an undo. apt does not know the size of a package
+    that no source offers any more."""
     if _have(target, POOL, name, version, size):
         return
     target.make_folder(POOL)
@@ -371,17 +372,18 @@ def _keep_package(target: Target, name: str, version: str, size: str | None) -> 
         said = (fetched.stderr.strip().splitlines() or [""])[-1]
     kept = _have(target, POOL, name, version, size)
     if kept is None:
-        if _drop(target, name, version):  # from a folder, apt copies as much as there is room for, and says no word
-            said = f"{POOL} got only a part of it: is the disk full?"
+        # from a directory, apt copies only what fits on the disk, and does not report it
+        if _drop(target, name, version):
+            said = f"{POOL} received only a part of it: is the disk full?"
         raise CommandFailed(
-            f"{name} {version} can't be had any more{said and f' ({said})'}, so that nothing could bring it back: "
+            f"{name} {version} is no longer available{said and f' ({said})'}, so the repair could not be undone: "
             f"nothing was changed"
         )
     target.settle(f"{POOL}/{kept}")
 
 
 def _drop(target: Target, name: str, version: str) -> bool:
-    """Take an archive that was cut off out of the pool; whether there was one."""
+    """Remove an incomplete archive from the pool; whether there was one."""
     broken = _have(target, POOL, name, version, None)
     if broken:
         target.put(f"{POOL}/{broken}", ABSENT)
@@ -389,13 +391,13 @@ def _drop(target: Target, name: str, version: str) -> bool:
 
 
 def _native(target: Target) -> str:
-    """The machine's own architecture; "" where it is the only one. dpkg keeps a list from the first foreign one on, and
-    writes its own at the head of it (dpkg_arch_save_list in lib/dpkg/arch.c)."""
+    """The machine's own architecture; "" if it is the only one. dpkg keeps a list once there is a foreign architecture,
+    and writes its own first (dpkg_arch_save_list in lib/dpkg/arch.c)."""
     return target.state("/var/lib/dpkg/arch").content.decode().partition("\n")[0]
 
 
 def _is_file_of(file: str, name: str, version: str, native: str) -> bool:
-    """Whether a .deb is that version of a package: of the architecture in the name ("libcuda1:i386"), or else of the
+    """Whether a .deb is that version of a package: of the architecture in the name ("libcuda1:i386"), otherwise of the
     native one or of none."""
     plain, _, architecture = name.partition(":")
     stem, _, built = file.removesuffix(".deb").rpartition("_")
@@ -404,12 +406,12 @@ def _is_file_of(file: str, name: str, version: str, native: str) -> bool:
 
 
 def _exchange(target: Target, debs: list[str], leaving: list[str]) -> None:
-    """Install packages from files while others go: by apt, or, where apt would remove more than these because what was
-    there before had unfulfilled dependencies, by dpkg. So too where apt does not get to it: another one that only
-    downloads keeps it out, and a program that it asks first (apt-listbugs, etckeeper) may say no."""
+    """Install packages from files while others are removed. apt does it; dpkg does it if apt would remove more than
+    these, because the previous state had unfulfilled dependencies. dpkg also does it if apt does not get that far:
+    another apt that only downloads blocks it, and a program that it asks first (apt-listbugs, etckeeper) may refuse."""
 
-    # Without --reinstall apt leaves a package alone that has this version already, though dpkg has half of its files.
-    # What is recommended was there, and is among these, or was not wanted.
+    # Without --reinstall apt skips a package that already has this version, even if half of its files are missing.
+    # Recommended packages were installed and are among these, or were not wanted.
     words = ["install", "--reinstall", "--allow-downgrades", "--no-install-recommends"]
     words += [*debs, *(f"{name}-" for name in leaving)]
     if not debs and not leaving:
@@ -425,8 +427,8 @@ def _exchange(target: Target, debs: list[str], leaving: list[str]) -> None:
 
 
 def _restore(target: Target, before: Observed) -> None:
-    """Bring the set of packages back to what it was, from the pool, and their configuration."""
-    # What a dlhealth that was killed had started goes on, and what is read before it ends is not how it ends.
+    """Restore the set of packages from the pool, with their configuration."""
+    # Programs that a killed dlhealth started still run, and may change the state after it was read.
     wait_for_dpkg(target, _WAIT_BACK)
     _configure_others(target, before)
     now, then = _states(_installed(target)), _states(before)
@@ -441,24 +443,25 @@ def _restore(target: Target, before: Observed) -> None:
             debs.append(f"{POOL}/{deb}")
         elif now.get(name, ("", ""))[1] != "i":
             lost.append(f"{name} {version}")
-        # Else somebody else has brought another version since: what the plan changes is in the pool.
-    # What was there half, and is whole now, stays: libc6 waits for triggers whenever dpkg is cut off.
+        # Otherwise somebody else installed another version since: what the plan changes is in the pool.
+    # A package that was half installed and is now complete stays: libc6 waits for triggers whenever dpkg is
+    # interrupted.
     there_too = {n for n, (_, state) in then.items() if state not in "nc"}
     _exchange(target, debs, [n for n, (_, state) in now.items() if state not in "nc" and n not in there_too])
     installed = _installed(target)
     strange = [name for name in installed["packages"] if name not in before["packages"]]
-    if strange:  # their configuration is left
+    if strange:  # their configuration remains
         target.command("dpkg", "--purge", *strange, timeout=_SECONDS)
     for path, state in before.get("configuration", {}).items():
         target.put(path, State.from_json(state))
     _mark(target, before, installed, before["auto"])
-    if lost:  # said last: it keeps nothing else from coming back
-        raise CommandFailed(f"the old package {', '.join(lost)} is not in {POOL}")
+    if lost:  # reported last, so that everything else is restored first
+        raise CommandFailed(f"the old package {', '.join(lost)} is missing from {POOL}")
 
 
 def _configure_others(target: Target, before: Observed) -> None:
-    """Configure what others left half done. What this step brought and could not configure would fail again, for a module
-    after minutes of building: it goes, or its old version comes back."""
+    """Configure what others left unfinished. A package of this step that could not be configured would fail again, for
+    a module after minutes of building: it is removed, or its old version returns."""
     now, then = _states(_installed(target)), _states(before)
     unfinished = {name for name, (_, state) in now.items() if state in "HUF"}
     new = {name for name in unfinished if then.get(name, ("", "n"))[1] in "nc"}
@@ -471,7 +474,7 @@ def _configure_others(target: Target, before: Observed) -> None:
 
 
 def _mark(target: Target, before: Observed, now: Observed, automatic: Sequence[str]) -> None:
-    """Mark these as automatically installed, and put those on hold again that were, as far as they are there."""
+    """Mark these as automatically installed, and restore the previous holds, for packages that are installed."""
     here = {n for n, (_, state) in _states(now).items() if state == "i"}
     names = here | {n.partition(":")[0] for n in here}
     held = [n for n in sorted(here) if _on_hold(before, n) and not _on_hold(now, n)]

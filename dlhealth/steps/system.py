@@ -1,4 +1,4 @@
-"""Changes of kernel modules, boot images, alternatives, units; and what only a person can do."""
+"""Changes of kernel modules, boot images, alternatives and units; and steps for a person."""
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -18,14 +18,13 @@ from dlhealth.steps.base import KEPT, CommandFailed, CopyGone, Observed, Step, T
 from dlhealth.steps.room import images, need_dpkg, need_room, need_room_for_images, need_room_to_build
 
 _BUILD_SECONDS = 3600.0
-"""A DKMS build of the five modules takes minutes on a fast machine; a slow one is not killed half way."""
+"""A DKMS build of the five modules takes minutes on a fast machine; a slow one must not be killed halfway."""
 
 _COMMAND_SECONDS = 900.0
 
 _CHOICES = "/etc/alternatives"
 _HOOKS = "/etc/initramfs/post-update.d"
-"""What update-initramfs runs for an image that it has made: systemd-boot has its own copy, which is the one that
-starts."""
+"""What update-initramfs runs after it made an image: systemd-boot boots its own copy of it."""
 
 
 class DkmsBuildStep(Step[DkmsBuild]):
@@ -43,12 +42,12 @@ class DkmsBuildStep(Step[DkmsBuild]):
 
     def revert(self, target: Target, before: Observed) -> None:
         names = {_stem(path) for path in self._built(target)}
-        # A module that was built before, and not installed, stays built.
+        # A module that was built but not installed before stays built.
         built = any(p.startswith(self._folder) for p in before)
         verb = "uninstall" if built else "remove"
         target.command("dkms", verb, self._name, "-k", self.action.kernel, timeout=_COMMAND_SECONDS, check=False)
         if not built:
-            # The last kernel's removal also forgets the source; it was registered before.
+            # Removing the module from the last kernel also unregisters the source; it was registered before.
             target.command("dkms", "add", self._name, timeout=_COMMAND_SECONDS, check=False)
             self._clear(target)
         _remove_strays(target, self.action.kernel, names, before)
@@ -65,7 +64,7 @@ class DkmsBuildStep(Step[DkmsBuild]):
         return {p: v for p, v in module_tree(target, [self._folder]).items() if "/module/" in p}
 
     def _is_known(self, target: Target) -> bool:
-        """Whether dkms calls it built. What a build that was cut off has left, it does not."""
+        """Whether dkms lists it as built. It does not list the remains of an interrupted build."""
         if not target.names(self._folder):
             return False
         words = ("dkms", "status", self._name, "-k", self.action.kernel)
@@ -73,8 +72,8 @@ class DkmsBuildStep(Step[DkmsBuild]):
         return any(state in said for state in (": built", ": installed"))
 
     def _clear(self, target: Target) -> None:
-        """Remove what a build that was cut off has left, of dlhealth or of apt: dkms refuses to build beside it, and has no
-        command that removes it."""
+        """Remove the remains of an interrupted build, by dlhealth or apt: dkms refuses to build beside them, and has no
+        command to remove them."""
         if not self._is_known(target):
             target.remove_tree(self._folder)
             target.remove_tree(f"/var/lib/dkms/{self._name}/build")
@@ -89,7 +88,7 @@ class DkmsRemoveStep(Step[DkmsRemove]):
 
     def apply(self, target: Target, before: Observed) -> None:
         target.command("dkms", "remove", self._name, "--all", timeout=_COMMAND_SECONDS)
-        # Of a kernel for which only some of its modules were installed, dkms calls none installed, and leaves them.
+        # If only some of its modules were installed for a kernel, dkms lists none as installed, and keeps them.
         status = target.command("dkms", "status", self.action.module, timeout=_COMMAND_SECONDS, check=False).stdout
         for kernel, built in self._kernels(before).items():
             if f", {kernel}, " not in status:
@@ -101,7 +100,7 @@ class DkmsRemoveStep(Step[DkmsRemove]):
             DkmsBuildStep(DkmsBuild(self.action.module, self.action.version, kernel)).apply(target, {})
 
     def left(self, target: Target, before: Observed) -> list[str]:
-        # Built again, a module has another time and perhaps another size.
+        # A rebuilt module has another time and perhaps another size.
         return sorted({p for p in before if "/module/" in p} - set(self.observe(target)))
 
     @property
@@ -130,16 +129,16 @@ class LoadModulesStep(Step[LoadModules]):
         target.command("modprobe", "-a", *self.action.modules, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: Target, before: Observed) -> None:
-        # A disk that is looked at from another machine has none loaded. One that is used by now, as by a daemon of the
-        # driver or since a start that loaded it by itself, stays until the next start: of what is on the disk it is no
-        # part.
+        # On the disk of another machine, no module is loaded. A module that is in use by now (by a daemon of the
+        # driver, or since a boot that loaded it) stays loaded until the next reboot: it is not part of the state on the
+        # disk.
         for module in reversed([m for m in self.action.modules if target.live and not before[m]]):
             target.command("modprobe", "-r", module, timeout=_COMMAND_SECONDS, check=False)
 
     def left(self, target: Target, before: Observed) -> list[str]:
         now = self.observe(target)
         loaded = [m for m in self.action.modules if target.live and now[m] and not before[m]]
-        return [f"{module} stays loaded until the next start" for module in loaded]
+        return [f"{module} stays loaded until the next reboot" for module in loaded]
 
 
 class ReloadModulesStep(Step[ReloadModules]):
@@ -156,8 +155,8 @@ class ReloadModulesStep(Step[ReloadModules]):
         target.command("modprobe", self.action.modules[-1], timeout=_COMMAND_SECONDS)
 
     def revert(self, target: Target, before: Observed) -> None:
-        # The module that was loaded is no longer on the disk, as that is what was wrong: there is nothing to go back
-        # to, and a machine with the module of its libraries is not worse off.
+        # The module that was loaded is no longer on the disk: that was the problem. There is nothing to return to, and
+        # a machine whose module matches its libraries is not worse off.
         return None
 
     def left(self, target: Target, before: Observed) -> list[str]:
@@ -170,7 +169,7 @@ class RefreshModuleIndexStep(Step[RefreshModuleIndex]):
     def prepare(self, target: Target) -> None:
         need_dpkg(target)
         size = sum(target.root.stat(path, follow=True).st_size for path in self._files(target))
-        need_room(target, f"/lib/modules/{self.action.kernel}", size, "a new index of modules")
+        need_room(target, f"/lib/modules/{self.action.kernel}", size, "a new module index")
         need_room(target, KEPT, size, f"copies for an undo of {self.action.summary()}")
 
     def observe(self, target: Target) -> Observed:
@@ -185,7 +184,7 @@ class RefreshModuleIndexStep(Step[RefreshModuleIndex]):
             _put_back(target, path, digest)
 
     def left(self, target: Target, before: Observed) -> list[str]:
-        # What is in them may be another step's, as of apt's triggers: that one restores it.
+        # Their content may belong to another step (apt's triggers, for example), which restores it.
         return [path for path in before if not target.identity(path)]
 
     def _files(self, target: Target) -> list[str]:
@@ -208,8 +207,8 @@ class UpdateInitramfsStep(Step[UpdateInitramfs]):
         target.command("update-initramfs", "-u", "-k", self.action.kernel, timeout=_COMMAND_SECONDS)
 
     def revert(self, target: Target, before: Observed) -> None:
-        # What update-initramfs has beside an image while it writes a new one, and leaves there when the power goes. It
-        # goes first: there may be no room for two beside the image.
+        # update-initramfs writes a new image beside the old one, and leaves it there when the power fails. It is
+        # removed first: there may be no space for two.
         beside = {f"{name}{suffix}" for name in before for suffix in (".new", ".dpkg-bak")}
         for name in beside.intersection(target.names("/boot")).difference(before):
             target.put(f"/boot/{name}", ABSENT)
@@ -222,7 +221,7 @@ class UpdateInitramfsStep(Step[UpdateInitramfs]):
                 target.command("run-parts", *words, timeout=_COMMAND_SECONDS)
 
     def left(self, target: Target, before: Observed) -> list[str]:
-        # As of a module index.
+        # Like a module index.
         return [f"/boot/{name}" for name in before if not target.identity(f"/boot/{name}")]
 
 
@@ -240,7 +239,7 @@ class RefreshLoaderCacheStep(Step[RefreshLoaderCache]):
         target.put("/etc/ld.so.cache", State.from_json(before))
 
     def left(self, target: Target, before: Observed) -> list[str]:
-        # As of a module index.
+        # Like a module index.
         return ["/etc/ld.so.cache"] if self.observe(target)["kind"] != before["kind"] else []
 
 
@@ -250,7 +249,7 @@ class SetAlternativeStep(Step[SetAlternative]):
 
     def observe(self, target: Target) -> Observed:
         # The first line of the administrative file is "auto" or "manual", the second the link; then a pair of lines for
-        # each link that goes along, its name first, up to an empty line (update-alternatives(1), FILES).
+        # each slave link, its name first, up to an empty line (update-alternatives(1), FILES).
         lines = target.state(self._record).content.decode(errors="surrogateescape").split("\n")
         along = lines[2 : lines.index("") if "" in lines else None : 2]
         names = [name for name in (self.action.name, *along) if "/" not in name]
@@ -261,9 +260,9 @@ class SetAlternativeStep(Step[SetAlternative]):
 
     def revert(self, target: Target, before: Observed) -> None:
         was = State.from_json(before["links"][self.action.name]).content.decode(errors="surrogateescape")
-        with suppress(CommandFailed):  # where the former choice is no longer one
+        with suppress(CommandFailed):  # if the former choice no longer exists
             self._choose(target, was if before["status"] == "manual" else "")
-        # As somebody made them, where update-alternatives would make others.
+        # Links that somebody made differently from update-alternatives.
         for name, state in before["links"].items():
             if target.state(f"{_CHOICES}/{name}").to_json() != state:
                 target.put(f"{_CHOICES}/{name}", State.from_json(state))
@@ -287,18 +286,18 @@ class SetAlternativeStep(Step[SetAlternative]):
 
 
 def _loaded(target: Target) -> set[str]:
-    """None of a disk that is looked at from another machine, and none where the kernel takes no modules."""
+    """The loaded modules; none for the disk of another machine, and none if the kernel has no modules."""
     table = target.state("/proc/modules").content.decode() if target.live else ""
     return {line.split()[0] for line in table.splitlines()}
 
 
 def _stem(path: str) -> str:
-    """The name of a module, whether it is compressed or not."""
+    """The name of a module, compressed or not."""
     return path.rpartition("/")[2].partition(".ko")[0]
 
 
 def _remove_strays(target: Target, kernel: str, names: Collection[str], before: Observed) -> None:
-    """Remove the modules with these names from where dkms installs them, but for those that were there before."""
+    """Remove the modules with these names from the directories of dkms, except those that existed before."""
     there = module_tree(target, [f"/lib/modules/{kernel}/updates"])
     strays = [path for path in there if path not in before and _stem(path) in names]
     for path in strays:
@@ -308,22 +307,22 @@ def _remove_strays(target: Target, kernel: str, names: Collection[str], before: 
 
 
 def _keep(target: Target, paths: Iterable[str]) -> None:
-    """Copies of large files, but of those that an earlier step took away, as the removal of a kernel does."""
+    """Copies of large files, except those that an earlier step removed (the removal of a kernel, for example)."""
     for path in paths:
         if target.identity(path):
             target.keep(path)
 
 
 def _put_back(target: Target, path: str, digest: str) -> None:
-    """Raises CopyGone where a large file is not as it was then, and what was kept of it is gone. What was kept may
-    have another digest: an earlier step may have made the file anew, as apt's triggers do. A file that is not there was
-    not there to be kept: depmod and "update-initramfs -u" delete none."""
+    """Raises CopyGone if a large file has changed and its copy is gone. The copy may have another digest: an earlier
+    step (apt's triggers) may have rebuilt the file. A missing file was missing before: depmod and "update-initramfs -u"
+    delete none."""
     if target.put_back(path) or not target.identity(path):
         return
     if target.large_digest(path) != digest:
-        raise CopyGone(f"{path} can't be restored as it was: its copy is gone from {KEPT}")
+        raise CopyGone(f"{path} cannot be restored: its copy is gone from {KEPT}")
 
 
 def _needs_running(target: Target, what: str) -> None:
     if not target.live:
-        raise CommandFailed(f"only the running machine can do this: {what}")
+        raise CommandFailed(f"this works only on the running machine: {what}")

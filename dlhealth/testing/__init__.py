@@ -1,5 +1,5 @@
-"""Builds machines to test rules on: real folders with real files, the same that `--root` reads. Public: rules that
-live elsewhere are tested with it too."""
+"""Builds machines to test rules on: real directories with real files, in the form that `--root` reads. Public: external
+rules use it too."""
 
 from dlhealth.testing.machine import Machine
 from dlhealth.testing.scenario import Scenario

@@ -1,4 +1,4 @@
-"""Writes small, sound ELF objects: shared libraries and kernel modules that carry only what a reader asks for."""
+"""Writes small, valid ELF objects: shared libraries and kernel modules with only the requested content."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ def shared_library(
     bits: int = 64,
     versions: Sequence[str] = (),
 ) -> bytes:
-    """A shared library with a dynamic section, and the versions of symbols that it takes from the first of `needed`."""
+    """A shared library with only a dynamic section, and the versions of the symbols that it needs from the first of `needed`."""
     strings = bytearray(b"\0")
     entries: list[tuple[int, int]] = []
     for tag, text in [
@@ -43,7 +43,8 @@ def shared_library(
 
 
 def kernel_module(modinfo: Mapping[str, str | Sequence[str]], signature: bytes = b"") -> bytes:
-    """A relocatable object with a .modinfo section, and a signature appended as the kernel's sign-file does."""
+    """A relocatable object with a .modinfo section, and a signature appended in the format of the kernel's
+    sign-file."""
     lines = bytearray()
     for key, values in modinfo.items():
         for value in [values] if isinstance(values, str) else values:
@@ -53,7 +54,7 @@ def kernel_module(modinfo: Mapping[str, str | Sequence[str]], signature: bytes =
 
 
 def signed(module: bytes, signature: bytes) -> bytes:
-    """A module with a PKCS#7 message and the trailer that says how long it is."""
+    """A module with a PKCS#7 message and the trailer that contains its length."""
     return module + signature + struct.pack(">BBBBBxxxI", 0, 0, 2, 0, 0, len(signature)) + _SIGNATURE_MAGIC
 
 

@@ -1,4 +1,4 @@
-"""What the packages and installers of the driver put where, as far as a diagnosis looks at it.
+"""The files of the driver's packages and installers that a diagnosis reads.
 
 Debian's from the packages of 535.261.03-1, Ubuntu's from Canonical's packaging, the installer's from its records.
 """
@@ -15,10 +15,10 @@ DEBIAN_LIBRARIES = {
     "libglx-nvidia0": ("libGLX_nvidia.so.0",),
     "libegl-nvidia0": ("libEGL_nvidia.so.0",),
 }
-"""Package -> what the loader is asked for; reached through the nvidia alternative."""
+"""Package -> the name that programs load; reached through the nvidia alternative."""
 
 DEBIAN_PLAIN_LIBRARIES = ("libnvidia-eglcore", "libnvidia-glcore", "libnvidia-glvkspirv")
-"""Packages of one library NAME.so.VERSION in the loader's folder."""
+"""Packages of one library NAME.so.VERSION in the loader's directory."""
 
 DEBIAN_METAPACKAGES = {
     "nvidia-driver": "nvidia-driver-libs (= {v}), nvidia-driver-bin (= {v}), xserver-xorg-video-nvidia (= {v}), "
@@ -118,7 +118,7 @@ DEBIAN_GLX_SLAVES = {
     "nvidia-modprobe.conf": ("/etc/modprobe.d/nvidia.conf", "/etc/nvidia/nvidia-modprobe.conf"),
     "nvidia_drv.so": ("/usr/lib/xorg/modules/drivers/nvidia_drv.so", "/usr/lib/nvidia/nvidia_drv.so"),
 }  # fmt: skip
-"""The glx alternative's slaves: name -> (link, what it leads to when NVIDIA's is chosen)."""
+"""The glx alternative's slaves: name -> (link, its target if NVIDIA's is chosen)."""
 
 UBUNTU_LIBRARIES = {
     "libnvidia-compute": ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1", "libnvidia-opencl.so.1",
@@ -178,5 +178,5 @@ GLX_DIVERTED = ("libGL.so.1", "libGL.so.1.7.0", "libEGL.so.1", "libEGL.so.1.1.0"
 
 
 def stem(soname: str) -> str:
-    """ "libcuda.so" of "libcuda.so.1"."""
+    """The name "libcuda.so" for "libcuda.so.1"."""
     return soname.partition(".so.")[0] + ".so"

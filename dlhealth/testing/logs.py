@@ -1,4 +1,4 @@
-"""Logs of logins as Debian and Ubuntu write them: lines of rsyslog, or a real journal."""
+"""Logs of logins in the formats of Debian and Ubuntu: lines of rsyslog, or a real journal."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -33,8 +33,8 @@ class Entry(NamedTuple):
 def session(
     user: str, begin: float, seconds: float | None, manager: str = "lightdm", number: int = 1, uid: int = 1000
 ) -> list[Entry]:
-    """What PAM and logind say of one graphical session; it does not end where `seconds` is None. Then the greeter is
-    back."""
+    """The messages of PAM and logind about one graphical session; it does not end if `seconds` is None. Then the
+    greeter returns."""
     service, name, greeter = _SERVICES[manager], _IDENTIFIERS[manager], _GREETERS[manager]
     pid = 2000 + number
     lines = [
@@ -56,7 +56,7 @@ def session(
 
 
 def write_text(root: "Path", entries: Iterable[Entry], *, traditional: bool = False) -> None:
-    """Append to auth.log, kern.log and syslog below a root, in rsyslog's ISO 8601 or its traditional form."""
+    """Append to auth.log, kern.log and syslog below a root, in rsyslog's ISO 8601 or its traditional format."""
     from datetime import datetime, timezone
 
     folder = root / "var/log"
@@ -70,7 +70,7 @@ def write_text(root: "Path", entries: Iterable[Entry], *, traditional: bool = Fa
         path = folder / ("auth.log" if private else "kern.log" if entry.identifier == "kernel" else "syslog")
         with path.open("a") as file:
             file.write(f"{stamp} workstation {entry.identifier}{number}: {text}\n")
-        # The traditional form has no year: it is that of the file's time.
+        # The traditional format has no year: it is that of the file's time.
         os.utime(path, (BEGIN + 3600, BEGIN + 3600))
 
 
@@ -85,7 +85,7 @@ def write_journal(root: "Path", boots: Sequence[Sequence[Entry]]) -> None:
             stamp = int((BEGIN + entry.seconds - age * 86400) * 1e6)
             transport = "kernel" if entry.identifier == "kernel" else "syslog"
             message = entry.text.encode(errors="surrogateescape")
-            # Binary form: the length in eight bytes, little endian, and then anything.
+            # Binary form: the length in eight bytes, little endian, then the bytes.
             blocks.append(
                 (stamp, f"__REALTIME_TIMESTAMP={stamp}\n__MONOTONIC_TIMESTAMP={int(entry.seconds * 1e6)}\n_BOOT_ID={boot}\n"
                 f"_TRANSPORT={transport}\nSYSLOG_IDENTIFIER={entry.identifier}\n_UID={entry.uid}\n_PID={entry.pid}\n"

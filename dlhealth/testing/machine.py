@@ -1,4 +1,4 @@
-"""Describes a machine step by step, then builds it as a folder."""
+"""Describes a machine step by step, then builds it as a directory."""
 
 import json
 import os
@@ -20,8 +20,8 @@ TRIPLET = layouts.TRIPLET
 
 
 class Machine:
-    """A description; `build` makes the folder. Later steps overwrite earlier ones, so a scenario starts from a healthy
-    machine and breaks it. Every method returns the machine itself."""
+    """A description; `build` makes the directory. Later steps overwrite earlier ones, so a scenario starts from a
+    healthy machine and breaks it. Every method returns the machine itself."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
@@ -31,8 +31,8 @@ class Machine:
         self._modules = "/usr/lib/modules"
 
     def build(self, folder: "Path") -> "Path":
-        """Make the machine in an empty folder; owners are set as well, which needs root. dpkg's records come first, so
-        that a step may spoil them."""
+        """Make the machine in an empty directory. It also sets owners, which needs root. dpkg's records come first, so
+        that a step may damage them."""
         tree = _Tree(folder)
         if self._packages:
             tree.write("/var/lib/dpkg/status", "\n".join(_stanza(n, f) for n, f in self._packages.items()))
@@ -43,7 +43,7 @@ class Machine:
         return folder
 
     def do(self, step: Callable[["Path"], None]) -> "Machine":
-        """Anything that the methods below do not cover; `step` gets the root folder."""
+        """Anything that the methods below do not cover; `step` gets the root directory."""
 
         def make(tree: _Tree) -> None:
             step(tree.root)
@@ -65,7 +65,7 @@ class Machine:
         gid: int | None = None,
         mtime: float | None = None,
     ) -> "Machine":
-        """A regular file; folders above it are made."""
+        """A regular file; directories above it are made."""
 
         def make(tree: _Tree) -> None:
             where = tree.write(path, content, mode, uid, uid if gid is None else gid)
@@ -75,7 +75,7 @@ class Machine:
         return self._then(make)
 
     def folder(self, path: str, mode: int = 0o755, uid: int = 0, gid: int | None = None) -> "Machine":
-        """A folder, or new owner and mode of one that is there."""
+        """A directory, or new owner and mode of an existing one."""
 
         def make(tree: _Tree) -> None:
             where = tree.of(path)
@@ -86,15 +86,15 @@ class Machine:
         return self._then(make)
 
     def link(self, path: str, target: str) -> "Machine":
-        """A symbolic link, in the place of what was there."""
+        """A symbolic link; it replaces an existing file."""
         return self._then(lambda tree: os.symlink(target, tree.cleared(path)))
 
     def fifo(self, path: str) -> "Machine":
-        """A FIFO in the place of a file: something that is there and can't be read."""
+        """A FIFO in place of a file: something that exists and cannot be read."""
         return self._then(lambda tree: os.mkfifo(tree.cleared(path)))
 
     def node(self, path: str, major: int, minor: int = 0, mode: int = 0o666, uid: int = 0, gid: int = 0) -> "Machine":
-        """A character device; making one needs root."""
+        """A character device; needs root."""
 
         def make(tree: _Tree) -> None:
             where = tree.cleared(path)
@@ -105,7 +105,7 @@ class Machine:
         return self._then(make)
 
     def remove(self, path: str) -> "Machine":
-        """Without a file, a link or a directory that an earlier step made."""
+        """Remove a file, a link or a directory that an earlier step made."""
 
         def make(root: "Path") -> None:
             where = place(root, path)
@@ -117,7 +117,7 @@ class Machine:
         return self.do(make)
 
     def append(self, path: str, text: str) -> "Machine":
-        """More text at the end of a file."""
+        """Append text to a file."""
 
         def make(tree: _Tree) -> None:
             with open(tree.of(path), "a") as file:
@@ -163,14 +163,14 @@ class Machine:
         return self
 
     def mark(self, pattern: str, status: str) -> "Machine":
-        """Another status for every package whose name fits a shell pattern."""
+        """Another status for every package whose name matches a shell pattern."""
         for name, fields in self._packages.items():
             if fnmatchcase(name, pattern):
                 fields["Status"] = status
         return self
 
     def without_package(self, name: str) -> "Machine":
-        """Take a package out of the status file again; its files stay."""
+        """Remove a package from the status file; its files stay."""
         del self._packages[name]
         return self
 
@@ -184,7 +184,7 @@ class Machine:
         return self.file(path, packets)
 
     def locked(self, path: str, pid: int, command: str) -> "Machine":
-        """A lock file that a running process holds; without a command, a process whose name can't be had."""
+        """A lock file that a running process holds; without a command, a process whose name cannot be read."""
 
         def make(root: "Path") -> None:
             where = place(root, path)
@@ -200,7 +200,8 @@ class Machine:
 
     # The base system.
     def os_release(self, distribution: str, version: str, name: str = "", *, usrmerge: bool = True) -> "Machine":
-        """/etc/os-release and what every Debian or Ubuntu has beside it. `usrmerge`: /lib is a link to usr/lib."""
+        """/etc/os-release and the other basic files of every Debian or Ubuntu. `usrmerge`: /lib is a link to
+        usr/lib."""
         like = "ID_LIKE=debian\n" if distribution == "ubuntu" else ""
         self._modules = "/usr/lib/modules" if usrmerge else "/lib/modules"
         for top in ("bin", "sbin", "lib"):
@@ -230,7 +231,7 @@ class Machine:
         )  # fmt: skip
 
     def user(self, name: str = "alice", uid: int = 1000, shell: str = "/bin/bash") -> "Machine":
-        """A person with a home as adduser makes it."""
+        """A user with a home in the form of adduser."""
         home = f"/home/{name}"
         return (
             self.append("/etc/passwd", f"{name}:x:{uid}:{uid}:{name}:{home}:{shell}\n")
@@ -248,7 +249,7 @@ class Machine:
         headers: bool = True,
         compiler: str = "gcc-12 (Debian 12.2.0-14) 12.2.0",
     ) -> "Machine":
-        """An installed kernel; with its headers, and as the one that runs."""
+        """An installed kernel; optionally with its headers, and as the running one."""
         modules = f"{self._modules}/{release}"
         (
             self.file(f"/boot/vmlinuz-{release}", "kernel")
@@ -279,7 +280,7 @@ class Machine:
     def gpu(
         self, device: str = "1b06", address: str = "0000:01:00.0", driver: str = "nvidia", klass: str = "0x030000"
     ) -> "Machine":
-        """An NVIDIA display controller as sysfs shows it; bound to `driver` unless that is empty."""
+        """An NVIDIA display controller in sysfs; bound to `driver` unless that is empty."""
         folder = f"/sys/bus/pci/devices/{address}"
         (
             self.file(f"{folder}/vendor", "0x10de\n")
@@ -295,8 +296,8 @@ class Machine:
         return self
 
     def loaded_driver(self, version: str, *, open_flavour: bool = False) -> "Machine":
-        """The nvidia modules in the running kernel, used by a display, with their device nodes' numbers (nodes can't be
-        made)."""
+        """The nvidia modules in the running kernel, used by a display, with the numbers of their device nodes (nodes
+        cannot be made)."""
         flavour = "UNIX Open Kernel Module for x86_64" if open_flavour else "UNIX x86_64 Kernel Module"
         return (
             self.append("/proc/modules", PROC_MODULES)
@@ -339,7 +340,8 @@ class Machine:
         shim_key: int | None = None,
     ) -> "Machine":
         """A firmware with Secure Boot, and certificates (by serial number) that its owner enrolled. `signed_by` signs
-        the NVIDIA modules made before with DKMS's key of that number; `shim_key` is the number of Ubuntu's own key."""
+        the previously made NVIDIA modules with DKMS's key of that number; `shim_key` is the number of Ubuntu's own
+        key."""
         variables, shim = "/sys/firmware/efi/efivars", "605dab50-e046-4300-abb6-3dd810dd8b23"
         self.file(f"{variables}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", bytes([6, 0, 0, 0, on]))
         if not validation:
@@ -366,8 +368,8 @@ class Machine:
         mtime: float | None = None,
         folder: str = "/boot",
     ) -> "Machine":
-        """An initramfs with these files (names without a leading slash; one that ends with "@" is a link, and its text the
-        target), and the NVIDIA module of a version."""
+        """An initramfs with these files and the NVIDIA module of a version. Names have no leading slash; a name that
+        ends with "@" is a link, and its text the target."""
         content = {name: text.encode() for name, text in files.items()}
         if nvidia:
             path = f"usr/lib/modules/{kernel}/updates/dkms/nvidia.ko"
@@ -381,7 +383,7 @@ class Machine:
     def dkms(
         self, module: str, version: str, kernels: Sequence[str], files: Mapping[str, str] | None = None
     ) -> "Machine":
-        """DKMS's tree for a module: its source, and that it is built for these kernels."""
+        """DKMS's tree for a module: its source, and the kernels that it is built for."""
         tree, source = f"/var/lib/dkms/{module}/{version}", f"/usr/src/{module}-{version}"
         self.file(f"{source}/dkms.conf", f'PACKAGE_NAME="{module}"\nPACKAGE_VERSION="{version}"\n').link(
             f"{tree}/source", source
@@ -549,7 +551,7 @@ class Machine:
     def runfile_driver(
         self, version: str = "381.22", kernels: Sequence[str] = ("4.4.0-78-generic",), *, loaded: bool = True
     ) -> "Machine":
-        """The driver as NVIDIA's .run file installs it with --dkms: everything, in no package."""
+        """The driver as NVIDIA's .run file installs it with --dkms: everything, without packages."""
         lib, lib32 = layouts.LIB, "/usr/lib/i386-linux-gnu"
         extensions = "/usr/lib/xorg/modules/extensions"
         files = ["/usr/bin/nvidia-installer", "/usr/bin/nvidia-smi", "/usr/bin/nvidia-modprobe"]
@@ -585,12 +587,13 @@ class Machine:
         return self.loaded_driver(version) if loaded else self
 
     def cuda_toolkit(self, version: str = "12.2", release: str = "", *, default: bool = True) -> "Machine":
-        """A toolkit in /usr/local/cuda-X.Y as NVIDIA's installers lay it out; `default` makes /usr/local/cuda its link."""
+        """A toolkit in /usr/local/cuda-X.Y in the layout of NVIDIA's installers; with `default`, /usr/local/cuda is a
+        link to it."""
         release = release or f"{version}.140"
         home = f"/usr/local/cuda-{version}"
         lib = f"{home}/targets/x86_64-linux/lib"
         major = version.split(".")[0]
-        # The minor version left the SONAME with CUDA 12; all of CUDA 11 kept that of 11.0.
+        # CUDA 12 removed the minor version from the SONAME; all of CUDA 11 kept that of 11.0.
         soname = f"libcudart.so.{'11.0' if major == '11' else major if int(major) > 11 else version}"
         (
             self.file(f"{home}/bin/nvcc", elf.shared_library(), 0o755)
@@ -650,7 +653,7 @@ class Machine:
 
     # Logs.
     def journal(self, entries: Sequence[logs.Entry], *, traditional: bool = False) -> "Machine":
-        """Lines in the text logs of rsyslog, in its ISO 8601 or its traditional form."""
+        """Lines in the text logs of rsyslog, in its ISO 8601 or its traditional format."""
         return self.do(lambda root: logs.write_text(root, entries, traditional=traditional))
 
     def says(self, identifier: str, text: str, seconds: float = 5000.0, uid: int = 0) -> "Machine":
@@ -660,11 +663,11 @@ class Machine:
     def login(
         self, user: str = "alice", manager: str = "lightdm", *, begin: float = 100.0, seconds: float | None = None
     ) -> "Machine":
-        """One graphical login of "lightdm", "gdm" or "sddm" in the logs; it lasts where `seconds` is None."""
+        """One graphical login of "lightdm", "gdm" or "sddm" in the logs; it does not end if `seconds` is None."""
         return self.journal(logs.session(user, begin, seconds, manager, number=int(begin)))
 
     def login_loop(self, user: str = "alice", manager: str = "lightdm", *, tries: int = 4) -> "Machine":
-        """The greeter comes back two seconds after each login."""
+        """The greeter returns two seconds after each login."""
         for number in range(tries):
             self.login(user, manager, begin=1000.0 + 30 * number, seconds=2.0)
         return self
@@ -672,7 +675,7 @@ class Machine:
     def cudnn(
         self, version: str = "8.9.7", *, lib: str = "/usr/local/cuda/lib64", include: str = "/usr/local/cuda/include"
     ) -> "Machine":
-        """cuDNN as its archive holds it: libraries with their links, and all headers."""
+        """cuDNN as in its archive: libraries with their links, and all headers."""
         major = int(version.split(".")[0])
         for stem in CUDNN_LIBRARIES.get(major, ("libcudnn",)):
             (
@@ -685,7 +688,7 @@ class Machine:
         return self
 
     def cudnn_packages(self, version: str = "8.9.7.29-1+cuda12.2", *, development: bool = True) -> "Machine":
-        """cuDNN 7 or 8 of NVIDIA's repository, with the alternative for its headers."""
+        """cuDNN 7 or 8 from NVIDIA's repository, with the alternative for its headers."""
         short = ".".join(version.split(".")[:3])
         major = int(version.split(".")[0])
         lib, include = f"/usr/lib/{TRIPLET}", f"/usr/include/{TRIPLET}"
@@ -737,7 +740,7 @@ class Machine:
     @classmethod
     def ubuntu1604_runfile(cls) -> "Machine":
         """Ubuntu 16.04 with a GTX 1080 Ti, its driver and CUDA 8.0 from NVIDIA's .run files, cuDNN 5.1 copied into the
-        toolkit, and the exports of its guide in ~/.bashrc: the desk of many who learned deep learning in 2017."""
+        toolkit, and the exports of its guide in ~/.bashrc: the typical deep learning machine of 2017."""
         release = "4.4.0-78-generic"
         cuda = "/usr/local/cuda-8.0"
         compiler = "gcc version 5.4.0 20160609 (Ubuntu 5.4.0-6ubuntu1~16.04.4)"
@@ -867,7 +870,7 @@ CUDNN_LIBRARIES = {
 
 
 def cudnn_headers(version: str) -> dict[str, str]:
-    """The headers of a cuDNN version, as far as their version and what they include go."""
+    """The headers of a cuDNN version: only their version and their includes."""
     major, minor, patch = version.split(".")
     macros = f"#define CUDNN_MAJOR {major}\n#define CUDNN_MINOR {minor}\n#define CUDNN_PATCHLEVEL {patch}\n"
     if int(major) < 8:
@@ -904,15 +907,15 @@ def _place(root: str, path: str) -> str:
 
 
 class _Tree:
-    """The folder of a machine that is being built. A build makes hundreds of files, most of them in the same few
-    folders, so where those lie is kept."""
+    """The directory of a machine that is being built. A build makes hundreds of files, most of them in the same few
+    directories, so their real paths are kept."""
 
     def __init__(self, root: "Path") -> None:
         self.root = root
         self._known: dict[str, str] = {}
 
     def of(self, path: str) -> str:
-        """Where a path of the machine lies; the folder above it is made."""
+        """The real path of a machine's path; the directory above it is made."""
         top = path.strip("/").rpartition("/")[0]
         if top not in self._known:
             where = _place(os.fspath(self.root), path)
@@ -921,17 +924,17 @@ class _Tree:
         return f"{self._known[top]}/{path.rstrip('/').rpartition('/')[2]}"
 
     def cleared(self, path: str) -> str:
-        """The same, after what is there was removed."""
+        """The same, after an existing file was removed."""
         where = self.of(path)
         try:
             os.unlink(where)
         except FileNotFoundError:
             return where
-        self.forget()  # it may have been a link to a folder
+        self.forget()  # it may have been a link to a directory
         return where
 
     def write(self, path: str, content: str | bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> str:
-        """Write a file, in the place of a link or of another file; where it lies."""
+        """Write a file in place of a link or another file; its real path."""
         where = self.of(path)
         if os.path.islink(where):
             self.cleared(path)
@@ -942,7 +945,7 @@ class _Tree:
         return where
 
     def forget(self) -> None:
-        """Look up all folders again: a step may have changed a link."""
+        """Resolve all directories again: a step may have changed a link."""
         self._known.clear()
 
 
@@ -952,7 +955,8 @@ def _stanza(name: str, fields: Mapping[str, str]) -> str:
 
 
 def _cpio(files: Mapping[str, bytes]) -> bytes:
-    """A "newc" archive, as the kernel unpacks it. A name that ends with "@" is a link's, whose content is its target."""
+    """A "newc" archive, in the form that the kernel unpacks. A name that ends with "@" is a link, whose content is its
+    target."""
     archive = bytearray()
     for number, (entry, content) in enumerate([*files.items(), ("TRAILER!!!", b"")]):
         name = entry.removesuffix("@")

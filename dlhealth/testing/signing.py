@@ -1,4 +1,4 @@
-"""Certificates and signatures as Secure Boot knows them: the fields that name a key, nothing that could verify."""
+"""Certificates and signatures for Secure Boot: the fields that name a key, nothing that could be verified."""
 
 
 def der(tag: int, *parts: bytes) -> bytes:
@@ -16,7 +16,7 @@ def certificate(serial: int) -> bytes:
 
 
 def signature(serial: int) -> bytes:
-    """A PKCS#7 message that names its signer by issuer and serial number, as the kernel's sign-file makes it."""
+    """A PKCS#7 message that names its signer by issuer and serial number, in the format of the kernel's sign-file."""
     signer = der(
         0x30, der(0x02, b"\1"), der(0x30, der(0x30), der(0x02, bytes([serial]))), der(0x30), der(0x04, bytes(300))
     )

@@ -79,8 +79,8 @@ class {name}(Rule):
 
 
 def write_skeleton(identity: str, layer: Layer, folder: str) -> str:
-    """Write the beginning of a rule; the path. Below a checkout's `rules` it goes to the folder of its layer, elsewhere
-    into `folder` itself. Raises FileExistsError."""
+    """Write the beginning of a rule; its path. Below a checkout's `rules` it goes to the directory of its layer,
+    elsewhere into `folder` itself. Raises FileExistsError."""
     inside = f"{folder}/rules/{layer.value.replace('-', '_')}"
     built_in = os.path.isdir(inside)
     path = f"{inside if built_in else folder}/{identity.replace('-', '_')}.py"

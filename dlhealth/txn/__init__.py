@@ -1,4 +1,4 @@
-"""Transactions: what was done to the machine, so that it can be finished or taken back whatever happens.
+"""Transactions: records of each change, so that it can be finished or undone whatever happens.
 
 Standard library only (rescue core): `/usr/bin/python3 -I -S` runs it when dlhealth's own environment is broken.
 """

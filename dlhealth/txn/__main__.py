@@ -1,4 +1,4 @@
-"""The rescue: recovers or undoes with nothing but a Python, when dlhealth's own environment is broken.
+"""The rescue program: recovers or undoes with Python alone, when dlhealth's own environment is broken.
 
 /usr/bin/python3 -I -S .../dlhealth/txn/__main__.py recover|undo|history [ROOT]
 """
@@ -11,7 +11,7 @@ _USAGE = "usage: python3 -I -S __main__.py recover|undo|history [ROOT]"
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 0 done, 1 something could not be undone, 2 wrong usage or not agreed to."""
+    """The exit status: 0 done, 1 something could not be undone, 2 wrong usage or no consent."""
     from dlhealth.host.alert import send
     from dlhealth.host.path import told
     from dlhealth.model import Outcome
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
                 _say(f"{record.name}  {record.outcome}")
             return 0
         with store.locked():
-            # The mark of temporary files is the transaction's, so that those of a cut-off one are found.
+            # Temporary files carry the mark of the transaction, so that those of an interrupted one are found.
             current = store.current()
             done = [r for r in store.ended() if r.stands]
             chosen = current or (done[-1] if done and verb == "undo" else None)
@@ -64,14 +64,14 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb == "recover" and store.root == "/":
         send(of_ended(ended))
-    _say(f"dlhealth: transaction {ended.record.name}: {ended.outcome}")
+    _say(f"dlhealth: repair {ended.record.name}: {ended.outcome}")
     for line in ended.said:
         _say(f"  {line}")
     return 1 if ended.outcome is Outcome.CONFLICT else 0
 
 
 def _agreed(head: str, steps: tuple[str, ...]) -> bool:
-    """Another machine's disk may claim anything: a person has to see it before it is undone."""
+    """Another machine's disk may contain forged records: a person has to see them before they are undone."""
     for line in (f"{head}:", *(f"  {step}" for step in steps)):
         _say(line, sys.stderr)
     print("Undo it? [y/N]: ", end="", file=sys.stderr, flush=True)
@@ -83,12 +83,12 @@ def _agreed(head: str, steps: tuple[str, ...]) -> bool:
 
 
 def _say(text: str, file: TextIO | None = None) -> None:
-    """A line without control characters, which a name on another machine's disk may have."""
+    """The text as one line without control characters, which a name on another machine's disk may contain."""
     print("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), file=file)
 
 
 if __name__ == "__main__":
-    # At the end of the path: nothing that lies beside dlhealth can take the place of a standard module. The service comes
-    # here by way of a link.
+    # At the end of the path, so that no file beside dlhealth replaces a module of the standard library. The service
+    # starts this file through a link.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Carries a plan out as one transaction, and takes one back."""
+"""Runs a plan as one transaction, and undoes one."""
 
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class NotVerified(Exception):
-    """The repair was carried out and did not help. `failed` are the fingerprints of the findings that are still there,
-    none where it did harm instead."""
+    """The repair ran and did not help. `failed` are the fingerprints of the remaining findings, none if it did harm
+    instead."""
 
     def __init__(self, problem: str, failed: Sequence[str]) -> None:
         super().__init__(problem)
@@ -31,15 +31,15 @@ class NotVerified(Exception):
 
 
 class NotProved(NotVerified):
-    """The repair was carried out, and whether it helped can't be checked."""
+    """The repair ran, but its result cannot be checked."""
 
 
 class NotYet(Exception):
-    """Only the machine's next start can show whether the repair helped."""
+    """Only the next boot of the machine can show whether the repair helped."""
 
 
 class NotPrepared(CommandFailed):
-    """Some actions can't work here and now, as was found before the first change; `problems` says why not."""
+    """Some actions cannot work here and now, as was found before the first change; `problems` says why."""
 
     def __init__(self, problems: Mapping[Action, str]) -> None:
         super().__init__("; ".join(dict.fromkeys(problems.values())))
@@ -51,11 +51,11 @@ class Stopped(Exception):
 
 
 class Ended(NamedTuple):
-    """How a transaction ended: applied, not-proved (applied, and nothing could check whether it helped), awaiting-reboot
-    (still active), rolled-back, undone, or conflict (something could not be undone, as what others changed since); `said`
-    tells why and what. Of a repair that was taken back,
-    `problem` is why, and `action` the one that failed, None where all were carried out; of one that was applied, that
-    somebody asked for an end meanwhile."""
+    """How a transaction ended: applied, not-proved (applied, but nothing could check whether it helped),
+    awaiting-reboot (still active), rolled-back, undone, or conflict (something could not be undone, for example because
+    somebody else changed it since); `said` gives details. For a repair that was undone, `problem` is the reason, and
+    `action` the failed one, None if all actions ran. For an applied one, `problem` says that somebody asked for an end
+    meanwhile."""
 
     record: Record
     outcome: Outcome
@@ -76,11 +76,11 @@ def apply(
     hold: Callable[[], AbstractContextManager[object]] = nullcontext,
     keep: Callable[[str], bool] = lambda problem: False,
 ) -> Ended:
-    """Stage, journal, change, verify; what does not verify is undone. `verify` raises NotVerified, NotProved, of which
-    `keep` decides whether the repair stays, or NotYet. With that, or with `reboot`, the transaction stays active until
-    `confirm` is called after the next boot. `hold` is held from the first change to
-    the last; staging, which may take as long as its downloads, can be cut off. A signal that asks to stop is heard
-    between two steps, and all is taken back. Raises NotPrepared only before the first change."""
+    """Stage, journal, change, verify, and undo everything that cannot be verified. `verify` raises NotVerified,
+    NotProved (then `keep` decides whether the repair stays) or NotYet. After NotYet, or with `reboot`, the transaction
+    stays active until `confirm` is called after the next boot. `hold` is held from the first change to the last.
+    Staging can be interrupted, because downloads may take long. A signal that asks to stop takes effect between two
+    steps, and everything is undone. Raises NotPrepared only before the first change."""
     steps = [step_of(a) for a in actions]
     for action, step in zip(actions, steps, strict=True):
         if needs_programs(action):
@@ -95,7 +95,7 @@ def apply(
     journal = Journal(record.folder)
     try:
         with hold(), _signals_deferred() as stopped:
-            # On disk with the first INTENT: before it, there is nothing to take back.
+            # Synced with the first INTENT: before that, there is nothing to undo.
             journal.write(EventKind.BEGIN, sync=False, digest=about.get("digest", ""), boot=_boot_id())
             failing: Action | None = None
             try:
@@ -112,7 +112,7 @@ def apply(
                 if any(needs_programs(a) for a in actions):
                     target.settle_all()
             except (OSError, NotChangeable, CommandFailed, NotVerified, Stopped) as error:
-                progress(f"taking all of it back: {told(error)}")
+                progress(f"undoing everything: {told(error)}")
                 return _take_back(store, target, record, journal, error)._replace(problem=error, action=failing)
             if outcome is Outcome.AWAITING_REBOOT:
                 journal.write(EventKind.WAIT_REBOOT, boot=_boot_id())
@@ -136,8 +136,8 @@ def _judged(verify: Callable[[], None], reboot: bool, keep: Callable[[str], bool
 
 
 def _observe(actions: Sequence[Action], steps: Sequence[Step[Any]], target: Target) -> list[Observed]:
-    """What each step will find: where an earlier one changes the same path, what that makes of it. Raises NotPrepared
-    with all the files that are not as the plan saw them, or can't be read."""
+    """The state that each step will find: if an earlier step changes the same path, its result. Raises NotPrepared with
+    all files that differ from the plan or cannot be read."""
     expected: dict[str, Observed] = {}
     before = []
     problems: dict[Action, str] = {}
@@ -167,9 +167,9 @@ def confirm(
     sure: Callable[[], bool] = lambda: True,
     keep: Callable[[str], bool] | None = None,
 ) -> Ended | None:
-    """Judge a transaction that waited for a reboot, once the machine has been rebooted; None when there is none, or
-    when it has not been. One that helped, as far as can be seen, goes on waiting until that is `sure`; so does one of
-    which that can't be checked, where nobody is there to decide whether to `keep` it."""
+    """Check a transaction that waited for a reboot, after the reboot; None if there is none, or no reboot yet. One that
+    seems to have helped keeps waiting until that is `sure`. So does one that cannot be checked, if nobody can decide
+    whether to `keep` it."""
     record = store.current()
     if record is None:
         return None
@@ -192,9 +192,8 @@ def confirm(
 
 
 def recover(store: Store, target: Target) -> Ended | None:
-    """Finish or take back a transaction that was cut off; None when there is none, or one that waits for a reboot.
-    May itself be cut off and run again. Raises Busy where a program of it has not ended, or what it changed can't be
-    reached."""
+    """Finish or undo an interrupted transaction; None if there is none, or if it waits for a reboot. May itself be
+    interrupted and run again. Raises Busy if one of its programs still runs, or if a changed path cannot be reached."""
     record = store.current()
     if record is None:
         return None
@@ -209,7 +208,7 @@ def recover(store: Store, target: Target) -> Ended | None:
         _none_at_work(target, record.name)
         _within_reach(target, record)
         failed = journal.find(EventKind.FAILED)
-        problem = NotVerified(**failed.fields) if failed else Stopped("it was cut off")
+        problem = NotVerified(**failed.fields) if failed else Stopped("it was interrupted")
         with _signals_deferred():
             return _take_back(store, target, record, journal, problem)
     finally:
@@ -217,8 +216,8 @@ def recover(store: Store, target: Target) -> Ended | None:
 
 
 def undo(store: Store, target: Target, record: Record) -> Ended:
-    """Take back a transaction that was applied, or waits for a reboot, as a transaction of its own would: journaled,
-    repeatable. Raises Damaged before anything is touched, and Busy as `recover` does."""
+    """Undo a transaction that was applied, or that waits for a reboot. The undo is journaled and repeatable like a
+    transaction. Raises Damaged before any change, and Busy like `recover`."""
     if record.folder == store.active:
         _none_at_work(target, record.name)
     else:
@@ -236,47 +235,44 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
 
 
 def _none_at_work(target: Target, name: str) -> None:
-    """Raises Busy while a program goes on that a killed dlhealth had started: what it writes after all was put back would
-    stay."""
+    """Raises Busy while a program that a killed dlhealth started still runs: its later changes would not be undone."""
     if program := program_of(target):
-        raise Busy(
-            f"{program}, which the repair {name} had started, is still at work: wait until it has ended, then try again"
-        )
+        raise Busy(f"{program}, started by repair {name}, is still running: wait until it ends, then try again")
 
 
 def _within_reach(target: Target, record: Record) -> None:
-    """Raises Busy where something would be left only because it can't be reached from here: that would be called somebody
-    else's change, and be over."""
+    """Raises Busy if something would stay only because it cannot be reached from here. Otherwise it would count as
+    somebody else's change, and the transaction would be closed."""
     with reading_plan(record) as plan:
         begun = {e.fields["n"] for e in read_events(record.folder) if e.kind == EventKind.INTENT}
         actions = [action_from_json(plan["actions"][n]) for n in sorted(begun)]
     for problem in out_of_reach(target, actions).values():
-        raise Busy(f"the repair {record.name} can't be taken back from here: {problem}")
+        raise Busy(f"repair {record.name} cannot be undone from here: {problem}")
 
 
 def in_the_way(store: Store, record: Record) -> Record | None:
-    """The last one of those that were applied later and changed something of the same: it has to be undone before, or
-    this one could not be put back whole. Raises Damaged."""
+    """The last of the later transactions that changed one of the same paths: it must be undone first, because this one
+    could not be undone completely before. Raises Damaged."""
     ours = _changes(record)
     later = [r for r in store.ended() if r.stands and r.sequence > record.sequence]
     return next((r for r in reversed(later) if _changes(r) & ours), None)
 
 
 def steps_of(record: Record) -> tuple[str, ...]:
-    """What a transaction does, a line for each step. Raises Damaged."""
+    """What a transaction does, one line for each step. Raises Damaged."""
     with reading_plan(record) as plan:
         return tuple(action_from_json(a).summary() for a in plan["actions"])
 
 
 def _changes(record: Record) -> set[str]:
-    """The paths that a transaction changed; of what programs changed, all is one."""
+    """The paths that a transaction changed; all changes by programs count as one path."""
     with reading_plan(record) as plan:
         return {changed_path(action_from_json(a)) for a in plan["actions"]}
 
 
 def _check(folder: PrivateFolder) -> None:
-    """Raises Damaged for an applied transaction of which something is missing: it would be called undone, and be the
-    active one for ever, for which no other can begin."""
+    """Raises Damaged if the record of an applied transaction is incomplete: it would be called undone, and stay active
+    for ever, so that no other could begin."""
     events = read_events(folder)
     if not any(e.kind == EventKind.COMMIT for e in events):
         raise Damaged(folder, "its journal has no end")
@@ -286,8 +282,8 @@ def _check(folder: PrivateFolder) -> None:
 def _kept(
     folder: PrivateFolder, numbers: Collection[int]
 ) -> tuple[dict[int, Step[Any]], dict[int, Observed], set[int]]:
-    """The steps with these numbers and what each found; and the numbers of all of the plan that need programs. Raises
-    Damaged."""
+    """The steps with these numbers and what each observed; and the numbers of all steps of the plan that need programs.
+    Raises Damaged."""
     with reading(folder):
         actions = [action_from_json(a) for a in read_json(folder, "plan.json")["actions"]]
         steps = {n: step_of(actions[n]) for n in numbers}
@@ -307,7 +303,7 @@ def _commit(store: Store, record: Record, journal: Journal, outcome: Outcome) ->
 def _take_back(store: Store, target: Target, record: Record, journal: Journal, problem: Exception | None) -> Ended:
     failed = problem.failed if isinstance(problem, NotVerified) else ()
     if isinstance(problem, NotVerified):
-        # From here on it waits for no reboot, and what did not help is known, also when the taking back is cut off.
+        # From here on it waits for no reboot, and the failed repair is known even if the undo is interrupted.
         journal.write(EventKind.FAILED, problem=str(problem), failed=failed)
     said = revert(journal, target, record.folder)
     outcome = Outcome.CONFLICT if said else Outcome.UNDONE if journal.undoing else Outcome.ROLLED_BACK
@@ -316,8 +312,8 @@ def _take_back(store: Store, target: Target, record: Record, journal: Journal, p
 
 
 def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str, ...]:
-    """Take back every step that was begun, strictly the last first. What somebody else changed since is kept; the
-    answer names it."""
+    """Undo every step that was begun, strictly the last first. Later changes by somebody else are kept, and named in
+    the result."""
     begun = set(journal.numbers(EventKind.INTENT))
     steps, kept, programs = _kept(folder, begun)
     done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == EventKind.DONE}
@@ -326,24 +322,23 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
     said = [e.fields["what"] for e in journal.events if e.kind == EventKind.CONFLICT]
     for number in sorted(begun - settled, reverse=True):
         step, before = steps[number], kept[number]
-        # Programs do one thing after the other: where they were cut off, in the doing or in the taking back, is neither
-        # how it was before nor how it was afterwards.
+        # Programs run one after the other. A step that was interrupted, forward or backward, has neither the state
+        # before nor the state after it.
         cut_off = number in programs and (number not in done or number in reverting)
         try:
             if cut_off or _is_changed(step, target, before, done.get(number)):
                 if number in programs and not cut_off:
                     journal.write(EventKind.REVERT, n=number)
-                # Copies are made before a program begins: of a step that was cut off, one that is missing was never made.
+                # Copies are made before a program begins: if an interrupted step lacks one, it was never made.
                 with nullcontext() if number in done else suppress(CopyGone):
                     step.revert(target, before)
         except DiskFull as error:
             raise OSError(str(error)) from error  # nothing is settled: the next start tries again
         except (NotChangeable, CommandFailed, PermissionError, NotADirectoryError, *_ODD) as error:
-            # Also what was made immutable, is on a server that root is nobody on, was exchanged by a user meanwhile, or
-            # was recorded by nobody: trying again would not help, and keep all else from being undone.
-            said.append(
-                told(error) if not isinstance(error, _ODD) else f"{step.summary()}: what was recorded is damaged"
-            )
+            # Also a path that was made immutable, that is on a server where root has no rights, that a user replaced
+            # meanwhile, or that has a forged record: another try would not help, and would prevent the undo of
+            # everything else.
+            said.append(told(error) if not isinstance(error, _ODD) else f"{step.summary()}: its record is damaged")
             journal.write(EventKind.CONFLICT, n=number, what=said[-1])
             continue
         journal.write(EventKind.REVERTED, sync=False, n=number)
@@ -357,7 +352,7 @@ _ODD = (ValueError, LookupError, TypeError, AttributeError)
 
 
 def _left(target: Target, undone: Mapping[int, tuple[Step[Any], Observed]]) -> Iterator[str]:
-    """What is not as it was before. Of a path that several steps changed, the first knows how it was."""
+    """What differs from before. If several steps changed a path, the first has its original state."""
     seen: set[str] = set()
     for step, before in undone.values():
         path = step.path if isinstance(step, PathStep) else ""
@@ -372,25 +367,25 @@ def _left(target: Target, undone: Mapping[int, tuple[Step[Any], Observed]]) -> I
 
 
 _NAMED = 5
-"""So many things of one step are named."""
+"""The most details of one step that are named."""
 
 
 def _is_changed(step: Step[Any], target: Target, before: Observed, after: Observed | None) -> bool:
-    """Whether there is something to take back; `after` is how it was left, None where the step was cut off. Raises
-    NotChangeable where somebody else has changed it since."""
+    """Whether there is something to undo; `after` is the state that the step left, None if it was interrupted. Raises
+    NotChangeable if somebody else changed it since."""
     now = step.observe(target)
     if now == before:
         return after is None  # it may have left a temporary file
     if after is None and isinstance(step, PathStep):
         after = step.after(target, before)
     if now != after:
-        raise NotChangeable(f"was changed since, and is left as it is: {step.summary()}")
+        raise NotChangeable(f"changed by somebody else since, left as it is: {step.summary()}")
     return True
 
 
 @contextmanager
 def _signals_deferred() -> Iterator[list[int]]:
-    """Signals that ask to end are only noted. The programs that are running are not told: half a dpkg helps nobody."""
+    """Only note signals that ask to end. Running programs do not get them: an interrupted dpkg helps nobody."""
     heard: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: heard.append(number)) for number in _STOPPING}
     try:

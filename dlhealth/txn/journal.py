@@ -1,4 +1,4 @@
-"""The write-ahead journal: one line per event, on disk before what it announces is done."""
+"""The write-ahead journal: one line per event, on disk before the announced change happens."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from dlhealth.lazy import regex
 from dlhealth.records import NamedTuple
 
 _LIMIT = 256 << 20
-"""Bytes of a journal that are read: a line has the state of a file, which may be large."""
+"""The most bytes of a journal that are read: a line contains the state of a file, which may be large."""
 _STEPS = 10_000
 _OUTCOME = regex(r"[a-z-]{1,32}")
 
@@ -33,15 +33,15 @@ class EventKind(str, Enum):
 
 
 class Event(NamedTuple):
-    """One line. `kind` is an EventKind, or text that a later version of dlhealth wrote."""
+    """One line. `kind` is an EventKind, or a text of a later version of dlhealth."""
 
     kind: str
     fields: dict[str, Any]
 
 
 class Journal:
-    """An append-only file. A torn last line, as a power cut or a full disk leaves one, is cut off before the next is
-    written: it would hide all that follows from a recovery."""
+    """An append-only file. A torn last line, as after a power cut or on a full disk, is removed before the next one is
+    written: otherwise a recovery would not see what follows."""
 
     def __init__(self, folder: PrivateFolder) -> None:
         self._path = f"{folder}/journal"
@@ -52,8 +52,8 @@ class Journal:
         self._torn = self._sound < len(content)
 
     def write(self, kind: EventKind, *, sync: bool = True, **fields: Any) -> None:
-        """Add an event. With `sync` it is on disk when this returns, with all before it; an event whose loss a recovery
-        would only pay with more work can do without. Raises OSError when that can't be had."""
+        """Add an event. With `sync`, it and all events before it are on disk when this returns. Events whose loss only
+        makes a recovery slower do not need that. Raises OSError if it fails."""
         text = json.dumps({"kind": kind, **fields}, sort_keys=True)
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
         with naming(self._path):
@@ -75,13 +75,13 @@ class Journal:
 
     @property
     def undoing(self) -> bool:
-        """Whether an undo of the committed transaction was begun and has not ended."""
+        """Whether an undo of the committed transaction has begun and not ended."""
         kinds = [e.kind for e in self.events if e.kind in (EventKind.UNDO, EventKind.COMMIT)]
         return kinds[-1:] == [EventKind.UNDO]
 
     @property
     def waiting(self) -> Event | None:
-        """The event that waits for a reboot, as long as nothing was decided since."""
+        """The event that waits for a reboot, until something is decided."""
         return waiting_in(self.events)
 
     def find(self, kind: EventKind) -> Event | None:
@@ -89,12 +89,12 @@ class Journal:
         return next((e for e in reversed(self.events) if e.kind == kind), None)
 
     def numbers(self, kind: EventKind) -> list[int]:
-        """The action numbers that events of a kind name, in the order they were written."""
+        """The action numbers of the events of a kind, in the order of the journal."""
         return [e.fields["n"] for e in self.events if e.kind == kind]
 
 
 def read_events(folder: PrivateFolder) -> list[Event]:
-    """The events of a transaction, without touching it; none where it has no journal."""
+    """The events of a transaction, without changing it; none if it has no journal."""
     try:
         return _parse_all(folder.read("journal", _LIMIT))[0]
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def waiting_in(events: list[Event]) -> Event | None:
 
 
 def _parse_all(content: bytes) -> tuple[list[Event], int]:
-    """The sound events, and how many bytes they take: a torn line, as a power cut leaves one, ends them."""
+    """The valid events, and how many bytes they take. A torn line, as after a power cut, ends them."""
     events: list[Event] = []
     sound = 0
     for line in content.splitlines(keepends=True):
@@ -138,7 +138,7 @@ def _parse(line: bytes) -> Event | None:
 
 
 def _is_sound(event: Event) -> bool:
-    """Whether the fields are of the right kind: the journal of another machine may have been made up."""
+    """Whether the fields have the right types: the journal of another machine may be forged."""
     fields = event.fields
     match event.kind:
         case EventKind.INTENT | EventKind.DONE | EventKind.REVERT | EventKind.REVERTED | EventKind.CONFLICT:

@@ -35,19 +35,19 @@ class Busy(Exception):
 
 
 class Damaged(OSError):
-    """The record of a transaction can't be read: it is torn, made up, or of another version. Nothing was done."""
+    """The record of a transaction cannot be read: it is torn, forged, or of another version. Nothing was changed."""
 
     def __init__(self, folder: PrivateFolder, error: object) -> None:
         said = f"{type(error).__name__}: {told(error)}" if isinstance(error, Exception) else error
         super().__init__(
-            f"{folder} is damaged or of another version of dlhealth ({said}): dlhealth can't undo its changes. "
-            f"Restore by hand what {folder}/pre has of the files as they were, then move {folder} away."
+            f"{folder} is damaged or of another version of dlhealth ({said}): dlhealth cannot undo its changes. "
+            f"{folder}/pre has copies of the changed files: restore them by hand, then move {folder} away."
         )
 
 
 @contextmanager
 def reading(folder: PrivateFolder) -> Iterator[None]:
-    """Raises Damaged where the record of a transaction is missing, of any other shape, or no regular file."""
+    """Raises Damaged if the record of a transaction is missing, has another format, or is not a regular file."""
     try:
         yield
     except PermissionError:
@@ -64,7 +64,7 @@ _NO_RECORD = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBI
 
 
 class Record(NamedTuple):
-    """A transaction as it is kept. `outcome` is empty while it is active."""
+    """The stored form of a transaction. `outcome` is empty while it is active."""
 
     folder: PrivateFolder
     sequence: int
@@ -77,12 +77,12 @@ class Record(NamedTuple):
 
     @property
     def stands(self) -> bool:
-        """Whether what it changed is still changed."""
+        """Whether its changes are still in effect."""
         return self.outcome in (Outcome.APPLIED, Outcome.NOT_PROVED)
 
 
 class Store:
-    """The transactions of one machine. What is in it is root's alone: it holds copies of what was changed."""
+    """The transactions of one machine. Only root may read them: they contain copies of the changed files."""
 
     def __init__(self, root_folder: str) -> None:
         self.root = root_folder.rstrip("/") or "/"
@@ -92,7 +92,7 @@ class Store:
 
     @property
     def readable(self) -> bool:
-        """Whether this user may see what is in it; a machine on which nothing was changed yet has none."""
+        """Whether this user may read them; True for a machine on which nothing was changed yet."""
         try:
             self.folder.names()
         except FileNotFoundError:
@@ -103,7 +103,7 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only one. Raises Busy at once when somebody else is."""
+        """Hold the lock. Raises Busy at once if somebody else has it."""
         self.folder.make()
         self.history.make()
         with suppress(FileExistsError):
@@ -120,7 +120,7 @@ class Store:
             os.close(fd)
 
     def begin(self, identity: str, plan: dict[str, Any], before: list[dict[str, Any]]) -> Record:
-        """Put on disk all that is needed to undo the plan. From here on the transaction is active."""
+        """Write everything that an undo of the plan needs to disk. From here on the transaction is active."""
         staging = self.folder / "staging"
         staging.clear()
         kept = staging / "pre"
@@ -129,7 +129,7 @@ class Store:
         _write_json(staging, "plan.json", {**plan, "id": identity, "sequence": sequence})
         for number, observed in enumerate(before):
             _write_json(kept, f"{number}.json", observed)
-        # The journal's name has to be on disk before anything that it announces is done.
+        # The journal's name must be on disk before any announced change.
         staging.create("journal")
         kept.sync()
         staging.sync()
@@ -137,12 +137,12 @@ class Store:
         return Record(self.active, sequence, identity, "")
 
     def reopen(self, record: Record) -> Record:
-        """Make one that has ended the active one again, before anything of it is undone."""
+        """Make a finished transaction active again, before its undo begins."""
         self.history.rename(record.folder.path.rpartition("/")[2], self.folder, "active")
         return record._replace(folder=self.active)
 
     def end(self, record: Record, outcome: Outcome) -> Record:
-        """Make the active transaction history, by one rename."""
+        """Move the active transaction to the history, by one rename."""
         name = f"{record.sequence:06d}-{record.id}-{outcome}"
         self.folder.rename("active", self.history, name)
         return Record(self.history / name, record.sequence, record.id, outcome)
@@ -155,39 +155,39 @@ class Store:
             plan = read_json(self.active, "plan.json")
             identity, sequence = plan["id"], plan["sequence"]
             if not isinstance(identity, str) or not _IS_ID.fullmatch(identity):
-                raise ValueError(f"{identity!r:.80} is no id of a transaction")
+                raise ValueError(f"{identity!r:.80} is not the id of a repair")
             if type(sequence) is not int or not 0 < sequence <= _LAST:
-                raise ValueError(f"{sequence!r:.80} is no number of a transaction")
+                raise ValueError(f"{sequence!r:.80} is not the number of a repair")
             return Record(self.active, sequence, identity, "")
 
     def changed(self) -> float:
-        """When the last repair or undo ended, by the wall clock; 0 where none did, or this user may not see it."""
+        """When the last repair or undo ended, by the wall clock; 0 if none did, or if this user may not read it."""
         try:
             return os.stat(self.history).st_mtime if self.ended() else 0.0
         except OSError:
             return 0.0
 
     def out_of_reach(self) -> str:
-        """Why another machine's transactions can't be seen here, "" where they can."""
+        """Why another machine's transactions cannot be used here, "" if they can."""
         if mount := Mounts(Root(self.root)).over(FOLDER):
             return mount.told(self.root)
         if self.root != "/" and _is_same(self.folder, PrivateFolder("/", FOLDER)):
-            return f"{self.folder} is this machine's own, mounted there: its repairs are undone without --root"
+            return f"{self.folder} belongs to this machine and is mounted there: undo its repairs without --root"
         return ""
 
     def explain(self, problem: Exception) -> str:
-        """What went wrong, and what that leaves."""
+        """What went wrong, and what state that leaves."""
         if isinstance(problem, Busy):
             return f"{problem}; nothing was changed"
         if isinstance(problem, Damaged):
             return str(problem)
         with suppress(OSError):
             if "plan.json" in self.active.names():
-                return f"{told(problem)}; the repair that began is undone when dlhealth fix runs again, or at the next boot"
-        return f"{told(problem)}; nothing is left half done"
+                return f"{told(problem)}; the unfinished repair is undone when dlhealth fix runs again, or at the next boot"
+        return f"{told(problem)}; no change was left unfinished"
 
     def ended(self) -> list[Record]:
-        """All transactions that have ended, the oldest first."""
+        """All finished transactions, the oldest first."""
         found = [(m, name) for name in _names(self.history) if (m := _ENDED.fullmatch(name))]
         return sorted(Record(self.history / name, int(m[1]), m[2], m[3]) for m, name in found)
 
@@ -217,6 +217,6 @@ def read_json(folder: PrivateFolder, name: str) -> Any:
 
 @contextmanager
 def reading_plan(record: Record) -> Iterator[dict[str, Any]]:
-    """What a transaction was to do. Raises Damaged, also for what the block does not find in it."""
+    """What a transaction was to do. Raises Damaged, also if the content is not valid."""
     with reading(record.folder):
         yield dict(read_json(record.folder, "plan.json"))

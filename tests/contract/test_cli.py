@@ -170,7 +170,7 @@ def test_a_consequence_has_no_remedy(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["doctor", "--colour"], "No such option"),
         (["doctor", "--root", "/nonexistent"], "no such file or directory"),
         (["doctor", "--root", "/dev/null"], "neither a directory nor a file"),
-        (["doctor", "--root", "/etc/passwd"], "finds nothing in it that it knows"),
+        (["doctor", "--root", "/etc/passwd"], "recognizes nothing in it"),
         (["doctor", "--root", "a\0b"], "not a possible file name"),
         (["doctor", "--only", "login-loop-tmp-permission"], "did you mean login-loop-tmp-permissions"),
         (["doctor", "--only", "kernel"], "kernel-module"),

@@ -113,7 +113,7 @@ def test_undo_keeps_what_the_administrator_changed_since(dlhealth: Run, root: Pa
     (root / "home/alice/.bashrc").write_text(mine)
     undone = dlhealth("undo", "1", "--root", str(root), "--yes")
     assert undone.returncode == 1
-    assert "was changed since, and is left as it is" in undone.stdout
+    assert "changed by somebody else since, left as it is" in undone.stdout
     assert (root / "home/alice/.bashrc").read_text() == mine
     assert (root / "home/alice/.Xauthority").read_text() == "cookie"
 
@@ -151,7 +151,7 @@ def test_on_a_terminal(root: Path) -> None:
                 os.write(end, b"y\n")
     os.close(end)
     assert fix.returncode == 0
-    plan, _, done = shown.replace("\r\n", "\n").partition("Carry out these 2 steps? [y/N]: y\n")
+    plan, _, done = shown.replace("\r\n", "\n").partition("Run these 2 steps? [y/N]: y\n")
     assert plan.startswith("Plan: 2 steps (risk low)\n")
     assert "   1. move /home/alice/.Xauthority aside (kept in /var/lib/dlhealth)\n" in plan
     assert f"   2. edit /home/alice/.bashrc\n        - 15: {SWALLOWED}\n        + 15: export PATH=" in plan
@@ -229,7 +229,7 @@ def test_what_can_not_begin_keeps_nothing_else_from_being_repaired(dlhealth: Run
     machine.build(tmp_path)
     done = dlhealth("fix", "--root", str(tmp_path), answer="y\ny\n")
     assert done.stderr.count("[y/N]") == 2
-    assert "can't run here" in done.stderr
+    assert "do not run here" in done.stderr
     assert bashrc(tmp_path) == 'export PATH="/usr/local/cuda/bin${PATH:+:${PATH}}"'
     assert "Still there: libcuda-missing-from-loader" in done.stdout
     assert done.returncode == 3
@@ -263,7 +263,7 @@ def test_a_file_that_can_not_be_changed_keeps_nothing_else_from_being_repaired(
         assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777
         assert bashrc(root) == SWALLOWED
         assert [x["id"] for x in document["plan"]["left"]] == ["ld-library-path-malformed"]
-        why = f"first: chattr -ia {str(locked).removeprefix(str(root))}" if locked else "second name"
+        why = f"first run: chattr -ia {str(locked).removeprefix(str(root))}" if locked else "second name"
         assert why in document["plan"]["left"][0]["reason"]
         assert [t["outcome"] for t in document["transactions"]] == ["applied"]
         assert done.returncode == 3
@@ -361,7 +361,7 @@ def test_a_script_learns_what_was_repaired_beside_what_could_not_begin(dlhealth:
     assert [r["id"] for r in document["plan"]["repairs"]] == ["ld-library-path-malformed"]
     (left,) = document["plan"]["left"]
     assert left["id"] == "libcuda-missing-from-loader"
-    assert "can't run here" in left["reason"]
+    assert "do not run here" in left["reason"]
 
 
 @pytest.mark.parametrize(("beside", "status"), [(False, 0), (True, 3)])
@@ -527,7 +527,7 @@ def test_a_disk_whose_programs_can_not_run_is_refused_before_anything_is_changed
     done = dlhealth("fix", "--root", str(tmp_path), "--yes", "--json")
     fixed = json.loads(done.stdout)
     assert (done.returncode, fixed["outcome"]) == (3, "refused")
-    assert "can't run here" in done.stderr
+    assert "do not run here" in done.stderr
     assert fixed["transactions"] == []
 
 

@@ -160,7 +160,7 @@ def test_a_program_that_outlives_a_killed_dlhealth_is_waited_for(root: StandInRo
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     for work in (next_start, undo_current):
-        with pytest.raises(Busy, match=r"^\S+ \(process \d+\), which the repair 1-abc had started, is still at work"):
+        with pytest.raises(Busy, match=r"^\S+ \(process \d+\), started by repair 1-abc, is still running"):
             work(root)
     (root.folder / "go").touch()
     wait_for(root.folder / "ended")
@@ -206,8 +206,8 @@ def test_what_an_undo_could_not_restore_is_named(root: StandInRoot) -> None:
     action = step_of(AptInstall(("libcuda1",), reinstall=True))
     before = action.observe(root.target)
     assert action.left(root.target, before) == []
-    root.file("/usr/lib/libcuda.so.1", "as the package has it")
-    assert action.left(root.target, before) == ["/usr/lib/libcuda.so.1 stays as the package has it"]
+    root.file("/usr/lib/libcuda.so.1", "as in the package")
+    assert action.left(root.target, before) == ["/usr/lib/libcuda.so.1 stays as in the package"]
     root.change(packages={**PACKAGES, "nvtop": "1 ii ", "libc6": "2.37-1 ii ", "nvidia-driver": "535.1-1 rc "})
     assert action.left(root.target, before)[:3] == [
         "libc6 is 2.37-1, and was 2.36-9",
@@ -230,4 +230,7 @@ def test_a_driver_that_stays_loaded_is_named(root: StandInRoot) -> None:
     with store.locked():
         ended = apply(store, target, "abc", [LoadModules(("nvidia",))], {}, verify, False, lambda text: None)
     assert ended.outcome == "conflict"
-    assert ended.said == ("it did not help", "not undone: modprobe -a nvidia: nvidia stays loaded until the next start")
+    assert ended.said == (
+        "it did not help",
+        "not undone: modprobe -a nvidia: nvidia stays loaded until the next reboot",
+    )

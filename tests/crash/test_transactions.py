@@ -211,7 +211,7 @@ def test_undo_keeps_what_an_administrator_changed_since(tmp_path: Path, count: C
 @pytest.mark.parametrize(
     ("instead", "outcome"), [("nothing", "undone"), ("a file", "conflict"), ("a link to itself", "undone")]
 )
-@pytest.mark.parametrize("cut_off", [False, True], ids=["at once", "and again after it was cut off"])
+@pytest.mark.parametrize("cut_off", [False, True], ids=["at once", "and again after it was interrupted"])
 def test_undo_ends_where_the_folder_is_no_longer_one(tmp_path: Path, instead: str, outcome: str, cut_off: bool) -> None:
     """It would be the active one for ever, for which no other can begin."""
     root, store = tmp_path / "root", Store(str(tmp_path / "root"))
@@ -290,7 +290,7 @@ def test_the_rescue_needs_only_a_python(tmp_path: Path) -> None:
     assert cut_off(lambda: run(tmp_path), 60)
     done = rescue(tmp_path, "recover")
     assert done.returncode == 0
-    assert done.stdout.startswith("dlhealth: transaction 1-abc: rolled-back\n")
+    assert done.stdout.startswith("dlhealth: repair 1-abc: rolled-back\n")
     assert snapshot(tmp_path) == before
     run(tmp_path)
     assert "undone" in rescue(tmp_path, "undo").stdout
@@ -336,7 +336,7 @@ def test_what_was_moved_aside_stays_kept_where_its_folder_leads_to_nothing(tmp_p
         (root / "etc/X11").rmdir()
         (root / "etc/X11").symlink_to("X11")
         ended = undo(store, target, store.ended()[-1])
-    assert (ended.outcome, ended.said) == ("conflict", ("the folder of /etc/X11/xorg.conf is gone",))
+    assert (ended.outcome, ended.said) == ("conflict", ("the directory of /etc/X11/xorg.conf is gone",))
     assert [p.read_text() for p in (root / "var/lib/dlhealth/kept").iterdir()] == ["Section\n"]
 
 

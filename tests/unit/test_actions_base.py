@@ -151,7 +151,7 @@ class TestFolders:
         assert [(root.folder / n).stat().st_mode & 0o777 for n in ("old", "new")] == [0o755, 0o700]
 
     def test_a_folder_below_none_is_refused(self, root: StandInRoot) -> None:
-        with pytest.raises(NotChangeable, match=r"the folder of /no/new is gone"):
+        with pytest.raises(NotChangeable, match=r"the directory of /no/new is gone"):
             root.target.make_folder("/no/new")
 
     def test_identity_tells_another_file_of_the_same_name_and_nothing_from_a_file(self, root: StandInRoot) -> None:
@@ -335,7 +335,7 @@ class TestFiles:
     def test_lines_are_replaced_and_taken_out_and_come_back(self, root: StandInRoot) -> None:
         file = root.file("/etc/one", "a\r\nb\nc\n")
         step = step_of(EditFile("/etc/one", ((1, "a", "A"), (3, "c", None))))
-        assert step.summary() == "/etc/one: line 1 becomes: A; take out line 3 (c)"
+        assert step.summary() == "/etc/one: line 1 becomes: A; remove line 3 (c)"
         assert step.prepare(root.target) is None
         before = step.observe(root.target)
         step.apply(root.target, before)
@@ -347,7 +347,7 @@ class TestFiles:
     @pytest.mark.parametrize("number", [0, 4])
     def test_a_line_that_is_not_there_is_refused(self, root: StandInRoot, number: int) -> None:
         root.file("/etc/one", "a\nb\n")
-        with pytest.raises(NotChangeable, match=f"^line {number} of /etc/one is not what it was$"):
+        with pytest.raises(NotChangeable, match=f"^line {number} of /etc/one has changed$"):
             step_of(EditFile("/etc/one", ((number, "a", "c"),))).becomes(root.target, root.target.state("/etc/one"))
 
     @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ class TestFiles:
         [
             (WriteFile("/x", "a"), "link", "/x is a link, not a file"),
             (WriteFile("/x", "a"), "dir", "/x is a dir, not a file"),
-            (MakeLink("/x", "/y"), "dir", "/x is a folder"),
+            (MakeLink("/x", "/y"), "dir", "/x is a directory"),
             (MakeDirectory("/x"), "link", "/x is a link, not a directory"),
             (ChangeMode("/x", 0o600), "link", "/x is a link"),
             (ChangeMode("/x", 0o600), "absent", "/x is gone"),
@@ -374,7 +374,7 @@ class TestFiles:
         step.apply(root.target, before)
         assert (root.folder / "etc/new").stat().st_mode & 0o777 == 0o755
         theirs = root.file("/etc/new/theirs", "x")
-        with pytest.raises(NotChangeable, match=r"^/etc/new is not empty any more$"):
+        with pytest.raises(NotChangeable, match=r"^/etc/new is no longer empty$"):
             step.revert(root.target, before)
         theirs.unlink()
         step.revert(root.target, before)
@@ -508,11 +508,11 @@ class TestFiles:
         root.file("/opt/a", "new")
         mine = root.file("/etc/a", "mine")
         step = step_of(CopyFile("/opt/a", "/etc/a"))
-        with pytest.raises(NotChangeable, match=r"^/etc/a is there already$"):
+        with pytest.raises(NotChangeable, match=r"^/etc/a already exists$"):
             step.after(root.target, step.observe(root.target))
         assert mine.read_text() == "mine"
         gone = step_of(CopyFile("/opt/gone", "/etc/b"))
-        with pytest.raises(NotChangeable, match=r"^/opt/gone is no file any more$"):
+        with pytest.raises(NotChangeable, match=r"^/opt/gone is no longer a file$"):
             gone.after(root.target, gone.observe(root.target))
 
     @pytest.mark.parametrize(

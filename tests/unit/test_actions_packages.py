@@ -56,7 +56,7 @@ class TestPrepare:
 
     def test_a_removal_outside_the_repair_stops_it(self, root: StandInRoot) -> None:
         root.packages({**DRIVER, "gdm3": "43 ii "}, also_removes=["gdm3"])
-        with pytest.raises(CommandFailed, match=r"^apt would also remove gdm3, which is no part of this repair$"):
+        with pytest.raises(CommandFailed, match=r"^apt would also remove gdm3, which is not part of this repair$"):
             step_of(AptInstall(("nvidia-driver",))).prepare(root.target)
         assert len(root.runs) == 1  # nothing after the simulation
 
@@ -111,18 +111,18 @@ class TestPrepare:
     def test_an_architecture_is_its_whole_name(self, root: StandInRoot) -> None:
         root.packages({"libcuda1:i386": "535.1-1 ii "})
         root.file(f"{POOL}/libcuda1_535.1-1_hurd-i386.deb")
-        with pytest.raises(CommandFailed, match=r"can't be had any more"):
+        with pytest.raises(CommandFailed, match=r"is no longer available"):
             step_of(AptRemove(("libcuda1:i386",))).prepare(root.target)
 
     def test_what_can_not_be_had_any_more_is_not_given_away(self, root: StandInRoot) -> None:
         root.packages(DRIVER)
-        with pytest.raises(CommandFailed, match=r"^libcuda1 535.1-1 can't be had any more, .* nothing was changed$"):
+        with pytest.raises(CommandFailed, match=r"^libcuda1 535.1-1 is no longer available, .* nothing was changed$"):
             step_of(AptRemove(("libcuda1",))).prepare(root.target)
         assert root.database["packages"] == DRIVER
 
     def test_why_it_can_not_be_had_is_told(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["download"])
-        with pytest.raises(CommandFailed, match=r"can't be had any more \(E: told to fail\), so that"):
+        with pytest.raises(CommandFailed, match=r"is no longer available \(E: told to fail\), so"):
             step_of(AptRemove(("libcuda1",))).prepare(root.target)
 
     def test_what_is_kept_outlives_the_cache_and_takes_no_room_of_its_own(self, root: StandInRoot) -> None:
@@ -153,11 +153,13 @@ class TestPrepare:
         root.program("apt-cache", f"printf '{NVTOP}'")
         for folder in (POOL, "/var/cache/apt/archives"):
             root.file(f"{folder}/nvtop_9-1_amd64.deb", "de")
-        with pytest.raises(CommandFailed, match=r"^nvtop 9-1 can't be had any more, "):
+        with pytest.raises(CommandFailed, match=r"^nvtop 9-1 is no longer available, "):
             step_of(AptRemove(("nvtop",))).prepare(root.target)
         assert root.target.names(POOL) == []
 
-    @pytest.mark.parametrize(("status", "why"), [(0, r"got only a part of it: is the disk full\?"), (100, "E: no")])
+    @pytest.mark.parametrize(
+        ("status", "why"), [(0, r"received only a part of it: is the disk full\?"), (100, "E: no")]
+    )
     def test_what_was_fetched_only_in_part_is_not_kept(self, root: StandInRoot, status: int, why: str) -> None:
         """apt says so or not: what it copies from a folder onto a full disk, it does not miss."""
         root.packages({**DRIVER, "nvtop": "9-1 ii "})
@@ -169,7 +171,7 @@ class TestPrepare:
         )
         text = real.read_text().replace("os.path.basename(sys.argv[0])", "'apt-get'")
         real.write_text(text)
-        with pytest.raises(CommandFailed, match=rf"^nvtop 9-1 can't be had any more \(.*{why}\), so that"):
+        with pytest.raises(CommandFailed, match=rf"^nvtop 9-1 is no longer available \(.*{why}\), so"):
             step_of(AptRemove(("nvtop",))).prepare(root.target)
         assert root.target.names(POOL) == []
 
@@ -283,7 +285,7 @@ class TestApplyAndRevert:
         if bash:
             action.revert(root.target, before)
         else:
-            with pytest.raises(CommandFailed, match=f"^the old package bash 5.2-1 is not in {POOL}$"):
+            with pytest.raises(CommandFailed, match=f"^the old package bash 5.2-1 is missing from {POOL}$"):
                 action.revert(root.target, before)
         assert root.database["packages"] == {**left, "libcuda1": "535.1-1 ii "}
 
@@ -350,7 +352,7 @@ class TestApplyAndRevert:
         action = step_of(AptPurgeReinstall(("libcuda1",)))
         action.prepare(root.target)
         assert root.target.names(POOL) == ["libcuda1_535.1-1_amd64.deb", "libcuda1_535.1-1_i386.deb"]
-        with pytest.raises(CommandFailed, match=r"^apt would also remove libcuda1:i386, which is no part"):
+        with pytest.raises(CommandFailed, match=r"^apt would also remove libcuda1:i386, which is not part"):
             step_of(AptRemove(("libcuda1",))).prepare(root.target)
 
     def test_purge_and_reinstall_leaves_the_configuration_of_other_packages_alone(self, root: StandInRoot) -> None:
@@ -412,7 +414,7 @@ class TestApplyAndRevert:
         action = step_of(AptRemove(("libcuda1",)))
         before = action.observe(root.target)
         action.apply(root.target, before)
-        with pytest.raises(CommandFailed, match=f"^the old package libcuda1 535.1-1 is not in {POOL}$"):
+        with pytest.raises(CommandFailed, match=f"^the old package libcuda1 535.1-1 is missing from {POOL}$"):
             action.revert(root.target, before)
 
     def test_a_half_configured_package_is_brought_back_whole(self, root: StandInRoot) -> None:

@@ -121,8 +121,8 @@ class TestLock:
             with pytest.raises(CommandFailed) as refusal:
                 step_of(action).prepare(root.target)
             assert str(refusal.value) == (
-                f"{comm} (process {other.pid}) is changing packages (it holds /var/lib/dpkg/{name}): wait until it has "
-                f"ended, then try again"
+                f"{comm} (process {other.pid}) is changing packages (it holds /var/lib/dpkg/{name}): wait until it "
+                f"ends, then try again"
             )
             assert root.runs == []
             assert other.stdin
@@ -198,8 +198,8 @@ class TestBoot:
         with pytest.raises(CommandFailed) as refusal:
             step_of(UpdateInitramfs("all")).prepare(root.target)
         assert str(refusal.value) == (
-            "/boot has 100 MiB free, and a new initramfs in /boot may take 116 MiB: make room there first "
-            "(apt-get autoremove --purge takes old kernels away)"
+            "/boot has 100 MiB free, but a new initramfs in /boot may take 116 MiB: free some space there first "
+            "(apt-get autoremove --purge removes old kernels)"
         )
         assert root.all_runs == []
 
@@ -250,7 +250,7 @@ class TestBuild:
     )
     def test_without_room_none_is_begun(self, root: StandInRoot, free: Free, action: Action, folder: str) -> None:
         free(**{folder: 100})
-        with pytest.raises(CommandFailed, match=rf"^/{folder.replace('_', '/')} has 100 MiB free, and a DKMS build in"):
+        with pytest.raises(CommandFailed, match=rf"^/{folder.replace('_', '/')} has 100 MiB free, but a DKMS build in"):
             step_of(action).prepare(root.target)
         assert not [run for run in root.runs if run[0] == "dkms" or "--download-only" in run]
 
@@ -285,7 +285,7 @@ class TestUnpack:
         free(usr=715)
         root.forget()
         with pytest.raises(
-            CommandFailed, match=r"^/usr has 715 MiB free, and unpacking cuda nvtop in /usr may take 716 MiB"
+            CommandFailed, match=r"^/usr has 715 MiB free, but unpacking cuda nvtop in /usr may take 716 MiB"
         ):
             action.prepare(root.target)
         assert [run[0] for run in root.runs] == ["apt-get", "apt-cache"]  # nothing was fetched
@@ -327,14 +327,14 @@ class TestInodes:
         with pytest.raises(CommandFailed) as refusal:
             step_of(DkmsBuild("nvidia", "535.1", "6.1")).prepare(root.target)
         assert str(refusal.value) == (
-            "/var/lib/dkms has inodes for 3199 more files, and a DKMS build in /var/lib/dkms may take 3200: make room "
+            "/var/lib/dkms has inodes for 3199 more files, but a DKMS build in /var/lib/dkms may take 3200: free some "
             "there first (df -i; many small files fill it)"
         )
 
     def test_the_headers_of_a_kernel_need_many(self, root: StandInRoot, free: Free) -> None:
         free(usr=5000, inodes=700)
         step_of(AptInstall(("nvtop",))).prepare(root.target)
-        with pytest.raises(CommandFailed, match=r"^/usr has inodes for 700 more files, and unpacking .* take 10200:"):
+        with pytest.raises(CommandFailed, match=r"^/usr has inodes for 700 more files, but unpacking .* take 10200:"):
             step_of(AptInstall(("linux-headers-6.1",))).prepare(root.target)
 
     def test_a_file_system_without_a_table_of_them_has_enough(self, root: StandInRoot, free: Free) -> None:

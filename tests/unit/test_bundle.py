@@ -98,7 +98,7 @@ def test_every_question_can_be_kept() -> None:
 
 def test_what_was_not_asked_is_unknown() -> None:
     host = BundleHost("x", True, {("run", "/opt/a/python3.11", "-I", "/opt/a/child.py"): Output(0, "yes")})
-    with pytest.raises(Unreadable, match="not in the bundle"):
+    with pytest.raises(Unreadable, match="not in the archive"):
         host.stat("/etc/passwd")
     assert host.run("/usr/bin/python3", "-I", "/usr/lib/child.py", timeout=1).stdout == "yes"
     assert host.run("journalctl", timeout=1).status is None
@@ -177,7 +177,7 @@ HOSTILE: dict[str, tuple[tuple[str | tarfile.TarInfo, bytes], ...]] = {
 
 @pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_bundle_is_refused(members: tuple[tuple[str | tarfile.TarInfo, bytes], ...], tmp_path: Path) -> None:
-    with pytest.raises(NotAMachine, match=r"not a dlhealth bundle|finds nothing in it that it knows"):
+    with pytest.raises(NotAMachine, match=r"not an archive of dlhealth capture|recognizes nothing in it"):
         host_at(str(archive(tmp_path / "b.tar.gz", *members)))
 
 
@@ -194,7 +194,7 @@ def test_a_member_that_leads_out_is_only_a_name(tmp_path: Path) -> None:
 def test_another_file_is_no_bundle(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    with pytest.raises(NotAMachine, match="finds nothing in it that it knows"):
+    with pytest.raises(NotAMachine, match="recognizes nothing in it"):
         host_at(str(path))
 
 

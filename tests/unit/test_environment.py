@@ -248,7 +248,7 @@ def test_zsh_fish_and_tcsh(probe: Probe) -> None:
     for user, folder in (("zoe", "/z"), ("fay", "/f"), ("tom", "/t")):
         assert environments.elements(user, "PATH")[0][0] == folder
     assert environments.value("kay", "PATH") is None
-    assert login(environments, "console", "kay").doubts == ("the files of /bin/ksh93 are not followed",)
+    assert login(environments, "console", "kay").doubts == ("cannot follow the start-up files of /bin/ksh93",)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_no_folder_is_no_problem() -> None:
 def test_a_file_that_others_may_write_is_refused(folder: Path, mode: int) -> None:
     (folder / "a.py").chmod(mode)
     assert "local-fault" not in ids(folder)
-    assert "must belong to root and be writable by nobody else" in problems(folder)
+    assert "must belong to root, and nobody else may write to it" in problems(folder)
 
 
 def test_a_file_of_a_user_is_refused(folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_rule_without_what_a_rule_needs_is_refused(folder: Path) -> None:
 
 def test_an_id_is_taken_once(folder: Path) -> None:
     (folder / "z.py").write_text(RULE)
-    assert "already taken" in problems(folder)
+    assert "another rule uses" in problems(folder)
     assert "local-fault" in ids(folder)
 
 
@@ -152,7 +152,7 @@ def test_a_package_whose_rule_does_not_load_is_named(package: Path, text: str) -
 
 def test_an_id_is_taken_by_who_comes_first(package: Path, folder: Path) -> None:
     (folder / "a.py").write_text(RULE.replace("local-fault", "vendor-fault"))
-    assert problems(folder) == "vendor-fault: a local rule has an id that is already taken: not loaded"
+    assert problems(folder) == "vendor-fault: a local rule has an id that another rule uses: not loaded"
 
 
 def test_a_built_in_rule_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

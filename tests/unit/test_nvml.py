@@ -193,7 +193,7 @@ class TestGate:
         return RootHost(str(machine.build(tmp_path)), live=True)
 
     def test_a_foreign_root_is_not_asked(self, tmp_path: Path) -> None:
-        with pytest.raises(Unavailable, match="does not run"):
+        with pytest.raises(Unavailable, match="is not running"):
             Nvml.probe(RootHost(str(Machine.debian12_gpu().build(tmp_path))), self.modules("nvidia"))
 
     def test_without_the_module(self, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ class TestGate:
         machine = Machine.debian12_gpu().file("/proc/driver/nvidia/gpus/0000:01:00.0/information")
         for node in nodes:
             machine.file(node)
-        with pytest.raises(Unavailable, match="would make it"):
+        with pytest.raises(Unavailable, match="would create it"):
             Nvml.probe(self.live(machine, tmp_path), self.modules("nvidia"))
 
     def test_is_asked_where_all_is_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

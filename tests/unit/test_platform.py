@@ -42,7 +42,7 @@ def test_family(text: str, family: Family, tmp_path: Path) -> None:
     assert found.family is family
     assert not found.managed
     assert found.setting is Setting.MACHINE
-    reason = "dpkg's records can't be read" if family is Family.DEBIAN else "is not Debian or Ubuntu"
+    reason = "cannot read dpkg's records" if family is Family.DEBIAN else "is not Debian or Ubuntu"
     assert found.unsupported is not None
     assert reason in found.unsupported
 

@@ -102,7 +102,7 @@ def test_drop_ins_replace_what_they_set_in_the_order_of_their_names(tmp_path: Pa
         ("[reboot]\nhours = 2", "reboot.hours = 2", "02:00-05:00"),
         ('[repair]\nmax_rsik = "none"', "no setting repair.max_rsik", "repair.max_risk"),
         ("[repiar]\nmax_attempts = 0", "no setting repiar.max_attempts", "repair.max_attempts"),
-        ('max_risk = "none"', "max_risk stands outside of a section", "repair.max_risk"),
+        ('max_risk = "none"', "max_risk is outside a section", "repair.max_risk"),
         ("[repair", "/etc/dlhealth/config.toml", "at end of document"),
         ("[repair]\nmax_risk = low", "/etc/dlhealth/config.toml", "line 2"),
         ("x = " + "[" * 5000 + "]" * 5000, "/etc/dlhealth/config.toml", "recursion"),
@@ -152,7 +152,7 @@ def test_settings_on_a_disk_that_is_not_there_are_not_taken_for_none(tmp_path: P
     link.symlink_to(leads)
     policy, problem = policy_of(RootHost(str(tmp_path)))
     assert policy.max_risk is None
-    assert f"{path} leads to {leads}, which is not there" in problem
+    assert f"{path} is a link to {leads}, which does not exist" in problem
     assert "automatic repair is off" in problem
 
 
@@ -186,8 +186,8 @@ def test_a_person_at_the_terminal_may_all_and_is_asked_before_a_high_risk(risk: 
         (Policy(ignore=("rule",)), Risk.LOW, 0, True, Verdict.NEVER, "rules.ignore"),
         (Policy(ignore=("other",)), Risk.LOW, 0, True, Verdict.DO, ""),
         (Policy(None), Risk.LOW, 0, True, Verdict.ASK, 'repair.max_risk = "none"'),
-        (Policy(), Risk.MEDIUM, 0, True, Verdict.ASK, "its risk is medium; unattended only low"),
-        (Policy(Risk.MEDIUM), Risk.HIGH, 0, True, Verdict.ASK, "its risk is high; unattended only medium"),
+        (Policy(), Risk.MEDIUM, 0, True, Verdict.ASK, "its risk is medium; without a question, only low"),
+        (Policy(Risk.MEDIUM), Risk.HIGH, 0, True, Verdict.ASK, "its risk is high; without a question, only medium"),
         (Policy(), Risk.LOW, 1, True, Verdict.ENOUGH, "repaired 1 times before, 1 allowed"),
         (Policy(max_attempts=2), Risk.LOW, 1, True, Verdict.DO, ""),
         (Policy(max_attempts=0), Risk.LOW, 0, True, Verdict.NEVER, "0 allowed"),

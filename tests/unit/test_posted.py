@@ -227,7 +227,7 @@ class TestPasted:
     def test_other_text_is_no_machine(self, tmp_path: Path) -> None:
         file = tmp_path / "notes.txt"
         file.write_text("My GPU does not work. What can I do?\n")
-        with pytest.raises(NotAMachine, match=r"dlhealth finds nothing in it that it knows"):
+        with pytest.raises(NotAMachine, match=r"dlhealth recognizes nothing in it"):
             host_at(str(file))
         with pytest.raises(NotAMachine, match="does not look like the root of a machine"):
             host_at(str(posted(tmp_path / "p", a=file.read_text())))

@@ -309,7 +309,7 @@ class TestSearch:
             machine.folder(f"/data/{number:03}")
         found = look(machine.python_environment("/data/699/venv", ["a-1"]), tmp_path)
         assert paths(found) == []
-        assert "in the folders from /data/5" in found.bounds
+        assert "in the directories from /data/5" in found.bounds
 
     @pytest.mark.parametrize(
         ("metadata", "cudnn"),

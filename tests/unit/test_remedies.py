@@ -303,7 +303,7 @@ def test_a_line_to_correct_by_hand_is_told_with_its_form(ladder: Ladder) -> None
     machine = Machine.debian12_gpu().file("/etc/environment", "LD_LIBRARY_PATH=$CUDA_HOME/lib64:$LD_LIBRARY_PATH\n")
     (plan,) = ladder("ld-library-path-malformed", machine=machine)
     (step,) = plan.actions
-    assert step.summary().startswith("Edit line 1 of /etc/environment: a variable is written where it is not expanded")
+    assert step.summary().startswith("Edit line 1 of /etc/environment: a variable stands where it is not expanded")
     assert step.summary().endswith("LD_LIBRARY_PATH=DIRECTORY:DIRECTORY must name every directory in full")
 
 

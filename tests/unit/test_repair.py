@@ -331,7 +331,7 @@ def test_what_does_not_help_is_taken_back_and_not_tried_again(tmp_path: Path) ->
     useless = low(EditFile("/etc/one", ((1, "bad", "bad indeed"),)))
     two = EditFile("/etc/two", ((1, "bad", "good"),))
     patient = Patient(tmp_path, fault("one-bad", useless), fault("two-bad", low(two), file="/etc/two"))
-    assert patient.repair() == ("rolled-back", ("one-bad (host) is still there",))
+    assert patient.repair() == ("rolled-back", ("one-bad (host) remains",))
     assert (patient.text("one"), patient.text("two")) == ("bad\n", "bad\n")
     failed = tried(patient.store)
     repair = patient.choose(Limits(tried=failed))
@@ -403,7 +403,7 @@ def test_what_a_person_has_to_repair_does_not_deny_what_was_repaired_beside_it(t
     assert patient.text() == "good\nbad by hand\n"
     patient.rules["word"] = lines("word", "bad", "bad still")
     (tmp_path / "etc/one").write_text("bad\nbad by hand\n")
-    assert patient.repair() == ("rolled-back", ("word (host) is still there",))
+    assert patient.repair() == ("rolled-back", ("word (host) remains",))
 
 
 def test_who_did_harm_is_blamed_and_the_rest_may_be_tried_again(tmp_path: Path) -> None:
@@ -445,7 +445,7 @@ def test_a_link_that_its_owner_made_is_edited_where_it_leads(tmp_path: Path) -> 
     (tmp_path / "etc/own").write_text("bad\n")
     os.chown(tmp_path / "etc/one", 1000, 1000, follow_symlinks=False)
     assert patient.choose().actions == (EDIT,)
-    with pytest.raises(NotPrepared, match=r"/etc/one is a link to own: edit what it leads to"):
+    with pytest.raises(NotPrepared, match=r"/etc/one is a link to own: edit its target"):
         patient.repair()
 
 
@@ -489,7 +489,7 @@ def test_a_new_driver_beside_the_old_one_that_runs_is_kept(machine: Machine, old
 @pytest.mark.real_programs
 def test_what_can_not_even_begin_changes_nothing(tmp_path: Path) -> None:
     patient = Patient(tmp_path, fault("one-bad", low(EDIT, AptInstall(("x",)))))
-    with pytest.raises(CommandFailed, match="can't run here"):
+    with pytest.raises(CommandFailed, match="do not run here"):
         patient.repair()
     assert patient.text() == "bad\n"
     assert patient.store.ended() == []
@@ -535,7 +535,7 @@ def test_the_running_machine_stays_up_from_the_first_step_to_the_proof(
     stepped, proved, *taken_back, let_go = events[events.index("held") + 1 :]
     assert stepped.startswith("[1/1] ")
     assert (proved, let_go) == ("looked", "let go")
-    assert taken_back == ([] if helps else ["taking all of it back: one-bad (host) is still there"])
+    assert taken_back == ([] if helps else ["undoing everything: one-bad (host) remains"])
     assert [r.outcome for r in patient.store.ended()] == ["applied" if helps else "rolled-back"]
 
 
@@ -669,7 +669,7 @@ class TestNotProved:
             assert (ended.outcome, asked, patient.text()) == ("applied", [], "good\n")
             return
         assert len(asked) == 1
-        assert asked[0].startswith("one-bad (user:alice) can't be checked any more: ")
+        assert asked[0].startswith("one-bad (user:alice) can no longer be checked: ")
         assert after in asked[0]
         assert (ended.outcome, patient.text()) == (("not-proved", "good\n") if kept else ("rolled-back", "bad\n"))
         if kept:

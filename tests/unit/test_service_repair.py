@@ -402,10 +402,10 @@ def test_the_watcher_may_what_the_policy_allows_and_polkit_is_not_asked(machine:
 @pytest.mark.parametrize(
     ("settings", "risk", "reason"),
     [
-        ('[repair]\nmax_risk = "none"', Risk.LOW, "nothing is repaired unattended"),
+        ('[repair]\nmax_risk = "none"', Risk.LOW, "automatic repair is off"),
         ("[repair]\nmax_attempts = 0", Risk.LOW, "0 allowed"),
         ('[rules]\nignore = ["bad-line"]', Risk.LOW, "is ignored"),
-        ("[oops]\nx = 1", Risk.LOW, "nothing is repaired unattended"),
+        ("[oops]\nx = 1", Risk.LOW, "automatic repair is off"),
         ("", Risk.MEDIUM, "its risk is medium"),
         ('[repair]\nmax_risk = "medium"', Risk.HIGH, "its risk is high"),
     ],
@@ -430,7 +430,7 @@ def test_a_note_is_repaired_by_nobody_but_a_person(machine: Machine) -> None:
     assert machine.one.read_text() == "bad\n"
     shown = machine.ask_as(WATCHER, "preview")
     assert not shown["allowed"]
-    assert "a person decides" in shown["reason"]
+    assert "only on request" in shown["reason"]
     assert "outcome" not in machine.ask_as(WATCHER, "apply", machine.ask("preview")["digest"])
     assert machine.one.read_text() == "bad\n"
 

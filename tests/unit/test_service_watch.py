@@ -399,7 +399,7 @@ def test_a_look_that_hangs_is_ended_with_all_below_it(service: Service) -> None:
         ("echo '{\"findings\"'; exit 3", "it ended with status 3"),
         ("kill -9 $$", "it ended with status -9"),
         ("exec yes", "its output was too long"),
-        ("exec >&-; sleep 600", "it did not end"),
+        ("exec >&-; sleep 600", "it did not finish"),
     ],
 )
 def test_a_look_that_goes_wrong_is_told_once_and_harms_nothing(service: Service, script: str, said: str) -> None:

@@ -106,7 +106,7 @@ def test_history_of_a_machine_that_was_never_changed_is_empty_and_leaves_no_fold
 def test_recover_takes_back_what_was_cut_off(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut_off(root)
     assert main(["recover", str(root)]) == 0
-    assert capsys.readouterr().out == "dlhealth: transaction 1-abc: rolled-back\n  it was cut off\n"
+    assert capsys.readouterr().out == "dlhealth: repair 1-abc: rolled-back\n  it was interrupted\n"
     assert state(root) == ("bad\n", False)
     assert main(["recover", str(root)]) == 0
     assert capsys.readouterr().out == "dlhealth: there is nothing to do\n"
@@ -133,7 +133,7 @@ def test_of_the_running_machine_the_journal_is_told(root: Path, within: bool) ->
                 journal.recv(1 << 16)
             return
         entry = journal.recv(1 << 16).decode().splitlines()
-    assert "MESSAGE=Repair 1-abc was undone: it was cut off" in entry
+    assert "MESSAGE=Repair 1-abc was undone: it was interrupted" in entry
     assert {f"MESSAGE_ID={Kind.RECOVERED.value}", "DLHEALTH_TRANSACTION=1-abc", "PRIORITY=4"} <= set(entry)
     assert {"DLHEALTH_ID=a-fault", "DLHEALTH_SUBJECT=host", "DLHEALTH_LAYER=login"} <= set(entry)
 
@@ -141,7 +141,7 @@ def test_of_the_running_machine_the_journal_is_told(root: Path, within: bool) ->
 def test_undo_takes_back_what_was_cut_off_too(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut_off(root)
     assert main(["undo", str(root)]) == 0
-    assert capsys.readouterr().out == "dlhealth: transaction 1-abc: undone\n"
+    assert capsys.readouterr().out == "dlhealth: repair 1-abc: undone\n"
     assert state(root) == ("bad\n", False)
 
 
@@ -159,10 +159,10 @@ def test_undo_takes_back_the_last_transaction_that_was_applied(root: Path, capsy
         action = WriteFile("/etc/two", "newer\n")
         apply(store, Target(str(root), "bbb"), "bbb", [action], {}, lambda: None, False, lambda text: None)
     assert main(["undo", str(root)]) == 0
-    assert capsys.readouterr().out == "dlhealth: transaction 2-bbb: undone\n"
+    assert capsys.readouterr().out == "dlhealth: repair 2-bbb: undone\n"
     assert (root / "etc/two").read_text() == "new\n"
     assert main(["undo", str(root)]) == 0
-    assert capsys.readouterr().out == "dlhealth: transaction 1-aaa: undone\n"
+    assert capsys.readouterr().out == "dlhealth: repair 1-aaa: undone\n"
     assert state(root) == ("bad\n", False)
     assert main(["history", str(root)]) == 0
     assert capsys.readouterr().out == "1-aaa  undone\n2-bbb  undone\n"
@@ -174,8 +174,8 @@ def test_what_others_changed_since_stays_and_is_told(root: Path, capsys: pytest.
     assert main(["undo", str(root)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        "dlhealth: transaction 1-abc: conflict",
-        "  was changed since, and is left as it is: write /etc/two: new",
+        "dlhealth: repair 1-abc: conflict",
+        "  changed by somebody else since, left as it is: write /etc/two: new",
     ]
     assert ((root / "etc/one").read_text(), (root / "etc/two").read_text()) == ("bad\n", "mine\n")
 
@@ -238,7 +238,7 @@ def test_a_journal_that_is_garbage_took_no_step_so_nothing_is_taken_back(
     cut_off(root)
     (root / "var/lib/dlhealth/txn/active/journal").write_bytes(garbage)
     assert main(["recover", str(root)]) == 0
-    assert capsys.readouterr().out.startswith("dlhealth: transaction 1-abc: rolled-back\n")
+    assert capsys.readouterr().out.startswith("dlhealth: repair 1-abc: rolled-back\n")
     assert (root / "etc/one").read_text() == "good\n"
     assert Store(str(root)).current() is None
 
@@ -364,7 +364,7 @@ def test_what_was_moved_aside_and_is_gone_is_told(root: Path, capsys: pytest.Cap
     assert main(["undo", str(root)]) == 1
     said = capsys.readouterr().out
     assert "conflict" in said
-    assert "/etc/one can't be restored" in said
+    assert "/etc/one cannot be restored" in said
 
 
 def test_a_history_that_can_not_be_listed_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
-"""A machine that is known from what somebody posted: a bug report of NVIDIA's, a sosreport, or pasted outputs.
+"""A machine that is known only from posted files: a bug report of NVIDIA's tool, a sosreport, or pasted outputs.
 
-Such input comes from anybody: nothing is extracted or executed, its sizes are bounded, and what it does not show is
+The input may come from anybody: nothing is extracted or executed, its sizes are limited, and what it does not show is
 unknown.
 """
 
@@ -14,11 +14,11 @@ from dlhealth.host.posted.known import Pieces, PostedHost
 from dlhealth.host.posted.outputs import read_pasted
 
 _FILES_LIMIT = 2000
-"""Files in a directory of pasted outputs."""
+"""The most files in a directory of pasted outputs."""
 
 
 def read_posted(path: str) -> PostedHost:
-    """The machine that a file tells of. Raises NotAMachine, OSError."""
+    """The machine that a file describes. Raises NotAMachine, OSError."""
     start = archive.head(path)
     pieces, name = Pieces(), os.path.basename(path)
     if archive.is_tar(start):
@@ -27,7 +27,7 @@ def read_posted(path: str) -> PostedHost:
         known = _read_text(archive.text_of(path), name, pieces)
     if not known:
         raise NotAMachine(
-            f"{path}: dlhealth finds nothing in it that it knows. It reads a bundle of dlhealth capture, an "
+            f"{path}: dlhealth recognizes nothing in it. It reads an archive of dlhealth capture, an "
             "nvidia-bug-report.log, a sosreport, and the outputs of dmesg, dpkg -l, lspci -nnk, dkms status, nvidia-smi "
             "and other commands"
         )
@@ -36,7 +36,7 @@ def read_posted(path: str) -> PostedHost:
 
 
 def read_directory(path: str) -> PostedHost | None:
-    """The machine that the outputs in a directory tell of; None where no file of it holds any."""
+    """The machine that the outputs in a directory describe; None if none of its files contains any."""
     pieces = Pieces()
     if os.path.isdir(f"{path}/{sosreport.MARK}"):
         known = sosreport.read_sosreport(sosreport.members_of(path), pieces)

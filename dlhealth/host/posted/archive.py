@@ -1,4 +1,4 @@
-"""Reads what people send: packed or not, whatever it is called, within bounds. Nothing is extracted to a disk."""
+"""Reads posted files: packed or not, whatever their name, within limits. Nothing is extracted to a disk."""
 
 import bz2
 import gzip
@@ -14,9 +14,9 @@ from dlhealth.host.posted.text import decode
 from dlhealth.records import NamedTuple
 
 SIZE_LIMIT = 256 << 20
-"""Bytes that an input may unpack to: a bug report has a few million, a sosreport a hundred."""
+"""The most bytes that an input may unpack to: a bug report has a few million, a sosreport a hundred."""
 MEMBER_LIMIT = 32 << 20
-"""Bytes of one member; a larger one is passed over."""
+"""The most bytes of one member; a larger one is skipped."""
 COUNT_LIMIT = 100_000
 HEAD = 1024
 
@@ -25,7 +25,7 @@ _BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 class Member(NamedTuple):
-    """A file or a link of an archive: `target` is what a link says, None for a file."""
+    """A file or a link of an archive: `target` is the target of a link, None for a file."""
 
     name: str
     content: bytes
@@ -37,7 +37,7 @@ class TooLarge(NotAMachine):
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends with an error behind SIZE_LIMIT: a few kilobytes may unpack to terabytes."""
+    """A stream that ends with an error after SIZE_LIMIT: a few kilobytes may unpack to terabytes."""
 
     def __init__(self, source: Any, path: str) -> None:
         self._source, self._path, self._left = source, path, SIZE_LIMIT
@@ -47,7 +47,7 @@ class _Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         wanted = min(size, self._left + 1) if size >= 0 else self._left + 1
-        # One read of what lies below: of a packing that is cut off, what was unpacked before is not lost.
+        # One read of the stream below: from incomplete packing, nothing that was unpacked before is lost.
         content: bytes = self._source.read1(wanted)
         self._left -= len(content)
         if self._left < 0:
@@ -65,7 +65,7 @@ def unpacked(path: str) -> IO[bytes]:
 
 
 def head(path: str) -> bytes:
-    """The first bytes of the unpacked content; what is there of a file that is damaged or cut off."""
+    """The first bytes of the unpacked content; the readable part of a damaged or incomplete file."""
     try:
         with unpacked(path) as file:
             return file.read(HEAD)
@@ -84,7 +84,7 @@ def first_name(start: bytes) -> str:
 
 
 def text_of(path: str) -> str:
-    """The whole content as text. Of a packed file that is cut off, what comes before. Raises TooLarge."""
+    """The whole content as text; the readable part of an incomplete file. Raises TooLarge."""
     content = bytearray()
     with unpacked(path) as file:
         try:
@@ -96,8 +96,8 @@ def text_of(path: str) -> str:
 
 
 def members(path: str) -> Iterator[Member]:
-    """The files and links of a tar archive, with names below its only top directory. Of one that is cut off, what comes
-    before. Raises NotAMachine for one that is too large, or has too many members."""
+    """The files and links of a tar archive, with names below its only top directory; the readable part of an incomplete
+    one. Raises NotAMachine for one that is too large, or has too many members."""
     count = 0
     with unpacked(path) as file:
         try:

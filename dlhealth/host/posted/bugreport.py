@@ -1,7 +1,7 @@
 """NVIDIA's bug report: the log that nvidia-bug-report.sh writes, and that people post in forums.
 
-Sections are parted by a line of underscores. One is a file ("*** /path", its line of `ls`, its text), a path that does
-not exist, or a command with its output. What the log does not hold is not known.
+A line of underscores separates the sections. A section is a file ("*** /path", its line of `ls`, its text), a path that
+does not exist, or a command with its output. Anything that the log does not contain is unknown.
 """
 
 import posixpath
@@ -19,11 +19,11 @@ _FILE = regex(
 _ABSENT = regex(r"\A\s*\*\*\* (/\S+) does not exist")
 _UNREAD = regex(r"\*\*\* (?:/\S+ )?(?:is not readable|contains no data)|^\*\*\* Unable to", re.MULTILINE)
 _HELD = regex(r"/proc/driver/nvidia/gpus/([0-9a-f:.]+)/")
-"""The driver lists the devices that it holds."""
+"""The driver lists its devices."""
 
 
 def read_bug_report(text: str, name: str, pieces: Pieces) -> None:
-    """Take what a log holds. A log that is cut off gives what came before."""
+    """Take the content of a log; the readable part of an incomplete one."""
     for section in _PARTS.split(text):
         if file := _FILE.match(section):
             _file(file, pieces)

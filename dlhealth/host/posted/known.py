@@ -1,4 +1,4 @@
-"""A machine of which only pieces are known: what somebody posted of it."""
+"""A machine of which only posted pieces are known."""
 
 import posixpath
 import re
@@ -41,15 +41,14 @@ class Output(NamedTuple):
 
 
 class Pieces:
-    """What is known of a machine, collected piece by piece. The first that tells of a path is believed.
+    """What is known about a machine, collected piece by piece. The first piece about a path counts.
 
-    `files` are contents by path, `links` targets by path, `whole` the directories of which every name is known
-    but those in `unknown`,
-    `absent` what was said not to be there, `elves` what a program told of an ELF file, `partial` the files of which only
-    some lines are known, `every_line_with` the words of which every such line is, `outputs` what commands printed, by
-    command, `spaces` the space on file systems by mount point, and `sources` the output that told of a path ("" where
-    the path itself is in what was posted). `environment` is that of who posted it, `pythons` are the Python environments
-    of which the packages are known, `symptoms` what programs said.
+    `files` are contents by path, `links` targets by path, `whole` the directories of which every name is known except
+    those in `unknown`, `absent` paths that are known not to exist, `elves` facts about ELF files from a program,
+    `partial` the files of which only some lines are known, `every_line_with` words whose lines are all known, `outputs`
+    the outputs of commands, by command, `spaces` the space on file systems by mount point, and `sources` the output
+    that a path is known from ("" if the path itself was posted). `environment` is that of the person who posted it,
+    `pythons` are the Python environments whose packages are known, `symptoms` messages of programs.
     """
 
     def __init__(self) -> None:
@@ -80,7 +79,7 @@ class Pieces:
             self.files[path] = content if isinstance(content, bytes) else content.encode(errors="surrogateescape")
 
     def guess(self, path: str, content: str, source: str) -> None:
-        """A file that another piece tells of, unless one tells more of it."""
+        """A file from another piece, unless a piece with more of it follows."""
         self._guesses.setdefault(path, (content, source))
 
     def package(self, name: str, architecture: str, status: str, version: str, source: str) -> None:
@@ -164,12 +163,12 @@ class Pieces:
             self.links[path] = target
 
     def elf(self, path: str, elf: Elf, source: str = "") -> None:
-        """A shared library or module, of which only its name and what a program told of it are known."""
+        """A shared library or module, of which only the name and some facts from a program are known."""
         if self._is_new(path, source):
             self.elves[path] = elf
 
     def log(self, path: str, text: str, source: str = "") -> None:
-        """Lines of a log, of which there may be some in several pieces."""
+        """Lines of a log, which may come from several pieces."""
         lines = dict.fromkeys(
             [*self.files.get(path, b"").splitlines(), *text.encode(errors="surrogateescape").splitlines()]
         )
@@ -182,19 +181,19 @@ class Pieces:
         self.sources.setdefault(path, source)
 
     def listed(self, directory: str, source: str = "") -> None:
-        """A directory of which all names are known: what was told of paths in it, and no others."""
+        """A directory of which all names are known: those of the known paths in it, and no others."""
         self.whole.add(directory)
         self.sources.setdefault(directory, source)
 
     def missing(self, path: str, source: str = "") -> None:
-        """What was looked for, and was not there."""
+        """A path that was searched and does not exist."""
         if not self._has(path):
             self.absent.add(path)
             self.sources.setdefault(path, source)
 
     @property
     def paths(self) -> set[str]:
-        """All that is there."""
+        """Everything that exists."""
         return {*self.files, *self.links, *self.elves}
 
     def _has(self, path: str) -> bool:
@@ -208,8 +207,8 @@ class Pieces:
 
 
 class PostedHost(Host):
-    """Answers from pieces. What they do not show is Unreadable, never absent. `written` is when they were, in seconds
-    since the epoch."""
+    """Answers from pieces. What they do not show is Unreadable, never absent. `written` is their time, in seconds since
+    the epoch."""
 
     def __init__(self, name: str, pieces: Pieces, written: float) -> None:
         super().__init__()
@@ -248,7 +247,7 @@ class PostedHost(Host):
         return tuple(sorted(self._pieces.every_line_with.get(path, ())))
 
     def cited(self, source: str) -> str:
-        """With the output that told of a path: that is what people have before them."""
+        """With the output that a path is known from: that is what people have."""
         at = source.partition(":")[0] if source.startswith("/") and source not in self._pieces.sources else source
         while at not in ("", "/"):
             if told := self._pieces.sources.get(at):
@@ -266,7 +265,7 @@ class PostedHost(Host):
             path = parent
 
     def _resolve(self, path: str, *, follow: bool) -> str | None:
-        """The path without links in it; None where it is known that nothing is there. Raises Unreadable."""
+        """The path without links in it; None if it is known not to exist. Raises Unreadable."""
         pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
         at, links = "/", 0
         while pending:
@@ -341,7 +340,7 @@ class PostedHost(Host):
         if real is None or real not in self._directories:
             return None
         if real not in self._pieces.whole:
-            raise Unreadable(path, "not all of it is in what was posted")
+            raise Unreadable(path, "only a part of it is in the posted files")
         return tuple(sorted(self._directories[real]))
 
     def _readlink(self, path: str) -> str | None:
@@ -393,10 +392,10 @@ class PostedHost(Host):
         return self._pieces.spaces[at]
 
     def _unseen(self, path: str) -> Unreadable:
-        return Unreadable(path, "not in what was posted")
+        return Unreadable(path, "not in the posted files")
 
     def _run(self, program: str, arguments: tuple[str, ...], timeout: float) -> ProgramOutput:
-        return ProgramOutput(None, "", problem=f"{program} was not asked on that machine")
+        return ProgramOutput(None, "", problem=f"{program} was not run on that machine")
 
     def _now(self) -> float | None:
         return None

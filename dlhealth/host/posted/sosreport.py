@@ -10,11 +10,11 @@ from dlhealth.host.posted.outputs import read_outputs
 
 MARK = "sos_commands"
 _COPIED = ("/etc/modprobe.d", "/etc/modules-load.d", "/etc/ld.so.conf.d", "/etc/X11/xorg.conf.d", "/etc/default/grub.d")
-"""Directories that sos copies whole, where it copies anything of them."""
+"""Directories that sos copies completely, if it copies anything from them."""
 
 
 def read_sosreport(members: Iterable[Member], pieces: Pieces) -> bool:
-    """Take what a report holds. False where it is none."""
+    """Take the content of a report. False if it is not one."""
     known = False
     for member in members:
         path = posixpath.normpath(f"/{member.name}")
@@ -33,7 +33,7 @@ def read_sosreport(members: Iterable[Member], pieces: Pieces) -> bool:
 
 
 def members_of(directory: str) -> Iterator[Member]:
-    """The files of a sosreport that somebody has unpacked."""
+    """The files of an unpacked sosreport."""
     for parent, _, names in os.walk(directory):
         for name in names:
             path = f"{parent}/{name}"

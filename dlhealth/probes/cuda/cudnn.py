@@ -249,7 +249,7 @@ def _searched(real: str, loader: LoaderConfig, libraries: tuple[CudnnLibrary, ..
     sources, order = [], len(loader.directories)
     for number, directory in enumerate(loader.directories):
         if directory.real == real:
-            sources.append(directory.source or "the loader's built-in folders")
+            sources.append(directory.source or "the loader's built-in directories")
             order = min(order, number)
     reals = {x.real for x in libraries}
     if not sources and any(x.path in reals for x in loader.cache or ()):

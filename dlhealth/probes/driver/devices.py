@@ -79,7 +79,7 @@ class DeviceNodes(NamedTuple):
         options = _options(config)
         # A copied root mostly has no nodes: that says nothing about the machine.
         if not (nodes or parameters or options or (host.live and "nvidia" in " ".join(majors))):
-            raise Unavailable("there is no device node of the driver: it is not loaded, or this machine does not run")
+            raise Unavailable("the driver has no device nodes: it is not loaded, or this machine is not running")
         modprobe = host.stat(MODPROBE)
         setuid = modprobe is not None and modprobe.uid == 0 and modprobe.mode & 0o4000 != 0
         return cls(

@@ -13,8 +13,8 @@ _DRIVERS = "/sys/bus/pci/drivers"
 _PROC = "/proc/bus/pci/devices"
 _HELD = "/proc/driver/nvidia/gpus"
 _OFF_THE_BUS = {
-    Setting.WSL: "in WSL2 the GPU is not on the PCI bus: Windows has it",
-    Setting.JETSON: "on a Jetson the GPU is part of the chip and not on the PCI bus",
+    Setting.WSL: "skipped in WSL2: the GPU belongs to Windows and is not on the PCI bus",
+    Setting.JETSON: "skipped on a Jetson: the GPU is part of the chip and not on the PCI bus",
 }
 _STUBS = ("pci-stub", "pciback", "xen-pciback")
 
@@ -85,7 +85,7 @@ class Gpus(NamedTuple):
             raise Unavailable(_OFF_THE_BUS[platform.setting])
         listed = host.text(_PROC)
         if listed is None:
-            raise Unavailable("there is no PCI bus to look at: this machine does not run, or has no /sys here")
+            raise Unavailable("no PCI bus is visible: this machine is not running, or it has no /sys")
         return cls(tuple(g for line in listed.splitlines() if (g := from_proc(line))), (), container)
 
 

@@ -132,7 +132,7 @@ def _library(host: Host, folder: str, name: str, bits: int, packages: Packages |
         if not real:
             last = _last_link(host, path)
             chosen = (host.readlink(path) or "").startswith("/etc/alternatives/")
-            problem = f"an alternative that leads to {last}" if chosen else f"a broken link to {last}"
+            problem = f"an alternative that points to {last}" if chosen else f"a broken link to {last}"
         elif not head:
             problem = "empty"
         elif head[:4] != b"\x7fELF":
@@ -174,7 +174,7 @@ class DriverUse(NamedTuple):
         listed = running_text(host, "/proc/modules")
         version = running_text(host, "/proc/driver/nvidia/version") or running_text(host, "/sys/module/nvidia/version")
         if listed is None and version is None:
-            raise Unavailable(platform.driver_elsewhere or "there is no /proc/modules")
+            raise Unavailable(platform.driver_elsewhere or "/proc/modules does not exist")
         used = module_use(listed or "")
         order = [m for m in ("nvidia_peermem", "nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia") if m in used]
         busy = tuple(m for m in order if used[m])

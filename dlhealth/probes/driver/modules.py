@@ -181,7 +181,7 @@ class KernelModules(NamedTuple):
         unseen = kernel.unseen
         bare = not unseen and kernel.target is not None and not elsewhere and not host.exists("/lib/modules")
         if bare:
-            unseen = "there is no /lib/modules here: which modules are installed is not known"
+            unseen = "/lib/modules does not exist: cannot tell which modules are installed"
         listed = None if elsewhere else running_text(host, "/proc/modules")
         version = "" if elsewhere else running_text(host, "/proc/driver/nvidia/version") or ""
         match = _VERSION.search(version)
@@ -357,7 +357,7 @@ def _describe(host: Host, release: str, path: str, *, quick: bool) -> ModuleFile
         return ModuleFile(release, "nvidia", path, version, text, "", "", "", "GPL" in text)
     try:
         elf = host.elf(path)
-        problem = "" if elf else "gone while it was looked at"
+        problem = "" if elf else "removed during the check"
     except Unreadable as error:
         elf, problem = None, error.reason
     if elf is None:

@@ -62,11 +62,11 @@ class Nvml(NamedTuple):
     @classmethod
     def probe(cls, host: Host, modules: KernelModules) -> "Nvml":
         if not host.live:
-            raise Unavailable("the driver of a machine that does not run can't be asked")
+            raise Unavailable("cannot query the driver: this machine is not running")
         if "nvidia" not in (modules.loaded or ()):
-            raise Unavailable("the nvidia kernel module is not loaded, and asking NVML would load it")
+            raise Unavailable("not queried: the nvidia kernel module is not loaded, and a query of NVML would load it")
         if not host.exists("/dev/nvidiactl") or _without_node(host):
-            raise Unavailable("a device node of the GPUs is missing, and asking NVML would make it")
+            raise Unavailable("not queried: a device node of the GPUs is missing, and a query of NVML would create it")
         program = posixpath.join(posixpath.dirname(__file__), "nvml_child.py")
         return interpret(host.run(sys.executable or "/usr/bin/python3", "-I", "-B", program, timeout=LIMIT))
 
@@ -86,14 +86,12 @@ def interpret(output: Output) -> Nvml:
         return _answered(answer)
     if not call.startswith("nvml"):
         why = output.problem or f"it ended with status {output.status}: {output.stderr.strip()[-200:]}"
-        raise Unavailable(f"the program that asks NVML did not start ({why})")
+        raise Unavailable(f"the program that queries NVML did not start ({why})")
     if output.status is None:
         if "did not" in output.problem:
             seconds = answer.get("seconds")
             if not isinstance(seconds, float):
-                raise Unavailable(
-                    f"NVML was still being asked after {LIMIT:g} seconds: the machine is busy, or has many GPUs"
-                )
+                raise Unavailable(f"NVML needed more than {LIMIT:g} seconds: the machine is busy, or has many GPUs")
             return Nvml("hung", text=f"no answer to {call} within {seconds:g} seconds", call=call)
         return Nvml("nonsense", text=output.problem, call=call)
     if output.status < 0:

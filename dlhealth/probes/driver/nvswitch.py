@@ -30,7 +30,7 @@ class FabricManager(NamedTuple):
         if platform.setting is Setting.CONTAINER:
             raise Unavailable("skipped in a container: the NVSwitches belong to the host")
         if not host.exists(_DEVICES):
-            raise Unavailable("there is no PCI bus to look at: this machine does not run, or has no /sys here")
+            raise Unavailable("no PCI bus is visible: this machine is not running, or it has no /sys")
         problems: list[str] = []
         switches = []
         for address in host.listdir(_DEVICES):

@@ -73,7 +73,7 @@ class LoginScreen(NamedTuple):
         default = next((p for f in FOLDERS if host.lstat(p := f"{f}/default.target")), None)
         target = default and host.realpath(default)
         if not target:
-            raise Unavailable("there is no default.target, so systemd does not start this machine")
+            raise Unavailable("default.target does not exist: systemd does not start this machine")
         alias = _alias(host)
         names = dict.fromkeys((*MANAGERS, *([alias] if alias else [])))
         managers = tuple(m for name in names if (m := _manager(host, name)))

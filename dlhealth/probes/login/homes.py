@@ -116,18 +116,18 @@ def _home(host: Host, account: Account, mounts: dict[str, str]) -> Home:
     remote = next((f"{mounts[p]} at {p}" for p in above if p != "/" and on_server(mounts.get(p, ""))), "")
     if remote:
         # The server decides who may write, and root is nobody there.
-        return Home(account, f"{home} lies on {remote}")
+        return Home(account, f"{home} is on {remote}")
     try:
         status = host.stat(home)
         names = host.listdir(home) if status and status.kind == "dir" else ()
     except Unreadable as problem:
         return Home(account, str(problem))
     if status is None:
-        return Home(account, f"{home} is not there: it may not be mounted")
+        return Home(account, f"{home} does not exist: it may not be mounted")
     if not names and any(p in mounts for p in above if p != "/"):
         return Home(account, f"{home} is empty: it may not be mounted")
     if _LOCKED in names:
-        return Home(account, f"{home} is encrypted, and not unlocked here")
+        return Home(account, f"{home} is encrypted and locked")
     files, problems = [], []
     for name in NEEDED:
         path = posixpath.join(home, name) if name else home

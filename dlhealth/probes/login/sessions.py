@@ -135,7 +135,7 @@ class Sessions(NamedTuple):
     def probe(cls, host: Host, journal: Journal) -> "Sessions":
         sessions = find_sessions(journal.lines)
         if not sessions and journal.problem:
-            raise Unavailable(f"no login is seen: {journal.problem}")
+            raise Unavailable(f"logins cannot be checked: {journal.problem}")
         now = host.now()
         if now is not None:
             sessions = [s for s in sessions if s.ended is not None or not 0 <= now - s.started < SHORT]

@@ -23,7 +23,7 @@ class Users(NamedTuple):
     def probe(cls, host: Host, options: Options) -> "Users":
         passwd = host.text("/etc/passwd")
         if passwd is None:
-            raise Unavailable("there is no /etc/passwd")
+            raise Unavailable("/etc/passwd does not exist")
         accounts = _accounts(passwd, _text(host, "/etc/group"))
         if options.users:
             known = {a.name: a for a in accounts}

@@ -12,7 +12,7 @@ GRUB = "/boot/grub/grub.cfg"
 GRUB_CUSTOM = "/boot/grub/custom.cfg"
 GRUB_ENVIRONMENT = "/boot/grub/grubenv"
 ESP = ("/boot", "/efi", "/boot/efi")
-NO_KERNEL = "there is no kernel in /boot"
+NO_KERNEL = "/boot has no kernel"
 # Set by systemd-boot and bootctl (Boot Loader Interface of systemd).
 LOADER_VARIABLES = "/sys/firmware/efi/efivars/Loader{}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 
@@ -68,7 +68,7 @@ def _of_this_machine(host: Host, found: NextBoot) -> NextBoot:
         or host.exists(f"/boot/vmlinuz-{found.release}")
     ):
         return found
-    return NextBoot(None, f"{found.source}: {found.release} is no kernel of this machine")
+    return NextBoot(None, f"{found.source}: {found.release} is not a kernel of this machine")
 
 
 def version_order(release: str) -> tuple[tuple[tuple[int, ...], int], ...]:
@@ -109,7 +109,7 @@ def _grub(host: Host) -> NextBoot | None:
     if chosen is None:
         return NextBoot(None, f"{GRUB}: no entry")
     if not exact:
-        source = f"{source} ({wanted} is no entry, so GRUB starts the first)"
+        source = f"{source} ({wanted} is not an entry, so GRUB starts the first)"
     if not chosen.release:
         return NextBoot(None, f"{source}: {chosen.titles[-1]} starts no Linux of this machine")
     return NextBoot(chosen.release, source, chosen.arguments)

@@ -24,7 +24,7 @@ class SharedFolders(NamedTuple):
     @classmethod
     def probe(cls, host: Host) -> "SharedFolders":
         if not host.exists("/tmp"):
-            raise Unavailable("there is no /tmp here: its file system may not be mounted")
+            raise Unavailable("/tmp does not exist: its file system may not be mounted")
         found, problems = [], []
         for path in PATHS:
             try:

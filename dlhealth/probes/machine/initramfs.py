@@ -52,7 +52,7 @@ class Initramfs(NamedTuple):
     ) -> "Initramfs":
         release = kernel.target
         if release is None:
-            return cls("", "", 0.0, (), None, "there is no kernel to judge")
+            return cls("", "", 0.0, (), None, "no kernel to check")
         cmdline = kernel.cmdline if release == kernel.running else ""
         if release == kernel.next_boot and kernel.next_initramfs and " initrd=" not in f" {cmdline}":
             path, problem = kernel.next_initramfs, ""
@@ -60,7 +60,7 @@ class Initramfs(NamedTuple):
             path, problem = _image(host, release, cmdline)
         status = host.stat(path) if path else None
         if status is None:
-            return cls(release, "", 0.0, (), None, problem or "there is no initramfs in /boot")
+            return cls(release, "", 0.0, (), None, problem or "/boot has no initramfs")
         newer = tuple(p for p in config.files if (s := host.stat(p)) and s.mtime > status.mtime)
         found = cls(release, path, status.mtime, newer, None, "", _module_written(host, modules, release))
         if not (_shows(release, kernel, modules, config, gpus) or _may_show(found, kernel, modules, config)):
@@ -86,7 +86,7 @@ def _image(host: Host, release: str, cmdline: str) -> tuple[str, str]:
     given = [w.removeprefix("initrd=").replace("\\", "/") for w in cmdline.split() if w.startswith("initrd=")]
     if given:
         path = next((f"{p}{given[-1]}" for p in _PARTITIONS if host.exists(f"{p}{given[-1]}")), "")
-        return path, "" if path else f"the kernel was started with {given[-1]}, which is not here"
+        return path, "" if path else f"the kernel was started with {given[-1]}, which does not exist"
     for path in (f"/boot/initrd.img-{release}", f"/boot/initramfs-{release}.img"):
         if host.exists(path):
             return path, ""

@@ -133,7 +133,7 @@ class Journal(NamedTuple):
         if not lines and problem:
             raise Unavailable(problem)
         if not lines and not any(host.exists(path) for path in (*TEXT_LOGS, DMESG)):
-            raise Unavailable("there is neither a journal nor a log of rsyslog here")
+            raise Unavailable("this machine has neither a journal nor a log of rsyslog")
         return cls(tuple(lines), tuple(dict.fromkeys(line.boot for line in lines)), problem)
 
 

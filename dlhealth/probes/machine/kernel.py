@@ -137,18 +137,18 @@ def _headers(host: Host, release: str) -> tuple[str, str]:
         real = host.realpath(build)
         if real is None:
             target = host.readlink(build)
-            return "", f"a link to {target}, which is not there" if target else "not there"
+            return "", f"a link to {target}, which does not exist" if target else "does not exist"
         makefile = host.head(f"{build}/Makefile", 4096)
         if makefile is None:
             return "", f"{real} has no Makefile" if real != build else "has no Makefile"
         # Debian's tree has one line, that includes the Makefile of the headers that flavours have in common.
         common = re.search(rb"^include (/usr/src/\S+)", makefile, re.MULTILINE)
         if common and not host.exists(common[1].decode(errors="surrogateescape")):
-            return "", f"its Makefile includes {common[1].decode(errors='replace')}, which is not there"
+            return "", f"its Makefile includes {common[1].decode(errors='replace')}, which does not exist"
         # Debian's tools to build with are in a package of their own.
         scripts = host.readlink(f"{build}/scripts")
         if scripts and not host.exists(f"{build}/scripts"):
-            return "", f"its scripts are a link to {scripts}, which is not there"
+            return "", f"its scripts are a link to {scripts}, which does not exist"
         return real, ""
     except Unreadable:
         return build, ""  # something is there: not a fault that could be proved

@@ -201,7 +201,7 @@ def parse_cache(content: bytes) -> list[CacheEntry]:
             for flags, key, value in _OLD_ENTRY.iter_unpack(_table(content, _OLD_HEADER, count, _OLD_ENTRY.size))
         ]
     except struct.error as error:
-        raise BadCache("cut off") from error
+        raise BadCache("incomplete") from error
 
 
 def _new_entries(content: bytes, start: int) -> Iterator[CacheEntry]:
@@ -215,7 +215,7 @@ def _new_entries(content: bytes, start: int) -> Iterator[CacheEntry]:
 
 def _table(content: bytes, start: int, count: int, size: int) -> bytes:
     if count > _ENTRIES_LIMIT or start + count * size > len(content):
-        raise BadCache("cut off, or no cache at all")
+        raise BadCache("incomplete, or not a cache")
     return content[start : start + count * size]
 
 

@@ -84,9 +84,9 @@ class Platform(NamedTuple):
     def unsupported(self) -> str | None:
         """Why packages and system files are neither judged nor changed; None where they are."""
         if self.family is Family.DEBIAN:
-            return f"dpkg's records can't be read ({self.no_records})" if self.no_records else None
+            return f"cannot read dpkg's records ({self.no_records})" if self.no_records else None
         if self.family is None:
-            return "which system this is can't be read, and dpkg has no records here"
+            return "cannot tell which system this is, and there are no dpkg records"
         return f"{self.name or 'this system'} is not Debian or Ubuntu"
 
     @property
@@ -123,9 +123,9 @@ class Platform(NamedTuple):
 
 _ELSEWHERE: dict[Setting, str | None] = {
     Setting.MACHINE: None,
-    Setting.CONTAINER: "in a container the kernel and the driver belong to the host",
-    Setting.WSL: "in WSL2 Windows provides the kernel and the driver",
-    Setting.JETSON: "on a Jetson the driver is part of L4T (JetPack)",
+    Setting.CONTAINER: "skipped in a container: the kernel and the driver belong to the host",
+    Setting.WSL: "skipped in WSL2: Windows provides the kernel and the driver",
+    Setting.JETSON: "skipped on a Jetson: the driver is part of L4T (JetPack)",
 }
 
 
@@ -144,7 +144,7 @@ def _no_records(host: Host) -> str | None:
     except Unreadable as problem:
         return str(problem)
     if status is None:
-        return f"there is no {DPKG_STATUS}"
+        return f"{DPKG_STATUS} does not exist"
     if status.kind != "file":
         return f"{DPKG_STATUS} is not a file"
     return None if status.size else f"{DPKG_STATUS} is empty"

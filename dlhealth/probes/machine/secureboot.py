@@ -80,7 +80,7 @@ class SecureBoot(NamedTuple):
                 on = next(journal.kernel(_SAID_ON, last_boot=True), None)
                 enforced, source, shows = bool(on), (on or said).source, (on or said).text.strip()
         if enforced is None:
-            raise Unavailable("the firmware's variables can't be seen from here")
+            raise Unavailable("the Secure Boot state is not readable here")
         keys = tuple(LocalKey(p, signer) for p in LOCAL_KEYS if (signer := _certificate_in(host, p)))
         return cls(enforced, source, shows, _enrolled(host), keys)
 
@@ -104,7 +104,7 @@ def enforcement(host: Host) -> tuple[bool | None, str, str]:
             return False, _VARIABLES, "no variable SecureBoot"
         if host.listdir(_FIRMWARE) and not host.exists(f"{_FIRMWARE}/efi"):
             return False, _FIRMWARE, "started without UEFI"
-        return None, _STATE, "not there"
+        return None, _STATE, "does not exist"
     shim = host.read(_MOK_STATE)
     # Four bytes of attributes, then the value. Validation may be switched off in shim (mokutil --disable-validation).
     if shim is not None and shim[4:5] == b"\1":

@@ -132,7 +132,7 @@ class XorgGlx(NamedTuple):
             if host.exists(f)
         ]
         if not folders:
-            raise Unavailable("there is no X server here")
+            raise Unavailable("no X server is installed")
         paths = (p for f in folders for p in (f"{f}/extensions/libglx.so", f"{f}/extensions/libglxserver_nvidia.so"))
         return cls(tuple(link for p in paths if (link := read_link(host, p))))
 
@@ -154,7 +154,7 @@ class SystemPython(NamedTuple):
         if host.lstat(chain[0]) is None:
             package = packages.get("python3-minimal") if packages else None
             if package is None or package.state != "installed":
-                raise Unavailable("there is no /usr/bin/python3 here")
+                raise Unavailable("/usr/bin/python3 is not installed")
             chain = []
         while chain and (target := host.readlink(chain[-1])) is not None and len(chain) < 16:
             chain.append(posixpath.normpath(posixpath.join(posixpath.dirname(chain[-1]), target)))

@@ -332,7 +332,7 @@ class AptFailures(NamedTuple):
         path = "/var/log/apt/term.log"
         text = host.text(path, 32 << 20)
         if text is None:
-            raise Unavailable(f"there is no {path}")
+            raise Unavailable(f"{path} does not exist")
         return cls(tuple(last_failures(path, text)))
 
 
@@ -378,7 +378,7 @@ class PackageLocks(NamedTuple):
     def probe(cls, host: Host) -> "PackageLocks":
         text = host.text("/proc/locks")
         if text is None:
-            raise Unavailable("there is no /proc/locks: a disk, on which nobody holds a lock")
+            raise Unavailable("this machine is not running: nothing holds a lock")
         holders = []
         for path in LOCKS:
             status = host.stat(path)

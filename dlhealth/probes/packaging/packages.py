@@ -51,7 +51,7 @@ class Unowned(Enum):
     """Why there is no package to name as the owner of a file."""
 
     NOBODY = "belongs to no package"
-    UNKNOWN = "which package it belongs to is not known"
+    UNKNOWN = "its package is not known"
 
 
 Owner = str | Unowned
@@ -206,13 +206,13 @@ class Packages(NamedTuple):
         try:
             content = host.read(STATUS, STATUS_LIMIT)
         except Unreadable as problem:
-            raise Unavailable(f"dpkg's status can't be read: {problem}") from problem
+            raise Unavailable(f"cannot read dpkg's status: {problem}") from problem
         if content is None:
-            raise Unavailable(f"there is no {STATUS}: not a machine with Debian's packages")
+            raise Unavailable(f"{STATUS} does not exist: this machine does not use Debian packages")
         packages: dict[tuple[str, str], Package] = {}
         total = _collect(content, packages)
         if total == 0 and content.strip():
-            raise Unavailable(f"{STATUS} holds no package: it is damaged")
+            raise Unavailable(f"{STATUS} contains no package: it is damaged")
         updates = _updates(host)
         for name in (updates or ())[:1000]:
             try:

@@ -178,7 +178,7 @@ class _Search:
         before = len(self.found)
         self._prefix(folder, self._owner(folder))
         if len(self.found) == before:
-            self.problems.append(f"there is no Python environment at {python}")
+            self.problems.append(f"{python} is not a Python environment")
 
     def everywhere(self, *, with_root: bool) -> str:
         """The environments of the system, of every person and of root, and those outside homes. Returns the sentence
@@ -207,10 +207,10 @@ class _Search:
         )
         places = ["in other places", *(f"on the network file system at {mount}" for mount in afar)]
         if left:
-            places.append(f"in the folders from {left} on, as there are many")
+            places.append(f"in the directories from {left} on, because there are many")
         return (
             f"Python environments in homes, {', '.join([*searched, '/usr/local'])} were searched; further folders were "
-            f"not ({'; '.join(places)}): name one with --python FOLDER"
+            f"not ({'; '.join(places)}): to add one: --python DIRECTORY"
         )
 
     def _home(self, account: Account) -> None:
@@ -240,7 +240,7 @@ class _Search:
             return
         budget = max(20, _FOLDERS // (len(self.people) or 1))
         if self._breadth_first([home], budget, _DEPTH, account, self._remote_mounts()):
-            self.problems.append(f"{home} has many folders: not all were searched for Python environments")
+            self.problems.append(f"{home} has many directories: not all were searched for Python environments")
 
     def _breadth_first(
         self, tops: list[str], budget: int, depth: int, account: Account | None, remote: set[str]

@@ -178,7 +178,7 @@ class Fish(Reader):
     def user_paths(self, items: list[str]) -> None:
         """fish_user_paths changes: fish takes out of PATH what it had put there, and puts the new ones in front."""
         if not all(map(is_known, items)):
-            raise Unsure("fish_user_paths is not known")
+            raise Unsure("cannot tell the value of fish_user_paths")
         path = tokens(self.state.get("PATH").value or "")
         for item in (self.state.get("set added").value or "").split(":"):
             if item in path:
@@ -212,7 +212,7 @@ class Fish(Reader):
         found = own or set_behind(lines, 0)
         if found and not self.forks:
             self.session.source = Place(self.path, found[0])
-            text = f"fish runs nothing of this file, because line {refused.line} has {refused}"
+            text = f"fish runs nothing in this file, because line {refused.line} has {refused}"
             self.problem(found[1], "syntax" if own else "unread", text, lines[found[0] - 1].strip())
 
     def run(self, commands: Sequence[Command | Block]) -> None:
@@ -266,7 +266,7 @@ class Fish(Reader):
         elif block.kind == "switch":
             self.switch(block)
         else:
-            raise Unsure("a pipe into a block" if block.kind == "piped" else "a loop that is not followed")
+            raise Unsure("cannot follow a pipe into a block" if block.kind == "piped" else "cannot follow this loop")
 
     def branches(self, parts: Sequence[tuple[Sequence[object], Sequence[Command | Block]]]) -> None:
         if not parts:
@@ -306,14 +306,14 @@ class Fish(Reader):
             if first == "set":
                 names.append(self.named(words[1:]))
             elif first is None or first in self.state.functions or (first in _BUILTINS and first not in _QUIET):
-                raise Unsure("a loop over what is not known")
+                raise Unsure("cannot tell what this loop runs over")
         return names
 
     def named(self, words: Sequence[str | None]) -> str:
         """The variable that `set` sets."""
         name = next((w for w in words if w is None or not w.startswith("-")), None)
         if name is None or not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise Unsure("set of what is not known")
+            raise Unsure("cannot tell what set sets")
         return name
 
     def switch(self, block: Block) -> None:
@@ -348,7 +348,7 @@ class Fish(Reader):
     def called(self, command: Command, words: list[Word]) -> None:
         first = self.fields(words[:1])
         if not first or len(first) != 1 or not is_known(first[0]):
-            raise Unsure("a command whose name is not known")
+            raise Unsure("cannot tell which command it runs")
         name = first[0]
         self.state.status = True
         if command.piped is not None:
@@ -391,9 +391,9 @@ class Fish(Reader):
                 self.session.set(self.named([plain(word) for word in words[1:]]), UNKNOWN, "set")
                 return
             if name == "fish_add_path":
-                self.prepend("fish_add_path of what is not known", after=True)
+                self.prepend("cannot tell what fish_add_path sets", after=True)
                 return
-            raise Unsure(f"{name} of what is not known")
+            raise Unsure(f"cannot tell what {name} sets")
         builtin(arguments, words[1:])
 
     def source_output(self, words: list[str | None]) -> None:
@@ -435,7 +435,7 @@ class Fish(Reader):
     def call(self, name: str, arguments: list[str] | None) -> None:
         function = self.state.functions[name]
         if not isinstance(function, tuple):
-            raise Unsure(f"{name} is not always the same function")
+            raise Unsure(f"{name} can be one of several functions")
         names, body = function
         plain = arguments is not None and all(is_known(a) and " " not in a for a in arguments)
         given = {n: Variable(UNKNOWN, False) for n in ("argv", *names)}
@@ -469,21 +469,21 @@ class Fish(Reader):
             return
         name, items = arguments[0], arguments[1:]
         if name in LISTS and not items and (shown := [t for w in words if "$" in (t := spelled(w))]):
-            text = f"fish makes nothing of a word with a variable that is not set, so {name} is empty"
+            text = f"fish drops a word with an unset variable, so {name} becomes empty"
             self.problem(name, "undefined-variable", text, shown[0])
         if "q" in options:
             value = self.state.get(name).value
             self.state.status = None if value == UNKNOWN else value is not None
             return
         if "?" in options or not is_known(name):
-            raise Unsure("set in a way that is not followed")
+            raise Unsure("cannot follow this use of set")
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             if "[" in name:
-                raise Unsure("set of a part of a list")
+                raise Unsure("cannot follow a set of a part of a list")
             return
         exported = self.state.get(name).exported is True or name == "fish_user_paths"
         if name in self.globals & self.universals and {"e", "u"} & set(options):
-            raise Unsure(f"of a global and a universal {name} one goes")
+            raise Unsure(f"cannot follow a change of {name}, which is both global and universal")
         if "e" in options:
             self.globals.discard(name)
             self.session.unset(name)
@@ -491,7 +491,7 @@ class Fish(Reader):
         if "U" in options:
             self.universals.add(name)
             if name in self.globals and not exported:
-                raise Unsure(f"a universal {name} beside a global one")
+                raise Unsure(f"cannot follow a universal {name} beside a global one")
             if name in self.globals:
                 return
         elif "g" in options or not ({"l", "f"} & set(options) or name in self.universals):
@@ -510,7 +510,7 @@ class Fish(Reader):
             items = [*items, old]
         if "l" in options or "f" in options:
             if WATCHED.fullmatch(name):
-                raise Unsure(f"a local {name}")
+                raise Unsure(f"cannot follow a local {name}")
             self.hidden[-1].setdefault(name, self.state.get(name))
             self.state.variables[name] = Variable(None, False)
         elif "g" in options or "U" in options:
@@ -536,7 +536,7 @@ class Fish(Reader):
         for argument in [a for word in words for a in self.definitions(word)]:
             name, equals, value = argument.partition("=")
             if not is_known(name):
-                raise Unsure("export of what is not known")
+                raise Unsure("cannot tell what export sets")
             if equals:
                 self.do_set(["-gx", name, value], ())
             elif self.state.get(name).value is not None:
@@ -555,7 +555,7 @@ class Fish(Reader):
                 "--verbose": "v"}  # fmt: skip
         options = "".join(long.get(a, a[1:]) for a in arguments if a.startswith("-"))
         if set(options) - set("gUPpamv"):
-            raise Unsure("fish_add_path with options")
+            raise Unsure("cannot follow the options of fish_add_path")
         direct, moves = "P" in options, "m" in options
         there = tokens(self.state.get("PATH").value or "") if direct else self.own_paths()
         new: list[str] = []
@@ -563,7 +563,7 @@ class Fish(Reader):
             folder = self.session.absolute(argument)
             exists = self.session.test_file("-d", folder)
             if not is_known(folder) or exists is None:
-                raise Unsure("fish_add_path of what is not known")
+                raise Unsure("cannot tell what fish_add_path sets")
             folder = posixpath.normpath(folder)
             if exists and folder not in new and (moves or folder not in there):
                 new.append(folder)
@@ -628,7 +628,7 @@ class Fish(Reader):
             if match:
                 self.output_is_run(posixpath.basename(match[1]))
                 return
-            raise Unsure("sources a file whose name is not known")
+            raise Unsure("cannot tell which file it sources")
         path = posixpath.normpath(self.session.absolute(path))
         if not self.known_file(posixpath.basename(path)):
             self.state.status = self.read(path)

@@ -65,14 +65,14 @@ class Parser:
         self.depth += 1
         opened = self.line
         if self.depth > _DEEPEST:
-            raise Unsure("nested too deeply")
+            raise Unsure("cannot follow code that is nested so deeply")
         found: list[Command | Block] = []
         joined = ""
         while True:
             self.blank(newlines=True)
             if self.i >= len(self.text):
                 if stop:
-                    raise Refused(opened, "a block without its end")
+                    raise Refused(opened, "a block without an end")
                 break
             line, start = self.line, self.i
             words = self.words()
@@ -83,7 +83,7 @@ class Parser:
                 return tuple(found), name
             if not words:
                 if self.text[self.i : self.i + 1] not in ("|", "&", ";", "<", ">"):
-                    raise Unsure("syntax that is not followed")
+                    raise Unsure("cannot follow this syntax")
                 self.i += 1
                 continue
             self.background = False
@@ -136,7 +136,7 @@ class Parser:
                 otherwise = bool(words) and plain(words[0]) == "if"
                 condition = self.condition(self.line, words[1:]) if otherwise else ()
                 if words and not otherwise:
-                    raise Unsure("an else that is not followed")
+                    raise Unsure("cannot follow this else")
                 body, ending = self.commands(("else", "end"))
                 parts.append((condition, body))
         elif kind == "switch":
@@ -224,7 +224,7 @@ class Parser:
                 continue
             word = self.word()
             if not word:
-                raise Unsure("syntax that is not followed")
+                raise Unsure("cannot follow this syntax")
             words.append(word)
 
     def word(self) -> Word:

@@ -44,7 +44,7 @@ def _unset(shell: "Shell", arguments: list[str], node: Simple) -> str:
         if name.startswith("-"):
             continue
         if not is_known(name):
-            raise Unsure("unset of what is not known")
+            raise Unsure("cannot tell what unset removes")
         if "-f" in arguments:
             shell.state.functions.pop(name, None)
         elif _NAME.fullmatch(name):
@@ -82,22 +82,22 @@ def _source(shell: "Shell", arguments: list[str], node: Simple) -> str:
         if found == "" and shell.dialect == "bash" and not shell.posix:
             found = shell.session.absolute(path)
         if found is None:
-            raise Unsure(f"sources {path} from PATH")
+            raise Unsure(f"cannot tell which {path} of PATH it sources")
         path = found or path
     path = posixpath.normpath(shell.session.absolute(path))
     if not is_known(path):
-        raise Unsure("sources a file whose name is not known")
+        raise Unsure("cannot tell which file it sources")
     text = _text_of(shell, path)
     if text is not None and (outcome := _known_file(shell, posixpath.basename(path), path)):
         return outcome[0]
     if text is None:
         shell.state.status = False
         special = literal(node.words[0]) == "." and (shell.dialect == "sh" or shell.posix)
-        return shell.end("missing", f"sources {path}, which can't be read") if special else NORMAL
+        return shell.end("missing", f"sources {path}, which cannot be read") if special else NORMAL
     if shell.surrounded(path):
         return NORMAL
     if shell.reading.count(path) > 2 and not shell.forks and shell.dialect != "zsh":
-        return shell.end("recursion", f"{path} sources itself without end, until the shell crashes")
+        return shell.end("recursion", f"{path} sources itself without end, so the shell crashes")
     before = shell.state.arguments
     if len(arguments) > 1 and shell.dialect != "sh":
         shell.state.arguments = arguments[1:]
@@ -117,7 +117,7 @@ def _one_of(shell: "Shell", paths: list[str] | None, arguments: list[str], node:
     """Source one of these files, or none."""
     ends = shell.dialect == "sh" or shell.posix
     if paths is None:
-        raise Unsure("sources a file whose name is not known", ends=ends)
+        raise Unsure("cannot tell which file it sources", ends=ends)
 
     def missing() -> str:
         shell.state.status = False
@@ -127,7 +127,7 @@ def _one_of(shell: "Shell", paths: list[str] | None, arguments: list[str], node:
         return lambda: _source(shell, [path, *arguments[1:]], node)
 
     if ends:
-        shell.session.trace.stops[f"{shell.session.source}: sources a file whose name is not known"] = None
+        shell.session.trace.stops[f"{shell.session.source}: cannot tell which file it sources"] = None
     return shell.fork([missing, *map(sourced, paths)])
 
 
@@ -136,7 +136,7 @@ def _text_of(shell: "Shell", path: str) -> str | None:
     if known:
         return "" if shell.session.test_file("-r", path) else None
     if path.startswith(("/proc/", "/dev/")):
-        raise Unsure(f"sources {path}")
+        raise Unsure(f"cannot read {path}, which it sources")
     return shell.session.text(path)
 
 
@@ -161,7 +161,7 @@ def _eval(shell: "Shell", arguments: list[str], node: Simple) -> str:
         text = " ".join(arguments)
         script = parsed(text, shell.dialect)
         if script.problem and not script.problem.certain:
-            raise Unsure("eval of what is not followed")
+            raise Unsure("cannot follow the text that eval runs")
         shell.session.enter()
         if not any(script.lines):
             shell.state.status = True  # nothing to do is done
@@ -181,7 +181,7 @@ def _eval(shell: "Shell", arguments: list[str], node: Simple) -> str:
     for word in node.words[1:]:
         origin = shell.origin(word)
         if origin is None:
-            raise Unsure("eval of text that is not known")
+            raise Unsure("cannot tell which text eval runs")
         names |= origin
     return _outcome(shell, frozenset(names), "eval")
 
@@ -243,7 +243,7 @@ def _exec(shell: "Shell", arguments: list[str], node: Simple) -> str:
     if not words:
         return NORMAL  # only redirections
     if words[0].startswith("-") or words[:1] == ["-a"]:
-        raise Unsure("exec with options")
+        raise Unsure("cannot follow exec with options")
     name = words[0]
     if shell.absent(name):
         if shell.state.options.get("execfail"):
@@ -270,7 +270,7 @@ def _break(shell: "Shell", arguments: list[str], node: Simple) -> str:
     if not shell.looped:
         return NORMAL
     if arguments not in ([], ["1"]):
-        raise Unsure("leaves more than one loop")
+        raise Unsure("cannot follow a jump out of several loops")
     return BREAK
 
 
@@ -278,7 +278,7 @@ def _continue(shell: "Shell", arguments: list[str], node: Simple) -> str:
     if not shell.looped:
         return NORMAL
     if arguments not in ([], ["1"]):
-        raise Unsure("leaves more than one loop")
+        raise Unsure("cannot follow a jump out of several loops")
     return CONTINUE
 
 
@@ -298,7 +298,7 @@ _LETTERS = {"e": "errexit", "a": "allexport", "f": "noglob", "u": "nounset", "n"
 def _emulate(shell: "Shell", arguments: list[str], node: Simple) -> str:
     """zsh becomes like another shell."""
     if shell.dialect == "zsh" and arguments not in (["zsh"], ["-L", "zsh"]):
-        raise Unsure("emulate")
+        raise Unsure("cannot follow emulate")
     shell.state.status = None
     return NORMAL
 
@@ -309,7 +309,7 @@ def _set(shell: "Shell", arguments: list[str], node: Simple) -> str:
         argument = arguments[i]
         i += 1
         if not is_known(argument):
-            raise Unsure("set with options that are not known")
+            raise Unsure("cannot tell the options of set")
         if argument in ("-o", "+o"):
             name = arguments[i] if i < len(arguments) else ""
             i += 1
@@ -328,7 +328,7 @@ def _set(shell: "Shell", arguments: list[str], node: Simple) -> str:
             shell.state.arguments = arguments[i:] if argument == "--" else arguments[i - 1 :]
             break
     if any(shell.state.options.get(o) is not False for o in ("noexec",) if o in shell.state.options):
-        raise Unsure("set -n")
+        raise Unsure("cannot follow set -n")
     return NORMAL
 
 

@@ -114,7 +114,7 @@ class Shell(Expansion):
             self.doubt(problem)
             flow = NORMAL
         except RecursionError:
-            self.session.forget("nested too deeply")
+            self.session.forget("cannot follow code that is nested so deeply")
             flow = NORMAL
         finally:
             self.session.depth -= 1
@@ -423,7 +423,7 @@ class Shell(Expansion):
                 return NORMAL
             if self.state.status is None:
                 return self.havoc((node,))
-        raise Unsure("a loop that does not end")
+        raise Unsure("this loop does not end")
 
     def turn(self, body: Sequence[Node]) -> tuple[str, list[State]]:
         """One turn of a loop, and the states in which some ways left it early."""
@@ -439,7 +439,7 @@ class Shell(Expansion):
         effects = Effects(self.state.functions, BUILTINS)
         # Where there is nothing left to shift, sh ends.
         if not effects.may_set(nodes) or (effects.shifts and self.dialect == "sh"):
-            raise Unsure("a loop that is not followed")
+            raise Unsure("cannot follow this loop")
         if effects.shifts:
             self.state.arguments = None
         self.state.foreign |= effects.defines
@@ -505,7 +505,7 @@ class Shell(Expansion):
         if first == [] and not node.assignments:
             return self.simple(node._replace(words=node.words[1:]))
         if not first or not is_known(first[0]):
-            raise Unsure("a command whose name is not known")
+            raise Unsure("cannot tell which command it runs")
         name = first[0]
         fields = first if declares else self.fields(node.words)
         if fields is None and name == "eval":
@@ -516,7 +516,7 @@ class Shell(Expansion):
             if name in self.state.functions:
                 return self.call(name, None)
             if name in BUILTINS and name not in QUIET:
-                raise Unsure(f"{name} of what is not known")
+                raise Unsure(f"cannot tell what {name} sets")
             self.state.status = None
             return NORMAL
         self.misplaced_blank(node, name, fields)
@@ -539,7 +539,7 @@ class Shell(Expansion):
             return self.command(name, fields[1:], node)
         names = [a.name for a in node.assignments]
         if declares and any(n in "".join(literal(w) or UNKNOWN for w in node.words[1:]) for n in names):
-            raise Unsure("an assignment before the export of the same variable")
+            raise Unsure("cannot follow an assignment before an export of the same variable")
         before = {n: self.state.get(n) for n in names}
         for assignment in node.assignments:
             self.assign(assignment)
@@ -557,7 +557,7 @@ class Shell(Expansion):
     def pasted_blank(self, text: str) -> None:
         pasted = _PASTED.match(text)
         if pasted and HARD_BLANK in pasted[0]:
-            why = "a blank from a web page (U+00A0) is none to the shell, so that the line is no assignment"
+            why = "a no-break space (U+00A0), as in web pages, is not a blank to the shell, so the line is not an assignment"
             self.problem(pasted[1], "hard-blank", why, text)
 
     def misplaced_blank(self, node: Simple, name: str, fields: list[str]) -> None:
@@ -565,7 +565,10 @@ class Shell(Expansion):
         self.pasted_blank(" ".join(fields))
         if name in LISTS and len(fields) > 1 and fields[1].startswith("="):
             self.problem(
-                name, "space-around-equals", f"a space before the = makes {name} a command's name", " ".join(fields)
+                name,
+                "space-around-equals",
+                f"a space before the = makes {name} the name of a command",
+                " ".join(fields),
             )
         elif len(node.assignments) == 1 and not node.assignments[0].word and (":" in name or name.startswith("$")):
             variable = node.assignments[0].name
@@ -604,7 +607,7 @@ class Shell(Expansion):
     def call(self, name: str, arguments: list[str] | None) -> str:
         body: Any = self.state.functions[name]
         if body is None:
-            raise Unsure(f"{name} is not always the same function", ends=True)
+            raise Unsure(f"{name} can be one of several functions", ends=True)
         if body is HARMLESS:
             self.state.status = None
             return NORMAL
@@ -805,12 +808,12 @@ class Shell(Expansion):
                 continue
             fields = self.fields((word,))
             if fields is None:
-                raise Unsure(f"{name} of what is not known")
+                raise Unsure(f"cannot tell what {name} sets")
             for field in fields:
                 if field.startswith(("-", "+")) and not named and len(field) > 1:
                     options += field
                 elif not is_known(field):
-                    raise Unsure(f"{name} of what is not known")
+                    raise Unsure(f"cannot tell what {name} sets")
                 elif match := _DECLARED.match(field):
                     named.append(match[1])
                     plain: Word = (Text(field[match.end() :], True),)
@@ -831,7 +834,7 @@ class Shell(Expansion):
     def tie(self, named: list[str], fields_given: int, unique: bool) -> None:
         """zsh's `typeset -T LD_LIBRARY_PATH ld_library_path`."""
         if len(named) != 2 or fields_given > 3:
-            raise Unsure("typeset -T in a way that is not followed")
+            raise Unsure("cannot follow this use of typeset -T")
         scalar, array = named
         self.tied[array] = scalar
         if self.state.get(scalar).value is None:

@@ -297,7 +297,7 @@ class _Parser:
         """Commands up to one of the words or operators in `stop`; without any, up to the end of the line."""
         self.depth += 1
         if self.depth > _DEEPEST:
-            raise self.problem("nested too deeply", certain=False)
+            raise self.problem("cannot follow code that is nested so deeply", certain=False)
         nodes: list[Node] = []
         while True:
             self.blank()
@@ -462,7 +462,7 @@ class _Parser:
             self.i += len(word)
             return self.for_(line, word)
         if word in ("select", "coproc", "foreach", "repeat", "always"):
-            raise self.problem(f'"{word}" is not followed here', certain=False)
+            raise self.problem(f'cannot follow "{word}" here', certain=False)
         return None
 
     def braced(self, line: int) -> Node:
@@ -573,7 +573,7 @@ class _Parser:
         if self.at("((") and self.dialect != "sh":
             end = self.balanced(self.i + 2, "))")
             if end is None:
-                raise self.problem("an arithmetic for is not followed here", certain=False)
+                raise self.problem("cannot follow an arithmetic for here", certain=False)
             self.i, variable, words = end, "", [(Opaque(False),)]
         elif not name or self.reserved() != name[0]:
             raise self.problem("a bad name for the variable of a loop", certain=self.dialect == "sh")
@@ -719,7 +719,7 @@ class _Parser:
             else:
                 found = self.word()
                 if not found:
-                    raise self.problem("[[ is not followed here", certain=False)
+                    raise self.problem("cannot follow this [[", certain=False)
                 tokens.append(found)
 
     def extended_pattern(self) -> bool:
@@ -801,7 +801,7 @@ class _Parser:
                 self.i += 1
                 return tuple(items)
             if self.text[self.i] in _META and not self.process():
-                raise self.problem("an array is not followed here", certain=False)
+                raise self.problem("cannot follow this array", certain=False)
             items.append(self.word())
 
     # Words.
@@ -832,11 +832,11 @@ class _Parser:
                     and not last.quoted
                     and last.text[-1:] in tuple("?*+@!")
                 ):
-                    raise self.problem("an extended pattern is not followed here", certain=False)
+                    raise self.problem("cannot follow this extended pattern", certain=False)
                 elif self.dialect == "zsh" and not self.at("()"):  # the name of a function
                     end = self.balanced(self.i + 1, ")")
                     if end is None:
-                        raise self.problem("a pattern is not followed here", certain=False)
+                        raise self.problem("cannot follow this pattern", certain=False)
                     parts.append(Qualifier(self.text[self.i + 1 : end - 1]))
                     self.i = end
                 else:
@@ -926,7 +926,7 @@ class _Parser:
             self.i = end
             parts.append(Opaque(quoted))
         elif self.at("((") and self.dialect == "sh":
-            raise self.problem("$(( is not followed here", certain=False)
+            raise self.problem("cannot follow this $((", certain=False)
         elif following == "(":
             self.i += 1
             inner = self.commands(frozenset((")",)), ('"$("', line))
@@ -997,7 +997,7 @@ class _Parser:
         parts: list[Part] = []
         self.depth += 1
         if self.depth > _DEEPEST:
-            raise self.problem("nested too deeply", certain=False)
+            raise self.problem("cannot follow code that is nested so deeply", certain=False)
         while True:
             match = _IN_BRACES.match(self.text, self.i)
             if match:
@@ -1012,7 +1012,7 @@ class _Parser:
                 return tuple(parts)
             if char == "'":
                 if quoted and self.dialect == "bash":
-                    raise self.problem("a quote in quoted braces is not followed here", certain=False)
+                    raise self.problem("cannot follow a quote in quoted braces", certain=False)
                 if quoted:
                     parts.append(Text("'", True))
                     self.i += 1
