@@ -35,10 +35,11 @@ from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
 from tests.crash.test_transactions import ACTIONS, journal_in, make
+from tests.mounts import LIBC, own_mounts
 from tests.snapshot import snapshot
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE, CLONE_NEWNS = 1, 1 << 5, 1 << 14, 1 << 18, 1 << 17
+MS_RDONLY, MS_REMOUNT = 1, 1 << 5
+MNT_DETACH = 2
 EXT4_IOC_SHUTDOWN = 0x8004587D
 EXT4_GOING_FLAGS_NOLOGFLUSH = 2
 
@@ -346,7 +347,7 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        LIBC.umount2(bytes(folder), 0)
+        LIBC.umount2(bytes(folder), MNT_DETACH)  # an exception that a test keeps may hold a directory open
 
 
 @contextmanager
@@ -391,15 +392,9 @@ def disk_of(kind: str, folder: Path, stack: ExitStack) -> Disk:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_mounts() -> Iterator[None]:
-    """What is mounted here is seen by nobody else, who could keep it busy, and goes with this process."""
-    here, before = os.getcwd(), os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    if LIBC.unshare(CLONE_NEWNS) or LIBC.mount(None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None):
-        pytest.skip("no file system can be mounted here")
-    yield
-    assert LIBC.setns(before, CLONE_NEWNS) == 0
-    os.close(before)
-    os.chdir(here)
+def mounts_of_its_own() -> Iterator[None]:
+    with own_mounts():
+        yield
 
 
 KINDS = {

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from dlhealth.steps.room import out_of_reach
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, recover, undo
 from dlhealth.txn.store import Busy, Store
+from tests.mounts import own_mounts
 
 pytestmark = pytest.mark.real_programs
 
@@ -291,15 +292,13 @@ def test_what_programs_did_is_not_given_up_because_they_do_not_run_here(other_ar
 
 @contextmanager
 def for_a_chroot(root: Path) -> Iterator[None]:
-    with ExitStack() as stack:
+    with own_mounts():
         mounts = (["-t", "proc", "proc"], ["--rbind", "/sys"], ["--rbind", "/dev"], ["--bind", "/run"])
         for words, name in zip(mounts, ("proc", "sys", "dev", "run"), strict=True):
             (root / name).mkdir(exist_ok=True)
             command = ["mount", *words, str(root / name)]
             if subprocess.run(command, check=False, capture_output=True).returncode:
                 pytest.skip("nothing can be mounted here")
-            stack.callback(subprocess.run, ["umount", "-l", "-R", root / name], check=True)
-            subprocess.run(["mount", "--make-rprivate", root / name], check=True)
         yield
 
 
@@ -331,12 +330,10 @@ def test_a_transaction_s_programs_are_known_wherever_its_root_is_mounted(root: P
     outside = Target(str(root), "abc").of_it
     elsewhere = root.parent / "elsewhere"
     elsewhere.mkdir()
-    if subprocess.run(["mount", "--bind", root, elsewhere], check=False, capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
+    with own_mounts():
+        if subprocess.run(["mount", "--bind", root, elsewhere], check=False, capture_output=True).returncode:
+            pytest.skip("nothing can be mounted here")
         assert Target(str(elsewhere), "abc").of_it == outside
-    finally:
-        subprocess.run(["umount", elsewhere], check=True)
     inside = os.fork()
     if inside == 0:
         os.chroot(root)
