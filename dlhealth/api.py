@@ -31,7 +31,7 @@ from dlhealth.actions import (
 )
 from dlhealth.actions.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.data.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
-from dlhealth.data.kernel_log import SXID_FAULT, Saying, sayings
+from dlhealth.data.kernel_log import SXID_FAULT, Saying, sayings, sxid
 from dlhealth.engine.libcudarule import LibcudaRule
 from dlhealth.engine.rule import Rule
 from dlhealth.engine.xidrule import XidRule
@@ -403,6 +403,7 @@ __all__ = [
     "runs_cuda",
     "sayings",
     "signer_of",
+    "sxid",
     "tensorflow_needs",
     "torch_wheel",
     "version_key",

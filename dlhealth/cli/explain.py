@@ -1,5 +1,7 @@
 """`dlhealth explain`."""
 
+import re
+
 import click
 
 from dlhealth.cli import similar, write
@@ -9,15 +11,24 @@ from dlhealth.engine.load import load_rules
 @click.command("explain")
 @click.argument("name", metavar="ID")
 def command(name: str) -> None:
-    """Explain one problem: what it means, its cause, the repair, and the repair's risk."""
+    """Explain one problem: what it means, its cause, the repair, and the repair's risk.
+
+    ID may also be a number that the driver reported, such as xid-79, or an NVSwitch, such as sxid-20034.
+    """
     rules = load_rules().rules
-    rule = next((r for r in rules if r.id == name), None)
+    rule, known = next((r for r in rules if r.id == name), None), None
+    if rule is None and (number := re.fullmatch(r"(s?)xid[ -]?(\d{1,5})", name.lower(), re.ASCII)):
+        from dlhealth.data.kernel_log import sxid, xid
+
+        known = sxid(int(number[2]), fatal=True) if number[1] else xid(int(number[2]))
+        rule = next((r for r in rules if r.id == known.fault), None)
     if rule is None:
         raise click.BadParameter(
             f"there is no rule {name!r}{similar(name, [r.id for r in rules])}; `dlhealth rules` lists them.",
             param_hint="ID",
         )
     from dlhealth.report.style import current_style
-    from dlhealth.report.terminal import render_rule
+    from dlhealth.report.terminal import render_number, render_rule
 
-    write(render_rule(rule, rules, current_style()))
+    style = current_style()
+    write((render_number(known, style) if known else "") + render_rule(rule, rules, style))

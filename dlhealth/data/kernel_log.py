@@ -126,24 +126,79 @@ def sayings() -> Mapping[str, Saying]:
 
 
 class Xid(NamedTuple):
-    """An Xid number: NVIDIA's name of it, the fault here and its layer, the severity, and the advice."""
+    """What is known of an error number of the driver, or of an NVSwitch (`switch`): NVIDIA's name, a short meaning ("" for
+    either where there is none), the rule here and its layer, how severe it is, NVIDIA's immediate action, what to do, and
+    whose fault it usually is: application, driver, hardware, link, "" where that is not known."""
 
     number: int
     name: str
+    meaning: str
     fault: str
     layer: str
     severity: Severity
+    action: str
     advice: str
+    whose: str
+    switch: bool = False
+
+    @property
+    def called(self) -> str:
+        """The number and what it means: "Xid 79 (GPU has fallen off the bus)"."""
+        known = self.meaning or self.name
+        return f"{'SXid' if self.switch else 'Xid'} {self.number}{f' ({known})' if known else ''}"
+
+    def told(self, address: str, times: int = 1) -> str:
+        """The sentence for a finding and for an alert."""
+        who, what = ("NVSwitch", "The switch") if self.switch else ("GPU", "The driver")
+        often = f" {times} times" if times > 1 else ""
+        return f"{what} reported {self.called}{often} for the {who} at {address}: {self.advice}"
+
+    def severity_of(self, times: int) -> Severity:
+        """A repeat makes an error of what was a warning. What asks for nothing stays a note, however often it comes."""
+        return Severity.ERROR if times > 1 and self.severity is Severity.WARNING else self.severity
 
 
 @cache
 def xid(number: int) -> Xid:
     """A number that is not in the catalogue has no explanation, so it is a warning."""
     table = load("xids")
-    unknown: dict[str, Any] = {"xid": number, "name": "", "action": "CONTACT_SUPPORT", "fault": "xid-other"}
+    unknown: dict[str, Any] = {
+        "xid": number, "name": "", "meaning": "", "action": "CONTACT_SUPPORT", "fault": "xid-other", "whose": ""
+    }  # fmt: skip
     row = next((r for r in table["rows"] if r["xid"] == number), unknown)
     action, fault = table["actions"][row["action"]], row["fault"]
-    return Xid(number, row["name"], fault, table["layers"][fault], Severity(action["severity"]), action["do"])
+    severity, more = Severity(action["severity"]), table["whose"][row["whose"]]
+    advice = action["do"] if severity is Severity.NOTE or not more else f"{action['do']}; {more}"
+    return Xid(
+        number,
+        row["name"],
+        row["meaning"],
+        fault,
+        table["layers"][fault],
+        severity,
+        row["action"],
+        advice,
+        row["whose"],
+    )
+
+
+@cache
+def sxid(number: int, *, fatal: bool) -> Xid:
+    """The same of an NVSwitch. The line itself says whether the error was fatal to the link; the table, where it says
+    more: an error that resets the whole fabric, or one that the switch corrected."""
+    table = load("xids")
+    row = next((r for r in table["sxids"] if r["sxid"] == number), None)
+    kind = row["kind"] if row and (row["kind"] in ("always", "fatal")) == fatal else "fatal" if fatal else "corrected"
+    does = table["sxid_kinds"][kind]
+    meaning, severity = row["meaning"] if row else "", Severity(does["severity"])
+    return Xid(
+        number, "", meaning, SXID_FAULT, "hardware", severity, "", does["do"], "hardware" if fatal else "", switch=True
+    )
+
+
+def recovered(text: str) -> bool:
+    """Whether an Xid 154 says that the GPU needs nothing any more."""
+    return bool(re.search(r"changed from .* to 0x0 \(None\)", text))
 
 
 def full_address(text: str) -> str:

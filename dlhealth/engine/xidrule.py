@@ -8,10 +8,17 @@ from dlhealth.engine.rule import Rule
 from dlhealth.model import Evidence, Finding, Plan, Risk, Severity, Stage
 from dlhealth.probes.driver.driverlog import XidEvent, XidEvents
 
+SUMMARIES = {
+    "application": "Nothing on the machine: check the program",
+    "hardware": "Reset the GPU, and have the hardware repaired if it comes back",
+    "link": "Reset the GPUs, and have the connection repaired if it comes back",
+}
+"""By whose fault a number usually is."""
+
 
 class XidRule(Rule):
-    """A fault that the driver reports by numbers. The table says which numbers belong to which rule, how bad each is,
-    and what NVIDIA advises. A finding remains until the next boot."""
+    """A fault that the driver reports by numbers: the table says what each means, which rule it belongs to, how severe it
+    is, whose fault, and what NVIDIA advises. A finding stands until the next start."""
 
     stage = Stage.REBOOT
     severity = Severity.WARNING
@@ -24,14 +31,15 @@ class XidRule(Rule):
                 yield self._found(event, known)
 
     def _found(self, event: XidEvent, known: Xid) -> Finding:
-        name = f" ({known.name})" if known.name else ""
         return self.finding(
             f"gpu:{event.address}",
-            f"The driver reported Xid {event.number}{name} for the GPU at {event.address}: {known.advice}",
+            known.told(event.address, event.times),
             Evidence(event.source, event.text),
-            severity=known.severity,
+            severity=known.severity_of(event.times),
             advice=known.advice,
+            whose=known.whose,
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        yield Plan("Follow NVIDIA's advice for this number", Risk.MEDIUM, (ByHand(finding.detail["advice"]),))
+        summary = SUMMARIES.get(finding.detail["whose"], "Follow NVIDIA's advice for this number")
+        yield Plan(summary, Risk.MEDIUM, (ByHand(finding.detail["advice"]),))

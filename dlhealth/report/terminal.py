@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from dlhealth.actions import MoveAside
+from dlhealth.data.kernel_log import Xid
 from dlhealth.engine.causes import compatible, neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.lazy import regex
@@ -80,6 +81,24 @@ def render_rules(rules: Sequence[Rule], style: Style) -> str:
         if listed:
             page.line()
     page.text("", f"{len(rules)} rules. Details of one: dlhealth explain ID")
+    return page.content()
+
+
+def render_number(known: Xid, style: Style) -> str:
+    """What is known of one error number of the driver or of an NVSwitch."""
+    page = Page(style)
+    page.line(style.paint(known.called, "1"))
+    parts = {
+        "NVIDIA's name": known.name,
+        "NVIDIA's immediate action": known.action,
+        "Severity": known.severity.value,
+        "Usually the fault of": known.whose,
+        "What to do": known.advice,
+    }
+    for label, value in parts.items():
+        if value:
+            page.text("", f"{label}: {value}")
+    page.line()
     return page.content()
 
 

@@ -3,7 +3,7 @@
 import re
 from enum import Enum
 
-from dlhealth.data.kernel_log import SXID_FAULT, SXID_PATTERN, XID_PATTERN, full_address, sayings, xid
+from dlhealth.data.kernel_log import SXID_PATTERN, XID_PATTERN, Xid, full_address, recovered, sayings, sxid, xid
 from dlhealth.lazy import regex
 from dlhealth.model import Severity
 from dlhealth.records import NamedTuple
@@ -63,11 +63,11 @@ def of_kernel(record: bytes) -> Event | None:
     # In a message of several lines, the kernel writes line ends as "\x0a".
     text = " ".join(rest.split(b"\n", 1)[0][:500].decode(errors="replace").replace("\\x0aNVRM:", " ").split())
     if found := XID_PATTERN.search(text):
-        known = xid(int(found["number"]))
-        return _of_gpu(found["gpu"], known.fault, text, known.severity, known.layer)
+        if recovered(text):
+            return Event(Topic.GPU)
+        return _of_gpu(found["gpu"], xid(int(found["number"])), text)
     if found := SXID_PATTERN.search(text):
-        severity = Severity.ERROR if found["fatal"].lower() == "fatal" else Severity.NOTE
-        return _of_gpu(found["gpu"], SXID_FAULT, text, severity, "hardware")
+        return _of_gpu(found["gpu"], sxid(int(found["number"]), fatal=found["fatal"].lower() == "fatal"), text)
     for saying in sayings().values():
         if saying.pattern.search(text):
             topic = Topic(saying.topic)
@@ -77,13 +77,16 @@ def of_kernel(record: bytes) -> Event | None:
     return None
 
 
-def _of_gpu(address: str, fault: str, text: str, severity: Severity, layer: str) -> Event | None:
+def _of_gpu(address: str, known: Xid, text: str) -> Event | None:
     """An event of one GPU. One that is only worth a note gives no alert, only a check."""
     if not re.search(r"[0-9a-f]{2}:[0-9a-f]{2}", address, re.ASCII | re.IGNORECASE):
         return None
-    if severity is Severity.NOTE:
+    if known.severity is Severity.NOTE:
         return Event(Topic.GPU)
-    return Event(Topic.GPU, fault, f"gpu:{full_address(address)}", text, severity.value, layer)
+    place = full_address(address)
+    return Event(
+        Topic.GPU, known.fault, f"gpu:{place}", f"{known.told(place)} ({text})", known.severity.value, known.layer
+    )
 
 
 def of_uevent(message: bytes) -> Event | None:

@@ -34,6 +34,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     XidEvents,
+    sxid,
 )
 
 
@@ -48,17 +49,17 @@ class NvswitchSxidErrors(Rule):
     def detect(self, xids: XidEvents) -> Iterator[Finding]:
         for event in xids.events:
             if event.switch:
-                kind = "fatal" if event.fatal else "non-fatal"
+                known = sxid(event.number, fatal=event.fatal)
                 yield self.finding(
                     f"switch:{event.address}",
-                    f"The NVSwitch at {event.address} reported the {kind} error SXid {event.number}",
+                    known.told(event.address, event.times),
                     Evidence(event.source, event.text),
-                    severity=Severity.ERROR if event.fatal else Severity.NOTE,
+                    severity=known.severity_of(event.times),
+                    advice=known.advice,
                 )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        text = "end all programs on the GPUs, stop nvidia-fabricmanager, run nvidia-smi --gpu-reset, and start nvidia-fabricmanager"
-        yield Plan("Reset the GPUs and the switches together", Risk.HIGH, (ByHand(text),))
+        yield Plan("Reset the GPUs and the switches together", Risk.HIGH, (ByHand(finding.detail["advice"]),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -75,6 +76,12 @@ class NvswitchSxidErrors(Rule):
         )
         yield Scenario(
             "a corrected error", said("28006, Non-fatal, Link 46 MC TS crumbstore MCTO (First)"), finds=switch
+        )
+        yield Scenario(
+            "an error of the whole fabric",
+            said("23001, Fatal, Link 12 ingress SRC-VC buffer overflow"),
+            finds=switch,
+            ladder=(("high", "by-hand restart fabric"),),
         )
         yield Scenario("another message from the switch", said("open"))
         yield Scenario("no log", Machine.debian12_gpu(), unknown=True)

@@ -38,7 +38,7 @@ class XidNvlink(XidRule):
             said(74),
             finds=gpu,
             alone=True,
-            ladder=(("medium", "by-hand programs this reset where comes back"),),
+            ladder=(("medium", "by-hand reset connection"),),
         )
         yield Scenario("an NVLink 5 error", said(145), finds=gpu, alone=False)
         yield Scenario("another number", said(31))

@@ -40,7 +40,7 @@ class XidEcc(XidRule):
             said(48),
             finds=gpu,
             alone=True,
-            ladder=(("medium", "by-hand programs this reset where comes back"),),
+            ladder=(("medium", "by-hand reset hardware"),),
         )
         yield Scenario(
             "a row was taken out of use", said(63), finds=gpu, alone=False, ladder=(("medium", "by-hand nothing done"),)

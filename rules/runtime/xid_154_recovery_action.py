@@ -6,7 +6,7 @@ Why
     Another Xid came first. This line says what the GPU needs now: a reset, a reboot of the machine, or the end of its
     programs.
 Repair
-    Do what the line asks for.
+    Do what the line asks for. A change to None says that the GPU has recovered.
 What the repair risks
     Programs on that GPU end.
 By hand
@@ -41,6 +41,14 @@ class XidRecoveryAction(XidRule):
             finds=gpu,
         )
         yield Scenario("another number", said(31))
+        yield Scenario(
+            "it has recovered since",
+            said(154, "GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)").says(
+                "kernel",
+                "NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)",
+                5100.0,
+            ),
+        )
 
         yield Scenario(
             "before the last boot",

@@ -39,6 +39,12 @@ class XidOther(XidRule):
             alone=False,
             ladder=(("medium", "by-hand nothing done"),),
         )
+        yield Scenario(
+            "a number without a catalogued meaning, twice",
+            said(999).says("kernel", "NVRM: Xid (PCI:0000:01:00): 999, pid=2", 5100.0),
+            finds=gpu,
+            ladder=(("medium", "by-hand note maker"),),
+        )
         yield Scenario("another number", said(31))
 
         yield Scenario(

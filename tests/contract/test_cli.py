@@ -434,6 +434,17 @@ def test_rules_and_explain_for_a_person(capsys: pytest.CaptureFixture[str], rule
         assert "By hand" in shown
 
 
+@pytest.mark.parametrize(
+    ("number", "rule"), [("xid-79", "xid-79-fallen-off-bus"), ("SXid 20034", "nvswitch-sxid-errors")]
+)
+def test_explain_a_number_of_the_driver(number: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["explain", number]) == Status.HEALTHY
+    shown = capsys.readouterr().out
+    assert shown.lower().startswith(number.lower().replace("-", " "))
+    assert "What to do: " in shown
+    assert f"\n{rule}\n" in shown
+
+
 def test_capture_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlhealth.data.kernel_log import full_address, sayings, xid
+from dlhealth.data.kernel_log import full_address, sayings, sxid, xid
 from dlhealth.engine.diagnose import select
 from dlhealth.engine.load import known_names
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Layer
+from dlhealth.model import Layer, Severity
 from dlhealth.service.events import LOOK_AT, Event, Topic, of_kernel, of_uevent
 
 MISMATCH = (
@@ -264,3 +264,41 @@ def test_what_asks_for_a_reset_or_more_is_an_error(number: int) -> None:
     event = of_kernel(record(f"NVRM: Xid (PCI:0000:01:00): {number}, pid=4711, name=python3, Ch 00000008"))
     assert event
     assert event.severity == "error"
+
+
+def test_an_alert_says_what_the_number_means_and_what_to_do() -> None:
+    event = of_kernel(record("NVRM: Xid (PCI:0000:01:00): 48, pid=1, DBE (double bit error)"))
+    assert event
+    assert event.text.startswith(
+        "The driver reported Xid 48 (Double Bit ECC Error) for the GPU at 0000:01:00.0: end the "
+    )
+    assert "it is a fault of the hardware" in event.text
+    assert "(NVRM: Xid (PCI:0000:01:00): 48, pid=1, DBE" in event.text
+    switch = of_kernel(record("nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 23001, Fatal, Link 1 x"))
+    assert switch
+    assert "restart the machine, which resets the whole fabric" in switch.text
+
+
+def test_a_gpu_that_has_recovered_gives_no_alert() -> None:
+    text = "NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)"
+    assert of_kernel(record(text)) == Event(Topic.GPU)
+
+
+def test_the_table_says_of_each_number_whose_fault_it_is() -> None:
+    known = [xid(number) for number in range(1, 200)]
+    assert all(k.severity is Severity.NOTE for k in known if k.action in ("IGNORE", "RESTART_APP"))
+    assert all("hardware" in k.advice for k in known if k.whose == "hardware" and k.severity is not Severity.NOTE)
+    assert {k.whose for k in known} == {"application", "driver", "hardware", "link", ""}
+    assert [xid(109).severity_of(1), xid(142).severity_of(1), xid(142).severity_of(2), xid(31).severity_of(9)] == [
+        Severity.ERROR,
+        Severity.WARNING,
+        Severity.ERROR,
+        Severity.NOTE,
+    ]
+
+
+def test_a_switch_s_number_is_as_severe_as_its_line_says() -> None:
+    assert sxid(20034, fatal=True).severity is Severity.ERROR
+    assert sxid(20034, fatal=False).severity is Severity.NOTE
+    assert sxid(19084, fatal=False).severity is Severity.WARNING
+    assert sxid(99999, fatal=True).severity is Severity.ERROR

@@ -3,10 +3,13 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from dlhealth.data.kernel_log import SXID_PATTERN, XID_PATTERN, full_address
+from dlhealth.data.kernel_log import SXID_PATTERN, XID_PATTERN, full_address, recovered
 from dlhealth.host import Host
 from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.records import NamedTuple
+
+_NEEDS = 154
+"""The Xid that says what a GPU needs to recover."""
 
 
 class Said(NamedTuple):
@@ -31,7 +34,8 @@ def messages(lines: Iterable[Line]) -> Iterator[Said]:
 
 
 class XidEvent(NamedTuple):
-    """An error that the driver, or an NVSwitch (`switch`), reported on the newest start; `times` how often the same."""
+    """An error that the driver, or an NVSwitch (`switch`), reported on the newest start; `times` how often the same. `text`
+    and `source` are of the first line."""
 
     address: str
     number: int
@@ -43,7 +47,8 @@ class XidEvent(NamedTuple):
 
 
 class XidEvents(NamedTuple):
-    """Those of the newest start, each number of each device once, in the order of the log."""
+    """Those of the newest start, each number of each device once, in the order of the log; without the needs (Xid 154)
+    that are met."""
 
     events: tuple[XidEvent, ...]
 
@@ -54,6 +59,9 @@ class XidEvents(NamedTuple):
             switch = SXID_PATTERN.search(line.text)
             match = switch or XID_PATTERN.search(line.text)
             if match is None:
+                continue
+            if not switch and int(match["number"]) == _NEEDS and recovered(line.text):
+                found.pop((full_address(match["gpu"]), _NEEDS, False), None)
                 continue
             fatal = bool(switch and switch["fatal"].lower() == "fatal")
             key = (full_address(match["gpu"]), int(match["number"]), bool(switch))
