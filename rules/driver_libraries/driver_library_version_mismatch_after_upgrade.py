@@ -47,6 +47,7 @@ from dlhealth.api import (
     ReloadModules,
     Risk,
     Rule,
+    Runfile,
     Scenario,
     Severity,
     Stage,
@@ -71,6 +72,7 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
         fit: DriverFit | None,
         locks: PackageLocks | None,
         posted: PostedMismatch,
+        runfile: Runfile | None,
     ) -> Iterator[Finding | Unknown]:
         library, where = _library(libraries, driver)
         if use is None or not use.version or where is None:
@@ -81,6 +83,9 @@ class DriverLibraryVersionMismatchAfterUpgrade(Rule):
             return
         if use.elsewhere:
             yield Unknown(use.elsewhere)
+            return
+        if libraries is None and runfile and runfile.installed:
+            yield Unknown("the libraries cannot be read; a .run file may have replaced those of the packages")
             return
         file = modules.seen(kernel.running) if modules and kernel else None
         disk = file.version if file else ""
