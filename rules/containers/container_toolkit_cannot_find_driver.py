@@ -112,7 +112,7 @@ class ContainerToolkitCannotFindDriver(Rule):
             "no driver on the host",
             toolkit(Machine.debian12().gpu(driver="")),
             finds="host",
-            alone=False,
+            causes=("gpu-without-driver",),
         )
         yield Scenario("complete", toolkit(Machine.debian12_gpu()))
         yield Scenario(

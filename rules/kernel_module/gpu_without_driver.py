@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dlhealth.api import (
     ByHand,
     CudaToolkits,
+    Docker,
     DriverLibraries,
     DriverPackages,
     Evidence,
@@ -59,6 +60,7 @@ class GpuWithoutDriver(Rule):
         libraries: DriverLibraries | None,
         toolkits: CudaToolkits | None,
         environments: PythonEnvironments | None,
+        docker: Docker | None,
     ) -> Iterator[Finding | Unknown]:
         for problem in gpus.problems:
             yield Unknown(problem)
@@ -78,6 +80,7 @@ class GpuWithoutDriver(Rule):
             for e in (environments.environments if environments else ())
             if e.torch and e.torch.cuda
         ]
+        wants += [Evidence(docker.toolkit, "NVIDIA's container toolkit")] if docker and docker.toolkit else []
         for gpu in gpus.gpus:
             if gpu.passed_through:
                 continue
@@ -109,6 +112,11 @@ class GpuWithoutDriver(Rule):
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
         gpu = "gpu:0000:01:00.0"
+        yield Scenario(
+            "the container toolkit needs a driver",
+            Machine.debian12().gpu(driver="").file("/usr/bin/nvidia-ctk", "", 0o755),
+            finds="gpu:0000:01:00.0",
+        )
         yield Scenario(
             "nouveau draws a desktop",
             Machine.debian12().gpu(driver="nouveau"),
