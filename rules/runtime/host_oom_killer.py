@@ -1,4 +1,4 @@
-"""The kernel ended a program because memory was used up.
+"""The kernel or systemd-oomd ended a program because memory was used up.
 
 What you see
     RuntimeError: DataLoader worker (pid 4242) is killed by signal: Killed.
@@ -7,6 +7,8 @@ What you see
 Why
     The main memory (not the GPU's) was used up, so the kernel ended the program that used most. Usual causes are too
     many DataLoader workers, a data set that is loaded as a whole, parallel compilers (MAX_JOBS), or no swap space.
+
+    systemd-oomd, which Ubuntu has, ends a whole terminal or session before the kernel would act.
 
     In a container or a systemd unit, the limit of its control group was reached, although the machine has more.
 
@@ -17,6 +19,7 @@ What the repair risks
     Swap space takes room on the disk and is slow when it is used much.
 By hand
     journalctl -k | grep -i 'killed process'
+    journalctl -u systemd-oomd | grep Killed
     free -h
     swapon --show
     # A container's limit, on the host:
@@ -46,6 +49,8 @@ _KILLED = (
     r"^(?P<group>Memory cgroup out of memory|Out of memory)(?: \(oom_kill_allocating_task\))?: "
     r"Kill(?:ed)? process (?P<pid>\d+),? \(?(?P<name>[^)]+?)\)?,? (?:total-vm|score|UID)"
 )
+_PRESSURE = r"^Killed (?P<unit>\S+) due to memory (?:pressure|used)"
+"""As systemd-oomd writes it (oomd-manager.c)."""
 _USED = r"anon-rss:(\d+)kB"
 _OURS = re.compile(
     r"python|pt_main_thread|pt_data_worker|ipykernel|jupyter|torchrun|deepspeed|ray::|ollama|llama|vllm|tritonserver"
@@ -53,11 +58,17 @@ _OURS = re.compile(
     re.IGNORECASE,
 )
 """Programs of deep learning, compilers of extensions, and what a session cannot do without."""
+_UNITS = re.compile(
+    r"/(?:vte-spawn|ptyxis|konsole|session-\d+\.scope|user@\d+\.service$|.*(?:terminal|kitty|alacritty|jupyter|python|code|"
+    r"gnome-shell|org\.gnome\.Shell|plasma))[^/]*$",
+    re.IGNORECASE,
+)
+"""Units with a terminal, an editor or the session itself."""
 
 
 class HostOomKiller(Rule):
     id = "host-oom-killer"
-    title = "The kernel ended a program because memory was used up"
+    title = "The kernel or systemd-oomd ended a program because memory was used up"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
     explains = ("login-loop-unexplained",)
@@ -68,8 +79,20 @@ class HostOomKiller(Rule):
             match = re.search(_KILLED, line.text)
             if match and _OURS.search(match["name"]):
                 killed.setdefault((match["name"], match["group"]), []).append(line)
-        if not killed and journal.problem:
+        pressed: dict[str, list[Line]] = {}
+        for line in journal.matching(_PRESSURE, ("systemd-oomd",), last_boot=True):
+            match = re.search(_PRESSURE, line.text)
+            if match and _UNITS.search(match["unit"]):
+                pressed.setdefault(match["unit"].rpartition("/")[2], []).append(line)
+        if not killed and not pressed and journal.problem:
             yield Unknown(journal.problem)
+        for unit, lines in pressed.items():
+            yield self.finding(
+                "host",
+                f"systemd-oomd ended {unit} with all its programs, because memory was short",
+                *(Evidence(line.source, line.text.strip()[:200]) for line in lines[-2:]),
+                limited=False,
+            )
         for (name, group), lines in killed.items():
             times = f" {len(lines)} times" if len(lines) > 1 else ""
             limited = group.startswith("Memory cgroup")
@@ -114,6 +137,17 @@ class HostOomKiller(Rule):
             .says("kernel", "Out of memory: Kill process 4242 (python3) score 900 or sacrifice child")
             .says("kernel", f"Killed process 4242 (python3) {use}"),
             finds="host",
+        )
+        pressure = "due to memory pressure for /user.slice/user-1000.slice/user@1000.service being 60.13% > 50.00% for > 20s with reclaim activity"
+        slice_ = "/user.slice/user-1000.slice/user@1000.service/app.slice"
+        yield Scenario(
+            "a terminal, by systemd-oomd",
+            Machine.ubuntu2404_gpu().says("systemd-oomd", f"Killed {slice_}/vte-spawn-0b86.scope {pressure}"),
+            finds="host",
+        )
+        yield Scenario(
+            "a browser, by systemd-oomd",
+            Machine.ubuntu2404_gpu().says("systemd-oomd", f"Killed {slice_}/snap.firefox.firefox-1.scope {pressure}"),
         )
         yield Scenario(
             "another program",

@@ -24,6 +24,7 @@ TAIL = 256 << 10
 
 IDENTIFIERS = (
     "systemd-logind",
+    "systemd-oomd",
     "lightdm",
     "gdm",
     "gdm3",
@@ -63,7 +64,7 @@ IDENTIFIERS = (
 """Beside the kernel, whose lines are wanted. What a service manager or a cron daemon says of itself is ten times as
 much, and nothing of it is about a session."""
 
-_WANTED = regex(r" kernel: |pam_unix\(|logind|[dx]m[]\[:3 -]|gnome-s|Shell|kwin|plasma|greet|Xorg|slim")
+_WANTED = regex(r" kernel: |pam_unix\(|logind|oomd|[dx]m[]\[:3 -]|gnome-s|Shell|kwin|plasma|greet|Xorg|slim")
 """Found in every line that may be wanted: the lines of other programs are not parsed."""
 _TRADITIONAL = regex(
     r"([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) \S+ (\S+?)(?:\[(\d{1,10})\])?:(?: (.*))?", re.DOTALL
