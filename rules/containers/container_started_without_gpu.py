@@ -47,14 +47,14 @@ class ContainerStartedWithoutGpu(Rule):
     explains = ("libcuda-missing-from-loader", "torch-wheel-newer-than-driver", "cuda-runtime-newer-than-driver")
 
     def detect(self, inside: ContainerDevices, environments: PythonEnvironments | None) -> Iterator[Finding | Unknown]:
-        chosen = inside.visible in ("void", "none", "")
-        if not inside.container or inside.nodes or chosen:
+        # Containers share the kernel's /proc: without this file, the host has no driver, and no container gets a GPU.
+        if not inside.container or inside.nodes or not inside.driver:
+            return
+        if inside.unread:
+            yield Unknown(f"whether a GPU was left out on purpose is not known: {inside.unread}")
             return
         wants = _wish(inside, environments)
-        if wants is None:
-            return
-        if not inside.driver:
-            yield Unknown("whether the host has a driver is not known: /proc/driver/nvidia is not visible here")
+        if wants is None or inside.visible in ("void", "none", ""):
             return
         yield self.finding(
             "host",
@@ -95,7 +95,8 @@ class ContainerStartedWithoutGpu(Rule):
         yield Scenario("the GPU was left out on purpose", container("PATH=/usr/bin NVIDIA_VISIBLE_DEVICES=void"))
         yield Scenario("nothing in it wants a GPU", container())
         yield Scenario("with a GPU", container(image).node("/dev/nvidiactl", 195, 255).node("/dev/nvidia0", 195))
-        yield Scenario("the host's driver is not visible", container(image, driver=False), unknown=True)
+        yield Scenario("the host has no driver", container(image, driver=False))
+        yield Scenario("the image's variables are not readable", container().fifo("/proc/1/environ"), unknown=True)
         yield Scenario("no container", Machine.ubuntu2404_gpu())
 
 

@@ -179,13 +179,15 @@ _SIZE = regex(r"^\S+ /dev/shm tmpfs (?:\S*,)?size=(\d+)k\b", re.MULTILINE)
 
 class ContainerDevices(NamedTuple):
     """What a container itself sees; `container` is False on a machine of its own, and the rest is then empty. `nodes`
-    are the driver's in /dev; `visible` is NVIDIA_VISIBLE_DEVICES of the first process (None: not set); `driver` says
+    are the driver's in /dev; `visible` is NVIDIA_VISIBLE_DEVICES of the first process (None: not set), and `unread` why
+    that is not known ("" where it is); `driver` says
     whether the host's driver is loaded; `allowed` are the lines of the device control group about the driver's nodes
     (None: not known); `shm` is the size of /dev/shm in bytes (None: not known)."""
 
     container: bool
     nodes: tuple[str, ...]
     visible: str | None
+    unread: str
     driver: bool
     allowed: tuple[str, ...] | None
     shm: int | None
@@ -198,15 +200,20 @@ class ContainerDevices(NamedTuple):
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "ContainerDevices":
         if platform.setting is not Setting.CONTAINER:
-            return cls(False, (), None, False, None, None)
+            return cls(False, (), None, "", False, None, None)
         nodes = tuple(f"/dev/{name}" for name in host.listdir("/dev") if name.startswith("nvidia"))
-        variables = dict(v.partition("=")[::2] for v in (host.text("/proc/1/environ") or "").split("\0"))
+        variables, unread = {}, ""
+        try:
+            variables = dict(v.partition("=")[::2] for v in (host.text("/proc/1/environ") or "").split("\0"))
+        except Unreadable as problem:
+            unread = str(problem)
         allowed = host.text(_ALLOWED)
         size = _SIZE.search(host.text("/proc/mounts") or "")
         return cls(
             True,
             nodes,
             variables.get("NVIDIA_VISIBLE_DEVICES"),
+            unread,
             host.exists("/proc/driver/nvidia/version"),
             None if allowed is None else tuple(x for x in allowed.splitlines() if x.startswith(("a ", "c 195:"))),
             int(size[1]) << 10 if size else None,
