@@ -159,10 +159,15 @@ def _container(host: Host, folder: str, identity: str) -> DockerContainer | None
     settings = _json(host.text(source) or "")
     if not settings:
         return None
-    requests = settings.get("DeviceRequests")
-    gpus = any(isinstance(r, dict) and "gpu" in str(r.get("Capabilities")) for r in requests or ())
-    devices = [str(d.get("PathOnHost")) for d in settings.get("Devices") or () if isinstance(d, dict)]
+    gpus = any("gpu" in str(request.get("Capabilities")) for request in _objects(settings, "DeviceRequests"))
+    devices = [str(device.get("PathOnHost")) for device in _objects(settings, "Devices")]
     return DockerContainer(identity[:12], source, gpus, tuple(devices), settings.get("Privileged") is True)
+
+
+def _objects(settings: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects of a list, which may be null."""
+    found = settings.get(name)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def _json(text: str) -> dict[str, Any]:
