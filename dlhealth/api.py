@@ -40,9 +40,9 @@ from dlhealth.host.account import Account
 from dlhealth.host.place import Place
 from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
-from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, Usurpers
+from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, TakenGpus, Usurpers
 from dlhealth.judgements.kernels import kernels_to_judge
-from dlhealth.judgements.mismatch import PostedMismatch
+from dlhealth.judgements.mismatch import PostedFailure, PostedMismatch
 from dlhealth.judgements.numpyabi import NumpyClash, NumpyClashes
 from dlhealth.judgements.rejected import RejectedModule
 from dlhealth.judgements.undriven import UndrivenGpus
@@ -309,6 +309,7 @@ __all__ = [
     "Plan",
     "Platform",
     "PlatformSetting",
+    "PostedFailure",
     "PostedMismatch",
     "Problem",
     "Profiling",
@@ -345,6 +346,7 @@ __all__ = [
     "StdcxxNeeds",
     "Storage",
     "SystemPython",
+    "TakenGpus",
     "TensorFlow",
     "TensorFlowLibraries",
     "TensorFlowNeeds",

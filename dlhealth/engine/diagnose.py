@@ -13,7 +13,7 @@ from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
 from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Skipped, Unknown
 from dlhealth.probes import Unavailable
-from dlhealth.probes.machine.platform import Platform
+from dlhealth.probes.machine.platform import DPKG_STATUS, Platform
 
 
 def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
@@ -40,12 +40,15 @@ def diagnose(
     findings, skipped, failures = list(extra), [], list(failed)
     run = 0
     for rule in rules:
+        results: list[Finding | Unknown] = []
         try:
             with redirect_stdout(sys.stderr):  # the output of a rule must not become part of a report
-                results = list(facts.call(rule.detect))
+                results.extend(facts.call(rule.detect))
             if not all(isinstance(result, (Finding, Unknown)) for result in results):
                 raise TypeError("detect must yield findings, or unknowns")
         except Unavailable as problem:
+            # What it found before stays true.
+            findings += [r for r in results if isinstance(r, Finding)]
             skipped.append(Skipped(rule.id, str(problem)))
             continue
         except (Exception, SystemExit) as error:  # a rule's defect must not hide the findings of others
@@ -69,9 +72,11 @@ def _unjudged(facts: Facts) -> str | None:
         unsupported = cast(Platform, facts.get(Platform)).unsupported
     except Unavailable as problem:
         return f"which system this is could not be checked ({problem})"
-    symptoms = cast(Host, facts.get(Host)).symptoms
-    if unsupported is None and symptoms:
-        return f"what was posted does not show why {symptoms[0].symptom.value}"
+    host = cast(Host, facts.get(Host))
+    if unsupported is None and host.symptoms:
+        return f"what was posted does not show why {host.symptoms[0].symptom.value}"
+    if unsupported is None and host.is_partial(DPKG_STATUS):
+        return "only a part of the package list was posted"
     return unsupported
 
 

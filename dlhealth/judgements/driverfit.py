@@ -54,6 +54,9 @@ _AFTER_580 = 580
 
 _STARTED = regex(r"NVRM: loading NVIDIA UNIX (?P<open>Open Kernel Module for )?.*?(?P<version>\d{2,3}\.\d[\d.]*)  ")
 """What every module says when it starts."""
+_NO_VERSION = "(version not known)"
+_FLAVOURS = {MisfitKind.NO_GSP: True, MisfitKind.NOT_READY: True, MisfitKind.NEEDS_OPEN: False}
+"""Whether the module that refuses a GPU so is the open one."""
 
 
 class Refusal(NamedTuple):
@@ -223,10 +226,14 @@ def _told(journal: Journal) -> DriverInPlace | None:
             return (
                 DriverInPlace(started["version"], branch, bool(started["open"]), line.source, False) if branch else None
             )
-    refusal = next((r for r in read_refusals(lines) if branch_of(r.version)), None)
+    refusals = list(read_refusals(lines))
+    refusal = next((r for r in refusals if branch_of(r.version)), next(iter(refusals), None))
     if refusal is None:
         return None
-    return DriverInPlace(refusal.version, branch_of(refusal.version) or 0, None, refusal.source, False)
+    is_open = _FLAVOURS.get(refusal.kind)
+    return DriverInPlace(
+        refusal.version or _NO_VERSION, branch_of(refusal.version) or 0, is_open, refusal.source, False
+    )
 
 
 def _system(host: Host) -> str:
@@ -359,6 +366,10 @@ def _judge(
     if driver.loaded and gpu.address in working:
         return None, None, None, ""
     said = next((r for r in refusals if _about(r, gpu, gpus) and r.version in ("", driver.version)), None)
+    if not driver.branch:
+        return (
+            (said.kind, said.branch, said, "") if said else (None, None, None, "the version of the driver is not known")
+        )
     if gpu.last_branch is not None and driver.branch > gpu.last_branch:
         return MisfitKind.DROPPED if gpu.last_branch == _AFTER_580 else MisfitKind.LEGACY, gpu.last_branch, said, ""
     if gpu.first_branch is not None and driver.branch < gpu.first_branch:

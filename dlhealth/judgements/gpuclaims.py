@@ -13,7 +13,7 @@ from dlhealth.probes.driver.driverlog import messages
 from dlhealth.probes.driver.gpu import Gpu, Gpus
 from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.driver.nvml import GPU_IS_LOST, Nvml
-from dlhealth.probes.machine.journal import Journal
+from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.probes.machine.kernel import Kernel
 from dlhealth.probes.packaging.packages import DriverPackages
 from dlhealth.records import NamedTuple
@@ -72,6 +72,22 @@ class Usurpers(NamedTuple):
             else Evidence(f"/lib/modules/{kernel.target}", "no NVIDIA module for this kernel"),
             tuple(doubts),
         )
+
+
+class TakenGpus(NamedTuple):
+    """NVIDIA's module said that another driver has its GPUs: `line` is the first line of that message, None where it did
+    not, where it drives them since, or where the bus shows who has them."""
+
+    line: Line | None
+
+    @classmethod
+    def probe(cls, gpus: Gpus | None, modules: KernelModules | None, journal: Journal) -> "TakenGpus":
+        if gpus is not None or (modules and modules.loaded_version):
+            return cls(None)
+        return cls(next(journal.kernel(_TAKEN, last_boot=True), None))
+
+
+_TAKEN = r"NVRM: The NVIDIA probe routine was not called for \d+ device"
 
 
 class Passthrough(NamedTuple):

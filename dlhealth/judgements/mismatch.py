@@ -15,6 +15,17 @@ _API = regex(
 )
 
 
+class PostedFailure(NamedTuple):
+    """Where it was posted that nvidia-smi, which comes with the driver's libraries, found no driver: `evidence`."""
+
+    evidence: Evidence | None
+
+    @classmethod
+    def probe(cls, host: Host) -> "PostedFailure":
+        said = next((s for s in host.symptoms if s.symptom is Symptom.NO_DRIVER), None)
+        return cls(Evidence(said.source, said.text) if said else None)
+
+
 class PostedMismatch(NamedTuple):
     """The versions of the loaded module and of the libraries, as NVML or the module itself say: "" where they do not
     name one. `evidence` is what they say; None where neither said that the versions differ."""

@@ -5,11 +5,10 @@ from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.probes.machine.kernel import Kernel
 from dlhealth.records import NamedTuple
 
-_KEY = (
-    r"^(?:\S+: )?[Ll]oading of module with unavailable key is rejected|PKCS#7 signature not signed with a trusted key"
-)
+_KEY = r"^(?:\S+: )?[Ll]oading of module with unavailable key is rejected"
 _UNSIGNED = r"^(?:\S+: )?[Ll]oading of unsigned module is rejected|unsigned module loading is restricted"
-_DRIVES = r"NVRM: loading NVIDIA UNIX|\[drm\] Initialized nvidia"
+_RUNS = r"^NVRM:|^nvidia-nvlink: Nvlink Core is being initialized|\[drm\] Initialized nvidia"
+"""What only a module says that was loaded."""
 
 
 class RejectedModule(NamedTuple):
@@ -26,7 +25,7 @@ class RejectedModule(NamedTuple):
         subject = f"kernel:{kernel.running}" if kernel.running else "host"
         loaded = modules.loaded_version or "nvidia" in (modules.loaded or ())
         seen = not modules.unseen or modules.seen(kernel.running)
-        if loaded or seen or next(journal.kernel(_DRIVES, last_boot=True), None):
+        if loaded or seen or next(journal.kernel(_RUNS, last_boot=True), None):
             return cls(None, None, subject)
         key, unsigned = (next(journal.kernel(p, last_boot=True), None) for p in (_KEY, _UNSIGNED))
         return cls(key, unsigned, subject)

@@ -68,7 +68,8 @@ class UnstartedGpus(NamedTuple):
     def probe(
         cls, host: Host, journal: Journal, modules: KernelModules, gpus: Gpus | None, nvml: Nvml | None
     ) -> "UnstartedGpus":
-        if not modules.loaded_version:
+        # Of posted machines it may be the log alone that shows a driver at work.
+        if not modules.loaded_version and not (modules.loaded is None and modules.unseen):
             return cls((), None)
         lines = list(journal.kernel(_SPOKE, last_boot=True))
         only = gpus.gpus[0].address if gpus and len(gpus.gpus) == 1 else ""
@@ -80,7 +81,9 @@ class UnstartedGpus(NamedTuple):
                 found[address] = _judged(address, lines[: number + 1])
         if found and "" in found and started:
             del found[""]  # which one it was is not known, and others work
-        return cls(tuple(found.values()), _firmware(host, modules.loaded_version) if found else None)
+        return cls(
+            tuple(found.values()), _firmware(host, modules.loaded_version) if found and modules.loaded_version else None
+        )
 
 
 def _failures(lines: Sequence[Line]) -> Iterator[tuple[int, "re.Match[str]"]]:

@@ -79,19 +79,19 @@ class RmInitAdapterFailed(Rule):
     )
 
     def detect(self, modules: KernelModules, unstarted: UnstartedGpus) -> Iterator[Finding | Unknown]:
-        if modules.loaded is None and not modules.loaded_version:
+        if modules.loaded is None and not modules.loaded_version and not unstarted.gpus:
             yield Unknown("cannot see whether the driver is loaded (a mounted disk, or a container)")
             return
+        driver = f"The driver {modules.loaded_version or ''}".rstrip()
         for gpu in unstarted.gpus:
             missing = gpu.obstacle is Obstacle.FIRMWARE_FILE
             evidence = [gpu.said, gpu.reason, unstarted.firmware if missing else None]
             yield self.finding(
                 f"gpu:{gpu.address}" if gpu.address else "host",
-                f"The driver {modules.loaded_version} could not start the GPU{f' at {gpu.address}' if gpu.address else ''}: "
-                f"{gpu.obstacle.value}",
+                f"{driver} could not start the GPU{f' at {gpu.address}' if gpu.address else ''}: {gpu.obstacle.value}",
                 *filter(None, evidence),
                 obstacle=gpu.obstacle,
-                version=modules.loaded_version,
+                version=modules.loaded_version or "",
             )
 
     def remedies(self, finding: Finding, driver: DriverPackages | None, kernel: Kernel) -> Iterator[Plan]:

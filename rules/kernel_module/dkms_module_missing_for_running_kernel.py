@@ -47,6 +47,7 @@ from dlhealth.api import (
     ModuleFile,
     Packages,
     Plan,
+    PostedFailure,
     Risk,
     Rule,
     Scenario,
@@ -78,33 +79,38 @@ class DkmsModuleMissingForRunningKernel(Rule):
         self,
         kernel: Kernel,
         modules: KernelModules,
-        dkms: Dkms,
+        dkms: Dkms | None,
         packages: Packages | None,
         libraries: DriverLibraries | None,
         driver: DriverPackages | None,
+        failure: PostedFailure,
     ) -> Iterator[Finding | Unknown]:
-        for problem in dkms.problems:
+        if dkms is None and not failure.evidence:
+            yield Unknown("cannot see what DKMS has built")
+            return
+        for problem in dkms.problems if dkms else ():
             yield Unknown(problem)
         installed = [p for p in packages.installed(BUILDERS) if "-no-dkms" not in p.name] if packages else []
-        kept = [m for m in dkms.modules if m.source or m.builds]
+        kept = [m for m in dkms.modules if m.source or m.builds] if dkms else []
         # Ubuntu's prebuilt modules, or a .run file without DKMS: only the modules of other kernels show the driver.
         others = [f for f in modules.files if libraries and libraries.version]
         built = driver.role("prebuilt") if driver else ()
-        if not installed and not kept and not others and not built:
+        if not installed and not kept and not others and not built and not failure.evidence:
             return
-        if kernel.target is None:
+        if kernel.target is None and not kernel.unseen:
             yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
-        for release, severity in kernels_to_judge(kernel):
-            if modules.usable(release):
+        for release, severity in _judged(kernel, kept):
+            named = kernel.target is not None or not kernel.unseen
+            if named and modules.usable(release):
                 continue
             build = next((b for m in kept if (b := m.failed(release))), None)
             refused = _refused(kernel, release, kept)
-            unfit = modules.on_disk(release)
-            evidence = [
-                Evidence(unfit.path, unfit.unfit)
-                if unfit
-                else Evidence(f"/lib/modules/{release}", "no nvidia module in updates, extra or kernel")
-            ]
+            unfit = modules.on_disk(release) if named else None
+            evidence = [Evidence(unfit.path, unfit.unfit)] if unfit else []
+            if named and not unfit:
+                evidence.append(Evidence(f"/lib/modules/{release}", "no nvidia module in updates, extra or kernel"))
+            if failure.evidence and not installed and not kept and not built:
+                evidence.append(failure.evidence)
             evidence += [Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.state}") for p in installed[:1]]
             evidence += [Evidence(f"/var/lib/dkms/{m.name}/{m.version}", _built_for(m)) for m in kept]
             if not installed and not kept:
@@ -132,10 +138,10 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 works=modules.working(kernel, release)[:1],
             )
 
-    def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms | None) -> Iterator[Plan]:
         release, package, prebuilt = (finding.detail[k] for k in ("release", "package", "prebuilt"))
         load = (LoadModules(("nvidia",)),) if release == kernel.running else ()
-        module = dkms.newest()
+        module = dkms.newest() if dkms else None
         if finding.detail["refused"]:
             yield Plan(
                 "Boot the distribution's standard kernel: the NVIDIA driver does not support realtime kernels",
@@ -143,7 +149,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 (ByHand("choose a kernel without -rt in the boot menu, and make it the default"),),
                 reboot=True,
             )
-        elif chosen := finding.detail["chosen"]:
+        elif dkms and (chosen := finding.detail["chosen"]):
             yield from _flavours(chosen, finding.detail["stem"], release, dkms, load)
         elif prebuilt:
             names = (f"linux-modules-nvidia-{prebuilt}-{release}",)
@@ -192,7 +198,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 yield Plan(f"Rebuild {what}", Risk.LOW, (*build, last))
             else:
                 yield Plan(f"Build {what}", Risk.LOW, build)
-        elif package and not dkms.tree:
+        elif package and dkms and not dkms.tree:
             text = f"mount what is missing of this system; if somebody removed the directory: apt-get install --reinstall {package}"
             yield Plan("Bring back /var/lib/dkms, which does not exist", Risk.MEDIUM, (ByHand(text),), network=True)
         elif package:
@@ -480,6 +486,13 @@ def _prebuilt(others: list[ModuleFile], packages: Packages | None) -> str:
         for package in packages.installed(f"linux-modules-nvidia-*-{file.kernel}") if packages else ():
             return package.name.removeprefix("linux-modules-nvidia-").removesuffix(f"-{file.kernel}")
     return ""
+
+
+def _judged(kernel: Kernel, kept: list[DkmsModule]) -> tuple[tuple[str, Severity], ...]:
+    """The kernels to judge; where nothing names any, those for which a build failed."""
+    if kernel.target or not kernel.unseen:
+        return kernels_to_judge(kernel)
+    return tuple((b.kernel, Severity.ERROR) for m in kept for b in m.builds if b.fault and b.kernel)
 
 
 def _flavour_of(built: tuple[DriverPackage, ...]) -> str:

@@ -44,6 +44,7 @@ from dlhealth.api import (
     Scenario,
     Severity,
     Stage,
+    TakenGpus,
     Unknown,
     UpdateInitramfs,
     Usurpers,
@@ -64,12 +65,26 @@ class NouveauBoundInsteadOfNvidia(Rule):
 
     def detect(
         self,
-        usurpers: Usurpers,
+        usurpers: Usurpers | None,
         kernel: Kernel,
         config: ModprobeConfig | None,
         switch: GpuSwitch | None,
         glx: GlxAlternative | None,
+        taken: TakenGpus | None,
     ) -> Iterator[Finding | Unknown]:
+        if usurpers is None:
+            if taken and taken.line:
+                yield self.finding(
+                    "host",
+                    "Another driver, most likely nouveau, holds the GPU, so the NVIDIA driver cannot use it",
+                    Evidence(taken.line.source, taken.line.text.strip()[:200]),
+                    wanted=False,
+                    lacking="",
+                    blacklisted=False,
+                )
+            else:
+                yield Unknown("cannot see which driver holds the GPU")
+            return
         yield from usurpers.doubts
         if switch and switch.chosen:
             return  # the NVIDIA module was switched off on purpose

@@ -95,9 +95,9 @@ class HalfConfiguredDriverPackages(Rule):
         for failure in failures.failures[:3] if failures else ():
             evidence.append(Evidence(failure.source, failure.text))
         others = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
-        step = ""
-        for release in _releases(kernel) if kernel and modules else ():
-            for module in dkms.modules if dkms and modules and not modules.usable(release) else ():
+        step, named = "", f"{first.name} {first.version}".strip()
+        for release in _releases(kernel, dkms) if modules else ():
+            for module in dkms.modules if dkms and modules and not _usable(modules, release) else ():
                 if not step and (build := module.failed(release)) and build.kernel:
                     step = (
                         f", because {module.name} {module.version} does not build for kernel {release}: {build.error}"
@@ -105,9 +105,9 @@ class HalfConfiguredDriverPackages(Rule):
                     evidence.append(Evidence(build.log, build.error))
         yield self.finding(
             f"package:{first.name}",
-            f"{first.name} {first.version} is {first.state}{others}, so every run of apt fails{step}"
+            f"{named} is {first.state}{others}, so every run of apt fails{step}"
             if failed
-            else f"{first.name} {first.version} is {first.state}{others}: the last run of apt did not finish",
+            else f"{named} is {first.state}{others}: the last run of apt did not finish",
             *evidence,
             severity=Severity.ERROR if failed else Severity.WARNING,
             packages=tuple(sorted(p.name for p in (failed or concerned))),
@@ -184,9 +184,16 @@ class HalfConfiguredDriverPackages(Rule):
         )
 
 
-def _releases(kernel: Kernel) -> tuple[str, ...]:
-    """The kernels that a package may be built for."""
-    return tuple(k.release for k in kernel.installed) or tuple(filter(None, (kernel.running,)))
+def _releases(kernel: Kernel | None, dkms: Dkms | None) -> tuple[str, ...]:
+    """The kernels that a package may be built for; where none is known, those of the builds that failed."""
+    if kernel and (kernel.installed or kernel.running):
+        return tuple(k.release for k in kernel.installed) or (kernel.running or "",)
+    return tuple(b.kernel for m in (dkms.modules if dkms else ()) for b in m.builds if b.fault)
+
+
+def _usable(modules: KernelModules, release: str) -> bool:
+    file = modules.seen(release)
+    return file is not None and not file.unfit
 
 
 def _first(packages: list[Package]) -> Package:

@@ -66,9 +66,10 @@ class HeldPackagesBlockDriver(Rule):
         members = [m.package for m in driver.members if m.coupled]
         if not members:
             return
-        split = len(driver.versions()) > 1
+        apart = len(driver.versions()) > 1
         coming = "an update will keep the others back or leave the driver with two versions"
-        sets = [(members, split, "the driver has two versions now" if split else coming)]
+        if apart:
+            yield from self._split(members, apart, "the driver has two versions now")
         for image in packages.installed("linux-image-*"):
             series = image.name.removeprefix("linux-image-")
             headers = packages.get(f"linux-headers-{series}")
@@ -78,17 +79,20 @@ class HeldPackagesBlockDriver(Rule):
                 # Modules for the image are built with these headers.
                 split = image.upstream != headers.upstream
                 verb = "have different versions now" if split else "will have different versions"
-                sets.append(([image, headers], split, f"the kernel and its headers {verb}"))
+                yield from self._split([image, headers], split, f"the kernel and its headers {verb}")
             for module in packages.installed(f"linux-modules-nvidia-*-{series}"):
                 flavour = module.name.removeprefix("linux-modules-nvidia-").removesuffix(f"-{series}")
                 # Modules for one kernel only ("580-6.14.0-37") stay with that kernel.
                 if "." not in flavour and module.want == "hold" and image.want != "hold":
-                    sets.append(([image, module], False, "the next kernel will have no NVIDIA module"))
-        for group, split, what in sets:
-            held = sorted({p.name for p in group if p.want == "hold"})
-            free = sorted(_movable(group))
-            if not held or not free:
-                continue
+                    yield from self._split([image, module], False, "the next kernel will have no NVIDIA module")
+        if not apart:
+            yield from self._split(members, apart, coming)
+
+    def _split(self, group: list[Package], split: bool, what: str) -> Iterator[Finding]:
+        """Packages that belong together, of which only some are on hold."""
+        held = sorted({p.name for p in group if p.want == "hold"})
+        free = sorted(_movable(group))
+        if held and free:
             yield self.finding(
                 "host",
                 f"{', '.join(held[:3])}{' ...' if len(held) > 3 else ''} on hold, but {', '.join(free[:3])}"

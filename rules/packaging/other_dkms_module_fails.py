@@ -70,16 +70,16 @@ class OtherDkmsModuleFails(Rule):
         kernel: Kernel,
         modules: KernelModules,
         packages: Packages,
-        owners: DkmsOwners,
+        owners: DkmsOwners | None,
         locks: PackageLocks | None,
     ) -> Iterator[Finding | Unknown]:
         failed = [
             (module, build)
             for module, build in _failed(dkms, kernel)
-            if module in dkms.others or modules.usable(build.kernel)
+            if module in dkms.others or (not kernel.unseen and modules.usable(build.kernel))
         ]
         for module, build in failed:
-            owner = owners.packages.get((module.name, module.version), "")
+            owner = owners.packages.get((module.name, module.version), "") if owners else ""
             unfinished = _unfinished(packages, build.kernel, owner)
             if not unfinished:
                 continue
@@ -87,7 +87,8 @@ class OtherDkmsModuleFails(Rule):
                 yield Unknown(locks.busy)
                 return
             names = ", ".join(p.name for p in unfinished)
-            what = f"DKMS module {module.name} {module.version} ({owner or 'from no package'})"
+            source = f" ({owner or 'from no package'})" if owners else ""
+            what = f"DKMS module {module.name} {module.version}{source}"
             yield self.finding(
                 f"package:{owner or module.name}",
                 f"{what} does not build for kernel {build.kernel}, so {names} cannot be configured: {build.error}",
@@ -196,7 +197,7 @@ def _failed(dkms: Dkms, kernel: Kernel) -> Iterator[tuple[DkmsModule, ModuleBuil
     installed = {k.release for k in kernel.installed}
     for module in (*dkms.modules, *dkms.others):
         for build in module.builds:
-            if build.fault and build.kernel in installed:
+            if build.fault and (build.kernel in installed or kernel.unseen):
                 yield module, build
 
 

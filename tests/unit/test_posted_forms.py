@@ -351,3 +351,50 @@ def test_a_whole_thread(judged: Judge) -> None:
     )  # fmt: skip
     assert roots(found) == {"dkms-module-missing-for-running-kernel"}
     assert "6.8.0-45-generic" in found.findings[0].finding.title
+
+
+SAID = {
+    "closed-module-on-blackwell": "Jul 01 22:55:07 box kernel: NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2b85)\n"
+    "                                  NVRM: installed in this system requires use of the NVIDIA open kernel modules.\n",
+    "open-module-on-unsupported-gpu": "[ 1157.036170] PKCS#7 signature not signed with a trusted key\n"
+    "[ 1157.046099] NVRM: The NVIDIA GPU 0000:af:00.0 (PCI ID: 10de:1db5)\n"
+    "               NVRM: installed in this system is not supported by open\n"
+    "               NVRM: nvidia.ko because it does not include the required GPU\n",
+    "rminitadapter-failed": "[  903.610907] NVRM: GPU 0000:98:00.0: RmInitAdapter failed! (0x62:0x65:1792)\n"
+    "[  903.611884] NVRM: GPU 0000:98:00.0: rm_init_adapter failed, device minor number 0\n",
+    "nouveau-bound-instead-of-nvidia": "[  549.976351] NVRM: The NVIDIA probe routine was not called for 3 device(s).\n"
+    "[  549.977053] NVRM: This can occur when a driver such as: \n",
+    "held-packages-block-driver": "hi  nvidia-dkms-535  535.129.03-0ubuntu0.22.04.1  amd64  NVIDIA DKMS package\n"
+    "ii  libnvidia-compute-535:amd64  535.183.01-0ubuntu0.22.04.1  amd64  NVIDIA libcompute package\n",
+    "other-dkms-module-fails": "Error! Bad return status for module build on kernel: 6.8.0-45-generic (x86_64)\n"
+    "Consult /var/lib/dkms/virtualbox/7.0.16/build/make.log for more information.\n"
+    "dpkg: Fehler beim Bearbeiten des Paketes linux-headers-6.8.0-45-generic (--configure):\n",
+    "dkms-module-missing-for-running-kernel": f"$ sudo dkms install -m nvidia -v 470.86\n{FAILED}"
+    "Error! Bad return status for module build on kernel: 5.13.18-custom (x86_64)\n",
+}
+"""By the fault that it proves, what somebody posted alone."""
+
+
+@pytest.mark.parametrize("fault", SAID)
+def test_one_output_alone(fault: str, judged: Judge) -> None:
+    assert roots(judged(SAID[fault])) == {fault}
+
+
+def test_no_module_where_nvidia_smi_found_no_driver(judged: Judge) -> None:
+    found = judged(
+        f"$ nvidia-smi\n{FAILED}$ uname -r\n3.13.0-116-generic\n$ sudo modprobe nvidia\nmodprobe: FATAL: Module nvidia not found.\n$ \n"
+    )
+    assert roots(found) == {"dkms-module-missing-for-running-kernel"}
+
+
+def test_a_part_of_the_packages_is_not_healthy(judged: Judge) -> None:
+    found = judged("ii  nvidia-settings  535.171.04-0ubuntu0.22.04.1  amd64  Tool\n")
+    assert found.health is Health.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["uname -r 5.15.0-157-generic\n", "### Kernel Release\n\n5.15.0-157-generic\n", "**Kernel:** 5.15.0-157-generic\n"],
+)
+def test_the_forms_of_bug_trackers(text: str, host: Callable[..., Host]) -> None:
+    assert facts(host(text)).get(Kernel).running == "5.15.0-157-generic"

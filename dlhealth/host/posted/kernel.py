@@ -11,8 +11,7 @@ from dlhealth.lazy import regex
 
 _UPTIME = regex(r"^\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ", re.MULTILINE)
 _STAMPED = regex(
-    r"^(?:\S*\.log(?:\.\d)?:)?(?P<line>(?:[A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ (?:kernel|[\w.@/-]+\[\d+\]): .*)$",
-    re.MULTILINE,
+    r"^(?:\S*\.log(?:\.\d)?:)?(?P<line>(?P<stamp>(?:[A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ (?:kernel|[\w.@/-]+\[\d+\]): ).*)$"
 )
 _HUMAN = regex(r"^\[[A-Z][a-z]{2} ([A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d) (\d{4})\] (.*)$", re.MULTILINE)
 _BARE = regex(
@@ -22,7 +21,10 @@ _BARE = regex(
 )
 """Messages of the kernel whose stamps somebody cut off, as dmesg --notime does."""
 _UNAME = regex(r"^(?:uname: )?Linux (\S+) (\d\S+) #.*$", re.MULTILINE)
-_RELEASE = regex(r"\buname -r[ \t`*:]*\n+(?:```\w*\n)?(\d+\.\d\S*)$", re.MULTILINE)
+_RELEASE = regex(
+    r"(?:\buname -r\)?[ \t`*:]*|^#+ Kernel Release\s*?)(?:\n+(?:```\w*\n)?|[ \t]+)(\d+\.\d+\.\d[\w.+-]*)[`*]*$",
+    re.MULTILINE,
+)
 _LONE_RELEASE = regex(r"\A\s*(\d+\.\d+\.\d+-[\w.+-]+)\s*\Z")
 _SHORT = 200
 _LONG = 200_000
@@ -34,7 +36,7 @@ _LSB = regex(
     re.MULTILINE,
 )
 _SUMMARY = regex(
-    r"^[ \t*|-]{0,30}(?:Operating System|OS|Distro|System)\W{1,4}(?:\w+ )?(?P<name>Ubuntu|Debian GNU/Linux|Debian|Linux Mint|Pop!_OS) (?P<number>\d+(?:\.\d+)?)",
+    r"^[ \t*|#-]{0,30}(?:Operating System(?: and Version)?|OS|Distro|System)\W{1,6}(?:Description:\s*)?(?:\w+ )?(?P<name>Ubuntu|Debian GNU/Linux|Debian|Linux Mint|Pop!_OS) (?P<number>\d+(?:\.\d+)?)",
     re.MULTILINE,
 )
 _SUMMARY_KERNEL = regex(
@@ -52,10 +54,14 @@ _MAKE_LOG = regex(
     re.MULTILINE,
 )
 _BAD_STATUS = regex(
-    r"^(?:dkms: )?Error! Bad return status for module build on kernel: (?P<kernel>\S+) \(\S+\)\n+"
-    r"Consult (?P<log>/var/lib/dkms/(?P<name>[\w.+-]+)/(?P<version>[\w.+~-]+)/build/make\.log)",
+    r"^(?:dkms: )?Error! Bad return status for module build on kernel: (?P<kernel>\S+) \(\S+\)"
+    r"(?:\n+Consult (?P<log>/var/lib/dkms/(?P<name>[\w.+-]+)/(?P<version>[\w.+~-]+)/build/make\.log))?",
     re.MULTILINE,
 )
+_ASKED = regex(
+    r"dkms (?:install|build|add) (?:-m (?P<name>[\w.+-]+) -v (?P<version>[\w.+~-]+)|(?P<of>[\w.+-]+)/(?P<number>\d[\w.+~-]*))"
+)
+"""What somebody asked DKMS for, where its answer does not name it."""
 _COMPILER_SAID = regex(
     r"^(?:\S+:\d+(?::\d+)?: (?:fatal )?error: .*|ERROR: modpost: .*|(?:gcc|cc)\S*: error: .*"
     r"|make(?:\[\d+\])?: \*\*\* .*|\S+: internal compiler error: .*|FATAL: modpost: .*)$",
@@ -65,7 +71,7 @@ _NO_HEADERS = regex(r"kernel headers for kernel (?P<kernel>\d\S+) cannot be foun
 _NO_MODULE = regex(
     r"modprobe: FATAL: Module (?P<module>nvidia[\w-]*) not found in directory /lib/modules/(?P<kernel>\d\S+)"
 )
-_NO_MODULE_FILE = regex(r"modinfo: ERROR: Module nvidia not found")
+_NO_MODULE_FILE = regex(r"mod(?:info|probe): (?:ERROR|FATAL): Module nvidia not found\.?$", re.MULTILINE)
 _REFUSED = regex(
     r"(?:could not|Could not) insert (?:module )?['\"‘]?nvidia(?:[_-]current)?['\"’]?: (?P<why>[A-Z][\w' ]+)"
 )
@@ -79,7 +85,7 @@ _LSMOD_ROW = regex(
     r"^(?P<name>nvidia(?:_\w+)?|nouveau) +(?P<size>\d{4,}) +(?P<uses>-?\d+) *(?P<by>[\w,]*)\s*$", re.MULTILINE
 )
 _PROC_MODULES = regex(r"^\w+ \d+ \d+ \S+ (?:Live|Loading|Unloading) 0x[0-9a-f]+", re.MULTILINE)
-_NVRM = regex(r"^NVRM version: NVIDIA UNIX .*$(?:\nGCC version: .*)?", re.MULTILINE)
+_NVRM = regex(r"^NVRM version: +NVIDIA UNIX .*$(?:\nGCC version: .*)?", re.MULTILINE)
 _SMI = regex(r"NVIDIA-SMI \d[\d.]+ +(?:KMD|Driver) Version: (\d[\d.]+)")
 _SMI_QUERY = regex(r"^Driver Version +: (\d{3}\.[\d.]+)$", re.MULTILINE)
 _GLX = regex(r"^OpenGL (?:core profile )?version string: .*NVIDIA (\d{3}\.[\d.]+)$", re.MULTILINE)
@@ -88,6 +94,7 @@ _NO_DRIVER = regex(r"NVIDIA-SMI has failed because it couldn't communicate with 
 _MISMATCH = regex(
     r"(?:Failed to initialize NVML: |NVML: |nvml error: |Failed to initialize nvml: )[Dd]river/library version mismatch(?:\n+NVML library version: (?P<version>[\d.]+))?",
 )
+_NO_LIBRARY = regex(r"Could not load dynamic library '(?P<name>[\w.]+)'")
 _NO_DEVICES = regex(r"^No devices were found$", re.MULTILINE)
 _MODINFO = regex(r"^filename: +(/\S+/nvidia[\w.-]*\.ko\S*)\n((?:[\w-]+:.*\n?|[ \t]+.*\n?)+)", re.MULTILINE)
 _SECURE_BOOT = regex(r"^\W{0,3}Secure ?Boot:? (enabled|disabled)\b", re.MULTILINE)
@@ -101,7 +108,7 @@ def log(output: Output, pieces: Pieces) -> bool:
     human = [f"{m[1]} {pieces.hostname} kernel: {m[3]}" for m in _HUMAN.finditer(text)]
     if human:
         pieces.log("/var/log/kern.log", "\n".join(human), output.source("dmesg -T"))
-    stamped = [m["line"] for m in _STAMPED.finditer(text)]
+    stamped = list(_stamped(text))
     if stamped:
         pieces.log("/var/log/kern.log", "\n".join(stamped), output.source("journalctl"))
     uptimes = list(_with_continuations(text))
@@ -114,6 +121,19 @@ def log(output: Output, pieces: Pieces) -> bool:
         pieces.file("/proc/sys/kernel/osrelease", f"{banner[1]}\n", output.source("dmesg"))
         pieces.guess("/proc/version", f"{line}\n", output.source("dmesg"))
     return bool(human or stamped or uptimes or bare)
+
+
+def _stamped(text: str) -> Iterator[str]:
+    """Lines of syslog. Of a message with several lines, journalctl indents all but the first."""
+    stamp = ""
+    for line in text.splitlines():
+        if match := _STAMPED.match(line):
+            stamp = match["stamp"]
+            yield match["line"]
+        elif stamp and line.startswith("     "):
+            yield f"{stamp}{line.strip()}"
+        else:
+            stamp = ""
 
 
 def _with_continuations(text: str) -> Iterator[str]:
@@ -231,10 +251,16 @@ def failed_build(output: Output, pieces: Pieces) -> bool:
     failed = list(_BAD_STATUS.finditer(text))
     for match in failed:
         source = output.source("the output of DKMS")
-        _tree(match["name"], match["version"], source, pieces)
+        asked = _ASKED.search(text)
+        name = match["name"] or (asked and (asked["name"] or asked["of"]))
+        version = match["version"] or (asked and (asked["version"] or asked["number"]))
+        if not name or not version:
+            continue
+        tree = _tree(name, version, source, pieces)
         said = [m[0] for m in _COMPILER_SAID.finditer(text)]
-        heading = f"DKMS make.log for {match['name']}-{match['version']} for kernel {match['kernel']} (x86_64)"
-        pieces.guess(match["log"], "\n".join([heading, *said, match[0].splitlines()[0]]) + "\n", source)
+        heading = f"DKMS make.log for {name}-{version} for kernel {match['kernel']} (x86_64)"
+        pieces.built_last(match["kernel"], source)
+        pieces.guess(f"{tree}/build/make.log", "\n".join([heading, *said, match[0].splitlines()[0]]) + "\n", source)
         pieces.listed("/var/lib/dkms", source)
     headers = list(_NO_HEADERS.finditer(text))
     for match in headers:
@@ -254,7 +280,9 @@ def refused(output: Output, pieces: Pieces) -> bool:
             pieces.no_module(release, source)
             pieces.missing("/proc/driver/nvidia", source)
     elif _NO_MODULE_FILE.search(output.text):
-        pieces.no_module("", output.source("modinfo"))
+        source = output.source("modprobe")
+        pieces.no_module("", source)
+        pieces.missing("/proc/driver/nvidia", source)
     reason = _REFUSED.search(output.text)
     if reason:
         _says(Symptom.REFUSED, reason, output.source("modprobe"), pieces)
@@ -325,8 +353,11 @@ def driver(output: Output, pieces: Pieces) -> bool:
         pieces.missing("/proc/driver/nvidia", output.source("nvidia-smi"))
         _says(Symptom.NO_DRIVER, silent, output.source("nvidia-smi"), pieces)
     mismatch, none = _MISMATCH.search(output.text), _NO_DEVICES.search(output.text)
+    library = _NO_LIBRARY.search(output.text)
     if mismatch:
         _says(Symptom.MISMATCH, mismatch, output.source("nvidia-smi"), pieces, mismatch["version"] or "")
+    if library:
+        _says(Symptom.NO_LIBRARY, library, output.source("TensorFlow"), pieces)
     if none:
         _says(Symptom.NO_DEVICES, none, output.source("nvidia-smi"), pieces)
     told = False
@@ -339,7 +370,7 @@ def driver(output: Output, pieces: Pieces) -> bool:
         if match := pattern.search(output.text):
             pieces.file("/sys/module/nvidia/version", f"{match[1]}\n", output.source(command))
             told = True
-    return bool(version or silent or told or mismatch or none)
+    return bool(version or silent or told or mismatch or none or library)
 
 
 def _says(symptom: Symptom, match: "re.Match[str]", source: str, pieces: Pieces, version: str = "") -> None:

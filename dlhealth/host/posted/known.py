@@ -3,7 +3,7 @@
 import posixpath
 import re
 
-from dlhealth.host.base import READ_LIMIT, Host, PostedEnvironment, PostedSymptom, Space, Stat, Unreadable
+from dlhealth.host.base import READ_LIMIT, Host, PostedEnvironment, PostedSymptom, Space, Stat, Symptom, Unreadable
 from dlhealth.host.base import Output as ProgramOutput
 from dlhealth.host.elf import Elf
 from dlhealth.lazy import regex
@@ -72,6 +72,7 @@ class Pieces:
         self._packages: dict[tuple[str, str], str] = {}
         self._at_home: dict[str, tuple[str, str]] = {}
         self._without_module: dict[str, str] = {}
+        self._built: tuple[str, str] = ("", "")
 
     def file(self, path: str, content: str | bytes, source: str = "") -> None:
         """A file with its content."""
@@ -93,6 +94,12 @@ class Pieces:
         """A file in the home directory of who posted this."""
         self._at_home.setdefault(name, (content, source))
 
+    def built_last(self, release: str, source: str) -> None:
+        """DKMS builds for the running kernel, unless told otherwise: that is the best guess where no driver runs and
+        nothing else names the kernel."""
+        if not self._built[0]:
+            self._built = (release, source)
+
     def not_loaded(self, source: str) -> None:
         """The nvidia module is not loaded."""
         self.missing("/sys/module/nvidia", source)
@@ -106,6 +113,8 @@ class Pieces:
         """Add what follows from several pieces together."""
         for path, (content, source) in self._guesses.items():
             self.file(path, content, source)
+        if self._built[0] and any(s.symptom is Symptom.NO_DRIVER for s in self.symptoms):
+            self.file("/proc/sys/kernel/osrelease", f"{self._built[0]}\n", self._built[1])
         self._finish_packages()
         self._finish_session()
         release = self.files.get("/proc/sys/kernel/osrelease", b"").decode(errors="replace").strip()

@@ -39,7 +39,8 @@ _SELECTED = regex(
     re.MULTILINE,
 )
 _FAILED = regex(
-    r"^dpkg: error processing package (?P<name>[a-z0-9][a-z0-9.+-]+)(?::(?P<architecture>[a-z0-9]+))? \(--configure\):",
+    # The words before the name are in the language of whoever ran apt.
+    r"^dpkg: \w[^\n]{5,60}? (?P<name>[a-z0-9][a-z0-9.+-]+)(?::(?P<architecture>[a-z0-9]+))? \(--configure\)",
     re.MULTILINE,
 )
 _SETTING_UP = regex(
