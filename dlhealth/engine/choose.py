@@ -270,16 +270,17 @@ def _together(one: Action, other: Action) -> bool:
     if isinstance(one, EditFile) and isinstance(other, EditFile):
         lines = {c[0]: c for c in other.changes}
         return all(lines.get(c[0], c) == c for c in one.changes)
-    return one == other
+    return type(one) is type(other) and one == other
 
 
 def merge(plans_chosen: Sequence[Plan]) -> tuple[Action, ...]:
     """The actions of several plans as one list: each once, edits of one file together, derived steps last. A reboot is not
     a step: a transaction waits for it."""
     actions = [a for plan in plans_chosen for a in plan.actions if not isinstance(a, Reboot)]
-    merged = dict.fromkeys(_edits_together(actions))
+    # Tuples with the same content are equal, whatever their kind.
+    merged = {(type(a), a): a for a in _edits_together(actions)}
     return tuple(
-        sorted(merged, key=lambda a: next((n for n, kind in enumerate(_DERIVED, 1) if isinstance(a, kind)), 0))
+        sorted(merged.values(), key=lambda a: next((n for n, kind in enumerate(_DERIVED, 1) if isinstance(a, kind)), 0))
     )
 
 
