@@ -32,7 +32,7 @@ from dlhealth.testing import Scenario
 from tests.ladders import check_ladder
 from tests.mutation.mutants import Mutant, of_constant, of_function, used_by
 
-TESTS_OF_CHOOSE = ("tests/unit/test_repair.py", "tests/unit/test_available.py")
+TESTS_OF_CHOOSE = ("tests/unit/test_choose.py", "tests/unit/test_repair.py", "tests/unit/test_available.py")
 SECONDS = 10
 """A mutant that takes longer does not end."""
 
