@@ -10,8 +10,8 @@ Why
 
     A new initramfs is written before the old one is removed, so /boot needs space for both.
 Repair
-    Remove old kernels. The running kernel and the two newest stay. If apt itself is stuck, dlhealth first moves one
-    old initramfs out of the way, so that dpkg can finish.
+    Remove old kernels. The running kernel and the two newest that can start stay. If apt itself is stuck, dlhealth
+    first moves one old initramfs out of the way, so that dpkg can finish.
 What the repair risks
     There are fewer old kernels to boot in an emergency. Never delete files in /boot with a wildcard.
 By hand
@@ -125,7 +125,7 @@ class BootPartitionFull(Rule):
                 steps.append(AptRemove(names, purge=True))
             if steps:
                 yield Plan(
-                    f"Remove {'kernel' if len(old) == 1 else 'kernels'} {', '.join(old)} (the running kernel and the two newest stay)",
+                    f"Remove {'kernel' if len(old) == 1 else 'kernels'} {', '.join(old)} (the running kernel and the two newest that can start stay)",
                     Risk.MEDIUM,
                     (*steps, UpdateInitramfs("all")),
                     network=bool(names),
@@ -204,7 +204,8 @@ def _pending(boot: BootFolder, packages: Packages | None) -> list[tuple[str, str
 
 
 def _old_kernels(kernel: Kernel | None, boot: BootFolder) -> list[str]:
-    """Kernels that can be removed, oldest first: not the running one, not the next to boot, not the two newest."""
+    """Kernels that can be removed, oldest first: not the running one, not the next to boot, not the newest, not the
+    two newest that can start."""
     if kernel is None:
         return []
     ordered = sorted(

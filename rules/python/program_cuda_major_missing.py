@@ -21,6 +21,7 @@ By hand
     # and in the program: onnxruntime.preload_dlls()
 """
 
+import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
@@ -112,7 +113,7 @@ class ProgramCudaMajorMissing(Rule):
         if name.startswith("cupy-"):
             summary = f"Use the CuPy for the installed CUDA version in {environment.path}"
         command = f"pip install {' '.join(_quoted(requirements))}"
-        if name.startswith("cupy-") and requirements[0].partition("==")[0] != name:
+        if name.startswith("cupy-") and re.split(r"[\[=]", requirements[0])[0] != name:
             text = f"{environment.python} -m pip uninstall {name}; then {environment.python} -m {command}"
             yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
         else:
