@@ -24,6 +24,7 @@ from dlhealth.model import Action, Finding
 from dlhealth.probes import Options
 from dlhealth.testing import Scenario
 from tests.ladders import NEVER_SAID, check_ladder, wrong
+from tests.variants import VARIANTS, case_of
 
 RULES = load_rules("/nonexistent").rules
 CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.scenarios() if s.finds]
@@ -36,6 +37,13 @@ def test_remedies(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     facts = Facts(host_at(str(tmp_path)), Options(next_boot=scenario.next_boot))
     for finding in [f for f in facts.call(rule.detect) if isinstance(f, Finding)]:
         check_ladder(rule, scenario, finding, facts)
+
+
+@pytest.mark.parametrize("number", range(len(VARIANTS)), ids=lambda n: f"{n}: {VARIANTS[n].rule}")
+def test_remedies_of_a_variant(number: int, tmp_path: Path) -> None:
+    variant = VARIANTS[number]
+    rule = next(r for r in RULES if r.id == variant.rule)
+    case_of(variant, rule, tmp_path).check(rule)
 
 
 @pytest.mark.parametrize("rule", [pytest.param(r, id=r.id) for r in RULES])

@@ -5,7 +5,7 @@
 
 A mutant is a copy of a function with one defect: a negated `if`, a dropped action or yield, another risk, a flipped
 flag, a changed constant. Texts for people are left alone. The mutants of a rule meet what tests/contract asserts of its
-scenarios, in this process, on machines that are built once: milliseconds each. Those of choose.py meet its unit tests.
+scenarios and of tests/variants.py, in this process, on machines that are built once: milliseconds each. Those of choose.py meet its unit tests.
 Those that no test notices are listed with their lines, rule by rule.
 """
 
@@ -16,8 +16,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import NamedTuple
 
 import pytest
 
@@ -31,12 +33,18 @@ from dlhealth.probes import Options
 from dlhealth.testing import Scenario
 from tests.ladders import check_ladder
 from tests.mutation.mutants import Mutant, of_constant, of_function, used_by
+from tests.variants import Case, case_of, variants_of
 
 TESTS_OF_CHOOSE = ("tests/unit/test_choose.py", "tests/unit/test_repair.py", "tests/unit/test_available.py")
 SECONDS = 10
 """A mutant that takes longer does not end."""
 
-Case = tuple[Scenario, Facts]
+
+class Cases(NamedTuple):
+    """What judges the mutants of a rule."""
+
+    scenarios: Sequence[tuple[Scenario, Facts]]
+    variants: Sequence[Case]
 
 
 def mutants_of(rule: Rule) -> Iterator[Mutant]:
@@ -51,21 +59,21 @@ def mutants_of(rule: Rule) -> Iterator[Mutant]:
 
 
 @contextmanager
-def cases_of(rule: Rule) -> Iterator[list[Case]]:
+def cases_of(rule: Rule) -> Iterator[Cases]:
     """The faulty machines of a rule, built, with facts that are looked up once."""
     with tempfile.TemporaryDirectory() as folder:
-        cases = []
-        for number, scenario in enumerate([s for s in rule.scenarios() if s.finds]):
-            root = Path(folder, str(number))
-            root.mkdir()
-            scenario.machine.build(root)
-            cases.append((scenario, Facts(RootHost(str(root)), Options(next_boot=scenario.next_boot))))
-        yield cases
+        faulty = [s for s in rule.scenarios() if s.finds]
+        roots = (Path(folder, str(number)) for number in count())
+        built = [(s, s.machine.build(root)) for s, root in zip(faulty, roots, strict=False)]
+        yield Cases(
+            [(s, Facts(RootHost(str(root)), Options(next_boot=s.next_boot))) for s, root in built],
+            [case_of(v, rule, root) for v, root in zip(variants_of(rule), roots, strict=False)],
+        )
 
 
-def judge(rule: Rule, cases: Sequence[Case]) -> str:
+def judge(rule: Rule, cases: Cases) -> str:
     """The first scenario that notices a defect; "" where none does."""
-    for scenario, facts in cases:
+    for scenario, facts in cases.scenarios:
         try:
             with _in_time():
                 found = [f for f in facts.call(rule.detect) if isinstance(f, Finding)]
@@ -74,6 +82,12 @@ def judge(rule: Rule, cases: Sequence[Case]) -> str:
                     check_ladder(rule, scenario, finding, facts)
         except Exception as error:
             return f"{scenario.name}: {type(error).__name__}: {error}"
+    for case in cases.variants:
+        try:
+            with _in_time():
+                case.check(rule)
+        except Exception as error:
+            return f"{case.scenario.name}, changed: {type(error).__name__}: {error}"
     return ""
 
 
