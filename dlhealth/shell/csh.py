@@ -117,28 +117,33 @@ _OPERATOR = regex(r"&&|\|\||>>&?!?|>&?!?|<<|\|&|[();&|<]")
 
 
 def _lines(text: str) -> Iterator[Line]:
-    """Commands: a line each, or several with semicolons between."""
+    """Commands: a line each, or several with semicolons between. A backslash at the end of a line continues it, also
+    behind a comment, which ends there."""
     text = text.replace("\\\n", " \0")
     number = 1
     for raw in text.split("\n"):
         begin, number = number, number + 1 + raw.count("\0")
         words: list[str] = []
-        position, raw = 0, raw.replace("\0", "")
+        position = 0
         while position < len(raw):
-            if raw[position] in " \t":
+            if raw[position] in " \t\0":
                 position += 1
-            elif raw[position] == "#" and (position == 0 or raw[position - 1] in " \t;"):
-                break
+            elif raw[position] == "#" and (position == 0 or raw[position - 1] in " \t;\0"):
+                position = raw.find("\0", position)
+                if position < 0:
+                    break
             elif match := _OPERATOR.match(raw, position):
                 position = match.end()
-                if match[0] == ";":
-                    if words:
-                        yield Line(begin, tuple(words))
-                    words = []
-                else:
+                if match[0] != ";":
                     words.append(match[0])
+                    continue
+                if words:
+                    yield Line(begin, tuple(words))
+                words = []
             elif match := _WORD.match(raw, position):
-                words.append(match[0])
+                if not words:  # it may stand behind a comment that was continued
+                    begin = number - 1 - raw.count("\0", position)
+                words.append(match[0].replace("\0", ""))
                 position = match.end()
             else:
                 words = list(_OPEN)

@@ -26,6 +26,7 @@ SHAPES = [
     ("tcsh", "setenv LD_LIBRARY_PATH $cwd/lib\n"),
     ("tcsh", f"setenv PATH ${{HOME}}/bin/${{VENDOR}}-${{OSTYPE}}:${{PATH}}\nsetenv LD_LIBRARY_PATH {CUDA}\n"),
     ("tcsh", "if ( $uid == 0 ) setenv LD_LIBRARY_PATH /root\necho $tty $term $version > /dev/null\n"),
+    ("tcsh", "set path = (\\\n /a\\\n# /b\\\n /c # d \\\n $path)\n# e \\\nsetenv LD_LIBRARY_PATH /x\n"),
     # An error ends the reading, in some shells only of the line.
     ("tcsh", f"set cdpath = ( ~/nowhere/* )\nsetenv LD_LIBRARY_PATH {CUDA}\n"),
     ("tcsh", f"if ( $MYSITE == lab ) then\n  echo\nendif\nsetenv LD_LIBRARY_PATH {CUDA}\n"),
