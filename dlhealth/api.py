@@ -38,6 +38,7 @@ from dlhealth.engine.xidrule import XidRule
 from dlhealth.host import Space
 from dlhealth.host.account import Account
 from dlhealth.host.place import Place
+from dlhealth.judgements.barspace import BarSpace
 from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, TakenGpus, Usurpers
@@ -101,6 +102,7 @@ from dlhealth.probes.driver.modules import KernelModules, ModprobeConfig, Modpro
 from dlhealth.probes.driver.nvml import Nvml, NvmlGpu
 from dlhealth.probes.driver.nvswitch import FabricManager
 from dlhealth.probes.driver.settings import Limit, Limits, Persistenced, Profiling
+from dlhealth.probes.driver.suspend import SuspendSetup
 from dlhealth.probes.login.display import (
     DisplayDevice,
     DisplaySetup,
@@ -180,6 +182,7 @@ __all__ = [
     "AptSource",
     "AptSources",
     "AptUnhold",
+    "BarSpace",
     "BootFolder",
     "BrokenPath",
     "BuildFault",
@@ -345,6 +348,7 @@ __all__ = [
     "Stage",
     "StdcxxNeeds",
     "Storage",
+    "SuspendSetup",
     "SystemPython",
     "TakenGpus",
     "TensorFlow",
