@@ -129,7 +129,14 @@ from dlhealth.probes.machine.platform import Setting as PlatformSetting
 from dlhealth.probes.machine.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.machine.storage import BootFolder, FileSystem, Storage, UnmountedParts
 from dlhealth.probes.packaging.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
-from dlhealth.probes.packaging.apt import AptFailures, AptHistory, AptSources, PackageLocks, PackageOrigins
+from dlhealth.probes.packaging.apt import (
+    AptFailures,
+    AptHistory,
+    AptSources,
+    PackageLocks,
+    PackageOrigins,
+    ReleaseUpgrade,
+)
 from dlhealth.probes.packaging.apt import Source as AptSource
 from dlhealth.probes.packaging.aptkeys import CUDA_KEYRING, Keyrings, NeededKey, NvidiaKeys
 from dlhealth.probes.packaging.packages import (
@@ -324,6 +331,7 @@ __all__ = [
     "RefreshLoaderCache",
     "RefreshModuleIndex",
     "RejectedModule",
+    "ReleaseUpgrade",
     "ReloadModules",
     "Restricted",
     "Risk",

@@ -11,6 +11,7 @@ from dlhealth.host import Host, Unreadable
 from dlhealth.host.place import Place
 from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
+from dlhealth.probes.machine.system import os_release
 from dlhealth.probes.packaging.packages import DriverPackages
 from dlhealth.records import NamedTuple
 
@@ -413,3 +414,29 @@ def _command(host: Host, pid: int) -> str:
         return (host.text(f"/proc/{pid}/comm") or "").strip() if pid > 0 else ""
     except Unreadable:
         return ""
+
+
+class ReleaseUpgrade(NamedTuple):
+    """The release that runs: `distribution` and `version` as os-release has them ("ubuntu", "24.04"). `disabled` are the
+    entries of apt's sources that an upgrade to it switched off."""
+
+    distribution: str
+    version: str
+    disabled: tuple[tuple[Place, str], ...]
+
+    @classmethod
+    def probe(cls, host: Host) -> "ReleaseUpgrade":
+        values = os_release(host)
+        distribution, version = values.get("ID", ""), values.get("VERSION_ID", "")
+        if not distribution or not version:
+            raise Unavailable("/etc/os-release does not name the release")
+        found = []
+        for path in ("/etc/apt/sources.list", *host.glob("/etc/apt/sources.list.d/*")):
+            try:
+                lines = (host.text(path) or "").splitlines()
+            except Unreadable:
+                continue  # this only says more about a fault that is seen elsewhere
+            found += [
+                (Place(path, n), li.strip()[:200]) for n, li in enumerate(lines, 1) if "disabled on upgrade to" in li
+            ]
+        return cls(distribution, version, tuple(found))
