@@ -1,5 +1,5 @@
-"""Reads the start-up files of shells and says what they do to a few variables, without running anything of them.
+"""Reads the start-up files of shells and finds their effect on a few variables, without running any of them.
 
-It is abstract interpretation: what can't be told from the files alone stays unknown, and what is known is what the real
-shell gives.
+It is abstract interpretation: a value that does not follow from the files alone stays unknown, and a known value is the
+one that the real shell gives.
 """

@@ -36,7 +36,7 @@ class Undefined(Exception):
 
 
 _OPEN = ("an open quote",)
-"""The words of a line that csh can't read. csh sees that only when it comes there."""
+"""The words of a line that csh cannot read. csh notices that only when it reaches the line."""
 _BUILTINS = frozenset(
     [
         ":",
@@ -153,7 +153,7 @@ def _lines(text: str) -> Iterator[Line]:
 
 
 def _blocks(lines: list[Line], stop: tuple[str, ...], depth: int = 0) -> tuple[tuple["Line | Block", ...], str]:
-    """Nest the lines; with the word at which it stopped. Takes from the end of `lines`, which is reversed."""
+    """Nest the lines; with the word at which it stopped. Removes them from the end of `lines`, which is reversed."""
     if depth > _DEEPEST:
         raise Unsure("cannot follow code that is nested so deeply")
     found: list[Line | Block] = []
@@ -184,7 +184,7 @@ def _if(line: Line, lines: list[Line], depth: int) -> Block:
     while True:
         body, ending = _blocks(lines, ("else", "endif"), depth + 1)
         parts.append((head, body))
-        if not ending:  # what is taken runs to the end of the file
+        if not ending:  # the removed lines reach to the end of the file
             return Block(line.number, "if", tuple(parts))
         following = lines.pop()
         if ending == "endif":
@@ -274,7 +274,7 @@ class Csh(Reader):
         self.run(commands)
 
     def run(self, commands: "tuple[Line | Block, ...]") -> None:
-        """Run commands in their order. After an error csh runs what is left of the line, and then reads no more."""
+        """Run commands in their order. After an error csh runs the rest of the line, and then reads no more."""
         for command in commands:
             if self.failing and command.number != self.failing:
                 break
@@ -580,7 +580,7 @@ class Csh(Reader):
             self.keep(name, UNKNOWN if items is None else " ".join(items), 1 if items is None else len(items))
 
     def items(self, words: tuple[str, ...]) -> list[str] | None:
-        """The words in parentheses. An error where there are patterns and none fits."""
+        """The words in parentheses. It is an error if there are patterns and none matches."""
         items: list[str] = []
         failed = fitted = False
         globs = self.state.get("set noglob").value is None and self.state.get("set nonomatch").value is None
@@ -621,7 +621,7 @@ class Csh(Reader):
         return items
 
     def prints_itself(self, name: str) -> bool:
-        """Whether `ls` of it certainly prints that one word: of a folder it prints what is in it."""
+        """Whether `ls` of it certainly prints only that word: of a directory it prints the content."""
         return name.split() == [name] and self.session.test_file("-f", name) is True
 
     def unsetenv(self, words: tuple[str, ...]) -> None:
@@ -690,7 +690,7 @@ class Csh(Reader):
         return tidy(result)
 
     def printed(self, command: str) -> str:
-        """What a command prints, for the few of which that is known."""
+        """The output of a command, for the few commands that have a known one."""
         if re.search(r"[|;&<>`'\"\\*?\[]", command):
             return UNKNOWN
         name, *arguments = map(self.text, command.split() or [""])

@@ -1,4 +1,4 @@
-"""What is wrong with an element of PATH or LD_LIBRARY_PATH, judged from the value that a line really gives."""
+"""Mistakes in an element of PATH or LD_LIBRARY_PATH, found in the value that a line really gives."""
 
 import re
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def problems(source: Place, name: str, before: str, after: str) -> Iterator[tupl
 
 
 def _glued(before: str, after: str) -> bool:
-    """Whether a folder stands directly before or behind what the variable was."""
+    """Whether a directory stands directly before or after the previous value of the variable."""
     if before.startswith("/") and after.endswith(before):
         return bool(re.search(r"/[\w./+-]*\w$", after.removesuffix(before)))
     return after.startswith(f"{before}/") and not before.endswith((":", "/"))
@@ -93,7 +93,7 @@ def _problem(element: str, value: str) -> tuple[str, str] | None:
 
 
 def corrected(line: str, variable: str, kind: str) -> str:
-    """The line as it was meant, "" where that is not plain."""
+    """The line as it was meant, "" if that is not clear."""
     line = line.rstrip("\r")
     if kind == "carriage-return":
         return line
@@ -110,7 +110,7 @@ def corrected(line: str, variable: str, kind: str) -> str:
         return re.sub(rf"(?<=[=:\"]){variable}(?=[:\"]|\s|$)", f"${variable}", line)
     if kind == "missing-colon":
         plain = re.sub(rf"(?<=[\w/])(?=\$(?:{variable}\b|\{{{variable}\}}))", ":", line)
-        # csh takes $PATH:/ for a modifier.
+        # csh reads $PATH:/ as a modifier.
         itself = rf"\{{{variable}\}}" if re.match(r"\s*setenv\s", line) else rf"(?:{variable}|\{{{variable}\}})"
         plain = re.sub(rf"(\${itself}[\"']?)(?=/)", r"\1:", plain)
         return re.sub(rf"\b({variable}\+=[\"']?)(?=/)", r"\1:", plain)

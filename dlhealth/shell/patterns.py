@@ -21,7 +21,7 @@ Pattern = list[str | Set]
 
 
 def parse(pieces: list[tuple[str, bool]]) -> Pattern | None:
-    """From pieces of (text, quoted). None where it has unknown parts, or something that differs between shells."""
+    """From pieces of (text, quoted). None if it has unknown parts, or something that differs between shells."""
     chars = [(char, quoted) for text, quoted in pieces for char in text]
     if len(chars) > _LONGEST or not all(is_known(char) for char, _ in chars):
         return None
@@ -63,7 +63,7 @@ def _set(body: str) -> Set | None:
     negated = body[0] in "!^"
     body = body[1:] if negated else body
     if "[" in body or "\\" in body:
-        return None  # character classes, and what each shell reads differently
+        return None  # character classes, and everything that shells read differently
     ranges = []
     for first, last in re.findall(r"(.)(?:-(.))?", body, re.DOTALL):
         ranges.append((first, last or first))
@@ -95,7 +95,7 @@ def _one(piece: str | Set, char: str) -> bool:
 
 
 def matches(pattern: Pattern | None, text: str) -> Truth:
-    """Whether the pattern fits a text of which parts may be unknown."""
+    """Whether the pattern matches a text with unknown parts."""
     if pattern is None or len(text) > _LONGEST:
         return None
     if is_known(text):
@@ -111,7 +111,7 @@ def matches(pattern: Pattern | None, text: str) -> Truth:
 
 
 def _contradicts(pattern: Pattern, text: str) -> bool:
-    """Whether what a text begins or ends with can't fit, whatever its unknown parts are."""
+    """Whether the known beginning or end of a text excludes a match, whatever its unknown parts are."""
     runs = re.split("[\0\1\2]", text)
     literal = all(isinstance(piece, str) and len(piece) == 2 for piece in pattern)
     for pieces, known in ((pattern, runs[0]), (pattern[::-1], runs[-1][::-1])):
@@ -126,7 +126,7 @@ def _contradicts(pattern: Pattern, text: str) -> bool:
 
 
 def strip(text: str, pattern: Pattern | None, operator: str) -> str | None:
-    """What `${name#pattern}` and its like (`##`, `%`, `%%`) leave; None where it can't be told."""
+    """The result of `${name#pattern}` and similar ones (`##`, `%`, `%%`); None if unknown."""
     stars = pattern.count("*") if pattern else 0
     if pattern is None or len(text) > _LONGEST or not is_known(text) or (stars > 2 and len(text) > 300):
         return None

@@ -95,7 +95,7 @@ def _env_file(session: Session, path: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             continue
         if value[:1] in ("'", '"'):
-            # The first quote goes, and one at the very end; those in between stay.
+            # The first quote is removed, and one at the very end; those in between stay.
             value = value[1:-1] if value[1:] and value[-1] in "'\"" else value[1:]
         if equals:
             session.set(name, value, "pam_env", exported=True)
@@ -104,7 +104,7 @@ def _env_file(session: Session, path: str) -> None:
 
 
 def _report(session: Session, line: str) -> None:
-    """What is wrong with a line of /etc/environment beside the value it gives."""
+    """Mistakes in a line of /etc/environment, besides the value that it gives."""
     for name in LISTS:
         found: list[tuple[str, str]] = []
         if re.match(rf"(export|set|setenv|declare|typeset)\s+(-\w+\s+)?{name}\b", line):
@@ -205,7 +205,7 @@ def _systemd_lines(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _systemd_expand(session: Session, raw: str) -> str:
-    """Quotes come off, then $NAME, ${NAME}, ${NAME:-default} and ${NAME:+alternative} are expanded."""
+    """Quotes are removed, then $NAME, ${NAME}, ${NAME:-default} and ${NAME:+alternative} are expanded."""
     text = re.sub(
         r"\"((?:[^\"\\]|\\.)*)\"?|'([^']*)'?|\\(.)", lambda m: m[1] or m[2] or m[3] or "", raw, flags=re.DOTALL
     )
@@ -229,7 +229,7 @@ MANAGER_PATH = f"{BEFORE}/usr/bin{AFTER}"
 
 
 def login_path(session: Session) -> str:
-    """ENV_PATH (ENV_SUPATH for root) of login.defs(5), or what login has without it."""
+    """ENV_PATH (ENV_SUPATH for root) of login.defs(5), or the default of login."""
     path = "/etc/login.defs"
     try:
         text = session.host.text(path) or ""

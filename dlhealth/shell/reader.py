@@ -11,7 +11,7 @@ from dlhealth.shell.values import AFTER, UNKNOWN, Truth, prepended, tidy
 
 
 class Left(Exception):
-    """The file or function is left ("return"), all start-up files ("error"), or the shell ("exit", "exec")."""
+    """Leaves the file or function ("return"), all start-up files ("error"), or the shell ("exit", "exec")."""
 
     def __init__(self, how: str) -> None:
         super().__init__(how)
@@ -34,7 +34,7 @@ class Reader:
         self.forks = 0
 
     def blame_unread(self, how: str) -> None:
-        """What a line sets that stands behind the one at which the shell stops is not set."""
+        """Report variables that a later line would set: the shell stops before it."""
         at = self.session.source
         if self.forks or at.line is None:
             return
@@ -46,7 +46,7 @@ class Reader:
             ] = None
 
     def start(self) -> None:
-        """Read what the shell reads at its start; `left` then says how it left, where it did."""
+        """Read what the shell reads at its start; `left` then says how it left, if it did."""
         raise NotImplementedError
 
     @property
@@ -107,7 +107,7 @@ class Reader:
         self.session.trace.problems[Problem(self.session.source, name, kind, shows, text)] = None
 
     def fork(self, condition: Truth, ways: Sequence[Callable[[], None]]) -> None:
-        """Go the first way where the condition holds, the second where not, both where it can't be told."""
+        """Follow the first way if the condition holds, the second if it does not, and both if it is unknown."""
         if condition is not None:
             ways[0 if condition else 1]()
             return

@@ -77,7 +77,7 @@ class Starter:
     def begin(
         self, session: Session, program: str, *, login: bool, interactive: bool, replaced: int = 0
     ) -> Ending | None:
-        """Read what a shell reads at its start, and then what those read that took its place by `exec`."""
+        """Read what a shell reads at its start, and then what the shells read that replaced it by `exec`."""
         session.successors = []
         ending = self.files(session, program, login=login, interactive=interactive)
         successors, session.successors = session.successors, []
@@ -115,7 +115,7 @@ class Starter:
         if name in ("sh", "dash"):
             dialect = "sh" if name == "dash" else self.sh
             shell = self.shell(session, dialect, interactive=interactive, posix=dialect == "bash")
-            # Without login it reads only what ENV names.
+            # Without login it reads only the file in ENV.
             return _first_of(shell, ("/etc/profile",), (f"{home}/.profile",)) if login else None
         if name == "zsh":
             return self.zsh(session, login=login, interactive=interactive)
@@ -164,7 +164,7 @@ class Starter:
 
     @staticmethod
     def replaced(reader: Reader) -> Ending | None:
-        """Read, and say whether another shell certainly takes the place of this one."""
+        """Read, and say whether another shell certainly replaces this one."""
         reader.start()
         if reader.left != "exec" or not reader.session.successors:
             return None
@@ -182,7 +182,7 @@ def _first_of(shell: Shell, always: tuple[str, ...], choice: tuple[str, ...]) ->
 
 
 def read_all(shell: Shell, paths: Iterable[str]) -> Ending | None:
-    """Read one file after the other, up to where the shell ends."""
+    """Read one file after the other, until the shell ends."""
     for path in paths:
         shell.start(path)
         if shell.ending:

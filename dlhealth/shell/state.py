@@ -45,9 +45,8 @@ SHELLS = ("bash", "dash", "sh", "zsh", "fish", "tcsh", "csh")
 
 
 class Setting(NamedTuple):
-    """One line that sets, changes or unsets a variable. `value` is what the variable has afterwards ("" when it is
-    unset), None where that can't be told without running something. `how` says by which means: "assignment", "export",
-    "unset", "pam_env" …"""
+    """One line that sets, changes or unsets a variable. `value` is the value afterwards ("" if it is unset), None if it
+    is unknown without running something. `how` is the kind of change: "assignment", "export", "unset", "pam_env" …"""
 
     variable: str
     value: str | None
@@ -65,7 +64,7 @@ class Ending(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """`value` is None where it is not set. `origin` names the programs whose output the value is."""
+    """`value` is None if it is not set. `origin` names the programs whose output the value is."""
 
     value: str | None
     exported: Truth
@@ -73,7 +72,7 @@ class Variable(NamedTuple):
 
 
 class Successor(NamedTuple):
-    """A shell that takes the place of the one that reads, by `exec`. `state` is what it starts with."""
+    """A shell that replaces the reading one by `exec`. `state` is its first state."""
 
     state: "State"
     program: str
@@ -89,7 +88,7 @@ HARMLESS = Harmless()
 
 
 class Unsure(Exception):
-    """A command may have set any variable to anything; the message says why. `ends` where it may also have ended the
+    """A command may have set any variable to anything; the message says why. `ends` if it may also have ended the
     shell."""
 
     def __init__(self, why: str, *, ends: bool = False) -> None:
@@ -102,8 +101,8 @@ class Exhausted(Unsure):
 
 
 class Trace:
-    """What happened on the way, on all branches. `problems` have the element of the list that is wrong, where it is one. `doubts` are the reasons why something is unknown, `stops` those of
-    them for which the rest of a file was not looked at."""
+    """The events on all branches. `problems` have the wrong element of the list, if there is one. `doubts` are the
+    reasons why something is unknown, `stops` those after which the rest of a file was not read."""
 
     def __init__(self) -> None:
         self.settings: list[Setting] = []
@@ -120,8 +119,8 @@ class Trace:
 
 
 class State:
-    """The variables at one moment, copied where the way forks. `lost`: a variable that is not listed may be set.
-    `foreign`: there may be functions that no file here defines."""
+    """The variables at one moment, copied at each fork. `lost`: a variable that is not listed may be set. `foreign`:
+    there may be functions that no file here defines."""
 
     def __init__(self, variables: dict[str, Variable] | None = None) -> None:
         self.variables = variables or {}
@@ -152,7 +151,7 @@ class State:
         return known
 
     def merge(self, other: "State") -> None:
-        """Become what covers both."""
+        """Become a state that covers both."""
         for name in self.variables.keys() | other.variables.keys():
             a, b = self.get(name), other.get(name)
             if a == b:
@@ -178,7 +177,7 @@ class State:
         self.foreign |= other.foreign
 
     def forget(self) -> None:
-        """Nothing is known any more but who and where one is."""
+        """Forget everything except the user and the place."""
         self.lost = self.foreign = True
         self.status = self.arguments = None
         for name, variable in self.variables.items():
@@ -188,7 +187,7 @@ class State:
 
 
 class Session:
-    """One person's login as far as it has come. Readers of several languages go on with the same one."""
+    """One person's login up to the present point. The readers of all shells continue with the same one."""
 
     def __init__(self, host: Host, account: Account, terminal: bool) -> None:
         self.host = host
@@ -204,7 +203,7 @@ class Session:
 
     @property
     def complete(self) -> bool:
-        """Whether the root has the programs that every system has; else what is missing there says nothing."""
+        """Whether the root has the programs that every system has; otherwise a missing program proves nothing."""
         if self._complete is None:
             self._complete = any(self.test_file("-e", path) for path in ("/usr/bin/env", "/usr/bin/ls", "/bin/ls"))
         return self._complete
@@ -220,7 +219,7 @@ class Session:
         return new
 
     def execute(self) -> None:
-        """A new program starts: it gets what is exported, and nothing else."""
+        """A new program starts: it gets the exported variables only."""
         fresh = State({n: self._inherited(v) for n, v in self.state.variables.items() if v.exported is not False})
         fresh.lost, fresh.folder = self.state.lost, self.account.home
         fresh.foreign = self.state.lost  # bash passes functions on
@@ -257,7 +256,7 @@ class Session:
         self.state.variables[name] = self.state.get(name)._replace(exported=exported)
 
     def forget(self, why: str, stop: bool = True) -> None:
-        """Go on without knowing anything; `stop` where the rest of a file is not looked at."""
+        """Continue without knowing anything; `stop` if the rest of a file is not read."""
         reason = f"{self.source}: {why}" if self.source else why
         self.trace.doubts[reason] = None
         if stop:
@@ -267,7 +266,7 @@ class Session:
             self.trace.settings.append(Setting(name, UNKNOWN, self.source, why))
 
     def text(self, path: str) -> str | None:
-        """A file as the person would read it; None where there is none for them. Raises Unsure."""
+        """A file as that user would read it; None if the user has none. Raises Unsure."""
         try:
             if not may_read(self.host, self.account, path):
                 return None
@@ -325,7 +324,7 @@ class Session:
         return mode & 0o111 in (0, 0o111) or (uid == self.account.uid and bool(mode & 0o100))
 
     def candidates(self, path: str) -> list[str] | None:
-        """The files that a partly known name may be; None where they are too many."""
+        """The files that a partly known name may match; None if there are too many."""
         known = path.partition(UNKNOWN)[0]
         folder, start = posixpath.split(known)
         if not known.startswith("/") or not start or len(folder) < 2:
@@ -345,7 +344,7 @@ class Session:
         return path if path.startswith("/") or not is_known(path) else posixpath.join(self.state.folder, path)
 
     def hostname(self) -> str | None:
-        """The name that the system starts with; None where it has another one now, or none."""
+        """The host name at boot; None if it is another one now, or none."""
         try:
             name = (self.host.text("/etc/hostname") or "").strip()
             if self.host.live and name != (self.host.text("/proc/sys/kernel/hostname") or "").strip():
@@ -368,7 +367,8 @@ class Session:
         return (text is not None or lmod) and all(re.match(r"\s*(#|$|module\s+use\s)", line) for line in lines)
 
     def prints(self, program: str, arguments: list[str]) -> str | None:
-        """What a program prints that only tells who and where one is, or what a file has; None for all others."""
+        """The output of a program that only prints the user, the place, or the content of a file; None for all
+        others."""
         account = self.account
         if (
             program in ("hostname", "uname")
@@ -389,13 +389,13 @@ class Session:
         }.get((program, *arguments))  # fmt: skip
 
     def find(self, program: str) -> str | None:
-        """The path of a program by PATH, "" where there is none, None where that is not known."""
+        """The path of a program by PATH, "" if there is none, None if unknown."""
         path = self.state.get("PATH").value
         if path is None or not is_known(program) or not self.complete:
             return None
         for folder in elements(path):
             if any(c in folder for c in '\n"='):
-                continue  # a malformed line has made other things a part of PATH, which may be secret
+                continue  # a malformed line made other text a part of PATH, which may be secret
             found = self.absolute(posixpath.join(folder, program))
             if not is_known(found):
                 return None
@@ -405,8 +405,8 @@ class Session:
         return ""
 
     def look(self, name: str, before: str, after: str) -> None:
-        """Note what is malformed in the elements that this line has added. What an earlier line added and this one has
-        taken out was only on the way to the value that stays."""
+        """Note malformed elements that this line added. Elements that an earlier line added and this one removed do not
+        count."""
         stay = known_elements(after)
         for problem, element in list(self.trace.problems.items()):
             if problem.variable == name and element is not None and element not in stay:

@@ -1,8 +1,8 @@
-"""Values of variables of which parts may not be known.
+"""Values of variables with unknown parts.
 
-A value is a string in which three characters, that no environment value of a start-up file has, stand for unknown text:
-UNKNOWN for any text, BEFORE for text that is empty or ends in a colon, AFTER for text that is empty or begins with one.
-So "\\1/usr/bin:/bin" is a PATH that certainly ends in these two folders.
+A value is a string in which three characters, which never occur in start-up files, stand for unknown text: UNKNOWN for
+any text, BEFORE for text that is empty or ends in a colon, AFTER for text that is empty or begins with one. So
+"\\1/usr/bin:/bin" is a PATH that certainly ends in these two directories.
 """
 
 from dlhealth.lazy import regex
@@ -14,7 +14,7 @@ _ANY = regex("\1+\2+|\1*\0+\2*")
 _GLUED = regex("(?<=[^:\0\1\2])\1|\2(?=[^:\0\1\2])")
 
 Truth = bool | None
-"""True, False, or None where it can't be told."""
+"""True, False, or None if unknown."""
 
 
 def is_known(value: str) -> bool:
@@ -35,7 +35,7 @@ def elements(value: str) -> list[str]:
 
 
 def known_elements(value: str) -> list[str]:
-    """Those of which every character is known."""
+    """The variables whose every character is known."""
     return [e for e in elements(value) if is_known(e)]
 
 
@@ -45,13 +45,12 @@ def prepended(value: str) -> str:
 
 
 def tidy(value: str) -> str:
-    """Unknown text beside unknown text is one; what may be empty and stands directly beside text of an element makes
-    that unknown, too."""
+    """Adjacent unknown texts become one; text that may be empty makes the element directly beside it unknown too."""
     return _REPEATED.sub(r"\1", _ANY.sub(UNKNOWN, _GLUED.sub(UNKNOWN, value)))
 
 
 def join(one: str, other: str) -> str:
-    """A value that covers both: the elements that they begin and end with, and what is between unknown."""
+    """A value that covers both: their common first and last elements, and unknown text between."""
     if one == other:
         return one
     a, b = tokens(one), tokens(other)
@@ -69,7 +68,7 @@ def join(one: str, other: str) -> str:
 
 
 def tokens(value: str) -> list[str]:
-    """The elements, where BEFORE and AFTER are elements of their own; `text_of` is the way back."""
+    """The elements, with BEFORE and AFTER as separate elements; `text_of` is the inverse."""
     return value.replace(BEFORE, BEFORE + ":").replace(AFTER, ":" + AFTER).split(":")
 
 

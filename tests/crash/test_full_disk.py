@@ -421,7 +421,7 @@ def copy(source: Path, destination: Path) -> None:
 
 def is_clear(line: str) -> bool:
     """Whether a line says what failed, and where."""
-    return line in ("it was cut off", "the finding is still there") or (
+    return line in ("it was interrupted", "the finding is still there") or (
         "\n" not in line and ": " in line and "/" in line
     )
 
@@ -521,7 +521,7 @@ def test_what_could_not_even_begin_is_no_conflict(tmp_path: Path) -> None:
     build(disk.root)
     before = snapshot(disk.root)
     ended = repair(disk)
-    assert (ended.outcome, ended.said) == ("rolled-back", ("the folder of /etc/nosuch/file is gone",))
+    assert (ended.outcome, ended.said) == ("rolled-back", ("the directory of /etc/nosuch/file is gone",))
     assert snapshot(disk.root) == before
 
 

@@ -203,7 +203,7 @@ def test_an_undo_that_would_find_another_folder_waits_until_the_right_one_is_mou
             (home / "profile").write_text("bad\n")
             store = applied(root, EditFile("/home/profile", ((1, "bad", "good"),)))
         (record,) = store.ended()
-        with store.locked(), pytest.raises(Busy, match=r"can't be taken back from here: /home of .* is not mounted"):
+        with store.locked(), pytest.raises(Busy, match=r"cannot be undone from here: /home of .* is not mounted"):
             undo(store, Target(str(root), "abc"), record)
         assert (store.current(), store.ended()) == (None, [record])
         with tmpfs(root / "home") as home:
@@ -256,7 +256,7 @@ def test_a_root_of_another_architecture_is_refused_where_a_program_of_it_has_to_
     actions = (AptInstall(("x",)), WriteFile("/etc/one", "new\n"))
     ((action, problem),) = out_of_reach(Target(str(other_architecture), "abc"), actions).items()
     assert action == actions[0]
-    assert "can't run here (another architecture" in problem
+    assert "do not run here (another architecture" in problem
     assert "Exec format error" in problem
     assert applied(other_architecture, actions[1]).ended()[0].outcome == "applied"
 
@@ -278,7 +278,7 @@ def test_what_programs_did_is_not_given_up_because_they_do_not_run_here(other_ar
             journal.write("COMMIT", outcome="applied")
             record = store.end(record, "applied")
         journal.close()
-        with pytest.raises(Busy, match=r"can't be taken back from here: the programs of .* can't run here"):
+        with pytest.raises(Busy, match=r"cannot be undone from here: the programs of .* do not run here"):
             if ended:
                 undo(store, Target(root, "abc"), record)
             else:

@@ -116,7 +116,7 @@ _QUIET = frozenset(
 
 
 class Fish(Reader):
-    """`start` reads what fish reads at its start: conf.d, then config.fish of the system and of the person."""
+    """`start` reads what fish reads at its start: conf.d, then config.fish of the system and of the user."""
 
     def __init__(self, session: Session, *, login: bool, interactive: bool) -> None:
         super().__init__(session, login=login, interactive=interactive)
@@ -151,7 +151,7 @@ class Fish(Reader):
             self.left = left.how
 
     def universal(self, path: str) -> None:
-        """fish_variables: universal variables, of which fish puts fish_user_paths in front of PATH."""
+        """fish_variables: the universal variables. fish puts fish_user_paths in front of PATH."""
         try:
             text = self.session.text(path) or ""
         except Unsure as problem:
@@ -176,7 +176,7 @@ class Fish(Reader):
                 self.session.set(match[2], self.joined(match[2], items), "universal", exported="--export" in match[1])
 
     def user_paths(self, items: list[str]) -> None:
-        """fish_user_paths changes: fish takes out of PATH what it had put there, and puts the new ones in front."""
+        """Change fish_user_paths: fish removes its previous directories from PATH, and puts the new ones in front."""
         if not all(map(is_known, items)):
             raise Unsure("cannot tell the value of fish_user_paths")
         path = tokens(self.state.get("PATH").value or "")
@@ -216,7 +216,7 @@ class Fish(Reader):
             self.problem(found[1], "syntax" if own else "unread", text, lines[found[0] - 1].strip())
 
     def run(self, commands: Sequence[Command | Block]) -> None:
-        """A block, or a whole file: what is local to it is gone afterwards."""
+        """A block, or a whole file: its local variables end with it."""
         self.hidden.append({})
         try:
             self.run_all(commands)
@@ -235,7 +235,7 @@ class Fish(Reader):
                 self.session.forget(str(problem), stop=problem.ends)
 
     def joined_one(self, command: Command | Block, status: Truth) -> None:
-        """Run a command, or not where `and` or `or` says so."""
+        """Run a command, or skip it as `and` or `or` requires."""
         if command.joined and status is None:
             self.fork(None, (lambda: self.one(command), lambda: None))
             self.state.status = None
@@ -543,7 +543,7 @@ class Fish(Reader):
                 self.session.export(name)
 
     def definitions(self, word: Word) -> list[str]:
-        """The arguments that a word makes. Of `AA=(program)`, which may make several or none, only the name is known."""
+        """The arguments that a word makes. `AA=(program)` may make several or none, so only the name is known."""
         if any(p.kind == "output" for p in word):
             return [self.text(word).partition("=")[0] + "=" + UNKNOWN]
         return self.fields((word,)) or []
@@ -657,7 +657,7 @@ class Fish(Reader):
 
     # Expansion.
     def fields(self, words: Sequence[Word]) -> list[str] | None:
-        """The words after expansion; an unset variable alone is no word. None where their number can't be told."""
+        """The words after expansion; an unset variable alone is no word. None if their number is unknown."""
         result: list[str] = []
         for word in words:
             variables = [p for p in word if p.kind == "variable" and not p.quoted]
@@ -689,7 +689,7 @@ class Fish(Reader):
         return result
 
     def braced(self, word: Word) -> list[Word] | None:
-        """The words of `/usr/{bin,sbin}`; None where that is not followed."""
+        """The words of `/usr/{bin,sbin}`; None if that cannot be followed."""
         number = next(n for n, p in enumerate(word) if p.kind == "other" and not p.quoted)
         match = re.fullmatch(r"([^{}]*)\{([^{}]*,[^{}]*)\}(.*)", word[number].text, re.DOTALL)
         if not match:
@@ -710,7 +710,7 @@ class Fish(Reader):
         return self.session.prints(posixpath.basename(name), arguments) or UNKNOWN
 
     def products(self, word: Word) -> list[str] | None:
-        """A word with lists in it becomes one word for each combination of their elements."""
+        """A word that contains lists becomes one word for each combination of their elements."""
         combined = [""]
         for number, piece in enumerate(word):
             texts: list[str] = [self.text((piece,)) if number == 0 or piece.kind != "text" else piece.text]
@@ -734,7 +734,7 @@ class Fish(Reader):
         return [tidy(text) for text in combined]
 
     def element(self, which: str) -> list[str] | None:
-        """One element of a list, or none; None where it can't be told."""
+        """One element of a list, or none; None if unknown."""
         name, number = which.split()
         value = self.state.get(name).value or ""
         items = value.split(":" if self.is_list(name) else " ") if value else []

@@ -32,7 +32,7 @@ Word = tuple[Piece, ...]
 
 
 class Command(NamedTuple):
-    """`joined` is "and" or "or" where it depends on the one before; `piped` is the command whose output it reads."""
+    """`joined` is "and" or "or" if it depends on the previous command; `piped` is the command whose output it reads."""
 
     line: int
     words: tuple[Word, ...]
@@ -149,7 +149,7 @@ class Parser:
         else:
             body, _ = self.commands(("end",))
             parts.append((tuple(head), body))
-        self.words()  # end, with what may be redirected after it
+        self.words()  # end, with an optional redirection after it
         if self.at_pipe():
             self.i += 1
             self.blank(newlines=True)

@@ -1,4 +1,4 @@
-"""Brace expansion, which bash and zsh do before all other: `~/.{path,aliases}` is two words."""
+"""Brace expansion, which bash and zsh do before all other expansions: `~/.{path,aliases}` is two words."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ _Piece = Part | str
 
 
 def expanded(word: Word) -> list[Word] | None:
-    """The words that a word becomes; None where that is not followed."""
+    """The words that a word becomes; None if that cannot be followed."""
     if not any(isinstance(p, Text) and not p.quoted and "{" in p.text for p in word):
         return [word]
     pieces: list[_Piece] = []

@@ -296,7 +296,7 @@ _LETTERS = {"e": "errexit", "a": "allexport", "f": "noglob", "u": "nounset", "n"
 
 
 def _emulate(shell: "Shell", arguments: list[str], node: Simple) -> str:
-    """zsh becomes like another shell."""
+    """zsh behaves like another shell."""
     if shell.dialect == "zsh" and arguments not in (["zsh"], ["-L", "zsh"]):
         raise Unsure("cannot follow emulate")
     shell.state.status = None
@@ -411,7 +411,7 @@ def _unalias(shell: "Shell", arguments: list[str], node: Simple) -> str:
 
 
 def _sets_names(shell: "Shell", arguments: list[str], node: Simple) -> str:
-    """read, mapfile, getopts, let, printf -v: what they name becomes unknown."""
+    """read, mapfile, getopts, let, printf -v: the variables that they name become unknown."""
     printing = literal(node.words[0]) == "printf"
     if printing and arguments[:1] != ["-v"]:
         shell.state.status = None
@@ -436,7 +436,8 @@ _KEEPERS = ("eval", ".", "source", "return", "command", "builtin")
 
 
 def run_builtin(shell: "Shell", name: str, arguments: list[str], node: Simple) -> str:
-    """A builtin succeeds unless it says otherwise; but what some of them run or leave is still to see the `$?` before."""
+    """A builtin succeeds unless it says otherwise; but the code that some of them run or leave still sees the previous
+    `$?`."""
     if name not in _KEEPERS:
         shell.state.status = True
     return BUILTINS[name](shell, arguments, node)

@@ -1,4 +1,4 @@
-"""`test`, `[` and `[[`: True, False, or None where it can't be told."""
+"""`test`, `[` and `[[`: True, False, or None if unknown."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What commands may do, without running them in thought: which programs they call, which variables they may set."""
+"""The possible effects of commands, without following them: which programs they call, which variables they may set."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ QUIET = frozenset(
 
 
 def invoked(nodes: Iterable[Node]) -> list[tuple[Word, ...]]:
-    """The words of the programs that commands run; one without words where that is not plain."""
+    """The words of the programs that commands run; one without words if that is not clear."""
     found: list[tuple[Word, ...]] = []
     for node in nodes:
         if isinstance(node, Simple):
@@ -57,7 +57,7 @@ class Effects:
         self.defines = False
 
     def may_set(self, nodes: Iterable[Any]) -> bool:
-        """Look at commands; False where it can't be told."""
+        """Collect the effects of commands; False if they are unknown."""
         return all(self._node(node) for node in nodes if isinstance(node, tuple))
 
     def _node(self, node: Any) -> bool:
@@ -111,8 +111,8 @@ def all_arguments(word: Word) -> bool:
 
 
 def asks_for_success(words: Sequence[Word]) -> Truth:
-    """Of `[ $? -eq 0 ]` and the like, what `$?` is asked to say; None for all other commands. Which number a failure
-    has is not known, but that it is not 0."""
+    """The result that `[ $? -eq 0 ]` and similar tests ask of `$?`; None for all other commands. A failure has an
+    unknown number, which is not 0."""
     if len(words) != 5 or literal(words[0]) != "[" or literal(words[3]) != "0":
         return None
     status = next((p for p in words[1] if not (isinstance(p, Text) and not p.text)), None)

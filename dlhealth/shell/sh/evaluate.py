@@ -1,6 +1,6 @@
-"""What a start-up file for sh, bash or zsh does to the variables: abstract interpretation over `syntax`.
+"""The effect of a start-up file for sh, bash or zsh on the variables: abstract interpretation over `syntax`.
 
-Where a condition can't be told both ways are gone, and what differs afterwards is unknown.
+If a condition is unknown, both ways are followed, and every difference afterwards is unknown.
 """
 
 import re
@@ -124,7 +124,7 @@ class Shell(Expansion):
         return self.join_returns(flow)
 
     def join_returns(self, flow: str) -> str:
-        """The ways that left by `return` come together again with the one that did not."""
+        """The states that left by `return` are merged with the one that did not."""
         left = self.returned.pop()
         if flow in (NORMAL, RETURN, BREAK, CONTINUE):
             flow = NORMAL
@@ -155,8 +155,8 @@ class Shell(Expansion):
         return NORMAL
 
     def abandonable(self, nodes: Sequence[Node]) -> str:
-        """Run what a shell reads at once. An error makes bash go on with the next line, and zsh with the file that
-        called this one."""
+        """Run commands that a shell reads at once. After an error, bash continues with the next line, and zsh with the
+        file that called this one."""
         self.abandoned.append([])
         flow = self.run(nodes)
         left = self.abandoned.pop()
@@ -174,7 +174,7 @@ class Shell(Expansion):
         return NORMAL
 
     def blame_unread(self, line: int, how: str) -> None:
-        """A shell reads no further than to an error: what a line behind it sets is not set."""
+        """A shell reads no further than an error: report the variables that a later line would set."""
         if self.forks or not self.path.startswith("/"):
             return
         lines = self.lines()
@@ -192,7 +192,7 @@ class Shell(Expansion):
         lines = self.lines()[:line]
         kind = "open-quote" if "quote" in text else "unbalanced-braces" if "brace" in text else "syntax"
         if kind == "open-quote" and lines and not _OPENED.match(lines[-1]):
-            # A quote that a line of ours left open ends at the next one, and the last of the file is without partner.
+            # An open quote in an earlier line ends at the next quote, and the last quote of the file has no partner.
             ours = next((number for number, before in enumerate(lines, 1) if _OPENED.match(before)), line)
             self.at(ours)
             lines = lines[:ours]
@@ -226,7 +226,7 @@ class Shell(Expansion):
         return NORMAL
 
     def doubt(self, problem: Unsure) -> None:
-        """Go on behind a command that may have done anything: what the next ones set is known again."""
+        """Continue after a command that may have done anything: the next assignments are known again."""
         self.session.forget(str(problem), stop=problem.ends)
 
     def node(self, node: Node) -> str:
@@ -267,7 +267,7 @@ class Shell(Expansion):
         return self.end("set -e", "a command fails after set -e")
 
     def fork(self, ways: Sequence[Callable[[], str]]) -> str:
-        """Go every way from here, then go on with what covers all that come back."""
+        """Follow every way from here, then continue with the merged state of all that return."""
         start, back, flows = self.state, [], []
         for way in ways:
             self.session.state = start.copy()
@@ -387,7 +387,8 @@ class Shell(Expansion):
         return flow
 
     def unsplit(self, words: Sequence[Word] | None, items: list[str]) -> bool:
-        """Whether zsh, which splits no variable, might split one of these by an option that is not followed here."""
+        """Whether zsh, which splits no variable, might split one of these because of an option that cannot be
+        followed."""
         blank = any(len(item.split()) != 1 for item in items)
         return self.dialect == "zsh" and blank and any(isinstance(p, Param) for w in words or () for p in w)
 
@@ -435,9 +436,9 @@ class Shell(Expansion):
         return flow, ways
 
     def havoc(self, nodes: Iterable[Any]) -> str:
-        """Commands that run some unknown number of times: what they may set is unknown."""
+        """Commands that run an unknown number of times: the variables that they may set become unknown."""
         effects = Effects(self.state.functions, BUILTINS)
-        # Where there is nothing left to shift, sh ends.
+        # If nothing is left to shift, sh ends.
         if not effects.may_set(nodes) or (effects.shifts and self.dialect == "sh"):
             raise Unsure("cannot follow this loop")
         if effects.shifts:
@@ -531,7 +532,7 @@ class Shell(Expansion):
         return NORMAL
 
     def with_assignments(self, node: Simple, name: str, fields: list[str], declares: bool) -> str:
-        """`A=b command`: bash takes A back afterwards, dash not where the command is a special builtin of POSIX."""
+        """`A=b command`: bash restores A afterwards; dash does not if the command is a special builtin of POSIX."""
         internal = declares or name in self.state.functions or name in BUILTINS
         if not internal:
             for assignment in node.assignments:
@@ -639,10 +640,7 @@ class Shell(Expansion):
         return NORMAL
 
     def hook(self, command: tuple[str, ...]) -> bool:
-        """The output of a hook of which it is known what it does is run; False where it is not known.
-
-        pyenv puts its shims in front (pyenv's README); conda puts condabin and the environment in front, and runs the
-        scripts of etc/conda/activate.d (conda's activate.py)."""
+        """The output of a known hook is run; False if its effect is unknown."""
         program = command[0] if "/" in command[0] else self.session.find(command[0]) or ""
         path = self.state.get("PATH").value or ""
         if not all(map(is_known, (program, *command[1:]))):
@@ -702,7 +700,7 @@ class Shell(Expansion):
         return True
 
     def blur(self, how: str, *names: str) -> None:
-        """These may be set now, or not."""
+        """These variables may be set now, or not."""
         for name in names:
             self.session.set(name, UNKNOWN, how)
             self.state.variables[name] = Variable(UNKNOWN, None)
@@ -723,8 +721,8 @@ class Shell(Expansion):
         self.session.set(name, self.without_repeats(assignment.name, value), how, exported, programs)
 
     def subscript(self, assignment: Assignment) -> None:
-        """zsh computes a number from the subscript of what was not declared an associative array. 0 is an error, and
-        so is what is not set."""
+        """zsh computes a number from the subscript of an array that was not declared as associative. 0 and an unset
+        variable are errors."""
         if self.state.options.get(f"associative {assignment.name}") or assignment.name in _ASSOCIATIVE:
             return
         if re.fullmatch(r"-?[1-9]\d*(,-?[1-9]\d*)?", assignment.subscript):
@@ -740,7 +738,7 @@ class Shell(Expansion):
         """zsh has PATH also as the array `path`; of other arrays only the names are known."""
         name = self.tied.get(assignment.name, assignment.name)
         if name not in self.tied.values():
-            self.ended(None)  # the items may be what programs print
+            self.ended(None)  # the items may be the output of programs
             self.session.set(name, UNKNOWN, "array")
             return
         before = self.state.get(name).value
@@ -766,7 +764,7 @@ class Shell(Expansion):
         return text_of(kept)
 
     def expanded(self, commands: Sequence[Node]) -> set[tuple[str, ...]]:
-        """The words of each command, which runs in a subshell: nothing of what it sets or ends stays."""
+        """The words of each command, which runs in a subshell: its assignments and its end have no effect outside."""
         before, ending, substituted = self.state.copy(), self.ending, list(self.substituted)
         try:
             return {tuple(map(self.value, words)) or (UNKNOWN,) for words in invoked(commands)}

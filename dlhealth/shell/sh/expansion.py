@@ -75,7 +75,7 @@ class Expansion:
                 result.append((text, part.quoted, False))
             elif isinstance(part, Param):
                 pieces = self.param(part)
-                # zsh makes no patterns of what a variable has.
+                # zsh makes no patterns of a variable's value.
                 result += pieces if self.dialect != "zsh" else [(t, q or bool(t), s) for t, q, s in pieces]
             elif isinstance(part, Output):
                 text = UNKNOWN if part.process else self.output(part)
@@ -94,7 +94,7 @@ class Expansion:
                 continue
             user, slash, rest = piece[1:].partition("/")
             if not slash and number == len(pieces) - 1 and not last:
-                continue  # goes on with something quoted or expanded
+                continue  # continues with something quoted or expanded
             home = self.state.get("HOME").value if not user else self.home(user)
             pieces[number] = UNKNOWN if home is None else home + slash + rest
         return ":".join(pieces)
@@ -296,7 +296,7 @@ class Expansion:
         return "\n".join(p for p in (f"{folders[0]}/{n}" for n in names) if self.session.test_file("-f", p))
 
     def printed_by_chain(self, chain: Chain) -> tuple[str, Truth]:
-        """Of commands joined by && and ||; what a `cd` among them changes is not known."""
+        """Commands joined by && and ||; the effect of a `cd` among them is unknown."""
         text, status = self.printed((chain.first,))
         texts = [text]
         for operator, node in chain.links:
@@ -308,7 +308,7 @@ class Expansion:
         return tidy("\n".join(filter(None, texts))), status
 
     def fields(self, words: Sequence[Word]) -> list[str] | None:
-        """The words after expansion, splitting and globbing; None where their number can't be told."""
+        """The words after expansion, splitting and globbing; None if their number is unknown."""
         result: list[str] = []
         for word in self.braced(words):
             if self.dialect == "zsh" and word and isinstance(word[0], Text) and word[0].text[:1] == "=":
@@ -344,7 +344,7 @@ class Expansion:
         return result
 
     def braced(self, words: Sequence[Word]) -> list[Word]:
-        """The words after brace expansion, which dash does not know."""
+        """The words after brace expansion, which dash does not have."""
         if self.dialect == "sh":
             return list(words)
         result: list[Word] = []

@@ -5,7 +5,7 @@ NORMAL, RETURN, BREAK, CONTINUE, EXIT, ABORT = "", "return", "break", "continue"
 
 
 class Leave(Exception):
-    """An expansion or a builtin ends the shell, or goes back to the prompt."""
+    """An expansion or a builtin ends the shell, or returns to the prompt."""
 
     def __init__(self, flow: str) -> None:
         super().__init__(flow)

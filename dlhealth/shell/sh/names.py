@@ -1,4 +1,4 @@
-"""The commands that each shell has itself."""
+"""The builtin commands of each shell."""
 
 _WORDS = {
     "sh": """

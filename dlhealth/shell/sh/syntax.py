@@ -324,7 +324,7 @@ class _Parser:
             elif (
                 self.i < len(self.text)
                 and not self.at("\n", ")", ";;", ";&")
-                # A reserved word may follow what closes itself without a separator: `(true)fi`.
+                # After a construct that closes itself, a reserved word may follow without a separator: `(true)fi`.
                 and (self.reserved() not in stop or (isinstance(_last(node), Simple) and not self.closes()))
             ):
                 raise self.unexpected()
@@ -651,7 +651,7 @@ class _Parser:
             arms.append((tuple(patterns), inner, ending or ";;"))
 
     def grouped(self) -> int | None:
-        """Where the group of `(a|b)c`, a pattern of zsh, ends; None where the parenthesis is no part of a pattern."""
+        """Where the group of `(a|b)c`, a pattern of zsh, ends; None if the parenthesis is not part of a pattern."""
         end = self.balanced(self.i + 1, ")") if self.dialect == "zsh" and self.at("(") else None
         return None if end is None or self.text[end : end + 1] in tuple(" \t\n") else end
 
@@ -870,7 +870,7 @@ class _Parser:
 
     @staticmethod
     def lone_brace(text: str, before: list[Part]) -> int | None:
-        """Where in a word a brace closes what no brace in the word has opened: to zsh the word ends there."""
+        """Where a brace in a word closes without an opening brace: for zsh the word ends there."""
         depth = sum(p.text.count("{") - p.text.count("}") for p in before if isinstance(p, Text) and not p.quoted)
         for position, char in enumerate(text):
             depth += (char == "{") - (char == "}")
@@ -1040,9 +1040,9 @@ class _Parser:
         inner = re.sub(r'\\([$`\\"])' if quoted else r"\\([$`\\])", r"\1", match[1])
         script = _Parser(inner, self.dialect, line, self.depth + 1).script()
         if script.problem:
-            # dash reads what is inside at once; bash only when it runs the command.
+            # dash reads the inner text at once; bash only when it runs the command.
             if self.dialect == "sh" or not script.problem.certain:
-                # dash lets some of what may not stand elsewhere end the text in the backquotes.
+                # dash also accepts some characters at the end of the text in backquotes that are errors elsewhere.
                 sure = (
                     "left open" in script.problem.text
                     or "file ends" in script.problem.text
@@ -1083,5 +1083,5 @@ def _literal(word: Word) -> str:
 
 
 def literal(word: Word) -> str | None:
-    """The text of a word without any expansion; None where it has one."""
+    """The text of a word without any expansion; None if it has one."""
     return "".join(p.text for p in word if isinstance(p, Text)) if all(isinstance(p, Text) for p in word) else None
