@@ -1,4 +1,4 @@
-"""Patterns, classes and modules that are made or imported at their first use: most runs need few of them.
+"""Patterns, classes and modules that are made or imported when they are first used: most runs need few of them.
 
 Standard library only (rescue core).
 """
@@ -11,7 +11,7 @@ from typing import Any, AnyStr, cast
 
 
 def fits(name: str, pattern: str) -> bool:
-    """As fnmatch.fnmatchcase, without compiling the patterns that nearly all are: those with stars only."""
+    """Like fnmatch.fnmatchcase, without compiling the most frequent patterns: those that contain only stars."""
     if "?" in pattern or "[" in pattern:
         from fnmatch import fnmatchcase
 
@@ -31,7 +31,7 @@ def fits(name: str, pattern: str) -> bool:
 
 
 class _Pattern:
-    """Compiles itself when it is first used."""
+    """A pattern that is compiled when it is first used."""
 
     def __init__(self, pattern: str | bytes, flags: int) -> None:
         self._source = pattern, flags
@@ -44,7 +44,7 @@ class _Pattern:
 
 
 def regex(text: AnyStr, flags: int = 0) -> "re.Pattern[AnyStr]":
-    """As re.compile, for patterns of which a run needs only some."""
+    """Like re.compile, for a pattern that many runs do not need."""
     return cast("re.Pattern[AnyStr]", _Pattern(text, flags))
 
 
@@ -69,13 +69,12 @@ class _Later:
 
 
 def later(module: str, name: str) -> Any:
-    """As `from module import name`, for a class that most runs do not use."""
+    """Like `from module import name`, for a class that most runs do not use."""
     return _Later(module, name)
 
 
 def postpone(name: str, **known: Any) -> None:
-    """Have a module of the standard library be imported not by `import`, but when something of it is first used that is
-    not `known` without it."""
+    """Delay the import of a module of the standard library until something of it is used that is not in `known`."""
     if name in sys.modules:
         return
 

@@ -1,1 +1,1 @@
-"""The built-in rules: one file per fault, in the folder of its layer."""
+"""The built-in rules: one file per fault, in the directory of its layer."""

@@ -30,7 +30,7 @@ settings.load_profile("dlhealth")
 
 WriteJournal = Callable[[Path, Sequence[Sequence[logs.Entry]]], None]
 
-# What a diagnosis of a folder may start: a reader of foreign journals, nothing else.
+# What a diagnosis of a directory may start: a reader of foreign journals, nothing else.
 ALLOWED_PROGRAMS = ("journalctl",)
 
 

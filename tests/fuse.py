@@ -36,7 +36,7 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
 
 
 class Server:
-    """Answers the kernel's requests (fuse(4), linux/fuse.h) for one folder of files."""
+    """Answers the kernel's requests (fuse(4), linux/fuse.h) for one directory of files."""
 
     def __init__(self, connection: int, files: list[str], stuck: list[str]) -> None:
         self._connection = connection
@@ -116,7 +116,7 @@ _IN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
 
 @cache
 def unusable() -> str:
-    """Why a FUSE can't be mounted here, "" where it can."""
+    """Why a FUSE can't be mounted here, "" if it can."""
     if os.geteuid() or not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "needs root and /dev/fuse"
     tried = beside(["--at", "/home/x"], ["true"])

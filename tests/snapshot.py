@@ -1,4 +1,4 @@
-"""A machine in a folder, to compare with itself."""
+"""A machine in a directory, to compare with itself."""
 
 import os
 from pathlib import Path

@@ -142,7 +142,7 @@ class _Session:
         return max(self._outcomes)
 
     def _attempt(self, shown: _Shown, yes: bool) -> bool:
-        """Show, ask and carry out one round; whether another may help."""
+        """Show, ask and run one round; whether another may help."""
         chosen = shown.repair.chosen
         if not chosen and self._ended:
             return False

@@ -72,7 +72,7 @@ class Progress(Watch):
         return shortened(f"{step}: {current_style().clean(asked)}{kind} ...", _WIDTH)
 
     def _write(self, text: str, drawn: bool = False) -> None:
-        """Replace the drawn line. `drawn`: the new text is to be replaced later, too."""
+        """Replace the drawn line. `drawn`: the new text will be replaced later, too."""
         with self._lock:
             _say((_ERASE if self._drawn or drawn else "") + text)
             self._drawn = drawn

@@ -135,7 +135,7 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
 
 
 class Offer(NamedTuple):
-    """The plan that `doctor` and `fix` offer for a finding: the mildest one that dlhealth can carry out here and now. If
+    """The plan that `doctor` and `fix` offer for a finding: the mildest one that dlhealth can run here and now. If
     there is none, `reason` says why, and the plan is for a person."""
 
     plan: Plan | None
@@ -184,8 +184,8 @@ def _hopeless(plan: Plan, facts: Facts) -> str:
 
 
 def _by_person(finding: Finding, rungs: Sequence[Plan], facts: Facts) -> Plan:
-    """The plan for a person, if dlhealth can carry out none: the mildest plan, or what that plan lacks. A kernel that has
-    its module comes first: booting it is the quickest way out."""
+    """The plan for a person, if dlhealth can run none: the mildest plan, or the missing part of that plan. A kernel
+    that has its module comes first: booting it is the quickest solution."""
     first = next((p for p in rungs if not _hopeless(p, facts)), rungs[0])
     older = facts.call(_other_kernels, finding)
     named = any(release in action.summary() for action in first.actions for release in older)

@@ -67,7 +67,7 @@ def diagnose(
 
 
 def _unjudged(facts: Facts) -> str | None:
-    """Why no finding does not mean a healthy machine; None where it does."""
+    """Why no finding does not mean a healthy machine; None if it does."""
     try:
         unsupported = cast(Platform, facts.get(Platform)).unsupported
     except Unavailable as problem:

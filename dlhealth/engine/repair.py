@@ -258,7 +258,7 @@ def _unchecked(aim: Mapping[str, Any], after: Diagnosis, proof: Proof) -> str:
 
 
 def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: Proof, hidden: Sequence[Finding]) -> bool:
-    """An error of which only a note remains was repaired."""
+    """An error was repaired if only a note remains."""
     counting = (aim["severity"], Severity.ERROR, Severity.WARNING)
     name = f"{aim['id']} ({aim['subject']})"
     found = [d.finding for d in after.findings if _name(d.finding) == name and d.finding.severity in counting]

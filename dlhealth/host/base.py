@@ -318,12 +318,12 @@ class Host:
         return False
 
     def posted(self, command: str) -> str | None:
-        """What a command printed on a machine that is known from posted outputs alone; None where it was not posted,
+        """What a command printed on a machine that is known from posted outputs alone; None if it was not posted,
         and of every machine whose files can be read."""
         return None
 
     def every_line_with(self, path: str) -> tuple[str, ...]:
-        """Of a file of which only some lines are known: words of which every line is known that has them."""
+        """For a file with only some known lines: words whose lines are all known."""
         return ()
 
     @property
@@ -338,7 +338,7 @@ class Host:
 
     @property
     def pythons(self) -> tuple[str, ...]:
-        """The Python environments of which the packages were posted."""
+        """The Python environments whose packages were posted."""
         return ()
 
     def cited(self, source: str) -> str:

@@ -34,7 +34,7 @@ class PrivateFolder(NamedTuple):
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor of the folder."""
+        """A descriptor of the directory."""
         fd = Root(self.root).open("/", os.O_PATH | os.O_DIRECTORY)
         walked = ""
         try:

@@ -218,7 +218,7 @@ def _installed(modules: KernelModules, kernel: Kernel, packages: DriverPackages 
 
 
 def _told(journal: Journal) -> DriverInPlace | None:
-    """The driver that spoke in the kernel log last, for a machine of which the disk is not seen."""
+    """The driver that wrote to the kernel log last, for a machine whose disk is not visible."""
     lines = list(journal.kernel("NVRM", last_boot=True))
     for line in reversed(lines):
         if started := _STARTED.search(line.text):

@@ -27,8 +27,8 @@ class PostedFailure(NamedTuple):
 
 
 class PostedMismatch(NamedTuple):
-    """The versions of the loaded module and of the libraries, as NVML or the module itself say: "" where they do not
-    name one. `evidence` is what they say; None where neither said that the versions differ."""
+    """The versions of the loaded module and of the libraries, as NVML or the module itself say: "" if they do not
+    name one. `evidence` is what they say; None if neither said that the versions differ."""
 
     module: str
     library: str

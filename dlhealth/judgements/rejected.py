@@ -1,4 +1,4 @@
-"""A module that the kernel rejected for its signature, on a machine of which the modules are not seen."""
+"""A module that the kernel rejected for its signature, on a machine whose modules are not visible."""
 
 from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.machine.journal import Journal, Line
@@ -13,7 +13,7 @@ _RUNS = r"^NVRM:|^nvidia-nvlink: Nvlink Core is being initialized|\[drm\] Initia
 
 class RejectedModule(NamedTuple):
     """What the kernel log says: `key` of a module whose key is not trusted, `unsigned` of one without a signature; None
-    for neither. Both are None where the NVIDIA module was loaded, or can be looked at itself. `subject` is what a
+    for neither. Both are None if the NVIDIA module was loaded, or can be looked at itself. `subject` is what a
     finding is about."""
 
     key: Line | None

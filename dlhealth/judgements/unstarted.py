@@ -48,7 +48,7 @@ _BEFORE = 24
 
 
 class Unstarted(NamedTuple):
-    """One such GPU: `address` is "" where an old driver did not name it and there are several. `said` is the line of the
+    """One such GPU: `address` is "" if an old driver did not name it and there are several. `said` is the line of the
     failure, `reason` the line that names the obstacle (or the driver's first line of that start)."""
 
     address: str
@@ -58,8 +58,8 @@ class Unstarted(NamedTuple):
 
 
 class UnstartedGpus(NamedTuple):
-    """Those of the newest start of the machine that the driver, which is loaded, has not started since. `firmware` shows
-    what is in the directory of the loaded version's firmware, None where that could not be read."""
+    """Those of the newest start of the machine that the driver, which is loaded, has not started since. `firmware`
+    shows what is in the directory of the loaded version's firmware, None if that could not be read."""
 
     gpus: tuple[Unstarted, ...]
     firmware: Evidence | None

@@ -1,14 +1,15 @@
 """Probes: each turns the host into one fact, a NamedTuple with a classmethod `probe`.
 
-The annotations of `probe` are what it needs: the Host, the Options, other facts (or `Fact | None`, where it can do
-without). It raises Unavailable, or lets Unreadable through, when it can't look.
+The annotations of `probe` are its inputs: the Host, the Options, other facts (or `Fact
+
+None` for optional ones). It raises Unavailable, or lets Unreadable through, if it cannot read what it needs.
 """
 
 from dlhealth.records import NamedTuple
 
 
 class Unavailable(Exception):
-    """The fact can't be had here; the message says why, in words for the person who reads the report."""
+    """The fact is not available here; the message says why, in words for the reader of the report."""
 
 
 class Options(NamedTuple):

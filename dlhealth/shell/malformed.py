@@ -12,7 +12,7 @@ LISTS = ("PATH", "LD_LIBRARY_PATH")
 _TYPESET = "\u201c\u201d\u201e\u2018\u2019"
 """What word processors and web pages make of quotes."""
 HARD_BLANK = "\u00a0"
-"""What web pages have between words that shall stay in one line."""
+"""The blank that web pages put between words to keep them on one line."""
 _SETS = regex(
     r"\s*(?:(?:export\s+)?(PATH|LD_LIBRARY_PATH)=|(?:setenv|set(?:\s+-\w+)*)\s+(PATH|LD_LIBRARY_PATH)\s|(?:set\s+)?path\s*\+?=)"
 )
@@ -153,8 +153,8 @@ def _closed(line: str) -> str:
     for quote in "\"'":
         if line.count(quote) == 1:
             head, _, tail = line.partition(quote)
-            # A quote at the very end has no partner: it goes. One at the front gets its partner, and lets expand what
-            # is to be expanded.
+            # A quote at the very end has no partner: it goes. One at the front gets its partner, so that
+            # variables in between are expanded.
             if not tail.strip():
                 return head
             return f'{head}"{tail.rstrip()}"' if "$" in tail else line.rstrip() + quote

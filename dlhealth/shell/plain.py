@@ -158,8 +158,8 @@ def _pam_expand(session: Session, text: str) -> str:
 
 
 def environment_d(session: Session) -> None:
-    """What systemd's user manager has from environment.d(5): later names win, a name hides the same one in folders of
-    lower rank, values are expanded."""
+    """What systemd's user manager has from environment.d(5): later names win, a name hides the same one in directories
+    of lower rank, values are expanded."""
     home = posixpath.join(session.account.home, ".config/environment.d")
     files: dict[str, str] = {}
     for folder in (home, *_ENVIRONMENT_D):

@@ -376,7 +376,7 @@ class FileStep(PathStep[P]):
 
 
 def module_tree(target: Target, folders: Sequence[str]) -> Observed:
-    """Names, sizes and times of the files below some folders."""
+    """Names, sizes and times of the files below some directories."""
     found: Observed = {}
     for folder in folders:
         try:

@@ -131,7 +131,7 @@ class DpkgConfigureStep(Step[DpkgConfigure]):
     def apply(self, target: Target, before: Observed) -> None:
         words = ("dpkg", "--force-confold", "--configure", "-a")
         if any(text.endswith("R") for text in _installed(target)["packages"].values()):
-            # dpkg and apt fail here on packages that must be reinstalled; but dpkg has finished its journal by then.
+            # dpkg and apt fail here on packages that must be reinstalled, but only after dpkg has finished its journal.
             target.command(*words, timeout=_SECONDS, check=False)
             return
         target.command(*words, timeout=_SECONDS)
@@ -357,7 +357,7 @@ status=$?; rm -rf partial; exit $status
 
 
 def _keep_package(target: Target, name: str, version: str, size: str | None) -> None:
-    """Keep the present version of a package that is to be removed, for an undo. apt does not know the size of a package
+    """Keep the present version of a package before its removal, for an undo. apt does not know the size of a package
     that no source offers any more."""
     if _have(target, POOL, name, version, size):
         return

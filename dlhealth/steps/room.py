@@ -94,7 +94,7 @@ def need_room(target: Target, path: str, size: int, what: str, files: int = 0) -
     name = f"{what} in {path}"
     before = wanted.get(name, (0, 0))
     wanted[name] = max(size, before[0]), max(files, before[1])
-    free = status.f_bfree * status.f_frsize  # includes the blocks reserved for root, who does all this
+    free = status.f_bfree * status.f_frsize  # includes the blocks reserved for root, who runs the steps
     needed = sum(w[0] for w in wanted.values()) + _SPARE
     needed_files = sum(w[1] for w in wanted.values()) + _SPARE_FILES
     if status.f_files and status.f_ffree < needed_files:  # btrfs, vfat and others have no table of inodes

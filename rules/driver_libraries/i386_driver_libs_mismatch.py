@@ -149,7 +149,7 @@ class I386DriverLibsMismatch(Rule):
         )
         yield Scenario("64-bit parts of Steam alone", Machine.ubuntu2404_gpu().package("steam-launcher", "1:1.0.0.82"))
         yield Scenario(
-            "apt is at work",
+            "apt is running",
             narrow(Machine.ubuntu2404_gpu(), "550.90.07").locked("/var/lib/dpkg/lock", 1595, "dpkg"),
             unknown=True,
         )

@@ -188,7 +188,7 @@ def _edit(folder: str, source: Place, paths: UserPaths | None) -> Plan:
 
 
 def _drivers_own(folder: str, libraries: DriverLibraries | None) -> str | None:
-    """The name of the driver's libcuda in the same folder."""
+    """The name of the driver's libcuda in the same directory."""
     paths = [x.real_path for x in libraries.libraries if x.bits == 64 and x.version] if libraries else []
     here = (posixpath.basename(p) for p in paths if posixpath.dirname(p) == folder)
     return next((name for name in here if name.startswith("libcuda.so.")), None)

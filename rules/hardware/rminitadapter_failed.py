@@ -249,7 +249,7 @@ def _firmware(version: str, driver: DriverPackages | None, kernel: Kernel) -> Pl
 
 
 def _package(version: str, driver: DriverPackages | None) -> str:
-    """The package that would have it; "" where the packages' naming does not tell."""
+    """The package that would have it; "" if the packages' naming does not tell."""
     member = next(
         (m for m in (driver.role("module", "driver") if driver else ()) if m.package.upstream == version), None
     )

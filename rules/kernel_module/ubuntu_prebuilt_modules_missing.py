@@ -185,7 +185,7 @@ class UbuntuPrebuiltModulesMissing(Rule):
 
 
 def _metapackage(packages: Packages, driver: str, release: str) -> str:
-    """The metapackage that would bring the module of each new kernel of this flavour; "" where no metapackage brought the
+    """The metapackage that would bring the module of each new kernel of this flavour; "" if no metapackage brought the
     kernel."""
     brought: Package | None = next(
         (p for p in packages.installed("linux-image-*") if f"linux-image-{release}" in p.dependencies), None

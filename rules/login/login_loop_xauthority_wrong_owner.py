@@ -5,7 +5,7 @@ What you see
 Why
     The display manager writes the key of the X server into ~/.Xauthority as the user. After a graphical program was
     run with plain sudo, the file belongs to root, and the user cannot write it. A power cut or a full disk leaves a
-    file that is cut off or full of zeros, and contains no X server keys.
+    file that is incomplete or full of zeros, and contains no X server keys.
 
     Wayland sessions and gdm do not use this file: gdm keeps the key in /run/user.
 
@@ -142,7 +142,7 @@ class LoginLoopXauthorityWrongOwner(Rule):
             ladder=(("low", "move-aside /home/alice/.Xauthority"),),
         )
         yield Scenario("zeros after a power cut", debian().file(path, bytes(4096), 0o600, 1000), finds=f"file:{path}")
-        yield Scenario("cut off", debian().file(path, COOKIE[:-3], 0o600, 1000), finds=f"file:{path}")
+        yield Scenario("incomplete", debian().file(path, COOKIE[:-3], 0o600, 1000), finds=f"file:{path}")
         yield Scenario(
             "a directory",
             debian().folder(path, 0o755, 1000),

@@ -118,7 +118,7 @@ class AptSignedByConflict(Rule):
             ladder=(("low", f"edit-file {folder}/b.list 1: # deb {url}/ /"),),
         )
         yield Scenario(
-            "two keyrings, of which the first does not exist",
+            "two keyrings, and the first does not exist",
             two(f"deb [arch=amd64 signed-by=/etc/apt/keyrings/cuda.gpg] {url} /\n", f"# CUDA\n{keyring}"),
             finds=f"file:{folder}/a.list",
             steps=("edit-file",),

@@ -133,7 +133,7 @@ class CudaRepoKeyRotation(Rule):
             finds=f"file:{path}",
         )
         yield Scenario(
-            "a forgotten entry, of which nothing is installed",
+            "a forgotten entry without installed packages",
             Machine.debian12().file(path, f"deb {url} /\n"),
             finds=f"file:{path}",
             ladder=(

@@ -185,7 +185,7 @@ class DpkgFileOverwriteConflict(Rule):
             .file(term, log("foo_1_all.deb", "/usr/bin/foo", "bar 1")),
         )
         yield Scenario("no log", Machine.ubuntu2404_gpu(), unknown=True)
-        yield Scenario("apt is at work", upgrade().locked("/var/lib/dpkg/lock", 1595, "dpkg"), unknown=True)
+        yield Scenario("apt is running", upgrade().locked("/var/lib/dpkg/lock", 1595, "dpkg"), unknown=True)
 
 
 def _version(text: str) -> str:

@@ -180,7 +180,7 @@ class HalfConfiguredDriverPackages(Rule):
             Machine.debian12_gpu().package("libreoffice-core", "4:7.4.7-1", status="install ok unpacked"),
         )
         yield Scenario(
-            "apt is at work", failed(Machine.ubuntu2404_gpu()).locked("/var/lib/dpkg/lock", 1595, "dpkg"), unknown=True
+            "apt is running", failed(Machine.ubuntu2404_gpu()).locked("/var/lib/dpkg/lock", 1595, "dpkg"), unknown=True
         )
 
 

@@ -136,7 +136,7 @@ class WheelsOverwriteEachOther(Rule):
 
 
 def _wanted(found: Overwritten) -> str:
-    """The package that an environment with a GPU needs; "" where several could be meant."""
+    """The package that an environment with a GPU needs; "" if several could be meant."""
     builds = {name: build_of(name) for name in found.owners}
     for name, build in builds.items():
         if build == "gpu":
@@ -151,6 +151,6 @@ def _wanted(found: Overwritten) -> str:
 
 
 def _cuda(environment: PythonEnvironment) -> str:
-    """The CUDA major version of the environment's framework; "" where it has none, or does not tell."""
+    """The CUDA major version of the environment's framework; "" if it has none, or does not tell."""
     built = (environment.torch and environment.torch.cuda) or (environment.tensorflow and environment.tensorflow.cuda)
     return (built or "").partition(".")[0]

@@ -1,4 +1,4 @@
-"""`fix`, `undo`, `history` and `show` as a person and a script use them, on a machine in a folder."""
+"""`fix`, `undo`, `history` and `show` as a person and a script use them, on a machine in a directory."""
 
 import io
 import json
@@ -223,7 +223,7 @@ def test_who_reads_only_the_plan_gets_the_whole_repair_and_no_complaint(root: Pa
 
 
 def test_what_can_not_begin_keeps_nothing_else_from_being_repaired(dlhealth: Run, tmp_path: Path) -> None:
-    """No program runs in a folder of a few files: what needs one is said, and the rest is asked for again."""
+    """No program runs in a directory of a few files: what needs one is said, and the rest is asked for again."""
     machine = Machine.debian12_gpu().append("/home/alice/.bashrc", f"{SWALLOWED}\n")
     machine.remove("/usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.535.261.03")
     machine.build(tmp_path)

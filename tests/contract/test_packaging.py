@@ -16,7 +16,7 @@ SOURCES = {"dlhealth": "dlhealth", "rules": "dlhealth_rules", "systemd": "dlheal
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built from a copy, because setuptools builds in the source folder."""
+    """Built from a copy, because setuptools builds in the source directory."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()

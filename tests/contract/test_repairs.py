@@ -28,7 +28,7 @@ CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.sc
 
 
 LATER = {"reboot", "load-modules", "reload-modules"}
-"""What a folder's next start does."""
+"""What a directory's next start does."""
 FILES = {"change-mode", "change-owner", "copy-file", "edit-file", "make-link", "move-aside", "write-file"}
 STAND_INS = {"refresh-loader-cache", "refresh-module-index", "set-alternative", "update-initramfs"}
 """What programs do that have a stand-in."""
@@ -59,7 +59,7 @@ NEVER_CARRIED_OUT = {
     "stale-libglx-symlink": "apt must fetch the X server's own libglx",
     "third-party-package-pulls-other-libnvidia": DRIVER,
 }
-"""Rules whose repair neither a folder, nor stand-ins, nor the lab carries out, and why."""
+"""Rules whose repair neither a directory, nor stand-ins, nor the lab carries out, and why."""
 
 
 def in_folder(scenario: Scenario) -> bool:
@@ -71,7 +71,7 @@ def by_stand_ins(scenario: Scenario) -> bool:
 
 
 class Patient:
-    """A machine in a folder, and what dlhealth says of it now."""
+    """A machine in a directory, and what dlhealth says of it now."""
 
     def __init__(self, root: Path, scenario: Scenario) -> None:
         self.root = root
@@ -141,7 +141,7 @@ def test_repair_by_stand_ins(rule: Rule, scenario: Scenario, tmp_path: Path, mon
 
 
 def cannot_carry_out(repair: Repair) -> str:
-    """Why a repair can't be carried out in a folder; "" where it can."""
+    """Why a repair can't be carried out in a directory; "" if it can."""
     if not repair.chosen:
         return (
             "; ".join(dict.fromkeys(x.reason for x in repair.left)) or "only a note, or another cause is repaired first"
@@ -151,7 +151,7 @@ def cannot_carry_out(repair: Repair) -> str:
 
 
 def test_rules_whose_repair_is_never_carried_out_are_named() -> None:
-    """A folder has no programs of its own; the lab has the real ones."""
+    """A directory has no programs of its own; the lab has the real ones."""
     never = set()
     for rule in RULES:
         scenarios = [s for s in rule.scenarios() if s.steps]

@@ -27,8 +27,8 @@ FOLDERS = (
 )  # fmt: skip
 """Each holds a source of facts."""
 SHARE = 8
-"""A faulty machine loses what its rule needs, and every so many of the other facts and of the folders; the next machine
-loses the next ones."""
+"""A faulty machine loses what its rule needs, and every so many of the other facts and of the directories; the next
+machine loses the next ones."""
 _BY_RISK = list(Risk)
 Choice = Callable[[list[Any]], list[Any]]
 
@@ -118,7 +118,7 @@ def test_a_faulty_machine_gets_no_other_fault_by_what_is_not_seen(
 
 
 def check(scenario: Scenario, chosen: Choice, folders: tuple[str, ...], place: Path) -> None:
-    """Remove facts and folders, one at a time, and compare with the whole machine."""
+    """Remove facts and directories, one at a time, and compare with the whole machine."""
     root, options = place / "machine", Options(next_boot=scenario.next_boot)
     root.mkdir()
     scenario.machine.build(root)
@@ -134,7 +134,7 @@ def check(scenario: Scenario, chosen: Choice, folders: tuple[str, ...], place: P
 
 
 def without(folder: Path, aside: Path) -> Iterator[Path]:
-    """Once without a folder, where it is one."""
+    """Once without a directory, where it is one."""
     if folder.is_dir() and not folder.is_symlink():
         os.rename(folder, aside)
         yield folder

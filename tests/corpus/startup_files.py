@@ -48,7 +48,7 @@ mount --bind /dev "$1/dev"; shift; exec "$@"
 
 
 class Real(NamedTuple):
-    """What a shell had after its start; `values` is None where it did not live to tell."""
+    """What a shell had after its start; `values` is None if it did not live to tell."""
 
     values: dict[str, str] | None
 

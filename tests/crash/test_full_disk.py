@@ -78,8 +78,8 @@ def build(root: Path) -> None:
 
 
 class Disk(Protocol):
-    """`root` is a folder on it, and `actions` what is done there. It fails in a child, by `strike`, and is good again
-    when `mend` has been called. What was done before `settle` is on it for good."""
+    """`root` is a directory on it, and `actions` what is done there. It fails in a child, by `strike`, and is good
+    again when `mend` has been called. What was done before `settle` is on it for good."""
 
     root: Path
     actions: Sequence[Action]

@@ -120,7 +120,7 @@ def policy(lab: LabMachine, risk: str) -> None:
 
 
 def session(lab: LabMachine) -> str:
-    """The process of alice's window manager, "" where she has none."""
+    """The process of alice's window manager, "" if she has none."""
     return lab.run("pgrep", "-u", "alice", "-x", "openbox", check=False).stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""A root folder with programs that do what the real ones would to a small package database, and note how they were
+"""A root directory with programs that do what the real ones would to a small package database, and note how they were
 started. The door finds them in place of this machine's own."""
 
 import json
@@ -191,7 +191,7 @@ END
 
 
 class StandInRoot:
-    """`folder` is the root; `programs` the folder that the door looks in; `inside` what is found in the root."""
+    """`folder` is the root; `programs` the directory that the door looks in; `inside` what is found in the root."""
 
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.programs, self.inside = base / "root", base / "programs", base / "inside"
@@ -214,7 +214,7 @@ class StandInRoot:
         self._write(self.programs / name, NOTE.format(log=shlex.quote(str(self._log)), body=body))
 
     def program(self, name: str, body: str = "") -> None:
-        """A program of the root; $IN_ROOT is the root's folder."""
+        """A program of the root; $IN_ROOT is the root's directory."""
         self._write(self.inside / name, NOTE.format(log=shlex.quote(str(self._log)), body=body))
 
     def system_programs(self) -> None:

@@ -1,4 +1,4 @@
-"""The machine that is changed: programs inside its root, its folders and large files, its users; files and their
+"""The machine that is changed: programs inside its root, its directories and large files, its users; files and their
 steps."""
 
 import errno
@@ -262,7 +262,7 @@ class TestKept:
 
 
 class TestShared:
-    """A file that two folders have."""
+    """A file that two directories have."""
 
     @pytest.fixture
     def one(self, root: StandInRoot) -> Path:
@@ -459,7 +459,7 @@ class TestFiles:
         "action", [ChangeOwner("/home/alice/.local/share", "1", "1"), ChangeMode("/home/alice/.local/share", 0o777)]
     )
     def test_nothing_changes_behind_a_link_in_a_home(self, root: StandInRoot, action: PathAction) -> None:
-        """Also where the link is root's: who owns the folder may have moved it there."""
+        """Also where the link is root's: who owns the directory may have moved it there."""
         home = root.file("/home/alice/.bashrc").parent
         share = root.file("/srv/share/file").parent
         os.chown(home, 1000, 1000)

@@ -161,7 +161,7 @@ class TestPrepare:
         ("status", "why"), [(0, r"received only a part of it: is the disk full\?"), (100, "E: no")]
     )
     def test_what_was_fetched_only_in_part_is_not_kept(self, root: StandInRoot, status: int, why: str) -> None:
-        """apt says so or not: what it copies from a folder onto a full disk, it does not miss."""
+        """apt says so or not: what it copies from a directory onto a full disk, it does not miss."""
         root.packages({**DRIVER, "nvtop": "9-1 ii "})
         root.program("apt-cache", f"printf '{NVTOP}'")
         real = (root.inside / "apt-get").rename(root.inside / "apt-get-real")

@@ -73,7 +73,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInRoot:
 
 @pytest.fixture
 def free(root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> Iterator[Free]:
-    """Say how many MiB, and inodes, are free in folders; each that is named is a disk of its own."""
+    """Say how many MiB, and inodes, are free in directories; each that is named is a disk of its own."""
 
     real = os.fstat
 
@@ -93,7 +93,7 @@ def free(root: StandInRoot, monkeypatch: pytest.MonkeyPatch) -> Iterator[Free]:
         patch.setattr(os, "fstatvfs", statvfs)
         patch.setattr(os, "fstat", fstat)
 
-    with monkeypatch.context() as patch:  # undone before pytest removes the folder
+    with monkeypatch.context() as patch:  # undone before pytest removes the directory
         yield say
 
 

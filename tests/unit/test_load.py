@@ -29,7 +29,7 @@ class LocalFault(Rule):
 
 @pytest.fixture
 def folder() -> Path:
-    """A folder that nobody but root can change, with all above it; the usual temporary folder is not."""
+    """A directory that nobody but root can change, with all above it; the usual temporary directory is not."""
     base = Path(tempfile.mkdtemp(prefix="dlhealth-test-rules-", dir="/run"))
     base.chmod(0o755)
     (base / "a.py").write_text(RULE)
@@ -41,7 +41,7 @@ def folder() -> Path:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an installed package that brings a rule."""
+    """The directory of an installed package that brings a rule."""
     (tmp_path / "vendor_rules.py").write_text(RULE.replace("local-fault", "vendor-fault"))
     about = tmp_path / "vendor-1.0.dist-info"
     about.mkdir()

@@ -1,4 +1,5 @@
-"""The partitions of a machine that lies in a folder: which of them are not mounted there, and what is not done then."""
+"""The partitions of a machine that lies in a directory: which of them are not mounted there, and what is not done
+then."""
 
 import os
 import subprocess

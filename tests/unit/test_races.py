@@ -28,7 +28,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 SECRET = b"root's secret"
 SECONDS = 1.0
 
-# Each swaps two things in the folder that is its working one; `outside` is what the links lead to.
+# Each swaps two things in the directory that is its working one; `outside` is what the links lead to.
 SWAPS = {
     "the file is a link now and then": """
 os.symlink(outside + "/secret", "link")
@@ -136,7 +136,7 @@ class House:
 
 @pytest.fixture
 def elsewhere() -> Iterator[Path]:
-    """A folder on another file system than that of the tests: there, moving aside is copying."""
+    """A directory on another file system than that of the tests: there, moving aside is copying."""
     folder = Path(f"/dev/shm/dlhealth-test-{os.getpid()}-{time.monotonic_ns()}")
     folder.mkdir(mode=0o700)
     yield folder

@@ -435,7 +435,7 @@ def test_what_stood_behind_the_repaired_in_the_same_file_is_no_harm_when_it_can_
 
 
 def test_a_link_that_its_owner_made_is_edited_where_it_leads(tmp_path: Path) -> None:
-    """As into a folder of dotfiles; a link to what is another's is left."""
+    """As into a directory of dotfiles; a link to what is another's is left."""
     patient = Patient(tmp_path, fault("one-bad", low(EDIT)))
     (tmp_path / "etc/one").rename(tmp_path / "etc/own")
     (tmp_path / "etc/one").symlink_to("own")

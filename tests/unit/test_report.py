@@ -1,4 +1,4 @@
-"""Reports: readable on the poorest terminal, honest about what was not looked at, and harmless whatever was found."""
+"""Reports: readable on the poorest terminal, honest about what was not read, and harmless whatever was found."""
 
 import json
 from collections.abc import Iterator

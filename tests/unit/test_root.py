@@ -1,4 +1,4 @@
-"""The host that is a folder: what is odd is said, never followed, never waited for."""
+"""The host that is a directory: what is odd is said, never followed, never waited for."""
 
 import os
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_a_file_without_permission_says_what_it_needs(tmp_path: Path) -> None:
         except Unreadable as problem:
             os._exit(0 if problem.reason == "needs root" else 2)
         os._exit(1)
-    # The folders above are the test runner's own, closed to others; either way the answer is the same.
+    # The directories above are the test runner's own, closed to others; either way the answer is the same.
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 

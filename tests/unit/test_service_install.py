@@ -1,4 +1,4 @@
-"""The service is put in place below a folder: everything but what changes users and talks to systemd."""
+"""The service is put in place below a directory: everything but what changes users and talks to systemd."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Root's side of the repair socket: what it refuses, whom it believes, and what it does on a machine in a folder."""
+"""Root's side of the repair socket: what it refuses, whom it believes, and what it does on a machine in a directory."""
 
 import functools
 import json
@@ -180,7 +180,7 @@ def test_who_leaves_is_not_waited_for() -> None:
             receive(ours, 5)
 
 
-# A machine in a folder, with one rule.
+# A machine in a directory, with one rule.
 
 
 class BadLine(Rule):

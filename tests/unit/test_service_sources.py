@@ -355,7 +355,7 @@ def test_other_files_replace_those_that_were_watched(root: Path, files: Files) -
     files.watch([])
     (root / "home/alice/.bashrc").write_text("y")
     assert events(files) == []
-    # What is always watched still is, though files in the same folders were let go.
+    # What is always watched still is, though files in the same directories were let go.
     replace(root / "var/lib/dpkg/status")
     (root / "boot/vmlinuz-1").write_text("x")
     assert topics(files) == {Topic.PACKAGES, Topic.KERNELS}
@@ -389,7 +389,7 @@ def test_the_number_of_watched_files_is_bounded(root: Path, files: Files) -> Non
     for path in many:
         (root / path[1:]).parent.mkdir()
     files.watch(many)
-    assert 256 <= len(files._reported) <= 512  # a file, and the folder that it may be
+    assert 256 <= len(files._reported) <= 512  # a file, and the directory that it may be
 
 
 def test_a_machine_without_these_folders(tmp_path: Path) -> None:

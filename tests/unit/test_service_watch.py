@@ -1099,7 +1099,7 @@ module.main(())
 
 @pytest.fixture(scope="module")
 def nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the stand-in for the library that asks the driver."""
+    """A directory with the stand-in for the library that asks the driver."""
     compiler = shutil.which("cc") or pytest.skip("needs a C compiler")
     folder = tmp_path_factory.mktemp("nvml")
     source = PROJECT / "tests/lab/nvml/stand_in.c"

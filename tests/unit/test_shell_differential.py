@@ -154,7 +154,7 @@ def test_known_is_what_the_shell_gives(
     shell = evaluate(path, dialect)
     environment = real(argv, path)
     if environment is None:
-        # It may have ended on a way that can't be told, but then something must be left open.
+        # It may have ended on a way that is unknown, but then something must be left open.
         assert shell.ending or shell.state.lost or shell.session.trace.steps
         return
     assert shell.ending is None, "the shell lives on"

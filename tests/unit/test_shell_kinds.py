@@ -94,7 +94,7 @@ def environment(home: Path, program: str) -> dict[str, str]:
 
 
 def evaluated(home: Path, shell: str) -> dict[str, str | None]:
-    """What is known of an interactive shell, as a terminal starts it; None where that is not known."""
+    """What is known of an interactive shell, as a terminal starts it; None if unknown."""
     program = shutil.which(shell) or pytest.skip(f"{shell} is not installed")
     session = Session(RootHost("/"), Account("root", 0, 0, (0,), str(home), program), terminal=True)
     session.state.variables.update({n: Variable(v, True) for n, v in environment(home, program).items()})

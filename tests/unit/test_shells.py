@@ -80,7 +80,7 @@ def write(home: Path, shell: str, lines: list[str]) -> None:
 
 
 def known(environment: Mapping[str, str], shell: str, program: str) -> Session:
-    """What the evaluator makes of a home folder's files, when a shell starts with this environment."""
+    """What the evaluator makes of a home directory's files, when a shell starts with this environment."""
     host = RootHost("/")
     session = Session(host, Account("root", 0, 0, (0,), environment["HOME"], program), terminal=False)
     session.state.variables.update({n: Variable(v, True) for n, v in environment.items()})

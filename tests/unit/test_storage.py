@@ -20,7 +20,7 @@ SIZE = 4 << 20
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    """A machine's folder whose /boot is a file system of 4 MiB."""
+    """A machine's directory whose /boot is a file system of 4 MiB."""
     boot = tmp_path / "boot"
     boot.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", boot], check=True)

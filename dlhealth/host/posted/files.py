@@ -1,4 +1,4 @@
-"""What posted outputs tell of files: listings, the loader's cache, and files that somebody printed or attached."""
+"""Posted outputs about files: listings, the loader's cache, and files that somebody printed or attached."""
 
 import posixpath
 import re

@@ -1,4 +1,4 @@
-"""What posted outputs tell of the GPUs: lspci, ubuntu-drivers, nvidia-smi, inxi, lshw."""
+"""Posted outputs about the GPUs: lspci, ubuntu-drivers, nvidia-smi, inxi, lshw."""
 
 import re
 
@@ -145,7 +145,7 @@ def full(address: str) -> str:
 
 
 def model(pieces: Pieces, address: str, name: str, source: str) -> None:
-    """A GPU of which only the name is known."""
+    """A GPU with only a known name."""
     pieces.file(f"{_HELD}/{address}/information", f"Model: \t\t {name.strip()}\nBus Location: \t {address}\n", source)
 
 

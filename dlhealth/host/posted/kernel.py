@@ -1,4 +1,4 @@
-"""What posted outputs tell of the kernel, its log, its modules and DKMS."""
+"""Posted outputs about the kernel, its log, its modules and DKMS."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ _BARE = regex(
     r"|[Ll]oading of (?:unsigned )?module.* is rejected|Lockdown: .*|PKCS#7 signature not signed with a trusted key)$",
     re.MULTILINE,
 )
-"""Messages of the kernel whose stamps somebody cut off, as dmesg --notime does."""
+"""Messages of the kernel without timestamps, as dmesg --notime prints them."""
 _UNAME = regex(r"^(?:uname: )?Linux (\S+) (\d\S+) #.*$", re.MULTILINE)
 _RELEASE = regex(
     r"(?:\buname -r\)?[ \t`*:]*|^#+ Kernel Release\s*?)(?:\n+(?:```\w*\n)?|[ \t]+)(\d+\.\d+\.\d[\w.+-]*)[`*]*$",

@@ -1,4 +1,4 @@
-"""A machine of which only posted pieces are known."""
+"""A machine that is known only from posted pieces."""
 
 import posixpath
 import re
@@ -172,7 +172,7 @@ class Pieces:
             self.links[path] = target
 
     def elf(self, path: str, elf: Elf, source: str = "") -> None:
-        """A shared library or module, of which only the name and some facts from a program are known."""
+        """A shared library or module with only a known name and some facts from a program."""
         if self._is_new(path, source):
             self.elves[path] = elf
 
@@ -185,12 +185,12 @@ class Pieces:
         self.sources.setdefault(path, source)
 
     def directory(self, path: str, source: str = "") -> None:
-        """A directory of which nothing else is known."""
+        """A directory without any known content."""
         self.directories.add(path)
         self.sources.setdefault(path, source)
 
     def listed(self, directory: str, source: str = "") -> None:
-        """A directory of which all names are known: those of the known paths in it, and no others."""
+        """A directory with all names known: those of the known paths in it, and no others."""
         self.whole.add(directory)
         self.sources.setdefault(directory, source)
 

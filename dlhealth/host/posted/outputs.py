@@ -1,4 +1,4 @@
-"""The outputs of common programs that people post. Each is recognised by its content."""
+"""The outputs of common programs that people post. Each is recognized by its content."""
 
 from collections.abc import Callable
 
@@ -80,4 +80,4 @@ READERS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (python.tensorflow, ("tf.version.VERSION",)),
     (session.environment, ("PATH=",)),
 )
-"""Each with words, of which one is in every text that it recognises: most texts have none."""
+"""Each with words, one of which is in every text that it recognizes: most texts contain none."""

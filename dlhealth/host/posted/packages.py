@@ -1,4 +1,4 @@
-"""What posted outputs tell of the packages: dpkg, apt and what apt said when it failed."""
+"""Posted outputs about the packages: dpkg, apt and apt's error messages."""
 
 import re
 from collections.abc import Iterator

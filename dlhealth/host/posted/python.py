@@ -1,4 +1,4 @@
-"""What posted outputs tell of Python environments: pip, conda, and PyTorch's and TensorFlow's collectors."""
+"""Posted outputs about Python environments: pip, conda, and the collectors of PyTorch and TensorFlow."""
 
 import re
 
@@ -7,7 +7,7 @@ from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.lazy import regex
 
 _NOWHERE = "/path/to/environment"
-"""An environment of which nothing says where it lies."""
+"""An environment whose place is unknown."""
 _PIP_LIST = regex(r"^Package +Version(?: +.*)?\n-[- ]+\n(?P<rows>(?:[A-Za-z0-9][\w.-]* +\S.*(?:\n|$))+)", re.MULTILINE)
 _PINNED = regex(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[0-9][\w.+!-]*)(?: *;.*)?$", re.MULTILINE)
 _FRAMEWORKS = ("torch", "tensorflow", "tensorflow-gpu", "jax", "jaxlib", "onnxruntime-gpu", "tensorflow-cpu")
@@ -65,7 +65,7 @@ def conda(output: Output, pieces: Pieces) -> bool:
 
 
 def collected(output: Output, pieces: Pieces) -> bool:
-    """`python -m torch.utils.collect_env`, which also tells of the system and the driver."""
+    """`python -m torch.utils.collect_env`, which also shows the system and the driver."""
     match = _COLLECTED.search(output.text)
     if match is None:
         return False

@@ -1,4 +1,4 @@
-"""What posted outputs tell of somebody's session: env, single variables, start-up files."""
+"""Posted outputs about a session: env, single variables, start-up files."""
 
 import posixpath
 import re
@@ -11,7 +11,7 @@ from dlhealth.lazy import regex
 
 _LINE = regex(r"^(?:declare -x |export )?(?P<name>[A-Z_][A-Z0-9_]*)=(?P<value>.*)$", re.MULTILINE)
 _MARKS = ("PATH", "HOME", "PWD", "SHELL", "USER", "LOGNAME", "TERM", "LANG", "SHLVL")
-"""Variables that every session has. A text with several of them, none of which is computed, is the output of env."""
+"""Variables that every session has. A text with several of them, all with plain values, is the output of env."""
 _ENOUGH = 4
 _FILES = (".bashrc", ".profile", ".bash_profile", ".zshrc", ".zprofile", ".zshenv", ".xprofile", ".xsessionrc", ".cshrc",
           ".tcshrc", ".bash_aliases", ".pam_environment")  # fmt: skip

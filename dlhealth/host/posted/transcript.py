@@ -24,7 +24,7 @@ _COMMANDS = frozenset(
 
 class Command(NamedTuple):
     """A command line that somebody typed, without sudo, and its output. `home` is the home directory of who typed it,
-    "" where the prompt does not say; `ended` says that another prompt, or the end of the block, follows."""
+    "" if the prompt does not say; `ended` says that another prompt, or the end of the block, follows."""
 
     words: tuple[str, ...]
     line: str
@@ -34,7 +34,7 @@ class Command(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Its only argument that is no option, as an absolute path; "" where there is no such, or it may mean several."""
+        """Its only argument that is no option, as an absolute path; "" if there is no such, or it may mean several."""
         paths = [word for word in self.words[1:] if not word.startswith("-")]
         if len(paths) != 1 or re.search(r"[*?|<>&;$`]", self.line):
             return ""

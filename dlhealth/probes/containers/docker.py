@@ -15,9 +15,9 @@ _HOOKS = ("/usr/bin/nvidia-container-runtime-hook", "/usr/bin/nvidia-container-t
 
 
 class Docker(NamedTuple):
-    """`engine` is the daemon of a package ("" without one), `snap` the folder of Docker's snap, `desktop` what shows
+    """`engine` is the daemon of a package ("" without one), `snap` the directory of Docker's snap, `desktop` what shows
     that Docker Desktop is used ("" for neither). `toolkit` is a program of NVIDIA's container toolkit, `hook` the one
-    that `--gpus` needs ("" without). `runtimes` maps the runtimes of daemon.json to their programs; None where the file
+    that `--gpus` needs ("" without). `runtimes` maps the runtimes of daemon.json to their programs; None if the file
     is no JSON. `absent` are programs of these runtimes that are not there. `cdi` are descriptions of devices."""
 
     engine: str

@@ -9,14 +9,14 @@ _SOURCE = "/proc/1/environ"
 
 
 class ImageFolder(NamedTuple):
-    """One folder of a search path; `real` is it without links, "" where there is no such folder."""
+    """One directory of a search path; `real` is it without links, "" if there is no such directory."""
 
     path: str
     real: str
 
 
 class ImageEnvironment(NamedTuple):
-    """`path` are the folders of PATH of the first process, which an image sets by ENV."""
+    """`path` are the directories of PATH of the first process, which an image sets by ENV."""
 
     path: tuple[ImageFolder, ...]
 

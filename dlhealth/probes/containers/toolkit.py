@@ -75,7 +75,7 @@ def _replaces(better: CdiSpec, spec: CdiSpec) -> bool:
 
 
 def _cdi_spec(host: Host, path: str) -> CdiSpec | None:
-    """None where it describes other devices than NVIDIA's."""
+    """None if it describes other devices than NVIDIA's."""
     text, status = host.text(path, _CDI_LIMIT), host.stat(path)
     kind = _KIND.search(text or "")
     if not text or not status or not kind or not kind[1].startswith("nvidia.com/"):

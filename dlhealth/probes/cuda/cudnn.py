@@ -36,14 +36,14 @@ _BY_CUDA = {"libcudnn.so.7.0": "3.0", "libcudnn.so.6.5": "2.0"}
 
 
 class CudnnLibrary(NamedTuple):
-    """One name of a library: `path` in its real folder, `stem` like "libcudnn_ops_infer", `suffix` what follows ".so."
-    ("" for libcudnn.so). `target` is what a link says (None for a file), `real` the file behind it ("" where the link
-    leads nowhere).
+    """One name of a library: `path` in its real directory, `stem` like "libcudnn_ops_infer", `suffix` what follows
+    ".so." ("" for libcudnn.so). `target` is what a link says (None for a file), `real` the file behind it ("" if the
+    link leads nowhere).
 
-    `version` is that of the real file's name, or of the package that owns it ("" where neither tells); `soname`,
-    `needed` and `size` are the file's, `digest` its SHA-256 where another file could be a copy of it. `owner` is its
-    package. `problem` says why the file could not be read as a library, `special` that it is no file or may not be
-    read at all."""
+    `version` is that of the real file's name, or of the package that owns it ("" if neither tells); `soname`, `needed`
+    and `size` are the file's, `digest` its SHA-256 where another file could be a copy of it. `owner` is its package.
+    `problem` says why the file could not be read as a library, `special` that it is no file or may not be read at
+    all."""
 
     path: str
     stem: str
@@ -66,22 +66,22 @@ class CudnnLibrary(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name without the folder."""
+        """The name without the directory."""
         return posixpath.basename(self.path)
 
     @property
     def major(self) -> int | None:
-        """8 of libcudnn.so.8.9.7; for a name without a number that of the file behind it. None where not known."""
+        """8 of libcudnn.so.8.9.7; for a name without a number that of the file behind it. None if unknown."""
         soname = self.soname.rpartition(".so.")[2]
         told = _BY_CUDA.get(self.soname) or self.suffix or self.version or soname
         return next(iter(version_key(told)), None)
 
 
 class CudnnFolder(NamedTuple):
-    """A folder with cuDNN libraries. `path` is its real one. `sources` say why the loader looks there for every
+    """A directory with cuDNN libraries. `path` is its real one. `sources` say why the loader looks there for every
     program (a line, the cache, or the built-in list; none: it does not), `order` where it comes among those;
     `users` have it in their LD_LIBRARY_PATH. `toolkit` is the real path of the CUDA tree that it lies in ("" none);
-    `includes` are the folders with the headers that belong to it."""
+    `includes` are the directories with the headers that belong to it."""
 
     path: str
     libraries: tuple[CudnnLibrary, ...]
@@ -111,7 +111,7 @@ class CudnnFolder(NamedTuple):
         return {x.major for x in self.libraries if x.real and x.suffix and x.major}
 
     def version(self, major: int) -> str:
-        """Of the main library of a major version; "" where there is none, or its version is not known."""
+        """Of the main library of a major version; "" if there is none, or its version is not known."""
         main = self.active("libcudnn", major)
         return main.version if main else ""
 
@@ -122,10 +122,10 @@ class CudnnFolder(NamedTuple):
 
 
 class CudnnHeaders(NamedTuple):
-    """The cuDNN headers of one include folder. `main` is its cudnn.h ("" when it has none), `real` the file behind it
-    ("" where that is a broken link); `others` are its further cudnn*.h. `version` as the macros have it, read through
+    """The cuDNN headers of one include directory. `main` is its cudnn.h ("" if it has none), `real` the file behind it
+    ("" if that is a broken link); `others` are its further cudnn*.h. `version` as the macros have it, read through
     the headers that cudnn.h includes, `source` where. `missing` are (file with its line, the header that
-    it includes and that is nowhere). `owner` is cudnn.h's package."""
+    it includes and that does not exist). `owner` is cudnn.h's package."""
 
     folder: str
     main: str
@@ -150,8 +150,8 @@ class CudnnPackage(NamedTuple):
 
 
 class Cudnn(NamedTuple):
-    """`folders` in the loader's order, those that it does not look into last. `headers` by include folder, in the order
-    in which nvcc looks. `problems` could not be looked at."""
+    """`folders` in the loader's order, those that it does not look into last. `headers` by include directory, in the
+    order in which nvcc looks. `problems` could not be checked."""
 
     folders: tuple[CudnnFolder, ...]
     headers: tuple[CudnnHeaders, ...]
@@ -159,7 +159,7 @@ class Cudnn(NamedTuple):
     problems: tuple[str, ...]
 
     def libraries(self) -> Iterator[CudnnLibrary]:
-        """Every name in every folder."""
+        """Every name in every directory."""
         for folder in self.folders:
             yield from folder.libraries
 
@@ -168,12 +168,12 @@ class Cudnn(NamedTuple):
         return {m for f in self.folders if f.sources or (user and user in f.users) for m in f.majors}
 
     def search_path(self, user: str | None = None) -> list[CudnnFolder]:
-        """The folders that the loader looks into, in its order."""
+        """The directories that the loader looks into, in its order."""
         own = [f for f in self.folders if user and user in f.users]
         return own + [f for f in self.folders if f.sources and f not in own]
 
     def headers_in(self, folder: str) -> CudnnHeaders | None:
-        """By the include folder."""
+        """By the include directory."""
         return next((h for h in self.headers if h.folder == folder), None)
 
     def runtime_package(self, major: int) -> CudnnPackage | None:
@@ -207,7 +207,7 @@ class Cudnn(NamedTuple):
 def _places(
     host: Host, loader: LoaderConfig, toolkits: CudaToolkits, paths: UserPaths | None, problems: list[str]
 ) -> Iterable[str]:
-    """Real folders where cuDNN may lie. What lies in a Python environment belongs to that alone."""
+    """Real directories where cuDNN may lie. What lies in a Python environment belongs to that alone."""
     written = [d.path for d in loader.directories]
     written += [folder for t in toolkits.toolkits for folder in t.libraries]
     for tree in (path for pattern in _TREES for path in host.glob(pattern)):
@@ -318,7 +318,7 @@ def _with_digests(host: Host, libraries: list[CudnnLibrary]) -> tuple[CudnnLibra
 
 
 def _includes_of(host: Host, folder: str, tree: str) -> tuple[str, ...]:
-    """The include folders that belong to a folder of libraries."""
+    """The include directories that belong to a directory of libraries."""
     if tree:
         candidates = [f"{tree}/include", f"{posixpath.dirname(folder)}/include"]
     elif folder.startswith("/usr/lib"):
@@ -331,7 +331,7 @@ def _includes_of(host: Host, folder: str, tree: str) -> tuple[str, ...]:
 def _all_headers(
     host: Host, toolkits: CudaToolkits, folders: list[CudnnFolder], packages: Packages | None, problems: list[str]
 ) -> Iterator[CudnnHeaders]:
-    """Of each include folder, the default toolkit's first, as nvcc has it."""
+    """Of each include directory, the default toolkit's first, as nvcc has it."""
     first = toolkits.default
     trees = [f"{t.path}/include" for t in ([first] if first else []) + list(toolkits.toolkits) if not t.distribution]
     trees += [f"{path}/include" for pattern in _TREES for path in host.glob(pattern)]
@@ -374,7 +374,7 @@ def _headers(host: Host, folder: str, packages: Packages | None) -> Iterator[Cud
 
 
 def _read_headers(host: Host, start: str, folder: str, missing: list[tuple[str, str]]) -> tuple[str, str]:
-    """The version by the macros of a header or of what it includes; what it includes and is nowhere goes to
+    """The version by the macros of a header or of what it includes; a missing header that it includes goes to
     `missing`. Headers include each other, so each is read once."""
     pending, seen = [start], set[str]()
     macros: dict[str, str] = {}
@@ -403,7 +403,7 @@ def _read_headers(host: Host, start: str, folder: str, missing: list[tuple[str, 
 
 
 def _resolve(host: Host, name: str, includer: str, folder: str) -> str | None:
-    """Where a compiler finds an included header: beside the one that includes it, then in its list of folders."""
+    """Where a compiler finds an included header: beside the one that includes it, then in its list of directories."""
     real = host.realpath(includer)
     beside = [posixpath.dirname(includer), *([posixpath.dirname(real)] if real else []), folder]
     for place in dict.fromkeys([*beside, "/usr/local/cuda/include", *_SYSTEM_INCLUDES]):
@@ -478,7 +478,7 @@ def _copy(host: Host, headers: CudnnHeaders) -> HeaderCopy:
 
 
 def _only_roots(host: Host, path: str) -> bool:
-    """Whether neither the file nor a folder above it could be changed by anybody else."""
+    """Whether neither the file nor a directory above it could be changed by anybody else."""
     while True:
         status = host.stat(path)
         if status is None or status.uid != 0 or status.mode & 0o022:
@@ -489,8 +489,8 @@ def _only_roots(host: Host, path: str) -> bool:
 
 
 class UnpackedCudnn(NamedTuple):
-    """An archive of cuDNN that somebody unpacked at home: its folder of libraries, the major version and the name that
-    tells it."""
+    """An archive of cuDNN that somebody unpacked at home: its directory of libraries, the major version and the name
+    that tells it."""
 
     folder: str
     major: int
@@ -499,7 +499,7 @@ class UnpackedCudnn(NamedTuple):
 
 
 class UnpackedCudnns(NamedTuple):
-    """Those in homes and their download folders, where no loader looks."""
+    """Those in homes and their download directories, where no loader looks."""
 
     found: tuple[UnpackedCudnn, ...]
 
@@ -571,13 +571,12 @@ def _split(environment: PythonEnvironment, cudnn: Cudnn) -> Iterator[SplitWheel]
 
 
 class CudnnNeed(NamedTuple):
-    """A program that opens a cuDNN of one major version which it does not bring along. `what` names it with its
-    version, `source` is the file that shows the need, `shows` what is there; `bundled` are the other majors that it
-    brings along, `path` is its environment with the packages in `site`, `python` the interpreter ("" all three for a program that is
-    not Python's), `manager` what installs for that
-    (PythonEnvironment.manager), `requirement` the package of PyPI that brings its cuDNN ("" where none is known, or
-    something else in the environment needs another major); `user` is whose program it is ("" for
-    everybody's), `subject` and `about` are for the finding."""
+    """A program that opens a cuDNN of one major version which is not part of it. `what` names it with its
+    version, `source` is the file that shows the need, `shows` its words; `bundled` are the other majors that it
+    brings along, `path` is its environment with the packages in `site`, `python` the interpreter ("" all three for a
+    program that is not Python's), `manager` what installs for that (PythonEnvironment.manager), `requirement` the
+    package of PyPI that brings its cuDNN ("" if none is known, or something else in the environment needs another
+    major); `user` is whose program it is ("" for everybody's), `subject` and `about` are for the finding."""
 
     what: str
     major: int
@@ -651,7 +650,7 @@ def _python_needs(host: Host, environment: PythonEnvironment, with_tensorflow: b
 
 
 def needed_major(program: str, version: str) -> int | None:
-    """The cuDNN major version that a Python package's wheels open; None where it is not known."""
+    """The cuDNN major version that a Python package's wheels open; None if unknown."""
     rows = [r for r in load("cudnn")["programs"] if r["package"] == program]
     fit = [r for r in rows if version_key(r["from"]) <= version_key(version)]
     return max(fit, key=lambda r: version_key(r["from"]))["major"] if fit else None
@@ -712,7 +711,7 @@ def package_names(major: int, cuda: int | str | None, *, development: bool) -> t
 
 
 class Restricted(NamedTuple):
-    """A file or folder of CUDA or cuDNN that not everybody may read (a folder: read and enter; a program: start).
+    """A file or directory of CUDA or cuDNN that not everybody may read (a directory: read and enter; a program: start).
     `wanted` is the mode that it should have."""
 
     path: str
@@ -722,7 +721,7 @@ class Restricted(NamedTuple):
 
 
 class CudaPermissions(NamedTuple):
-    """What users may not read of CUDA and cuDNN. `problems` could not be looked at."""
+    """What users may not read of CUDA and cuDNN. `problems` could not be checked."""
 
     restricted: tuple[Restricted, ...]
     problems: tuple[str, ...]

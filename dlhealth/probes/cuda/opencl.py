@@ -1,4 +1,4 @@
-"""OpenCL's list of drivers: the files in /etc/OpenCL/vendors, each of which names a library."""
+"""OpenCL's list of drivers: the files in /etc/OpenCL/vendors; each names a library."""
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes.machine.loader import LoaderConfig
@@ -9,8 +9,9 @@ NVIDIA = "libnvidia-opencl.so.1"
 
 
 class OpenCl(NamedTuple):
-    """`loader` is the libOpenCL that programs get, `library` NVIDIA's driver for it (None where the dynamic loader finds
-    none). `directory` says whether VENDORS exists, `entry` is the file that names NVIDIA's driver, "" without one; `problems` could not be read."""
+    """`loader` is the libOpenCL that programs get, `library` NVIDIA's driver for it (None if the dynamic loader finds
+    none). `directory` says whether VENDORS exists, `entry` is the file that names NVIDIA's driver, "" without one;
+    `problems` could not be read."""
 
     loader: str | None
     library: str | None

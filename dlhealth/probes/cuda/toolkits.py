@@ -25,13 +25,14 @@ _MULTIARCH = "/usr/lib/x86_64-linux-gnu"
 
 
 class Toolkit(NamedTuple):
-    """One toolkit. `path` is its real folder ("/usr" for the distribution's own package), `version` as in "12.2" and
-    `release` as exact as `source` has it ("" where nothing tells them). `nvcc` is the compiler ("" without one).
+    """One toolkit. `path` is its real directory ("/usr" for the distribution's own package), `version` as in "12.2" and
+    `release` as exact as `source` has it ("" if nothing tells them). `nvcc` is the compiler ("" without one).
 
-    `libraries` are its real folders of libraries; `runtime` is the SONAME of its libcudart and `runtime_path` a file of
-    that name ("" both where it has none). `cupti` is its libcupti in extras/CUPTI ("" where it lies with the other
-    libraries, or there is none). `host_compiler` is the compiler that its own nvcc.profile or bin folder names.
-    `provides` are the names of its shared libraries. `needs_driver` is the lowest driver that runs what it builds ("" not known).
+    `libraries` are its real directories of libraries; `runtime` is the SONAME of its libcudart and `runtime_path` a
+    file of that name ("" both if it has none). `cupti` is its libcupti in extras/CUPTI ("" if it lies with the other
+    libraries, or there is none). `host_compiler` is the compiler that its own nvcc.profile or bin directory names.
+    `provides` are the names of its shared libraries. `needs_driver` is the lowest driver that runs what it builds (""
+    not known).
     """
 
     path: str
@@ -50,13 +51,13 @@ class Toolkit(NamedTuple):
 
     @property
     def major(self) -> int | None:
-        """12 of "12.2"; None where the version is not known."""
+        """12 of "12.2"; None if the version is not known."""
         return next(iter(version_key(self.version)), None)
 
 
 class CudaLink(NamedTuple):
-    """A link that names a toolkit. `target` is what it says, `real` where it leads in the end ("" nowhere), `removed`
-    the folder that it would need to be there, `alternative` whether it goes through /etc/alternatives."""
+    """A link that names a toolkit. `target` is what it says, `real` where it leads in the end ("" if nowhere),
+    `removed` the directory that it would need to be there, `alternative` whether it goes through /etc/alternatives."""
 
     path: str
     target: str
@@ -67,7 +68,7 @@ class CudaLink(NamedTuple):
 
 class CudaToolkits(NamedTuple):
     """`toolkits` newest first. `default` is what /usr/local/cuda leads to; where there is no such path, the only
-    toolkit of /usr/local or /opt. `leftovers` are folders named like a toolkit with neither nvcc nor libcudart."""
+    toolkit of /usr/local or /opt. `leftovers` are directories named like a toolkit with neither nvcc nor libcudart."""
 
     toolkits: tuple[Toolkit, ...]
     default: Toolkit | None
@@ -76,7 +77,7 @@ class CudaToolkits(NamedTuple):
     problems: tuple[str, ...]
 
     def at(self, real: str) -> Toolkit | None:
-        """The toolkit in a real folder."""
+        """The toolkit in a real directory."""
         return next((t for t in self.toolkits if t.path == real), None)
 
     def holding(self, real: str) -> Toolkit | None:
@@ -134,7 +135,7 @@ def _default(host: Host, toolkits: list[Toolkit]) -> Toolkit | None:
 
 def _link(host: Host, path: str, target: str, real: str) -> CudaLink:
     alternative, step = False, path
-    for _ in range(8):  # longer chains than link, alternative, major link, folder do not occur
+    for _ in range(8):  # longer chains than link, alternative, major link, directory do not occur
         says = host.readlink(step)
         if says is None:
             break
@@ -173,7 +174,7 @@ def _two(release: str) -> str:
 
 
 def _library_folders(host: Host, path: str) -> tuple[str, ...]:
-    """lib64 is a link into targets/ since CUDA 8's packages, a folder of its own before and in run files."""
+    """lib64 is a link into targets/ since CUDA 8's packages, a directory of its own before and in run files."""
     places = [f"{path}/lib64", *host.glob(f"{path}/targets/*/lib")]
     folders = dict.fromkeys(r for p in places if (r := host.realpath(p)))
     if not folders and (real := host.realpath(f"{path}/lib")):
@@ -235,7 +236,7 @@ def _version_json(text: str) -> str:
 
 
 def _cupti(host: Host, path: str, libraries: tuple[str, ...]) -> str:
-    """Old toolkits have CUPTI in a folder of its own; newer ones have links from there to the other libraries."""
+    """Old toolkits have CUPTI in a directory of its own; newer ones have links from there to the other libraries."""
     beside = {n for folder in libraries for n in library_names(host, folder) if n.startswith("libcupti.so.")}
     for folder in (f"{path}/extras/CUPTI/lib64", f"{path}/extras/CUPTI/lib"):
         names = [n for n in library_names(host, folder) if n.startswith("libcupti.so.")]
@@ -291,8 +292,8 @@ def _distribution(
 
 
 class CudaVariable(NamedTuple):
-    """One variable of one person; `real` is where the value leads, for those that name a folder ("" nowhere). `line` is
-    the line of `source` where it is nothing but a plain assignment (else "")."""
+    """One variable of one person; `real` is where the value leads, for those that name a directory ("" if nowhere).
+    `line` is the line of `source` where it is nothing but a plain assignment (else "")."""
 
     user: str
     name: str
@@ -333,9 +334,10 @@ class CudaVariables(NamedTuple):
 
 class Libcuda(NamedTuple):
     """One libcuda that the loader could take. `path` is the name under which it finds it, `place` the same name in the
-    folder without links, `real` the file; `kind` is stub, compat or driver. `source` is the line that makes the loader look there, or the cache. `user` is whose
-    LD_LIBRARY_PATH that is, "" where it holds for everybody. `runtime` is False for a folder that has only
-    libcuda.so, without the 1: programs take it by that name, and ldconfig makes the other."""
+    directory without links, `real` the file; `kind` is stub, compat or driver. `source` is the line that makes the
+    loader look there, or the cache. `user` is whose LD_LIBRARY_PATH that is, "" if it holds for everybody. `runtime` is
+    False for a directory that has only libcuda.so, without the 1: programs take it by that name, and ldconfig makes the
+    other."""
 
     path: str
     place: str

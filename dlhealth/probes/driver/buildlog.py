@@ -33,7 +33,7 @@ class BuildFault(str, Enum):
 
 
 class BuildLog(NamedTuple):
-    """`kernel` is "" where the log does not name one. `error` is the first line that tells the fault, `line` its number
+    """`kernel` is "" if the log does not name one. `error` is the first line that tells the fault, `line` its number
     (0 for an empty log)."""
 
     kernel: str
@@ -168,6 +168,6 @@ def _newer_compiler(text: str) -> bool:
 
 def compiler_major(words: str) -> str:
     """The major version of the gcc in a kernel's or a log's words, as "x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0) 13.2.0"
-    or "cc (GCC) 11.2.0"; "" where they name none."""
+    or "cc (GCC) 11.2.0"; "" if they name none."""
     found = re.search(r"gcc-(\d+)|gcc version (\d+)|\bg?cc .*?\) (\d+)", words)
     return next((group for group in found.groups() if group), "") if found else ""

@@ -16,8 +16,8 @@ _LOG_LIMIT = 32 << 20
 
 
 class ModuleBuild(NamedTuple):
-    """One kernel of one version. `fault` says why the build failed, None that it succeeded; `error` is the first line of
-    the log that tells it, `log` the place of that line. `kernel` is "" where a log does not name it."""
+    """One kernel of one version. `fault` says why the build failed, None that it succeeded; `error` is the first line
+    of the log that tells it, `log` the place of that line. `kernel` is "" if a log does not name it."""
 
     kernel: str
     fault: BuildFault | None = None
@@ -154,7 +154,7 @@ def measured_failure(module: str, package: str, kernel: str) -> str | None:
 
 
 def known_to_fail(module: str, version: str, kernel: str, packages: Packages | None) -> str:
-    """The error with which the installed package of a module was seen to fail on such a kernel; "" where nobody saw
+    """The error with which the installed package of a module was seen to fail on such a kernel; "" if nobody saw
     that. A low version alone proves nothing: a distribution's package may carry the change that the kernel needs."""
     package = package_of(packages, version)
     return (package and measured_failure(module, package.version, kernel)) or ""

@@ -58,7 +58,7 @@ class Gpu(NamedTuple):
 
 
 class Gpus(NamedTuple):
-    """NVIDIA's display and 3D controllers. `problems` are devices that could not be looked at; `container` says that
+    """NVIDIA's display and 3D controllers. `problems` are devices that could not be checked; `container` says that
     the bus is that of another system, whose driver is not here."""
 
     gpus: tuple[Gpu, ...]

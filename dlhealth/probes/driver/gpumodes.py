@@ -30,7 +30,7 @@ class GpuMode(NamedTuple):
 
 
 class GpuModes(NamedTuple):
-    """`source` is what told of the modes. `sharing` shows that a daemon shares GPUs in exclusive mode (MPS), and
+    """`source` is the source of the modes. `sharing` shows that a daemon shares GPUs in exclusive mode (MPS), and
     `manager` that a program manages instances; "" for neither."""
 
     gpus: tuple[GpuMode, ...]

@@ -57,7 +57,7 @@ _OWN_FILES = {
 
 class Blocker(NamedTuple):
     """What keeps the nvidia module from loading, or the GPU from the bus: `tool` wrote
-    it (None: an administrator). `installed` says whether that tool is still here, None where that is not known."""
+    it (None: an administrator). `installed` says whether that tool is still here, None if unknown."""
 
     source: Place
     text: str
@@ -71,7 +71,7 @@ class Blocker(NamedTuple):
 
 
 class GpuSwitch(NamedTuple):
-    """What switches the GPU off; nothing on a machine whose GPU is meant to work. `problems` could not be looked at."""
+    """What switches the GPU off; nothing on a machine whose GPU is meant to work. `problems` could not be checked."""
 
     blockers: tuple[Blocker, ...]
     problems: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The driver's libraries, where the loader finds them, and of which version they are; and what uses the driver."""
+"""The driver's libraries, where the loader finds them, and their versions; and the users of the driver."""
 
 import posixpath
 import re
@@ -32,10 +32,9 @@ _LIBRARIES_LIMIT = 1000
 
 class DriverLibrary(NamedTuple):
     """`name` is what the loader is asked for ("libcuda.so.1"), or the file's own name where no such link leads to it.
-    `path` is where the loader looks, `real_path` the file behind the links ("" where a link leads nowhere), `version`
-    that of the file's name ("" where it tells none), `owner` its package, `bits` 64 or 32. `problem` says why the loader can't use it ("a broken link to …", "an
-    alternative that leads to …", "empty", "not an ELF
-    file", …); "" when it can."""
+    `path` is where the loader looks, `real_path` the file behind the links ("" if a link leads nowhere), `version` that
+    of the file's name ("" if it tells none), `owner` its package, `bits` 64 or 32. `problem` says why the loader can't
+    use it ("a broken link to …", "an alternative that leads to …", "empty", "not an ELF file", …); "" if it can."""
 
     name: str
     path: str
@@ -58,14 +57,15 @@ class DriverLibrary(NamedTuple):
 
 class DriverLibraries(NamedTuple):
     """In the loader's order. `version` is that of the libcuda or NVML library that a 64 bit program gets; None when it
-    gets none. `problems` are folders that could not be looked at. The toolkit's stubs and cuda-compat are left out."""
+    gets none. `problems` are directories that could not be checked. The toolkit's stubs and cuda-compat are left
+    out."""
 
     libraries: tuple[DriverLibrary, ...]
     version: str | None
     problems: tuple[str, ...]
 
     def find(self, name: str, bits: int = 64) -> DriverLibrary | None:
-        """What a program gets that asks for this name; None where there is nothing usable."""
+        """What a program gets that asks for this name; None if there is nothing usable."""
         return next((x for x in self.libraries if x.name == name and x.bits == bits and not x.problem), None)
 
     def versions(self) -> set[str]:
@@ -159,10 +159,10 @@ def _last_link(host: Host, path: str) -> str:
 
 
 class DriverUse(NamedTuple):
-    """The driver in the running kernel. `version` is the loaded one ("" when none is loaded); `modules` are the loaded
+    """The driver in the running kernel. `version` is the loaded one ("" if none is loaded); `modules` are the loaded
     NVIDIA modules in the order in which they can be unloaded, `busy` those of them that something else than another of
     them uses: a display, a program on the GPU. `elsewhere` says why neither the module nor, mostly, the libraries
-    are this system's; None where they are."""
+    are this system's; None if they are."""
 
     version: str
     modules: tuple[str, ...]

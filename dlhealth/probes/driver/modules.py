@@ -27,7 +27,7 @@ _TAIL = (1 << 16) + 64
 """Bytes. A signature and its trailer are shorter."""
 
 FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
-"""modprobe.d(5); a file hides those of the same name in the folders behind it."""
+"""modprobe.d(5); a file hides those of the same name in the directories behind it."""
 
 
 class ModprobeLine(NamedTuple):
@@ -62,7 +62,7 @@ class ModprobeConfig(NamedTuple):
 
     def chosen(self) -> str:
         """The file name of the module that stands for nvidia, where Debian's alternatives chose one: "nvidia-current";
-        "" where nobody chose."""
+        "" if nobody chose."""
         found = (re.match(r"modprobe -i (\S+)", li.arguments) for li in self._of("install", "nvidia"))
         return next((m[1] for m in found if m), "")
 
@@ -89,8 +89,8 @@ class ModprobeConfig(NamedTuple):
 class ModuleFile(NamedTuple):
     """A main module on the disk. `name` is what it is called when it is loaded ("nvidia"), `path` has no link in front
     of /lib. Its own words are `version`, `license` and `vermagic`; `signature` is its PKCS#7 message in hexadecimal
-    digits ("" for none) and `signer` who made it. `problem` says why its words are not known ("" where they are);
-    `parts` are the paths of the driver's other modules beside it. `indexed` says whether depmod's index has it (True where
+    digits ("" for none) and `signer` who made it. `problem` says why its words are not known ("" if they are); `parts`
+    are the paths of the driver's other modules beside it. `indexed` says whether depmod's index has it (True where
     there is no index); `chosen` is the module that modprobe is told to load in its place, which this kernel lacks."""
 
     kernel: str
@@ -114,12 +114,12 @@ class ModuleFile(NamedTuple):
 
     @property
     def unsigned(self) -> bool | None:
-        """Whether it has no signature; None where a compressed one can't be unpacked."""
+        """Whether it has no signature; None if a compressed one can't be unpacked."""
         return None if self.problem and not self.path.endswith(".ko") else not self.signature
 
     @property
     def unfit(self) -> str:
-        """Why its kernel can't load it, whoever signed it; "" where nothing is known to be wrong with it."""
+        """Why its kernel can't load it, whoever signed it; "" if nothing is known to be wrong with it."""
         if self.chosen:
             return f"modprobe is told to load {self.chosen} in its place, which this kernel does not have"
         made_for = self.vermagic.partition(" ")[0]
@@ -138,7 +138,7 @@ class KernelModules(NamedTuple):
     """`loaded` are the names in /proc/modules, None on a machine that does not run. `loaded_version` is that of the
     nvidia module in the running kernel, None when there is none; `loaded_open` whether it is the open one. `files` are
     the main modules of all kernels, for each the one first that modprobe would load. `unseen` says why the modules of
-    other kernels than those in `searched` are not known ("" where they are)."""
+    other kernels than those in `searched` are not known ("" if they are)."""
 
     loaded: tuple[str, ...] | None
     loaded_version: str | None
@@ -217,7 +217,7 @@ class KernelModules(NamedTuple):
 
 
 class ModulePart(NamedTuple):
-    """One of the driver's other modules, as modprobe would load it; `version` is "" where it could not be read."""
+    """One of the driver's other modules, as modprobe would load it; `version` is "" if it could not be read."""
 
     kernel: str
     path: str
@@ -321,7 +321,7 @@ def _listed(host: Host, release: str) -> list[str]:
 def _paths(host: Host, release: str, listed: list[str], chosen: str) -> list[str]:
     """The main modules of a kernel, the one first that modprobe would load."""
     base = f"/lib/modules/{release}"
-    # Ubuntu's prebuilt modules (linux-modules-nvidia-*) lie in a folder of their branch.
+    # Ubuntu's prebuilt modules (linux-modules-nvidia-*) lie in a directory of their branch.
     branches = [f"kernel/{n}" for n in host.listdir(f"{base}/kernel") if _BRANCH.fullmatch(n)]
     # depmod's search order, depmod.d(5): updates before what came with the kernel.
     places = ("updates/dkms", "updates", "extra", *branches, "kernel/drivers/video", "kernel/drivers/video/nvidia")
@@ -380,7 +380,7 @@ def _signature_at_the_end(host: Host, path: str) -> str:
 
 def _built_by_dkms(host: Host, release: str, path: str) -> tuple[str, str] | None:
     """Version and licence of a compressed module that DKMS put there, without the second that unpacking it takes. It is
-    the copy of the one that DKMS keeps, which is in a folder of its version, built from a source that lies there."""
+    the copy of the one that DKMS keeps, which is in a directory of its version, built from a source that lies there."""
     name = path.rpartition("/")[2]
     try:
         size = host.stat(path)

@@ -30,7 +30,7 @@ def text(value: Any) -> str:
 
 
 def ask(nvml: Any, name: str, *arguments: Any) -> Any:
-    """What a call gives; None where the device or the driver does not know it, or what it gives is no text."""
+    """What a call gives; None if the device or the driver does not know it, or what it gives is no text."""
     say(call=name)
     # A thread, because a call that hangs in the kernel does not come back to be asked.
     waited = Timer(PATIENCE, say, kwargs={"call": name, "seconds": PATIENCE})

@@ -15,8 +15,8 @@ _UNIT = "nvidia-fabricmanager.service"
 
 class FabricManager(NamedTuple):
     """`switches` are the PCI addresses of NVSwitches. `program` is the path of the fabric manager ("" without one),
-    `package` and `version` are of its package ("" where no package owns it). `enabled` says that it is started at boot;
-    `problems` could not be looked at."""
+    `package` and `version` are of its package ("" if no package owns it). `enabled` says that it is started at boot;
+    `problems` could not be checked."""
 
     switches: tuple[str, ...]
     program: str

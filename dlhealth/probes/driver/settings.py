@@ -62,7 +62,7 @@ class Persistenced(NamedTuple):
 
 
 def _has_account(host: Host, name: str) -> bool | None:
-    """None where accounts may also come from a network."""
+    """None if accounts may also come from a network."""
     accounts = host.text("/etc/passwd")
     if accounts is None:
         return None

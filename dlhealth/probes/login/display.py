@@ -193,7 +193,7 @@ def parse(text: str, path: str) -> Iterator[Section]:
 
 def parse_busid(text: str) -> str | None:
     """The PCI address that X understands: "PCI:59:0:0" is 0000:3b:00.0, "PCI:1@2:0:0" is 0002:01:00.0. All numbers
-    are decimal. None where X finds no address in it."""
+    are decimal. None if X finds no address in it."""
     match = _DECIMAL.fullmatch(text.strip())
     return match and _address(int(match[2] or 0), int(match[1]), int(match[3]), int(match[4] or 0))
 

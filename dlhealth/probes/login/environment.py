@@ -46,9 +46,9 @@ _SERVICES = {"gdm3": "gdm-password", "gdm": "gdm-password"}
 
 
 class Setting(NamedTuple):
-    """One line that sets, changes or unsets a variable. `value` is what the variable has afterwards ("" when it is
-    unset), None where that can't be told without running something. `how` says by which means: "assignment", "export",
-    "unset", "pam_env" … `line` is the whole line ("" where it has other things in it, or there is none)."""
+    """One line that sets, changes or unsets a variable. `value` is what the variable has afterwards ("" if it is
+    unset), None if unknown without running something. `how` says by which means: "assignment", "export",
+    "unset", "pam_env" … `line` is the whole line ("" if it has other things in it, or there is none)."""
 
     variable: str
     value: str | None
@@ -61,7 +61,7 @@ class Problem(NamedTuple):
     """A malformed line about one of the variables. `shown` the part of the line that is about
     the variable, `part` the wrong part of it or of the value, `kind` one of those that the rule
     ld-library-path-malformed names, `text` says it in words. `line` is the whole line, and `correction` the line as it
-    was meant ("" both where it has other things in it, or it is not plain what was meant)."""
+    was meant ("" both if it has other things in it, or it is not plain what was meant)."""
 
     source: Place
     variable: str
@@ -90,10 +90,10 @@ class BrokenPath(NamedTuple):
 
     @property
     def completed(self) -> str:
-        """The line so that it keeps what PATH was before; "" where it is no plain assignment."""
+        """The line so that it keeps what PATH was before; "" if it is no plain assignment."""
         if plain := re.fullmatch(r"(\s*(?:export\s+)?PATH=)([\"']?)(/[\w./:+-]+)\2(\s+#.*|\s*)", self.line):
             return f'{plain[1]}"{_without_empty(plain[3])}${{PATH:+:${{PATH}}}}"{plain[4].rstrip()}'
-        # fish, whose lists make one word for each folder of this.
+        # fish, whose lists make one word for each directory of this.
         fish = re.fullmatch(r"(\s*export\s+PATH=)((?:[\w./+-]+:)*\$PATH(?::[\w./+-]+)*)(\s+#.*|\s*)", self.line)
         if fish and self.source.path.endswith(".fish"):
             return f'{fish[1]}"{fish[2]}"{fish[3].rstrip()}'
@@ -108,16 +108,16 @@ class BrokenPath(NamedTuple):
 
 
 class LoginEnvironment(NamedTuple):
-    """What one kind of login gives to a person. `kind` is "pam" (before any shell has started), "console", "graphical"
-    or "interactive" (a terminal).
+    """The variables that one kind of login gives to a person. `kind` is "pam" (before any shell has started),
+    "console", "graphical" or "interactive" (a terminal).
 
-    `values` has the exported variables that the rules are about; None stands for a value that can't be told, and where
-    `lost` is True nothing can be told of those that it lacks either. `lists`
-    has for PATH and LD_LIBRARY_PATH the known elements with the line that put them there, also where the value has
-    unknown parts. `settings` are in the order in which they happen. `ending` is where the session certainly ends
-    before it has begun, `ending_line` that line (as in Problem). `doubts` say why something can't be told, `stops`
-    are those of them for which the rest of a file was not looked at; `files` were read (for a terminal, only by
-    itself)."""
+    `values` has the exported variables that the rules need; None stands for an unknown value. If `lost` is True,
+    missing variables are unknown too. `lists` has for PATH and LD_LIBRARY_PATH the known elements with the line that
+    added them, even if other parts of the value are unknown. `settings` are in the order in which they happen. `ending`
+    is where the session certainly ends before it has begun, `ending_line` that line (as in Problem). `doubts` say why
+    something is unknown, `stops` are those after which the rest of a file was not read; `files` were read (for a
+    terminal, only by itself).
+    """
 
     account: Account
     kind: str
@@ -162,7 +162,7 @@ class Environments(NamedTuple):
         return tuple(e for e in self.logins if e.account.name == user)
 
     def value(self, user: str, variable: str, kind: str = "interactive") -> str | None:
-        """The value, "" where it is not set, None where it can't be told."""
+        """The value, "" if it is not set, None if it is unknown."""
         login = self.get(user, kind)
         return login.values.get(variable, None if login.lost else "") if login else None
 
@@ -183,7 +183,7 @@ class Environments(NamedTuple):
         return f"file:{path}", tuple(f"user:{name}" for name in sorted(readers)) if readers < set(people) else ()
 
     def usable(self, path: str) -> bool:
-        """Whether a PATH has the folders without which no session works."""
+        """Whether a PATH has the directories without which no session works."""
         folders = {e.rstrip("/") for e in path.split(":")}
         return bool(folders & {"/usr/bin", "/bin"}) if self.merged else folders >= {"/usr/bin", "/bin"}
 
@@ -450,7 +450,7 @@ class _Machine(Starter):
                 lists[name] = tuple(
                     (element, source)
                     for element, source in _sources(name, text, session.trace.settings)
-                    if _masked(element) == element and "\n" not in element  # no folder, and may be secret
+                    if _masked(element) == element and "\n" not in element  # no directory, and may be secret
                 )
         if session.state.lost:
             for name in LISTS:
@@ -471,7 +471,7 @@ class _Machine(Starter):
         return Setting(raw.variable, value, raw.source, raw.how, self.plain_line(raw.source))
 
     def line(self, source: Place) -> str:
-        """The text of a line; "" where none is named."""
+        """The text of a line; "" if none is named."""
         if source.line is None:
             return ""
         lines = self.lines(source.path)
@@ -506,7 +506,7 @@ _UNEXPANDED = ("/etc/environment", "/etc/default/locale")
 
 
 def _unexpanded(line: str, variable: str) -> str:
-    """A line without what only a shell understands: export, and what the variable was before; "" where it has more of
+    """A line without what only a shell understands: export, and what the variable was before; "" if it has more of
     that. A blank before a comment would become part of the value."""
     itself = rf"\$(?:{variable}|\{{{variable}(?::\+:\$\{{?{variable}\}}?)?\}})"
     text, hash_sign, comment = re.sub(r"^(\s*)export\s+", r"\1", line).partition("#")

@@ -44,10 +44,10 @@ class DisplayManager(NamedTuple):
 
 
 class LoginScreen(NamedTuple):
-    """`target` is what default.target leads to. `alias` is the name of the unit that display-manager.service stands for,
-    "" where it is masked, None where there is no such unit. `named` is the program in Debian's file. `otherwise` is what
-    starts a display manager, or a session, without that unit, `text` the word of the kernel's command line that asks for
-    no login screen; `desktops` says whether there is anything to log in to."""
+    """`target` is what default.target leads to. `alias` is the name of the unit that display-manager.service stands
+    for, "" if it is masked, None if there is no such unit. `named` is the program in Debian's file. `otherwise` is what
+    starts a display manager, or a session, without that unit, `text` the word of the kernel's command line that asks
+    for no login screen; `desktops` says whether there is anything to log in to."""
 
     target: str
     alias: str | None

@@ -55,8 +55,8 @@ class UserUnit(NamedTuple):
 
 
 class Home(NamedTuple):
-    """One person's home. `problem` says why it was not looked at; then there are no files. `authority` is the content
-    of .Xauthority, None where it is absent or may not be read; `space` is that of its file system."""
+    """One person's home. `problem` says why it was not read; then there are no files. `authority` is the content
+    of .Xauthority, None if it is absent or may not be read; `space` is that of its file system."""
 
     account: Account
     problem: str
@@ -84,7 +84,7 @@ class HomeFiles(NamedTuple):
 
 
 def may_write(account: Account, status: Stat) -> bool:
-    """Whether the modes let somebody read and write a file, or enter and change a folder."""
+    """Whether the modes let somebody read and write a file, or enter and change a directory."""
     bits = 7 if status.kind == "dir" else 6
     shift = 6 if status.uid == account.uid else 3 if status.gid in account.gids else 0
     return status.mode >> shift & bits == bits

@@ -25,7 +25,7 @@ RECENT = 30 * 86400.0
 LONGEST = 300
 """Characters of one line: enough to know it."""
 X_LOG = 256 << 10
-"""Bytes of an X server's log; it starts anew with each server."""
+"""The bytes of an X server's log; each server begins a new one."""
 
 _PAM = regex(r"pam_unix\(([^:()]+):session\): session (opened|closed) for user ([^\s(]+)")
 _UPTIME = regex(r"^\[ *[\d.]+\] *")
@@ -57,8 +57,8 @@ _GREETER_BACK = 15.0
 
 
 class Session(NamedTuple):
-    """One graphical session of a person. Times in seconds as in the log; `ended` is None where no end was seen.
-    `service` is the PAM service of the display manager ("" where only logind told of the session)."""
+    """One graphical session of a person. Times in seconds as in the log; `ended` is None if no end was seen.
+    `service` is the PAM service of the display manager ("" if only logind reported the session)."""
 
     user: str
     boot: str
@@ -105,7 +105,7 @@ class Sessions(NamedTuple):
         return tuple(loop for loop in found if loop)
 
     def loop(self, user: str) -> Loop | None:
-        """The loop of one person, None where there is none."""
+        """The loop of one person, None if there is none."""
         own = [s for s in self.sessions if s.user == user]
         streak: list[tuple[Session, float]] = []
         for session in own:
@@ -227,7 +227,7 @@ def _new(
 
 
 def _greeter_came_back(session: _Open, greeters: Iterable[Line]) -> bool:
-    """Whether a session that only logind told of was one of a greeter: that one shows itself again after it."""
+    """Whether a session that only logind reported was a greeter's: the greeter appears again after it."""
     ended = session.ended
     return ended is not None and any(
         g.boot == session.line.boot and -2.0 <= g.time - ended <= _GREETER_BACK for g in greeters
@@ -279,7 +279,7 @@ def _within(line: Line, session: Session, uid: int | None) -> bool:
 
 
 class Complaint(NamedTuple):
-    """One line that a session or its X server wrote; `user` is "" where it can't be said whose session it was."""
+    """One line that a session or its X server wrote; `user` is "" if it can't be said whose session it was."""
 
     user: str
     source: str

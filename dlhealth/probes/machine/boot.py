@@ -18,9 +18,8 @@ LOADER_VARIABLES = "/sys/firmware/efi/efivars/Loader{}-4a67b082-0a4c-41cf-b6c7-4
 
 
 class NextBoot(NamedTuple):
-    """`release` is None where it can't be told; `source` says what told it, or why nothing could. `arguments` is what
-    the boot loader gives the kernel, as far as that is known; `initramfs` the image, where it may be another one than that
-    in /boot."""
+    """`release` is None if unknown; `source` is its source, or why there is none. `arguments` are the known parameters
+    that the boot loader passes to the kernel; `initramfs` the image, if it may be another one than that in /boot."""
 
     release: str | None
     source: str
@@ -59,7 +58,7 @@ def next_boot(host: Host) -> NextBoot:
 
 
 def _of_this_machine(host: Host, found: NextBoot) -> NextBoot:
-    """Nothing is known of the kernel of another system, which boot loaders start as well."""
+    """Nothing is known about the kernel of another system, which boot loaders start as well."""
     installed = host.listdir("/lib/modules")
     if (
         not found.release

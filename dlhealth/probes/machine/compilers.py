@@ -21,7 +21,7 @@ _LIMIT = regex(
 
 class Compiler(NamedTuple):
     """One compiler. `name` is gcc, g++, clang or clang++, `path` where it is called, `real` the file behind the links;
-    `version` as its name or package has it ("12", "4.9"; "" where neither tells it), `source` what told it."""
+    `version` as its name or package has it ("12", "4.9"; "" if neither tells it), `source` what told it."""
 
     name: str
     path: str
@@ -44,7 +44,7 @@ class HostLimit(NamedTuple):
 
 
 class Compilers(NamedTuple):
-    """`gcc` and `gxx` are the ones that a program gets by these names; None where there is none. `installed` are all
+    """`gcc` and `gxx` are the ones that a program gets by these names; None if there is none. `installed` are all
     with a version in their name in /usr/bin. `limits` are those of the toolkits, by path; a toolkit whose header has
     none has none."""
 
@@ -123,7 +123,7 @@ def _limit(host: Host, toolkit: Toolkit) -> HostLimit | None:
 
 
 def parse_limit(text: str, path: str) -> HostLimit | None:
-    """The limit that a toolkit's host_config.h has; None where somebody took it out."""
+    """The limit that a toolkit's host_config.h has; None if somebody took it out."""
     match = _LIMIT.search(text)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Owner and mode of the folders that every session needs."""
+"""Owner and mode of the directories that every session needs."""
 
 from dlhealth.host import Host, Stat, Unreadable
 from dlhealth.probes import Unavailable
@@ -8,7 +8,7 @@ PATHS = ("/tmp", "/tmp/.X11-unix", "/tmp/.ICE-unix")
 
 
 class SharedFolder(NamedTuple):
-    """One folder that is there. `status` is that of what a link leads to; `link` says so ("" for none)."""
+    """One directory that is there. `status` is that of what a link leads to; `link` says so ("" for none)."""
 
     path: str
     status: Stat
@@ -16,7 +16,7 @@ class SharedFolder(NamedTuple):
 
 
 class SharedFolders(NamedTuple):
-    """The folders that are there; `problems` are those that could not be looked at."""
+    """The directories that are there; `problems` are those that could not be checked."""
 
     folders: tuple[SharedFolder, ...]
     problems: tuple[str, ...]

@@ -14,8 +14,8 @@ _OTHERS = ("nouveau", "nova_core", "nova_drm")
 
 
 class Initramfs(NamedTuple):
-    """Of the kernel that is judged. `path` is the image ("" where there is none here), `written` when it was made.
-    `content` is None where there was no reason to unpack the image, which takes most of a second: then nothing that it
+    """Of the kernel that is judged. `path` is the image ("" if there is none here), `written` when it was made.
+    `content` is None if there was no reason to unpack the image, which takes most of a second: then nothing that it
     could explain is seen; or where it can't be, then `problem` says why. `newer_config` are files of modprobe.d, and
     `newer_module` says whether the NVIDIA module on the disk is, written since. `module_written` is when that was."""
 

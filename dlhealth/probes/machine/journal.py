@@ -172,7 +172,7 @@ def _journal(host: Host) -> tuple[list[Line], str]:
 
 
 def parse_entry(text: str) -> Line | None:
-    """One entry as `journalctl -o json` prints it; None where it is none, or has no message."""
+    """One entry as `journalctl -o json` prints it; None if it is none, or has no message."""
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError):

@@ -11,7 +11,7 @@ from dlhealth.records import NamedTuple
 
 class InstalledKernel(NamedTuple):
     """`headers` is the real path of the tree to build modules with, empty when it is missing or broken; `lacking` then
-    says what is wrong with it. `compiler` is what built the kernel, as its configuration says ("" where not known);
+    says what is wrong with it. `compiler` is what built the kernel, as its configuration says ("" if not known);
     `realtime` whether it is one with PREEMPT_RT."""
 
     release: str
@@ -26,8 +26,8 @@ class InstalledKernel(NamedTuple):
 class Kernel(NamedTuple):
     """`target` is the kernel to judge: the next one where that was asked for or nothing runs, else the running one.
     `next_boot_source` says what tells the next one, or why nothing does; `next_initramfs` is its image where the boot
-    loader has a copy of its own. `unseen` says why `installed` may not be all of them ("" where it is). `running_compiler` is /proc/version, `booted` when the running kernel started (seconds
-    since the epoch)."""
+    loader has a copy of its own. `unseen` says why `installed` may not be all of them ("" if it is). `running_compiler`
+    is /proc/version, `booted` when the running kernel started (seconds since the epoch)."""
 
     running: str | None
     installed: tuple[InstalledKernel, ...]
@@ -84,7 +84,7 @@ class Kernel(NamedTuple):
 
 
 def running_text(host: Host, path: str) -> str | None:
-    """What the running kernel tells in a file; None where it does not run, or where that is not shown."""
+    """What the running kernel tells in a file; None if it does not run, or where that is not shown."""
     try:
         return host.text(path)
     except Unreadable:

@@ -1,4 +1,5 @@
-"""Where the dynamic loader looks: /etc/ld.so.conf with its includes, the cache /etc/ld.so.cache, the built-in folders."""
+"""Where the dynamic loader looks: /etc/ld.so.conf with its includes, the cache /etc/ld.so.cache, the built-in
+directories."""
 
 import posixpath
 import re
@@ -29,8 +30,8 @@ _LIBRARY = regex(r"\.so(?:\.|$)")
 
 
 class LoaderDirectory(NamedTuple):
-    """A folder that ldconfig looks into. `path` as it is written (without a slash at its end), `real` without links
-    ("" where there is no such folder), `source` names its line ("" where only the loader itself knows it), `built_in` that
+    """A directory that ldconfig looks into. `path` as it is written (without a slash at its end), `real` without links
+    ("" if there is no such directory), `source` names its line ("" if only the loader itself knows it), `built_in` that
     the loader looks there without a cache, too; `names` the libraries in it; `line` the line of `source` as it is."""
 
     path: str
@@ -50,7 +51,7 @@ class CacheEntry(NamedTuple):
 
 
 class LoaderConfig(NamedTuple):
-    """`directories` are those of ld.so.conf in ldconfig's order, then the built-in ones. `cache` is None where there
+    """`directories` are those of ld.so.conf in ldconfig's order, then the built-in ones. `cache` is None if there
     is none, or none that can be read (then `cache_problem` says why). `problems` are included files that could not be
     read."""
 
@@ -62,8 +63,8 @@ class LoaderConfig(NamedTuple):
     def find(self, soname: str, first: Mapping[str, Collection[str]] | None = None) -> str | None:
         """The file that a 64 bit program gets for a SONAME; None when the loader finds none.
 
-        `first` are folders with their names that are searched before, as those of LD_LIBRARY_PATH are. Without a cache,
-        the folders of ld.so.conf count as if ldconfig had just been run.
+        `first` are directories with their names that are searched before, as those of LD_LIBRARY_PATH are. Without a
+        cache, the directories of ld.so.conf count as if ldconfig had just been run.
         """
         for folder, names in (first or {}).items():
             if soname in names:
@@ -82,7 +83,7 @@ class LoaderConfig(NamedTuple):
         return tuple(e for e in self.cache or () if e.soname == soname and e.bits == 64)
 
     def configured(self, real: str) -> LoaderDirectory | None:
-        """The entry, of ld.so.conf or built in, that stands for a real folder."""
+        """The entry, of ld.so.conf or built in, that stands for a real directory."""
         return next((d for d in self.directories if real and d.real == real), None)
 
     def _names(self, path: str) -> frozenset[str] | None:
@@ -109,7 +110,7 @@ class LoaderConfig(NamedTuple):
 
 
 def library_names(host: Host, directory: str) -> frozenset[str]:
-    """Names of the shared libraries in a folder; none where it is no folder or may not be read."""
+    """Names of the shared libraries in a directory; none where it is no directory or may not be read."""
     try:
         return frozenset(n for n in host.listdir(directory) if _LIBRARY.search(n)) if directory else frozenset()
     except Unreadable:
@@ -131,7 +132,8 @@ def _built_in(host: Host) -> Iterator[str]:
 
 
 def _read_conf(host: Host, path: str, problems: list[str], seen: dict[str, None]) -> Iterator[tuple[str, Place, str]]:
-    """(folder, place of the line, the line itself) of a configuration file and all that it includes. The first file must be readable."""
+    """(directory, place of the line, the line itself) of a configuration file and all that it includes. The first file
+    must be readable."""
     if path in seen:
         return
     if len(seen) >= _INCLUDES_LIMIT:
@@ -155,13 +157,13 @@ def _read_conf(host: Host, path: str, problems: list[str], seen: dict[str, None]
 
 
 def parse_conf(text: str) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """(line from 1, folder or "", patterns of an include) of an ld.so.conf, as ldconfig reads it."""
+    """(line from 1, directory or "", patterns of an include) of an ld.so.conf, as ldconfig reads it."""
     for number, line in enumerate(text.split("\n"), 1):
         line = line.partition("#")[0].strip()
         words = line.split()
         if words[:1] == ["include"]:
             yield number, "", tuple(words[1:])
-        elif line.startswith("/"):  # not "hwcap …", and ldconfig refuses relative folders
+        elif line.startswith("/"):  # not "hwcap …", and ldconfig refuses relative directories
             path = line.partition("=")[0].rstrip()  # "/lib=libc6" of old files
             yield number, path.rstrip("/") or "/", ()
 
@@ -231,8 +233,8 @@ def _bits(flags: int) -> int:
 
 
 class UserDirectory(NamedTuple):
-    """One absolute element of a person's LD_LIBRARY_PATH or PATH (`variable`), in order. `real` is "" where there is no
-    such folder, `names` are the libraries in it, `source` the line that put it there, `line` that line where it
+    """One absolute element of a person's LD_LIBRARY_PATH or PATH (`variable`), in order. `real` is "" if there is no
+    such directory, `names` are the libraries in it, `source` the line that put it there, `line` that line where it
     is nothing but a plain assignment of this variable (else "")."""
 
     user: str
@@ -253,23 +255,23 @@ def _is_there(host: Host, home: str) -> bool:
 
 
 class UserPaths(NamedTuple):
-    """The search paths that logins give to the people of `users`. `unclear` are (user, variable) whose value can't be
-    told without running something; what is known of them is there all the same."""
+    """The search paths that logins give to `users`. `unclear` are (user, variable) whose value is unknown without
+    running something; its known parts are included."""
 
     users: tuple[str, ...]
     directories: tuple[UserDirectory, ...]
     unclear: tuple[tuple[str, str], ...]
 
     def of(self, user: str, variable: str) -> tuple[UserDirectory, ...]:
-        """The folders of one person's variable, in order."""
+        """The directories of one person's variable, in order."""
         return tuple(d for d in self.directories if d.user == user and d.variable == variable)
 
     def libraries(self) -> tuple[UserDirectory, ...]:
-        """The folders of everybody's LD_LIBRARY_PATH."""
+        """The directories of everybody's LD_LIBRARY_PATH."""
         return tuple(d for d in self.directories if d.variable == "LD_LIBRARY_PATH")
 
     def users_with(self, real: str) -> set[str]:
-        """Whose LD_LIBRARY_PATH has this folder."""
+        """Whose LD_LIBRARY_PATH has this directory."""
         return {d.user for d in self.libraries() if d.real == real and real}
 
     @classmethod
@@ -314,7 +316,7 @@ def plain_assignment(host: Host, source: Place, variable: str) -> str:
 
 
 def without_element(line: str, element: str) -> str | None:
-    """A plain assignment without one element of its list; None where nothing is left of it, and the line as it was
+    """A plain assignment without one element of its list; None if nothing is left of it, and the line as it was
     where the element is not written out in it."""
     match = _ASSIGNMENT.fullmatch(line)
     if match is None:

@@ -53,10 +53,10 @@ _OVERLAY = regex(r" / overlay \S*/(containerd|docker|containers/storage|kubelet|
 
 
 class Platform(NamedTuple):
-    """`name` is what the system calls itself (None: os-release does not say), `family` None where neither os-release nor
-    dpkg's records tell it. `manager` is what runs a container, where that is known. `no_records` says why dpkg's records
-    can't be read; None where they can. `tegra` says that the GPU is part of one of NVIDIA's ARM chips, as on a Jetson, also
-    in a container there."""
+    """`name` is what the system calls itself (None: os-release does not say), `family` None if neither os-release nor
+    dpkg's records tell it. `manager` is what runs a container, where that is known. `no_records` says why dpkg's
+    records can't be read; None if they can. `tegra` says that the GPU is part of one of NVIDIA's ARM chips, as on a
+    Jetson, also in a container there."""
 
     name: str | None
     family: Family | None
@@ -72,7 +72,7 @@ class Platform(NamedTuple):
 
     @property
     def driver_elsewhere(self) -> str | None:
-        """Why neither these packages nor this kernel are the ones of the driver in use; None where they are."""
+        """Why neither these packages nor this kernel are the ones of the driver in use; None if they are."""
         return _ELSEWHERE[self.setting]
 
     @property
@@ -82,7 +82,7 @@ class Platform(NamedTuple):
 
     @property
     def unsupported(self) -> str | None:
-        """Why packages and system files are neither judged nor changed; None where they are."""
+        """Why packages and system files are neither judged nor changed; None if they are."""
         if self.family is Family.DEBIAN:
             return f"cannot read dpkg's records ({self.no_records})" if self.no_records else None
         if self.family is None:
@@ -151,7 +151,7 @@ def _no_records(host: Host) -> str | None:
 
 
 def _container(host: Host) -> str | None:
-    """The manager of the container that this is, "" where its name is not known; None where it is none."""
+    """The manager of the container that this is, "" if its name is not known; None if it is none."""
     for path in _NAMING:
         name = _text(host, path)
         if name is not None and name.strip() != "wsl":  # systemd takes WSL for one

@@ -34,7 +34,7 @@ _SAID_OFF = r"[Ss]ecure ?boot disabled"
 
 class Signer(NamedTuple):
     """Whose certificate a signature was made with, or which one a file holds. `serial` and `key` (its subject key
-    identifier) are in hexadecimal digits, "" where it is not named by that; `name` is a common name."""
+    identifier) are in hexadecimal digits, "" if it is not named by that; `name` is a common name."""
 
     serial: str
     key: str
@@ -54,7 +54,7 @@ class LocalKey(NamedTuple):
 
 class SecureBoot(NamedTuple):
     """`enforced` says that the kernel takes only signed modules, `source` and `shows` what tells it. `enrolled` are the
-    certificates that the owner or the firmware's maker enrolled; None where the lists can't be read."""
+    certificates that the owner or the firmware's maker enrolled; None if the lists can't be read."""
 
     enforced: bool
     source: str
@@ -86,7 +86,7 @@ class SecureBoot(NamedTuple):
 
 
 def enforcement(host: Host) -> tuple[bool | None, str, str]:
-    """Whether the kernel takes only signed modules, None where nothing tells it; what was looked at, and what it
+    """Whether the kernel takes only signed modules, None if nothing tells it; what was looked at, and what it
     shows."""
     parameter = (_text(host, _SIG_ENFORCE) or "").strip()
     lockdown = (_text(host, _LOCKDOWN) or "").strip()

@@ -17,9 +17,9 @@ class FileSystem(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """By path, those that are there. Home folders of single users may lie elsewhere: ask the host. `live` says that
-    these are the machine's own mounts; of a folder that was copied or composed, only differences of device tell
-    something. `problems` could not be looked at."""
+    """By path, those that are there. Home directories of single users may lie elsewhere: ask the host. `live` says that
+    these are the machine's own mounts; of a directory that was copied or composed, only differences of device tell
+    something. `problems` could not be checked."""
 
     systems: dict[str, FileSystem]
     live: bool
@@ -54,8 +54,8 @@ _LOOKED_INTO = ("/boot/", "/efi/", "/etc/", "/home/", "/lib/", "/opt/", "/root/"
 
 
 class UnmountedPart(NamedTuple):
-    """A file system of a machine that lies in a folder, which is not mounted there, by its line of fstab; `command` mounts
-    it."""
+    """A file system of a machine that lies in a directory, which is not mounted there, by its line of fstab; `command`
+    mounts it."""
 
     path: str
     source: str

@@ -13,7 +13,7 @@ _TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 
 
 class Link(NamedTuple):
-    """A link: what it says, and what it finally leads to ("" when that is not there)."""
+    """A link: what it says, and what it finally leads to ("" if that is not there)."""
 
     path: str
     target: str
@@ -22,10 +22,10 @@ class Link(NamedTuple):
 
 class GlxAlternative(NamedTuple):
     """Debian's choice between Mesa's and NVIDIA's GL. `glx` is the link /etc/alternatives/glx (None: not there);
-    `manual` whether a person chose; `registered` whether the alternatives system knows it; `choices` the folders
-    that can be chosen; `libraries` the links of libGL and libEGL (one that is missing has no target); `mesa` where a diverted Mesa lies ("" nowhere);
-    `wanted` the line of the X configuration that asks for NVIDIA's X driver, or ""; `hybrid` whether another GPU
-    than NVIDIA's is there (None: not known)."""
+    `manual` whether a person chose; `registered` whether the alternatives system knows it; `choices` the directories
+    that can be chosen; `libraries` the links of libGL and libEGL (one that is missing has no target); `mesa` where a
+    diverted Mesa lies ("" if nowhere); `wanted` the line of the X configuration that asks for NVIDIA's X driver, or "";
+    `hybrid` whether another GPU than NVIDIA's is there (None: not known)."""
 
     glx: Link | None
     nvidia: Link | None
@@ -87,7 +87,7 @@ def alternative_choices(lines: list[str]) -> tuple[str, ...]:
 
 
 def read_link(host: Host, path: str) -> Link | None:
-    """A link; None where there is none (a file in its place is none either)."""
+    """A link; None if there is none (a file in its place is none either)."""
     target = host.readlink(path)
     return None if target is None else Link(path, target, host.realpath(path) or "")
 
@@ -138,9 +138,9 @@ class XorgGlx(NamedTuple):
 
 
 class SystemPython(NamedTuple):
-    """/usr/bin/python3: the chain of its links (empty where it is not there, though its package is), the version that it
-    leads to and the version that the distribution's scripts are made for ("3.11"), with where that is written. A
-    version is "" when its name does not tell."""
+    """/usr/bin/python3: the chain of its links (empty where it is not there, though its package is), the version that
+    it leads to and the version that the distribution's scripts are made for ("3.11"), with where that is written. A
+    version is "" if its name does not tell."""
 
     chain: tuple[str, ...]
     version: str

@@ -1,4 +1,4 @@
-"""apt: where packages come from, what was done when, what failed, and what is at work now."""
+"""apt: where packages come from, what was done when, what failed, and which programs change packages now."""
 
 import os
 import re
@@ -22,7 +22,7 @@ LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/list
 
 
 class Source(NamedTuple):
-    """One repository: where it is written, its address, and whose it is ("" when not known). `signed_by` is
+    """One repository: where it is written, its address, and whose it is ("" if unknown). `signed_by` is
     the keyring or the key that must have signed it ("" for any trusted key), `components` are empty for a repository
     without a pool, `text` is the line of a sources.list ("" for a stanza)."""
 
@@ -147,7 +147,7 @@ def _suffixes() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def origin_of_uri(uri: str) -> str:
-    """Whose repository an address is; "" when it is not known."""
+    """Whose repository an address is; "" if unknown."""
     return next((origin for pattern, origin in _origins() if pattern.search(uri)), "")
 
 
@@ -224,7 +224,7 @@ class Change(NamedTuple):
 
 
 class Transaction(NamedTuple):
-    """One run of apt, as its history has it; only changes of NVIDIA's packages. `error` is dpkg's, "" when it went
+    """One run of apt, as its history has it; only changes of NVIDIA's packages. `error` is dpkg's, "" if it went
     well."""
 
     source: Place
@@ -240,7 +240,7 @@ class AptHistory(NamedTuple):
     transactions: tuple[Transaction, ...]
 
     def last(self, name: str, version: str) -> Transaction | None:
-        """The last run that brought a package in this version; None where it came without apt."""
+        """The last run that brought a package in this version; None if it came without apt."""
         for transaction in self.transactions:
             if any(
                 (c.name, c.new) == (name, version) and c.action not in ("remove", "purge") for c in transaction.changes
@@ -355,7 +355,7 @@ def last_failures(path: str, text: str) -> list[Failure]:
 
 
 class LockHolder(NamedTuple):
-    """A process that holds one of apt's locks; `command` is "" when its name can't be had."""
+    """A process that holds one of apt's locks; `command` is "" if its name cannot be read."""
 
     path: str
     pid: int
@@ -369,7 +369,8 @@ class PackageLocks(NamedTuple):
 
     @property
     def busy(self) -> str:
-        """ "apt (process 1595) is at work" or "": what every rule about the state of packages has to wait for."""
+        """The text "apt (process 1595) holds …: packages are being changed" or "": rules about packages wait for
+        that."""
         if not self.holders:
             return ""
         holder = self.holders[0]

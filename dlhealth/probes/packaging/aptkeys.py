@@ -30,7 +30,7 @@ class Keyrings(NamedTuple):
 
 
 class NeededKey(NamedTuple):
-    """A repository of NVIDIA's and the key that signs it. `present` is None where a keyring could not be read; `keys` are
+    """A repository of NVIDIA's and the key that signs it. `present` is None if a keyring could not be read; `keys` are
     those of each keyring that apt uses for it, None for a file that does not exist."""
 
     source: Source

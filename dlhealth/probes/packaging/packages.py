@@ -99,7 +99,7 @@ class Packages(NamedTuple):
     """The packages that matter for a GPU, those that depend on one of NVIDIA's, and all that are not simply installed.
 
     `total` counts all. `updates` are the journal files that an interrupted dpkg left (their content is part of the
-    answer, as it is for dpkg), None where that is not known. `unlisted` are packages with files whose list of files could
+    answer, as it is for dpkg), None if unknown. `unlisted` are packages with files whose list of files could
     not be read, `lists` whether dpkg's lists of files are there at all. `partial` says that other packages may be
     installed too: somebody posted a part of the list; but every installed package is in it whose name has one of the
     words `complete`.
@@ -158,8 +158,9 @@ class Packages(NamedTuple):
 
     @property
     def driver_family(self) -> tuple[str, ...]:
-        """Names of all packages of the driver and its companions (nvidia-settings, Debian's glx alternatives, …), without
-        CUDA's, cuDNN's and those for containers: what goes and comes when the driver is installed anew."""
+        """Names of all packages of the driver and its companions (nvidia-settings, Debian's glx alternatives, …),
+        without CUDA's, cuDNN's and those for containers: the packages that a reinstallation of the driver removes and
+        installs."""
         return tuple(
             sorted(
                 {

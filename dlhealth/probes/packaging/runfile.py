@@ -38,8 +38,8 @@ class DkmsTree(NamedTuple):
 
 class Runfile(NamedTuple):
     """`programs` are the installer's, which are there exactly while its driver is installed; `log` and `manifest` its
-    records ("" when absent); `version` the last driver version that the log names ("" when none); `blacklists` its
-    files that keep nouveau away; `trees` the driver's folders in DKMS. `problems` could not be looked at."""
+    records ("" if absent); `version` the last driver version that the log names ("" if none); `blacklists` its
+    files that keep nouveau away; `trees` the driver's directories in DKMS. `problems` could not be checked."""
 
     programs: tuple[str, ...]
     log: str

@@ -35,9 +35,9 @@ def tensorflow_needs(version: str, cuda: str = "", cudnn: str = "") -> TensorFlo
 
 
 class OpenedLibraries(NamedTuple):
-    """What a TensorFlow with CUDA opens. `needs` is None where that is not known; `missing` are the libraries that are
-    found nowhere it looks; `doubt` is what sets LD_LIBRARY_PATH in a way that can't be told without running it, ""
-    where nothing does."""
+    """The libraries that a TensorFlow with CUDA opens. `needs` is None if unknown; `missing` are the libraries that it
+    does not find; `doubt` is a line that sets LD_LIBRARY_PATH in a way that is unknown without running it, "" if there
+    is none."""
 
     environment: PythonEnvironment
     needs: TensorFlowNeeds | None

@@ -1,6 +1,6 @@
 """Programs in Python environments and the CUDA libraries that they need; without running any of them.
 
-The dynamic loader takes a library from RPATH, LD_LIBRARY_PATH, RUNPATH, its cache and its built-in folders, in this
+The dynamic loader takes a library from RPATH, LD_LIBRARY_PATH, RUNPATH, its cache and its built-in directories, in this
 order (ld.so(8)). Many programs also take what another module of the same process, or NVIDIA's wheels, have loaded
 before. So a library counts as missing only where neither the environment nor the loader has it.
 """
@@ -36,7 +36,7 @@ _Row = Mapping[str, Any]
 class Program(NamedTuple):
     """One program with code for CUDA. `name` and `version` are those of its package. `files` are its files that need
     CUDA libraries, `needs` maps each of those libraries to the file that shows the need, and `missing` are those that
-    are found nowhere, sorted. `cuda` is the CUDA major version of its libraries ("12"; "" where they do not tell).
+    are found nowhere, sorted. `cuda` is the CUDA major version of its libraries ("12"; "" if they do not tell).
     `doubt` says why a library may still be found ("" for no doubt)."""
 
     environment: PythonEnvironment
@@ -58,7 +58,7 @@ class Consumer(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """`programs` of all environments. `consumers` are, by the folder with the packages, the files that need CUDA
+    """`programs` of all environments. `consumers` are, by the directory with the packages, the files that need CUDA
     libraries, those of NVIDIA's wheels included. `damaged` are libraries that are no sound ELF files, with what is
     wrong; `problems` could not be read."""
 
@@ -68,7 +68,7 @@ class Programs(NamedTuple):
     problems: tuple[str, ...]
 
     def of(self, site: str, name: str) -> Program | None:
-        """By the folder with the packages and the package's name."""
+        """By the directory with the packages and the package's name."""
         return next((p for p in self.programs if p.environment.site == site and p.name == name), None)
 
     @classmethod
@@ -81,7 +81,8 @@ class Programs(NamedTuple):
 
 
 class TorchLibraries(NamedTuple):
-    """`inside` are the environments with PyTorch, each with the folder of PyTorch's own libraries and their names."""
+    """`inside` are the environments with PyTorch, each with the directory of PyTorch's own libraries and their
+    names."""
 
     inside: tuple[tuple[PythonEnvironment, str, frozenset[str]], ...]
 
@@ -208,7 +209,7 @@ class _Look:
         return self.loader.find(soname, folders) is not None
 
     def _doubt(self, environment: PythonEnvironment) -> str:
-        """What may name further folders for the loader."""
+        """What may name further directories for the loader."""
         if environment.activation:
             return f"{environment.activation[0]} sets LD_LIBRARY_PATH"
         user = environment.account.name if environment.account else None
@@ -290,7 +291,7 @@ def _opens(row: _Row, version: str) -> tuple[str, ...]:
 
 
 def cuda_release(soname: str) -> str:
-    """The major version of CUDA that a library is part of: "12" of libcublas.so.12; "" where several have it."""
+    """The major version of CUDA that a library is part of: "12" of libcublas.so.12; "" if several have it."""
     for row in load("cuda_programs")["release"]:
         if match := re.fullmatch(row["pattern"], soname):
             return row["cuda"] or match[1]
@@ -302,7 +303,7 @@ def _cuda_of(needs: Mapping[str, str]) -> str:
 
 
 def cudnn_requirement(program: Program, major: int) -> str:
-    """What pip installs so that a program finds cuDNN inside its environment; "" where no package fits."""
+    """What pip installs so that a program finds cuDNN inside its environment; "" if no package fits."""
     if program.name == "onnxruntime-gpu" and version_key(program.version) >= (1, 21):
         return f"onnxruntime-gpu[cuda,cudnn]=={program.version}"
     known = program.cuda and any(row["major"] == major for row in load("cudnn")["parts"])
@@ -317,6 +318,6 @@ def wheel_name(soname: str) -> str:
 
 def wheel_of(soname: str, cuda: str) -> str:
     """NVIDIA's package of PyPI that brings a library of a CUDA major version, as pip takes it: "nvidia-cublas-cu12";
-    "" where none is known."""
+    "" if none is known."""
     name = wheel_name(soname)
     return f"{name}-cu{cuda}" if name and cuda and int(cuda) < 13 else name

@@ -16,10 +16,10 @@ from dlhealth.records import NamedTuple
 _DEPTH = 4
 """Levels below a home. The search of a home ends there, or when its share of _FOLDERS is used up."""
 _FOLDERS = 1200
-"""Folders of all homes together that are searched; some 40 ms."""
+"""Directories of all homes together that are searched; some 40 ms."""
 _OUTSIDE_DEPTH = 6
 _OUTSIDE_FOLDERS = 600
-"""The same for /opt, /srv and the data folders at the top level."""
+"""The same for /opt, /srv and the data directories at the top level."""
 _SECONDS = 3.0
 """A disk that is slower than this ends the search."""
 _VISITED_DOT_FOLDERS = (".venv", ".virtualenvs", ".conda", ".local", ".pyenv", ".venvs")
@@ -28,8 +28,8 @@ _UNVISITED_DOT_FOLDERS = frozenset(
      ".nvm", ".ollama", ".rustup", ".ssh", ".steam", ".themes", ".thunderbird", ".var", ".vscode", ".vscode-server",
      ".wine")
 )  # fmt: skip
-"""Hidden folders at the top of a home that hold much and no environments. All others are searched: programs keep their
-environments there."""
+"""Hidden directories at the top of a home that hold much and no environments. All others are searched: programs keep
+their environments there."""
 _SYSTEM_TOP_FOLDERS = frozenset(
     ("bin", "boot", "cdrom", "dev", "etc", "home", "lost+found", "proc", "root", "run", "sbin", "snap", "sys", "tmp",
      "usr", "var")
@@ -58,11 +58,11 @@ _TEXT_LIMIT = 256 << 10
 
 
 class Torch(NamedTuple):
-    """PyTorch in an environment. `cuda` is the CUDA that it was built with: "12.1", "" for a build without, None where
-    that can't be told. `backend` is "cuda", "cpu", "rocm", "xpu" or "" (not known). `source` is where that is written,
-    and `shows` what is written there. `targets` are the compute capabilities that PyTorch's own wheels of this version
-    are built for, as it says itself since 2.9: "7.5 8.0 9.0", "" where it does not. `cudnn` is the package with cuDNN
-    that it requires, as pip takes it ("nvidia-cudnn-cu12==9.1.0.70"; "" where it has cuDNN inside)."""
+    """PyTorch in an environment. `cuda` is the CUDA that it was built with: "12.1", "" for a build without, None if
+    unknown. `backend` is "cuda", "cpu", "rocm", "xpu" or "" (unknown). `source` is the file that says so, and `shows`
+    its words. `targets` are the compute capabilities that PyTorch's own wheels of this version are built for, which
+    PyTorch itself names since 2.9: "7.5 8.0 9.0", "" if it does not. `cudnn` is the package with cuDNN that it
+    requires, in pip's form ("nvidia-cudnn-cu12==9.1.0.70"; "" if it contains cuDNN)."""
 
     version: str
     cuda: str | None
@@ -75,7 +75,7 @@ class Torch(NamedTuple):
 
 class TensorFlow(NamedTuple):
     """TensorFlow in an environment. `distribution` is the package that brought it. `gpu` says whether it is built with
-    CUDA (None: not known); `cuda` and `cudnn` are what the build says of itself, "" where it does not. `source` and
+    CUDA (None: not known); `cuda` and `cudnn` are what the build says of itself, "" if it does not. `source` and
     `shows` as for Torch."""
 
     distribution: str
@@ -88,10 +88,10 @@ class TensorFlow(NamedTuple):
 
 
 class PythonEnvironment(NamedTuple):
-    """One environment. `path` is its folder (a virtual or conda environment, ~/.local, /usr, /usr/local); `kind` is
-    venv, uv (a virtual environment without pip, which uv made), conda, pyenv, user, system or other (a folder with a
+    """One environment. `path` is its directory (a virtual or conda environment, ~/.local, /usr, /usr/local); `kind` is
+    venv, uv (a virtual environment without pip, which uv made), conda, pyenv, user, system or other (a directory with a
     Python of its own); `version` like "3.11" ("" unknown); `python` its interpreter; `account` whose home it lies in
-    (None: nobody's); `site` the folder with the packages.
+    (None: nobody's); `site` the directory with the packages.
 
     `packages` are the installed distributions by normalised name ("nvidia-cudnn-cu12"), with versions; `conda` the
     conda packages by name with "version build". `libraries` are the CUDA and cuDNN libraries that the environment
@@ -119,7 +119,7 @@ class PythonEnvironment(NamedTuple):
 
     @property
     def manager(self) -> str:
-        """Who may change PyTorch in it: "conda", "uv", "pip", or "" where it must be left to the system's packages."""
+        """Who may change PyTorch in it: "conda", "uv", "pip", or "" if it must be left to the system's packages."""
         if self.kind == "conda" and any(name in self.conda for name in ("pytorch", "pytorch-cpu", "pytorch-gpu")):
             return "conda"
         if self.kind == "uv":
@@ -134,14 +134,14 @@ class PythonEnvironment(NamedTuple):
 
 class PythonEnvironments(NamedTuple):
     """All environments that have packages. `problems` says what could not be read. `bounds` says in one sentence where
-    the search looked and where it did not; it is "" where the caller named the environments."""
+    the search looked and where it did not; it is "" if the caller named the environments."""
 
     environments: tuple[PythonEnvironment, ...]
     problems: tuple[str, ...]
     bounds: str = ""
 
     def at(self, site: str) -> PythonEnvironment | None:
-        """The environment whose packages lie in this folder."""
+        """The environment whose packages lie in this directory."""
         return next((e for e in self.environments if e.site == site), None)
 
     @classmethod
@@ -156,7 +156,7 @@ class PythonEnvironments(NamedTuple):
 
 
 class _Search:
-    """The state of one search: what was found so far, and what could not be looked at."""
+    """The state of one search: what was found so far, and what could not be checked."""
 
     def __init__(self, host: Host, people: Iterable[Account]) -> None:
         self.host = host
@@ -167,7 +167,7 @@ class _Search:
         self._deadline = monotonic() + _SECONDS
 
     def named(self, python: str) -> None:
-        """An environment that the caller asked for, by its folder or its interpreter, which may be a broken link."""
+        """An environment that the caller asked for, by its directory or its interpreter, which may be a broken link."""
         try:
             status = self.host.stat(python)
         except Unreadable as problem:
@@ -195,7 +195,7 @@ class _Search:
         return self._outside()
 
     def _outside(self) -> str:
-        """The environments below /opt, /srv and the data folders at the top level. Returns what was left out."""
+        """The environments below /opt, /srv and the data directories at the top level. Returns what was left out."""
         homes = {posixpath.dirname(account.home) for account in self.people} | {a.home for a in self.people}
         system = {f"/{name}" for name in _SYSTEM_TOP_FOLDERS} | homes
         tops = [f"/{name}" for name in self._names("/") if not name.startswith((".", "lib"))]
@@ -205,12 +205,12 @@ class _Search:
         afar = sorted(
             m for m in remote if any(m == top or m.startswith(f"{top}/") for top in tops if top not in system)
         )
-        places = ["in other places", *(f"on the network file system at {mount}" for mount in afar)]
+        places = ["other places", *(f"the network file system at {mount}" for mount in afar)]
         if left:
-            places.append(f"in the directories from {left} on, because there are many")
+            places.append(f"the directories from {left} on, because there are many")
         return (
-            f"Python environments in homes, {', '.join([*searched, '/usr/local'])} were searched; further folders were "
-            f"not ({'; '.join(places)}): to add one: --python DIRECTORY"
+            f"Python environments in homes, {', '.join([*searched, '/usr/local'])} were searched, but not "
+            f"{'; '.join(places)}. To search one: --python DIRECTORY"
         )
 
     def _home(self, account: Account) -> None:
@@ -245,8 +245,8 @@ class _Search:
     def _breadth_first(
         self, tops: list[str], budget: int, depth: int, account: Account | None, remote: set[str]
     ) -> str:
-        """Look for environments near the top of folders. Links are not followed, so that nothing outside them is read,
-        nor another machine's disk, which may not answer. Returns the first folder that was left out, or ""."""
+        """Look for environments near the top of directories. Links are not followed, so that nothing outside them is
+        read, nor another machine's disk, which may not answer. Returns the first directory that was left out, or ""."""
         frontier = tops
         for _ in range(depth + 1):
             below: list[str] = []
@@ -278,7 +278,7 @@ class _Search:
         return {path for path, mount in mounts.items() if may_hang(mount.kind)}
 
     def _prefix(self, folder: str, account: Account | None, kind: str = "") -> None:
-        """An environment by its folder, and for the base of a conda also those below it."""
+        """An environment by its directory, and for the base of a conda also those below it."""
         if folder in self._seen or not self._may_enter(folder, account):
             return
         self._seen.add(folder)
@@ -304,7 +304,7 @@ class _Search:
         return any(map(self._exists, marks)) or any(n.startswith("python3") for n in self._names(f"{folder}/lib"))
 
     def _site(self, path: str, kind: str, version: str, python: str, account: Account | None, site: str) -> None:
-        """One environment, by the folder with its packages."""
+        """One environment, by the directory with its packages."""
         real = self._realpath(site)
         if real is None or real in self._seen or not self._may_enter(site, account):
             return
@@ -386,7 +386,7 @@ class _Search:
             cudnn = f"{required[1]}=={required[2]}" if required else ""
             return told._replace(source=f"{file}:{told.source}", targets=targets, cudnn=cudnn)
         if "torch" not in packages:
-            return None  # a folder of that name, nothing that says it is PyTorch
+            return None  # a directory of that name, nothing that says it is PyTorch
         version = packages["torch"]
         runtime = next((name for name in _CUDA_RUNTIMES if name in packages), "")
         build = conda.get("pytorch", "").partition(" ")[2]
@@ -430,7 +430,7 @@ class _Search:
 
     # Reading on behalf of somebody.
     def _owner(self, folder: str) -> Account | None:
-        """In whose home a folder lies; outside homes whose folder it is (None: root's)."""
+        """In whose home a directory lies; outside homes whose directory it is (None: root's)."""
         at_home = next((a for a in self.people if folder == a.home or folder.startswith(a.home + "/")), None)
         status = None if at_home else self._status(folder)
         if status is None or status.uid == 0:
@@ -492,7 +492,7 @@ class _Search:
 
 
 def metadata_folder(host: Host, environment: PythonEnvironment, package: str) -> str:
-    """Where an installed package is described, as evidence of its version: its .dist-info, or the folder of all
+    """Where an installed package is described, as evidence of its version: its .dist-info, or the directory of all
     packages where it is called differently."""
     for name in (package.replace("-", "_"), package):
         path = f"{environment.site}/{name}-{environment.packages.get(package, '')}.dist-info"
@@ -625,7 +625,7 @@ def _version_in(site: str) -> str:
 
 
 def _is_visited(name: str, *, in_home: bool) -> bool:
-    """Whether a folder may hold environments; `in_home` says that it lies at the top of a home."""
+    """Whether a directory may hold environments; `in_home` says that it lies at the top of a home."""
     if name.startswith("."):
         return name not in _UNVISITED_DOT_FOLDERS if in_home else name in _VISITED_DOT_FOLDERS
     return name not in _UNVISITED

@@ -48,7 +48,7 @@ class OverwrittenWheels(NamedTuple):
 
 
 def build_of(name: str) -> str:
-    """For what a package says that it is built: "gpu", "cpu", "cu12"; "" where its name does not tell."""
+    """For what a package says that it is built: "gpu", "cpu", "cu12"; "" if its name does not tell."""
     match = _BUILD.search(name)
     return match[0][1:] if match else ""
 

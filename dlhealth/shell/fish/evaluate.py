@@ -549,8 +549,8 @@ class Fish(Reader):
         return self.fields((word,)) or []
 
     def do_fish_add_path(self, arguments: list[str], words: Sequence[Word]) -> None:
-        """Puts folders that exist into fish_user_paths or, with -P, into PATH, unless they are there already; with -m
-        they change their place."""
+        """Puts directories that exist into fish_user_paths or, with -P, into PATH, unless they are there already; with
+        -m they change their place."""
         long = {"--global": "g", "--universal": "U", "--path": "P", "--prepend": "p", "--append": "a", "--move": "m",
                 "--verbose": "v"}  # fmt: skip
         options = "".join(long.get(a, a[1:]) for a in arguments if a.startswith("-"))

@@ -84,7 +84,7 @@ class Shell(Expansion):
 
     # Files.
     def start(self, path: str) -> bool:
-        """Read a start-up file; False where there is none. Leaves `ending` when the shell certainly ends in it."""
+        """Read a start-up file; False if there is none. Leaves `ending` when the shell certainly ends in it."""
         try:
             text = self.session.text(path)
         except Unsure as problem:
@@ -578,7 +578,7 @@ class Shell(Expansion):
                 self.problem(variable, "space-around-equals", text, f"{variable}= {name}")
 
     def misplaced_semicolon(self, name: str) -> None:
-        """`PATH=/a;/b`: the second folder is a command."""
+        """`PATH=/a;/b`: the second directory is a command."""
         settings = self.session.trace.settings
         last = settings[-1] if settings and settings[-1].source == self.session.source else None
         if last and last.variable in LISTS and name.startswith("/") and self.session.test_file("-d", name):
@@ -676,8 +676,8 @@ class Shell(Expansion):
         return NORMAL
 
     def surrounded(self, path: str) -> bool:
-        """Whether this is a file that puts folders before and after those that PATH and LD_LIBRARY_PATH have, and may
-        set other variables; that is then done."""
+        """Whether this is a file that puts directories before and after those that PATH and LD_LIBRARY_PATH have, and
+        may set other variables; that is then done."""
         files = helpers.SURROUNDING_FILE
         others = next((files[p] for p in files if re.fullmatch(p, path.replace(UNKNOWN, "x"))), None)
         if re.search(r"/(modules|lmod)/init/", path) and self.session.loads_no_modules():

@@ -183,7 +183,7 @@ class Expansion:
         return [(join(value, text), part.quoted, split)]
 
     def plain(self, name: str) -> str | None:
-        """The value of a variable or special parameter; None where it is not set."""
+        """The value of a variable or special parameter; None if it is not set."""
         if name == "-":
             return (
                 ("himBHs" if self.dialect == "bash" else "im")
@@ -364,7 +364,7 @@ class Expansion:
         return found
 
     def qualified(self, word: Word, flags: str) -> list[str] | None:
-        """zsh's `folder(N-/)`: those of the files that are folders, or nothing."""
+        """zsh's `folder(N-/)`: those of the files that are directories, or nothing."""
         if set(flags) - set("N-/.@"):
             return None
         names = self.glob([(text, quoted) for text, quoted, _ in self.segments(word)], wanted=True, empty="N" in flags)

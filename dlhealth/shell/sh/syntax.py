@@ -38,7 +38,7 @@ class Param(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A command substitution, or with `process` the name of a pipe (`<(…)`); `commands` is None where it could not be
+    """A command substitution, or with `process` the name of a pipe (`<(…)`); `commands` is None if it could not be
     parsed."""
 
     commands: "tuple[Node, ...] | None"
@@ -105,7 +105,7 @@ class If(NamedTuple):
 
 
 class For(NamedTuple):
-    """`words` is None where it goes over the positional parameters."""
+    """`words` is None if it goes over the positional parameters."""
 
     line: int
     name: str
@@ -523,7 +523,7 @@ class _Parser:
                 return If(line, tuple(branches), otherwise)
 
     def short_if(self, line: int) -> Node | None:
-        """zsh's `if [[ … ]] {…} elif [[ … ]] {…} else {…}`; None where it is the usual form."""
+        """zsh's `if [[ … ]] {…} elif [[ … ]] {…} else {…}`; None if it is the usual form."""
         branches = []
         while True:
             self.blank()
