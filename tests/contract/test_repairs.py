@@ -20,7 +20,7 @@ from dlhealth.testing import Scenario
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
 from tests.snapshot import snapshot
-from tests.unit.stand_in_root import StandInRoot
+from tests.stand_in_root import StandInRoot
 
 RULES = load_rules("/nonexistent").rules
 BY_ID = {rule.id: rule for rule in RULES}

@@ -2,7 +2,6 @@
 leaves the machine as it was or as planned; what is told is one line."""
 
 import builtins
-import ctypes
 import errno
 import fcntl
 import io
@@ -35,11 +34,10 @@ from dlhealth.txn.journal import read_events
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
 from tests.crash.test_transactions import ACTIONS, journal_in, make
-from tests.mounts import LIBC, own_mounts
+from tests.mounts import LIBC, mount, own_mounts, tmpfs
 from tests.snapshot import snapshot
 
 MS_RDONLY, MS_REMOUNT = 1, 1 << 5
-MNT_DETACH = 2
 EXT4_IOC_SHUTDOWN = 0x8004587D
 EXT4_GOING_FLAGS_NOLOGFLUSH = 2
 
@@ -328,26 +326,6 @@ class Ext4:
 
     def _mount(self) -> None:
         mount(self._device, self._folder, 0, "")
-
-
-def mount(device: str | None, folder: Path, flags: int, options: str) -> None:
-    kind = b"ext4" if device and device.startswith("/") else b"tmpfs"
-    source = device.encode() if device else None
-    if LIBC.mount(source, bytes(folder), kind, ctypes.c_ulong(flags), options.encode()):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-
-
-@contextmanager
-def tmpfs(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        mount("dlhealth-test", folder, 0, options)
-    except OSError as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    try:
-        yield folder
-    finally:
-        LIBC.umount2(bytes(folder), MNT_DETACH)  # an exception that a test keeps may hold a directory open
 
 
 @contextmanager

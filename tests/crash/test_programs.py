@@ -19,7 +19,7 @@ from dlhealth.steps.base import Target
 from dlhealth.txn.execute import Ended, NotVerified, apply, recover, undo
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
-from tests.unit.stand_in_root import StandInRoot
+from tests.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 

@@ -35,7 +35,11 @@ from tests.ladders import check_ladder
 from tests.mutation.mutants import Mutant, of_constant, of_function, used_by
 from tests.variants import Case, case_of, variants_of
 
-TESTS_OF_CHOOSE = ("tests/unit/test_choose.py", "tests/unit/test_repair.py", "tests/unit/test_available.py")
+TESTS_OF_CHOOSE = (
+    "tests/unit/engine/test_choose.py",
+    "tests/unit/engine/test_repair.py",
+    "tests/unit/engine/test_available.py",
+)
 SECONDS = 10
 """A mutant that takes longer does not end."""
 

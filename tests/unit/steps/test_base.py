@@ -34,7 +34,7 @@ from dlhealth.host.change import NotChangeable, State
 from dlhealth.model import Action, Plan
 from dlhealth.steps import STEPS, step_of
 from dlhealth.steps.base import KEPT, CommandFailed, PathAction, PathStep, Target, module_tree
-from tests.unit.stand_in_root import StandInRoot
+from tests.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 

@@ -18,7 +18,7 @@ from dlhealth.probes.login.homes import authority_fault
 from dlhealth.report.redact import Redactor, without_secrets
 from dlhealth.report.redact_shell import Shell
 from dlhealth.testing import Machine
-from tests.unit.test_bundle import contents
+from tests.bundles import contents
 
 SECRET = "Hunter2Zebra"
 

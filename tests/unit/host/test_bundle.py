@@ -21,13 +21,6 @@ from dlhealth.host.root import RootHost
 from dlhealth.testing import Machine
 
 
-def contents(bundle: Path) -> dict[str, bytes]:
-    """Every member of an archive."""
-    with tarfile.open(bundle) as archive:
-        files = ((m.name, archive.extractfile(m)) for m in archive)
-        return {name: file.read() for name, file in files if file}
-
-
 def unmasked(question: tuple[str, ...], content: bytes) -> bytes:
     return content
 

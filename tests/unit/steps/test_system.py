@@ -26,7 +26,7 @@ from dlhealth.steps import step_of
 from dlhealth.steps.base import KEPT, CommandFailed, Target
 from dlhealth.txn.execute import apply, recover
 from dlhealth.txn.store import Store
-from tests.unit.stand_in_root import StandInRoot
+from tests.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 

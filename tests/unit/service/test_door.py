@@ -14,7 +14,7 @@ import pytest
 
 from dlhealth.service.door import _Allowance
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 RUN = """
 import socket, sys
 from dlhealth.service import door

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dlhealth.host.base import Output
-from dlhealth.probes.driver.libraries import nvml_child
+from dlhealth.probes.driver import nvml_child
 from dlhealth.probes.driver.nvml import VERSION_MISMATCH, Nvml, interpret
 
 ANSWERS: dict[str, Any] = {

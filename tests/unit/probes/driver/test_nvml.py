@@ -16,12 +16,12 @@ from dlhealth.host.base import Host, Output
 from dlhealth.host.exec import run
 from dlhealth.host.root import RootHost
 from dlhealth.probes import Unavailable
-from dlhealth.probes.driver.libraries import nvml, nvml_child
+from dlhealth.probes.driver import nvml, nvml_child
 from dlhealth.probes.driver.modules import KernelModules
 from dlhealth.probes.driver.nvml import LIMIT, VERSION_MISMATCH, Nvml, interpret
 from dlhealth.testing import Machine
 
-SOURCE = Path(__file__).parents[1] / "lab" / "nvml" / "stand_in.c"
+SOURCE = Path(__file__).parents[3] / "lab" / "nvml" / "stand_in.c"
 SOUND = """\
 driver 535.261.03
 nvml 12.535.261.03

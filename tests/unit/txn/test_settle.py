@@ -9,7 +9,7 @@ from dlhealth.actions import EditFile, RefreshLoaderCache
 from dlhealth.model import Action
 from dlhealth.txn.execute import NotVerified, apply
 from dlhealth.txn.store import Store
-from tests.unit.stand_in_root import StandInRoot
+from tests.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 

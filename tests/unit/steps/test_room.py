@@ -31,7 +31,7 @@ from dlhealth.steps.base import CommandFailed, DiskFull
 from dlhealth.steps.packages import POOL
 from dlhealth.txn.execute import apply, recover
 from dlhealth.txn.store import Store
-from tests.unit.stand_in_root import StandInRoot
+from tests.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 

@@ -33,7 +33,7 @@ from dlhealth.service import boot, repair, unattended
 from dlhealth.service.repair import Asked, Refused, parse, receive, serve
 from dlhealth.service.request import LINE_LIMIT, ask
 from dlhealth.txn.store import Store
-from tests.crash.test_full_disk import tmpfs
+from tests.mounts import tmpfs
 
 pytestmark = pytest.mark.real_programs
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -315,7 +315,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     made.journal.close()
 
 
-_CATALOG = (Path(__file__).parents[2] / "systemd/dlhealth.catalog").read_text()
+_CATALOG = (Path(__file__).parents[3] / "systemd/dlhealth.catalog").read_text()
 EXPLAINED = {entry[:32]: entry for entry in _CATALOG.split("\n-- ")[1:]}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
 WATCHER, PERSON = "nobody", "daemon"
@@ -511,7 +511,7 @@ def test_a_person_is_asked_for_by_polkit_for_each_thing(machine: Machine) -> Non
     machine.allows("org.dlhealth.[dr]*")
     assert "polkit does not allow org.dlhealth.undo" in machine.ask_as(PERSON, "undo")["error"]
     assert machine.one.read_text() == "good\n"
-    policy = (Path(__file__).parents[2] / "systemd/org.dlhealth.policy").read_text()
+    policy = (Path(__file__).parents[3] / "systemd/org.dlhealth.policy").read_text()
     assert all(f'<action id="{action}">' in policy for action in set(machine.asked_polkit()))
     words = (machine.polkit / "asked").read_text().splitlines()[0].split()
     pid, started, uid = words[words.index("--process") + 1].split(",")
@@ -578,7 +578,7 @@ def test_one_connection_as_systemd_hands_it_over() -> None:
     with theirs:
         with ours:
             words = [sys.executable, "-m", "dlhealth.service.repair"]
-            process = subprocess.Popen(words, stdin=ours.fileno(), cwd=Path(__file__).parents[2])
+            process = subprocess.Popen(words, stdin=ours.fileno(), cwd=Path(__file__).parents[3])
         theirs.sendall(line(verb="preview", finding="no such thing"))
         with theirs.makefile("rb") as answers:
             assert json.loads(answers.readline()) == {"ok": False, "error": "the finding is not the id of a rule"}

@@ -34,7 +34,7 @@ def said(tmp_path: Path, stream: str | None) -> str:
             environment["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
         words = [sys.executable, "-c", LOG, str(tmp_path / "journal")]
         subprocess.run(
-            words, stderr=file, env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])}, check=True
+            words, stderr=file, env={**environment, "PYTHONPATH": str(Path(__file__).parents[3])}, check=True
         )
     return out.read_text()
 

@@ -18,7 +18,7 @@ from dlhealth.model import Diagnosis, Layer
 from dlhealth.probes import Options
 from dlhealth.testing import Scenario
 
-PROJECT = Path(__file__).parent.parent.parent
+PROJECT = Path(__file__).parents[3]
 SECTIONS = ["What you see", "Why", "Repair", "What the repair risks", "By hand"]
 
 

@@ -10,7 +10,7 @@ from dlhealth.actions import AptInstall, AptPurgeReinstall, AptRemove, AptUnhold
 from dlhealth.steps import step_of
 from dlhealth.steps.base import CommandFailed
 from dlhealth.steps.packages import POOL
-from tests.unit.stand_in_root import StandInRoot
+from tests.stand_in_root import StandInRoot
 
 pytestmark = pytest.mark.real_programs  # the stand-ins
 

@@ -21,7 +21,7 @@ from dlhealth.model import OpenProblem
 from dlhealth.service.alerts import Change, Known, Repeats, load, of_change, public, save, sign, understood
 from dlhealth.service.events import Event, Topic
 
-SYSTEMD = Path(__file__).parents[2] / "systemd"
+SYSTEMD = Path(__file__).parents[3] / "systemd"
 
 
 def found(id: str = "a", subject: str = "host", severity: str = "error", **more: Any) -> OpenProblem:

@@ -24,9 +24,9 @@ from dlhealth.service import watch
 from dlhealth.service.events import LOOK_AT, Topic
 from dlhealth.testing import Machine
 from dlhealth.txn.store import Store
-from tests.crash.test_full_disk import tmpfs
+from tests.mounts import tmpfs
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 RUN = """
 import functools, json, socket, sys
 from dlhealth.host.alert import send

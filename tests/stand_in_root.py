@@ -219,7 +219,7 @@ class StandInRoot:
 
     def system_programs(self) -> None:
         """Put programs there that change the tree as the real ones do."""
-        texts = {"python": sys.executable, "top": str(Path(__file__).parents[2])}
+        texts = {"python": sys.executable, "top": str(Path(__file__).parents[1])}
         self.program("ldconfig", LDCONFIG.format(**texts))
         self.program("depmod", 'cd "$IN_ROOT/lib/modules/$2" && find . -name "*.ko*" -printf "%P:\\n" > modules.dep')
         self.program("update-initramfs", UPDATE_INITRAMFS.format(**texts))
