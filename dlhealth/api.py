@@ -117,6 +117,7 @@ from dlhealth.probes.login.greeter import DesktopSessions, DisplayManager, Login
 from dlhealth.probes.login.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
 from dlhealth.probes.login.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.login.users import Users
+from dlhealth.probes.machine.clock import Clock
 from dlhealth.probes.machine.compilers import Compiler, Compilers, HostLimit
 from dlhealth.probes.machine.folders import SharedFolder, SharedFolders
 from dlhealth.probes.machine.initramfs import Initramfs
@@ -199,6 +200,7 @@ __all__ = [
     "ChangeMode",
     "ChangeOwner",
     "Claim",
+    "Clock",
     "Compiler",
     "Compilers",
     "Complaint",
