@@ -24,7 +24,7 @@ _LAST_CAPABILITY = 63
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _SYSTEM = ("block", "bus", "class", "dev", "devices", "module")
 """The parts of /sys that mkinitramfs reads to find the drivers of a disk."""
-_COVERED = ("dev", "proc", "run", "sys")
+COVERED = ("dev", "proc", "run", "sys")
 """Directories of the disk that are replaced."""
 _RESOLVER = "etc/resolv.conf"
 _FIRST = '"$@"; exit $?'
@@ -35,7 +35,7 @@ def words(root: str, argv: Sequence[str], network: bool) -> list[str]:
     """The command that runs `argv` inside `root`. Raises OSError if that is not safe or not possible."""
     from dlhealth.host.exec import find_program
 
-    for name in (*_COVERED, "etc"):
+    for name in (*COVERED, "etc"):
         if not stat.S_ISDIR(os.lstat(f"{root}/{name}").st_mode):
             raise NotADirectoryError(f"/{name} of {root} is not a directory: its programs cannot be confined")
     names = _name_servers(root) if network else ""

@@ -336,6 +336,7 @@ def _folder(root: Root, parts: list[str]) -> int:
                 below = root.open(walked, os.O_PATH | os.O_DIRECTORY)
             os.close(fd)
             fd = below
+            root.check(fd, walked)
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     finally:
         os.close(fd)

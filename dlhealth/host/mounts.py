@@ -34,11 +34,13 @@ _WRITTEN = (
 
 
 class Mount(NamedTuple):
-    """A line of fstab."""
+    """A line of fstab. `places` are device (where it is a folder) and path without the links of that machine, which would
+    lead elsewhere on this one."""
 
     device: str
     path: str
     options: tuple[str, ...]
+    places: tuple[str, str] = ("", "")
 
     @property
     def bound(self) -> bool:
@@ -49,8 +51,11 @@ class Mount(NamedTuple):
         """The command that mounts it below the root in `folder`."""
         start = folder.rstrip("/")
         words = ["-o", volume] if (volume := next((o for o in self.options if o.startswith("subvol")), "")) else []
-        device = f"{start}{self.device}" if self.bound else self.device
-        return shlex.join(["mount", *words, *["--bind"] * self.bound, device, f"{start}{self.path}"])
+        given = (self.device, self.path)
+        bound, path = (place or _inside(name) for place, name in zip(self.places, given, strict=True))
+        device = f"{start}{bound}" if self.bound else self.device
+        ended = ["--"] if device.startswith("-") else []
+        return shlex.join(["mount", *words, *["--bind"] * self.bound, *ended, device, f"{start}{path}"])
 
     def told(self, folder: str) -> str:
         """For people: that it is not mounted, and the command that mounts it."""
@@ -177,7 +182,28 @@ def _missing(root: Root) -> list[Mount]:
     mounts = parse_fstab(_head(root, FSTAB).decode(errors="surrogateescape"))
     if _head(root, _GRUB):
         mounts = [m for m in mounts if m.path not in _FIRMWARES]
-    return [m for m in mounts if not _is_there(root, m, own)]
+    missing = (m for m in mounts if not _is_there(root, m, own))
+    return [m._replace(places=(_real(root, m.device) if m.bound else "", _real(root, m.path))) for m in missing]
+
+
+def _real(root: Root, path: str) -> str:
+    """Where a path leads inside the root; "" where that is not known."""
+    try:
+        fd = root.open(path, os.O_PATH)
+    except (OSError, ValueError):
+        return ""
+    try:
+        top, real = (os.readlink(f"/proc/self/fd/{number}") for number in (root.fd, fd))
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    return real.removeprefix(top.rstrip("/")) if real.startswith(f"{top.rstrip('/')}/") else ""
+
+
+def _inside(path: str) -> str:
+    """A path as its machine sees it: `..` stops at the root."""
+    return posixpath.normpath(posixpath.join("/", path))
 
 
 def _head(root: Root, path: str) -> bytes:

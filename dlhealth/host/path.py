@@ -7,7 +7,7 @@ Standard library only (rescue core).
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 
@@ -47,16 +47,29 @@ def naming(path: str) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, path) from error
 
 
+class Borrowed(OSError):
+    """It belongs to the running machine, which is mounted there below another root."""
+
+
 class Root:
-    """A directory that acts as `/`. Its descriptor is closed with the last reference to it."""
+    """A directory that acts as `/`. Its descriptor is closed with the last reference to it.
+
+    File systems of the running machine that are mounted below it stay closed: they do not belong to the other machine.
+    With `kernel`, its /proc, /sys, /dev and /run can be read all the same."""
 
     fd = -1
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, kernel: bool = False) -> None:
         self.folder = folder
         self.fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._is_top = folder == "/"
         self._has_openat2 = not self._is_top
+        self.borrowed: Mapping[str, str] = {}
+        """By their numbers in mountinfo, the places below the root where the running machine is mounted."""
+        if not self._is_top:
+            from dlhealth.host.borrowed import borrowed  # the machine that runs needs it for nothing
+
+            self.borrowed = borrowed(folder, kernel=kernel)
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -67,7 +80,26 @@ class Root:
         self.close()
 
     def open(self, path: str, flags: int) -> int:
-        """A descriptor of `path` inside the root. Raises OSError like open(2), ValueError for a NUL byte."""
+        """A descriptor of `path` inside the root. Raises OSError like open(2), Borrowed for files of the
+        running machine, ValueError for a NUL byte."""
+        fd = self._open(path, flags)
+        try:
+            self.check(fd, path)
+        except Borrowed:
+            os.close(fd)
+            raise
+        return fd
+
+    def check(self, fd: int, path: str) -> None:
+        """Raise Borrowed if a descriptor leads to the running machine."""
+        if not self.borrowed:
+            return
+        from dlhealth.host.borrowed import mount_number
+
+        if place := self.borrowed.get(mount_number(fd)):
+            raise Borrowed(errno.EXDEV, f"belongs to the running machine, which is mounted at {place}", path)
+
+    def _open(self, path: str, flags: int) -> int:
         relative = os.fsencode(path.lstrip("/") or ".")
         if b"\0" in relative:
             raise ValueError("a NUL byte in a path")  # the system call would ignore the rest

@@ -35,7 +35,8 @@ class PrivateFolder(NamedTuple):
     @contextmanager
     def opened(self) -> Iterator[int]:
         """A descriptor of the directory."""
-        fd = Root(self.root).open("/", os.O_PATH | os.O_DIRECTORY)
+        root = Root(self.root)
+        fd = root.open("/", os.O_PATH | os.O_DIRECTORY)
         walked = ""
         try:
             for part in [p for p in self.path.split("/") if p]:
@@ -43,6 +44,7 @@ class PrivateFolder(NamedTuple):
                 below = _open_folder(part, fd, f"{self.root.rstrip('/')}{walked}")
                 os.close(fd)
                 fd = below
+                root.check(fd, walked)
             yield fd
         finally:
             os.close(fd)

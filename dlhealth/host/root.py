@@ -41,7 +41,7 @@ class RootHost(Host):
         super().__init__()
         self.name = folder
         self.live = live
-        self._root = Root(folder)
+        self._root = Root(folder, kernel=True)
         self._mounts = None
         self._lent: tuple[str, ...] = ()
         self._remote = remote_of(mounts_here().values(), self._asks_now) if live else None

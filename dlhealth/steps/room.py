@@ -8,6 +8,7 @@ from struct import pack, unpack
 from time import monotonic, sleep
 
 from dlhealth.actions import changed_path, needs_programs
+from dlhealth.host.cell import COVERED
 from dlhealth.host.change import NotChangeable, get_state
 from dlhealth.host.path import Root
 from dlhealth.model import Action
@@ -54,11 +55,24 @@ def out_of_reach(target: Target, actions: Iterable[Action]) -> dict[Action, str]
         needs = needs_programs(action)
         if mount := target.mounts.needed if needs else target.mounts.over(changed_path(action)):
             found[action] = mount.told(target.folder)
+        elif place := _in_the_way(target, action):
+            found[action] = f"{place} belongs to the running machine, and must not be changed; first: umount {place}"
         elif needs:
             needing.append(action)
     if needing and (problem := _not_running(target)):
         found.update(dict.fromkeys(needing, problem))
     return found
+
+
+def _in_the_way(target: Target, action: Action) -> str:
+    """Where the running machine is mounted below the root so that an action would change it: at its path, or anywhere
+    where programs see it."""
+    top = os.path.realpath(target.folder)
+    below = {place: place.removeprefix(top) for place in target.root.borrowed.values()}
+    if needs_programs(action):
+        return next((place for place, path in below.items() if path.split("/")[1] not in COVERED), "")
+    changed = f"{changed_path(action)}/"
+    return next((place for place, path in below.items() if changed.startswith(f"{path}/")), "")
 
 
 def _not_running(target: Target) -> str:
