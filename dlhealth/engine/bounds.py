@@ -75,7 +75,7 @@ class Bounds:
     def _loses(self, name: str, moved: set[str], linked: set[str]) -> bool:
         if self._libraries is None:
             return any(path.rpartition("/")[2].startswith(name.removesuffix(".1")) for path in moved - linked)
-        usable = [x for x in self._libraries.libraries if x.name == name and not x.problem]
+        usable = [x for x in self._libraries.libraries if x.name == name and (x.unread or not x.problem)]
         gone = [bool(moved & {x.path, x.real_path}) and x.path not in linked for x in usable]
         return bool(gone) and all(gone)
 

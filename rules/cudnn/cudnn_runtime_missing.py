@@ -207,7 +207,8 @@ class CudnnRuntimeMissing(Rule):
         if links:
             yield Plan("Point the links to the installed libraries", Risk.LOW, (*links, RefreshLoaderCache()))
         cuda = toolkits.default.version if toolkits.default else ""
-        if major and (names := cudnn_package_names(major, cuda, development=False)):
+        known = bool(cuda) or not toolkits.problems
+        if major and known and (names := cudnn_package_names(major, cuda, development=False)):
             yield Plan(
                 f"Install cuDNN {major}",
                 Risk.LOW,
@@ -336,7 +337,7 @@ def _relinked(folder: CudnnFolder) -> tuple[MakeLink, ...]:
     links = []
     for broken in (x for x in folder.libraries if not x.real):
         files = [x for x in folder.libraries if _is_file_of(x, broken)]
-        if not files:
+        if not files or any(x.special for x in files):
             return ()
         newest = max(files, key=lambda x: [int(n) for n in x.suffix.split(".")])
         links.append(MakeLink(broken.path, newest.name))

@@ -68,6 +68,9 @@ class GlxAlternativesWrong(Rule):
                     f"{driver.role('gl')[0].package.name} is installed, but no library of the driver is visible here"
                 )
                 return
+            if unread := libraries.unread("libGLX_nvidia.so.0"):
+                yield Unknown(unread)
+                return
             missing = next((x.problem for x in libraries.libraries if x.name == "libGLX_nvidia.so.0"), "not installed")
             yield self.finding(
                 "host",

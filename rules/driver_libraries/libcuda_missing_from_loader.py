@@ -99,8 +99,8 @@ class LibcudaMissingFromLoader(Rule):
             )
             return
         broken = [x for x in libraries.libraries if x.name in missing and x.bits == 64 and x.problem]
-        if any(x.problem.startswith("unreadable") for x in broken):
-            yield Unknown(f"{broken[0].path}: {broken[0].problem}")
+        if unread := libraries.unread(*missing):
+            yield Unknown(unread)
             return
         evidence = [Evidence(x.path, x.problem) for x in broken] or [
             Evidence("the loader's directories", f"do not contain {n}") for n in missing

@@ -93,6 +93,9 @@ class NvidiaModuleNotLoaded(Rule):
         free = [g for g in gpus.gpus if not g.passed_through]
         if not free or switch.chosen:
             return
+        if switch.problems:
+            yield Unknown(f"what may keep the module from loading could not be checked: {switch.problems[0]}")
+            return
         # A GPU that the driver ignores does not need the module. If it ignores every GPU, that is the cause.
         unserved = fit.unserved() if fit else frozenset()
         wanting = [g for g in free if g.address not in unserved] or free

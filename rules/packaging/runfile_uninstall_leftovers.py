@@ -111,7 +111,8 @@ class RunfileUninstallLeftovers(Rule):
                 )
 
     def _libraries(self, libraries: DriverLibraries, there: set[str], runfile: Runfile) -> Iterator[Finding | Unknown]:
-        suspect = [x for x in libraries.libraries if _stale(x.problem, x.version, there, bool(runfile.installed))]
+        read = (x for x in libraries.libraries if not x.unread)
+        suspect = [x for x in read if _stale(x.problem, x.version, there, bool(runfile.installed))]
         if unsure := [x.path for x in suspect if x.owner is Unowned.UNKNOWN]:
             yield Unknown(f"{unsure[0]} belongs to no driver found here, but its package is unknown")
         stale = [x for x in suspect if x.owner is Unowned.NOBODY]

@@ -14,7 +14,8 @@ from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
-from dlhealth.host import Host
+from dlhealth.host import Host, Unreadable
+from dlhealth.host.base import Question
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis, Finding, Health, Risk, Severity, Unknown, kind_of
 from dlhealth.probes import Options, Unavailable
@@ -157,6 +158,68 @@ def compare(whole: Diagnosis, part: Diagnosis, lacking: str) -> None:
         if plan and before and not found.by_hand:
             assert {kind_of(a) for a in plan.actions} <= steps | {"by-hand", "reboot"}, f"without {lacking}: {plan}"
             assert _BY_RISK.index(plan.risk) <= riskiest, f"without {lacking}: {plan}"
+
+
+class Watched(RootHost):
+    """A host that notes which paths each fact asks for; one of them may be unreadable."""
+
+    def __init__(self, root: str, unreadable: str = "") -> None:
+        super().__init__(root)
+        self.facts: list[type] = []
+        self.asked: dict[type, set[str]] = {}
+        self._unreadable = unreadable
+
+    def _ask(self, question: Question, answer: Callable[[], Any]) -> Any:
+        for fact in self.facts:
+            self.asked.setdefault(fact, set()).update(question[1:2])
+        if self._unreadable in question[1:2]:
+            raise Unreadable(self._unreadable, "Input/output error")
+        return super()._ask(question, answer)
+
+
+class Noted(Facts):
+    """Facts that say which of them asks."""
+
+    def get(self, kind: type) -> Any:
+        host: Watched = self._known[Host]
+        host.facts.append(kind)
+        try:
+            return super().get(kind)
+        finally:
+            host.facts.pop()
+
+
+UNREADABLE = {
+    "debian": ("/usr/lib/x86_64-linux-gnu/libGLX_nvidia.so.0",),
+    "toolkit": ("/usr/local/cuda/bin", "/usr/local/cuda/targets/x86_64-linux/lib", "/usr/local/cuda/lib64"),
+    "container": ("/run/systemd/container",),
+    "switched off": ("/usr/lib/modprobe.d/blacklist-nvidia.conf",),
+}
+"""Paths that are always tried; of all others that a diagnosis reads, every twelfth."""
+SWITCHED_OFF = (
+    Machine.ubuntu2404().gpu(driver="").ubuntu_driver(loaded=False)
+    .file("/usr/bin/prime-select").file("/usr/lib/modprobe.d/blacklist-nvidia.conf", "blacklist nvidia\n")
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_path_that_cant_be_read_accuses_nobody(name: str, tmp_path: Path) -> None:
+    {**HEALTHY, "switched off": SWITCHED_OFF}[name].build(tmp_path)
+    host, options = Watched(str(tmp_path)), Options()
+    facts = Noted(host, options)
+    whole = diagnose(RULES, facts)
+    asked = {kind: set(paths) for kind, paths in host.asked.items()}
+    remembered = {rule.id: Remembered(rule, facts) for rule in RULES}
+    every = sorted(set().union(*asked.values()))
+    assert set(UNREADABLE[name]) <= set(every)
+    for path in (*UNREADABLE[name], *every[::12]):
+        blind = Watched(str(tmp_path), path)
+        blind.seen.update({question: seen for question, seen in host.seen.items() if path not in question[1:2]})
+        asking = {kind for kind, paths in asked.items() if path in paths}
+        part = Facts(blind, options)
+        part._known.update({k: fact for k, fact in facts._known.items() if k is not Host and not needed(k) & asking})
+        rules: list[Any] = [rule if NEEDS[rule.id] & asking else remembered[rule.id] for rule in RULES]
+        compare(whole, diagnose(rules, part), path)
 
 
 def test_a_rule_that_crashes_is_no_proof_of_health(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ class DriverLibrary(NamedTuple):
     """`name` is what the loader is asked for ("libcuda.so.1"), or the file's own name where no such link leads to it.
     `path` is where the loader looks, `real_path` the file behind the links ("" if a link leads nowhere), `version` that
     of the file's name ("" if it tells none), `owner` its package, `bits` 64 or 32. `problem` says why the loader can't
-    use it ("a broken link to …", "an alternative that leads to …", "empty", "not an ELF file", …); "" if it can."""
+    use it ("a broken link to …", "an alternative that leads to …", "empty", "not an ELF file", …); "" if it can. `unread` says
+    that the only problem is that the file could not be checked."""
 
     name: str
     path: str
@@ -43,6 +44,7 @@ class DriverLibrary(NamedTuple):
     owner: Owner
     bits: int
     problem: str
+    unread: bool = False
 
     @property
     def package(self) -> str | None:
@@ -67,6 +69,12 @@ class DriverLibraries(NamedTuple):
     def find(self, name: str, bits: int = 64) -> DriverLibrary | None:
         """What a program gets that asks for this name; None if there is nothing usable."""
         return next((x for x in self.libraries if x.name == name and x.bits == bits and not x.problem), None)
+
+    def unread(self, *names: str) -> str | None:
+        """Why one of these 64 bit libraries could not be checked; None where all could."""
+        return next(
+            (f"{x.path}: {x.problem}" for x in self.libraries if x.name in names and x.bits == 64 and x.unread), None
+        )
 
     def versions(self) -> set[str]:
         """Of all 64 bit libraries that a program can ask for and use."""
@@ -125,7 +133,7 @@ def _in_folder(host: Host, folder: str, bits: int, packages: Packages | None) ->
 
 def _library(host: Host, folder: str, name: str, bits: int, packages: Packages | None) -> DriverLibrary | None:
     path = f"{folder}/{name}"
-    real, problem, last = "", "", ""
+    real, problem, last, unread = "", "", "", False
     try:
         real = host.realpath(path) or ""
         head = host.head(path, 5) if real else None
@@ -140,12 +148,12 @@ def _library(host: Host, folder: str, name: str, bits: int, packages: Packages |
         elif len(head) == 5 and head[4] in (1, 2):
             bits = 32 * head[4]
     except Unreadable as error:
-        problem = f"unreadable: {error.reason}"
+        problem, unread = f"unreadable: {error.reason}", True
     if real and _NOT_THE_DRIVER.search(real):
         return None
     version = _VERSION.search(real) or _VERSION.search(name)
     owner = owner_of(packages, *filter(None, (real, path, last)))
-    return DriverLibrary(name, path, real, version[1] if version else "", owner, bits, problem)
+    return DriverLibrary(name, path, real, version[1] if version else "", owner, bits, problem, unread)
 
 
 def _last_link(host: Host, path: str) -> str:

@@ -5,7 +5,7 @@ import posixpath
 import re
 
 from dlhealth.data.login_screen import ALIAS, ETC, MANAGERS, NAMED
-from dlhealth.host import Host, Unreadable
+from dlhealth.host import Host
 from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.boot import next_boot
@@ -157,9 +157,6 @@ def _otherwise(host: Host) -> str:
         for path in () if native or not there else host.glob(f"/etc/rc[2-5].d/S[0-9][0-9]{name}"):
             return path
     for path in host.glob(f"{ETC}/getty@tty1.service.d/*.conf"):
-        try:
-            if "--autologin" in (host.text(path) or ""):
-                return path
-        except Unreadable:
-            continue
+        if "--autologin" in (host.text(path) or ""):
+            return path
     return ""

@@ -347,8 +347,5 @@ def _fields(text: str) -> dict[str, str]:
 
 def _variable(host: Host, name: str) -> str:
     """An EFI variable's text: four bytes of attributes, then UTF-16 with a NUL at its end."""
-    try:
-        content = host.read(LOADER_VARIABLES.format(name)) or b""
-    except Unreadable:
-        return ""
+    content = host.read(LOADER_VARIABLES.format(name)) or b""
     return content[4:].decode("utf-16-le", errors="replace").rstrip("\0")

@@ -103,8 +103,9 @@ class LoaderConfig(NamedTuple):
             sources.setdefault(path, (Place(""), ""))
         directories = []
         for path, (source, line) in sources.items():
-            real = _real(host, path)
-            directories.append(LoaderDirectory(path, real, source, line, path in built_in, library_names(host, real)))
+            real, names, unread = _searched(host, path)
+            problems += filter(None, (unread,))
+            directories.append(LoaderDirectory(path, real, source, line, path in built_in, names))
         cache, problem = _read_cache(host)
         return cls(tuple(directories), cache, problem, tuple(problems))
 
@@ -117,11 +118,17 @@ def library_names(host: Host, directory: str) -> frozenset[str]:
         return frozenset()
 
 
-def _real(host: Host, path: str) -> str:
+def _searched(host: Host, path: str) -> tuple[str, frozenset[str], str | None]:
+    """Where a directory of a search path really is ("" where it does not exist), the names of its libraries, and why one
+    of the two could not be checked."""
     try:
-        return host.realpath(path) or ""
-    except Unreadable:
-        return ""
+        real = host.realpath(path) or ""
+    except Unreadable as problem:
+        return path, frozenset(), str(problem)
+    try:
+        return real, frozenset(n for n in host.listdir(real) if _LIBRARY.search(n)) if real else frozenset(), None
+    except Unreadable as problem:
+        return real, frozenset(), str(problem)
 
 
 def _built_in(host: Host) -> Iterator[str]:
@@ -289,9 +296,11 @@ class UserPaths(NamedTuple):
                 for element, source in login.lists.get(variable, ()):
                     path = element.rstrip("/") or "/"
                     if element.startswith("/") and (user, variable, path) not in found:
-                        real = _real(host, path)
-                        readable = variable == "LD_LIBRARY_PATH" and real and may_read(host, login.account, real)
-                        names = library_names(host, real) if readable else frozenset()
+                        real, names, unread = _searched(host, path)
+                        if unread:
+                            unclear[user, variable] = None
+                        elif not (variable == "LD_LIBRARY_PATH" and real and may_read(host, login.account, real)):
+                            names = frozenset()
                         line = plain_assignment(host, source, variable)
                         found[user, variable, path] = UserDirectory(user, variable, path, real, source, names, line)
         return cls(users, tuple(found.values()), tuple(unclear))

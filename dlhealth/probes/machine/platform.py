@@ -153,7 +153,7 @@ def _no_records(host: Host) -> str | None:
 def _container(host: Host) -> str | None:
     """The manager of the container that this is, "" if its name is not known; None if it is none."""
     for path in _NAMING:
-        name = _text(host, path)
+        name = host.text(path)  # unreadable, it leaves open what this is
         if name is not None and name.strip() != "wsl":  # systemd takes WSL for one
             return name.strip()
     environment = _text(host, "/run/.containerenv")

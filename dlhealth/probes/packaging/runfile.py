@@ -89,10 +89,7 @@ class InstalledFiles(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, runfile: Runfile, libraries: DriverLibraries | None) -> "InstalledFiles":
-        try:
-            text = host.text(_MANIFEST, _LIST_LIMIT)
-        except Unreadable:
-            return cls(())
+        text = host.text(_MANIFEST, _LIST_LIMIT)
         if text is None and libraries and runfile.version:
             return cls(tuple(InstalledFile(path, "") for path in _of_version(host, libraries, runfile.version)))
         listed = dict.fromkeys(_INSTALLED.findall(text or ""))
