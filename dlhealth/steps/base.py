@@ -318,6 +318,10 @@ class Step(Generic[A]):
         """What differs from the state that `observe` saw, after all steps were undone."""
         return differing(before, self.observe(target))
 
+    def same(self, now: Observed, recorded: Observed) -> bool:
+        """Whether the present state is a recorded one; an earlier version may have recorded less of it."""
+        return now == recorded
+
 
 def differing(before: Observed, now: Observed) -> list[str]:
     """The keys whose values differ, or that only one of them has."""

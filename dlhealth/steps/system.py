@@ -259,11 +259,12 @@ class SetAlternativeStep(Step[SetAlternative]):
         self._choose(target, self.action.path)
 
     def revert(self, target: Target, before: Observed) -> None:
-        was = State.from_json(before["links"][self.action.name]).content.decode(errors="surrogateescape")
+        recorded = self._links(before)
+        was = State.from_json(recorded[self.action.name]).content.decode(errors="surrogateescape")
         with suppress(CommandFailed):  # if the former choice no longer exists
             self._choose(target, was if before["status"] == "manual" else "")
         # Links that somebody made differently from update-alternatives.
-        for name, state in before["links"].items():
+        for name, state in recorded.items():
             if target.state(f"{_CHOICES}/{name}").to_json() != state:
                 target.put(f"{_CHOICES}/{name}", State.from_json(state))
         record = target.state(self._record)
@@ -273,8 +274,23 @@ class SetAlternativeStep(Step[SetAlternative]):
 
     def left(self, target: Target, before: Observed) -> list[str]:
         now = self.observe(target)
-        links = [f"{_CHOICES}/{name}" for name in differing(before["links"], now["links"])]
+        links = [f"{_CHOICES}/{name}" for name in self._differing(before, now)]
         return [*links, *[f"{self.action.name} is {now['status']}"] * (now["status"] != before["status"])]
+
+    def same(self, now: Observed, recorded: Observed) -> bool:
+        return bool(now["status"] == recorded["status"]) and not self._differing(recorded, now)
+
+    def _differing(self, recorded: Observed, now: Observed) -> list[str]:
+        links = self._links(recorded)
+        return differing(links, now["links"] if "links" in recorded else {n: now["links"].get(n) for n in links})
+
+    def _links(self, recorded: Observed) -> Observed:
+        """The recorded links. Version 0.1 recorded only where the alternative's own link led, "" for no link."""
+        if "links" in recorded:
+            return dict(recorded["links"])
+        value = str(recorded["value"])
+        link = State("link", value.encode(errors="surrogateescape"), 0) if value else ABSENT
+        return {self.action.name: link.to_json()}
 
     @property
     def _record(self) -> str:

@@ -338,7 +338,7 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
             # Also a path that was made immutable, that is on a server where root has no rights, that a user replaced
             # meanwhile, or that has a forged record: another try would not help, and would prevent the undo of
             # everything else.
-            said.append(told(error) if not isinstance(error, _ODD) else f"{step.summary()}: its record is damaged")
+            said.append(_not_undone(step, error))
             journal.write(EventKind.CONFLICT, n=number, what=said[-1])
             continue
         journal.write(EventKind.REVERTED, sync=False, n=number)
@@ -349,6 +349,16 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
 
 
 _ODD = (ValueError, LookupError, TypeError, AttributeError)
+
+
+class _ChangedSince(NotChangeable):
+    """Somebody else changed it after the step."""
+
+
+def _not_undone(step: Step[Any], error: Exception) -> str:
+    if isinstance(error, _ChangedSince):
+        return str(error)
+    return f"not undone: {step.summary()}: {'its record is damaged' if isinstance(error, _ODD) else told(error)}"
 
 
 def _left(target: Target, undone: Mapping[int, tuple[Step[Any], Observed]]) -> Iterator[str]:
@@ -374,12 +384,12 @@ def _is_changed(step: Step[Any], target: Target, before: Observed, after: Observ
     """Whether there is something to undo; `after` is the state that the step left, None if it was interrupted. Raises
     NotChangeable if somebody else changed it since."""
     now = step.observe(target)
-    if now == before:
+    if step.same(now, before):
         return after is None  # it may have left a temporary file
     if after is None and isinstance(step, PathStep):
         after = step.after(target, before)
-    if now != after:
-        raise NotChangeable(f"changed by somebody else since, left as it is: {step.summary()}")
+    if after is None or not step.same(now, after):
+        raise _ChangedSince(f"changed by somebody else since, left as it is: {step.summary()}")
     return True
 
 

@@ -1,8 +1,10 @@
 """Changes of modules, boot images, alternatives and units: the program that is run, and what its undo leaves."""
 
 import errno
+import json
 import os
 import shutil
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,11 +22,11 @@ from dlhealth.actions import (
     SetAlternative,
     UpdateInitramfs,
 )
-from dlhealth.host.change import NotChangeable
+from dlhealth.host.change import NotChangeable, State
 from dlhealth.model import Action
 from dlhealth.steps import step_of
 from dlhealth.steps.base import KEPT, CommandFailed, Target
-from dlhealth.txn.execute import apply, recover
+from dlhealth.txn.execute import apply, recover, undo
 from dlhealth.txn.store import Store
 from tests.stand_in_root import StandInRoot
 
@@ -445,6 +447,24 @@ class TestAlternative:
         assert action.observe(root.target) == before
 
     @pytest.mark.parametrize("status", ["manual", "auto"])
+    def test_a_record_of_the_first_version_is_undone(self, root: StandInRoot, status: str) -> None:
+        """It has only the alternative's own link, of the steps before and after."""
+        root.file("/var/lib/dpkg/alternatives/glx", f"{status}\n/usr/lib/glx\nlibGL.so\n/usr/lib/libGL.so\n\n")
+        action = SetAlternative("glx", "/usr/lib/nvidia")
+        was = os.readlink(root.folder / "etc/alternatives/glx")
+        store = Store(str(root.folder))
+        with store.locked():
+            ended = apply(store, root.target, "abc", [action], {}, lambda: None, False, lambda text: None)
+            journal = root.folder / "var/lib/dlhealth/txn/history" / ended.record.folder.path.rpartition("/")[2]
+            (journal / "pre/0.json").write_text(json.dumps({"status": status, "value": was}))
+            lines = (journal / "journal").read_bytes().splitlines(keepends=True)
+            (journal / "journal").write_bytes(b"".join(map(_of_the_first_version, lines)))
+            (record,) = store.ended()
+            assert undo(store, root.target, record).outcome == "undone"
+        assert os.readlink(root.folder / "etc/alternatives/glx") == was
+        assert step_of(action).observe(root.target)["status"] == status
+
+    @pytest.mark.parametrize("status", ["manual", "auto"])
     @pytest.mark.parametrize("chosen", ["/usr/lib/nvidia", ""])
     def test_links_that_somebody_made_come_back(self, root: StandInRoot, status: str, chosen: str) -> None:
         """A choice that update-alternatives does not have, or has no more; and a link that goes along with it."""
@@ -474,6 +494,15 @@ class TestAlternative:
             "/opt/my-own-glx/libGL.so",
         ]
         assert (root.folder / "var/lib/dpkg/alternatives/glx").read_text() == record
+
+
+def _of_the_first_version(line: bytes) -> bytes:
+    event = json.loads(line[9:])
+    if event["kind"] == "DONE":
+        links = event["after"].pop("links")
+        event["after"]["value"] = State.from_json(links["glx"]).content.decode()
+    text = json.dumps(event, sort_keys=True).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def test_what_a_person_does_is_only_said() -> None:
