@@ -38,7 +38,7 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         raise failure(store, problem) from problem
     if record and record.outcome and not record.stands:
         left = (
-            "somebody else changed the rest since; it was left as it is"
+            f"what could not be undone stays as it is now (dlhealth show {record.name})"
             if record.outcome == Outcome.CONFLICT
             else "there is nothing to undo"
         )

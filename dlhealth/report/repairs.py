@@ -43,7 +43,7 @@ _RESULTS = {
     Outcome.CONFLICT: _Result(
         SIGNS[Severity.ERROR],
         "31",
-        "The items named above were left as they are; everything else is as it was before.",
+        "What was not undone is as named above; everything else is as it was before. Details: dlhealth show {name}{root}",
     ),
 }
 
@@ -109,10 +109,16 @@ def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
     result = _RESULTS[ended.outcome]
     sign, colour = page.sign(result.sign), result.colour
     margin = " " * (len(sign) + 1)
-    head = f"Repair {ended.record.name}: {ended.outcome.replace('-', ' ')}"
+    undone = _undone(ended, told) if ended.outcome is Outcome.CONFLICT else ()
+    how = ("only partly undone" if undone else "not undone") if ended.outcome is Outcome.CONFLICT else ended.outcome
+    head = f"Repair {ended.record.name}: {how.replace('-', ' ')}"
     page.text(f"{style.paint(sign, colour)} ", head, margin, f"1;{colour}", len(sign) + 1)
     for line in ended.said:
         page.text(margin, line, f"{margin}  ")
+    for summary in undone[:_NAMED]:
+        page.text(margin, f"undone: {summary}", f"{margin}  ")
+    if len(undone) > _NAMED:
+        page.text(margin, f"undone: {count(len(undone) - _NAMED, 'more step')}")
     for finding in told.findings if ended.outcome is Outcome.APPLIED else ():
         page.text(margin, f"resolved: {finding['id']} ({finding['subject']})", f"{margin}  ")
     root = ended.record.folder.root
@@ -123,6 +129,20 @@ def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
     there = "on it" if where else "after that"
     page.text(margin, result.advice.format(name=ended.record.name, root=where, start=start, there=there))
     return page.content()
+
+
+def _undone(ended: "Ended", told: "Told") -> tuple[str, ...]:
+    """The steps of which nothing is left, the last one first, as they were undone."""
+    left = tuple(line for line in ended.said if line.startswith("not undone: "))
+    return tuple(
+        summary
+        for _, summary, became in reversed(told.actions)
+        if became == "reverted" and not any(line.startswith(f"not undone: {summary}: ") for line in left)
+    )
+
+
+_NAMED = 8
+"""Steps of a repair that are named; the others are counted."""
 
 
 def render_remaining(diagnosis: Diagnosis, style: Style, *, waiting: bool) -> str:

@@ -113,7 +113,10 @@ def test_undo_keeps_what_the_administrator_changed_since(dlhealth: Run, root: Pa
     (root / "home/alice/.bashrc").write_text(mine)
     undone = dlhealth("undo", "1", "--root", str(root), "--yes")
     assert undone.returncode == 1
-    assert "changed by somebody else since, left as it is" in undone.stdout
+    told = " ".join(undone.stdout.split())
+    assert "only partly undone" in told
+    assert "changed by somebody else since, left as it is: /home/alice/.bashrc" in told
+    assert re.search(r" undone: [^:]*/home/alice/\.Xauthority", told)
     assert (root / "home/alice/.bashrc").read_text() == mine
     assert (root / "home/alice/.Xauthority").read_text() == "cookie"
 
