@@ -175,7 +175,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as problem:
         said = io.StringIO()
         problem.show(said)
-        _tell(lambda: click.echo(printable(said.getvalue()), err=True, nl=False))  # it may quote an argument
+        text = said.getvalue().replace("\n\t", "\n  ")  # a list of choices; the rest may quote an argument
+        _tell(lambda: click.echo(printable(text), err=True, nl=False))
         return problem.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Status.INTERRUPTED

@@ -70,14 +70,13 @@ def command(
     max_risk: str,
     offline: bool,
 ) -> int:
-    """Diagnose, show the plan, ask, apply it as one transaction, and diagnose again to verify it.
+    """Diagnose, show the plan, ask, repair, and check again. A repair that does not help is undone.
 
-    With IDs or layers, only these findings and what explains them are repaired.
+    With IDs or layers, it repairs only these problems and their causes.
 
-    Exit status: 0 healthy or all repaired, 1 only warnings are left, 2 wrong usage or another repair comes first, 3 an
-    error is left, 4 repaired once the machine has been rebooted, 5 the repair failed and was rolled back, 6 too little
-    could be checked to say, 7 applied, but the checks that would verify it can no longer run, 70 dlhealth itself
-    failed.
+    Exit status: 0 healthy or everything is repaired, 1 only warnings remain, 2 wrong usage or another repair comes
+    first, 3 an error remains, 4 a reboot finishes the repair, 5 the repair failed and was rolled back, 6 not known: too
+    little could be checked, 7 not proved: repaired, but the checks can no longer run, 70 internal error.
     """
     request = Request(root, only, users, pythons, next_boot)
     loaded = load_rules()

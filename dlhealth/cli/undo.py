@@ -20,7 +20,7 @@ from dlhealth.txn.store import Busy, Record, Store
 @click.argument("name", metavar="[REPAIR]", required=False)
 @root_option
 @json_option
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     """Undo a repair. [default: the last one]
 

@@ -83,7 +83,7 @@ class SecureBootMokNotEnrolled(Rule):
             )
             return
         if boot is None:
-            yield Unknown("whether Secure Boot is on cannot be seen")
+            yield Unknown("cannot tell whether Secure Boot is on")
             return
         if not boot.enforced:
             return

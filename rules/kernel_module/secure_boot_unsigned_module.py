@@ -88,7 +88,7 @@ class SecureBootUnsignedModule(Rule):
             )
             return
         if boot is None:
-            yield Unknown("whether Secure Boot is on cannot be seen")
+            yield Unknown("cannot tell whether Secure Boot is on")
             return
         if not boot.enforced:
             return

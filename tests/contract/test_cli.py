@@ -184,6 +184,7 @@ def test_a_consequence_has_no_remedy(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["doctor", "--root", ""], "an empty name: no such file"),
         (["capture", "-o", ""], "an empty name: no such file"),
         (["explain", "login-loop"], "did you mean login-loop-"),
+        (["rules", "new", "my-fault"], "Choose from:\n  hardware,\n"),
         (["explain"], "Missing argument"),
         (["rules", "surplus"], "No such command 'surplus'"),
         (["capture", "-o", "/nonexistent/x.tar.gz"], "no such file or directory"),

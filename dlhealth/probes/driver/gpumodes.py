@@ -45,7 +45,7 @@ class GpuModes(NamedTuple):
             none = "No MIG devices found" in (host.posted("nvidia-smi") or "")
             return cls(tuple(_from_report(report, none=none)), "nvidia-smi -q", sharing, "")
         if nvml is None or nvml.outcome != "ok":
-            raise Unavailable("the modes of the GPUs are known to a running driver only")
+            raise Unavailable("only a running driver knows the modes of the GPUs")
         gpus = tuple(
             GpuMode(
                 g.pci, g.name, _COMPUTE.get(-1 if g.compute_mode is None else g.compute_mode, ""), g.mig, g.instances
