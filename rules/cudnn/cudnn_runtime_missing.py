@@ -195,13 +195,6 @@ class CudnnRuntimeMissing(Rule):
         if program and (requirement := cudnn_requirement(program, major)):
             summary = f"Install cuDNN {major} for {program.name} into {detail['path']}"
             yield pip_install(detail["path"], detail["python"], detail["manager"], (requirement,), summary)
-        if (source := detail.get("unpacked")) and toolkits.default:
-            target, top = toolkits.default.path, source.rpartition("/")[0]
-            text = (
-                f"cp -P {source}/libcudnn* {target}/lib64/ && cp -P {top}/include/cudnn*.h {target}/include/ && ldconfig "
-                "(if you trust that archive)"
-            )
-            yield Plan(f"Install the cuDNN {major} that was unpacked in {top}", Risk.LOW, (ByHand(text),))
         folder = next((f for f in cudnn.folders if f.path == detail.get("folder")), None)
         links = _relinked(folder) if folder and "path" in detail else ()
         if links:
@@ -215,6 +208,13 @@ class CudnnRuntimeMissing(Rule):
                 (AptInstall(names), RefreshLoaderCache()),
                 network=True,
             )
+        if (source := detail.get("unpacked")) and toolkits.default:
+            target, top = toolkits.default.path, source.rpartition("/")[0]
+            text = (
+                f"cp -P {source}/libcudnn* {target}/lib64/ && cp -P {top}/include/cudnn*.h {target}/include/ && ldconfig "
+                "(if you trust that archive)"
+            )
+            yield Plan(f"Install the cuDNN {major} that was unpacked in {top}", Risk.LOW, (ByHand(text),))
         where = folder.path if folder else "the toolkit's lib64"
         archive = f"Copy lib/libcudnn* from NVIDIA's archive of cuDNN {major} to {where} with cp -P, then run ldconfig"
         sources = ByHand("Or add NVIDIA's repository (cuda-keyring). Debian also has nvidia-cudnn in contrib")

@@ -101,7 +101,7 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
         if source.line and changed != line:
             yield Plan(what, Risk.LOW, (EditFile(source.path, ((source.line, line, changed),)),))
         else:
-            yield Plan(what, Risk.LOW, (ByHand(what),))
+            yield Plan(what, Risk.LOW, (ByHand(f"{what}, then log in again"),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -164,10 +164,10 @@ class KernelHeadersMissing(Rule):
 
     def remedies(self, finding: Finding, kernel: Kernel, dkms: Dkms, modules: KernelModules) -> Iterator[Plan]:
         release = finding.detail["release"]
-        if start := finding.detail.get("start"):
-            text = f"boot kernel {start} from the boot menu (Advanced options): its NVIDIA module is built"
-            yield Plan(f"Boot kernel {start}, which has its NVIDIA module", Risk.LOW, (ByHand(text),), reboot=True)
         if not finding.detail["package"]:
+            if start := finding.detail.get("start"):
+                text = f"boot kernel {start} from the boot menu (Advanced options): its NVIDIA module is built"
+                yield Plan(f"Boot kernel {start}, which has its NVIDIA module", Risk.LOW, (ByHand(text),), reboot=True)
             text = (
                 f"restore the source tree of kernel {release} at the target of /lib/modules/{release}/build, "
                 "or boot a kernel of the distribution"
