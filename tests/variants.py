@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from dlhealth.lean import NamedTuple
-from dlhealth.probes.packages import Unowned
-
+from dlhealth.api import Unowned
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule
 from dlhealth.host.root import RootHost
 from dlhealth.model import Finding
 from dlhealth.probes import Options
+from dlhealth.records import NamedTuple
 from dlhealth.testing import Machine, Scenario
 from tests.ladders import check_ladder
 
@@ -467,15 +466,9 @@ VARIANTS = (
         "a kernel without headers",
         (
             ("low reboot", "by-hand 6.1.0-49-amd64"),
-            (
-                "low network",
-                "apt-install linux-headers-6.1.0-50-amd64",
-                "dkms-build nvidia-current 535.261.03 6.1.0-50-amd64",
-                "update-initramfs 6.1.0-50-amd64",
-                "load-modules nvidia",
-            ),
+            ("medium", "by-hand 6.1.0-50-amd64 /lib/modules/6.1.0-50-amd64/build"),
         ),
-        details={"start": "6.1.0-49-amd64"},
+        details={"start": "6.1.0-49-amd64", "package": ""},
     ),
     Variant(
         "cudnn-fake-symlink-wrong-library",
@@ -509,11 +502,11 @@ VARIANTS = (
         "cudnn-runtime-missing",
         "an archive was unpacked in a home directory and never copied",
         (
+            ("low network", "apt-install libcudnn9-cuda-12", "refresh-loader-cache"),
             (
                 "low",
                 "by-hand -P /home/alice/Downloads/cudnn-9.1.0-archive/lib/libcudnn* /usr/local/cuda-12.2/lib64/ /home/alice/Downloads/cudnn-9.1.0-archive/include/cudnn*.h /usr/local/cuda-12.2/include/",
             ),
-            ("low network", "apt-install libcudnn9-cuda-12", "refresh-loader-cache"),
             (
                 "low",
                 "by-hand lib/libcudnn* 9 lib64 -P",
@@ -696,5 +689,84 @@ VARIANTS = (
         "a library of a package is empty",
         (("low network", "by-hand /usr/lib/x86_64-linux-gnu/libcudnn_ops_infer.so.8.9.7 -S --reinstall"),),
         details={"owner": Unowned.UNKNOWN},
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "an unknown package, found by its list of files",
+        (("low network", "pip-install /home/alice/venv/bin/python jax[cuda12]"),),
+        details={"program": "jax-cuda12-plugin"},
+        change=lambda m: (
+            m.python_environment(packages=["jax_cuda12_plugin-0.5.3"])
+            .file(
+                "/home/alice/venv/lib/python3.11/site-packages/jax_cuda12_plugin-0.5.3.dist-info/RECORD",
+                "jax_plugins/core.so,sha256=x,1\n",
+                uid=1000,
+            )
+            .library("/home/alice/venv/lib/python3.11/site-packages/jax_plugins/core.so", "", ["libcusparse.so.12"])
+        ),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "an unknown package, found by its list of files",
+        (("low network", "pip-install /home/alice/venv/bin/python jax[cuda12]==0.5.3"),),
+        details={"program": "jax-cuda12-plugin"},
+        change=lambda m: (
+            m.python_environment(packages=["jax_cuda12_plugin-0.5.3"])
+            .file(
+                "/home/alice/venv/lib/python3.11/site-packages/jax_cuda12_plugin-0.5.3.dist-info/RECORD",
+                "jax_plugins/core.so,sha256=x,1\n",
+                uid=1000,
+            )
+            .library("/home/alice/venv/lib/python3.11/site-packages/jax_plugins/core.so", "", ["libcusparse.so.12"])
+            .folder("/home/alice/venv/lib/python3.11/site-packages/jax-0.5.3.dist-info", uid=1000)
+        ),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "an unknown package, found by its list of files",
+        (("low network", "pip-install /home/alice/venv/bin/python nvidia-cublas-cu12"),),
+        details={"program": "solver-cuda12x"},
+        change=lambda m: m.library(
+            "/home/alice/venv/lib/python3.11/site-packages/solver/core.so",
+            "",
+            ["libunknownthing.so.12", "libcublas.so.12"],
+        ),
+    ),
+    Variant(
+        "dpkg-interrupted",
+        "interrupted while files were being copied",
+        (
+            (
+                "low network",
+                "dpkg-configure",
+                "apt-install firefox-esr reinstall",
+                "dpkg-configure",
+                "update-initramfs all",
+            ),
+        ),
+        change=lambda m: m.folder("/var/lib/dpkg/updates").file("/var/lib/dpkg/updates/0000", "Package: x\n"),
+    ),
+    Variant(
+        "jax-gpu-backend-unavailable",
+        "only jax and jaxlib",
+        (("low network", "pip-install /home/alice/venv/bin/python jax[cuda12]"),),
+        change=lambda m: (
+            m.python_environment(packages=["jax-0.4.20", "jaxlib-0.4.20"])
+            .remove("/home/alice/venv/lib/python3.11/site-packages/jax-0.6.1.dist-info")
+            .remove("/home/alice/venv/lib/python3.11/site-packages/jaxlib-0.6.1.dist-info")
+        ),
+    ),
+    Variant(
+        "mixed-repositories",
+        "apt's lists prove it on Debian",
+        (
+            (
+                "high reboot network",
+                "write-file /etc/apt/preferences.d/nvidia-driver-from-distribution Package: cuda-drivers* nvidia-open* nvidia-driver* nvidia-dkms-* nvidia-kernel-* nvidia-utils-* nvidia-compute-utils-* nvidia-firmware-* libnvidia-*-[0-9][0-9][0-9]* xserver-xorg-video-nvidia* libcuda1 libegl-nvidia0 libgl1-nvidia-glvnd-glx libglx-nvidia0 libnvidia-cfg1 libnvidia-eglcore libnvidia-glcore libnvidia-glvkspirv libnvidia-ml1 libnvidia-ptxjitcompiler1 nvidia-alternative nvidia-driver nvidia-driver-bin nvidia-driver-libs nvidia-egl-common nvidia-egl-icd nvidia-kernel-dkms nvidia-kernel-support nvidia-smi nvidia-vdpau-driver xserver-xorg-video-nvidia / Pin: release o=NVIDIA / Pin-Priority: -1",
+                "apt-install libcuda1=535.261.03-1 nvidia-driver=535.261.03-1",
+                "reboot",
+            ),
+        ),
+        change=lambda m: m.package("nvidia-driver", "560.35.03-1"),
     ),
 )
