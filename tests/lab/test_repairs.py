@@ -62,7 +62,7 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
             path = os.path.normpath(f"{inside}/{name}")
             status = os.lstat(f"{where}/{name}")
             if not path.startswith(_VOLATILE):
-                made_anew = path.startswith(("boot/initrd", "lib/modules", "usr/lib/modules")) or path.endswith(
+                made_anew = path.startswith(("boot/initrd", "lib/modules", "lib/modules")) or path.endswith(
                     "/make.log"
                 )
                 size = 0 if made_anew else status.st_size
@@ -76,8 +76,8 @@ def assert_one_driver(lab: LabMachine, version: str = "535.261.03") -> None:
     assert lab.run("sh", "-c", "dpkg --verify | grep -v ' c /' || true").stdout == ""
     for name in ("libcuda.so.1", "libnvidia-ml.so.1", "libGLX_nvidia.so.0"):
         assert lab.run("readlink", "-f", f"{faults.LIB}/{name}").stdout.strip().endswith(f".so.{version}")
-    for kernel in os.listdir(lab.root / "usr/lib/modules"):
-        index = (lab.root / f"usr/lib/modules/{kernel}/modules.dep").read_text().splitlines()
+    for kernel in os.listdir(lab.root / "lib/modules"):
+        index = (lab.root / f"lib/modules/{kernel}/modules.dep").read_text().splitlines()
         ours = ("updates/dkms/nvidia", "kernel/drivers/video/nvidia")  # DKMS's, and those of a .run file
         modules = [line.split(":")[0] for line in index if line.startswith(ours)]
         assert modules, kernel
