@@ -119,7 +119,8 @@ class LoginLoopTmpPermissions(Rule):
             "a link to a correct directory",
             Machine().file("/etc/hostname", "host").folder("/data/tmp", 0o1777).link("/tmp", "/data/tmp"),
         )
-        yield Scenario("a private /tmp without sockets", Machine().folder("/tmp", 0o1777))
+        machine = Machine().file("/etc/hostname", "host").folder("/tmp", 0o1777)
+        yield Scenario("a private /tmp without sockets", machine)
         yield Scenario("/tmp is not visible", Machine().file("/etc/hostname", "disk"), unknown=True)
 
 

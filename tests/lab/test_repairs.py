@@ -62,9 +62,7 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
             path = os.path.normpath(f"{inside}/{name}")
             status = os.lstat(f"{where}/{name}")
             if not path.startswith(_VOLATILE):
-                made_anew = path.startswith(("boot/initrd", "lib/modules", "lib/modules")) or path.endswith(
-                    "/make.log"
-                )
+                made_anew = path.startswith(("boot/initrd", "lib/modules", "lib/modules")) or path.endswith("/make.log")
                 size = 0 if made_anew else status.st_size
                 found[path] = (status.st_mode, status.st_uid, status.st_gid, size)
     return found

@@ -198,8 +198,8 @@ def test_an_element_is_taken_out_of_a_line(line: str, rest: str | None) -> None:
 def test_only_lines_that_do_nothing_else_are_kept(tmp_path: Path, line: str, plain: bool) -> None:
     host = RootHost(str(Machine().file("/etc/some", f"\n{line}\n").build(tmp_path)))
     assert plain_assignment(host, Place("/etc/some", 2), "LD_LIBRARY_PATH") == (line if plain else "")
-    for elsewhere in ("/etc/some:9", "/etc/some:0", "/etc/other:1", "/etc/some", "the default of pam", "/etc:1"):
-        assert plain_assignment(host, elsewhere, "LD_LIBRARY_PATH") == ""
+    for path, number in (("/etc/some", 9), ("/etc/some", 0), ("/etc/other", 1), ("the default of pam", 0), ("/etc", 1)):
+        assert plain_assignment(host, Place(path, number), "LD_LIBRARY_PATH") == ""
 
 
 @given(st.text(alphabet="LD_LIBRARY_PATH=/s:${}+\"' ", max_size=60), st.sampled_from(["/s", "/L", "s"]))
