@@ -7,11 +7,12 @@ this file, run as a program. Standard library only (rescue core).
 """
 
 import ctypes
+import errno
 import os
 import stat
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _CAPABILITIES = {
     "chown": 0, "dac_override": 1, "fowner": 3, "fsetid": 4, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8,
@@ -86,8 +87,7 @@ _READ_ONLY, _NO_SUID, _NO_DEV, _NO_EXEC, _BIND, _REC = 1, 2, 4, 8, 4096, 16384  
 _REMOUNT = 32
 _DETACH = 2  # MNT_DETACH
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
-_NO_CAPABILITIES = (struct.pack("Ii", 0x20080522, 0), bytes(24))
-"""linux/capability.h: version 3 and this process; no effective, permitted or inheritable capabilities."""
+_VERSION_3 = 0x20080522  # linux/capability.h
 _DROP_BOUNDING, _NO_NEW_PRIVILEGES = 24, 38  # linux/prctl.h: PR_*
 
 
@@ -142,10 +142,20 @@ def _confine() -> None:
     kept = set(_CAPABILITIES.values())
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(_LAST_CAPABILITY + 1):
-        if capability not in kept:
-            # for a capability number that the kernel does not know: an error
-            libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0)
+        if capability not in kept and libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) != 0:
+            error = ctypes.get_errno()
+            if error != errno.EINVAL:  # which says that the kernel does not know this number
+                raise OSError(error, f"prctl: {os.strerror(error)}")
+    _set_capabilities(kept)
     _call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+
+
+def _set_capabilities(kept: Collection[int]) -> None:
+    """Keep these, and let a program that is started inherit no others: in a container, root's may be inheritable, and
+    those need no place in the bounding set."""
+    mask = sum(1 << capability for capability in kept)
+    halves = (struct.pack("III", half, half, 0) for half in (mask & 0xFFFFFFFF, mask >> 32))
+    _call("capset", struct.pack("Ii", _VERSION_3, 0), b"".join(halves))
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -173,7 +183,7 @@ def main(root: str, names: str, *argv: str) -> int:
             _run(argv)
         finally:
             os._exit(127)
-    _call("capset", *_NO_CAPABILITIES)
+    _set_capabilities(())
     while True:
         ended, status = os.wait()
         if ended == child:

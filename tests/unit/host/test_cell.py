@@ -23,7 +23,7 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     find, name = door.find_program, str(request.param)
     if not find(name) or subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
         pytest.skip(f"{name} is not installed, or this container may make no namespaces")
-    monkeypatch.setattr(door, "find_program", lambda p: find(p) if p in (name, "unshare") else None)
+    monkeypatch.setattr(door, "find_program", lambda p: find(p) if p in (name, "unshare", "setpriv") else None)
     return name
 
 
@@ -44,8 +44,8 @@ def root(tmp_path: Path) -> Path:
     return made
 
 
-def run(root: Path, script: str, network: bool = False) -> str:
-    done = door.run(cell.words(str(root), ["sh", "-c", script], network), 60)
+def run(root: Path, script: str, network: bool = False, within: tuple[str, ...] = ()) -> str:
+    done = door.run([*within, *cell.words(str(root), ["sh", "-c", script], network)], 60)
     assert done.status is not None, done.problem
     return done.stdout + done.stderr
 
@@ -84,6 +84,20 @@ def test_the_machine_can_not_be_changed(root: Path, means: str, deed: str) -> No
     pattern = Path("/proc/sys/kernel/core_pattern").read_text()
     assert "succeeded" not in run(root, f"{deed} && echo succeeded")
     assert Path("/proc/sys/kernel/core_pattern").read_text() == pattern
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+def test_rights_that_a_container_lets_programs_inherit_are_dropped(root: Path, means: str) -> None:
+    said = run(
+        root,
+        "cat /proc/self/status; mount -t tmpfs none /tmp && echo mounted",
+        within=("setpriv", "--inh-caps", "+sys_admin,+mknod"),
+    )
+    capabilities = dict(line.split(":\t") for line in said.splitlines() if line.startswith("Cap"))
+    allowed = sum(1 << number for number in cell._CAPABILITIES.values())
+    assert int(capabilities["CapInh"], 16) & ~allowed == 0
+    assert int(capabilities["CapEff"], 16) & ~allowed == 0
+    assert "mounted" not in said
 
 
 def test_it_has_no_device_of_the_machine(root: Path, means: str) -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import lzma
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -268,8 +269,7 @@ class TestSosreport:
         assert found.machine["os"] == "ubuntu 22.04"
 
     def test_unpacked(self, tmp_path: Path, judged) -> None:  # type: ignore[no-untyped-def]
-        with tarfile.open(sosreport(tmp_path / "s.tar", "w", **SOS)) as tar:
-            tar.extractall(tmp_path, filter="data")
+        subprocess.run(["tar", "-xf", sosreport(tmp_path / "s.tar", "w", **SOS), "-C", tmp_path], check=True)
         assert roots(judged(tmp_path / "sosreport-tower-2024")) == {"xid-79-fallen-off-bus"}
 
     def test_what_sos_did_not_copy_is_unknown(self, tmp_path: Path) -> None:
