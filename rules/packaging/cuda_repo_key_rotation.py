@@ -65,7 +65,7 @@ class CudaRepoKeyRotation(Rule):
             return
         for needed in keys.needed:
             if needed.present is None:
-                yield Unknown(f"cannot read the keyring of {needed.source.source}")
+                yield Unknown(f"cannot read the keyrings for {needed.source.source}")
             elif not needed.present:
                 yield self.finding(
                     f"file:{needed.source.source.path}",
@@ -134,7 +134,9 @@ class CudaRepoKeyRotation(Rule):
         )
         yield Scenario(
             "a forgotten entry without installed packages",
-            Machine.debian12().file(path, f"deb {url} /\n"),
+            Machine.debian12()
+            .file(path, f"deb {url} /\n")
+            .apt_key("/etc/apt/trusted.gpg.d/debian-archive-bookworm-stable.gpg", "F8D2585B8783D481"),
             finds=f"file:{path}",
             ladder=(
                 ("low", f"edit-file {path} 1: # deb {url} /"),
@@ -158,6 +160,7 @@ class CudaRepoKeyRotation(Rule):
             machine(f"deb {url} /").fifo("/etc/apt/trusted.gpg.d/cuda.gpg"),
             unknown=True,
         )
+        yield Scenario("a copy without any keyring", machine(f"deb {url} /"), unknown=True)
         yield Scenario(
             "the key itself in the entry",
             machine("").file(

@@ -12,6 +12,7 @@ from dlhealth.records import NamedTuple
 
 CUDA_KEYRING = "/usr/share/keyrings/cuda-archive-keyring.gpg"
 _TRUSTED = ("/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d/*.gpg", "/etc/apt/trusted.gpg.d/*.asc")
+_KEYRINGS = ("/etc/apt/keyrings/*", "/usr/share/keyrings/*")
 _PUBLIC_KEY, _SIGNATURE = 6, 2
 _ISSUER, _ISSUER_FINGERPRINT = 16, 33
 
@@ -50,8 +51,9 @@ class NvidiaKeys(NamedTuple):
     def probe(cls, host: Host, sources: AptSources) -> "NvidiaKeys":
         # An entry without a key takes the one of a later entry of the same repository.
         signed = {(s.uri.rstrip("/"), s.suites): s.signed_by for s in sources.sources if s.signed_by}
+        complete = any(path for pattern in (*_TRUSTED, *_KEYRINGS) for path in host.glob(pattern))
         needed = tuple(
-            _judged(host, s, s.signed_by or signed.get((s.uri.rstrip("/"), s.suites), ""), key)
+            _judged(host, s, s.signed_by or signed.get((s.uri.rstrip("/"), s.suites), ""), key, complete)
             for s in sources.sources
             if (key := key_of(s.uri))
         )
@@ -76,10 +78,11 @@ def _exists(host: Host, path: str) -> bool:
         return False
 
 
-def _judged(host: Host, source: Source, signed_by: str, key: str) -> NeededKey:
+def _judged(host: Host, source: Source, signed_by: str, key: str, complete: bool) -> NeededKey:
+    """`complete`: whether any keyring exists. No system with apt lacks them all: they are missing from this copy."""
     given = [part for part in signed_by.replace(",", " ").split() if part.startswith("/")]
     keys: dict[str, tuple[str, ...] | None] = {}
-    unread = False
+    unread = not complete
     for path in given or [p for pattern in _TRUSTED for p in host.glob(pattern)]:
         try:
             content = host.read(path)

@@ -214,7 +214,7 @@ def test_hostile_history_never_raises(lines: list[str]) -> None:
 
 def test_a_keyring_has_the_ids_of_its_keys(tmp_path: Path) -> None:
     """By the first signature after each key, in the three forms of a packet's length, and armored."""
-    Machine().apt_key("/k.gpg", "F60F4B3D7FA2AF80", "A4B469963BF863CC").build(tmp_path)
+    Machine().apt_key("/etc/apt/keyrings/k.gpg", "F60F4B3D7FA2AF80", "A4B469963BF863CC").build(tmp_path)
     binary = (tmp_path / "k.gpg").read_bytes()
     assert list(read_keyring(binary)) == ["F60F4B3D7FA2AF80", "A4B469963BF863CC"]
     armored = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\nComment: x\n\n" + base64.b64encode(binary) + b"\n=abcd\n-----END"
@@ -238,7 +238,7 @@ def test_an_entry_without_a_key_takes_that_of_a_later_one(facts: Callable[[Machi
     machine = (
         Machine()
         .file("/etc/apt/sources.list", f"deb {url} /\n")
-        .file("/etc/apt/sources.list.d/cuda.list", f"deb [signed-by=/k.gpg] {url} /\n")
-        .apt_key("/k.gpg", "A4B469963BF863CC")
+        .file("/etc/apt/sources.list.d/cuda.list", f"deb [signed-by=/etc/apt/keyrings/k.gpg] {url} /\n")
+        .apt_key("/etc/apt/keyrings/k.gpg", "A4B469963BF863CC")
     )
     assert [n.present for n in facts(machine).get(NvidiaKeys).needed] == [True, True]
