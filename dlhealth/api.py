@@ -123,7 +123,7 @@ from dlhealth.probes.machine.folders import SharedFolder, SharedFolders
 from dlhealth.probes.machine.initramfs import Initramfs
 from dlhealth.probes.machine.iommu import GpuIommu
 from dlhealth.probes.machine.journal import Journal, Line
-from dlhealth.probes.machine.kernel import InstalledKernel, Kernel
+from dlhealth.probes.machine.kernel import NO_HEADERS, InstalledKernel, Kernel
 from dlhealth.probes.machine.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
 from dlhealth.probes.machine.platform import Platform
 from dlhealth.probes.machine.platform import Setting as PlatformSetting
@@ -177,6 +177,7 @@ API_VERSION = 1
 __all__ = [
     "API_VERSION",
     "CUDA_KEYRING",
+    "NO_HEADERS",
     "SXID_FAULT",
     "AbsentGpu",
     "Account",

@@ -38,6 +38,7 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
+    NO_HEADERS,
     AptInstall,
     BuildFault,
     ByHand,
@@ -95,11 +96,11 @@ class KernelHeadersMissing(Rule):
                 continue
             name = _package(packages, release)
             package = packages.get(name) if packages and name else None
-            build, lacking = f"/lib/modules/{release}/build", known.lacking or "not there"
+            build, lacking = f"/lib/modules/{release}/build", known.lacking or NO_HEADERS
             if kernel.unseen and not known.lacking:
                 yield Unknown(kernel.unseen)
                 continue
-            if package and package.state == "installed" and lacking == "not there":
+            if package and package.state == "installed" and lacking == NO_HEADERS:
                 yield Unknown(
                     f"{package.name} is installed, but {build} does not exist: probably a partition is not mounted"
                 )

@@ -79,7 +79,10 @@ class OtherDkmsModuleFails(Rule):
             if module in dkms.others or (not kernel.unseen and modules.usable(build.kernel))
         ]
         for module, build in failed:
-            owner = owners.packages.get((module.name, module.version), "") if owners else ""
+            if owners is None:
+                yield Unknown(f"cannot read which package {module.name} {module.version} in DKMS belongs to")
+                continue
+            owner = owners.packages.get((module.name, module.version), "")
             unfinished = _unfinished(packages, build.kernel, owner)
             if not unfinished:
                 continue
@@ -87,8 +90,7 @@ class OtherDkmsModuleFails(Rule):
                 yield Unknown(locks.busy)
                 return
             names = ", ".join(p.name for p in unfinished)
-            source = f" ({owner or 'from no package'})" if owners else ""
-            what = f"DKMS module {module.name} {module.version}{source}"
+            what = f"DKMS module {module.name} {module.version} ({owner or 'from no package'})"
             yield self.finding(
                 f"package:{owner or module.name}",
                 f"{what} does not build for kernel {build.kernel}, so {names} cannot be configured: {build.error}",

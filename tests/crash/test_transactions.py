@@ -336,7 +336,8 @@ def test_what_was_moved_aside_stays_kept_where_its_folder_leads_to_nothing(tmp_p
         (root / "etc/X11").rmdir()
         (root / "etc/X11").symlink_to("X11")
         ended = undo(store, target, store.ended()[-1])
-    assert (ended.outcome, ended.said) == ("conflict", ("the directory of /etc/X11/xorg.conf is gone",))
+    assert ended.outcome == "conflict"
+    assert [said.endswith(": the directory of /etc/X11/xorg.conf is gone") for said in ended.said] == [True]
     assert [p.read_text() for p in (root / "var/lib/dlhealth/kept").iterdir()] == ["Section\n"]
 
 
@@ -423,6 +424,7 @@ def test_a_folder_that_a_user_exchanges_during_an_undo_is_a_conflict(
     monkeypatch.setattr(Target, "state", exchanged)
     with store.locked():
         ended = undo(store, Target(str(tmp_path), "abc"), store.ended()[-1])
-    assert (ended.outcome, ended.said) == ("conflict", ("/home/alice/.bashrc: not a directory",))
+    assert ended.outcome == "conflict"
+    assert [said.endswith(": /home/alice/.bashrc: not a directory") for said in ended.said] == [True]
     assert not (tmp_path / "etc/profile.d/cuda.sh").exists()
     assert store.current() is None

@@ -8,6 +8,9 @@ from dlhealth.probes.machine.boot import NO_KERNEL, next_boot, version_order
 from dlhealth.probes.machine.platform import Platform
 from dlhealth.records import NamedTuple
 
+NO_HEADERS = "does not exist"
+"""What `InstalledKernel.lacking` says of a directory that is not there at all."""
+
 
 class InstalledKernel(NamedTuple):
     """`headers` is the real path of the tree to build modules with, empty when it is missing or broken; `lacking` then
@@ -137,7 +140,7 @@ def _headers(host: Host, release: str) -> tuple[str, str]:
         real = host.realpath(build)
         if real is None:
             target = host.readlink(build)
-            return "", f"a link to {target}, which does not exist" if target else "does not exist"
+            return "", f"a link to {target}, which does not exist" if target else NO_HEADERS
         makefile = host.head(f"{build}/Makefile", 4096)
         if makefile is None:
             return "", f"{real} has no Makefile" if real != build else "has no Makefile"

@@ -107,7 +107,13 @@ class Inbox:
         channel.close()
 
     def of(self, kind: Kind) -> list[str]:
-        return [e["MESSAGE"] for e in list(self.entries) if e.get("MESSAGE_ID") == kind.value]
+        return [quoted(e["MESSAGE"]) for e in list(self.entries) if e.get("MESSAGE_ID") == kind.value]
+
+
+def quoted(message: str) -> str:
+    """The driver's line that an alert quotes; the whole alert if it quotes none."""
+    before, found, line = message.partition("(NVRM: ")
+    return f"NVRM: {line[:-1]}" if found and before else message
 
 
 class Service:
@@ -309,7 +315,7 @@ def test_from_an_event_to_an_alert_and_back(service: Service) -> None:
     service.finds(finding())
     service.kernel(XID % (1, 79))
     wait_for(lambda: service.journal.of(Kind.APPEARED))
-    assert [e["MESSAGE"] for e in service.journal.entries] == [XID % (1, 79), "a is wrong"]
+    assert [quoted(e["MESSAGE"]) for e in service.journal.entries] == [XID % (1, 79), "a is wrong"]
     assert service.journal.entries[0]["DLHEALTH_SUBJECT"] == "gpu:0000:01:00.0"
     assert service.looks[1:] == [" ".join(LOOK_AT[Topic.GPU])]
     service.finds()

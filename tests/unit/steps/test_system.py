@@ -192,7 +192,7 @@ class TestRunningMachine:
     def test_another_root_is_refused_before_anything_is_done(self, root: StandInRoot, action: Action) -> None:
         with pytest.raises(CommandFailed) as refusal:
             step_of(action).prepare(root.target)
-        assert str(refusal.value) == f"only the running machine can do this: {action.summary()}"
+        assert str(refusal.value) == f"this works only on the running machine: {action.summary()}"
         assert step_of(action).prepare(Target(LIVE, "abc")) is None
         assert root.all_runs == []
 

@@ -48,10 +48,10 @@ def test_what_is_there_is_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("machine", "problem"),
     [
-        (Machine.debian12().file("/etc/fstab", "server:/h /home nfs4 defaults 0 0\n"), "lies on nfs4 at /home"),
+        (Machine.debian12().file("/etc/fstab", "server:/h /home nfs4 defaults 0 0\n"), "is on nfs4 at /home"),
         (
             Machine.debian12().file("/etc/fstab", "auto /home/alice autofs defaults 0 0\n"),
-            "lies on autofs at /home/alice",
+            "is on autofs at /home/alice",
         ),
         (Machine.debian12().file(f"{HOME}/Access-Your-Private-Data.desktop"), "encrypted"),
         (Machine.debian12().append("/etc/passwd", ""), ""),
@@ -75,7 +75,7 @@ def test_homes_that_are_not_mounted(tmp_path: Path) -> None:
     (tmp_path / "home/alice").rename(tmp_path / "home/bob")
     host = RootHost(str(tmp_path))
     (gone,) = HomeFiles.probe(host, Users.probe(host, Options())).homes
-    assert "is not there" in gone.problem
+    assert "does not exist: it may not be mounted" in gone.problem
     (tmp_path / "home/bob").rmdir()
     host = RootHost(str(tmp_path))
     (all_gone,) = HomeFiles.probe(host, Users.probe(host, Options())).homes

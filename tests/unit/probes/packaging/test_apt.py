@@ -215,7 +215,7 @@ def test_hostile_history_never_raises(lines: list[str]) -> None:
 def test_a_keyring_has_the_ids_of_its_keys(tmp_path: Path) -> None:
     """By the first signature after each key, in the three forms of a packet's length, and armored."""
     Machine().apt_key("/etc/apt/keyrings/k.gpg", "F60F4B3D7FA2AF80", "A4B469963BF863CC").build(tmp_path)
-    binary = (tmp_path / "k.gpg").read_bytes()
+    binary = (tmp_path / "etc/apt/keyrings/k.gpg").read_bytes()
     assert list(read_keyring(binary)) == ["F60F4B3D7FA2AF80", "A4B469963BF863CC"]
     armored = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\nComment: x\n\n" + base64.b64encode(binary) + b"\n=abcd\n-----END"
     assert list(read_keyring(armored)) == list(read_keyring(binary))

@@ -139,7 +139,9 @@ def test_a_damaged_status_is_unavailable(read: Callable[[Machine], Facts], conte
 
 
 def test_no_dpkg_here(read: Callable[[Machine], Facts]) -> None:
-    with pytest.raises(Unavailable, match="there is no /var/lib/dpkg/status"):
+    with pytest.raises(
+        Unavailable, match="/var/lib/dpkg/status does not exist: this machine does not use Debian packages"
+    ):
         read(Machine().file("/etc/hostname", "x").file("/usr/lib/x", "").file("/var/lib/x", "")).get(Packages)
 
 
