@@ -211,7 +211,7 @@ def test_what_an_undo_could_not_restore_is_named(root: StandInRoot) -> None:
     root.change(packages={**PACKAGES, "nvtop": "1 ii ", "libc6": "2.37-1 ii ", "nvidia-driver": "535.1-1 rc "})
     assert action.left(root.target, before)[:3] == [
         "libc6 is 2.37-1, but was 2.36-9",
-        "nvidia-driver is not installed, and was 535.1-1",
+        "nvidia-driver is not installed, but was 535.1-1",
         "nvtop is installed",
     ]
 

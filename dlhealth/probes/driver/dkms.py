@@ -6,6 +6,7 @@ from dlhealth.data import load
 from dlhealth.data.compat import branch_of, version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.lazy import regex
+from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.buildlog import BuildFault, read_log
 from dlhealth.probes.packaging.packages import INFO, Package, Packages
 from dlhealth.records import NamedTuple
@@ -111,14 +112,15 @@ def _failed_build(host: Host, path: str) -> ModuleBuild | None:
 
 
 class DkmsOwners(NamedTuple):
-    """By (name, version) of a module: the package that brought its source. A module without one was added by hand, or
-    its package could not be found."""
+    """By (name, version) of a module: the package that brought its source. A module without one was added by hand."""
 
     packages: dict[tuple[str, str], str]
 
     @classmethod
     def probe(cls, host: Host, dkms: Dkms) -> "DkmsOwners":
         failed = [m for m in (*dkms.modules, *dkms.others) if any(b.fault for b in m.builds)]
+        if failed and not any(host.glob(f"{INFO}/*.list")):
+            raise Unavailable(f"{INFO} has no lists of files, so the packages of DKMS modules are not known")
         return cls({(m.name, m.version): owner for m in failed if (owner := _owner(host, m))})
 
 
@@ -126,11 +128,8 @@ def _owner(host: Host, module: DkmsModule) -> str:
     # Of Ubuntu's two packages it is the one with dkms.conf whose configuration builds the module.
     wanted = f"/usr/src/{module.name}-{module.version}/dkms.conf\n".encode()
     for path in dict.fromkeys((*host.glob(f"{INFO}/*{module.name}*.list"), *host.glob(f"{INFO}/*dkms*.list"))):
-        try:
-            if wanted in (host.read(path) or b""):
-                return path.rpartition("/")[2].removesuffix(".list").partition(":")[0]
-        except Unreadable:
-            continue
+        if wanted in (host.read(path) or b""):
+            return path.rpartition("/")[2].removesuffix(".list").partition(":")[0]
     return ""
 
 

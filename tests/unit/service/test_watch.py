@@ -542,7 +542,7 @@ def test_alerts_wait_for_a_journal_that_is_restarted_and_events_keep_their_order
     service.journal.open()
     service.kernel(XID % (99, 79))
     wait_for(lambda: len(service.journal.entries) == 22)
-    messages = [e["MESSAGE"] for e in service.journal.entries]
+    messages = [quoted(e["MESSAGE"]) for e in service.journal.entries]
     assert [m for m in messages if m != "a is wrong"] == [*texts, XID % (99, 79)]
 
 
