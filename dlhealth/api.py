@@ -129,7 +129,7 @@ from dlhealth.probes.machine.platform import Platform
 from dlhealth.probes.machine.platform import Setting as PlatformSetting
 from dlhealth.probes.machine.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.machine.storage import BootFolder, FileSystem, Storage, UnmountedParts
-from dlhealth.probes.packaging.alternatives import GlxAlternative, Link, SystemPython, XorgGlx
+from dlhealth.probes.packaging.alternatives import GlConfiguration, GlxAlternative, Link, SystemPython, XorgGlx
 from dlhealth.probes.packaging.apt import (
     AptFailures,
     AptHistory,
@@ -253,6 +253,7 @@ __all__ = [
     "FallenGpus",
     "FileSystem",
     "Finding",
+    "GlConfiguration",
     "GlxAlternative",
     "Gpu",
     "GpuIommu",

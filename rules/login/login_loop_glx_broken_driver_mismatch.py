@@ -34,16 +34,19 @@ from dlhealth.api import (
     DriverLibraries,
     Evidence,
     Finding,
+    GlConfiguration,
     KernelModules,
     Machine,
     Packages,
     Plan,
     Reboot,
+    RefreshLoaderCache,
     Risk,
     Rule,
     Scenario,
     SessionLogs,
     Sessions,
+    SetAlternative,
     Severity,
     Stage,
     Unknown,
@@ -82,6 +85,7 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
         display: DisplaySetup | None,
         libraries: DriverLibraries | None,
         modules: KernelModules | None,
+        gl: GlConfiguration | None,
     ) -> Iterator[Finding | Unknown]:
         server = logs.matching(_SERVER)
         session = tuple(c for c in logs.matching(_SESSION) if c not in server)
@@ -108,11 +112,20 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             "host",
             f"OpenGL does not work, and {who} end at once: {shown[0].text}",
             *(Evidence(c.source, c.text) for c in shown),
+            *([Evidence(gl.chosen.path, f"-> {gl.chosen.target}")] if gl else []),
+            other=_other_libraries(gl, modules) if gl else "",
+            alternative=gl.name if gl else "",
         )
 
     def remedies(
         self, finding: Finding, libraries: DriverLibraries | None, packages: Packages | None
     ) -> Iterator[Plan]:
+        if other := finding.detail["other"]:
+            yield Plan(
+                f"Choose the GL libraries of the GPU that draws the screen ({other}): no NVIDIA module is loaded",
+                Risk.MEDIUM,
+                (SetAlternative(finding.detail["alternative"], other), RefreshLoaderCache()),
+            )
         owned = {x.package for x in (libraries.libraries if libraries else ()) if x.name in _LIBRARIES and x.package}
         if owned:
             yield Plan(
@@ -184,6 +197,34 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
             finds="host",
             causes=("driver-library-version-mismatch-after-upgrade",),
         )
+        record = "/var/lib/dpkg/alternatives/x86_64-linux-gnu_gl_conf"
+        places = ("/usr/lib/nvidia-375/ld.so.conf", "/usr/lib/x86_64-linux-gnu/mesa/ld.so.conf")
+        yield Scenario(
+            "the loader finds NVIDIA's libGL, but another GPU draws the screen",
+            Machine.ubuntu1604_runfile()
+            .file("/proc/modules", "i915 1 0 - Live 0x0\n")
+            .login_loop()
+            .file(errors, missing, 0o600, 1000)
+            .link("/etc/alternatives/x86_64-linux-gnu_gl_conf", places[0])
+            .file(places[0], "/usr/lib/nvidia-375\n")
+            .file(places[1], "/usr/lib/x86_64-linux-gnu/mesa\n")
+            .file(
+                record, f"manual\n/etc/ld.so.conf.d/x86_64-linux-gnu_GL.conf\n\n{places[0]}\n8604\n{places[1]}\n500\n\n"
+            ),
+            finds="host",
+            alone=False,
+            ladder=(
+                (
+                    "medium",
+                    "set-alternative x86_64-linux-gnu_gl_conf /usr/lib/x86_64-linux-gnu/mesa/ld.so.conf",
+                    "refresh-loader-cache",
+                ),
+                (
+                    "medium",
+                    "by-hand /proc/driver/nvidia/version -l",
+                ),
+            ),
+        )
         yield Scenario("a healthy desktop", debian().login(manager="gdm").file("/var/log/Xorg.0.log", HEALTHY))
         yield Scenario(
             "only one of two users is in a loop",
@@ -222,6 +263,14 @@ HEALTHY = """\
 [    12.231] (EE) Failed to load module "vesa" (module does not exist, 0)
 [    12.301] (II) NVIDIA GLX Module  535.261.03
 """
+
+
+def _other_libraries(gl: GlConfiguration, modules: KernelModules | None) -> str:
+    """What the alternative should choose, where it chooses NVIDIA's libraries and no NVIDIA module is loaded."""
+    idle = modules is not None and modules.loaded is not None and "nvidia" not in modules.loaded
+    if not idle or "nvidia" not in gl.chosen.target:
+        return ""
+    return next((path for path in gl.others if "nvidia" not in path), "")
 
 
 def _does_not_fit(modules: KernelModules | None, libraries: DriverLibraries | None) -> bool:

@@ -115,6 +115,28 @@ def _hybrid(host: Host) -> bool | None:
     return any(v != "0x10de" for v in vendors) if vendors else None
 
 
+class GlConfiguration(NamedTuple):
+    """Ubuntu's choice until 17.10: the alternative gl_conf adds one directory of GL libraries to the loader's path.
+    `chosen` is its link, `others` the files that can be chosen instead."""
+
+    chosen: Link
+    others: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the alternative."""
+        return posixpath.basename(self.chosen.path)
+
+    @classmethod
+    def probe(cls, host: Host) -> "GlConfiguration":
+        for triplet in _TRIPLETS:
+            if link := read_link(host, f"/etc/alternatives/{triplet}_gl_conf"):
+                lines = (host.text(f"/var/lib/dpkg/alternatives/{triplet}_gl_conf") or "").splitlines()
+                others = (path for path in alternative_choices(lines) if path != link.target)
+                return cls(link, tuple(others))
+        raise Unavailable("there is no gl_conf alternative here (only Ubuntu up to 17.10 has one)")
+
+
 class XorgGlx(NamedTuple):
     """The X server's GLX modules that are links: NVIDIA's old installers replaced libglx.so by one."""
 
