@@ -1,5 +1,28 @@
-"""Where these tests work."""
+"""Where these tests work, and what holds in all of them."""
 
+import json
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+import dlhealth.report.json as documents
 from tests.memory import tmp_path
+from tests.schema import violations
 
 __all__ = ["tmp_path"]
+
+
+@pytest.fixture(autouse=True)
+def documents_follow_their_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each JSON document that a test prints is compared with docs/schema, where jsonschema is installed."""
+    dump = documents.dump
+
+    def compared(document: dict[str, Any]) -> str:
+        text = dump(document)
+        wrong = violations(json.loads(text))
+        assert not wrong
+        return text
+
+    if find_spec("jsonschema"):
+        monkeypatch.setattr(documents, "dump", compared)
