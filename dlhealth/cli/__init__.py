@@ -27,6 +27,7 @@ COMMANDS = {
     "capture": "Save everything that a diagnosis reads in one archive.",
     "status": "Show what the service knows now.",
     "service": "Install, remove or check the service.",
+    "config": "Show or check the settings of the service.",
     "version": "Show the versions of dlhealth, Python and the system.",
     "help": "Show the help of a command.",
     "boot-check": "Run by dlhealth-boot.service.",
@@ -138,7 +139,7 @@ def printable(text: str) -> str:
     "dlhealth",
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Shell completion for bash, zsh and fish: docs/commands.md",
+    epilog="Shell completion for bash, zsh and fish: docs/completion.md",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dlhealth")
 def commands() -> None:

@@ -2,7 +2,7 @@
 
 import posixpath
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -13,6 +13,10 @@ from dlhealth.records import NamedTuple
 
 CONFIG = "/etc/dlhealth/config.toml"
 DROP_INS = "/etc/dlhealth/config.toml.d/*.toml"
+_LINE = regex(r"\(at line (\d+), column \d+\)")
+"""Where a file is not TOML, in the words of the parser."""
+_HEADER = regex(r"\s*\[\s*([\w-]+)\s*\]")
+_KEY = regex(r"\s*([\w.-]+)\s*=")
 _HOURS = regex(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -100,7 +104,19 @@ def restart_at(hours: str, minute: int) -> str:
 def read_policy(host: Host) -> Policy:
     """The administrator's settings; each drop-in, in the order of the names, replaces what it sets. Raises BadConfig,
     and Unreadable if a file exists but cannot be read."""
-    settings: dict[str, Any] = {}
+    return Policy(**{given.field: given.value for given in read_settings(host)})
+
+
+class Given(NamedTuple):
+    """A setting of a file: the field of the policy, its value, and where it is set ("/etc/dlhealth/config.toml:2")."""
+
+    field: str
+    value: Any
+    place: str
+
+
+def read_settings(host: Host) -> Iterator[Given]:
+    """All settings in the order in which they are read: a later one replaces an earlier one. Raises like read_policy."""
     for path in (CONFIG, *sorted(host.glob(DROP_INS))):
         text = host.text(path)
         if text is not None:
@@ -109,8 +125,7 @@ def read_policy(host: Host) -> Policy:
             raise BadConfig(f"{path} is a link to {elsewhere}, which does not exist")
         if text is not None:
             for section, values in _parsed(path, text).items():
-                settings.update(_checked(path, section, values))
-    return Policy(**settings)
+                yield from _checked(path, text, section, values)
 
 
 def _check_owner(host: Host, path: str) -> None:
@@ -131,7 +146,19 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     # Not TOML; or endless numbers and brackets, which exceed Python's own limits.
     except (ValueError, RecursionError) as error:
-        raise BadConfig(f"{path}: {error}") from error
+        line = _LINE.search(str(error))
+        raise BadConfig(f"{path}{f':{line[1]}' if line else ''}: {error}") from error
+
+
+def _place(path: str, text: str, section: str, name: str) -> str:
+    """Where a file has a setting: with the number of the line, unless it is written in an unusual way."""
+    here = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            here = header[1]
+        elif (key := _KEY.match(line)) and f"{here}.{key[1]}".strip(".") == f"{section}.{name}".strip("."):
+            return f"{path}:{number}"
+    return path
 
 
 def _risk(value: Any) -> Risk | None:
@@ -156,34 +183,38 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
+    """A setting: the field of the policy, how its value is read, and which values are allowed."""
+
     field: str
     read: Callable[[Any], Any]
     allowed: str
 
 
-_SETTINGS: Mapping[tuple[str, str], _Setting] = {
-    ("repair", "max_risk"): _Setting("max_risk", _risk, '"none", "low", "medium" or "high"'),
-    ("repair", "max_attempts"): _Setting("max_attempts", _attempts, "a number, 0 or more"),
-    ("repair", "local_rules"): _Setting("local_rules", _names, 'a list of rule ids: ["my-rule"]'),
-    ("reboot", "hours"): _Setting("reboot_hours", _hours, '"02:00-05:00", or "" for never'),
-    ("rules", "ignore"): _Setting("ignore", _names, 'a list of rule ids: ["nvcc-not-in-path"]'),
-    ("watch", "users"): _Setting("users", _names, 'a list of user names: ["alice"]'),
+SETTINGS: Mapping[tuple[str, str], Setting] = {
+    ("repair", "max_risk"): Setting("max_risk", _risk, '"none", "low", "medium" or "high"'),
+    ("repair", "max_attempts"): Setting("max_attempts", _attempts, "a number, 0 or more"),
+    ("repair", "local_rules"): Setting("local_rules", _names, 'a list of rule ids: ["my-rule"]'),
+    ("reboot", "hours"): Setting("reboot_hours", _hours, '"02:00-05:00", or "" for never'),
+    ("rules", "ignore"): Setting("ignore", _names, 'a list of rule ids: ["nvcc-not-in-path"]'),
+    ("watch", "users"): Setting("users", _names, 'a list of user names: ["alice"]'),
 }
+"""By section and name, in the order of the documentation."""
 
 
-def _checked(path: str, section: str, values: Any) -> Iterable[tuple[str, Any]]:
+def _checked(path: str, text: str, section: str, values: Any) -> Iterator[Given]:
     if not isinstance(values, dict):
-        raise BadConfig(f"{path}: {section} is outside a section; known settings are {_known()}")
+        place = _place(path, text, "", section)
+        raise BadConfig(f"{place}: {section} is outside a section; known settings are {_known()}")
     for name, value in values.items():
-        setting = _SETTINGS.get((section, name))
+        setting, place = SETTINGS.get((section, name)), _place(path, text, section, name)
         if setting is None:
-            raise BadConfig(f"{path}: there is no setting {section}.{name}; known settings are {_known()}")
+            raise BadConfig(f"{place}: there is no setting {section}.{name}; known settings are {_known()}")
         try:
-            yield setting.field, setting.read(value)
+            yield Given(setting.field, setting.read(value), place)
         except ValueError as error:
-            raise BadConfig(f"{path}: {section}.{name} = {value!r} must be {setting.allowed}") from error
+            raise BadConfig(f"{place}: {section}.{name} = {value!r} must be {setting.allowed}") from error
 
 
 def _known() -> str:
-    return ", ".join(f"{section}.{name}" for section, name in _SETTINGS)
+    return ", ".join(f"{section}.{name}" for section, name in SETTINGS)

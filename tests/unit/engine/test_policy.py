@@ -1,6 +1,7 @@
 """What may be repaired without a person: the administrator's settings, and the decision for each of its reasons."""
 
 import posixpath
+import re
 from pathlib import Path
 
 import pytest
@@ -113,14 +114,33 @@ def test_what_cannot_be_meant_is_named_with_its_file(tmp_path: Path, text: str, 
     with pytest.raises(BadConfig) as caught:
         read_policy(write(tmp_path, text))
     said = str(caught.value)
-    assert said.startswith("/etc/dlhealth/config.toml: ")
+    assert re.match(r"/etc/dlhealth/config\.toml(:\d)?: ", said)
     assert named in said
     assert allowed in said
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[repair]\n\n  max_risk="extreme"', ":3"),
+        ('[watch]\nusers = []\n[ repair ] # mine\nmax_risk = "extreme"', ":4"),
+        ('repair.max_risk = "extreme"', ":1"),
+        ('# max_risk = "low"\n[repair]\nmax_rsik = 1', ":3"),
+        ("max_risk = 1\n[repair]\nmax_attempts = 1", ":1"),
+        ("[repair]\nmax_risk = low", ":2"),
+        ("repair = {max_risk = 3}", ""),
+        ('[repair]\n"max_risk" = 3', ""),
+    ],
+)
+def test_the_line_is_named_where_it_can_be_found(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        read_policy(write(tmp_path, text))
+    assert str(caught.value).partition(": ")[0] == f"/etc/dlhealth/config.toml{line}"
+
+
 def test_a_bad_drop_in_is_named_and_not_the_main_file(tmp_path: Path) -> None:
     write(tmp_path, ALL)
-    with pytest.raises(BadConfig, match=r"config\.toml\.d/50-site\.toml: repair\.max_attempts"):
+    with pytest.raises(BadConfig, match=r"config\.toml\.d/50-site\.toml:2: repair\.max_attempts"):
         read_policy(write(tmp_path, "[repair]\nmax_attempts = []", f"{CONFIG}.d/50-site.toml"))
 
 
