@@ -28,7 +28,7 @@ COMMANDS = {
     "status": "Show what the service knows now.",
     "service": "Install, remove or check the service.",
     "config": "Show or check the settings of the service.",
-    "version": "Show the versions of dlhealth, Python and the system.",
+    "version": "Show the versions of dlhealth, its data, Python and the system.",
     "help": "Show the help of a command.",
     "boot-check": "Run by dlhealth-boot.service.",
     "daemon": "Run by dlhealth.service.",

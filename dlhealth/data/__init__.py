@@ -5,6 +5,9 @@ import os
 from functools import cache
 from typing import Any
 
+CURRENT = "2026-11-23"
+"""The day up to which all tables are complete: drivers, GPUs and versions that appeared later may be missing."""
+
 
 @cache
 def load(name: str) -> Any:

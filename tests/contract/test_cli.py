@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import click
 import pytest
 from pytest_mock import MockerFixture
 
+from dlhealth import __version__, data
 from dlhealth.cli import COMMANDS, Status, commands, common, run
 from dlhealth.cli.progress import in_words
 from dlhealth.engine.load import Loaded
@@ -482,3 +484,24 @@ def test_the_program_and_the_module_are_the_same() -> None:
     assert program
     outputs = [subprocess.run([*c, "--version"], capture_output=True, check=True) for c in ((program,), DLHEALTH)]
     assert outputs[0].stdout == outputs[1].stdout
+
+
+def test_version_says_what_a_report_of_a_defect_needs(
+    capsys: pytest.CaptureFixture[str], rules: tuple[Rule, ...]
+) -> None:
+    assert run(["version"]) == Status.HEALTHY
+    own, python, system = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"dlhealth {re.escape(__version__)}, \d+ rules, data of \d{{4}}-\d\d-\d\d", own)
+    assert int(own.split()[2]) >= len(rules)
+    assert python == f"Python {sys.version.split()[0]} ({sys.executable})"
+    assert system.endswith(f", kernel {os.uname().release} ({os.uname().machine})")
+
+
+def test_the_date_of_the_data_is_one_of_the_past() -> None:
+    """A table that was read later counts from then on; the date is that of the oldest."""
+    read = [
+        d
+        for p in Path(data.__file__).parent.glob("*.json")
+        for d in re.findall(r"read (\d{4}-\d\d-\d\d)", p.read_text())
+    ]
+    assert min([*read, time.strftime("%Y-%m-%d")]) >= data.CURRENT
