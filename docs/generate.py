@@ -1,4 +1,4 @@
-"""Writes docs/commands.md and docs/rules/ from the commands and the rules themselves.
+"""Writes docs/commands.md, docs/man/ and docs/rules/ from the commands, the settings and the rules themselves.
 
 python docs/generate.py
 """
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from manual import manual
 
 from dlhealth.cli import COMMANDS, commands
 from dlhealth.engine.causes import neighbours
@@ -28,6 +29,7 @@ def pages() -> dict[str, str]:
     return {
         "commands.md": commands_page(),
         "rules/README.md": index_page(rules),
+        **{f"man/{name}": page for name, page in manual(rules).items()},
         **{f"rules/{rule.id}.md": rule_page(rule, rules) for rule in rules},
     }
 
@@ -82,10 +84,11 @@ def marked(text: str) -> str:
 
 def main() -> None:
     made = pages()
-    for old in HERE.glob("rules/*.md"):
-        if f"rules/{old.name}" not in made:
-            old.unlink()
-    (HERE / "rules").mkdir(exist_ok=True)
+    for folder in ("man", "rules"):
+        (HERE / folder).mkdir(exist_ok=True)
+        for old in (HERE / folder).iterdir():
+            if f"{folder}/{old.name}" not in made:
+                old.unlink()
     for name, text in made.items():
         (HERE / name).write_text(text)
 

@@ -57,19 +57,23 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 POLICY = """\
-# What the dlhealth service may do without asking. Each setting shows its default; remove the # to change it.
+# What the dlhealth service may do without asking. Each setting shows its
+# default; remove the # to change it. Then run: dlhealth config check
 # Files in /etc/dlhealth/config.toml.d/ are read after this one.
 
 [repair]
-# The highest risk of a repair that needs no question: "none" (report only), "low", "medium" or "high".
+# The highest risk of a repair that needs no question: "none" (report only),
+# "low", "medium" or "high".
 #max_risk = "low"
-# How often the same problem may be repaired within a day before it is left to a person.
+# How often the same problem may be repaired within a day before it is left
+# to a person.
 #max_attempts = 1
 # Rules of /etc/dlhealth/rules.d that may repair without a question.
 #local_rules = []
 
 [reboot]
-# When the machine may reboot to finish a repair, for example "02:00-05:00". Empty: never.
+# When the machine may reboot to finish a repair, for example "02:00-05:00".
+# Empty: never.
 #hours = ""
 
 [rules]
