@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dlhealth import __version__
+from dlhealth.cli import COMMANDS
+
 PROJECT = Path(__file__).parent.parent.parent
 
 
@@ -21,7 +24,7 @@ def test_generated_pages_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    pages = [PROJECT / "README.md", PROJECT / "ARCHITECTURE.md", *(PROJECT / "docs").rglob("*.md")]
+    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
     broken = [
         f"{page.relative_to(PROJECT)}: {target}"
         for page in pages
@@ -38,3 +41,21 @@ def test_ci_runs_the_commands_of_the_readme(name: str) -> None:
     assert "\n" not in command
     assert command.startswith("apt-get update -q && apt-get install -qy python3-venv")
     assert f"$(line {name})" in (PROJECT / ".ci/run").read_text()
+
+
+PAGES = [*PROJECT.glob("*.md"), *(PROJECT / ".github").rglob("*.md"), *(PROJECT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_names_exist(page: Path) -> None:
+    named = set(re.findall(r"`(?:sudo )?dlhealth ([a-z][a-z-]*)", page.read_text()))
+    assert named <= set(COMMANDS)
+
+
+def test_a_reported_problem_comes_with_what_is_needed_to_reproduce_it() -> None:
+    (template,) = (PROJECT / ".github/ISSUE_TEMPLATE").glob("*.md")
+    assert {"version", "capture", "history"} <= set(re.findall(r"dlhealth ([a-z]+)", template.read_text()))
+
+
+def test_the_changes_of_this_version_are_listed() -> None:
+    assert f"\n## {__version__}" in (PROJECT / "CHANGELOG.md").read_text()

@@ -41,7 +41,11 @@ SOURCES = [
     if "testing" not in p.parts and p.name not in ("redact.py", "redact_shell.py")
 ]
 """Their strings may be printed. What hides secrets prints nothing."""
-DOCUMENTS = [PROJECT / "README.md", PROJECT / "ARCHITECTURE.md", *sorted((PROJECT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *sorted(PROJECT.glob("*.md")),
+    *sorted((PROJECT / "docs").glob("*.md")),
+    *sorted((PROJECT / ".github").rglob("*.md")),
+]
 UNITS = sorted((PROJECT / "systemd").glob("*.*"))
 PRINTED = {"Plan": 0, "ByHand": 0, "Unknown": 0, "finding": 1, "Scenario": 0}
 """By the name of a call in a rule: which of its arguments is printed."""
