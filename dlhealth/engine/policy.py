@@ -15,6 +15,7 @@ CONFIG = "/etc/dlhealth/config.toml"
 DROP_INS = "/etc/dlhealth/config.toml.d/*.toml"
 _LINE = regex(r"\(at line (\d+), column \d+\)")
 """Where a file is not TOML, in the words of the parser."""
+_EXAMPLE = 'write it like this: max_risk = "low", users = ["alice"], [section]'
 _HEADER = regex(r"\s*\[\s*([\w-]+)\s*\]")
 _KEY = regex(r"\s*([\w.-]+)\s*=")
 _HOURS = regex(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
@@ -147,7 +148,7 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
     # Not TOML; or endless numbers and brackets, which exceed Python's own limits.
     except (ValueError, RecursionError) as error:
         line = _LINE.search(str(error))
-        raise BadConfig(f"{path}{f':{line[1]}' if line else ''}: {error}") from error
+        raise BadConfig(f"{path}{f':{line[1]}' if line else ''}: not valid TOML: {error} ({_EXAMPLE})") from error
 
 
 def _place(path: str, text: str, section: str, name: str) -> str:

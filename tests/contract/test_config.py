@@ -91,7 +91,7 @@ def test_what_is_shown_is_a_file_with_the_same_meaning(dlhealth: Cli, text: str,
     [
         ('[repair]\nmax_risk = "extreme"', 'toml:2: repair.max_risk = \'extreme\' must be "none", "low", "medium" or "high"'),
         ("[repair]\n\nmax_rsik = 1", "toml:3: there is no setting repair.max_rsik; known settings are repair.max_risk"),
-        ("[repair]\nmax_risk = low", "toml:2: "),
+        ("[repair]\nmax_risk = low", "toml:2: not valid TOML: Invalid value (at line 2, column 12) (write it like this: max_risk"),
     ],
 )  # fmt: skip
 def test_one_sentence_says_what_is_wrong_and_where(dlhealth: Cli, text: str, said: str) -> None:
