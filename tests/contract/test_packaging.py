@@ -54,6 +54,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     # The distribution called pynvml is a deprecated wrapper that makes other programs warn.
     assert "Requires-Dist: nvidia-ml-py" in metadata
     assert "Requires-Dist: pynvml" not in metadata
+    assert "License-File: LICENSE" in metadata
 
 
 def test_every_dependency_is_used() -> None:
