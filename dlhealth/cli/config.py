@@ -1,13 +1,16 @@
 """`dlhealth config`."""
 
 import json
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 import click
 
-from dlhealth.cli import Group, Status, printable, write
+from dlhealth.cli import Group, Status, printable, similar, write
+from dlhealth.engine.facts import Facts, Options, Unavailable
 from dlhealth.engine.load import load_rules
+from dlhealth.engine.people import people
 from dlhealth.engine.policy import (
     CONFIG,
     DROP_INS,
@@ -48,21 +51,14 @@ def show() -> int:
 def check() -> int:
     """Check whether all settings are valid.
 
-    Exit status: 0 they are, 1 a setting names a rule that does not exist, 3 a setting is not valid, 6 they cannot be
+    Exit status: 0 they are, 1 a setting names a rule or user that does not exist, 3 a setting is not valid, 6 they cannot be
     read.
     """
     try:
         given = {one.field: one for one in read_settings(live_host())}
     except (BadConfig, Unreadable) as problem:
         return _tell(problem)
-    known = {rule.id for rule in load_rules().rules}
-    unknown = [
-        f"{given[field].place}: there is no rule {name!r}; `dlhealth rules` lists all rules"
-        for field in ("ignore", "local_rules")
-        if field in given
-        for name in given[field].value
-        if name not in known
-    ]
+    unknown = [*_unknown_rules(given), *_unknown_users(given)]
     for line in unknown:
         click.echo(printable(line), err=True)
     if unknown:
@@ -70,6 +66,27 @@ def check() -> int:
     files = sorted({one.place.rpartition(":")[0] or one.place for one in given.values()})
     write(printable(f"All settings are valid. Set in: {', '.join(files) or 'no file; the defaults apply'}") + "\n")
     return Status.HEALTHY
+
+
+def _unknown_rules(given: Mapping[str, Given]) -> Iterator[str]:
+    known = {rule.id for rule in load_rules().rules}
+    for field in ("ignore", "local_rules"):
+        for name in given[field].value if field in given else ():
+            if name not in known:
+                yield f"{given[field].place}: there is no rule {name!r}{similar(name, known)}; `dlhealth rules` lists all"
+
+
+def _unknown_users(given: Mapping[str, Given]) -> Iterator[str]:
+    wanted = given.get("users")
+    if wanted is None:
+        return
+    try:
+        known = people(Facts(live_host(), Options(users=wanted.value)))
+    except (Unavailable, Unreadable):
+        return  # without /etc/passwd, nobody knows
+    for name in wanted.value:
+        if name not in known:
+            yield f"{wanted.place}: {name!r} is not in /etc/passwd, so this user's logins are not watched"
 
 
 def _tell(problem: BadConfig | Unreadable) -> Status:

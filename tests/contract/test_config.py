@@ -119,9 +119,22 @@ def test_a_rule_that_does_not_exist_is_a_warning(dlhealth: Cli) -> None:
     dlhealth.write('[rules]\nignore = [\n  "nvcc-not-in-path",\n  "nvcc-not-in-pat"\n]')
     done = dlhealth("check")
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("/etc/dlhealth/config.toml:2: there is no rule 'nvcc-not-in-pat';")
+    assert done.err.startswith(
+        "/etc/dlhealth/config.toml:2: there is no rule 'nvcc-not-in-pat' (did you mean nvcc-not-in-path"
+    )
     assert len(done.err.splitlines()) == 1
     assert dlhealth("show").status == 0
+
+
+def test_a_user_whose_logins_cannot_be_watched_is_a_warning(dlhealth: Cli) -> None:
+    dlhealth.write('[watch]\nusers = ["alice", "alcie"]')
+    assert dlhealth("check").status == 0  # nobody knows: there is no /etc/passwd
+    (dlhealth.root / "etc/passwd").write_text("alice:x:1000:1000::/home/alice:/bin/bash\n")
+    done = dlhealth("check")
+    said = "/etc/dlhealth/config.toml:2: 'alcie' is not in /etc/passwd, so this user's logins are not watched\n"
+    assert (done.status, done.out, done.err) == (1, "", said)
+    dlhealth.write('[watch]\nusers = ["alice"]')
+    assert dlhealth("check").status == 0
 
 
 def test_the_laid_down_file_documents_every_setting_with_its_default(dlhealth: Cli, tmp_path: Path) -> None:
