@@ -59,7 +59,7 @@ def ask_everything(host: Host, watch: Watch) -> None:
         for next_boot in (False, True):
             examiner.diagnose(Options(next_boot=next_boot))
 
-    examining(host, work, watch=watch)
+    examining(host, work, watch=watch, answers=True)
 
 
 def _hostname(host: Host) -> str:

@@ -82,7 +82,18 @@ def diagnosis_options(function: F) -> F:
 
 
 def examine(request: Request, watch: Watch | None = None) -> Examined:
-    """Diagnose. Raises click.UsageError for an unknown name, directory or file."""
+    """Diagnose, to repair. Raises click.UsageError for an unknown name, directory or file."""
+    return engine.examine(*_asked(request), watch)
+
+
+def diagnose(request: Request, watch: Watch | None = None) -> Diagnosis:
+    """Diagnose, to report. Raises like `examine`."""
+    host, options, rules = _asked(request)
+    return engine.examining(host, lambda examiner: examiner.diagnose(options(examiner)), rules, watch)
+
+
+def _asked(request: Request) -> tuple[Host, Callable[[Examiner], Options], Loaded]:
+    """The machine, the options, and the rules that a request names."""
     rules = chosen_rules(load_rules(), request.only)
     try:
         host = host_at(request.root)
@@ -95,7 +106,7 @@ def examine(request: Request, watch: Watch | None = None) -> Examined:
         _check_users(examiner.facts(options), request.users)
         return options
 
-    return engine.examine(host, options, rules, watch)
+    return host, options, rules
 
 
 def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> Loaded:

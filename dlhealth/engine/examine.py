@@ -45,11 +45,18 @@ class Examiner:
         return diagnose(rules.rules, self.facts(options), failed=rules.failed)
 
 
-def examining(host: Host, work: Callable[[Examiner], T], loaded: Loaded | None = None, watch: Watch | None = None) -> T:
+def examining(
+    host: Host,
+    work: Callable[[Examiner], T],
+    loaded: Loaded | None = None,
+    watch: Watch | None = None,
+    *,
+    answers: bool = False,
+) -> T:
     """The result of `work`, within the time limits of one diagnosis. On the running machine, `work` runs in a child
     process (see `supervised`, which says what it may return and raise)."""
     rules = load_rules() if loaded is None else loaded
-    return supervised(host, lambda watch: work(Examiner(host, rules, watch)), watch)
+    return supervised(host, lambda watch: work(Examiner(host, rules, watch)), watch, answers=answers)
 
 
 def examine(
@@ -63,7 +70,7 @@ def examine(
         options = choose(examiner)
         return options, examiner.diagnose(options)
 
-    options, diagnosis = examining(host, work, rules, watch)
+    options, diagnosis = examining(host, work, rules, watch, answers=True)
     # The child's facts are gone, but the host now has all answers that they were made from.
     return Examined(host, Facts(host, options), {rule.id: rule for rule in rules.rules}, diagnosis)
 

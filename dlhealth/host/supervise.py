@@ -113,9 +113,9 @@ class _Board(Watch):
         return _At(number, tuple(words[:end]), tuple(words[end + 1 :]))
 
 
-def supervised(host: Host, work: Callable[[Watch], T], watch: Watch | None = None) -> T:
+def supervised(host: Host, work: Callable[[Watch], T], watch: Watch | None = None, *, answers: bool = False) -> T:
     """The result of `work`. On the running machine it runs in a child: the result must be picklable, and `work` has no
-    effect here, except that `host` gets the machine's answers. `work` follows the diagnosis with the Watch that it
+    effect here, except that `host` gets the machine's answers, if `answers` asks for them. `work` follows the diagnosis with the Watch that it
     receives. Raises the exceptions of `work`, and Unfinished."""
     watch = watch or Watch()
     if not (host.live and isinstance(host, RootHost)):
@@ -124,7 +124,7 @@ def supervised(host: Host, work: Callable[[Watch], T], watch: Watch | None = Non
     given_up: dict[str, str] = {}
     for _ in range(_ATTEMPTS):
         board = _Board(host, given_up)
-        content, at = _attempt(host, work, board, watch)
+        content, at = _attempt(host, work, board, watch, answers)
         if content:
             done, answer, seen = loads(content)
             host.seen.update(seen)
@@ -141,14 +141,14 @@ def supervised(host: Host, work: Callable[[Watch], T], watch: Watch | None = Non
     raise Unfinished(f"the diagnosis did not finish ({', '.join((*at.facts, *at.question)) or 'no output'})")
 
 
-def _attempt(host: Host, work: Callable[[Watch], T], board: _Board, watch: Watch) -> tuple[bytes, _At]:
+def _attempt(host: Host, work: Callable[[Watch], T], board: _Board, watch: Watch, answers: bool) -> tuple[bytes, _At]:
     """The child's answer, or nothing, and its work at that time."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _work(host, work, board, writer)
+        _work(host, work, board, writer, answers)
     os.close(writer)
     before = _ended_with(child)
     content = b""
@@ -178,7 +178,7 @@ def _ended_with(child: int) -> dict[signal.Signals, Any]:
     return {}
 
 
-def _work(host: Host, work: Callable[[Watch], T], board: _Board, writer: int) -> None:
+def _work(host: Host, work: Callable[[Watch], T], board: _Board, writer: int, answers: bool) -> None:
     """The life of a child."""
     try:
         signal.set_wakeup_fd(-1)
@@ -192,7 +192,7 @@ def _work(host: Host, work: Callable[[Watch], T], board: _Board, writer: int) ->
         except Exception as error:
             answer = False, _portable(error)
         with open(writer, "wb") as pipe:
-            pipe.write(dumps((*answer, host.seen), 5))
+            pipe.write(dumps((*answer, host.seen if answers else {}), 5))
         sys.stderr.flush()
     finally:
         os._exit(0)

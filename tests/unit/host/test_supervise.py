@@ -26,7 +26,7 @@ def test_what_the_child_finds_and_reads_comes_back() -> None:
     def work(watch: Watch) -> tuple[int, str | None]:
         return os.getpid(), host.text("/proc/sys/kernel/ostype")
 
-    child, text = supervised(host, work)
+    child, text = supervised(host, work, answers=True)
     assert child != os.getpid()
     assert text == "Linux\n"
     assert host.seen[("read", "/proc/sys/kernel/ostype")] == b"Linux\n"
