@@ -19,6 +19,8 @@ _GRUB = "/boot/grub/grub.cfg"
 _FIRMWARES = ("/boot/efi", "/efi")
 """The files that the firmware starts. For GRUB, whose menu and kernels are in /boot, that is all."""
 _LIMIT = 1 << 20
+_MOST = 2000
+"""Mount points that are looked at; a real fstab has a few hundred at most."""
 _OCTAL = regex(r"\\([0-7]{3})")
 
 _NO_DISK = (
@@ -182,8 +184,15 @@ def _missing(root: Root) -> list[Mount]:
     mounts = parse_fstab(_head(root, FSTAB).decode(errors="surrogateescape"))
     if _head(root, _GRUB):
         mounts = [m for m in mounts if m.path not in _FIRMWARES]
-    missing = (m for m in mounts if not _is_there(root, m, own))
+    distinct = {m.path: m for m in mounts}.values()  # of two at one mount point, the later covers the other
+    looked = sorted(distinct, key=_is_unwritten)[:_MOST]
+    missing = sorted((m for m in looked if not _is_there(root, m, own)), key=lambda m: m.path)
     return [m._replace(places=(_real(root, m.device) if m.bound else "", _real(root, m.path))) for m in missing]
+
+
+def _is_unwritten(mount: Mount) -> bool:
+    """Whether no program that installs packages, builds modules or makes images writes there."""
+    return not any(path == mount.path or path.startswith(f"{mount.path}/") for path in _WRITTEN)
 
 
 def _real(root: Root, path: str) -> str:

@@ -141,6 +141,21 @@ def test_without_a_fstab_nothing_is_missed(root: Path, fstab: str | None) -> Non
     assert missing(root) == []
 
 
+def test_of_an_endless_fstab_a_bounded_number_is_looked_at_and_what_programs_write_to_first(root: Path) -> None:
+    for number in range(2100):
+        (root / f"srv/{number}").mkdir()
+    lines = [f"/data/{number} /srv/{number} none bind\n" for number in range(2100)]
+    (root / "etc/fstab").write_text("".join([*lines, "UUID=4 /var ext4 defaults\n"]))
+    found = Mounts(Root(str(root)))
+    assert len(found.missing) == 2000
+    assert found.needed and found.needed.path == "/var"
+
+
+def test_of_two_lines_for_one_mount_point_the_later_counts(root: Path) -> None:
+    (root / "etc/fstab").write_text("UUID=1 /opt ext4 defaults\nUUID=2 /opt ext4 defaults\n" * 2000)
+    assert [(m.device, m.path) for m in Mounts(Root(str(root))).missing] == [("UUID=2", "/opt")]
+
+
 def test_what_can_not_be_seen_is_not_called_absent(root: Path) -> None:
     host = RootHost(str(root))
     for look in (host.lstat, host.stat, host.listdir, host.read, host.readlink, host.realpath, host.space, host.sha256):
