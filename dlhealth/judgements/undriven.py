@@ -12,13 +12,14 @@ from dlhealth.lazy import regex
 from dlhealth.model import Evidence
 from dlhealth.probes.driver.gpu import Gpus, make_gpu
 from dlhealth.probes.driver.modules import KernelModules
-from dlhealth.probes.machine.journal import Journal
+from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.records import NamedTuple
 
 _DISPLAY = regex(
     r"pci (?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): \[10de:(?P<device>[0-9a-f]{4})\] type 00 class 0x03",
     re.IGNORECASE,
 )
+_STARTED = regex(r"nvidia (?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): (?:vgaarb:|enabling device)")
 _REFUSED = regex(
     r"nvidia (?P<address>[0-9a-f:.]{12,16}): probe (?:with driver nvidia )?failed with error|NVRM: The NVIDIA probe routine "
     r"(?:failed|was not called) for \d+ device",
@@ -95,16 +96,19 @@ def _judged(host: Host, address: str, name: str, journal: Journal | None) -> Und
 
 
 def _gone(journal: Journal | None, now: int) -> Iterator[Undriven]:
-    """GPUs that the log of this boot or the previous one lists, and that are no longer on the bus. Addresses change
+    """GPUs that the kernel lists or the driver starts in the log of this boot or the previous one, and that are no longer on the bus. Addresses change
     when a card is added, so the log must also list more of them than there are now."""
     for boot in reversed(journal.boots[-2:]) if journal else ():
-        listed = {
-            m["address"].lower(): (m["device"].lower(), line)
-            for line in (journal.lines if journal else ())
-            if line.boot == boot and line.identifier == "kernel" and (m := _DISPLAY.search(line.text))
-        }
+        listed: dict[str, tuple[str, Line]] = {}
+        for line in journal.lines if journal else ():
+            if line.boot != boot or line.identifier != "kernel":
+                continue
+            if found := _DISPLAY.search(line.text):
+                address = found["address"].lower()
+                listed[address] = make_gpu(address, found["device"].lower()).name, line
+            elif found := _STARTED.search(line.text):
+                listed.setdefault(found["address"], ("NVIDIA GPU", line))
         if len(listed) > now:
-            for address, (device, line) in listed.items():
-                name = make_gpu(address, device).name
+            for address, (name, line) in listed.items():
                 yield Undriven(address, name, Why.GONE, (Evidence(line.source, line.text.strip()[:200]),))
             return

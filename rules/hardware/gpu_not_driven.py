@@ -133,6 +133,15 @@ class GpuNotDriven(Rule):
             ),
             finds=f"gpu:{third}",
         )
+        yield Scenario(
+            "the driver started it before the last boot",
+            Machine.ubuntu2404_gpu()
+            .says("kernel", "nvidia 0000:01:00.0: enabling device (0000 -> 0003)", -9000.0)
+            .says("kernel", f"nvidia {third}: enabling device (0000 -> 0003)", -9000.0)
+            .says("kernel", "Linux version 6.8.0-50-generic (buildd@lcy02)", 1.0)
+            .says("kernel", "nvidia 0000:01:00.0: enabling device (0000 -> 0003)"),
+            finds=f"gpu:{third}",
+        )
         yield Scenario("both are in use", Machine.ubuntu2404_gpu().gpu("2684", second))
         yield Scenario("a virtual machine uses one", Machine.ubuntu2404_gpu().gpu("2684", second, driver="vfio-pci"))
         yield Scenario(
