@@ -32,6 +32,7 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptRemove,
+    ByHand,
     Dkms,
     DkmsModule,
     DkmsOwners,
@@ -79,18 +80,16 @@ class OtherDkmsModuleFails(Rule):
             if module in dkms.others or (not kernel.unseen and modules.usable(build.kernel))
         ]
         for module, build in failed:
-            if owners is None:
-                yield Unknown(f"cannot read which package {module.name} {module.version} in DKMS belongs to")
-                continue
-            owner = owners.packages.get((module.name, module.version), "")
-            unfinished = _unfinished(packages, build.kernel, owner)
+            owner = owners.packages.get((module.name, module.version), "") if owners else None
+            unfinished = _unfinished(packages, build.kernel, owner or "")
             if not unfinished:
                 continue
             if locks and locks.busy:
                 yield Unknown(locks.busy)
                 return
             names = ", ".join(p.name for p in unfinished)
-            what = f"DKMS module {module.name} {module.version} ({owner or 'from no package'})"
+            source = "" if owner is None else f" ({owner or 'from no package'})"
+            what = f"DKMS module {module.name} {module.version}{source}"
             yield self.finding(
                 f"package:{owner or module.name}",
                 f"{what} does not build for kernel {build.kernel}, so {names} cannot be configured: {build.error}",
@@ -105,6 +104,14 @@ class OtherDkmsModuleFails(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         module, version, owner = (finding.detail[k] for k in ("module", "version", "owner"))
+        if owner is None:
+            find = (
+                f"find the package that has /usr/src/{module}-{version}: dpkg -S /usr/src/{module}-{version}/dkms.conf"
+            )
+            without = f"if there is none: dkms remove {module}/{version} --all"
+            steps = (find, "remove that package, unless a newer version is available", without, "dpkg --configure -a")
+            yield Plan(f"Remove {module} {version} from DKMS", Risk.MEDIUM, tuple(ByHand(step) for step in steps))
+            return
         yield Plan(
             f"Remove {owner or f'{module} {version} from DKMS'} (unless a newer version is available), "
             "and let dpkg configure the other packages",

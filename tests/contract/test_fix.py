@@ -628,7 +628,7 @@ import os, sys
 import dlhealth.engine.load as load
 rules = load.load_rules()
 load.load_rules = lambda: rules
-import ctypes, locale, click._textwrap, dlhealth.cli.{words[0]}, dlhealth.report.repairs
+import ctypes, locale, click._textwrap, dlhealth.cli.{words[0]}, dlhealth.host.borrowed, dlhealth.report.repairs
 os.setgid(65534); os.setuid(65534)
 sys.argv = {["dlhealth", *words, "--root", str(root)]}
 dlhealth.cli.main()
