@@ -34,11 +34,11 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LabMachine]:
         yield made
 
 
-def within(seconds: float, look: Callable[[], Any], pause: float = 0.3) -> Any:
+def within(seconds: float, look: Callable[[], Any]) -> Any:
     """What a look gives, as soon as it gives anything."""
     deadline = time.monotonic() + seconds
     while not (found := look()) and time.monotonic() < deadline:
-        time.sleep(pause)
+        time.sleep(0.3)
     assert found
     return found
 
@@ -51,8 +51,13 @@ def alerts(lab: LabMachine, kind: str, id: str = "") -> list[dict[str, str]]:
 
 def ask(lab: LabMachine, user: str, **fields: object) -> dict[str, Any]:
     line = json.dumps({"version": 1, "verb": "preview", "finding": "", "subject": "host", "digest": "", **fields})
-    answer: dict[str, Any] = json.loads(lab.run("runuser", "-u", user, "--", "python3", "-c", ASK, line).stdout)
-    return answer
+    for _ in range(5):
+        time.sleep(3.1)  # a user who asks more often than once in three seconds is soon refused
+        done = lab.run("runuser", "-u", user, "--", "python3", "-c", ASK, line, check=False)
+        answer: dict[str, Any] = json.loads(done.stdout or "{}")
+        if answer and "too many requests" not in answer.get("error", ""):
+            return answer
+    raise AssertionError(done.stderr)
 
 
 def repair_nothing(lab: LabMachine) -> None:
@@ -131,13 +136,11 @@ def test_a_setting_that_can_not_be_meant_is_told_and_nothing_repaired(lab: LabMa
     lab.run("chmod", "1777", "/tmp")
 
 
-@pytest.mark.ci
 def test_nobody_gets_more_than_he_may(lab: LabMachine) -> None:
     repair_nothing(lab)
     break_tmp(lab)
     finding = "login-loop-tmp-permissions"
-    # A user who asks more often than once in three seconds is soon refused.
-    shown = within(20, lambda: (found := ask(lab, "dlhealth", finding=finding))["ok"] and found, pause=3)
+    shown = within(20, lambda: (found := ask(lab, "dlhealth", finding=finding))["ok"] and found)
     assert (shown["ok"], shown["allowed"]) == (True, False)
     for user, fields in (
         ("dlhealth", {"verb": "apply", "finding": finding, "digest": shown["digest"]}),  # the policy says no
