@@ -21,10 +21,10 @@ from dlhealth.steps.base import Target
 from dlhealth.steps.room import out_of_reach
 from dlhealth.txn.execute import NotPrepared, apply
 from dlhealth.txn.store import Busy, Store
+from tests.mounts import LIBC, own_mounts
 from tests.scenarios.test_hostile_store import FILE, Disk
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-READ_ONLY, BIND, REC, PRIVATE, NEWNS = 1, 1 << 12, 1 << 14, 1 << 18, 1 << 17
+READ_ONLY, BIND = 1, 1 << 12
 
 
 def mount(source: str, target: Path, kind: str | None, flags: int) -> None:
@@ -33,17 +33,10 @@ def mount(source: str, target: Path, kind: str | None, flags: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_mounts(tmp_path: Path) -> Iterator[None]:
-    """What is mounted here is seen by nobody else, and goes before tmp_path is removed: through it, that would remove
-    what is mounted."""
-    here, before = os.getcwd(), os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    if LIBC.unshare(NEWNS) or LIBC.mount(None, b"/", None, ctypes.c_ulong(REC | PRIVATE), None):
-        os.close(before)
-        pytest.skip("no file system can be mounted here")
-    yield
-    assert LIBC.setns(before, NEWNS) == 0
-    os.close(before)
-    os.chdir(here)
+def mounts_of_its_own(tmp_path: Path) -> Iterator[None]:
+    """They go before tmp_path is removed: through them, that would remove what is mounted."""
+    with own_mounts():
+        yield
 
 
 @pytest.fixture
