@@ -132,7 +132,7 @@ def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
 
 
 def _undone(ended: "Ended", told: "Told") -> tuple[str, ...]:
-    """The steps of which nothing is left, the last one first, as they were undone."""
+    """The steps that left nothing, the last one first, as they were undone."""
     left = tuple(line for line in ended.said if line.startswith("not undone: "))
     return tuple(
         summary

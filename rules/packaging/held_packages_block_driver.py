@@ -89,7 +89,7 @@ class HeldPackagesBlockDriver(Rule):
             yield from self._split(members, apart, coming)
 
     def _split(self, group: list[Package], split: bool, what: str) -> Iterator[Finding]:
-        """Packages that belong together, of which only some are on hold."""
+        """Packages that belong together; only some are on hold."""
         held = sorted({p.name for p in group if p.want == "hold"})
         free = sorted(_movable(group))
         if held and free:

@@ -43,9 +43,9 @@ class Output(NamedTuple):
 class Pieces:
     """What is known about a machine, collected piece by piece. The first piece about a path counts.
 
-    `files` are contents by path, `links` targets by path, `whole` the directories of which every name is known except
+    `files` are contents by path, `links` targets by path, `whole` the directories whose names are all known except
     those in `unknown`, `absent` paths that are known not to exist, `elves` facts about ELF files from a program,
-    `partial` the files of which only some lines are known, `every_line_with` words whose lines are all known, `outputs`
+    `partial` the files with only some lines known, `every_line_with` words whose lines are all known, `outputs`
     the outputs of commands, by command, `spaces` the space on file systems by mount point, and `sources` the output
     that a path is known from ("" if the path itself was posted). `environment` is that of the person who posted it,
     `pythons` are the Python environments whose packages are known, `symptoms` messages of programs.

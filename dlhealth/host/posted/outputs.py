@@ -80,4 +80,4 @@ READERS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (python.tensorflow, ("tf.version.VERSION",)),
     (session.environment, ("PATH=",)),
 )
-"""Each with words, one of which is in every text that it recognizes: most texts contain none."""
+"""Each with words. Every text that it recognizes has at least one of them; most texts have none."""
