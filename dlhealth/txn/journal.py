@@ -10,6 +10,7 @@ from dlhealth.host.path import naming
 from dlhealth.host.private import PrivateFolder
 from dlhealth.lazy import regex
 from dlhealth.records import NamedTuple
+from dlhealth.txn.store import reading
 
 _LIMIT = 256 << 20
 """The most bytes of a journal that are read: a line contains the state of a file, which may be large."""
@@ -41,12 +42,13 @@ class Event(NamedTuple):
 
 class Journal:
     """An append-only file. A torn last line, as after a power cut or on a full disk, is removed before the next one is
-    written: otherwise a recovery would not see what follows."""
+    written: otherwise a recovery would not see what follows. Raises Damaged if it is missing or not a regular file."""
 
     def __init__(self, folder: PrivateFolder) -> None:
         self._path = f"{folder}/journal"
-        content = folder.read("journal", _LIMIT)
-        self._fd = folder.open_file("journal", os.O_RDWR)
+        with reading(folder):
+            content = folder.read("journal", _LIMIT)
+            self._fd = folder.open_file("journal", os.O_RDWR)
         os.lseek(self._fd, 0, os.SEEK_END)
         self.events, self._sound = _parse_all(content)
         self._torn = self._sound < len(content)
@@ -94,11 +96,12 @@ class Journal:
 
 
 def read_events(folder: PrivateFolder) -> list[Event]:
-    """The events of a transaction, without changing it; none if it has no journal."""
-    try:
-        return _parse_all(folder.read("journal", _LIMIT))[0]
-    except FileNotFoundError:
-        return []
+    """The events of a transaction, without changing it; none if it has no journal. Raises Damaged."""
+    with reading(folder):
+        try:
+            return _parse_all(folder.read("journal", _LIMIT))[0]
+        except FileNotFoundError:
+            return []
 
 
 def waiting_in(events: list[Event]) -> Event | None:

@@ -183,7 +183,8 @@ class Store:
             return str(problem)
         with suppress(OSError):
             if "plan.json" in self.active.names():
-                return f"{told(problem)}; the unfinished repair is undone when dlhealth fix runs again, or at the next boot"
+                when = "when dlhealth fix runs again" + (", or at the next boot" if self.root == "/" else "")
+                return f"{told(problem)}; the unfinished repair is undone {when}"
         return f"{told(problem)}; no change was left unfinished"
 
     def ended(self) -> list[Record]:
