@@ -186,6 +186,31 @@ class OpenProblem(NamedTuple):
         )
 
 
+class State(str, Enum):
+    """What is known of an area. WELL: seen to be well. PROBLEM: a problem was found. ABSENT: there is nothing of the
+    kind. UNKNOWN: it could not be seen to be well."""
+
+    WELL = "well"
+    PROBLEM = "problem"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+DRIVER = "driver"
+"""The name of the area without which a GPU cannot work."""
+
+
+class Area(NamedTuple):
+    """One part of a machine, and what was seen of it in one line. A problem of one of `layers` concerns it, if it does
+    not name another subject of the same kind: "user:alice" is not concerned by a problem of "user:bob"."""
+
+    name: str
+    state: State
+    text: str
+    subject: str = ""
+    layers: tuple[Layer, ...] = ()
+
+
 class Unknown(NamedTuple):
     """What a rule yields if it could not check one of its subjects, or is not sure."""
 
@@ -251,6 +276,8 @@ class Diagnosis(NamedTuple):
     machine: Mapping[str, Any]
     unjudged: str | None = None
     """Why "no findings" does not mean "healthy", for reasons that concern the whole machine; None if it does."""
+    areas: tuple[Area, ...] = ()
+    """What was seen of each area; empty if only some rules were asked for."""
 
     @property
     def worst(self) -> Severity | None:
@@ -264,7 +291,13 @@ class Diagnosis(NamedTuple):
             return self.unjudged
         if self.failed:
             return f"{len(self.failed)} {'check' if len(self.failed) == 1 else 'checks'} failed"
-        return None if self.run else "nothing could be checked"
+        return self.without_driver if self.run else "nothing could be checked"
+
+    @property
+    def without_driver(self) -> str | None:
+        """Why a machine without a driver is not called healthy; None if it has one, or if that is not known."""
+        missing = any(area.name == DRIVER and area.state is State.ABSENT for area in self.areas)
+        return "no NVIDIA driver is installed, so nothing shows that a GPU works" if missing else None
 
     @property
     def health(self) -> Health:

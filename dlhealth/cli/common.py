@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterable
+from shlex import join
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,7 +15,9 @@ from dlhealth.engine.facts import Facts, Options, Unavailable
 from dlhealth.engine.load import Loaded, known_names, load_rules
 from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
+from dlhealth.host.exec import as_root
 from dlhealth.host.locate import folder_at, host_at
+from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis, Health
 from dlhealth.records import NamedTuple
 
@@ -86,10 +89,20 @@ def examine(request: Request, watch: Watch | None = None) -> Examined:
     return engine.examine(*_asked(request), watch)
 
 
-def diagnose(request: Request, watch: Watch | None = None) -> Diagnosis:
-    """Diagnose, to report. Raises like `examine`."""
+def diagnose(request: Request, watch: Watch | None = None) -> tuple[Diagnosis, str]:
+    """Diagnose, to report; also the command that would repair this machine, "" if it cannot be changed. Raises like
+    `examine`."""
     host, options, rules = _asked(request)
-    return engine.examining(host, lambda examiner: examiner.diagnose(options(examiner)), rules, watch)
+    diagnosis = engine.examining(host, lambda examiner: examiner.diagnose(options(examiner)), rules, watch)
+    return diagnosis, _repairing(request) if isinstance(host, RootHost) else ""
+
+
+def _repairing(request: Request) -> str:
+    """The command line that repairs what a request finds."""
+    words = ["dlhealth", "fix", *["--next-boot"] * request.next_boot]
+    for option, values in (("--only", request.only), ("--user", request.users), ("--python", request.pythons)):
+        words += [word for value in values for word in (option, value)]
+    return as_root(join([*words, *(("--root", request.root) if request.root != "/" else ())]))
 
 
 def _asked(request: Request) -> tuple[Host, Callable[[Examiner], Options], Loaded]:

@@ -27,15 +27,16 @@ def command(
     checked, 70 internal error.
     """
     with Progress() as progress:
-        diagnosis = diagnose(Request(root, only, users, pythons, next_boot), progress)
+        diagnosis, repairing = diagnose(Request(root, only, users, pythons, next_boot), progress)
     if as_json:
         from dlhealth.report.json import to_json
 
         write(to_json(diagnosis))
     else:
+        from dlhealth.report.story import story_of
         from dlhealth.report.style import current_style
         from dlhealth.report.terminal import Detail, render
 
         detail = Detail.VERBOSE if verbose else Detail.QUIET if quiet else Detail.NORMAL
-        write(render(diagnosis, current_style(), detail))
+        write(render(story_of(diagnosis, repairing), current_style(), detail))
     return status_of(diagnosis)

@@ -26,7 +26,7 @@ from dlhealth.engine.examine import Examined
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.repair import carry_out, confirm_after_reboot, in_rounds, tell, tried
 from dlhealth.host.exec import as_root
-from dlhealth.model import Action, Diagnosis, Outcome, Risk
+from dlhealth.model import Action, Diagnosis, Health, Outcome, Risk
 from dlhealth.records import NamedTuple
 from dlhealth.report.style import current_style
 from dlhealth.steps.base import CommandFailed, DiskFull, Target
@@ -180,6 +180,12 @@ class _Session:
             from dlhealth.report.repairs import render_remaining
 
             write(render_remaining(diagnosis, current_style(), waiting=outcome is Outcome.AWAITING_REBOOT))
+        if (
+            outcome is Outcome.APPLIED
+            and diagnosis.health is Health.UNKNOWN
+            and diagnosis.doubt == diagnosis.without_driver
+        ):
+            return Status.HEALTHY  # everything is repaired, also on a machine without a driver
         return _STATUS.get(outcome) or status_of(diagnosis)
 
     def _settle(self, yes: bool) -> Outcome | None:

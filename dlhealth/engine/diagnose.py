@@ -1,7 +1,7 @@
 """Runs rules over facts and orders their findings by cause."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import cast
 
@@ -11,7 +11,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.engine.machine import describe_machine
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
-from dlhealth.model import Diagnosed, Diagnosis, Failed, Finding, Skipped, Unknown
+from dlhealth.model import Area, Diagnosed, Diagnosis, Failed, Finding, Skipped, State, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import DPKG_STATUS, Platform
 
@@ -33,10 +33,15 @@ def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
 
 
 def diagnose(
-    rules: Sequence[Rule], facts: Facts, *, failed: Sequence[Failed] = (), extra: Sequence[Finding] = ()
+    rules: Sequence[Rule],
+    facts: Facts,
+    *,
+    failed: Sequence[Failed] = (),
+    extra: Sequence[Finding] = (),
+    whole: bool = False,
 ) -> Diagnosis:
     """Run every rule once. A rule that cannot run is skipped, and one that crashes is listed as failed; the others
-    still run."""
+    still run. `whole`: these are all rules, so say also what was seen of each area."""
     findings, skipped, failures = list(extra), [], list(failed)
     run = 0
     for rule in rules:
@@ -63,7 +68,21 @@ def diagnose(
     ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
     host: Host = facts.get(Host)
     found = tuple(_cited(d, host) for d in ordered)
-    return Diagnosis(found, run, tuple(skipped), tuple(failures), describe_machine(facts), _unjudged(facts))
+    areas = tuple(_areas(facts)) if whole else ()
+    return Diagnosis(found, run, tuple(skipped), tuple(failures), describe_machine(facts), _unjudged(facts), areas)
+
+
+def _areas(facts: Facts) -> Iterator[Area]:
+    from dlhealth.judgements.wellness import AREAS  # only a whole diagnosis needs it
+
+    for name, (layers, judge) in AREAS.items():
+        try:
+            found = list(facts.call(judge))
+        except Unavailable as problem:
+            found = [Area(name, State.UNKNOWN, f"not checked: {problem}")]
+        except Exception as error:  # a defect must not hide the other areas
+            found = [Area(name, State.UNKNOWN, f"not checked: {type(error).__name__}")]
+        yield from (area._replace(layers=layers) for area in found)
 
 
 def _unjudged(facts: Facts) -> str | None:

@@ -42,7 +42,7 @@ class Examiner:
     def diagnose(self, options: Options, rules: Loaded | None = None) -> Diagnosis:
         """The diagnosis by some of the rules, or by all loaded rules."""
         rules = self.loaded if rules is None else rules
-        return diagnose(rules.rules, self.facts(options), failed=rules.failed)
+        return diagnose(rules.rules, self.facts(options), failed=rules.failed, whole=rules.whole)
 
 
 def examining(
@@ -80,4 +80,4 @@ def chosen(loaded: Loaded, only: Iterable[str]) -> Loaded:
     names. A rule of another name that did not load is left out. Raises KeyError like `select`."""
     names = tuple(only)
     failed = tuple(f for f in loaded.failed if not names or f.id in names)
-    return Loaded(tuple(select(loaded.rules, names)), failed)
+    return Loaded(tuple(select(loaded.rules, names)), failed, whole=not names)

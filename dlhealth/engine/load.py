@@ -22,10 +22,12 @@ _REQUIRED = ("id", "title", "layer", "stage", "severity", "detect")
 
 
 class Loaded(NamedTuple):
-    """The loaded rules, and those that could not be loaded, with the reason."""
+    """The loaded rules, and those that could not be loaded, with the reason. `whole` is False if somebody asked for only
+    some of them."""
 
     rules: tuple[Rule, ...]
     failed: tuple[Failed, ...]
+    whole: bool = True
 
 
 class _Refused(Exception):

@@ -9,6 +9,7 @@ from dlhealth.actions import action_to_json
 from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosed, Diagnosis, OpenProblem, Outcome, Plan, kind_of, timestamp
+from dlhealth.report.story import areas_of
 
 if TYPE_CHECKING:  # the doctor's report needs nothing about repairs
     from dlhealth.engine.choose import Repair
@@ -31,6 +32,9 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
         "time": timestamp(),
         "host": dict(diagnosis.machine),
         "verdict": diagnosis.health,
+        "areas": [
+            {"name": a.name, "subject": a.subject, "state": a.state, "text": a.text} for a in areas_of(diagnosis)
+        ],
         "findings": [_finding(d) for d in diagnosis.findings],
         "checks": {
             "run": diagnosis.run,

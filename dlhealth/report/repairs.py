@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from dlhealth.actions import EditFile, WriteFile, needs_programs
+from dlhealth.actions import needs_programs
 from dlhealth.engine.choose import Repair
-from dlhealth.model import Action, Diagnosis, Outcome, Severity
+from dlhealth.model import Diagnosis, Outcome
 from dlhealth.records import NamedTuple
+from dlhealth.report.story import Mark, count, steps_of
 from dlhealth.report.style import Style
-from dlhealth.report.terminal import SIGNS, WELL, Page, count, together
+from dlhealth.report.terminal import Page
 
 if TYPE_CHECKING:  # a report is made from records and reads no disk
     from dlhealth.engine.repair import Told
@@ -19,29 +20,27 @@ if TYPE_CHECKING:  # a report is made from records and reads no disk
 class _Result(NamedTuple):
     """How an outcome is shown: its sign, the number of its colour, and what to do next."""
 
-    sign: tuple[str, str]
+    mark: Mark
     colour: str
     advice: str
 
 
 _RESULTS = {
     Outcome.APPLIED: _Result(
-        WELL, "32", "Verified: the checks ran again and no longer find it. To undo it: dlhealth undo {name}{root}"
+        Mark.WELL, "32", "Verified: the checks ran again and no longer find it. To undo it: dlhealth undo {name}{root}"
     ),
     Outcome.NOT_PROVED: _Result(
-        SIGNS[Severity.WARNING],
+        Mark.WARNING,
         "33",
         "Not proved: no check could show whether it helped. To undo it: dlhealth undo {name}{root}",
     ),
     Outcome.AWAITING_REBOOT: _Result(
-        WELL, "33", "{start}. The next dlhealth fix {there} keeps the repair if it helped, or undoes it."
+        Mark.WELL, "33", "{start}. The next dlhealth fix {there} keeps the repair if it helped, or undoes it."
     ),
-    Outcome.ROLLED_BACK: _Result(
-        SIGNS[Severity.ERROR], "31", "Undone: everything that it changed is as it was before."
-    ),
-    Outcome.UNDONE: _Result(WELL, "32", "Everything that it changed is as it was before."),
+    Outcome.ROLLED_BACK: _Result(Mark.ERROR, "31", "Undone: everything that it changed is as it was before."),
+    Outcome.UNDONE: _Result(Mark.WELL, "32", "Everything that it changed is as it was before."),
     Outcome.CONFLICT: _Result(
-        SIGNS[Severity.ERROR],
+        Mark.ERROR,
         "31",
         "What was not undone is as named above; everything else is as it was before. Details: dlhealth show {name}{root}",
     ),
@@ -61,7 +60,7 @@ def render_repair(repair: Repair, style: Style, root: str = "/") -> str:
             page.text("  ", chosen.finding.title, "  ")
             page.text("    ", f"{chosen.finding.id}: {chosen.plan.summary}", "      ", "2")
         page.line()
-        page.steps("  ", repair.actions, lambda first, action: _step(page, first, action))
+        page.steps("  ", [*steps_of(repair.actions)], names=True)
         if repair.reboot:
             page.text("      ", "then reboot at a time that suits you: systemctl reboot")
         if root != "/" and any(map(needs_programs, repair.actions)):
@@ -74,11 +73,8 @@ def render_repair(repair: Repair, style: Style, root: str = "/") -> str:
         for left in repair.left:
             page.text("  ", left.finding.title)
             page.text("    ", f"{left.finding.id}: {left.reason}", "      ", "2")
-            for _, actions in together(left.by_hand):
-                if len(actions) > 1:
-                    page.moved("      by hand: ", actions, " " * 15)
-                else:
-                    page.text("      by hand: ", actions[0].summary())
+            for step in steps_of(left.by_hand):
+                page.step("      by hand: ", step, " " * 15, names=True)
     return page.content() if repair.chosen or repair.left else ""
 
 
@@ -88,26 +84,11 @@ _PROGRAMS = (
 )
 
 
-def _step(page: Page, first: str, action: Action) -> None:
-    if isinstance(action, EditFile):
-        page.text(first, f"edit {action.path}")
-        for number, old, new in action.changes:
-            page.exact(f"        - {number}: ", old, "31")
-            if new is not None:
-                page.exact(f"        + {number}: ", new, "32")
-    elif isinstance(action, WriteFile):
-        page.text(first, f"write {action.path}")
-        for line in action.text.splitlines():
-            page.exact("        + ", line, "32")
-    else:
-        page.text(first, action.summary())
-
-
 def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
     """How one repair ended; `told` is its record."""
     page = Page(style)
     result = _RESULTS[ended.outcome]
-    sign, colour = page.sign(result.sign), result.colour
+    sign, colour = page.sign(result.mark), result.colour
     margin = " " * (len(sign) + 1)
     undone = _undone(ended, told) if ended.outcome is Outcome.CONFLICT else ()
     how = ("only partly undone" if undone else "not undone") if ended.outcome is Outcome.CONFLICT else ended.outcome

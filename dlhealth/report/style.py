@@ -106,3 +106,11 @@ def shortened(text: str, width: int) -> str:
         return text
     half = (width - 3) // 2
     return f"{next(pieces(text, width - 3 - half))}...{next(pieces(text[::-1], half))[::-1]}"
+
+
+def cut(text: str, width: int) -> str:
+    """The text, without its last words if it is wider."""
+    if columns(text) <= width:
+        return text
+    kept = next(pieces(text, width - 3))
+    return f"{kept.rpartition(' ')[0] or kept} ..."

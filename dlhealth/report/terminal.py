@@ -1,22 +1,32 @@
 """A diagnosis as text for a person, on anything from a rescue console to a wide terminal."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
-from itertools import groupby
-from typing import Any
 
-from dlhealth.actions import MoveAside
 from dlhealth.data.kernel_log import Xid
-from dlhealth.engine.causes import compatible, neighbours
+from dlhealth.engine.causes import neighbours
 from dlhealth.engine.rule import Rule
-from dlhealth.lazy import regex
-from dlhealth.model import Action, Diagnosed, Diagnosis, Health, Layer, Severity, Skipped, kind_of
-from dlhealth.report.style import Style, columns, pieces, shortened
+from dlhealth.model import Evidence, Layer, Severity
+from dlhealth.report.story import Effect, Line, Mark, Root, Step, Story, Told, count, few, some
+from dlhealth.report.style import Style, columns, cut, pieces, shortened
 
-_COLOURS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
-SIGNS = {Severity.ERROR: ("✗", "[x]"), Severity.WARNING: ("▲", "[!]"), Severity.NOTE: ("●", "[i]")}  # fmt: skip
-WELL = ("✓", "[ok]")
+_COLOURS = {
+    Mark.ERROR: "31",
+    Mark.WARNING: "33",
+    Mark.NOTE: "36",
+    Mark.WELL: "32",
+    Mark.UNKNOWN: "33",
+    Mark.ABSENT: "2",
+}
+SIGNS = {
+    Mark.ERROR: ("✗", "[x]"),
+    Mark.WARNING: ("▲", "[!]"),
+    Mark.NOTE: ("●", "[i]"),
+    Mark.WELL: ("✓", "[ok]"),
+    Mark.UNKNOWN: ("?", "[?]"),
+    Mark.ABSENT: ("-", "[-]"),
+}
+MARKS = {Severity.ERROR: Mark.ERROR, Severity.WARNING: Mark.WARNING, Severity.NOTE: Mark.NOTE}
 _BLANK, _TRUNK = ("   ", "   "), ("│  ", "|  ")
 _LINES = {
     "T": (("├─ ", "|- "), _TRUNK),
@@ -25,16 +35,13 @@ _LINES = {
     " ": (_BLANK, _BLANK),
 }
 """The lines of a tree: beside the first line of an entry, and beside its other lines."""
-_BY_PERSON = ("by-hand", "pip-install")
-_FEW = 4
-_MANY = 4
-"""Moves of files in one directory that become one line."""
+_PROOFS = 6
+"""Observations of one problem that are printed; the others are counted."""
 _WORD_LIMIT = 400
 _NARROWEST = 20
 """Columns for text, at least, beside any indentation."""
 LITERAL = ("By hand",)
 """Sections with commands: their lines are printed as they are, never wrapped, so that they can be copied."""
-_PATH_FIRST = regex(r"(/\S+): (.+)", re.DOTALL)
 
 
 class Detail(Enum):
@@ -45,26 +52,25 @@ class Detail(Enum):
     VERBOSE = "verbose"
 
 
-def render(diagnosis: Diagnosis, style: Style, detail: Detail = Detail.NORMAL) -> str:
-    """The whole report."""
+def render(story: Story, style: Style, detail: Detail = Detail.NORMAL) -> str:
+    """The whole report. The verdict and the next command come last: they stay on the screen."""
     page = Page(style)
-    page.verdict(diagnosis)
     if detail is Detail.QUIET:
-        for finding in diagnosis.root_causes:
-            page.text(f"  {page.sign(SIGNS[finding.severity])} ", f"{finding.title} ({finding.id})")
+        page.verdict(story)
+        for root in story.roots:
+            if root.finding.severity is not Severity.NOTE:
+                sign = page.sign(MARKS[root.finding.severity])
+                page.text(f"  {sign} ", f"{root.finding.title} ({root.finding.id})")
         return page.content()
-    effects = _effects(diagnosis.findings)
-    reached: set[int] = set()
-    for number, diagnosed in enumerate(diagnosis.findings):
-        # Root causes come first, and consequences that no root cause reaches must be printed, too.
-        if number not in reached:
-            page.cause(diagnosed, [*_tree(number, effects, reached, "")], diagnosis.findings)
-    page.skipped(diagnosis.skipped, detail)
-    page.bounds(diagnosis.machine.get("python_environments") or {})
-    page.failed(diagnosis)
-    if diagnosis.findings:
-        page.line()
-        page.text("", "Details of a problem, its repair and the risk: dlhealth explain ID")
+    page.head(story)
+    page.areas(story.areas if detail is Detail.VERBOSE else [*few(story.areas)], detail)
+    for root in story.roots:
+        page.cause(root, detail)
+    page.failed(story)
+    page.skipped(story, detail)
+    page.line()
+    page.verdict(story)
+    page.next(story)
     return page.content()
 
 
@@ -76,7 +82,7 @@ def render_rules(rules: Sequence[Rule], style: Style) -> str:
         if listed:
             page.line(style.paint(layer.value, "1"))
         for rule in listed:
-            page.line(f"  {style.paint(f'{rule.severity.value:8}', _COLOURS[rule.severity])} {rule.id}")
+            page.line(f"  {style.paint(f'{rule.severity.value:8}', _COLOURS[MARKS[rule.severity]])} {rule.id}")
             page.text(" " * 11, rule.title)
         if listed:
             page.line()
@@ -150,21 +156,6 @@ def sections_of(documentation: str) -> tuple[str, list[tuple[str, list[str]]]]:
     return " ".join(summary.split()), sections
 
 
-def together(actions: Sequence[Action]) -> Iterator[tuple[int, Sequence[Action]]]:
-    """Steps with the number of the first; many files of one directory that are moved aside go together."""
-
-    def directory(numbered: tuple[int, Action]) -> str:
-        number, action = numbered
-        return action.path.rpartition("/")[0] if isinstance(action, MoveAside) else str(number)
-
-    for _, group in groupby(enumerate(actions, 1), directory):
-        steps = list(group)
-        if len(steps) < _MANY:
-            yield from ((number, [action]) for number, action in steps)
-        else:
-            yield steps[0][0], [action for _, action in steps]
-
-
 class Page:
     """A page of text, line by line."""
 
@@ -192,77 +183,100 @@ class Page:
         for number, piece in enumerate(pieces(self._style.clean(text), max(room, _NARROWEST))):
             self.line(self._style.paint((first if number == 0 else " " * columns(first)) + piece, code))
 
-    def steps(self, margin: str, actions: Sequence[Action], one: Callable[[str, Action], None] | None = None) -> None:
-        """Add numbered steps. `one` adds a single step after its number; without it, a step is its summary."""
-        for first, group in together(actions):
-            if len(group) > 1:
-                self.moved(f"{margin}{first:2}. to {first + len(group) - 1}. ", group, f"{margin}    ")
-            elif one:
-                one(f"{margin}{first:2}. ", group[0])
-            else:
-                self.text(f"{margin}{first:2}. ", group[0].summary())
+    def steps(self, margin: str, steps: Sequence[Step], *, names: bool) -> None:
+        """Add numbered steps. `names`: also the names of files that a step of several is about."""
+        for step in steps:
+            first = (
+                f"{margin}{step.first:2}. " if step.last == step.first else f"{margin}{step.first:2}. to {step.last}. "
+            )
+            self.step(first, step, f"{margin}    ", names=names)
 
-    def moved(self, first: str, actions: Sequence[Action], following: str) -> None:
-        """Add one step for many files of a directory that are moved aside."""
-        paths = [a.path for a in actions if isinstance(a, MoveAside)]
-        directory = paths[0].rpartition("/")[0]
-        self.text(first, f"move {len(paths)} files of {directory} aside (kept in /var/lib/dlhealth):", following)
-        self.text(f"{following}  ", " ".join(p.rpartition("/")[2] for p in paths))
+    def step(self, first: str, step: Step, following: str, *, names: bool) -> None:
+        """Add one step, and the names of its files or the lines that it changes."""
+        self.text(first, step.text, following)
+        for listed in step.names if names else ():
+            self.text(f"{following}  ", listed)
+        for change in step.changes:
+            number = f"{change.number}: " if change.number is not None else ""
+            self.exact(f"{following}  {change.sign} {number}", change.text, "31" if change.sign == "-" else "32")
 
-    def sign(self, signs: tuple[str, str]) -> str:
-        return signs[not self._style.unicode]
+    def sign(self, mark: Mark) -> str:
+        return SIGNS[mark][not self._style.unicode]
 
-    def verdict(self, diagnosis: Diagnosis) -> None:
-        machine, worst = diagnosis.machine, diagnosis.worst
-        name = str(machine.get("hostname") or machine.get("root") or "this machine")
-        if worst in (Severity.ERROR, Severity.WARNING):
-            sign, colour = self.sign(SIGNS[worst]), _COLOURS[worst]
-            state = "broken" if worst is Severity.ERROR else "degraded"
-            others = sum(bool(d.caused_by) for d in diagnosis.findings)
-            explained = f" with {count(others, 'consequence')}" if others else ""
-            said = f"{name} is {state}: {count(len(diagnosis.root_causes), 'root cause')}{explained}"
-        elif diagnosis.health is Health.UNKNOWN:
-            sign, colour = self.sign(SIGNS[Severity.WARNING]), "33"
-            found = "no problem found, but too little could be checked to call it healthy: " if diagnosis.run else ""
-            said = f"{name}: {found}{diagnosis.doubt}"
-        else:
-            sign, colour = self.sign(WELL), "32"
-            partly = f"; {len(diagnosis.skipped)} could not run completely" if diagnosis.skipped else ""
-            said = f"{name}: no problem found by {count(diagnosis.run, 'check')}{partly}"
-        self.text(f"{self._style.paint(sign, colour)} ", said, " " * (len(sign) + 1), f"1;{colour}", len(sign) + 1)
-        for line in (describe(machine), *((machine.get("platform") or {}).get("notes") or ())):
-            self.text(" " * (len(sign) + 1), line)
+    def marked(self, mark: Mark, text: str) -> str:
+        """Add a text with a sign before it; returns the margin for what follows."""
+        sign, colour = self.sign(mark), _COLOURS[mark]
+        margin = " " * (len(sign) + 1)
+        self.text(f"{self._style.paint(sign, colour)} ", text, margin, f"1;{colour}", len(sign) + 1)
+        return margin
 
-    def cause(self, root: Diagnosed, tree: Sequence[tuple[str, int]], findings: Sequence[Diagnosed]) -> None:
+    def head(self, story: Story) -> None:
+        """Say which machine this is."""
+        name = self._style.clean(story.name)
+        self.text(f"{self._style.paint(name, '1')}: ", story.machine, "  ", width=columns(name) + 2)
+        for note in story.notes:
+            self.text("  ", note)
+
+    def areas(self, areas: Sequence[Line], detail: Detail) -> None:
+        """Add one line for each area; in full if that is wanted."""
+        if areas:
+            self.line()
+        widest = max((len(line.name) for line in areas), default=0)
+        signs = max(len(self.sign(line.mark)) for line in areas) if areas else 0
+        for line in areas:
+            sign = f"{self.sign(line.mark):{signs}}"
+            first = f"{self._style.paint(sign, _COLOURS[line.mark])} {line.name:{widest}}  "
+            margin = signs + widest + 3
+            text = line.text
+            if detail is not Detail.VERBOSE:
+                text = cut(self._style.clean(text), max(self._style.width - margin, _NARROWEST))
+            self.text(first, text, " " * margin, width=margin)
+
+    def verdict(self, story: Story) -> None:
+        self.marked(story.verdict.mark, story.verdict.text)
+
+    def next(self, story: Story) -> None:
+        """Name the next command, if there is one."""
+        margin = " " * (len(self.sign(story.verdict.mark)) + 1)
+        if story.roots:
+            ids = {root.finding.id for root in story.roots}
+            self.text(f"{margin}Explain: ", f"dlhealth explain {ids.pop() if len(ids) == 1 else 'ID'}")
+        if story.repair:
+            self.text(f"{margin}Repair:  ", story.repair)
+
+    def cause(self, root: Root, detail: Detail) -> None:
         """Add a finding with everything that it explains."""
         finding = root.finding
-        sign, colour = self.sign(SIGNS[finding.severity]), _COLOURS[finding.severity]
-        margin = " " * (len(sign) + 1)
         self.line()
-        self.text(f"{self._style.paint(sign, colour)} ", finding.title, margin, f"1;{colour}", len(sign) + 1)
+        margin = self.marked(MARKS[finding.severity], finding.title)
         subject = "" if finding.subject == "host" else f", {finding.subject}"
         self.text(margin, f"{finding.id}{subject}", code="2")
-        self.heading(margin, "Proof")
-        for evidence in finding.evidence:
-            self.text(f"{margin}  ", f"{evidence.source}: {evidence.shows}", f"{margin}    ")
-        plan = root.remedy
-        if plan:
-            needs = [
-                f"risk {plan.risk.value}",
-                *["needs a reboot"] * plan.reboot,
-                *["needs the network"] * plan.network,
-            ]
-            by_person = root.by_hand and any(kind_of(a) in _BY_PERSON for a in plan.actions)
-            self.heading(margin, "Repair by hand" if by_person else "Repair", f"{plan.summary} ({', '.join(needs)})")
-            if root.by_hand:
-                self.text(f"{margin}  ", f"dlhealth fix does not do this: {root.by_hand}", code="2")
-            self.steps(f"{margin} ", plan.actions)
-        if tree:
+        self.proof(margin, finding.evidence, detail)
+        if root.plan:
+            self.plan(margin, root.plan, detail)
+        if root.effects:
             self.heading(margin, "This explains")
-        for stem, number in tree:
-            effect = findings[number].finding
-            first, following = ("".join(self.sign(_LINES[c][n]) for c in stem) for n in (0, 1))
-            self.text(f"{margin}  {first}", f"{effect.title} ({effect.id})", f"{margin}  {following}")
+        for stem, effect in _tree(root.effects, ""):
+            first, following = ("".join(_LINES[c][n][not self._style.unicode] for c in stem) for n in (0, 1))
+            found = effect.finding
+            self.text(f"{margin}  {first}", f"{found.title} ({found.id})", f"{margin}  {following}")
+
+    def proof(self, margin: str, evidence: Sequence[Evidence], detail: Detail) -> None:
+        """Add what was observed."""
+        self.heading(margin, "Proof")
+        all_of_it = detail is Detail.VERBOSE or len(evidence) <= _PROOFS
+        for seen in evidence if all_of_it else evidence[: _PROOFS - 1]:
+            self.text(f"{margin}  ", f"{seen.source}: {seen.shows}", f"{margin}    ")
+        if not all_of_it:
+            self.text(f"{margin}  ", f"and {len(evidence) - _PROOFS + 1} more (dlhealth doctor -v)")
+
+    def plan(self, margin: str, plan: Told, detail: Detail) -> None:
+        """Add the repair of a root cause."""
+        name = "Repair by hand" if plan.by_person else "Repair"
+        self.heading(margin, name, f"{plan.summary} ({', '.join(plan.needs)})")
+        if plan.reason:
+            self.text(f"{margin}  ", f"dlhealth fix does not do this: {plan.reason}", code="2")
+        self.steps(f"{margin} ", plan.steps, names=detail is Detail.VERBOSE)
 
     def heading(self, margin: str, name: str, text: str = "") -> None:
         start = f"{margin}{self._style.paint(name, '1')}"
@@ -271,104 +285,37 @@ class Page:
         else:
             self.line(start)
 
-    def skipped(self, skipped: Sequence[Skipped], detail: Detail) -> None:
-        if not skipped:
-            return
-        self.line()
-        if detail is not Detail.VERBOSE:
-            self.text("", f"{count(len(skipped), 'check')} could not run completely (details: dlhealth doctor -v)")
-            return
-        self.line(self._style.paint(f"Checks that could not run completely ({len(skipped)})", "1"))
-        for reason, (places, ids) in _by_reason(skipped).items():
-            where = f" ({_some(places)})" if places else ""
-            self.text("  ", f"{reason}{where}: {_some(ids, 'checks')}", "      ")
-
-    def bounds(self, search: Mapping[str, Any]) -> None:
-        """Say where Python environments were searched, if users have some."""
-        if set(search.get("found", ())) - {"/usr", "/usr/local"} and search.get("bounds"):
+    def skipped(self, story: Story, detail: Detail) -> None:
+        """Say how many checks could not run completely; in detail, which ones, and where was searched."""
+        if story.skipped:
             self.line()
-            self.text("", f"{search['bounds']}.")
+            checks = f"{count(story.skipped, 'check')} could not run completely"
+            if detail is not Detail.VERBOSE:
+                self.text("", f"{checks} (details: dlhealth doctor -v)")
+            else:
+                self.line(self._style.paint(f"Checks that could not run completely ({story.skipped})", "1"))
+                for reason, places, ids in story.unchecked:
+                    where = f" ({some(places)})" if places else ""
+                    self.text("  ", f"{reason}{where}: {some(ids, 'checks')}", "      ")
+        if story.searched and detail is Detail.VERBOSE:
+            self.line()
+            self.text("", story.searched)
 
-    def failed(self, diagnosis: Diagnosis) -> None:
-        if not diagnosis.failed:
+    def failed(self, story: Story) -> None:
+        if not story.failed:
             return
         self.line()
         self.line(self._style.paint("Failed checks: defects of these rules, not of this machine", "1"))
-        for failed in diagnosis.failed:
+        for failed in story.failed:
             self.text("  ", f"{failed.id}: {failed.error}", "      ")
 
 
-def describe(machine: Any) -> str:
-    """The `host` object of the JSON report in one line."""
-    parts = [str(machine.get("os") or "unknown system")]
-    if machine.get("kernel"):
-        parts.append(f"kernel {machine['kernel']}")
-    gpus = [str(g.get("name") or g.get("id")) for g in machine.get("gpus") or ()]
-    parts += [name if gpus.count(name) == 1 else f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
-    driver = machine.get("driver") or {}
-    versions = [(driver[k], text) for k, text in _DRIVER_PARTS if driver.get(k)]
-    if len({version for version, _ in versions}) == 1:
-        parts.append(f"driver {versions[0][0]}")
-    elif versions:
-        parts.append("driver " + " / ".join(f"{version} {text}" for version, text in versions))
-    if machine.get("cuda"):
-        parts.append(f"CUDA {', '.join(machine['cuda'])}")
-    return ", ".join(parts)
-
-
-_DRIVER_PARTS = (("loaded", "loaded"), ("on_disk", "on disk"), ("libraries", "libraries"))
-
-
-def _effects(findings: Sequence[Diagnosed]) -> dict[int, list[int]]:
-    """The findings by number: a cause → its direct consequences."""
-    effects: dict[int, list[int]] = {}
-    for number, effect in enumerate(findings):
-        causes = (
-            cause
-            for name in effect.caused_by
-            for cause, other in enumerate(findings)
-            if other.finding.id == name and cause != number and compatible(other.finding, effect.finding)
-        )
-        nearest = next(causes, None)
-        if nearest is not None:
-            effects.setdefault(nearest, []).append(number)
-    return effects
-
-
-def _tree(cause: int, effects: Mapping[int, list[int]], reached: set[int], stem: str) -> Iterator[tuple[str, int]]:
+def _tree(effects: Sequence[Effect], stem: str) -> Iterator[tuple[str, Effect]]:
     """The consequences of a finding, each with the tree lines that lead to it: one key of _LINES per level."""
-    reached.add(cause)
-    below = [number for number in effects.get(cause, ()) if number not in reached]
-    for number in below:
-        last = number == below[-1]
-        yield stem + ("L" if last else "T"), number
-        yield from _tree(number, effects, reached, stem + (" " if last else "I"))
-
-
-def _by_reason(skipped: Sequence[Skipped]) -> dict[str, tuple[list[str], list[str]]]:
-    """Reason → its paths, and the ids of its checks; the reason with most checks first."""
-    groups: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    for skip in skipped:
-        for reason in skip.reason.split("; "):
-            match = _PATH_FIRST.fullmatch(reason)
-            places, ids = groups.setdefault(match[2] if match else reason, ({}, {}))
-            ids[skip.id] = None
-            if match:
-                places[match[1]] = None
-    ordered = sorted(groups.items(), key=lambda group: -len(group[1][1]))
-    return {reason: (list(places), list(ids)) for reason, (places, ids) in ordered}
-
-
-def _some(names: Iterable[str], kind: str = "") -> str:
-    """The names if they are few; otherwise their number, or the first of them."""
-    names = list(names)
-    if len(names) <= _FEW:
-        return ", ".join(names)
-    return f"{len(names)} {kind}" if kind else f"{', '.join(names[:3])} and {len(names) - 3} more"
-
-
-def count(number: int, thing: str) -> str:
-    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
+    for effect in effects:
+        last = effect is effects[-1]
+        yield stem + ("L" if last else "T"), effect
+        yield from _tree(effect.effects, stem + (" " if last else "I"))
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:

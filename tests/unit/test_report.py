@@ -5,26 +5,38 @@ from collections.abc import Iterator
 
 import pytest
 
-from dlhealth.actions import ByHand, EditFile, MoveAside, Reboot, UpdateInitramfs
+from dlhealth.actions import ByHand, ChangeOwner, EditFile, MoveAside, Reboot, UpdateInitramfs
 from dlhealth.engine.choose import Chosen, Left, Repair
 from dlhealth.engine.rule import Rule
 from dlhealth.model import (
+    Area,
     Diagnosed,
     Diagnosis,
     Evidence,
     Failed,
     Finding,
+    Health,
     Layer,
     Plan,
     Risk,
     Severity,
     Skipped,
     Stage,
+    State,
 )
 from dlhealth.report.json import to_json
 from dlhealth.report.repairs import render_repair
+from dlhealth.report.story import describe, story_of
 from dlhealth.report.style import Style, columns, pieces, shortened, style_for
-from dlhealth.report.terminal import Detail, Page, describe, render, render_rule, render_rules, sections_of
+from dlhealth.report.terminal import Detail, Page, render_rule, render_rules, sections_of
+from dlhealth.report.terminal import render as draw
+
+FIX = "sudo dlhealth fix"
+
+
+def render(made: Diagnosis, style: Style, detail: Detail = Detail.NORMAL) -> str:
+    return draw(story_of(made, FIX), style, detail)
+
 
 RICH = Style(True, True, 100)
 PLAIN = Style(False, False, 80)
@@ -64,9 +76,8 @@ CHAIN = diagnosis(
 def test_a_whole_report() -> None:
     assert render(CHAIN, PLAIN) == (
         """\
-[x] workstation is broken: 2 root causes with 4 consequences
-    debian 12, kernel 6.1.0-50-amd64, 2 x GeForce GTX 1080 Ti, driver 535.1
-    loaded / 550.2 on disk, CUDA 11.8, 12.2
+workstation: debian 12, kernel 6.1.0-50-amd64, 2 x GeForce GTX 1080 Ti, driver
+  535.1 loaded / 550.2 on disk, CUDA 11.8, 12.2
 
 [x] a-root is wrong
     a-root
@@ -93,7 +104,9 @@ def test_a_whole_report() -> None:
     Proof
       /etc/x: y
 
-Details of a problem, its repair and the risk: dlhealth explain ID
+[x] workstation is broken: 2 root causes with 4 consequences
+    Explain: dlhealth explain ID
+    Repair:  sudo dlhealth fix
 """
     )
 
@@ -131,7 +144,6 @@ def test_every_finding_is_shown_once() -> None:
     ("given", "first"),
     [
         (diagnosis(), "[ok] workstation: no problem found by 9 checks"),
-        (diagnosis(skipped=(Skipped("a", "b"),)), "[ok] workstation: no problem found by 9 checks; 1 could not run completely"),
         (diagnosis(run=0), "[!] workstation: nothing could be checked"),
         (diagnosis(Diagnosed(finding("n", severity=Severity.NOTE), (), PLAN)), "[ok] workstation: no problem found by 9 checks"),
         (diagnosis(Diagnosed(finding("n", severity=Severity.WARNING), (), PLAN)), "[!] workstation is degraded: 1 root cause"),
@@ -139,7 +151,9 @@ def test_every_finding_is_shown_once() -> None:
     ],
 )  # fmt: skip
 def test_verdict(given: Diagnosis, first: str) -> None:
-    assert render(given, PLAIN).splitlines()[0] == first
+    """It comes last, before the next command; the short report begins with it."""
+    assert first in render(given, PLAIN).splitlines()[-3:]
+    assert render(given, PLAIN, Detail.QUIET).splitlines()[0] == first
 
 
 def test_what_could_not_be_looked_at_is_grouped_by_reason() -> None:
@@ -147,7 +161,7 @@ def test_what_could_not_be_looked_at_is_grouped_by_reason() -> None:
     skipped += [Skipped("one", "there is no GPU; /var/0: needs root"), Skipped("two", "there is no GPU")]
     lines = render(diagnosis(skipped=tuple(skipped)), PLAIN, Detail.VERBOSE).splitlines()
     start = lines.index("Checks that could not run completely (8)")
-    assert lines[start + 1 :] == [
+    assert lines[start + 1 : -2] == [
         "  needs root (/var/0, /var/1, /var/2 and 3 more): 7 checks",
         "  there is no GPU: one, two",
     ]
@@ -156,9 +170,73 @@ def test_what_could_not_be_looked_at_is_grouped_by_reason() -> None:
 def test_where_environments_were_searched_is_said_to_people_who_have_some() -> None:
     search = {"found": ["/usr", "/home/alice/venv"], "bounds": "Python environments in homes were searched"}
     given = Diagnosis((), 9, (), (), {**MACHINE, "python_environments": search})
-    assert render(given, PLAIN).splitlines()[-1] == "Python environments in homes were searched."
-    search["found"] = ["/usr"]
+    assert "Python environments in homes were searched." in render(given, PLAIN, Detail.VERBOSE).splitlines()
     assert "searched" not in render(given, PLAIN)
+    search["found"] = ["/usr"]
+    assert "searched" not in render(given, PLAIN, Detail.VERBOSE)
+
+
+WELL = (
+    Area("driver", State.WELL, "535.1 is loaded; the libraries are the same version", "", (Layer.KERNEL_MODULE,)),
+    Area("CUDA", State.ABSENT, "no toolkit is installed", "", (Layer.CUDA,)),
+    *(Area("login", State.WELL, "start-up files are sound", f"user:{n}", (Layer.LOGIN,)) for n in ("alice", "bob")),
+    Area("login", State.UNKNOWN, f"/home/eve/.profile:1: {'a long reason ' * 9}", "user:eve", (Layer.LOGIN,)),
+    *(Area("Python", State.WELL, f"/opt/{n}: PyTorch", f"python:/opt/{n}", (Layer.PYTHON,)) for n in range(14)),
+)
+
+
+def test_each_area_is_one_line_and_users_with_the_same_result_share_one() -> None:
+    lines = render(diagnosis()._replace(areas=WELL), PLAIN).splitlines()
+    assert lines[3:11] == [
+        "[ok] driver  535.1 is loaded; the libraries are the same version",
+        "[-]  CUDA    no toolkit is installed",
+        "[ok] login   alice, bob: start-up files are sound",
+        "[?]  login   eve: /home/eve/.profile:1: a long reason a long reason a long ...",
+        "[ok] Python  /opt/0: PyTorch",
+        "[ok] Python  /opt/1: PyTorch",
+        "[ok] Python  /opt/2: PyTorch",
+        "[ok] Python  and 11 more",
+    ]
+    whole = render(diagnosis()._replace(areas=WELL), PLAIN, Detail.VERBOSE)
+    assert "/opt/13: PyTorch" in whole
+    assert " ".join(whole.split()).count("a long reason") == 9
+
+
+def test_an_area_with_a_problem_gets_no_tick() -> None:
+    broken = diagnosis(
+        Diagnosed(finding("loop", "user:bob"), (), PLAN),
+        Diagnosed(finding("hint", "user:alice", Severity.NOTE), (), None),
+    )
+    lines = render(broken._replace(areas=WELL), PLAIN).splitlines()
+    assert "[ok] login   alice: start-up files are sound" in lines
+    assert "[x]  login   bob: see loop" in lines
+    everybody = diagnosis(Diagnosed(finding("loop", severity=Severity.WARNING), (), PLAN))
+    assert "[!]  login   alice, bob, eve: see loop" in render(everybody._replace(areas=WELL), PLAIN).splitlines()
+    states = [a["state"] for a in json.loads(to_json(broken._replace(areas=WELL)))["areas"]]
+    assert states[:5] == ["well", "absent", "well", "problem", "unknown"]
+
+
+def test_a_machine_without_a_driver_is_not_called_healthy() -> None:
+    without = diagnosis()._replace(areas=(Area("driver", State.ABSENT, "no NVIDIA driver is installed"),))
+    assert without.health is Health.UNKNOWN
+    assert "no NVIDIA driver is installed" in render(without, PLAIN).splitlines()[-1]
+
+
+def test_many_observations_of_one_problem_are_counted() -> None:
+    many = finding("many")._replace(evidence=tuple(Evidence(f"/f{n}", "wrong") for n in range(9)))
+    found = diagnosis(Diagnosed(many, (), None))
+    assert "    /f4: wrong\n      and 4 more (dlhealth doctor -v)\n" in render(found, PLAIN)
+    assert "/f8: wrong" in render(found, PLAIN, Detail.VERBOSE)
+
+
+def test_the_next_command_is_the_last_line() -> None:
+    one = diagnosis(Diagnosed(finding("x"), (), PLAN))
+    assert render(one, PLAIN).splitlines()[-2:] == [
+        "    Explain: dlhealth explain x",
+        "    Repair:  sudo dlhealth fix",
+    ]
+    by_hand = diagnosis(Diagnosed(finding("x"), (), PLAN, "only a person can"))
+    assert render(by_hand, PLAIN).splitlines()[-1] == "    Explain: dlhealth explain x"
 
 
 def test_a_broken_rule_is_named() -> None:
@@ -308,29 +386,34 @@ def test_rules_and_one_rule() -> None:
     assert [line for line in shown.splitlines() if len(line) > 80] == [command], "a command is never wrapped"
 
 
-def test_many_files_of_a_folder_that_are_moved_aside_are_told_in_one() -> None:
+def test_many_steps_of_the_same_kind_are_one_line() -> None:
+    """The report counts the files, the plan of `fix` names them."""
     lib = "/usr/lib/x86_64-linux-gnu"
-    moved = [
-        MoveAside(f"{lib}/{name}.so.570.86") for name in ("libcuda", "libnvidia-ml", "libnvidia-cfg", "libnvcuvid")
-    ]
+    moved = [MoveAside(f"{lib}/{name}.so.570.86") for name in ("libcuda", "libnvidia-ml", "libnvcuvid")]
     actions = (
         MoveAside("/usr/bin/nvidia-smi"),
         *moved,
-        MoveAside("/etc/a"),
-        MoveAside("/etc/b"),
+        MoveAside("/nvidia"),
         UpdateInitramfs("all"),
+        *(ChangeOwner(f"/home/a/{name}", "a", "a") for name in "bcde"),
+        ChangeOwner("/home/a/f", "root", "a"),
     )
+    plan = Plan("Keep one", Risk.HIGH, actions)
     found = finding("mixed", title="Two installers")
-    repair = Repair((Chosen(found, Plan("Keep one", Risk.HIGH, actions)),), (), actions)
-    text = render_repair(repair, Style(False, True, 100))
+    text = render_repair(Repair((Chosen(found, plan),), (), actions), Style(False, True, 100))
     assert text.splitlines()[5:] == [
-        "   1. move /usr/bin/nvidia-smi aside (kept in /var/lib/dlhealth)",
-        f"   2. to 5. move 4 files of {lib} aside (kept in /var/lib/dlhealth):",
-        "        libcuda.so.570.86 libnvidia-ml.so.570.86 libnvidia-cfg.so.570.86 libnvcuvid.so.570.86",
-        "   6. move /etc/a aside (kept in /var/lib/dlhealth)",
-        "   7. move /etc/b aside (kept in /var/lib/dlhealth)",
-        "   8. update-initramfs -u -k all",
+        "   1. to 5. move 5 files aside (kept in /var/lib/dlhealth)",
+        "        /usr/bin: nvidia-smi",
+        f"        {lib}: libcuda.so.570.86 libnvidia-ml.so.570.86 libnvcuvid.so.570.86",
+        "        /: nvidia",
+        "   6. update-initramfs -u -k all",
+        "   7. to 10. chown -h a:a of 4 files of /home/a",
+        "        b c d e",
+        "  11. chown -h root:a /home/a/f",
     ]
+    report = render(diagnosis(Diagnosed(found, (), plan)), PLAIN)
+    assert "      1. to 5. move 5 files aside (kept in /var/lib/dlhealth)\n      6. update" in report
+    assert "libnvcuvid" in render(diagnosis(Diagnosed(found, (), plan)), PLAIN, Detail.VERBOSE)
 
 
 def test_a_plan_that_is_only_a_restart_says_so() -> None:
@@ -347,7 +430,7 @@ def test_repeated_steps_of_a_person_are_one_line() -> None:
     left = Left(finding("mixed"), "it has steps that only a person can do", (*moved, ByHand("reboot")))
     text = render_repair(Repair((), (left,), ()), PLAIN)
     assert text.splitlines()[3:] == [
-        "      by hand: move 4 files of /usr/lib aside (kept in /var/lib/dlhealth):",
+        "      by hand: move 4 files of /usr/lib aside (kept in /var/lib/dlhealth)",
         "                 one two three four",
         "      by hand: reboot",
     ]
