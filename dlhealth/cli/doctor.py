@@ -23,6 +23,8 @@ def command(
 ) -> int:
     """Find what is wrong with a machine, and why. Changes nothing and needs no root.
 
+    On a terminal, a report that is longer than the screen is shown by $PAGER, or by less; PAGER=cat prints it.
+
     Exit status: 0 healthy, 1 warnings only, 2 wrong usage, 3 at least one error, 6 not known because too little could be
     checked, 70 internal error.
     """
@@ -33,10 +35,11 @@ def command(
 
         write(to_json(diagnosis))
     else:
+        from dlhealth.cli.pager import page
         from dlhealth.report.story import story_of
         from dlhealth.report.style import current_style
         from dlhealth.report.terminal import Detail, render
 
         detail = Detail.VERBOSE if verbose else Detail.QUIET if quiet else Detail.NORMAL
-        write(render(story_of(diagnosis, repairing), current_style(), detail))
+        page(render(story_of(diagnosis, repairing), current_style(), detail))
     return status_of(diagnosis)

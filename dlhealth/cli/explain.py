@@ -4,7 +4,7 @@ import re
 
 import click
 
-from dlhealth.cli import similar, write
+from dlhealth.cli import similar
 from dlhealth.engine.load import load_rules
 
 
@@ -27,8 +27,9 @@ def command(name: str) -> None:
             f"there is no rule {name!r}{similar(name, [r.id for r in rules])}; `dlhealth rules` lists them.",
             param_hint="ID",
         )
+    from dlhealth.cli.pager import page
     from dlhealth.report.style import current_style
     from dlhealth.report.terminal import render_number, render_rule
 
     style = current_style()
-    write((render_number(known, style) if known else "") + render_rule(rule, rules, style))
+    page((render_number(known, style) if known else "") + render_rule(rule, rules, style))

@@ -24,10 +24,11 @@ def command(context: click.Context, as_json: bool) -> None:
 
         write(rules_to_json(loaded.rules))
     else:
+        from dlhealth.cli.pager import page
         from dlhealth.report.style import current_style
         from dlhealth.report.terminal import render_rules
 
-        write(render_rules(loaded.rules, current_style()))
+        page(render_rules(loaded.rules, current_style()))
     for failed in loaded.failed:
         click.echo(f"dlhealth: {failed.id}: {failed.error}", err=True)
 

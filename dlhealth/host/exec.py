@@ -184,6 +184,31 @@ def answer(argv: Sequence[str], connection: int) -> int:
     return _spawn(list(argv), 1, None, (), {}, connection)
 
 
+def feed(argv: Sequence[str], text: bytes, environment: Mapping[str, str]) -> int:
+    """Run a program that shows a text to the person at the terminal, until that person ends it; its status, not 0 if it
+    could not start. It gets this environment and no other, and Ctrl-C."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with suppress(BrokenPipeError), os.fdopen(writer, "wb") as pipe:  # it may end before it has read everything
+            try:
+                child = os.posix_spawn(
+                    argv[0],
+                    list(argv),
+                    environment,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, reader, 0)],
+                    setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ),
+                )
+            finally:
+                os.close(reader)
+            pipe.write(text)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except OSError:
+        return -1
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def held(argv: Sequence[str], timeout: float) -> Iterator[bool]:
     """Keep a program running that ends when its standard input ends: when the block is left, and when this process ends

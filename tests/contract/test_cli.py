@@ -1,5 +1,6 @@
 """The command line as a person or a script meets it: what it prints where, and with which exit status."""
 
+import fcntl
 import json
 import os
 import pty
@@ -8,8 +9,10 @@ import select
 import shlex
 import shutil
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -380,11 +383,15 @@ def test_the_locale_decides_about_symbols(environment: dict[str, str], first: st
     assert first.isascii() <= text.isascii()
 
 
-def on_terminal(command: list[str], **environment: str) -> tuple[str, int]:
-    """What a program prints on a terminal, standard output and error together."""
+def on_terminal(command: list[str], *, rows: int = 0, typed: bytes = b"", **environment: str) -> tuple[str, int]:
+    """What a program prints on a terminal, standard output and error together. `typed` is what a person types."""
     child, terminal = pty.fork()
     if child == 0:
+        time.sleep(0.1 * bool(rows))
         os.execve(command[0], command, {"PATH": os.environ["PATH"], **environment})
+    if rows:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+    os.write(terminal, typed)
     received = b""
     while select.select([terminal], [], [], 30)[0]:
         try:
@@ -403,6 +410,45 @@ def test_colours_on_a_terminal(root: Path) -> None:
     for setting in ({"NO_COLOR": "1", "TERM": "xterm"}, {"TERM": "dumb"}):
         text, _ = on_terminal(command, LANG="C.UTF-8", **setting)
         assert "\033[1;32m" not in text
+
+
+PAGER = "echo paged; head -n 2"
+
+
+@pytest.mark.parametrize(
+    ("rows", "environment", "paged"),
+    [
+        (5, {"PAGER": PAGER}, True),
+        (100, {"PAGER": PAGER}, False),
+        (0, {"PAGER": PAGER}, False),
+        (5, {"PAGER": PAGER, "TERM": "dumb"}, False),
+        (5, {"PAGER": "cat"}, False),
+        (5, {"PAGER": "/nonexistent/pager"}, False),
+        (5, {"PAGER": "read line; exit 1"}, False),
+    ],
+)
+def test_a_long_report_is_shown_page_by_page(rows: int, environment: dict[str, str], paged: bool, root: Path) -> None:
+    command = [*DLHEALTH, "doctor", "--root", str(root)]
+    text, status = on_terminal(command, rows=rows, **{"TERM": "xterm", "LANG": "C.UTF-8", **environment})
+    assert status == Status.HEALTHY
+    assert text.startswith("paged\r\n") is paged
+    assert ("no problem found" in text) is not paged
+
+
+@pytest.mark.skipif(not shutil.which("less"), reason="needs less")
+def test_less_ends_when_a_person_wants_it(root: Path) -> None:
+    command = [*DLHEALTH, "doctor", "-v", "--root", str(root)]
+    text, status = on_terminal(command, rows=10, typed=b"q", TERM="xterm", LANG="C.UTF-8")
+    assert status == Status.HEALTHY
+    assert "workstation" in text
+    assert "no problem found" not in text
+
+
+def test_no_pager_waits_for_somebody_who_is_not_there(root: Path) -> None:
+    """With its input from elsewhere, nobody could end the pager."""
+    shell = shlex.join([*DLHEALTH, "doctor", "--root", str(root)])
+    text, _ = on_terminal(["/bin/sh", "-c", f"{shell} </dev/null"], rows=5, TERM="xterm", PAGER=PAGER)
+    assert "no problem found" in text
 
 
 def test_progress_is_shown_of_what_takes_long_and_gone_afterwards() -> None:
