@@ -97,6 +97,10 @@ class Layer(str, Enum):
     RUNTIME = "runtime"
 
 
+OF_THE_BOOT = (Layer.PACKAGING, Layer.KERNEL_MODULE, Layer.DRIVER_LIBRARIES, Layer.LOGIN)
+"""The layers whose errors may leave a boot without a driver or a login screen."""
+
+
 class Stage(int, Enum):
     """When a fault must be repaired relative to others: later repairs depend on earlier ones."""
 
@@ -278,6 +282,8 @@ class Diagnosis(NamedTuple):
     """Why "no findings" does not mean "healthy", for reasons that concern the whole machine; None if it does."""
     areas: tuple[Area, ...] = ()
     """What was seen of each area; empty if only some rules were asked for."""
+    next_boot: bool = False
+    """Whether it is about the next boot; then `areas` are what was verified for it."""
 
     @property
     def worst(self) -> Severity | None:

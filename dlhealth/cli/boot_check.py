@@ -9,15 +9,14 @@ from dlhealth.cli.common import status_of
 
 
 @click.command("boot-check")
-@click.option(
-    "--next", "coming", is_flag=True, help="Only list the problems of the next boot, one line each; change nothing."
-)
+@click.option("--next", "coming", is_flag=True, help="Only say whether a reboot is safe, in one line; change nothing.")
 def command(coming: bool) -> int:
     """Complete repairs that waited for a reboot, check, and repair what the policy allows.
 
     dlhealth-boot.service runs this command.
 
-    Exit status: as doctor. With --next, it is 3 if the next boot will have no driver or no login screen.
+    Exit status: as doctor. With --next: 0 a reboot is safe, 3 the next boot will have no driver or no login screen, 6 not
+    known.
     """
     if coming:
         return _next()
@@ -33,13 +32,15 @@ def command(coming: bool) -> int:
 
 
 def _next() -> int:
+    from dlhealth.report.story import Mark
     from dlhealth.report.style import current_style
-    from dlhealth.service.boot import next_boot_problems
+    from dlhealth.service.boot import next_boot_verdict
 
-    clean = current_style().clean
-    problems = next_boot_problems()
-    for problem in problems:
-        click.echo(f"dlhealth: {clean(problem)}", err=True)
-    if problems:
-        click.echo("dlhealth: before you reboot, see: dlhealth doctor --next-boot", err=True)
-    return Status.ERRORS if problems else Status.HEALTHY
+    verdict = next_boot_verdict()
+    if verdict is None:
+        return Status.HEALTHY
+    click.echo(f"dlhealth: {current_style().clean(verdict.text)}", err=True)
+    if verdict.mark is Mark.WELL:
+        return Status.HEALTHY
+    click.echo("dlhealth: details: dlhealth doctor --next-boot", err=True)
+    return Status.ERRORS if verdict.mark is Mark.ERROR else Status.UNKNOWN

@@ -7,7 +7,7 @@ from typing import cast
 
 from dlhealth.engine.causes import causes, declared
 from dlhealth.engine.choose import Limits, Offer, offer_for
-from dlhealth.engine.facts import Facts
+from dlhealth.engine.facts import Facts, Options
 from dlhealth.engine.machine import describe_machine
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
@@ -69,12 +69,16 @@ def diagnose(
     host: Host = facts.get(Host)
     found = tuple(_cited(d, host) for d in ordered)
     areas = tuple(_areas(facts)) if whole else ()
-    return Diagnosis(found, run, tuple(skipped), tuple(failures), describe_machine(facts), _unjudged(facts), areas)
+    return Diagnosis(
+        found, run, tuple(skipped), tuple(failures), describe_machine(facts), _unjudged(facts), areas, _next_boot(facts)
+    )
 
 
 def _areas(facts: Facts) -> Iterator[Area]:
-    from dlhealth.judgements.wellness import AREAS  # only a whole diagnosis needs it
-
+    if _next_boot(facts):
+        from dlhealth.judgements.nextboot import AREAS
+    else:
+        from dlhealth.judgements.wellness import AREAS
     for name, (layers, judge) in AREAS.items():
         try:
             found = list(facts.call(judge))
@@ -83,6 +87,10 @@ def _areas(facts: Facts) -> Iterator[Area]:
         except Exception as error:  # a defect must not hide the other areas
             found = [Area(name, State.UNKNOWN, f"not checked: {type(error).__name__}")]
         yield from (area._replace(layers=layers) for area in found)
+
+
+def _next_boot(facts: Facts) -> bool:
+    return cast(Options, facts.get(Options)).next_boot
 
 
 def _unjudged(facts: Facts) -> str | None:

@@ -9,7 +9,7 @@ from dlhealth.actions import action_to_json
 from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosed, Diagnosis, OpenProblem, Outcome, Plan, kind_of, timestamp
-from dlhealth.report.story import areas_of
+from dlhealth.report.story import Mark, areas_of, reboot_of
 
 if TYPE_CHECKING:  # the doctor's report needs nothing about repairs
     from dlhealth.engine.choose import Repair
@@ -35,6 +35,7 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
         "areas": [
             {"name": a.name, "subject": a.subject, "state": a.state, "text": a.text} for a in areas_of(diagnosis)
         ],
+        "reboot": _reboot(diagnosis) if diagnosis.next_boot else None,
         "findings": [_finding(d) for d in diagnosis.findings],
         "checks": {
             "run": diagnosis.run,
@@ -42,6 +43,11 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
             "failed": [f._asdict() for f in diagnosis.failed],
         },
     }
+
+
+def _reboot(diagnosis: Diagnosis) -> dict[str, Any]:
+    verdict = reboot_of(diagnosis)
+    return {"safe": {Mark.WELL: True, Mark.ERROR: False}.get(verdict.mark), "text": verdict.text}
 
 
 def repair_to_json(outcome: Outcome, repair: "Repair", ended: "Sequence[Ended]", diagnosis: Diagnosis) -> str:

@@ -9,7 +9,19 @@ from typing import Any
 from dlhealth.actions import OF_A_PERSON, ChangeMode, ChangeOwner, EditFile, MoveAside, WriteFile
 from dlhealth.engine.causes import compatible
 from dlhealth.lazy import regex
-from dlhealth.model import Action, Area, Diagnosed, Diagnosis, Failed, Finding, Health, Severity, Skipped, State
+from dlhealth.model import (
+    OF_THE_BOOT,
+    Action,
+    Area,
+    Diagnosed,
+    Diagnosis,
+    Failed,
+    Finding,
+    Health,
+    Severity,
+    Skipped,
+    State,
+)
 from dlhealth.records import NamedTuple
 
 _MANY = 4
@@ -91,10 +103,11 @@ class Line(NamedTuple):
 
 
 class Story(NamedTuple):
-    """A whole report. `repair` is the command that repairs this machine, "" if none does; `skipped` counts the checks
+    """A whole report. `reboot` is the verdict on the next boot, None for a report on the running one. `repair` is the command that repairs this machine, "" if none does; `skipped` counts the checks
     that could not run completely."""
 
     verdict: Line
+    reboot: Line | None
     name: str
     machine: str
     notes: tuple[str, ...]
@@ -115,6 +128,7 @@ def story_of(diagnosis: Diagnosis, fix: str = "") -> Story:
     name = str(machine.get("hostname") or machine.get("root") or "this machine")
     return Story(
         verdict=_verdict(diagnosis, name),
+        reboot=reboot_of(diagnosis) if diagnosis.next_boot else None,
         name=name,
         machine=describe(machine),
         notes=tuple(platform.get("notes") or ()),
@@ -139,6 +153,27 @@ def _verdict(diagnosis: Diagnosis, name: str) -> Line:
         found = "no problem found, but too little could be checked to call it healthy: " if diagnosis.run else ""
         return Line(Mark.WARNING, name, f"{name}: {found}{diagnosis.doubt}")
     return Line(Mark.WELL, name, f"{name}: no problem found by {count(diagnosis.run, 'check')}")
+
+
+def reboot_of(diagnosis: Diagnosis) -> Line:
+    """Whether a reboot is safe: only if every item was seen to be well, or is not there on purpose."""
+    barring = [
+        d.finding
+        for d in diagnosis.findings
+        if d.finding.severity is Severity.ERROR and d.finding.layer in OF_THE_BOOT and not d.caused_by
+    ]
+    if barring:
+        more = f" (and {count(len(barring) - 1, 'more problem')})" if len(barring) > 1 else ""
+        return Line(Mark.ERROR, "reboot", f"do not reboot: {barring[0].title}{more}")
+    if diagnosis.doubt:
+        return Line(Mark.UNKNOWN, "reboot", f"not known whether a reboot is safe: {diagnosis.doubt}")
+    unknown = [a for a in diagnosis.areas if a.state is State.UNKNOWN]
+    if unknown:
+        listed = ", ".join(a.name for a in unknown)
+        listed += f" ({unknown[0].text})" if len(unknown) == 1 else ""
+        return Line(Mark.UNKNOWN, "reboot", f"no problem found for the next boot, but not verified: {listed}")
+    seen = ", ".join(a.text for a in diagnosis.areas if a.name in ("driver", "login screen") and a.state is State.WELL)
+    return Line(Mark.WELL, "reboot", f"safe to reboot: {seen}")
 
 
 def areas_of(diagnosis: Diagnosis) -> tuple[Area, ...]:

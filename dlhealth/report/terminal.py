@@ -234,6 +234,9 @@ class Page:
 
     def verdict(self, story: Story) -> None:
         self.marked(story.verdict.mark, story.verdict.text)
+        if story.reboot:
+            text = story.reboot.text
+            self.marked(story.reboot.mark, f"{text[:1].upper()}{text[1:]}")
 
     def next(self, story: Story) -> None:
         """Name the next command, if there is one."""

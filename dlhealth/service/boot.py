@@ -11,7 +11,8 @@ from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.engine.repair import in_rounds
 from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.root import live_host
-from dlhealth.model import Outcome, Risk, Severity
+from dlhealth.model import OF_THE_BOOT, Outcome, Risk
+from dlhealth.report.story import Line, reboot_of
 from dlhealth.service.alerts import Known, of_change, save
 from dlhealth.service.check import open_problems, policy_of
 from dlhealth.service.notify import Manager
@@ -22,7 +23,6 @@ from dlhealth.txn.store import Store
 _REPAIR_SECONDS = 900
 """How much longer the boot may take during a repair or an undo: building a module takes minutes."""
 _ROUNDS = 3
-_OF_THE_BOOT = ("packaging", "kernel-module", "driver-libraries", "login")
 
 
 def boot_check() -> Seen:
@@ -72,17 +72,20 @@ def _repair(seen: Seen, store: Store) -> bool:
     return False
 
 
-def next_boot_problems() -> list[str]:
-    """One line per problem that would leave the next boot without driver or login screen. Empty while packages wait to be
-    configured: apt calls dpkg several times, and a half-finished change is not a fault."""
+def next_boot_verdict() -> Line | None:
+    """Whether the next boot will have a driver and a login screen. None while packages wait to be configured (apt calls
+    dpkg several times, and a half-finished change is not a fault), and on a machine without a driver."""
 
-    def work(examiner: Examiner) -> list[str]:
+    def work(examiner: Examiner) -> Line | None:
         policy, _ = policy_of(examiner.host)
         options = Options(users=policy.users, next_boot=True)
         if not all_configured(examiner.facts(options)):
-            return []
-        diagnosis = examiner.diagnose(options, chosen(examiner.loaded, _OF_THE_BOOT))
-        problems = open_problems(diagnosis, policy)
-        return [p.title for p in problems if p.severity is Severity.ERROR and not p.caused_by]
+            return None
+        rules = chosen(examiner.loaded, [layer.value for layer in OF_THE_BOOT])._replace(
+            whole=True
+        )  # all that decide about a boot
+        diagnosis = examiner.diagnose(options, rules)
+        found = tuple(d for d in diagnosis.findings if d.finding.id not in policy.ignore)
+        return None if not found and diagnosis.without_driver else reboot_of(diagnosis._replace(findings=found))
 
     return examining(live_host(), work)

@@ -228,9 +228,11 @@ def test_nothing_in_a_title_is_a_command_to_the_terminal(dlhealth: Cli) -> None:
 def test_apt_hears_of_what_the_next_boot_lacks_without_commands_to_its_terminal(
     dlhealth: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from dlhealth.report.story import Line, Mark
     from dlhealth.service import boot
 
-    monkeypatch.setattr(boot, "next_boot_problems", lambda: ["no module\x1b[2J\rfor it"])
+    verdict = Line(Mark.ERROR, "reboot", "do not reboot: no module\x1b[2J\rfor it")
+    monkeypatch.setattr(boot, "next_boot_verdict", lambda: verdict)
     done = dlhealth("boot-check", "--next")
     assert (done.status, done.out) == (3, "")
     assert not {c for c in done.err if not c.isprintable()} - {"\n"}

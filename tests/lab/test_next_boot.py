@@ -51,7 +51,7 @@ def test_a_kernel_without_headers_is_predicted_to_have_no_driver_and_has_none(tm
         assert faults(doctor(guest, "--next-boot")) == set()
         said = guest.run("sh", "-c", "apt-get -qy install --no-install-recommends linux-image-cloud-amd64 2>&1")
         assert f"The headers of kernel {CLOUD} are not installed" in said
-        assert "before you reboot, see: dlhealth doctor --next-boot" in said
+        assert "details: dlhealth doctor --next-boot" in said
         predicted = doctor(guest, "--next-boot")
         assert predicted["host"]["kernel"] == CLOUD
         assert faults(predicted, "error") == UNBUILT
