@@ -16,8 +16,10 @@ WATCHED = regex(
 )
 """The variables that the rules are about. Values of others never leave this package."""
 
-_FILE_LIMIT = 1 << 20
+_FILE_LIMIT = 512 << 10
 _STEPS = 20_000
+_STEPS_OF_A_FILE = 50
+"""What reading a sourced file counts: two files that source each other are read up to 2 ** _DEPTH times."""
 _DEPTH = 10
 _SETTINGS = 300
 _CANDIDATES = 20
@@ -112,8 +114,8 @@ class Trace:
         self.files: dict[str, None] = {}
         self.steps = 0
 
-    def step(self) -> None:
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        self.steps += count
         if self.steps > _STEPS:
             raise Exhausted(f"cannot follow more than {_STEPS} steps", ends=True)
 
@@ -278,6 +280,7 @@ class Session:
         if not is_known(text):
             raise Unsure(f"{path} has control characters")
         self.trace.files[path] = None
+        self.trace.step(_STEPS_OF_A_FILE)
         return text
 
     def enter(self) -> None:

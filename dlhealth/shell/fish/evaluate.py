@@ -7,6 +7,7 @@ blanks for others.
 import posixpath
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from dlhealth.host import Unreadable
 from dlhealth.host.place import Place
@@ -16,6 +17,10 @@ from dlhealth.shell.malformed import LISTS, set_behind
 from dlhealth.shell.reader import Left, Reader
 from dlhealth.shell.state import WATCHED, Exhausted, Session, Unsure, Variable
 from dlhealth.shell.values import UNKNOWN, Truth, is_empty, is_known, known_elements, text_of, tidy, tokens
+
+_MOST_WORDS = 200
+"""Words that one expansion may give; with more, their number counts as unknown."""
+_MOST_BRACES = 16
 
 
 class Missing(Exception):
@@ -660,6 +665,8 @@ class Fish(Reader):
         """The words after expansion; an unset variable alone is no word. None if their number is unknown."""
         result: list[str] = []
         for word in words:
+            if len(result) > _MOST_WORDS:
+                return None
             variables = [p for p in word if p.kind == "variable" and not p.quoted]
             if len(word) == 1 and variables:
                 value = self.state.get(word[0].text).value
@@ -690,6 +697,8 @@ class Fish(Reader):
 
     def braced(self, word: Word) -> list[Word] | None:
         """The words of `/usr/{bin,sbin}`; None if that cannot be followed."""
+        if sum(p.text.count("{") for p in word if p.kind == "other") > _MOST_BRACES:
+            return None
         number = next(n for n, p in enumerate(word) if p.kind == "other" and not p.quoted)
         match = re.fullmatch(r"([^{}]*)\{([^{}]*,[^{}]*)\}(.*)", word[number].text, re.DOTALL)
         if not match:
@@ -725,12 +734,16 @@ class Fish(Reader):
                 if found is None:
                     return None
                 texts = found
-            combined = [a + b for a in combined for b in texts][:200]
+            if len(combined) * len(texts) > _MOST_WORDS:
+                return None
+            combined = [a + b for a in combined for b in texts]
         if any(c in p.text for p in word if p.kind == "text" and not p.quoted for c in "*?"):
             try:
-                return [name for pattern in combined for name in self.session.host.glob(pattern)][:200]
+                matches = (name for pattern in combined for name in self.session.host.glob(pattern))
+                found = list(islice(matches, _MOST_WORDS + 1))
             except Unreadable:
                 return None
+            return found if len(found) <= _MOST_WORDS else None
         return [tidy(text) for text in combined]
 
     def element(self, which: str) -> list[str] | None:

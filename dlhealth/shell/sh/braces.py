@@ -8,6 +8,8 @@ from dlhealth.shell.sh.syntax import Part, Text, Word
 _MARKS = regex(r"[{},]")
 _NUMBERS = regex(r"(0|-?[1-9]\d{0,3})\.\.(0|-?[1-9]\d{0,3})")
 _MOST = 200
+_DEEPEST = 50
+"""Braces in a word that are followed, at most."""
 
 _Piece = Part | str
 """Text that is not quoted is cut at braces and commas into strings; the rest stays as it is."""
@@ -15,8 +17,11 @@ _Piece = Part | str
 
 def expanded(word: Word) -> list[Word] | None:
     """The words that a word becomes; None if that cannot be followed."""
-    if not any(isinstance(p, Text) and not p.quoted and "{" in p.text for p in word):
+    braces = sum(p.text.count("{") for p in word if isinstance(p, Text) and not p.quoted)
+    if not braces:
         return [word]
+    if braces > _DEEPEST:
+        return None
     pieces: list[_Piece] = []
     for part in word:
         if isinstance(part, Text) and not part.quoted:

@@ -408,7 +408,7 @@ class _Parser:
         self.i = match.end()
         self.blank()
         start = self.i
-        if self.i >= len(self.text) or (self.text[self.i] in _META and not self.at("<(", ">(")):
+        if self.i >= len(self.text) or (self.text[self.i] in _META and not self.process()):
             raise self.unexpected()
         word = self.word()
         if operator in ("<<", "<<-"):
@@ -491,7 +491,7 @@ class _Parser:
             if self.i >= len(self.text) or self.text[self.i] in _META or self.closes():
                 call = Simple(line, (), ((Text(function.name, True),), *words))
                 return Group(line, (function, call))
-            words.append(self.word())
+            words.append(self.next_word())
 
     def repeat(self, line: int) -> Node:
         self.i += len("repeat")
@@ -588,9 +588,9 @@ class _Parser:
             words = []
             while True:
                 self.blank()
-                if self.i >= len(self.text) or (self.text[self.i] in _META and not self.at("<(", ">(")):
+                if self.i >= len(self.text) or (self.text[self.i] in _META and not self.process()):
                     break
-                words.append(self.word())
+                words.append(self.next_word())
         if self.at(";") and not self.at(";;"):
             self.i += 1
         elif words is not None and variable and not short and not self.at("\n"):
@@ -759,7 +759,7 @@ class _Parser:
                 assignments.append(self.assign(match))
                 continue
             start = self.i
-            words.append(self.word(arrays=bool(words) and _literal(words[0]) in _DECLARATIONS))
+            words.append(self.next_word(arrays=bool(words) and _literal(words[0]) in _DECLARATIONS))
             if len(words) == 1 and not assignments and (node := self.defined(line, start)):
                 return node
         if self.i == begin or self.at("("):
@@ -786,7 +786,7 @@ class _Parser:
         if self.at("(") and self.dialect != "sh":
             items = self.array()
             return Assignment(match[1], append, (Opaque(False),), None if match[2] else items)
-        word = self.word()
+        word = self.word(value=True)
         return Assignment(match[1], append, (Opaque(False),) if match[2] else word, None, (match[2] or "")[1:-1])
 
     def array(self) -> tuple[Word, ...]:
@@ -802,13 +802,22 @@ class _Parser:
                 return tuple(items)
             if self.text[self.i] in _META and not self.process():
                 raise self.problem("cannot follow this array", certain=False)
-            items.append(self.word())
+            items.append(self.next_word())
 
     # Words.
     def process(self) -> bool:
         return self.dialect != "sh" and self.at("<(", ">(")
 
-    def word(self, arrays: bool = False) -> Word:
+    def next_word(self, *, arrays: bool = False) -> Word:
+        """A word of a list. A list ends where no word begins, so a reader that does not move is at an error."""
+        start = self.i
+        word = self.word(arrays)
+        if self.i == start:
+            raise self.unexpected()
+        return word
+
+    def word(self, arrays: bool = False, value: bool = False) -> Word:
+        """The parts of a word; `arrays` in an argument of a declaration, `value` behind the `=` of an assignment."""
         parts: list[Part] = []
         while self.i < len(self.text):
             char = self.text[self.i]
@@ -858,25 +867,23 @@ class _Parser:
             else:
                 match = _PLAIN.match(self.text, self.i)
                 text = match[0] if match else char
-                if self.dialect == "zsh" and (end := self.lone_brace(text, parts)) is not None:
-                    if end:
-                        parts.append(Text(text[:end], False))
-                    self.i += end
+                value = value or (arrays and "=" in text)
+                closing = self.dialect == "zsh" and not value and self.ends_in_brace(text, parts)
+                self.i += len(text) - closing
+                if text := text[: len(text) - closing]:
+                    parts.append(Text(text, False))
+                if closing:
                     break
-                self.i += len(text)
-                parts.append(Text(text, False))
         self.i = min(self.i, len(self.text))
         return tuple(parts)
 
-    @staticmethod
-    def lone_brace(text: str, before: list[Part]) -> int | None:
-        """Where a brace in a word closes without an opening brace: for zsh the word ends there."""
-        depth = sum(p.text.count("{") - p.text.count("}") for p in before if isinstance(p, Text) and not p.quoted)
-        for position, char in enumerate(text):
-            depth += (char == "{") - (char == "}")
-            if depth < 0:
-                return position
-        return None
+    def ends_in_brace(self, text: str, before: list[Part]) -> bool:
+        """Whether the last character of a word is a brace that nothing in the word opened: for zsh it closes a group."""
+        end = self.i + len(text)
+        if not text.endswith("}") or (end < len(self.text) and self.text[end] not in _META):
+            return False
+        bare = [text, *(p.text for p in before if isinstance(p, Text) and not p.quoted)]
+        return sum(part.count("{") - part.count("}") for part in bare) < 0
 
     def single(self) -> str:
         end = self.text.find("'", self.i + 1)

@@ -51,6 +51,10 @@ SHAPES = [
     ("zsh", f"typeset -A STYLES\nSTYLES[alias]=none\nexport LD_LIBRARY_PATH={CUDA}\n"),
     ("zsh", f"commands[nosuch]=/x\nexport LD_LIBRARY_PATH={CUDA}\n"),
     ("zsh", f"if [[ -e /nowhere ]] {{ echo /nowhere* }}\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    # A brace that nothing opened closes a group for zsh at the end of a word, and is a character elsewhere.
+    ("zsh", f"echo }}a >/dev/null\n{{ export PATH=/a}}b:$PATH\nexport LD_LIBRARY_PATH={CUDA}}}:/x\n}}\n"),
+    ("zsh", f"{{ echo a}} >/dev/null\n{{ echo a}}}}>/dev/null\nexport LD_LIBRARY_PATH={CUDA}\n"),
+    ("zsh", f"{{ X=a}} ; echo $X\n}}\nexport LD_LIBRARY_PATH={CUDA}}}\n"),
     # What zsh loads later, whether or not a condition holds.
     ("zsh", f"if (( $#DISPLAY )); then\n  autoload -U compinit\nfi\nautoload -U compinit\ncompinit\nexport LD_LIBRARY_PATH={CUDA}\n"),
     ("zsh", f"for folder in $fpath; do\n  autoload $folder/nosuch*(N:t)\ndone\nexport LD_LIBRARY_PATH={CUDA}\n"),
@@ -185,6 +189,33 @@ def test_a_setgid_agent_drops_what_the_loader_reads(tmp_path: Path) -> None:
         environments = Environments.probe(RootHost(str(tmp_path)), Users((account,)))
         assert environments.value("alice", "LD_LIBRARY_PATH", "graphical") == value
         assert environments.value("alice", "LD_LIBRARY_PATH", "console") == CUDA
+
+
+ENDLESS = [
+    ("zsh", "d }f!\n"),
+    ("zsh", "a=(x})\n"),
+    ("zsh", "() { true; } x}\n"),
+    ("dash", "for x in <(a)\ndo :; done\n"),
+    ("bash", "echo " + "{a," * 30_000 + "}" * 30_000 + "\n"),
+    ("bash", "echo " + "{a}" * 30_000 + "\n"),
+    ("zsh", "echo " + "{a,b}" * 30_000 + "\n"),
+    ("fish", "set x " + "{a,b}" * 40 + "\n"),
+    ("fish", "set x " + "{a,b}" * 30_000 + "\n"),
+    ("fish", "set x a b\n" + "set x $x$x\n" * 40),
+    ("tcsh", "set x = " + "{a,b}" * 40 + "\n"),
+]
+
+
+@pytest.mark.parametrize(("shell", "text"), ENDLESS, ids=[f"{s}: {t}"[:40] for s, t in ENDLESS])
+def test_what_would_have_no_end_is_given_up(tmp_path: Path, shell: str, text: str) -> None:
+    assert told(tmp_path, shell, f"export LD_LIBRARY_PATH={CUDA}\n" + text).files
+
+
+def test_a_list_of_too_many_words_is_unknown_not_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / FILES["fish"]
+    file.parent.mkdir(parents=True)
+    file.write_text(f"set x {'{a,b}' * 7}\nfor y in $x$x\n  set -gx LD_LIBRARY_PATH $y\nend\n")
+    assert evaluated(tmp_path, "fish")["LD_LIBRARY_PATH"] is None
 
 
 def test_a_large_file_is_read(tmp_path: Path) -> None:
