@@ -706,6 +706,8 @@ class _Parser:
             if self.i >= len(self.text):
                 raise self.problem("the file ends where [[ is not finished", line)
             if self.reserved() == "]]":
+                if not tokens:
+                    raise self.problem("an empty [[, which newer shells refuse", certain=False)
                 self.i += 2
                 return Test(line, tuple(tokens))
             if tokens[-1:] == ["=~"] or (tokens[-1:] and tokens[-1] in ("==", "=", "!=") and self.extended_pattern()):
