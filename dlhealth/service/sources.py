@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
-from inotify_simple import INotify, flags
-
 from dlhealth.data.login_screen import ALIAS, ETC, MANAGERS, NAMED
 from dlhealth.records import NamedTuple
 from dlhealth.service.events import Event, Topic, of_kernel, of_uevent
+from dlhealth.service.inotify import Change, Inotify
 
 KERNEL_LOG = "/dev/kmsg"
 SESSIONS = "/run/systemd/sessions"
@@ -184,23 +183,23 @@ class Sessions:
 class Files:
     """Changes in some directories: packages, kernels, sessions, the login screen, and the files of findings."""
 
-    _CHANGED = flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
+    _CHANGED = Change.CLOSE_WRITE | Change.MOVED_TO | Change.CREATE | Change.DELETE | Change.MOVED_FROM | Change.ATTRIB
 
     def __init__(self, root: str = "") -> None:
         self._root = root
-        self._inotify = INotify(nonblocking=True)
+        self._inotify = Inotify()
         self._sessions = Sessions(root + SESSIONS)
-        self._session_folder = self._watch(SESSIONS, flags.MOVED_TO | flags.DELETE)
+        self._session_folder = self._watch(SESSIONS, Change.MOVED_TO | Change.DELETE)
         # dpkg replaces its status when it is done, and closes its locks when the next may begin.
-        dpkg = self._watch("/var/lib/dpkg", flags.MOVED_TO | flags.CLOSE_WRITE)
-        boot = self._watch("/boot", flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE)
-        modules = self._watch("/lib/modules", flags.CREATE | flags.MOVED_TO | flags.DELETE)
+        dpkg = self._watch("/var/lib/dpkg", Change.MOVED_TO | Change.CLOSE_WRITE)
+        boot = self._watch("/boot", Change.MOVED_TO | Change.CLOSE_WRITE | Change.DELETE)
+        modules = self._watch("/lib/modules", Change.CREATE | Change.MOVED_TO | Change.DELETE)
         # systemctl creates, renames and removes links; people and debconf write files.
-        placed = self._CHANGED & ~flags.ATTRIB
+        placed = self._CHANGED & ~Change.ATTRIB
         screen = {folder: self._watch(folder, placed) for folder, _ in _LOGIN_SCREEN}
         self._login_screen = {(screen[folder], name) for folder, name in _LOGIN_SCREEN}
         # A repair or an undo that ends, also one that a person started.
-        history = self._watch("/var/lib/dlhealth/txn/history", flags.MOVED_TO)
+        history = self._watch("/var/lib/dlhealth/txn/history", Change.MOVED_TO)
         self._topics: tuple[tuple[int, str, Topic], ...] = (
             (dpkg, "status", Topic.PACKAGES),
             (dpkg, "lock", Topic.PACKAGES),
@@ -213,7 +212,7 @@ class Files:
         self._reported: set[tuple[int, str]] = set()
 
     def fileno(self) -> int:
-        return int(self._inotify.fileno())
+        return self._inotify.fileno()
 
     def watch(self, paths: Iterable[str]) -> None:
         """Watch these files from now on, instead of those given before."""
@@ -222,28 +221,28 @@ class Files:
         for path in sorted(paths)[:_FILES]:
             parent, name = posixpath.split(path)
             # Closing a device does not change it, and /dev/null is closed all the time.
-            mask = self._CHANGED & ~flags.CLOSE_WRITE if parent == "/dev" else self._CHANGED
+            mask = self._CHANGED & ~Change.CLOSE_WRITE if parent == "/dev" else self._CHANGED
             self._reported.add((self._watch(parent, mask), name))
             # The directory above a mount point sees no changes of its mode: /tmp is often a mount point.
-            self._reported.add((self._watch(path, flags.ATTRIB), ""))
+            self._reported.add((self._watch(path, Change.ATTRIB), ""))
         for folder in before - {f for f, _ in self._reported} - self._fixed:
             with suppress(OSError):  # the directory is gone, and its watch with it
                 self._inotify.rm_watch(folder)
 
     def read(self) -> Iterator[Event]:
         now = time.monotonic()
-        for change in self._inotify.read(timeout=0):
-            if change.mask & flags.Q_OVERFLOW:
+        for change in self._inotify.read():
+            if change.what & Change.Q_OVERFLOW:
                 self._sessions.missed()
                 yield Event(Topic.PACKAGES)
-            elif change.wd == self._session_folder:
-                event = self._sessions.changed(change.name, bool(change.mask & flags.DELETE), now)
+            elif change.watch == self._session_folder:
+                event = self._sessions.changed(change.name, bool(change.what & Change.DELETE), now)
                 if event:
                     yield event
             else:
-                if (change.wd, change.name) in self._login_screen:
+                if (change.watch, change.name) in self._login_screen:
                     yield Event(Topic.LOGIN_SCREEN)
-                if topic := self._topic(change.wd, change.name):
+                if topic := self._topic(change.watch, change.name):
                     yield Event(topic)
 
     def _topic(self, folder: int, name: str) -> Topic | None:
@@ -254,6 +253,6 @@ class Files:
 
     def _watch(self, folder: str, mask: int) -> int:
         try:
-            return int(self._inotify.add_watch(self._root + folder, mask | flags.ONLYDIR | flags.MASK_ADD))
+            return self._inotify.add_watch(self._root + folder, mask | Change.ONLYDIR | Change.MASK_ADD)
         except OSError:
             return -1  # not on this machine
