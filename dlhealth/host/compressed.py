@@ -12,9 +12,12 @@ import re
 import struct
 import sys
 import zlib
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from dlhealth.host.elf import Elf, NotElf, appended_signature
+
+if TYPE_CHECKING:
+    import ctypes
 
 _LIMIT = 1 << 29
 """In bytes. No unpacked module is that large."""
@@ -73,7 +76,7 @@ class _Lz4:
     def __init__(self, file: Readable) -> None:
         import ctypes  # nothing else needs it, and few images use this format
 
-        self._unpack = ctypes.CDLL("liblz4.so.1").LZ4_decompress_safe
+        self._unpack = _library("liblz4.so.1", "lz4").LZ4_decompress_safe
         self._buffer = ctypes.create_string_buffer(self._BLOCK)
         self._file, self._block, self._at = file, b"", 0
         file.read(4)
@@ -104,20 +107,21 @@ class _Lz4Frame:
     _VERSION = 100
 
     def __init__(self, file: Readable) -> None:
+        self._library = _library("liblz4.so.1", "lz4")
         import ctypes
 
         self._file, self._packed = file, b""
         self._left = 0
         """Bytes that the frame still expects; 0 at its end."""
         self._sizes = ctypes.c_size_t, ctypes.byref
-        self._library = ctypes.CDLL("liblz4.so.1")
         self._library.LZ4F_decompress.restype = self._library.LZ4F_freeDecompressionContext.restype = ctypes.c_size_t
         self._context = ctypes.c_void_p()
         self._buffer = ctypes.create_string_buffer(_CHUNK)
         self._library.LZ4F_createDecompressionContext(ctypes.byref(self._context), self._VERSION)
 
     def __del__(self) -> None:
-        self._library.LZ4F_freeDecompressionContext(self._context)
+        if library := getattr(self, "_library", None):
+            library.LZ4F_freeDecompressionContext(self._context)
 
     def read(self, size: int = -1) -> bytes:
         number, reference = self._sizes
@@ -137,6 +141,69 @@ class _Lz4Frame:
         return b""
 
 
+class _Zstd:
+    """zstd by the system's library, which apt and systemd of Debian and Ubuntu need: Debian has no backports.zstd."""
+
+    def __init__(self, file: Readable) -> None:
+        self._library = library = _library("libzstd.so.1", "zstd")
+        import ctypes
+
+        library.ZSTD_createDStream.restype, library.ZSTD_getErrorName.restype = ctypes.c_void_p, ctypes.c_char_p
+        library.ZSTD_decompressStream.restype = ctypes.c_size_t
+        self._context = ctypes.c_void_p(library.ZSTD_createDStream())
+        self._number = ctypes.c_size_t
+        self._buffer = ctypes.create_string_buffer(_CHUNK)
+        # ZSTD_outBuffer and ZSTD_inBuffer: the address, the size, and how much of it is used.
+        self._out = (ctypes.c_size_t * 3)(ctypes.addressof(self._buffer), 0, 0)
+        self._in = (ctypes.c_size_t * 3)(0, 0, 0)
+        self._file = file
+        self._left = 0
+        """More than 0 inside a frame."""
+        self._full = False
+        """Whether the library may hold content that did not fit."""
+
+    def __del__(self) -> None:
+        if library := getattr(self, "_library", None):
+            library.ZSTD_freeDStream(self._context)
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = min(size, _CHUNK) if size >= 0 else _CHUNK
+        while wanted and self._more():
+            self._out[1], self._out[2] = wanted, 0
+            self._left = self._library.ZSTD_decompressStream(self._context, self._out, self._in)
+            if self._library.ZSTD_isError(self._number(self._left)):
+                raise ValueError(self._library.ZSTD_getErrorName(self._number(self._left)).decode())
+            written = self._out[2]
+            self._full = written == wanted and self._left > 0
+            if written:
+                return self._buffer.raw[:written]
+        return b""
+
+    def _more(self) -> bool:
+        if self._full or self._in[2] < self._in[1]:
+            return True
+        import ctypes
+
+        packed = self._file.read(_CHUNK)
+        if not packed:
+            if self._left:
+                raise EOFError("it is incomplete")
+            return False
+        self._packed = ctypes.create_string_buffer(packed, len(packed))
+        self._in[0], self._in[1], self._in[2] = ctypes.addressof(self._packed), len(packed), 0
+        return True
+
+
+def _library(name: str, of: str) -> "ctypes.CDLL":
+    """A library of the system that unpacks a format. Raises Damaged."""
+    import ctypes
+
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        raise Damaged(f"compressed with {of}, which cannot be read here ({name} is missing)") from error
+
+
 def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
     """The content of a compressed stream, by its first six bytes. Raises Damaged for an unknown format."""
     if magic.startswith(b"\x1f\x8b"):
@@ -146,25 +213,24 @@ def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
     if magic.startswith(b"BZh"):
         return Stream(bz2.BZ2File(file))
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        try:
-            if sys.version_info >= (3, 14):
-                from compression import zstd
-            else:
-                from backports import zstd
-        except ImportError as error:
-            raise Damaged("compressed with zstd, which this Python cannot read (backports.zstd is missing)") from error
-        return Stream(zstd.ZstdFile(file))
+        return Stream(_zstd(file))
     if magic.startswith(b"\x02\x21\x4c\x18"):
-        try:
-            return Stream(_Lz4(file))
-        except OSError as error:
-            raise Damaged("compressed with lz4, which cannot be read here (liblz4.so.1 is missing)") from error
+        return Stream(_Lz4(file))
     if magic.startswith(b"\x04\x22\x4d\x18"):
-        try:
-            return Stream(_Lz4Frame(file))
-        except OSError as error:
-            raise Damaged("compressed with lz4, which cannot be read here (liblz4.so.1 is missing)") from error
+        return Stream(_Lz4Frame(file))
     raise Damaged(f"compressed in an unknown format (first bytes {magic[:4].hex()})")
+
+
+def _zstd(file: IO[bytes] | io.BufferedReader) -> Readable:
+    """By Python, or else by the system's library. Raises Damaged."""
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        return _Zstd(file)
+    return zstd.ZstdFile(file)
 
 
 def read_module(file: IO[bytes]) -> Elf:

@@ -1,7 +1,7 @@
 """Reads the few facts of an ELF file that a diagnosis needs, without loading it.
 
 pyelftools reads all of ELF; its import alone took a third of the time of the whole doctor. The tests compare this
-reader with it. Standard library only (rescue core); zstd-compressed modules need backports.zstd below Python 3.14.
+reader with it. Standard library only (rescue core); zstd-compressed modules need libzstd.so.1 below Python 3.14.
 """
 
 import struct
