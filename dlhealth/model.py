@@ -215,6 +215,28 @@ class Area(NamedTuple):
     layers: tuple[Layer, ...] = ()
 
 
+class EventKind(str, Enum):
+    """What an event is about."""
+
+    PACKAGES = "packages"
+    KERNEL = "kernel"
+    BUILD = "build"
+    BOOT = "boot"
+    ERROR = "error"
+    SESSION = "session"
+    REPAIR = "repair"
+
+
+class Event(NamedTuple):
+    """Something that happened: `time` in seconds since the epoch, `details` one line each, `source` a file or program."""
+
+    time: float
+    kind: EventKind
+    text: str
+    details: tuple[str, ...]
+    source: str
+
+
 class Unknown(NamedTuple):
     """What a rule yields if it could not check one of its subjects, or is not sure."""
 
@@ -284,6 +306,8 @@ class Diagnosis(NamedTuple):
     """What was seen of each area; empty if only some rules were asked for."""
     next_boot: bool = False
     """Whether it is about the next boot; then `areas` are what was verified for it."""
+    since: tuple[str, ...] = ()
+    """What changed since the machine was known to be good, if something is wrong now."""
 
     @property
     def worst(self) -> Severity | None:

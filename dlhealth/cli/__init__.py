@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "doctor": "Find what is wrong, and why; change nothing.",
     "fix": "Repair what doctor finds: show the plan, ask, repair, verify.",
+    "report": "Write a diagnosis as one page, for people.",
     "undo": "Undo a repair.",
     "history": "List all repairs: when, why, and how they ended.",
     "show": "Show one repair in full.",

@@ -22,6 +22,7 @@ from dlhealth.model import Diagnosis, Health
 from dlhealth.records import NamedTuple
 
 if TYPE_CHECKING:  # the doctor changes nothing
+    from dlhealth.engine.record import Inventory, Timeline
     from dlhealth.txn.store import Store
 
 _STATUS = {
@@ -47,10 +48,9 @@ class Request(NamedTuple):
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def diagnosis_options(function: F) -> F:
-    """The options of every command that diagnoses, and `--json`."""
+def machine_options(function: F) -> F:
+    """The options that say which machine to diagnose, and for whom."""
     for add in (
-        json_option,
         click.option("--next-boot", is_flag=True, help="Check the kernel that will boot next."),
         click.option(
             "--python",
@@ -67,12 +67,6 @@ def diagnosis_options(function: F) -> F:
             help="Check this user's login (repeatable). [default: all human users]",
         ),
         click.option(
-            "--only",
-            multiple=True,
-            metavar="ID|LAYER",
-            help="Only these rules, and the rules for their possible causes (repeatable).",
-        ),
-        click.option(
             "--root",
             default="/",
             metavar="DIR|FILE",
@@ -82,6 +76,17 @@ def diagnosis_options(function: F) -> F:
     ):
         function = add(function)
     return function
+
+
+def diagnosis_options(function: F) -> F:
+    """The options of every command that diagnoses by chosen rules, and `--json`."""
+    only = click.option(
+        "--only",
+        multiple=True,
+        metavar="ID|LAYER",
+        help="Only these rules, and the rules for their possible causes (repeatable).",
+    )
+    return machine_options(only(json_option(function)))
 
 
 def examine(request: Request, watch: Watch | None = None) -> Examined:
@@ -95,6 +100,33 @@ def diagnose(request: Request, watch: Watch | None = None) -> tuple[Diagnosis, s
     host, options, rules = _asked(request)
     diagnosis = engine.examining(host, lambda examiner: examiner.diagnose(options(examiner)), rules, watch)
     return diagnosis, _repairing(request) if isinstance(host, RootHost) else ""
+
+
+class Recorded(NamedTuple):
+    """A diagnosis with everything that a page about a machine shows. `repairing` is the command that would repair it, ""
+    if it cannot be changed."""
+
+    diagnosis: Diagnosis
+    repairing: str
+    timeline: "Timeline"
+    inventory: "Inventory"
+
+
+def record(request: Request, watch: Watch | None = None) -> Recorded:
+    """Diagnose, and record what the machine is and what happened on it. Raises like `examine`."""
+    from dlhealth.engine.record import inventory_of, repairs_in, timeline_of
+
+    host, chosen, rules = _asked(request)
+    changeable = isinstance(host, RootHost)
+    repairs = repairs_in(host.name) if changeable else ()
+
+    def work(examiner: Examiner) -> Recorded:
+        options = chosen(examiner)
+        diagnosis, facts = examiner.diagnose(options), examiner.facts(options)
+        repairing = _repairing(request) if changeable else ""
+        return Recorded(diagnosis, repairing, timeline_of(facts, repairs), inventory_of(facts))
+
+    return engine.examining(host, work, rules, watch)
 
 
 def _repairing(request: Request) -> str:

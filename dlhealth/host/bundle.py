@@ -8,7 +8,6 @@ sizes are limited and the type of every answer is checked.
 import gzip
 import io
 import json
-import os
 import posixpath
 import tarfile
 import zlib
@@ -19,6 +18,7 @@ from typing import Any, get_args, get_origin
 
 from dlhealth.host.base import Host, NoAnswer, NotAMachine, Output, Question, Space, Stat, T, Unreadable
 from dlhealth.host.elf import Elf
+from dlhealth.host.newfile import created
 from dlhealth.records import NamedTuple
 
 SCHEMA = 1
@@ -85,22 +85,15 @@ class Written(NamedTuple):
 def write_bundle(host: Host, path: str, mask: Mask, about: dict[str, str]) -> Written:
     """Write all answers of the host. Raises OSError, including FileExistsError: nothing is overwritten. `about` tells a
     person where the bundle comes from."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            contents: dict[str, bytes] = {}
-            answers = [_encoded(q, a, mask, contents) for q, a in sorted(host.seen.items())]
-            index = {"dlhealth-bundle": SCHEMA, **about, "live": host.live, "answers": answers}
-            with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
-                _add(archive, _INDEX, json.dumps(index, indent=0).encode())
-                for name, content in contents.items():
-                    _add(archive, name, content)
-            file.flush()
-            os.fsync(file.fileno())
-            return Written(len(contents), os.fstat(file.fileno()).st_size)
-    except BaseException:
-        os.unlink(path)
-        raise
+    with created(path) as file:
+        contents: dict[str, bytes] = {}
+        answers = [_encoded(q, a, mask, contents) for q, a in sorted(host.seen.items())]
+        index = {"dlhealth-bundle": SCHEMA, **about, "live": host.live, "answers": answers}
+        with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+            _add(archive, _INDEX, json.dumps(index, indent=0).encode())
+            for name, content in contents.items():
+                _add(archive, name, content)
+        return Written(len(contents), file.tell())
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -117,6 +117,7 @@ class Story(NamedTuple):
     skipped: int
     failed: tuple[Failed, ...]
     searched: str
+    since: tuple[str, ...]
     repair: str
 
 
@@ -138,6 +139,7 @@ def story_of(diagnosis: Diagnosis, fix: str = "") -> Story:
         skipped=len(diagnosis.skipped),
         failed=diagnosis.failed,
         searched=_searched(machine.get("python_environments") or {}),
+        since=diagnosis.since,
         repair=fix if automatic else "",
     )
 

@@ -1,7 +1,6 @@
 """The alerts of a check: one when a problem appears, one when it is resolved, never a flood."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -232,16 +231,6 @@ def _is_common(finding: OpenProblem) -> bool:
     kind, _, name = finding.subject.partition(":")
     paths = [p for p in (*finding.files, name) if p.startswith("/")]
     return kind != "user" and all(p.startswith(_OF_THE_SYSTEM) for p in paths)
-
-
-def save(path: str, content: str, mode: int = 0o644) -> None:
-    """Replace a file of this process's own directory atomically."""
-    new = f"{path}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(fd, "w", encoding="utf-8") as file:
-        os.fchmod(fd, mode)
-        file.write(content)
-    os.replace(new, path)
 
 
 def load(path: str) -> dict[str, Any]:

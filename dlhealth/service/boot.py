@@ -10,10 +10,11 @@ from dlhealth.engine.facts import Options
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.engine.repair import in_rounds
 from dlhealth.host.alert import Kind, alert, send
+from dlhealth.host.newfile import save
 from dlhealth.host.root import live_host
 from dlhealth.model import OF_THE_BOOT, Outcome, Risk
 from dlhealth.report.story import Line, reboot_of
-from dlhealth.service.alerts import Known, of_change, save
+from dlhealth.service.alerts import Known, of_change
 from dlhealth.service.check import open_problems, policy_of
 from dlhealth.service.notify import Manager
 from dlhealth.service.unattended import ROOT, Seen, do, look, propose, settle, stop

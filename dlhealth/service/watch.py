@@ -15,8 +15,9 @@ from typing import Any
 
 from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.exec import Started, start
+from dlhealth.host.newfile import save
 from dlhealth.records import NamedTuple
-from dlhealth.service.alerts import Known, Repeats, load, of_change, public, save, sign, understood
+from dlhealth.service.alerts import Known, Repeats, load, of_change, public, sign, understood
 from dlhealth.service.asking import Asking
 from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.notify import Manager

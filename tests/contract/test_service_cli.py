@@ -11,7 +11,7 @@ import pytest
 
 from dlhealth.cli import run, status
 from dlhealth.host.exec import Output
-from dlhealth.service.alerts import save
+from dlhealth.host.newfile import save
 from dlhealth.txn.store import Store
 
 PROJECT = Path(__file__).parents[2]

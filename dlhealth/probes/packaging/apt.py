@@ -251,12 +251,12 @@ class AptHistory(NamedTuple):
     @classmethod
     def probe(cls, host: Host) -> "AptHistory":
         transactions: list[Transaction] = []
-        for path, text in _logs(host, "history.log"):
+        for path, text in logs(host, "history.log"):
             transactions += reversed(list(parse_history(path, text)))
         return cls(tuple(transactions))
 
 
-def _logs(host: Host, name: str, rotated: int = 6) -> Iterator[tuple[str, str]]:
+def logs(host: Host, name: str, rotated: int = 6) -> Iterator[tuple[str, str]]:
     """A log of apt and its rotated forms, the newest first; without those that can't be read."""
     for number in range(rotated + 1):
         for path in (f"/var/log/apt/{name}{f'.{number}' if number else ''}{end}" for end in ("", ".gz")):
@@ -270,15 +270,18 @@ def _logs(host: Host, name: str, rotated: int = 6) -> Iterator[tuple[str, str]]:
                 yield path, content.decode(errors="replace")
 
 
-def parse_history(path: str, text: str) -> Iterator[Transaction]:
-    """The runs in a history.log, the oldest first."""
+_OURS = regex(r"nvidia|cuda|cudnn")
+
+
+def parse_history(path: str, text: str, wanted: "re.Pattern[str]" = _OURS) -> Iterator[Transaction]:
+    """The runs in a history.log, the oldest first, with their changes of the packages whose names match."""
     for number, fields in _stanzas(text):
         if "start-date" not in fields:
             continue
         changes = tuple(
             change
             for action in ("install", "upgrade", "downgrade", "reinstall", "remove", "purge")
-            for change in _changes(action, fields.get(action, ""))
+            for change in _changes(action, fields.get(action, ""), wanted)
         )
         if changes:
             command = fields.get("commandline", "")
@@ -287,9 +290,9 @@ def parse_history(path: str, text: str) -> Iterator[Transaction]:
             )
 
 
-def _changes(action: str, text: str) -> Iterator[Change]:
+def _changes(action: str, text: str, wanted: "re.Pattern[str]") -> Iterator[Change]:
     for match in re.finditer(r"([a-z0-9][a-z0-9+.-]*):(\w+) \(([^)]*)\)", text):
-        if re.search("nvidia|cuda|cudnn", match[1]):
+        if wanted.search(match[1]):
             versions = [v.strip() for v in match[3].split(",") if v.strip() != "automatic"]
             old = versions[0] if action not in ("install",) and versions else ""
             yield Change(action, match[1], match[2], old, versions[-1] if versions else "")

@@ -17,8 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlhealth.host.alert import LIMIT, Kind, alert, encode, send
+from dlhealth.host.newfile import save
 from dlhealth.model import OpenProblem
-from dlhealth.service.alerts import Change, Known, Repeats, load, of_change, public, save, sign, understood
+from dlhealth.service.alerts import Change, Known, Repeats, load, of_change, public, sign, understood
 from dlhealth.service.events import Event, Topic
 
 SYSTEMD = Path(__file__).parents[3] / "systemd"
@@ -329,7 +330,7 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
 
 
 def test_the_sign_is_written_whatever_the_locale_says(tmp_path: Path) -> None:
-    code = "import sys; from dlhealth.service.alerts import save; save(sys.argv[1], 'Gr\\xf6\\xdfe \\u2192 1')"
+    code = "import sys; from dlhealth.host.newfile import save; save(sys.argv[1], 'Gr\\xf6\\xdfe \\u2192 1')"
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(SYSTEMD.parent)}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "issue")], env=plain, check=True)
     assert (tmp_path / "issue").read_bytes().decode() == "Größe → 1"
