@@ -215,6 +215,22 @@ class Area(NamedTuple):
     layers: tuple[Layer, ...] = ()
 
 
+class Difference(NamedTuple):
+    """A version or value that is not what it was: `before` and `now` are "" where there is none."""
+
+    section: str
+    name: str
+    before: str
+    now: str
+
+
+class Since(NamedTuple):
+    """What differs since the known-good record of `time` (in UTC)."""
+
+    time: str
+    differences: tuple[Difference, ...]
+
+
 class EventKind(str, Enum):
     """What an event is about."""
 
@@ -306,8 +322,8 @@ class Diagnosis(NamedTuple):
     """What was seen of each area; empty if only some rules were asked for."""
     next_boot: bool = False
     """Whether it is about the next boot; then `areas` are what was verified for it."""
-    since: tuple[str, ...] = ()
-    """What changed since the machine was known to be good, if something is wrong now."""
+    since: Since | None = None
+    """What differs since the machine was known to be good; None without a record, or if nothing is wrong."""
 
     @property
     def worst(self) -> Severity | None:

@@ -9,6 +9,8 @@ FOLDER = Path(__file__).parent.parent / "docs/schema"
 FORMS = {
     "plan": "fix",
     "verdict": "doctor",
+    "differences": "baseline",
+    "inventory": "baseline-file",
     "checked": "status",
     "rules": "rules",
     "transactions": "history",

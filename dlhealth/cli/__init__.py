@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Find what is wrong, and why; change nothing.",
     "fix": "Repair what doctor finds: show the plan, ask, repair, verify.",
     "report": "Write a diagnosis as one page, for people.",
+    "baseline": "Record what this machine is while it works; show what differs since.",
     "undo": "Undo a repair.",
     "history": "List all repairs: when, why, and how they ended.",
     "show": "Show one repair in full.",

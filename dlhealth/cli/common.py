@@ -17,8 +17,8 @@ from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.exec import as_root
 from dlhealth.host.locate import folder_at, host_at
-from dlhealth.host.root import RootHost
-from dlhealth.model import Diagnosis, Health
+from dlhealth.host.root import RootHost, live_host
+from dlhealth.model import Diagnosis, Health, Since
 from dlhealth.records import NamedTuple
 
 if TYPE_CHECKING:  # the doctor changes nothing
@@ -48,6 +48,15 @@ class Request(NamedTuple):
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+root_option = click.option(
+    "--root",
+    default="/",
+    metavar="DIR|FILE",
+    help="The machine to diagnose: a mounted disk, a container's root directory, an archive of dlhealth capture, "
+    "an nvidia-bug-report.log, a sosreport, or a directory of pasted outputs. [default: /]",
+)
+
+
 def machine_options(function: F) -> F:
     """The options that say which machine to diagnose, and for whom."""
     for add in (
@@ -66,13 +75,7 @@ def machine_options(function: F) -> F:
             metavar="NAME",
             help="Check this user's login (repeatable). [default: all human users]",
         ),
-        click.option(
-            "--root",
-            default="/",
-            metavar="DIR|FILE",
-            help="The machine to diagnose: a mounted disk, a container's root directory, an archive of dlhealth capture, "
-            "an nvidia-bug-report.log, a sosreport, or a directory of pasted outputs. [default: /]",
-        ),
+        root_option,
     ):
         function = add(function)
     return function
@@ -127,6 +130,32 @@ def record(request: Request, watch: Watch | None = None) -> Recorded:
         return Recorded(diagnosis, repairing, timeline_of(facts, repairs), inventory_of(facts))
 
     return engine.examining(host, work, rules, watch)
+
+
+def known_good(request: Request, watch: Watch | None = None) -> tuple[Diagnosis, "Inventory"]:
+    """Diagnose, and record what the machine is. Raises like `examine`."""
+    from dlhealth.engine.record import inventory_of
+
+    host, chosen, rules = _asked(request)
+
+    def work(examiner: Examiner) -> tuple[Diagnosis, "Inventory"]:
+        options = chosen(examiner)
+        return examiner.diagnose(options), inventory_of(examiner.facts(options))
+
+    return engine.examining(host, work, rules, watch)
+
+
+def compare(request: Request, file: str | None, watch: Watch | None = None) -> Since:
+    """What differs since the known-good record: that of the machine, or the one in a file of this one. Raises NoBaseline,
+    and like `examine`."""
+    from dlhealth.engine.baseline import read
+    from dlhealth.engine.record import inventory_of
+
+    host, chosen, rules = _asked(request)
+    before = read(host) if file is None else read(live_host(), os.path.abspath(file))
+    return engine.examining(
+        host, lambda examiner: before.since(inventory_of(examiner.facts(chosen(examiner)))), rules, watch
+    )
 
 
 def _repairing(request: Request) -> str:

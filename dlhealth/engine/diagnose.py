@@ -11,7 +11,7 @@ from dlhealth.engine.facts import Facts, Options
 from dlhealth.engine.machine import describe_machine
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
-from dlhealth.model import Area, Diagnosed, Diagnosis, Failed, Finding, Skipped, State, Unknown
+from dlhealth.model import Area, Diagnosed, Diagnosis, Failed, Finding, Since, Skipped, State, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import DPKG_STATUS, Platform
 
@@ -69,9 +69,16 @@ def diagnose(
     host: Host = facts.get(Host)
     found = tuple(_cited(d, host) for d in ordered)
     areas = tuple(_areas(facts)) if whole else ()
-    return Diagnosis(
+    diagnosis = Diagnosis(
         found, run, tuple(skipped), tuple(failures), describe_machine(facts), _unjudged(facts), areas, _next_boot(facts)
     )
+    return diagnosis._replace(since=_since(facts)) if whole and diagnosis.root_causes else diagnosis
+
+
+def _since(facts: Facts) -> Since | None:
+    from dlhealth.engine.baseline import since_good  # only a broken machine needs it
+
+    return since_good(facts)
 
 
 def _areas(facts: Facts) -> Iterator[Area]:

@@ -8,7 +8,7 @@ from dlhealth import __version__
 from dlhealth.actions import action_to_json
 from dlhealth.engine.causes import declared
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Diagnosed, Diagnosis, OpenProblem, Outcome, Plan, kind_of, timestamp
+from dlhealth.model import Diagnosed, Diagnosis, OpenProblem, Outcome, Plan, Since, kind_of, timestamp
 from dlhealth.report.story import Mark, areas_of, reboot_of
 
 if TYPE_CHECKING:  # the doctor's report needs nothing about repairs
@@ -36,6 +36,7 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
             {"name": a.name, "subject": a.subject, "state": a.state, "text": a.text} for a in areas_of(diagnosis)
         ],
         "reboot": _reboot(diagnosis) if diagnosis.next_boot else None,
+        "since": _since(diagnosis.since) if diagnosis.since else None,
         "findings": [_finding(d) for d in diagnosis.findings],
         "checks": {
             "run": diagnosis.run,
@@ -43,6 +44,15 @@ def report(diagnosis: Diagnosis) -> dict[str, Any]:
             "failed": [f._asdict() for f in diagnosis.failed],
         },
     }
+
+
+def since_to_json(since: Since) -> str:
+    """The document of `baseline compare --json`."""
+    return dump({"schema": SCHEMA, "dlhealth": __version__, **_since(since)})
+
+
+def _since(since: Since) -> dict[str, Any]:
+    return {"baseline": since.time, "differences": [d._asdict() for d in since.differences]}
 
 
 def _reboot(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dlhealth.model import (
     Finding,
     Health,
     Severity,
+    Since,
     Skipped,
     State,
 )
@@ -139,9 +140,24 @@ def story_of(diagnosis: Diagnosis, fix: str = "") -> Story:
         skipped=len(diagnosis.skipped),
         failed=diagnosis.failed,
         searched=_searched(machine.get("python_environments") or {}),
-        since=diagnosis.since,
+        since=tuple(since_lines(diagnosis.since)) if diagnosis.since else (),
         repair=fix if automatic else "",
     )
+
+
+def since_lines(since: Since) -> Iterator[str]:
+    """What differs since the known-good record, one line for all that changed in the same way."""
+    day = since.time[:10]
+    if not since.differences:
+        yield f"nothing that is recorded differs from the known-good record of {day}"
+        return
+    yield f"since the known-good record of {day}:"
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for section, name, before, now in since.differences:
+        groups.setdefault((section, before, now), []).append(name)
+    for (section, before, now), names in groups.items():
+        change = f"{before} -> {now}" if before and now else f"new: {now}" if now else f"gone: {before}"
+        yield f"{section}: {some(names)}: {change}"
 
 
 def _verdict(diagnosis: Diagnosis, name: str) -> Line:

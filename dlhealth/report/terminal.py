@@ -6,8 +6,8 @@ from enum import Enum
 from dlhealth.data.kernel_log import Xid
 from dlhealth.engine.causes import neighbours
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Evidence, Layer, Severity
-from dlhealth.report.story import Effect, Line, Mark, Root, Step, Story, Told, count, few, some
+from dlhealth.model import Evidence, Layer, Severity, Since
+from dlhealth.report.story import Effect, Line, Mark, Root, Step, Story, Told, count, few, since_lines, some
 from dlhealth.report.style import Style, columns, cut, pieces, shortened
 
 _COLOURS = {
@@ -37,6 +37,8 @@ _LINES = {
 """The lines of a tree: beside the first line of an entry, and beside its other lines."""
 _PROOFS = 6
 """Observations of one problem that are printed; the others are counted."""
+_CHANGES = 9
+"""Lines on what differs since the known-good record that are printed; the others are counted."""
 _WORD_LIMIT = 400
 _NARROWEST = 20
 """Columns for text, at least, beside any indentation."""
@@ -67,10 +69,18 @@ def render(story: Story, style: Style, detail: Detail = Detail.NORMAL) -> str:
     for root in story.roots:
         page.cause(root, detail)
     page.failed(story)
+    page.since(story.since, detail)
     page.skipped(story, detail)
     page.line()
     page.verdict(story)
     page.next(story)
+    return page.content()
+
+
+def render_since(since: Since, style: Style) -> str:
+    """What differs since the known-good record."""
+    page = Page(style)
+    page.changes([*since_lines(since)])
     return page.content()
 
 
@@ -303,6 +313,21 @@ class Page:
         if story.searched and detail is Detail.VERBOSE:
             self.line()
             self.text("", story.searched)
+
+    def since(self, lines: Sequence[str], detail: Detail) -> None:
+        """Add what differs since the known-good record."""
+        if not lines:
+            return
+        self.line()
+        shown = lines if detail is Detail.VERBOSE else lines[:_CHANGES]
+        self.changes(shown)
+        if len(shown) < len(lines):
+            self.text("  ", f"and {len(lines) - len(shown)} more (dlhealth baseline compare)")
+
+    def changes(self, lines: Sequence[str]) -> None:
+        self.text("", f"{lines[0][:1].upper()}{lines[0][1:]}")
+        for text in lines[1:]:
+            self.text("  ", text, "      ")
 
     def failed(self, story: Story) -> None:
         if not story.failed:

@@ -3,16 +3,19 @@
 import json
 import os
 import time
+from contextlib import suppress
 
+from dlhealth.engine.baseline import keep
 from dlhealth.engine.busy import all_configured
 from dlhealth.engine.examine import Examiner, chosen, examining
 from dlhealth.engine.facts import Options
 from dlhealth.engine.policy import Trigger, Verdict
+from dlhealth.engine.record import inventory_of
 from dlhealth.engine.repair import in_rounds
 from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.newfile import save
 from dlhealth.host.root import live_host
-from dlhealth.model import OF_THE_BOOT, Outcome, Risk
+from dlhealth.model import OF_THE_BOOT, Health, Outcome, Risk
 from dlhealth.report.story import Line, reboot_of
 from dlhealth.service.alerts import Known, of_change
 from dlhealth.service.check import open_problems, policy_of
@@ -43,8 +46,16 @@ def boot_check() -> Seen:
         if send(told_of.entry):
             known.was_told(told_of)
     os.makedirs(os.path.dirname(BOOT_STATE), exist_ok=True)
+    if seen.diagnosis.health is Health.HEALTHY:
+        _remember(seen)
     save(BOOT_STATE, json.dumps({"checked": int(time.time()), **known.saved()}), mode=0o600)
     return seen
+
+
+def _remember(seen: Seen) -> None:
+    """Save the known-good record: what this machine is while it works."""
+    with suppress(OSError):  # a full or read-only /var: the boot matters more
+        keep(inventory_of(seen.examined.facts), ROOT)
 
 
 def _settled_and_repaired(store: Store) -> Seen:

@@ -125,7 +125,18 @@ def test_the_document_is_the_contracts(root: Path, capsys: pytest.CaptureFixture
     assert captured.err == ""
     assert captured.out.isascii()
     report = json.loads(captured.out)
-    assert list(report) == ["schema", "dlhealth", "time", "host", "verdict", "areas", "reboot", "findings", "checks"]
+    assert list(report) == [
+        "schema",
+        "dlhealth",
+        "time",
+        "host",
+        "verdict",
+        "areas",
+        "reboot",
+        "since",
+        "findings",
+        "checks",
+    ]
     assert (report["schema"], report["verdict"]) == (1, "broken")
     assert time.strptime(report["time"], "%Y-%m-%dT%H:%M:%SZ")
     added = {key: report["host"].pop(key) for key in ("platform", "python_environments")}

@@ -697,6 +697,18 @@ def test_the_check_at_boot_repairs_what_it_may_and_says_so(machine: Machine, tmp
     assert json.loads((tmp_path / "boot.json").read_text())["findings"] == []
 
 
+def test_a_boot_without_a_problem_is_recorded_as_good(machine: Machine) -> None:
+    described.Machine.debian12_gpu().build(machine.root)
+    record = machine.root / "var/lib/dlhealth/baseline.json"
+    machine.settings('[repair]\nmax_risk = "none"\n')
+    boot.boot_check()
+    assert not record.exists(), "a problem is open"
+    machine.one.write_text("good\n")
+    boot.boot_check()
+    assert json.loads(record.read_text())["inventory"]["driver"]["loaded"] == "535.261.03"
+    assert record.stat().st_mode & 0o777 == 0o600
+
+
 def test_the_check_at_boot_does_nothing_twice_and_says_so(machine: Machine, tmp_path: Path) -> None:
     boot.boot_check()
     machine.ask("undo")

@@ -1,0 +1,88 @@
+"""`dlhealth baseline`."""
+
+import os
+
+import click
+
+from dlhealth.cli import Failure, Group, Status, printable, write
+from dlhealth.cli.common import Request, compare, json_option, known_good, root_option
+from dlhealth.cli.progress import Progress
+from dlhealth.host.exec import as_root
+from dlhealth.model import Severity
+
+
+class Broken(Failure):
+    """The machine has an error: it is not known to be good."""
+
+    exit_code = Status.ERRORS
+
+
+@click.group("baseline", cls=Group)
+def command() -> None:
+    """Record what this machine is while it works, and show what differs since.
+
+    When something is broken later, doctor and report say what changed since the record. The service saves a record after
+    each boot check that finds no problem.
+    """
+
+
+@command.command("save")
+@root_option
+@click.option("-o", "--output", metavar="FILE", help="A file of your own. [default: /var/lib/dlhealth/baseline.json]")
+@click.option("--force", is_flag=True, help="Save it although something is broken.")
+def save(root: str, output: str | None, force: bool) -> None:
+    """Check this machine, and save what it is if nothing is broken."""
+    from dlhealth.engine import baseline
+
+    if output is None and root != "/":
+        raise click.UsageError("the record of another machine needs a file: -o FILE")
+    if output is None and os.geteuid():
+        raise click.UsageError(
+            f"only root may write {baseline.PATH}: {as_root('dlhealth baseline save')} (or use -o FILE)"
+        )
+    with Progress() as progress:
+        diagnosis, inventory = known_good(Request(root), progress)
+    errors = [f for f in diagnosis.root_causes if f.severity is Severity.ERROR]
+    if errors and not force:
+        raise Broken(f"not saved, because this machine is broken: {errors[0].title} (--force saves it anyway)")
+    path = baseline.PATH if output is None else output
+    try:
+        if output is None:
+            baseline.keep(inventory, root)
+        else:
+            baseline.write(inventory, output)
+    except FileExistsError as error:
+        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
+    except OSError as error:
+        said = f"{path or 'an empty name'}: {(error.strerror or '').lower()}"
+        raise click.BadParameter(said, param_hint="-o") from error
+    entries = sum(map(len, inventory.values()))
+    write(f"{printable(path)}: {entries} versions and values\n")
+
+
+@command.command("compare")
+@click.argument("file", required=False)
+@root_option
+@json_option
+def compared(file: str | None, root: str, as_json: bool) -> int:
+    """Show what differs from the known-good record, or from the record in FILE.
+
+    Exit status: 0 nothing differs, 1 something differs, 2 there is no record that can be read.
+    """
+    from dlhealth.engine.baseline import NoBaseline
+
+    try:
+        with Progress() as progress:
+            since = compare(Request(root), file, progress)
+    except NoBaseline as problem:
+        raise click.UsageError(f"{problem}. To save one: {as_root('dlhealth baseline save')}") from problem
+    if as_json:
+        from dlhealth.report.json import since_to_json
+
+        write(since_to_json(since))
+    else:
+        from dlhealth.report.style import current_style
+        from dlhealth.report.terminal import render_since
+
+        write(render_since(since, current_style()))
+    return Status.WARNINGS if since.differences else Status.HEALTHY
