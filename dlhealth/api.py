@@ -41,6 +41,7 @@ from dlhealth.host.place import Place
 from dlhealth.judgements.barspace import BarSpace
 from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
+from dlhealth.judgements.driverupgrade import DriverUpgrade
 from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, TakenGpus, Usurpers
 from dlhealth.judgements.kernels import kernels_to_judge
 from dlhealth.judgements.mismatch import PostedFailure, PostedMismatch
@@ -243,6 +244,7 @@ __all__ = [
     "DriverLibrary",
     "DriverPackage",
     "DriverPackages",
+    "DriverUpgrade",
     "DriverUse",
     "Drivers",
     "EditFile",

@@ -21,7 +21,7 @@ from dlhealth.lazy import regex
 from dlhealth.model import Action, Plan
 from dlhealth.probes.driver.libraries import DriverLibraries
 from dlhealth.probes.login.users import Users
-from dlhealth.probes.machine.platform import Platform
+from dlhealth.probes.machine.platform import Family, Platform
 
 _OF_THE_DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
 """Without these, no program can use a GPU."""
@@ -29,6 +29,8 @@ _OF_A_KERNEL = (RefreshModuleIndex, UpdateInitramfs, Reboot)
 """Steps that finish other steps, for a kernel that this system installed. Elsewhere there is nothing to finish."""
 _OF_A_DRIVER = regex(r"(lib)?nvidia(?!-(container|cuda-|cudnn))|cuda-drivers|cuda(-\d|$)")
 """Packages that are part of a driver, or bring one."""
+_OF_DEBIAN = regex(r"\b(apt|apt-get|apt-mark|apt-cache|dpkg|dpkg-\w+|ubuntu-drivers|update-(initramfs|grub|glx))\b")
+"""Programs that only Debian, Ubuntu and their kin have."""
 _JETSON_WHEELS = "the builds that NVIDIA offers for this version of JetPack (https://pypi.jetson-ai-lab.io)"
 
 
@@ -37,6 +39,7 @@ class Bounds:
 
     def __init__(self, platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> None:
         self._unmanaged = _unmanaged(platform)
+        self._foreign = platform is not None and platform.family not in (None, Family.DEBIAN)
         self._platform = platform
         self._homes = tuple(f"{a.home.rstrip('/')}/." for a in users.people) if users else ()
         self._libraries = libraries
@@ -49,17 +52,20 @@ class Bounds:
             plan = _without_kernel(plan)
         if wheels and self._platform and self._platform.tegra and _downloads_wheels(plan):
             return _by_hand(plan, f"{plan.summary}, from {_JETSON_WHEELS}: other wheels do not support a Jetson's GPU")
-        if why := self._driver_elsewhere(plan.actions):
-            return _by_hand(plan, f"{plan.summary}, where the driver is installed: {why}")
+        if place := self._driver_elsewhere(plan.actions):
+            return _by_hand(plan, f"{plan.summary}, {place}")
         if self._unmanaged and not all(map(self._is_personal, plan.actions)):
             return _by_hand(plan, f"{plan.summary}, {self._unmanaged}")
+        if self._foreign and any(map(_names_debians_tools, plan.actions)):
+            advice = (a for a in plan.actions if not _names_debians_tools(a))
+            return _by_hand(plan._replace(actions=tuple(advice)), f"{plan.summary}, {self._unmanaged}")
         if lost := self.lost(plan.actions):
             return _by_hand(plan, f"{plan.summary}, after you install another driver: nothing else provides {lost}")
         return plan
 
     def _driver_elsewhere(self, actions: Sequence[Action]) -> str | None:
-        """Why these actions would change a driver of another system; None if they do not."""
-        elsewhere = self._platform.driver_elsewhere if self._platform else None
+        """The system to repair, if these actions would change a driver that this one does not have; else None."""
+        elsewhere = self._platform.driver_place if self._platform else None
         modules = any(isinstance(a, DkmsBuild | LoadModules | ReloadModules) for a in actions)
         return elsewhere if modules or any(map(_installs_a_driver, actions)) else None
 
@@ -88,6 +94,10 @@ def _without_kernel(plan: Plan) -> Plan:
     """The plan without the steps for a kernel of this system; a plan with nothing else stays unchanged."""
     actions = tuple(a for a in plan.actions if not isinstance(a, _OF_A_KERNEL))
     return plan._replace(actions=actions, reboot=False) if actions else plan
+
+
+def _names_debians_tools(action: Action) -> bool:
+    return isinstance(action, ByHand) and bool(_OF_DEBIAN.search(action.text))
 
 
 def _downloads_wheels(plan: Plan) -> bool:

@@ -26,6 +26,7 @@ from dlhealth.api import (
     ByHand,
     CudaDriver,
     CudaToolkits,
+    DriverUpgrade,
     Evidence,
     Finding,
     LibcudaChoice,
@@ -82,24 +83,23 @@ class CudaRuntimeNewerThanDriver(Rule):
             needs=toolkit.needs_driver,
         )
 
-    def remedies(self, finding: Finding, toolkits: CudaToolkits, driver: CudaDriver) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, toolkits: CudaToolkits, driver: CudaDriver, upgrade: DriverUpgrade
+    ) -> Iterator[Plan]:
         link = next((x for x in toolkits.links if x.path == "/usr/local/cuda"), None)
         for toolkit in toolkits.toolkits:
             if link and toolkit.nvcc and not toolkit.distribution and driver.runs(toolkit.version):
                 change = SetAlternative("cuda", toolkit.path) if link.alternative else MakeLink(link.path, toolkit.path)
                 yield Plan(f"Point /usr/local/cuda to CUDA {toolkit.version}", Risk.MEDIUM, (change,))
         needs, running = finding.detail["needs"], finding.detail["driver"]
-        newer = f"driver {needs} or newer" if needs else "a newer driver"
         known = max_cuda(running)
         newest = f" (up to CUDA {known[0]}.{known[1]})" if known else ""
         yield Plan(
             "Install an older toolkit or a newer driver",
             Risk.MEDIUM,
             (
-                ByHand(
-                    f"Install a CUDA toolkit that driver {running} supports{newest}. Or, if it supports your GPU, install "
-                    f"{newer} from the same repository as the current driver"
-                ),
+                ByHand(f"install a CUDA toolkit that driver {running} supports{newest}"),
+                ByHand(f"or, if the newer driver supports your GPU: {upgrade.to(needs)}"),
             ),
         )
 
@@ -110,13 +110,13 @@ class CudaRuntimeNewerThanDriver(Rule):
             Machine.debian12().gpu().debian_driver("470.256.02").cuda_toolkit("12.4", "12.4.131"),
             finds="file:/usr/local/cuda-12.4",
             alone=False,
-            ladder=(("medium", "by-hand 470.256.02 11.4 525.60.13"),),  # Debian 12 does not ship that driver
+            ladder=(("medium", "by-hand 470.256.02 11.4", "by-hand 525.60.13"),),  # Debian 12 does not ship that driver
         )
         yield Scenario(
             "CUDA 13 on driver 550",
             Machine.ubuntu2404_gpu().cuda_toolkit("13.0", "13.0.88"),
             finds="file:/usr/local/cuda-13.0",
-            ladder=(("medium", "by-hand 550.120 12.4 580"),),
+            ladder=(("medium", "by-hand 550.120 12.4", "by-hand 580"),),
         )
         yield Scenario(
             "CUDA 13 is the default, and an older toolkit fits",
@@ -125,7 +125,7 @@ class CudaRuntimeNewerThanDriver(Rule):
             steps=("make-link",),
             ladder=(
                 ("medium", "make-link /usr/local/cuda /usr/local/cuda-12.2"),
-                ("medium", "by-hand 550.120 12.4 580"),
+                ("medium", "by-hand 550.120 12.4", "by-hand 580"),
             ),
         )
         yield Scenario(

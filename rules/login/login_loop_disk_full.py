@@ -32,6 +32,7 @@ from dlhealth.api import (
     HomeFiles,
     Machine,
     Plan,
+    Platform,
     Risk,
     Rule,
     Scenario,
@@ -109,15 +110,15 @@ class LoginLoopDiskFull(Rule):
                 path="",
             )
 
-    def remedies(self, finding: Finding) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, platform: Platform | None) -> Iterator[Plan]:
         where = finding.detail["path"] or "the file systems of /, /home, /tmp and /var (df -h; df -i; quota)"
         yield Plan(
             "Free space",
             Risk.MEDIUM,
             (
                 ByHand(
-                    f"Free space on {where}. As root: apt-get clean; journalctl --vacuum-size=200M; apt-get autoremove. As "
-                    "the user: pip cache purge; conda clean --all. Then delete old data sets and checkpoints, and log in again"
+                    f"Free space on {where}.{f' As root: {platform.free_space}.' if platform else ''} As the user: pip "
+                    "cache purge; conda clean --all. Then delete old data sets and checkpoints, and log in again"
                 ),
             ),
         )

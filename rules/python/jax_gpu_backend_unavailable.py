@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from dlhealth.api import (
     ByHand,
     CudaDriver,
+    DriverUpgrade,
     Evidence,
     Finding,
     Machine,
@@ -114,15 +115,17 @@ class JaxGpuBackendUnavailable(Rule):
                     site=environment.site,
                 )
 
-    def remedies(self, finding: Finding, environments: PythonEnvironments, driver: CudaDriver) -> Iterator[Plan]:
+    def remedies(
+        self, finding: Finding, environments: PythonEnvironments, driver: CudaDriver, upgrade: DriverUpgrade
+    ) -> Iterator[Plan]:
         environment = environments.at(finding.detail["site"])
         if environment is None:
             return
         plugin = next((_PLUGINS[n] for n in _PLUGINS if n in environment.packages), "12")
         cuda = next((c for c in dict.fromkeys((plugin, "12")) if driver.runs(c) is not False), "")
         if not cuda:
-            text = f"Install driver {lowest_driver('12')} or newer; then run: pip install --upgrade 'jax[cuda12]'"
-            yield Plan("Upgrade the driver first", Risk.HIGH, (ByHand(text),), network=True)
+            text = f"{upgrade.to(lowest_driver('12'))}; then run: pip install --upgrade 'jax[cuda12]'"
+            yield Plan("Upgrade the driver first", Risk.HIGH, (ByHand(text),), reboot=upgrade.reboots, network=True)
             return
         # Since 0.4.26 the extra "cuda12" finds everything on PyPI.
         version = environment.packages["jax"]

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dlhealth.api import (
     ByHand,
     CudaDriver,
+    DriverUpgrade,
     Evidence,
     Finding,
     Gpus,
@@ -87,7 +88,12 @@ class TorchWheelNewerThanDriver(Rule):
                 )
 
     def remedies(
-        self, finding: Finding, environments: PythonEnvironments, gpus: Gpus | None, driver: CudaDriver
+        self,
+        finding: Finding,
+        environments: PythonEnvironments,
+        gpus: Gpus | None,
+        driver: CudaDriver,
+        upgrade: DriverUpgrade,
     ) -> Iterator[Plan]:
         environment = environments.at(finding.detail["site"])
         if environment is None or environment.torch is None:
@@ -105,11 +111,8 @@ class TorchWheelNewerThanDriver(Rule):
         )
         needed = branch_of(finding.detail["needed"]) or 0
         if all(g.last_branch is None or g.last_branch >= needed for g in usable):
-            text = (
-                f"Install driver branch {needed} or newer from the same repository as the current driver (Ubuntu: apt-get "
-                f"install nvidia-driver-{needed}), then reboot"
-            )
-            yield Plan("Upgrade the driver", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+            step = ByHand(upgrade.to(str(needed or ""), f"nvidia-driver-{needed}" if needed else ""))
+            yield Plan("Upgrade the driver", Risk.HIGH, (step,), reboot=upgrade.reboots, network=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -33,6 +33,7 @@ from dlhealth.api import (
     HomeFiles,
     Machine,
     Plan,
+    Platform,
     Risk,
     Rule,
     Scenario,
@@ -80,10 +81,11 @@ class DiskFullDatasetCache(Rule):
                 path=path,
             )
 
-    def remedies(self, finding: Finding) -> Iterator[Plan]:
+    def remedies(self, finding: Finding, platform: Platform | None) -> Iterator[Plan]:
         text = (
-            f"Free space on {finding.detail['path']}. As the user: pip cache purge; conda clean --all. As root: apt-get clean; "
-            "journalctl --vacuum-size=200M; docker system df shows what Docker keeps. Then move old data sets and checkpoints"
+            f"Free space on {finding.detail['path']}. As the user: pip cache purge; conda clean --all."
+            f"{f' As root: {platform.free_space}.' if platform else ''}"
+            " docker system df shows what Docker keeps. Then move old data sets and checkpoints"
         )
         yield Plan("Free space", Risk.MEDIUM, (ByHand(text),))
 

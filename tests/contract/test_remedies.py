@@ -18,11 +18,13 @@ from dlhealth.actions import (
 )
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
-from dlhealth.engine.rule import Rule
+from dlhealth.engine.rule import Rule, plans
 from dlhealth.host.locate import host_at
+from dlhealth.judgements.driverupgrade import DriverUpgrade
 from dlhealth.model import Action, Finding
 from dlhealth.probes import Options
-from dlhealth.testing import Scenario
+from dlhealth.probes.machine.platform import Family, Platform, Setting
+from dlhealth.testing import Machine, Scenario
 from tests.ladders import NEVER_SAID, check_ladder, wrong
 from tests.variants import VARIANTS, case_of
 
@@ -35,8 +37,46 @@ def test_remedies(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     """On the running machine, whatever the risk; the scenario's `ladder` and `steps` are part of it."""
     scenario.machine.build(tmp_path)
     facts = Facts(host_at(str(tmp_path)), Options(next_boot=scenario.next_boot))
-    for finding in [f for f in facts.call(rule.detect) if isinstance(f, Finding)]:
+    found = [f for f in facts.call(rule.detect) if isinstance(f, Finding)]
+    for finding in found:
         check_ladder(rule, scenario, finding, facts)
+    # The same findings on a system without Debian's programs.
+    facts._known[Platform] = FEDORA
+    named = [step for finding in found for step in told(rule, finding, facts) if DEBIANS.search(step)]
+    assert named == []
+
+
+FEDORA = Platform("Fedora Linux 41", Family.FEDORA, Setting.MACHINE, None, "/var/lib/dpkg/status does not exist")
+DEBIANS = re.compile(
+    r"\bapt-(?:get|mark|cache)\b|\bapt (?:install|remove)|\bdpkg(?:-\w+| -)|update-(?:initramfs|grub|glx)|ubuntu-drivers"
+)
+"""Commands of Debian and Ubuntu."""
+
+
+def told(rule: Rule, finding: Finding, facts: Facts) -> list[str]:
+    """What a person reads of the steps that a person must do."""
+    return [a.text for p in plans(rule, finding, facts.call) for a in p.actions if isinstance(a, ByHand)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [(Setting.WSL, "in Windows"), (Setting.CONTAINER, "on the host"), (Setting.JETSON, "JetPack")],
+)
+def test_a_driver_is_upgraded_on_the_system_that_has_it(setting: Setting, place: str, tmp_path: Path) -> None:
+    """A program needs a newer driver, and this system's driver belongs to another one."""
+    venv, toolkit = "/home/alice/venv", "13.0"
+    machine = Machine.ubuntu2404_gpu().gpu("2204").cuda_toolkit(toolkit)
+    machine.python_environment(venv, torch="2.9.1+cu130", cuda="13.0").build(tmp_path)
+    facts = Facts(host_at(str(tmp_path)), Options())
+    for name in ("torch-wheel-newer-than-driver", "cuda-runtime-newer-than-driver"):
+        rule = next(r for r in RULES if r.id == name)
+        (finding,) = (f for f in facts.call(rule.detect) if isinstance(f, Finding))
+        other = Facts(host_at(str(tmp_path)), Options())
+        other._known.update({**facts._known, Platform: Platform("Ubuntu 24.04", Family.DEBIAN, setting, None, None)})
+        other._known.pop(DriverUpgrade, None)
+        (step,) = (text for text in told(rule, finding, other) if "580" in text)
+        assert place in step
+        assert "apt-get" not in step
 
 
 @pytest.mark.parametrize("number", range(len(VARIANTS)), ids=lambda n: f"{n}: {VARIANTS[n].rule}")

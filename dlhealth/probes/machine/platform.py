@@ -76,9 +76,20 @@ class Platform(NamedTuple):
         return _ELSEWHERE[self.setting]
 
     @property
+    def driver_place(self) -> str | None:
+        """Where a person repairs the driver in use; None if that is this system."""
+        return _PLACES.get(self.setting)
+
+    @property
     def own_kernel(self) -> bool:
         """Whether the running kernel was installed by this system."""
         return self.setting in (Setting.MACHINE, Setting.JETSON)
+
+    @property
+    def free_space(self) -> str:
+        """Commands with which root frees space without losing anything."""
+        journal = "journalctl --vacuum-size=200M"
+        return f"apt-get clean; {journal}" if self.managed else journal
 
     @property
     def unsupported(self) -> str | None:
@@ -126,6 +137,13 @@ _ELSEWHERE: dict[Setting, str | None] = {
     Setting.CONTAINER: "skipped in a container: the kernel and the driver belong to the host",
     Setting.WSL: "skipped in WSL2: Windows provides the kernel and the driver",
     Setting.JETSON: "skipped on a Jetson: the driver is part of L4T (JetPack)",
+}
+
+
+_PLACES: dict[Setting, str] = {
+    Setting.CONTAINER: "on the host, which has the kernel and the driver",
+    Setting.WSL: "in Windows, which has the kernel and the driver",
+    Setting.JETSON: "with JetPack (L4T), which the driver is part of",
 }
 
 
