@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": "Explain one problem: the cause, the repair and its risk.",
     "capture": "Save everything that a diagnosis reads in one archive.",
     "status": "Show what the service knows now.",
+    "metrics": "Print what the service knows for Prometheus.",
     "service": "Install, remove or check the service.",
     "config": "Show or check the settings of the service.",
     "version": "Show the versions of dlhealth, its data, Python and the system.",

@@ -21,8 +21,9 @@ from dlhealth.host.root import RootHost, live_host
 from dlhealth.model import Diagnosis, Health, Since
 from dlhealth.records import NamedTuple
 
-if TYPE_CHECKING:  # the doctor changes nothing
+if TYPE_CHECKING:  # the doctor changes nothing, and asks no service
     from dlhealth.engine.record import Inventory, Timeline
+    from dlhealth.service.state import Known
     from dlhealth.txn.store import Store
 
 _STATUS = {
@@ -280,6 +281,6 @@ def agreed(question: str) -> bool:
         return False
 
 
-def status_of(diagnosis: Diagnosis) -> Status:
-    """The exit status for a diagnosis."""
-    return _STATUS[diagnosis.health]
+def status_of(known: "Diagnosis | Known") -> Status:
+    """The exit status for a diagnosis, or for what the service knows."""
+    return _STATUS[known.health]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 
@@ -29,3 +29,20 @@ def save(path: str, content: str, mode: int = 0o644) -> None:
         os.fchmod(fd, mode)
         file.write(content)
     os.replace(new, path)
+
+
+def replace(path: str, content: bytes) -> None:
+    """Write a file that everybody may read, in a directory that may belong to somebody else: a reader sees the old
+    content or the new one, and no link that lies there is followed. Raises OSError."""
+    import tempfile  # brings modules that most runs do not need
+
+    fd, new = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".dlhealth-")
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise

@@ -10,7 +10,9 @@ from dlhealth.model import OpenProblem, Severity
 from dlhealth.records import NamedTuple
 from dlhealth.service.events import Event
 
-_OPTIONAL = {"checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list}
+_OPTIONAL = {
+    "checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list, "run": int, "skipped": int,
+}  # fmt: skip
 """Further fields that a saved state may have."""
 _OF_THE_SYSTEM = (
     "/bin/", "/boot/", "/dev/", "/etc/", "/lib", "/opt/", "/proc/", "/run/", "/sbin/", "/sys/", "/tmp", "/usr/", "/var/",
@@ -223,11 +225,12 @@ def sign(findings: Iterable[OpenProblem]) -> str:
 
 
 def public(findings: Iterable[OpenProblem]) -> list[OpenProblem]:
-    """The findings that everybody may read: none about a user's login, none from a file outside the system."""
-    return [f for f in findings if _is_common(f)]
+    """The findings that everybody may read."""
+    return [f for f in findings if is_common(f)]
 
 
-def _is_common(finding: OpenProblem) -> bool:
+def is_common(finding: OpenProblem) -> bool:
+    """Whether a finding is neither about a user's login nor from a file outside the system."""
     kind, _, name = finding.subject.partition(":")
     paths = [p for p in (*finding.files, name) if p.startswith("/")]
     return kind != "user" and all(p.startswith(_OF_THE_SYSTEM) for p in paths)

@@ -22,6 +22,7 @@ class Topic(str, Enum):
     LOGIN_SCREEN = "login-screen"
     FILES = "files"
     REPAIR = "repair"
+    DAILY = "daily"
 
 
 LOOK_AT: dict[Topic, tuple[str, ...]] = {
@@ -35,6 +36,7 @@ LOOK_AT: dict[Topic, tuple[str, ...]] = {
     Topic.LOGIN_SCREEN: ("login",),
     Topic.FILES: (),
     Topic.REPAIR: (),
+    Topic.DAILY: (),
 }
 """Rules and layers as for `--only`; empty means all rules."""
 

@@ -30,6 +30,8 @@ FILES = {
     "dlhealth-recover.service": "/usr/local/lib/systemd/system/dlhealth-recover.service",
     "dlhealth-repair.socket": "/usr/local/lib/systemd/system/dlhealth-repair.socket",
     "dlhealth-repair.service": "/usr/local/lib/systemd/system/dlhealth-repair.service",
+    "dlhealth-metrics.path": "/usr/local/lib/systemd/system/dlhealth-metrics.path",
+    "dlhealth-metrics.service": "/usr/local/lib/systemd/system/dlhealth-metrics.service",
     "90-dlhealth.preset": "/usr/local/lib/systemd/system-preset/90-dlhealth.preset",
     "dlhealth.sysusers": "/usr/local/lib/sysusers.d/dlhealth.conf",
     "dlhealth.tmpfiles": "/usr/local/lib/tmpfiles.d/dlhealth.conf",
@@ -46,7 +48,13 @@ COMMAND = "/usr/local/bin/dlhealth"
 _FORMER = ("/usr/local/lib/systemd/system/dlhealth-repair@.service",)
 """Files of earlier versions that this one does not need."""
 _SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
-_ENABLED = ("dlhealth-recover.service", "dlhealth-boot.service", "dlhealth-repair.socket", "dlhealth.service")
+_ENABLED = (
+    "dlhealth-recover.service",
+    "dlhealth-boot.service",
+    "dlhealth-repair.socket",
+    "dlhealth.service",
+    "dlhealth-metrics.path",
+)
 _ISSUES = "/etc/issue.d"
 _LEFT = ("/run/dlhealth", "/run/dlhealth-repair.sock", f"{_ISSUES}/90-dlhealth.issue")
 _ENVIRONMENTS = (PREFIX, f"{PREFIX}.new", f"{PREFIX}.old")

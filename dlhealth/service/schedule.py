@@ -32,6 +32,8 @@ class Pace(NamedTuple):
     """The longest wait before a failed check is tried again."""
     wanted: float = 86400.0
     """The longest wait before a refused repair is asked for again."""
+    daily: float = 86400.0
+    """From a complete check to the next one without an event: not every change is one, such as that of a file of a user."""
 
 
 class Patience:
@@ -81,6 +83,10 @@ class Schedule:
         """Check these topics at that moment, or earlier."""
         for topic in topics:
             self._due[topic] = min(moment, self._due.get(topic, moment))
+
+    def checked_all(self, now: float) -> None:
+        """A complete check has ended: the next one without an event is due a day later."""
+        self._due[Topic.DAILY] = now + self._pace.daily
 
     def busy(self, topics: Iterable[Topic], now: float) -> None:
         """The check could not begin, because packages change. Closing dpkg's lock is the event that ends this wait; other

@@ -111,6 +111,7 @@ class Watcher:
         self._tell_at = 0.0
         self._problem = str(saved.get("problem", ""))
         self._unchecked = ""
+        self._counts: dict[str, Any] = {name: saved[name] for name in ("run", "skipped") if name in saved}
         self._checked: int | None = saved.get("checked")
         self._began: float = saved.get("began", 0.0)
         self._sign: str | None = None
@@ -221,6 +222,8 @@ class Watcher:
             if now - self._busy_since > self._settings.pace.blind:
                 self._complain(f"no check for over an hour, because packages are being changed: {checked['busy']}")
             return
+        if checked and not look.only:
+            self._schedule.checked_all(now)
         changed = bool(checked) and self._update(checked, look)
         self._schedule.rest(look.topics, look.since, now, changed=changed)
 
@@ -241,6 +244,9 @@ class Watcher:
         self._files.watch({p for f in self._known.findings for p in f.files})
         self._checked, self._began = int(time.time()), look.began
         self._unchecked = checked["unchecked"]
+        if not look.only and rules:
+            decided = len(checked["judged"])
+            self._counts = {"run": decided, "skipped": len(rules) - decided}
         unwritten = self._write_state()
         left_out = f"some checks could not run completely: {self._unchecked}" if self._unchecked else ""
         self._complain(checked["problem"] or left_out or unwritten)
@@ -258,7 +264,7 @@ class Watcher:
     def _write_state(self) -> str:
         """Save the state; returns why that failed, or "". A full /run must not end the watcher: it would report
         everything again."""
-        state: dict[str, Any] = {"problem": self._problem, "unchecked": self._unchecked}
+        state: dict[str, Any] = {"problem": self._problem, "unchecked": self._unchecked, **self._counts}
         if self._checked is not None:
             state.update(checked=self._checked, began=self._began)
         common = public(self._known.findings)

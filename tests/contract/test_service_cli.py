@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dlhealth.cli import run, status
+from dlhealth.cli import run
 from dlhealth.host.exec import Output
 from dlhealth.host.newfile import save
+from dlhealth.service import state
 from dlhealth.txn.store import Store
 
 PROJECT = Path(__file__).parents[2]
@@ -40,10 +41,10 @@ class Cli:
 @pytest.fixture
 def dlhealth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     (tmp_path / "root").mkdir()
-    monkeypatch.setattr(status, "FOLDER", f"{tmp_path}/watch")
-    monkeypatch.setattr(status, "BOOT_STATE", f"{tmp_path}/boot.json")
+    monkeypatch.setattr(state, "FOLDER", f"{tmp_path}/watch")
+    monkeypatch.setattr(state, "BOOT_STATE", f"{tmp_path}/boot.json")
     monkeypatch.setattr("dlhealth.service.install.running", lambda: False)
-    monkeypatch.setattr(status, "Store", lambda folder: Store(f"{tmp_path}/root"))
+    monkeypatch.setattr(state, "Store", lambda folder: Store(f"{tmp_path}/root"))
     monkeypatch.setenv("TZ", "UTC")
     return Cli(tmp_path, capfd)
 
@@ -91,7 +92,7 @@ def test_a_service_that_does_not_run_is_told_in_one_line(
     dlhealth: Cli, monkeypatch: pytest.MonkeyPatch, shown: str, said: str
 ) -> None:
     monkeypatch.setattr("dlhealth.service.install.running", lambda: True)
-    monkeypatch.setattr(status, "run", lambda argv, timeout: Output(0, shown))
+    monkeypatch.setattr(state, "run", lambda argv, timeout: Output(0, shown))
     nothing = dlhealth("status").out
     assert said in nothing
     assert ("has not checked" in nothing) == (not said)

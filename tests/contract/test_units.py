@@ -19,7 +19,7 @@ from dlhealth.service.repair import WATCHER
 from dlhealth.service.watch import FOLDER, PROMPTS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
-UNITS = sorted(n for n in FILES if n.endswith((".service", ".socket")))
+UNITS = sorted(n for n in FILES if n.endswith((".service", ".socket", ".path")))
 analyze = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(analyze is None, reason="systemd-analyze is not installed")
 

@@ -43,7 +43,8 @@ settings = Settings(
     folder=base + "/state", boot_state=base + "/boot.json", waiting=base + "/active", prompts=base + "/agetty.reload",
     repair_socket=base + "/repair", python=base + "/python", check_limit=given["look_limit"],
     pace=Pace(
-        settle={}, share=given["share"], longest_pause=given["longest_pause"], busy_pause=0.3, blind=given["blind"]
+        settle={}, share=given["share"], longest_pause=given["longest_pause"], busy_pause=0.3, blind=given["blind"],
+        daily=given["daily"],
     ),
 )
 log = KernelLog(f"/proc/self/fd/{given['log']}")
@@ -143,6 +144,7 @@ class Service:
         longest_pause: float = 30.0,
         watchdog: str = "",
         blind: float = 3600.0,
+        daily: float = 86400.0,
         look_limit: float = 30.0,
         kills: str = "yes",
         **environment: str,
@@ -154,6 +156,7 @@ class Service:
             "share": share,
             "longest_pause": longest_pause,
             "blind": blind,
+            "daily": daily,
             "look_limit": look_limit,
             "kills": kills,
         }
@@ -579,6 +582,12 @@ def test_where_nothing_happens_it_sleeps(service: Service) -> None:
     assert woken() == before
     assert folder.joinpath("task").is_dir()
     assert len(os.listdir(folder / "task")) == 1
+
+
+def test_a_day_after_a_complete_check_the_next_one_needs_no_event(service: Service) -> None:
+    service.start(daily=0.2)
+    service.looked(3)
+    assert set(service.looks) == {""}
 
 
 # What it remembers.
