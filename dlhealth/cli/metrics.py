@@ -26,4 +26,5 @@ def command(path: str | None, users: bool) -> None:
     try:
         replace(path, text)
     except OSError as error:
-        raise click.UsageError(f"{told(error)}: the metrics were not written") from error
+        why = (error.strerror or told(error)).lower()
+        raise click.UsageError(f"{path}: {why}: the metrics were not written") from error

@@ -109,6 +109,27 @@ def test_what_the_policy_allows_is_repaired_and_can_be_undone(lab: LabMachine) -
     lab.run("chmod", "1777", "/tmp")
 
 
+def test_where_node_exporter_is_installed_it_gets_metrics_after_each_check(lab: LabMachine) -> None:
+    folder = "/var/lib/prometheus/node-exporter"
+    lab.run("install", "-d", "-o", "alice", folder)  # its own user, on a machine that has it
+    repair_nothing(lab)
+    break_tmp(lab)
+    lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
+
+    def text() -> str:
+        return lab.run("cat", f"{folder}/dlhealth.prom", check=False).stdout
+
+    within(20, lambda: 'id="login-loop-tmp-permissions"' in text())
+    assert 'dlhealth_verdict{verdict="broken"} 1.0' in text()
+    assert 'dlhealth_checks{outcome="run"}' in text()
+    lab.run("chmod", "1777", "/tmp")
+    lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
+    within(40, lambda: 'dlhealth_verdict{verdict="healthy"} 1.0' in text())
+    assert lab.run("ls", "-A", folder).stdout.split() == ["dlhealth.prom"]
+    assert lab.run("systemctl", "is-failed", "dlhealth-metrics.service", check=False).stdout.strip() != "failed"
+    lab.run("rm", "-r", "/etc/dlhealth", "/var/lib/prometheus")
+
+
 def test_a_policy_of_none_only_tells(lab: LabMachine) -> None:
     repair_nothing(lab)
     before = len(alerts(lab, REPAIRED))

@@ -1,5 +1,7 @@
 """What node_exporter's textfile collector gets."""
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -78,6 +80,14 @@ def test_the_number_of_series_is_bounded_and_causes_come_first() -> None:
 def test_names_that_are_no_text_are_written_out() -> None:
     told = samples(exposition(known(problem("x", 'file:/etc/\udcff"\n\\'))))
     assert any("\\udcff" in name for names in told for name in names)
+
+
+def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_there_are() -> None:
+    there = {name for name, *_ in samples(exposition(known(problem("x"))))}
+    for name in ("dashboard.json", "dlhealth.rules.yml", "dlhealth.test.yml"):
+        asked = set(re.findall(r"dlhealth_[a-z_]+", (RULES / name).read_text()))
+        assert asked <= there, name
+    json.loads((RULES / "dashboard.json").read_text())
 
 
 def test_promtool_accepts_the_text_and_the_alert_rules() -> None:
