@@ -200,8 +200,8 @@ class State(str, Enum):
     UNKNOWN = "unknown"
 
 
-DRIVER = "driver"
-"""The name of the area without which a GPU cannot work."""
+GPU, DRIVER, LIBRARIES = "GPU", "driver", "libraries"
+"""The names of the areas without which nothing computes on a GPU."""
 
 
 class Area(NamedTuple):
@@ -342,8 +342,11 @@ class Diagnosis(NamedTuple):
     @property
     def without_driver(self) -> str | None:
         """Why a machine without a driver is not called healthy; None if it has one, or if that is not known."""
-        missing = any(area.name == DRIVER and area.state is State.ABSENT for area in self.areas)
-        return "no NVIDIA driver is installed, so nothing shows that a GPU works" if missing else None
+        absent = {area.name for area in self.areas if area.state is State.ABSENT}
+        if DRIVER in absent:
+            return "no NVIDIA driver is installed, so nothing shows that a GPU works"
+        # In a container, the driver belongs to the host, but its libraries must be visible.
+        return "neither a GPU nor a driver was seen" if absent >= {GPU, LIBRARIES} else None
 
     @property
     def health(self) -> Health:

@@ -6,7 +6,7 @@ The states are those of judgements/wellness.py: an item that could not be seen t
 from collections.abc import Callable, Iterable, Iterator
 
 from dlhealth.judgements import wellness
-from dlhealth.model import DRIVER, Area, Layer, State
+from dlhealth.model import DRIVER, LIBRARIES, Area, Layer, State
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.libraries import DriverLibraries
 from dlhealth.probes.driver.modules import KernelModules, ModprobeConfig
@@ -42,13 +42,13 @@ def libraries(kernel: Kernel, modules: KernelModules, libraries: DriverLibraries
     """The libraries, compared with the module of that kernel: the loaded one does not matter."""
     file = modules.seen(kernel.target)
     if not file:
-        yield Area("libraries", State.ABSENT, "no module to compare with")
+        yield Area(LIBRARIES, State.ABSENT, "no module to compare with")
     elif not file.version or not libraries.version:
         raise Unavailable("the version of the module or of the libraries is not known")
     elif file.version != libraries.version:
-        yield Area("libraries", State.UNKNOWN, f"{libraries.version}, but the module is {file.version}")
+        yield Area(LIBRARIES, State.UNKNOWN, f"{libraries.version}, but the module is {file.version}")
     else:
-        yield Area("libraries", State.WELL, f"{libraries.version}: the version of the module")
+        yield Area(LIBRARIES, State.WELL, f"{libraries.version}: the version of the module")
 
 
 def signature(kernel: Kernel, modules: KernelModules, boot: SecureBoot) -> Iterator[Area]:
@@ -134,7 +134,7 @@ def screen(screen: LoginScreen) -> Iterator[Area]:
 AREAS: dict[str, tuple[tuple[Layer, ...], Callable[..., Iterable[Area]]]] = {
     "boot entry": ((), entry),
     DRIVER: ((Layer.KERNEL_MODULE, Layer.PACKAGING), module),
-    "libraries": ((Layer.DRIVER_LIBRARIES,), libraries),
+    LIBRARIES: ((Layer.DRIVER_LIBRARIES,), libraries),
     "signature": ((), signature),
     "initramfs": ((), initramfs),
     "blacklist": ((), blacklist),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from dlhealth.data.compat import version_key
 from dlhealth.judgements.cudadriver import CudaDriver
-from dlhealth.model import DRIVER, Area, Layer, State
+from dlhealth.model import DRIVER, GPU, LIBRARIES, Area, Layer, State
 from dlhealth.probes import Unavailable
 from dlhealth.probes.cuda.cudnn import Cudnn, CudnnFolder
 from dlhealth.probes.cuda.toolkits import CudaToolkits, Toolkit
@@ -28,16 +28,16 @@ from dlhealth.probes.python.pythonenv import PythonEnvironment, PythonEnvironmen
 def gpus(gpus: Gpus) -> Iterator[Area]:
     """The GPUs on the PCI bus, and what holds them."""
     if not gpus.gpus:
-        yield Area("GPU", State.ABSENT, "no NVIDIA GPU on the PCI bus")
+        yield Area(GPU, State.ABSENT, "no NVIDIA GPU on the PCI bus")
         return
     names = [g.name for g in gpus.gpus]
     listed = ", ".join(n if names.count(n) == 1 else f"{names.count(n)} x {n}" for n in dict.fromkeys(names))
     holders = {g.driver for g in gpus.gpus}
     if holders == {"nvidia"}:
-        yield Area("GPU", State.WELL, f"{listed}: held by the nvidia driver")
+        yield Area(GPU, State.WELL, f"{listed}: held by the nvidia driver")
     else:
         held = ", ".join(sorted(h or "no driver" for h in holders))
-        yield Area("GPU", State.UNKNOWN, f"{listed}: held by {held}")
+        yield Area(GPU, State.UNKNOWN, f"{listed}: held by {held}")
 
 
 def driver(
@@ -103,7 +103,7 @@ def libraries(
             raise Unavailable(unread)
         if libraries.problems:
             raise Unavailable(libraries.problems[0])
-        yield Area("libraries", State.ABSENT, "programs find no NVIDIA driver libraries")
+        yield Area(LIBRARIES, State.ABSENT, "programs find no NVIDIA driver libraries")
         return
     versions = {x.version for x in found.values()}
     listed = ", ".join(f"{name} {x.version}" for name, x in found.items())
@@ -112,7 +112,7 @@ def libraries(
     if len(versions) == 1 and "" not in versions:
         listed = f"{' and '.join(found)} {versions.pop()}"
         if expected and all(x.version in expected for x in found.values()):
-            yield Area("libraries", State.WELL, f"{listed}: the version of the module")
+            yield Area(LIBRARIES, State.WELL, f"{listed}: the version of the module")
             return
         if expected:
             compared = f"the module is {' or '.join(sorted(expected))}"
@@ -121,7 +121,7 @@ def libraries(
                 "the module belongs to another system" if platform.driver_elsewhere else "no module to compare with"
             )
         listed = f"{listed}; {compared}"
-    yield Area("libraries", State.UNKNOWN, listed)
+    yield Area(LIBRARIES, State.UNKNOWN, listed)
 
 
 def packages(packages: DriverPackages) -> Iterator[Area]:
@@ -250,10 +250,10 @@ def _framework(name: str, cuda: str | None, built: bool, driver: CudaDriver | No
 
 
 AREAS: dict[str, tuple[tuple[Layer, ...], Callable[..., Iterable[Area]]]] = {
-    "GPU": ((Layer.HARDWARE,), gpus),
+    GPU: ((Layer.HARDWARE,), gpus),
     DRIVER: ((Layer.KERNEL_MODULE, Layer.RUNTIME), driver),
     "module": ((Layer.KERNEL_MODULE,), module),
-    "libraries": ((Layer.DRIVER_LIBRARIES,), libraries),
+    LIBRARIES: ((Layer.DRIVER_LIBRARIES,), libraries),
     "packages": ((Layer.PACKAGING,), packages),
     "CUDA": ((Layer.CUDA,), cuda),
     "cuDNN": ((Layer.CUDNN,), cudnn),

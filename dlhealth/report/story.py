@@ -10,6 +10,7 @@ from dlhealth.actions import OF_A_PERSON, ChangeMode, ChangeOwner, EditFile, Mov
 from dlhealth.engine.causes import compatible
 from dlhealth.lazy import regex
 from dlhealth.model import (
+    DRIVER,
     OF_THE_BOOT,
     Action,
     Area,
@@ -190,7 +191,7 @@ def reboot_of(diagnosis: Diagnosis) -> Line:
         listed = ", ".join(a.name for a in unknown)
         listed += f" ({unknown[0].text})" if len(unknown) == 1 else ""
         return Line(Mark.UNKNOWN, "reboot", f"no problem found for the next boot, but not verified: {listed}")
-    seen = ", ".join(a.text for a in diagnosis.areas if a.name in ("driver", "login screen") and a.state is State.WELL)
+    seen = ", ".join(a.text for a in diagnosis.areas if a.name in (DRIVER, "login screen") and a.state is State.WELL)
     return Line(Mark.WELL, "reboot", f"safe to reboot: {seen}")
 
 

@@ -86,7 +86,7 @@ def _repair(seen: Seen, store: Store) -> bool:
 
 def next_boot_verdict() -> Line | None:
     """Whether the next boot will have a driver and a login screen. None while packages wait to be configured (apt calls
-    dpkg several times, and a half-finished change is not a fault), and on a machine without a driver."""
+    dpkg several times, and a half-finished change is not a fault), and where no driver of this system will be loaded."""
 
     def work(examiner: Examiner) -> Line | None:
         policy, _ = policy_of(examiner.host)
@@ -98,6 +98,9 @@ def next_boot_verdict() -> Line | None:
         )  # all that decide about a boot
         diagnosis = examiner.diagnose(options, rules)
         found = tuple(d for d in diagnosis.findings if d.finding.id not in policy.ignore)
-        return None if not found and diagnosis.without_driver else reboot_of(diagnosis._replace(findings=found))
+        setting = (diagnosis.machine.get("platform") or {}).get("setting")
+        if not found and (diagnosis.without_driver or setting != "machine"):
+            return None
+        return reboot_of(diagnosis._replace(findings=found))
 
     return examining(live_host(), work)

@@ -55,6 +55,11 @@ def test_a_machine_without_a_driver_has_no_tick_for_it(tmp_path: Path) -> None:
     assert without._replace(run=1).health is Health.UNKNOWN
 
 
+def test_a_container_without_the_hosts_libraries_is_not_called_healthy(tmp_path: Path) -> None:
+    container = Machine.debian12().folder("/sys/bus/pci/devices").file("/.dockerenv")
+    assert seen(container, tmp_path)._replace(run=1).doubt == "neither a GPU nor a driver was seen"
+
+
 def test_an_empty_tree_has_no_tick_at_all(tmp_path: Path) -> None:
     for name in ("etc", "usr", "var"):
         (tmp_path / name).mkdir()
