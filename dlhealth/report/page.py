@@ -41,6 +41,8 @@ class Pages(NamedTuple):
             return f"By hand: {harmful[0].plan.summary}"
         if harmful:
             return f"No repair is known for: {harmful[0].finding.title}"
+        if story.reboot and story.reboot.mark is not Mark.WELL:
+            return "Before a reboot, see below what could not be verified."
         if story.verdict.mark is Mark.WELL:
             return "Nothing to do."
         return "See below what could not be checked, and why."
@@ -116,6 +118,9 @@ def _markdown(pages: Pages) -> Iterator[str]:
     if story.areas:
         yield "\n### What was seen\n\n| | area | |\n|---|---|---|"
         yield from (_row(_SIGNS[line.mark], line.name, line.text) for line in story.areas)
+    if story.since:
+        yield f"\n### What changed\n\n{_plain(story.since[0])}\n"
+        yield from (f"- {_plain(line)}" for line in story.since[1:])
     yield f"\n### What happened\n\nTimes are in {_plain(pages.timeline.zone)}.\n"
     yield from _markdown_timeline(pages.timeline)
     if story.unchecked:

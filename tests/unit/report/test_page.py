@@ -141,6 +141,26 @@ def test_a_page_about_a_broken_machine(tmp_path: Path) -> None:
     assert document["verdict"] == "broken"
 
 
+def test_what_changed_since_it_worked(tmp_path: Path) -> None:
+    good = {"driver": {"loaded": "535.216.01", "libraries": "535.216.01"}, "GPUs": {}, "Jetson": {"a": "b"}}
+    record = json.dumps({"schema": 1, "dlhealth": "0.1.0", "time": "2026-11-17T08:00:00Z", "inventory": good})
+    pages = of_machine(broken().file("/var/lib/dlhealth/baseline.json", record), tmp_path)
+    change = "driver: libraries: 535.216.01 -> 535.261.03"
+    text = parsed(html(pages)).text
+    assert text.index("since the known-good record of 2026-11-17:") < text.index(change) < text.index("What happened")
+    assert f"- {change.replace('>', chr(92) + '>')}\n" in markdown(pages)
+    assert "Jetson" not in text, "a section that this machine does not have is not compared"
+
+
+def test_a_page_about_the_next_boot_says_what_was_not_verified(tmp_path: Path) -> None:
+    Machine.debian12_gpu().build(tmp_path)
+    facts = Facts(RootHost(str(tmp_path)), Options(next_boot=True))
+    diagnosis = diagnose(load_rules("/nonexistent").rules, facts, whole=True)
+    page = parsed(html(pages_of(diagnosis, "", timeline_of(facts), inventory_of(facts))))
+    assert "Before a reboot, see below what could not be verified." in page.text
+    assert "Verified for the next boot" in page.text
+
+
 def test_nothing_on_a_machine_becomes_a_part_of_the_page() -> None:
     event = Event(0.0, EventKind.ERROR, HOSTILE, (HOSTILE,), HOSTILE)
     pages = made(finding(HOSTILE, HOSTILE), events=(event,), kernel=HOSTILE)
