@@ -34,7 +34,7 @@ def doctor(root: object, *options: str) -> tuple[int, dict[str, Any]]:
     """From outside, with this checkout."""
     command = [sys.executable, "-m", "dlhealth", "doctor", "--root", str(root), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1, 3), done.stderr
+    assert done.returncode in (0, 1, 3, 6), done.stderr
     report = json.loads(done.stdout)
     assert not report["checks"]["failed"]
     return done.returncode, report
@@ -46,10 +46,12 @@ def roots(report: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("kind", ["plain", "nvidia"])
-def test_a_healthy_machine_from_outside(kind: str, fresh: Fresh) -> None:
+@pytest.mark.parametrize(("kind", "expected"), [("plain", (6, "unknown")), ("nvidia", (0, "healthy"))])
+def test_a_machine_without_a_fault_from_outside(kind: str, expected: tuple[int, str], fresh: Fresh) -> None:
+    """Without a driver, nothing shows that a GPU works."""
     status, report = doctor(fresh(kind).root)
-    assert (status, report["verdict"]) == (0, "healthy"), report["findings"]
+    assert (status, report["verdict"]) == expected, report["findings"]
+    assert not [f for f in report["findings"] if f["severity"] != "note"]
     assert not report["checks"]["failed"]
 
 
