@@ -124,7 +124,7 @@ def install(say: Callable[[str], None]) -> None:
     if running():
         # systemd does not restart a socket while its service runs.
         _must("systemctl", "stop", "dlhealth-repair.socket", "dlhealth-repair.service")
-        _must("systemctl", "restart", "dlhealth-repair.socket", "dlhealth.service")
+        _must("systemctl", "restart", "dlhealth-repair.socket", "dlhealth.service", "dlhealth-metrics.path")
         say("dlhealth.service now watches this machine. To see what it finds: dlhealth status")
     else:
         say("the service starts at the next boot of this machine")

@@ -112,6 +112,7 @@ def test_what_the_policy_allows_is_repaired_and_can_be_undone(lab: LabMachine) -
 def test_where_node_exporter_is_installed_it_gets_metrics_after_each_check(lab: LabMachine) -> None:
     folder = "/var/lib/prometheus/node-exporter"
     lab.run("install", "-d", "-o", "alice", folder)  # its own user, on a machine that has it
+    lab.run("systemctl", "start", "dlhealth-metrics.path")
     repair_nothing(lab)
     break_tmp(lab)
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
@@ -119,7 +120,7 @@ def test_where_node_exporter_is_installed_it_gets_metrics_after_each_check(lab: 
     def text() -> str:
         return lab.run("cat", f"{folder}/dlhealth.prom", check=False).stdout
 
-    within(20, lambda: 'id="login-loop-tmp-permissions"' in text())
+    within(40, lambda: 'id="login-loop-tmp-permissions"' in text())
     assert 'dlhealth_verdict{verdict="broken"} 1.0' in text()
     assert 'dlhealth_checks{outcome="run"}' in text()
     lab.run("chmod", "1777", "/tmp")
@@ -127,6 +128,7 @@ def test_where_node_exporter_is_installed_it_gets_metrics_after_each_check(lab: 
     within(40, lambda: 'dlhealth_verdict{verdict="healthy"} 1.0' in text())
     assert lab.run("ls", "-A", folder).stdout.split() == ["dlhealth.prom"]
     assert lab.run("systemctl", "is-failed", "dlhealth-metrics.service", check=False).stdout.strip() != "failed"
+    lab.run("systemctl", "stop", "dlhealth-metrics.path")
     lab.run("rm", "-r", "/etc/dlhealth", "/var/lib/prometheus")
 
 
