@@ -180,11 +180,8 @@ class _Session:
             from dlhealth.report.repairs import render_remaining
 
             write(render_remaining(diagnosis, current_style(), waiting=outcome is Outcome.AWAITING_REBOOT))
-        if (
-            outcome is Outcome.APPLIED
-            and diagnosis.health is Health.UNKNOWN
-            and diagnosis.doubt == diagnosis.without_driver
-        ):
+        only_driver = diagnosis.health is Health.UNKNOWN and diagnosis.doubt == diagnosis.without_driver
+        if only_driver and outcome in (Outcome.APPLIED, Outcome.NOTHING):
             return Status.HEALTHY  # everything is repaired, also on a machine without a driver
         return _STATUS.get(outcome) or status_of(diagnosis)
 

@@ -17,7 +17,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from dlhealth.actions import WriteFile, action_to_json
-from dlhealth.cli import run
+from dlhealth.cli import Status, run
 from dlhealth.cli.progress import Steps
 from dlhealth.steps.base import CommandFailed, Target
 from dlhealth.testing import Machine
@@ -694,3 +694,11 @@ def test_a_second_repair_beside_one_that_runs_is_busy(dlhealth: Run, root: Path)
     assert done.returncode == 2
     assert done.stderr.endswith("another dlhealth is changing this machine; nothing was changed\n")
     assert bashrc(root) == SWALLOWED
+
+
+def test_on_a_machine_without_a_driver_everything_can_be_repaired(tmp_path: Path) -> None:
+    """The repair is complete, though doctor does not call the machine healthy."""
+    Machine.debian12().append("/etc/environment", "PATH=/usr/local/cuda/bin:$PATH\n").build(tmp_path)
+    assert run(["fix", "--root", str(tmp_path), "--yes"]) == Status.HEALTHY
+    assert run(["fix", "--root", str(tmp_path), "--yes"]) == Status.HEALTHY
+    assert run(["doctor", "--root", str(tmp_path)]) == Status.UNKNOWN
