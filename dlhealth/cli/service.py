@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from dlhealth.cli import Group
+from dlhealth.cli import Failure, Group
 from dlhealth.host.exec import as_root, run
 
 
@@ -56,4 +56,4 @@ def _carried_out(what: Callable[[Callable[[str], None]], None]) -> None:
     try:
         what(lambda text: click.echo(text, err=True))
     except (NotInstalled, OSError) as problem:
-        raise click.ClickException(f"{problem}") from problem
+        raise Failure(f"{problem}") from problem

@@ -23,6 +23,8 @@ from dlhealth.txn.store import Busy, Store
 
 PREFIX = "/usr/local/lib/dlhealth"
 PYTHON = "/usr/bin/python3"
+PORTABLE = "portable"
+"""A file in the prefix of the interpreter that a portable build brings."""
 USER = "dlhealth"
 FILES = {
     "dlhealth.service": "/usr/local/lib/systemd/system/dlhealth.service",
@@ -43,11 +45,13 @@ FILES = {
     "dlhealth.motd": "/etc/update-motd.d/95-dlhealth",
 }
 """Where each file of systemd/ goes."""
+PACKAGED = "/usr/lib/systemd/system"
+"""Where a package has the units."""
 COMMAND = "/usr/local/bin/dlhealth"
 """On everybody's PATH, including root's and sudo's: the commands that dlhealth prints begin with this name."""
 _FORMER = ("/usr/local/lib/systemd/system/dlhealth-repair@.service",)
 """Files of earlier versions that this one does not need."""
-_SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
+SCRIPTS = ("dlhealth.hook", "dlhealth.kernel", "dlhealth.motd")
 _ENABLED = (
     "dlhealth-recover.service",
     "dlhealth-boot.service",
@@ -101,14 +105,16 @@ class NotInstalled(Exception):
 
 def install(say: Callable[[str], None]) -> None:
     """Install the service or replace an older one, and start it if systemd runs. Raises NotInstalled."""
-    _check_python()
+    _check_no_package()
+    if not _portable():
+        _check_python()
     os.umask(0o022)  # the service's user must be able to read it, whatever the administrator's own umask is
     say(f"copying dlhealth to {PREFIX}")
     with _nothing_under_way():
         _make_environment()
     sources = _folder_of("dlhealth_systemd")
     for name, path in FILES.items():
-        _write(f"{sources}/{name}", path, 0o755 if name in _SCRIPTS else 0o644)
+        _write(f"{sources}/{name}", path, 0o755 if name in SCRIPTS else 0o644)
     for path in _FORMER:
         _remove(path)
     _link_command()
@@ -169,6 +175,7 @@ def _report_only() -> None:
 
 def remove(say: Callable[[str], None]) -> None:
     """Remove the service, but not /var/lib/dlhealth, so that repairs can still be undone. Raises NotInstalled."""
+    _check_no_package()
     with _nothing_under_way():
         _remove_files(say)
     if running():
@@ -180,7 +187,7 @@ def remove(say: Callable[[str], None]) -> None:
 
 
 def _remove_files(say: Callable[[str], None]) -> None:
-    there = installed_units()
+    there = [unit for unit in _ENABLED if os.path.exists(FILES[unit])]
     if there:
         _must("systemctl", "disable", "-q", *(["--now"] if running() else []), *there)
         if running():
@@ -220,7 +227,16 @@ def _nothing_under_way() -> Iterator[None]:
 
 def installed_units() -> list[str]:
     """The installed units that start at boot."""
-    return [unit for unit in _ENABLED if os.path.exists(FILES[unit])]
+    return [u for u in _ENABLED if os.path.exists(FILES[u]) or os.path.exists(f"{PACKAGED}/{u}")]
+
+
+def _check_no_package() -> None:
+    """Two copies of the service would both check after each change of packages."""
+    if os.path.exists(f"{PACKAGED}/dlhealth.service"):
+        raise NotInstalled(
+            "the package dlhealth has installed the service, and apt upgrades and removes it: apt remove dlhealth. "
+            "To check it: dlhealth service status"
+        )
 
 
 def running() -> bool:
@@ -255,6 +271,32 @@ def _make_environment() -> None:
     for left in (new, old):
         _remove(left)
     os.makedirs(posixpath.dirname(PREFIX), exist_ok=True)
+    rescue = _copy_portable(new) if _portable() else _make_from_the_system(new)
+    _keep_others_from_writing(f"{new}/lib")
+    os.symlink(rescue, f"{new}/rescue")
+    with open(f"{new}/bin/dlhealth", "w") as script:
+        script.write(f'#!/bin/sh\nexec {PREFIX}/bin/python -I -m dlhealth "$@"\n')
+    os.chmod(script.name, 0o755)  # noqa: S103  (a program)
+    if os.path.exists(PREFIX):
+        os.rename(PREFIX, old)
+    os.rename(new, PREFIX)
+    _remove(old)
+
+
+def _portable() -> bool:
+    """Whether this interpreter came with dlhealth: then the service gets a copy of it, and needs none of the system."""
+    return os.path.exists(f"{sys.prefix}/{PORTABLE}")
+
+
+def _copy_portable(new: str) -> str:
+    """Copy the interpreter and all that it brings. Returns where dlhealth is in it."""
+    shutil.copytree(sys.prefix, new, symlinks=True)
+    os.chmod(new, 0o755)  # noqa: S103  (as all below /usr)
+    return posixpath.relpath(_folder_of("dlhealth"), sys.prefix)
+
+
+def _make_from_the_system(new: str) -> str:
+    """Make an environment of the system's Python. Returns where dlhealth is in it."""
     # Use the versioned name: the packages are in a directory of that version, and a release upgrade keeps the old Python
     # while it is needed.
     _must(os.path.realpath(PYTHON), "-I", "-m", "venv", "--without-pip", new)
@@ -264,16 +306,8 @@ def _make_environment() -> None:
         shutil.copytree(_folder_of(package), f"{new}/{library}/{package}", ignore=ignore)
     for needed in _needed("dlhealth"):
         _copy_distribution(needed, f"{new}/{library}")
-    _keep_others_from_writing(f"{new}/lib")
-    os.symlink(f"{library}/dlhealth", f"{new}/rescue")
-    with open(f"{new}/bin/dlhealth", "w") as script:
-        script.write(f'#!/bin/sh\nexec {PREFIX}/bin/python -I -m dlhealth "$@"\n')
-    os.chmod(script.name, 0o755)  # noqa: S103  (a program)
     _must(f"{new}/bin/python", "-I", "-m", "compileall", "-q", f"{new}/lib")
-    if os.path.exists(PREFIX):
-        os.rename(PREFIX, old)
-    os.rename(new, PREFIX)
-    _remove(old)
+    return f"{library}/dlhealth"
 
 
 def _keep_others_from_writing(folder: str) -> None:
@@ -322,7 +356,11 @@ def _copy_distribution(needed: Distribution, library: str) -> None:
 
 def _write(source: str, path: str, mode: int) -> None:
     with open(source) as file:
-        text = file.read().replace("@PREFIX@", PREFIX)
+        text = (
+            file.read()
+            .replace("@PREFIX@", PREFIX)
+            .replace("@PYTHON@", f"{PREFIX}/bin/python" if _portable() else PYTHON)
+        )
     os.makedirs(posixpath.dirname(path), exist_ok=True)
     new = f"{path}{_UNFINISHED}"
     with open(new, "w") as file:

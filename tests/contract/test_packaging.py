@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     source.mkdir()
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, source)
-    for name in SOURCES:
+    for name in (*SOURCES, "docs/man"):
         shutil.copytree(PROJECT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
     (made,) = folder.glob("*.whl")
@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_the_wheel_holds_the_tree(wheel: zipfile.ZipFile) -> None:
-    inside = {n for n in wheel.namelist() if ".dist-info/" not in n}
+    inside = {n for n in wheel.namelist() if ".dist-info/" not in n and ".data/" not in n}
     tree = {
         f"{package}/{path.relative_to(PROJECT / folder)}"
         for folder, package in SOURCES.items()
@@ -38,6 +38,11 @@ def test_the_wheel_holds_the_tree(wheel: zipfile.ZipFile) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert inside == tree
+
+
+def test_the_wheel_holds_the_manual(wheel: zipfile.ZipFile) -> None:
+    pages = {n.split(".data/data/")[1] for n in wheel.namelist() if ".data/" in n}
+    assert pages == {f"share/man/man{p.suffix[1:]}/{p.name}" for p in (PROJECT / "docs/man").iterdir()}
 
 
 def test_every_file_in_the_wheel_is_the_trees(wheel: zipfile.ZipFile) -> None:

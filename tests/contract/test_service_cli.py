@@ -312,3 +312,20 @@ def test_the_watcher_stays_small() -> None:
     assert "dlhealth.service.watch" in loaded
     heavy = ("dlhealth.engine", "dlhealth.probes", "dlhealth.actions", "dlhealth_rules", "structlog", "rich")
     assert not [m for m in loaded if m.startswith(heavy)]
+
+
+@pytest.mark.parametrize("verb", ["install", "remove"])
+def test_where_a_package_has_the_service_no_second_one_is_installed(
+    dlhealth: Cli, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    from dlhealth.service import install
+
+    packaged = dlhealth.folder / "usr/lib/systemd/system"
+    packaged.mkdir(parents=True)
+    (packaged / "dlhealth.service").touch()
+    monkeypatch.setattr(install, "PACKAGED", str(packaged))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    done = dlhealth("service", verb)
+    assert (done.status, done.out) == (70, "")
+    assert "the package dlhealth has installed the service" in done.err
+    assert install.installed_units() == ["dlhealth.service"]

@@ -14,7 +14,7 @@ import pytest
 
 from dlhealth.host import alert as journal
 from dlhealth.service import request
-from dlhealth.service.install import _ENABLED, _SCRIPTS, FILES, PREFIX
+from dlhealth.service.install import _ENABLED, FILES, PREFIX, PYTHON, SCRIPTS
 from dlhealth.service.repair import WATCHER
 from dlhealth.service.watch import FOLDER, PROMPTS
 
@@ -42,13 +42,17 @@ class Unit(dict[str, dict[str, list[str]]]):
         return [word for value in self[section].get(key, []) for word in value.split()]
 
 
+def filled(name: str, prefix: str) -> str:
+    return (SYSTEMD / name).read_text().replace("@PREFIX@", prefix).replace("@PYTHON@", PYTHON)
+
+
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """The units as installed, in an environment whose program exists."""
     (tmp_path / "prefix/bin").mkdir(parents=True)
     (tmp_path / "prefix/bin/python").symlink_to("/bin/true")
     for name in UNITS:
-        (tmp_path / name).write_text((SYSTEMD / name).read_text().replace("@PREFIX@", f"{tmp_path}/prefix"))
+        (tmp_path / name).write_text(filled(name, f"{tmp_path}/prefix"))
     return tmp_path
 
 
@@ -131,7 +135,7 @@ def test_systemd_would_have_found_what_waits_for_itself(installed: Path) -> None
 def test_a_repair_that_was_cut_off_is_ended_by_the_systems_own_python_before_all_else() -> None:
     unit = Unit("dlhealth-recover.service")
     (start,) = unit["Service"]["ExecStart"]
-    assert start.startswith("-/usr/bin/python3 -I -S @PREFIX@/rescue/txn/__main__.py recover"), "it may fail the boot"
+    assert start.startswith("-@PYTHON@ -I -S @PREFIX@/rescue/txn/__main__.py recover"), "it may fail the boot"
     assert {"dlhealth-boot.service", "display-manager.service"} <= set(unit.words("Unit", "Before"))
     assert unit["Unit"]["ConditionPathExists"] == ["/var/lib/dlhealth/txn/active"]
     assert int(unit["Unit"]["JobRunningTimeoutSec"][0]) <= 600, "it may hold up the boot"
@@ -234,7 +238,7 @@ def test_one_process_decides_who_is_let_in() -> None:
 def test_no_program_of_a_unit_sees_the_environment_or_the_users_packages() -> None:
     for name in UNITS:
         for start in Unit(name).get("Service", {}).get("ExecStart", []):
-            assert re.match(r"-?(@PREFIX@/bin/python|/usr/bin/python3) -I ", start), name
+            assert re.match(r"-?(@PREFIX@/bin/python|@PYTHON@) -I ", start), name
 
 
 def test_the_journal_and_the_sign_are_where_the_system_looks() -> None:
@@ -286,7 +290,7 @@ def test_a_prompt_that_is_there_already_gets_the_sign() -> None:
 
 def test_every_file_is_installed_and_every_installed_file_is_there() -> None:
     assert sorted(p.name for p in SYSTEMD.iterdir() if p.is_file()) == sorted(FILES)
-    assert set(_SCRIPTS) < set(FILES)
+    assert set(SCRIPTS) < set(FILES)
     assert set(_ENABLED) < set(FILES)
     assert len(set(FILES.values())) == len(FILES)
 
@@ -320,7 +324,7 @@ def test_polkits_actions_are_those_that_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
-@pytest.mark.parametrize("name", _SCRIPTS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_shell_accepts_every_script(shell: str, name: str) -> None:
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
@@ -332,7 +336,7 @@ def test_a_shell_accepts_every_script(shell: str, name: str) -> None:
 @pytest.fixture
 def hooks(tmp_path: Path) -> Path:
     """The scripts with another prefix, and another note of when it was looked."""
-    for name in (*_SCRIPTS, "dlhealth.apt"):
+    for name in (*SCRIPTS, "dlhealth.apt"):
         text = (SYSTEMD / name).read_text().replace("@PREFIX@", f"{tmp_path}/dlhealth")
         text = text.replace("/run/dlhealth", f"{tmp_path}/run")
         target = tmp_path / ("dlhealth.hook" if name == "dlhealth.hook" else name)
@@ -369,7 +373,7 @@ def call(hooks: Path, name: str, **environment: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("name", _SCRIPTS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_without_dlhealth_a_script_says_nothing_and_succeeds(hooks: Path, name: str) -> None:
     assert call(hooks, name) == (0, "", "")
     if name != "dlhealth.hook":

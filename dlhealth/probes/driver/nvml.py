@@ -103,7 +103,7 @@ def interpret(output: Output) -> Nvml:
 def _answered(answer: dict[str, Any]) -> Nvml:
     outcome, code, text = answer["outcome"], answer.get("code"), str(answer.get("text", ""))[:200]
     if outcome == "no-binding":
-        raise Unavailable(f"the Python module pynvml is missing ({text})")
+        raise Unavailable(f"the Python module pynvml is missing ({text}); Debian has it in contrib as python3-pynvml")
     if outcome in ("error", "absent") and isinstance(code, int):
         return Nvml(outcome, code, text)
     driver, nvml, cuda, gpus = (answer.get(key) for key in ("driver", "nvml", "cuda", "gpus"))
