@@ -6,15 +6,26 @@ import time
 import click
 
 from dlhealth.cli import printable, write
-from dlhealth.cli.common import Recorded, Request, machine_options, record
+from dlhealth.cli.common import Recorded, Request, diagnose, machine_options, record
 from dlhealth.cli.progress import Progress
+from dlhealth.host import NotAMachine, Unreadable
 from dlhealth.host.newfile import created
+from dlhealth.host.path import told
+from dlhealth.host.root import RootHost
+
+_LIMIT = 16 << 20
+"""Bytes of a report that are read."""
 
 
 @click.command("report")
 @machine_options
 @click.option(
     "--md", "as_markdown", is_flag=True, help="Markdown, for an issue or a forum; on standard output without -o."
+)
+@click.option(
+    "--merge",
+    metavar="DIR",
+    help="One page of many machines: of the reports in DIR (doctor --json, these pages, archives of dlhealth capture).",
 )
 @click.option("-o", "--output", metavar="FILE", help="The file to write. [default: dlhealth-HOSTNAME-DATE.html]")
 def command(
@@ -23,6 +34,7 @@ def command(
     pythons: tuple[str, ...],
     next_boot: bool,
     as_markdown: bool,
+    merge: str | None,
     output: str | None,
 ) -> None:
     """Write a diagnosis as one page: causes, repairs, what happened before, and what this machine is.
@@ -30,6 +42,11 @@ def command(
     The page is one HTML file that loads nothing from anywhere. Secrets are masked as in `dlhealth capture`. The exit
     status says whether the page was written, not what it says.
     """
+    if merge is not None:
+        if as_markdown or next_boot or root != "/" or users or pythons:
+            raise click.UsageError("--merge takes no other option but -o")
+        _merge(merge, output or f"dlhealth-machines-{time.strftime('%Y-%m-%d')}.html")
+        return
     from dlhealth.report.page import html, markdown, pages_of
 
     with Progress() as progress:
@@ -40,21 +57,65 @@ def command(
         write(text)
         return
     path = output if output is not None else _name(recorded)
-    try:
-        with created(path, 0o644) as file:
-            size = file.write(text.encode(errors="backslashreplace"))
-    except FileExistsError as error:
-        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
-    except OSError as error:
-        raise click.BadParameter(
-            f"{path or 'an empty name'}: {(error.strerror or '').lower()}", param_hint="-o"
-        ) from error
-    shown = printable(path)
+    size = _save(path, text)
     write(
-        f"{shown}: {max(1, size >> 10)} KiB\n"
+        f"{printable(path)}: {size} KiB\n"
         "Passwords, tokens and values of environment variables are masked; names of users, files and\n"
         "packages are not. Read the page before you share it.\n"
     )
+
+
+def _merge(folder: str, path: str) -> None:
+    from dlhealth.report.overview import overview, page
+    from dlhealth.report.story import count
+
+    merged = overview(*_texts(folder))
+    if not merged.machines:
+        raise click.BadParameter(f"{folder} has no report of dlhealth", param_hint="--merge")
+    size = _save(path, page(merged))
+    hit = sum(bool(m.causes) for m in merged.machines)
+    write(f"{printable(path)}: {size} KiB; {count(len(merged.machines), 'machine')}, {hit} with a problem\n")
+    for name, reason in merged.unread:
+        click.echo(printable(f"left out: {name}: {reason}"), err=True)
+
+
+def _texts(folder: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The reports in a directory by name, an archive as the report on its machine; and why others cannot be read."""
+    from dlhealth.report.json import to_json
+
+    texts: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    try:
+        host = RootHost(folder)
+        names = host.listdir("/")
+    except (NotAMachine, Unreadable, OSError) as problem:
+        raise click.BadParameter(told(problem), param_hint="--merge") from problem
+    for name in names:
+        status = host.stat(f"/{name}")
+        if status is None or status.kind != "file":
+            continue
+        try:
+            if name.endswith((".json", ".html")):
+                texts[name] = host.text(f"/{name}", _LIMIT) or ""
+            else:
+                texts[name] = to_json(diagnose(Request(f"{folder}/{name}", (), (), (), False))[0])
+        except click.ClickException as problem:
+            unread[name] = problem.message
+        except Unreadable as problem:
+            unread[name] = str(problem)
+    return texts, unread
+
+
+def _save(path: str, text: str) -> int:
+    """Write a new file; the size in KiB."""
+    try:
+        with created(path, 0o644) as file:
+            return max(1, file.write(text.encode(errors="backslashreplace")) >> 10)
+    except FileExistsError as error:
+        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise click.BadParameter(f"{path or 'an empty name'}: {why}", param_hint="-o") from error
 
 
 def _name(recorded: Recorded) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlhealth.engine.record import Inventory, Timeline
 from dlhealth.lazy import regex
@@ -12,6 +12,9 @@ from dlhealth.report.json import report
 from dlhealth.report.redact import without_secrets
 from dlhealth.report.story import Effect, Mark, Root, Step, Story, count, some, story_of
 from dlhealth.report.style import Style
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _STYLE = Style(colour=False, unicode=True, width=100)
 _LONGEST = 4000
@@ -72,18 +75,22 @@ def masked(value: T) -> T:
     return made  # type: ignore[no-any-return]
 
 
-def html(pages: Pages) -> str:
-    """One file: no script runs, and nothing is loaded from anywhere."""
+def environment() -> "Environment":
+    """For templates of pages: no script runs, and nothing is loaded from anywhere."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # for this command only
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("dlhealth.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(pages=pages, story=pages.story, count=count, some=some)
+
+
+def html(pages: Pages) -> str:
+    """One file."""
+    return environment().get_template("page.html").render(pages=pages, story=pages.story, count=count, some=some)
 
 
 def markdown(pages: Pages) -> str:
