@@ -65,7 +65,12 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
 def test_every_dependency_is_used() -> None:
     config = configparser.ConfigParser()
     config.read(PROJECT / "setup.cfg")
-    modules = {"backports.zstd": "backports", "Jinja2": "jinja2", "nvidia-ml-py": "pynvml"}
+    modules = {
+        "backports.zstd": "backports",
+        "Jinja2": "jinja2",
+        "nvidia-ml-py": "pynvml",
+        "prometheus-client": "prometheus_client",
+    }
     code = "\n".join(p.read_text() for p in (PROJECT / "dlhealth").rglob("*.py"))
     for line in config["options"]["install_requires"].split("\n"):
         if name := re.split(r"[>=<;\s]", line.strip())[0]:
