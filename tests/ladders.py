@@ -148,8 +148,11 @@ def is_as_stated(plan: Plan, stated: tuple[str, ...]) -> bool:
 
 
 def _says(text: str, line: str) -> bool:
+    """Whether a text has all words of a statement, as whole words: "550" is not in "nvidia-driver-5500"."""
     kind, *words = line.split()
-    return kind == "by-hand" and all(word in text for word in words)
+    # A path may stand below that of the machine under test.
+    patterns = [rf"{re.escape(w)}(?!\w)" if w[0] == "/" else rf"(?<!\w){re.escape(w)}(?!\w)" for w in words]
+    return kind == "by-hand" and all(re.search(pattern, text) for pattern in patterns)
 
 
 def _steps(plan: Plan) -> Iterator[tuple[Action, str]]:

@@ -56,6 +56,10 @@ _OPTIONAL = {"requirement", "manager", "python", "chosen", "start"}
 """Details that a finding has only where they say something."""
 
 
+VENV_SITE = "/home/alice/venv/lib/python3.11/site-packages"
+REMOVED = "deinstall ok config-files"
+CUDA_INCLUDE = "/usr/local/cuda-12.2/targets/x86_64-linux/include"
+
 VARIANTS = (
     Variant(
         "closed-module-on-blackwell",
@@ -768,5 +772,228 @@ VARIANTS = (
             ),
         ),
         change=lambda m: m.package("nvidia-driver", "560.35.03-1"),
+    ),
+    Variant(
+        "conda-libstdcxx-too-old",
+        "an extension that was built with the system's g++ 12",
+        (("low network", "by-hand conda -p /home/alice/miniconda3/envs/train 'libstdcxx-ng>=13'"),),
+        details={"needs": "GLIBCXX_3.4.31"},
+    ),
+    Variant(
+        "conda-libstdcxx-too-old",
+        "an extension that was built with the system's g++ 12",
+        (("low network", "by-hand conda -p /home/alice/miniconda3/envs/train 'libstdcxx-ng>=14'"),),
+        details={"needs": "GLIBCXX_3.4.33"},
+    ),
+    Variant(
+        "conda-libstdcxx-too-old",
+        "an extension that was built with the system's g++ 12",
+        (("low network", "by-hand conda -p /home/alice/miniconda3/envs/train 'libstdcxx-ng>=15'"),),
+        details={"needs": "GLIBCXX_3.4.34"},
+    ),
+    Variant(
+        "conda-libstdcxx-too-old",
+        "an extension that was built with the system's g++ 12",
+        (("low network", "by-hand -c conda-forge libstdcxx-ng"),),
+        details={"needs": "GLIBCXX_3.4.35"},
+    ),
+    Variant(
+        "cudnn-headers-missing-or-split",
+        "an old guide: cp cudnn.h",
+        (("low", "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h"),),
+        change=lambda m: m.cudnn_packages().link(f"{CUDA_INCLUDE}/cudnn.h", "gone.h"),
+    ),
+    Variant(
+        "cudnn-headers-missing-or-split",
+        "a wheel of the same version has the headers",
+        (
+            (
+                "low",
+                "copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h ... copy-file /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include/cudnn_version.h /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn_version.h (9)",
+            ),
+            (
+                "low",
+                "by-hand /opt/train/lib/python3.11/site-packages/nvidia/cudnn/include -P /usr/local/cuda-12.2/targets/x86_64-linux/include/ /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn*.h",
+            ),
+            (
+                "medium network",
+                "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/include/cudnn.h (22)",
+                "apt-install libcudnn8=8.9.7.29-1+cuda12.2 libcudnn8-dev=8.9.7.29-1+cuda12.2",
+            ),
+        ),
+        change=lambda m: m.link(f"{CUDA_INCLUDE}/cudnn.h", "gone.h"),
+    ),
+    Variant(
+        "cudnn-headers-missing-or-split",
+        "only the libraries were copied",
+        (
+            (
+                "low",
+                "by-hand cudnn-linux-x86_64-8.9.7.*_cuda11-archive.tar.xz developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64 python3 -m --no-deps nvidia-cudnn-cu11==8.9.7.*",
+            ),
+            (
+                "medium network",
+                "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn.so ... move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcudnn_ops_train.so.8.9.7 (21)",
+                "apt-install libcudnn8=8.9.7.29-1+cuda11.8 libcudnn8-dev=8.9.7.29-1+cuda11.8",
+            ),
+        ),
+        change=lambda m: m.cuda_toolkit("11.8"),
+    ),
+    Variant(
+        "jax-gpu-backend-unavailable",
+        "only jax and jaxlib",
+        (("high reboot network", "by-hand 525.60.13 --upgrade 'jax[cuda12]'"),),
+        change=lambda m: (
+            Machine.ubuntu2404()
+            .gpu()
+            .ubuntu_driver("470.256.02")
+            .python_environment(packages=["jax-0.6.1", "jaxlib-0.6.1"])
+        ),
+    ),
+    Variant(
+        "jax-gpu-backend-unavailable",
+        "only jax and jaxlib",
+        (("low network", "pip-install /home/alice/venv/bin/python jax[cuda12]==0.4.26"),),
+        change=lambda m: (
+            m.python_environment(packages=["jax-0.4.26", "jaxlib-0.4.26"])
+            .remove(f"{VENV_SITE}/jax-0.6.1.dist-info")
+            .remove(f"{VENV_SITE}/jaxlib-0.6.1.dist-info")
+        ),
+    ),
+    Variant(
+        "jax-gpu-backend-unavailable",
+        "an older plugin",
+        (("low network", "pip-install /home/alice/venv/bin/python jax[cuda13]==0.6.1"),),
+        change=lambda m: (
+            Machine.ubuntu2404()
+            .gpu()
+            .ubuntu_driver("580.95.05")
+            .python_environment(packages=["jax-0.6.1", "jaxlib-0.6.1", "jax_cuda13_plugin-0.5.3"])
+        ),
+    ),
+    Variant(
+        "jax-gpu-backend-unavailable",
+        "an older plugin",
+        (("low network", "pip-install /home/alice/venv/bin/python jax[cuda12]==0.6.1"),),
+        change=lambda m: Machine.ubuntu2404_gpu().python_environment(
+            packages=["jax-0.6.1", "jaxlib-0.6.1", "jax_cuda13_plugin-0.5.3"]
+        ),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "an unknown package, found by its list of files",
+        (("low network", "by-hand solver-cuda12x CUDA"),),
+        change=lambda m: m.library(f"{VENV_SITE}/solver/core.so", "", ["libnppc.so.12"]),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "built for CUDA 12, toolkit of CUDA 11",
+        (("low network", "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]==1.23.2"),),
+        change=lambda m: m.folder(f"{VENV_SITE}/nvidia_cudnn_cu12-9.1.0.70.dist-info", uid=1000),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "built for CUDA 12, toolkit of CUDA 11",
+        (
+            (
+                "low network",
+                "by-hand /home/alice/venv nvidia-cudnn-cu11 'onnxruntime-gpu[cuda,cudnn]==1.23.2'",
+            ),
+        ),
+        change=lambda m: m.folder(f"{VENV_SITE}/nvidia_cudnn_cu11-8.9.7.29.dist-info", uid=1000),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "built for CUDA 12, toolkit of CUDA 11",
+        (("low network", "pip-install /home/alice/venv/bin/python onnxruntime-gpu[cuda,cudnn]==1.21.0"),),
+        change=lambda m: m.remove(f"{VENV_SITE}/onnxruntime_gpu-1.23.2.dist-info").python_environment(
+            packages=["onnxruntime_gpu-1.21.0"]
+        ),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "CuPy for CUDA 11",
+        (("low network", "by-hand /home/alice/venv/bin/python -m cupy-cuda12x cupy-cuda11x"),),
+        change=lambda m: (
+            Machine.ubuntu2404_gpu()
+            .cuda_toolkit("11.8")
+            .python_environment(packages=["cupy_cuda12x-12.0.0"])
+            .library(
+                f"{VENV_SITE}/cupy_backends/cuda/libs/cublas.cpython-311-x86_64-linux-gnu.so", "", ["libcublas.so.12"]
+            )
+        ),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "an extension of PyTorch for another CUDA version",
+        (("low network", "pip-install /home/alice/venv/bin/python bitsandbytes --upgrade"),),
+        change=lambda m: (
+            Machine.ubuntu2404_gpu()
+            .python_environment(packages=["bitsandbytes-0.43.0"], torch="2.5.1+cu124", cuda="12.4")
+            .library(f"{VENV_SITE}/bitsandbytes/libbitsandbytes_cuda124.so", "", ["libcusparse.so.12"])
+        ),
+    ),
+    Variant(
+        "program-cuda-major-missing",
+        "an extension of PyTorch for another CUDA version",
+        (("low network", "pip-install /home/alice/venv/bin/python nvidia-cublas-cu12 nvidia-cudnn-cu12==9.*"),),
+        change=lambda m: (
+            Machine.ubuntu2404_gpu()
+            .python_environment(packages=["ctranslate2-4.5.0"])
+            .library(f"{VENV_SITE}/ctranslate2.libs/libctranslate2-1.so", "", ["libcublas.so.12"])
+        ),
+    ),
+    Variant(
+        "rminitadapter-failed",
+        "the firmware file is missing",
+        (("medium reboot", "by-hand 560.35.03 /lib/firmware/nvidia/560.35.03/gsp_*.bin", "reboot"),),
+        details={"version": "560.35.03"},
+    ),
+    Variant(
+        "rminitadapter-failed",
+        "the firmware file is missing",
+        (
+            (
+                "medium reboot network",
+                "apt-install nvidia-firmware-550-550.120",
+                "update-initramfs 6.8.0-50-generic",
+                "reboot",
+            ),
+        ),
+        change=lambda m: m.without_package("nvidia-firmware-550-550.120"),
+    ),
+    *(
+        Variant(
+            "rminitadapter-failed",
+            "the firmware file is missing",
+            (
+                (
+                    "medium reboot network",
+                    "apt-install nvidia-firmware-550-server-550.120",
+                    "update-initramfs 6.8.0-50-generic",
+                    "reboot",
+                ),
+            ),
+            change=lambda m, name=name: (
+                m.without_package("nvidia-firmware-550-550.120")
+                .mark("*-550-open", REMOVED)
+                .mark("*-550", REMOVED)
+                .package(name, "550.120-0ubuntu0.24.04.1")
+            ),
+        )
+        for name in ("nvidia-driver-550-server", "nvidia-dkms-550-server")
+    ),
+    Variant(
+        "rminitadapter-failed",
+        "the firmware package of Debian is missing",
+        (
+            (
+                "medium reboot network",
+                "apt-install firmware-nvidia-tesla-535-gsp",
+                "update-initramfs 6.1.0-50-amd64",
+                "reboot",
+            ),
+        ),
+        change=lambda m: m.mark("nvidia-*", REMOVED).package("nvidia-tesla-535-driver", "535.261.03-1"),
     ),
 )
