@@ -7,7 +7,7 @@ from time import time_ns
 from dlhealth.actions.kinds import AptFixBroken, AptInstall, AptPurgeReinstall, AptRemove, AptUnhold, DpkgConfigure
 from dlhealth.host.change import ABSENT, State
 from dlhealth.lazy import regex
-from dlhealth.steps.base import CommandFailed, DiskFull, Observed, Step, Target, differing
+from dlhealth.steps.base import A, CommandFailed, DiskFull, Observed, Step, Target, differing
 from dlhealth.steps.room import need_dpkg, need_room_for_images, need_room_to_build, need_room_to_unpack, wait_for_dpkg
 
 POOL = "/var/lib/dlhealth/debs"
@@ -32,7 +32,22 @@ _BUILD_ERROR = regex(r"\b(?:error|ERROR):|\*\*\* |No space left on device|Killed
 _SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?(?: \((\S+))?")
 
 
-class AptInstallStep(Step[AptInstall]):
+class _PackagesStep(Step[A]):
+    """Changes the set of packages."""
+
+    def same(self, now: Observed, recorded: Observed) -> bool:
+        """Also if packages were configured since that were unfinished then: no undo returns to that."""
+        installed = _states(now)
+        completed = {
+            name
+            for name, (version, state) in _states(recorded).items()
+            if state not in "inc" and installed.get(name) == (version, "i")
+        }
+        packages = {**recorded["packages"], **{name: now["packages"][name] for name in completed}}
+        return now == {**recorded, "packages": packages}
+
+
+class AptInstallStep(_PackagesStep[AptInstall]):
     def _words(self) -> list[str]:
         return ["install", *["--reinstall"] * self.action.reinstall, "--allow-downgrades", *self.action.names()]
 
@@ -61,7 +76,7 @@ class AptInstallStep(Step[AptInstall]):
         return [*_left(target, before), *(f"{path} stays as in the package" for path in changed)]
 
 
-class AptRemoveStep(Step[AptRemove]):
+class AptRemoveStep(_PackagesStep[AptRemove]):
     def prepare(self, target: Target) -> None:
         _prepare(target, ["purge" if self.action.purge else "remove", *self.action.packages], self.action.packages)
 
@@ -78,7 +93,7 @@ class AptRemoveStep(Step[AptRemove]):
         return _left(target, before)
 
 
-class AptPurgeReinstallStep(Step[AptPurgeReinstall]):
+class AptPurgeReinstallStep(_PackagesStep[AptPurgeReinstall]):
     def prepare(self, target: Target) -> None:
         _prepare(target, ["purge", *self.action.packages], tuple(f"{name}:any" for name in self.action.packages))
         _need_room_to_configure(target, self.action.packages)
@@ -148,7 +163,7 @@ class DpkgConfigureStep(Step[DpkgConfigure]):
         return [f"{name} stays configured" for name in before if name not in now]
 
 
-class AptFixBrokenStep(Step[AptFixBroken]):
+class AptFixBrokenStep(_PackagesStep[AptFixBroken]):
     def prepare(self, target: Target) -> None:
         _prepare(target, ["-f", "install"], ())
 
