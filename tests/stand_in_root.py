@@ -11,6 +11,7 @@ import pytest
 
 from dlhealth.host import exec as door
 from dlhealth.steps.base import Target
+from tests.stand_in_apt import packages_of
 
 NOTE = """#!/bin/sh
 {{ printf '%s\\0' "${{0##*/}}" "$@"; printf '\\1\\n'; }} >> {log}
@@ -200,7 +201,7 @@ class StandInRoot:
         self._log = base / "log"
         monkeypatch.setattr(door, "PROGRAM_FOLDERS", (str(self.programs),))
         monkeypatch.setitem(door._ENVIRONMENT, "PATH", f"{self.programs}:/usr/bin:/bin")
-        for name in ("dev", "etc", "proc", "run", "sys"):
+        for name in ("dev", "etc", "etc/modprobe.d", "proc", "run", "sys"):
             (self.folder / name).mkdir()
         self.outside("bwrap", BWRAP.format(inside=shlex.quote(str(self.inside))))
         self._write(self.inside / "sh", RUNS_HERE)
@@ -238,7 +239,22 @@ class StandInRoot:
         self.database = {**empty, "packages": installed, **more}
         for name in ("apt-get", "apt-mark", "dpkg", "dpkg-query"):
             self._write(self.inside / name, PACKAGES.format(python=sys.executable, log=str(self._log)))
-        # "cd" within the root, and its programs.
+        self._shell()
+
+    def archive(self, *machines: Path) -> None:
+        """Put package programs there that work on dpkg's own records and the files of the tree: they install what these
+        machines and this one have. The first machine that has a package gives the version that apt prefers."""
+        packages = [each for machine in (*machines, self.folder) for each in packages_of(machine)]
+        archive = self.folder.parent / "archive.json"
+        archive.write_text(json.dumps(packages))
+        top = shlex.quote(str(Path(__file__).parents[1]))
+        for name in ("apt-get", "apt-mark", "dkms", "dpkg", "dpkg-query"):
+            start = f"exec {sys.executable} -m tests.stand_in_apt {name} {shlex.quote(str(archive))}"
+            self.program(name, f'PYTHONPATH={top} {start} "$@"')
+        self._shell()
+
+    def _shell(self) -> None:
+        """A shell for "cd" within the root, and its programs."""
         inside = shlex.quote(str(self.inside))
         shell = f'cd "$IN_ROOT/var/lib/dlhealth/debs" && PATH={inside}:$PATH exec /bin/sh -c "${{2#*&&}}" sh "$4"'
         self._write(self.inside / "sh", RUNS_HERE + NOTE.format(log=shlex.quote(str(self._log)), body=shell))
