@@ -370,14 +370,15 @@ def _left(target: Target, undone: Mapping[int, tuple[Step[Any], Observed]]) -> I
             continue
         seen.add(path)
         try:
-            for what in step.left(target, before)[:_NAMED]:
+            left = step.left(target, before)
+            for what in (*left[:_NAMED], *[f"and {len(left) - _NAMED} more"] * (len(left) > _NAMED)):
                 yield f"not undone: {step.summary()}: {what}"
         except (OSError, NotChangeable, CommandFailed, *_ODD) as error:
             yield f"{step.summary()}: could not be checked after the undo ({told(error)})"
 
 
 _NAMED = 5
-"""The most details of one step that are named."""
+"""The most details of one step that are named; the others are counted."""
 
 
 def _is_changed(step: Step[Any], target: Target, before: Observed, after: Observed | None) -> bool:

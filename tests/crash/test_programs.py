@@ -16,7 +16,7 @@ from dlhealth.actions import AptInstall, DkmsRemove, LoadModules, UpdateInitramf
 from dlhealth.model import Action
 from dlhealth.steps import step_of
 from dlhealth.steps.base import Target
-from dlhealth.txn.execute import Ended, NotVerified, apply, recover, undo
+from dlhealth.txn.execute import Ended, NotVerified, _left, apply, recover, undo
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
 from tests.stand_in_root import StandInRoot
@@ -214,6 +214,20 @@ def test_what_an_undo_could_not_restore_is_named(root: StandInRoot) -> None:
         "nvidia-driver is not installed, but was 535.1-1",
         "nvtop is installed",
     ]
+
+
+def test_what_an_undo_could_not_restore_is_counted(root: StandInRoot) -> None:
+    """Not all of many files are named, but "everything else is as it was" must be true."""
+    root.packages(PACKAGES)
+    names = [f"/usr/lib/libcuda.so.{number}" for number in range(8)]
+    root.file("/var/lib/dpkg/info/libcuda1.list", "\n".join(["/.", "/usr", "/usr/lib", *names, ""]))
+    action = step_of(AptInstall(("libcuda1",), reinstall=True))
+    before = action.observe(root.target)
+    for name in names:
+        root.file(name, "as in the package")
+    said = list(_left(root.target, {0: (action, before)}))
+    assert [line for line in said if "stays as in the package" in line] == said[:5]
+    assert said[5:] == ["not undone: apt-get install --reinstall libcuda1: and 3 more"]
 
 
 def test_a_driver_that_stays_loaded_is_named(root: StandInRoot) -> None:
