@@ -201,7 +201,7 @@ class StandInRoot:
         self._log = base / "log"
         monkeypatch.setattr(door, "PROGRAM_FOLDERS", (str(self.programs),))
         monkeypatch.setitem(door._ENVIRONMENT, "PATH", f"{self.programs}:/usr/bin:/bin")
-        for name in ("dev", "etc", "etc/modprobe.d", "proc", "run", "sys"):
+        for name in ("dev", "etc", "proc", "run", "sys"):
             (self.folder / name).mkdir()
         self.outside("bwrap", BWRAP.format(inside=shlex.quote(str(self.inside))))
         self._write(self.inside / "sh", RUNS_HERE)

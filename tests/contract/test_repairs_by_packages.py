@@ -61,6 +61,7 @@ def test_repair_by_packages(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     scenario = next(s for s in BY_ID[name].scenarios() if s.steps)
     stand_in = StandInRoot(tmp_path, monkeypatch)
     patient = Patient(scenario.machine.build(stand_in.folder), scenario)
+    (patient.root / "etc/modprobe.d").mkdir(exist_ok=True)  # kmod's package has it
     if name in NOT_RUNNING:
         (patient.root / "proc/modules").unlink()
     source = tmp_path / "source"
