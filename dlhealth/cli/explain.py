@@ -6,6 +6,7 @@ import click
 
 from dlhealth.cli import similar
 from dlhealth.engine.load import load_rules
+from dlhealth.engine.rule import Rule
 
 
 @click.command("explain")
@@ -14,6 +15,8 @@ def command(name: str) -> None:
     """Explain one problem: what it means, its cause, the repair, and the repair's risk.
 
     ID may also be a number that the driver reported, such as xid-79, or an NVSwitch, such as sxid-20034.
+
+    Instead of ID, paste the error text of a program, in quotes: dlhealth lists the problems that it can come from.
     """
     rules = load_rules().rules
     rule, known = next((r for r in rules if r.id == name), None), None
@@ -22,6 +25,15 @@ def command(name: str) -> None:
 
         known = sxid(int(number[2]), fatal=True) if number[1] else xid(int(number[2]))
         rule = next((r for r in rules if r.id == known.fault), None)
+    if rule is None:
+        from dlhealth.data.error_texts import problems_of
+
+        by_id = {r.id: r for r in rules}
+        possible = [by_id[i] for i in problems_of(name) if i in by_id]
+        if len(possible) > 1:
+            _list(possible)
+            return
+        rule = possible[0] if possible else None
     if rule is None:
         raise click.BadParameter(
             f"there is no rule {name!r}{similar(name, [r.id for r in rules])}; `dlhealth rules` lists them.",
@@ -33,3 +45,11 @@ def command(name: str) -> None:
 
     style = current_style()
     page((render_number(known, style) if known else "") + render_rule(rule, rules, style))
+
+
+def _list(possible: list[Rule]) -> None:
+    from dlhealth.cli.pager import page
+    from dlhealth.report.style import current_style
+    from dlhealth.report.terminal import render_possible
+
+    page(render_possible(possible, current_style()))

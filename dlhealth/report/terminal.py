@@ -100,6 +100,19 @@ def render_rules(rules: Sequence[Rule], style: Style) -> str:
     return page.content()
 
 
+def render_possible(rules: Sequence[Rule], style: Style) -> str:
+    """The problems that an error text can come from, the most probable first."""
+    page = Page(style)
+    page.text("", f"This text can come from {len(rules)} problems; the most probable is first:")
+    for rule in rules:
+        page.line()
+        page.line(f"  {style.paint(rule.id, '1')}")
+        page.text("    ", rule.title)
+    page.line()
+    page.text("", "Details of one: dlhealth explain ID. To see which of them this machine has: dlhealth doctor")
+    return page.content()
+
+
 def render_number(known: Xid, style: Style) -> str:
     """What is known of one error number of the driver or of an NVSwitch."""
     page = Page(style)

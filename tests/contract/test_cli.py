@@ -528,6 +528,17 @@ def test_explain_a_number_of_the_driver(number: str, rule: str, capsys: pytest.C
     assert f"\n{rule}\n" in shown
 
 
+def test_explain_an_error_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(["explain", "ImportError: libcudnn.so.8: cannot open shared object file: No such file"]) == Status.HEALTHY
+    )
+    shown = capsys.readouterr().out
+    assert shown.index("cudnn-runtime-missing") < shown.index("cudnn-major-8-vs-9")
+    assert run(["explain", "RuntimeError: The NVIDIA driver on your system is too old (found version 10020)"]) == 0
+    assert capsys.readouterr().out.startswith("torch-wheel-newer-than-driver")
+    assert run(["explain", "the fan is loud"]) == Status.USAGE
+
+
 def test_capture_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

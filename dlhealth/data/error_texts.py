@@ -1,0 +1,139 @@
+"""Which problems an error text of a program can come from, as people paste it: the most probable first.
+
+Sources: the sources of the programs that print them (PyTorch, TensorFlow, JAX, NumPy, glibc's loader, Docker,
+libnvidia-container, nvidia-smi, kmod, apt, dpkg, DKMS, the X server). What the kernel logs is in kernel_log.py.
+"""
+
+import re
+from collections.abc import Iterator
+
+from dlhealth.data.kernel_log import sayings, xid
+
+_MISMATCH = "driver-library-version-mismatch-after-upgrade"
+_NO_DRIVER = (
+    "gpu-without-driver",
+    "dkms-module-missing-for-running-kernel",
+    "nvidia-module-not-loaded",
+    "secure-boot-mok-not-enrolled",
+    "nouveau-bound-instead-of-nvidia",
+)
+_TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    # NVML and CUDA
+    (r"driver/library version mismatch|system has unsupported display driver / cuda driver combination|error 803\b",
+     (_MISMATCH, "cuda-compat-lib-error-803", "container-driver-libraries-differ")),
+    (r"forward compatibility was attempted on non.?supported HW|error 804\b",
+     ("cuda-forward-compat-unsupported-hw-804", _MISMATCH)),
+    (r"failed to initialize nvml: unknown error", ("container-gpu-lost-after-daemon-reload",)),
+    (r"couldn't communicate with the nvidia driver|failed to initialize nvml: driver not loaded", _NO_DRIVER),
+    (r"failed to initialize nvml: insufficient permissions", ("dev-nvidia-permissions",)),
+    (r"no devices were found", ("rminitadapter-failed", "gpu-not-on-bus", "xid-79-fallen-off-bus",
+                                "driver-too-old-for-new-gpu", "legacy-gpu-needs-470-390-340")),
+    (r"unable to determine the device handle|gpu is lost", ("xid-79-fallen-off-bus",)),
+    (r"cuda driver version is insufficient for cuda runtime version|cudaErrorInsufficientDriver|unsupported display driver"
+     r"|requirement error: unsatisfied condition: cuda|provided ptx was compiled with an unsupported toolchain",
+     ("cuda-runtime-newer-than-driver", "torch-wheel-newer-than-driver")),
+    (r"nvidia driver on your system is too old", ("torch-wheel-newer-than-driver",)),
+    (r"system not yet initialized|cuda_error_system_not_ready|error 802\b", ("fabricmanager-missing-or-mismatched",)),
+    (r"all cuda-capable devices are busy or unavailable",
+     ("compute-mode-exclusive", "mig-mode-without-instances", "gpu-driver-hung")),
+    (r"no cuda-capable device is detected|cuda_error_no_device|no cuda gpus are available",
+     ("cuda-visible-devices-wrong", "container-started-without-gpu", *_NO_DRIVER)),
+    (r"cuda unknown error|cuda_error_unknown|failed call to cuinit: unknown error",
+     ("uvm-device-node-missing", "container-uvm-nodes-missing", "gpu-driver-hung")),
+    (r"err_nvgpuctrperm|does not have permission to access nvidia gpu performance counters|cupti_error_insufficient_privileges",
+     ("gpu-profiling-permission",)),
+    # PyTorch, TensorFlow, JAX, NumPy
+    (r"no kernel image is available for execution|is not compatible with the current pytorch installation",
+     ("torch-no-kernel-image-new-gpu", "torch-no-kernel-image-old-gpu")),
+    (r"torch not compiled with cuda enabled|attempting to deserialize object on a cuda device",
+     ("torch-cpu-only-build",)),
+    (r"found no nvidia driver on your system", (*_NO_DRIVER, "container-started-without-gpu")),
+    (r"pytorch and torchvision were compiled with different cuda|operator torchvision::nms does not exist",
+     ("wheels-overwrite-each-other",)),
+    (r"__nvjitlink\w+|undefined symbol: (?:nccl|cusparse|cublas|cusolver)\w+",
+     ("ld-library-path-shadows-wheel-libraries",)),
+    (r"undefined symbol: \w*cudnn\w*|loaded runtime cudnn library|cudnn_status_(?:version_mismatch|sublibrary)\w*"
+     r"|pytorch was compiled against cudnn|cudnn version incompatibility",
+     ("ld-library-path-old-cudnn-shadows-torch", "cudnn-mixed-sublibraries", "cudnn-header-so-version-mismatch")),
+    (r"libcudnn\w*\.so\.\d+\S*: cannot open shared object|could not load dynamic library 'libcudnn"
+     r"|could not load library libcudnn|unable to load any of \{?libcudnn|could not locate cudnn",
+     ("cudnn-runtime-missing", "cudnn-major-8-vs-9", "tf-cannot-dlopen-gpu-libraries", "program-cuda-major-missing")),
+    (r"could not load dynamic library '|cannot dlopen some gpu libraries",
+     ("tf-cannot-dlopen-gpu-libraries", "ldconfig-cuda-entry-missing")),
+    (r"libcuda\.so(?:\.1)?: cannot open shared object|libcuda\.so\.1: file too short",
+     ("libcuda-missing-from-loader", "library-damaged", "container-started-without-gpu")),
+    (r"libnvrtc\.so: cannot open", ("libnvrtc-without-number",)),
+    (r"libcupti\.so\S*: cannot open|could not load dynamic library 'libcupti", ("libcupti-not-on-path",)),
+    (r"libnvinfer\w*\.so\S*: cannot open|could not find tensorrt|could not load dynamic library 'libnvinfer",
+     ("tensorrt-library-missing",)),
+    (r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|nvJitLink)\.so\.\d+\S*: cannot open shared object",
+     ("program-cuda-major-missing", "ldconfig-cuda-entry-missing", "tf-cannot-dlopen-gpu-libraries")),
+    (r"version [`'‘]?(?:GLIBCXX|CXXABI)_\d[\d.]*['’]? not found",
+     ("conda-libstdcxx-too-old", "ld-library-path-conda-breaks-system")),
+    (r"_array_api not found|compiled using numpy 1\.x cannot be run|numpy\.dtype size changed", ("numpy-2-abi",)),
+    (r"jaxlib .{0,40}is newer than and incompatible with jax|jaxlib version \S+ is newer", ("jaxlib-newer-than-jax",)),
+    (r"no gpu/tpu found, falling back to cpu|unable to initialize backend '(?:cuda|gpu)'|cuda-enabled jaxlib is not installed",
+     ("jax-gpu-backend-unavailable",)),
+    (r"libcuda\.so\.1.{0,60}stub|is a stub library|cuda_error_stub_library", ("libcuda-stub-loaded",)),
+    # Containers
+    (r"could not select device driver|(?:unknown or invalid|unknown) runtime (?:specified|name:?) ?\"?nvidia",
+     ("docker-nvidia-runtime-not-configured", "docker-snap-or-desktop")),
+    (r"nvidia-container-cli: initialization error: (?:load library failed|driver error)|libnvidia-ml\.so\.1: cannot open",
+     ("container-toolkit-cannot-find-driver", "libcuda-missing-from-loader")),
+    (r"unresolvable cdi devices|failed to inject cdi devices", ("cdi-spec-stale",)),
+    (r"bus error.{0,80}shared memory|insufficient shared memory \(shm\)", ("shm-too-small",)),
+    # Modules, packages, the desktop
+    (r"key was rejected by service|required key not available|module with unavailable key",
+     ("secure-boot-mok-not-enrolled", "secure-boot-unsigned-module")),
+    (r"module nvidia(?:[\w-]*) not found", ("dkms-module-missing-for-running-kernel", "gpu-without-driver")),
+    (r"exec format error|disagrees about version of symbol|invalid module format",
+     ("dkms-module-missing-for-running-kernel", "kernel-modules-of-two-versions")),
+    (r"kernel headers for kernel .{1,80}cannot be found|unable to find the kernel source tree",
+     ("kernel-headers-missing",)),
+    (r"gpl-incompatible module|gpl-only symbol", ("gpl-only-symbol-build-failure",)),
+    (r"unrecognized command.line option|compiler version check failed|does not match the one used to build the kernel",
+     ("dkms-compiler-mismatch",)),
+    (r"bad return status for module build",
+     ("kernel-too-new-for-driver-branch", "dkms-compiler-mismatch", "kernel-headers-missing", "other-dkms-module-fails")),
+    (r"nouveau kernel driver is currently in use", ("nouveau-bound-instead-of-nvidia",)),
+    (r"unsupported gnu version", ("nvcc-host-compiler-unsupported",)),
+    (r"nvcc: (?:command )?not found", ("nvcc-not-in-path", "distro-nvidia-cuda-toolkit-shadows")),
+    (r"no_pubkey (?:a4b469963bf863cc|f60f4b3d7fa2af80)", ("cuda-repo-key-rotation",)),
+    (r"conflicting values set for option signed-by", ("apt-signed-by-conflict",)),
+    (r"is not valid yet|certificate is not yet valid", ("clock-skew-breaks-apt-tls",)),
+    (r"could not get lock /var/lib/(?:dpkg|apt)", ("apt-lock-held",)),
+    (r"dpkg was interrupted", ("dpkg-interrupted",)),
+    (r"trying to overwrite '", ("dpkg-file-overwrite-conflict", "third-party-package-pulls-other-libnvidia")),
+    (r"you have held broken packages", ("mixed-repositories", "held-packages-block-driver",
+                                        "third-party-package-pulls-other-libnvidia")),
+    (r"dpkg: error processing package|dependency problems - leaving unconfigured",
+     ("half-configured-driver-packages", "other-dkms-module-fails", "boot-partition-full")),
+    (r"no space left on device", ("login-loop-disk-full", "boot-partition-full", "disk-full-dataset-cache")),
+    (r"failed to assign any connected display devices|no screens found",
+     ("stale-xorg-conf-nvidia", "hybrid-internal-panel-black", "xorg-conf-wrong-busid")),
+    (r"\.xauthority.{0,40}(?:permission denied|not writable)|error in locking authority file",
+     ("login-loop-xauthority-wrong-owner", "login-loop-home-dotfile-permissions", "login-loop-disk-full")),
+)  # fmt: skip
+
+
+def problems_of(text: str) -> tuple[str, ...]:
+    """The ids of the problems whose error texts are in a text, in the order of the text's first match for each row;
+    empty if dlhealth knows none of its texts."""
+    plain = " ".join(text.split())
+    found = sorted((match.start(), row) for row, match in enumerate(_matches(plain)) if match)
+    ids = [*_logged(plain)]
+    for _, row in found:
+        ids += _TEXTS[row][1]
+    return tuple(dict.fromkeys(ids))
+
+
+def _matches(text: str) -> "Iterator[re.Match[str] | None]":
+    return (re.search(pattern, text, re.IGNORECASE) for pattern, _ in _TEXTS)
+
+
+def _logged(text: str) -> Iterator[str]:
+    """Of lines of the kernel log, each of which begins with the module's name."""
+    for at in (match.start() for match in re.finditer(r"\b(?:NVRM|nvidia[\w-]*|kernel): ", text)):
+        yield from (saying.fault for saying in sayings().values() if saying.pattern.search(text[at:]))
+    for number in re.findall(r"NVRM: Xid \([^)]{1,40}\): (\d{1,4})\b", text):
+        yield xid(int(number)).fault
