@@ -159,7 +159,9 @@ def offer_for(rule: Rule, finding: Finding, facts: Facts, limits: Limits) -> Off
             break  # the owner's command is the repair; do not install something for the whole system instead
     if not rungs:
         return Offer(None, "dlhealth has no repair for this")
-    return Offer(_by_person(finding, rungs, facts), reasons[0])
+    # Without steps that would reach the machine that dlhealth runs on, unless there are no others.
+    shown = [here if (here := _for_target(rung, limits.live)).actions else rung for rung in rungs]
+    return Offer(_by_person(finding, shown, facts), reasons[0])
 
 
 def _to_repair(diagnosis: Diagnosis, rules: Mapping[str, Rule], limits: Limits) -> list[Finding]:

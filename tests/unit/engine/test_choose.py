@@ -270,6 +270,17 @@ class TestAnotherDisk:
         ]
         assert live.actions == disk.actions == (WriteFile("/etc/x", "x"),)
 
+    def test_a_person_is_not_told_to_reboot_the_rescuing_machine(self, tmp_path: Path) -> None:
+        facts = facts_of(Machine.ubuntu2404_gpu(), tmp_path)
+        steps = plan(MoveAside("/etc/x"), Reboot(), risk=Risk.HIGH, reboot=True)
+        offer = offered(Fixed(steps), facts, Limits(live=False))
+        assert offer.reason == "its risk is high; to allow it: --max-risk high"
+        assert offer.plan is not None
+        assert offer.plan.actions == (MoveAside("/etc/x"),)
+        alone = offered(Fixed(plan(LoadModules(("nvidia",)))), facts, Limits(live=False))
+        assert alone.plan is not None
+        assert alone.plan.actions == (LoadModules(("nvidia",)),)
+
 
 class TestTogether:
     @pytest.mark.parametrize("name", NAMES)
