@@ -21,6 +21,7 @@ _FIRMWARES = ("/boot/efi", "/efi")
 _LIMIT = 1 << 20
 _MOST = 2000
 """Mount points that are looked at; a real fstab has a few hundred at most."""
+TOO_MANY = f"{FSTAB} has more than {_MOST} mount points"
 _OCTAL = regex(r"\\([0-7]{3})")
 
 _NO_DISK = (
@@ -37,12 +38,13 @@ _WRITTEN = (
 
 class Mount(NamedTuple):
     """A line of fstab. `places` are device (where it is a folder) and path without the links of that machine, which would
-    lead elsewhere on this one."""
+    lead elsewhere on this one. If it was not `looked` at, it may be mounted or not."""
 
     device: str
     path: str
     options: tuple[str, ...]
     places: tuple[str, str] = ("", "")
+    looked: bool = True
 
     @property
     def bound(self) -> bool:
@@ -60,12 +62,15 @@ class Mount(NamedTuple):
         return shlex.join(["mount", *words, *["--bind"] * self.bound, *ended, device, f"{start}{path}"])
 
     def told(self, folder: str) -> str:
-        """For people: that it is not mounted, and the command that mounts it."""
+        """For people: that it is not mounted, and the command that mounts it; or why that is not known."""
+        if not self.looked:
+            return f"{self.path} of {folder} may not be mounted: {TOO_MANY}"
         return f"{self.path} of {folder} is not mounted; first: {self.command(folder)}"
 
 
 class Mounts:
-    """`missing` are the unmounted file systems below a root that is not the running machine's."""
+    """`missing` are the file systems below a root, not the running machine's, that are not mounted or were not looked
+    at."""
 
     def __init__(self, root: Root) -> None:
         self.missing: tuple[Mount, ...] = () if root.folder == "/" else tuple(_missing(root))
@@ -185,9 +190,11 @@ def _missing(root: Root) -> list[Mount]:
     if _head(root, _GRUB):
         mounts = [m for m in mounts if m.path not in _FIRMWARES]
     distinct = {m.path: m for m in mounts}.values()  # of two at one mount point, the later covers the other
-    looked = sorted(distinct, key=_is_unwritten)[:_MOST]
-    missing = sorted((m for m in looked if not _is_there(root, m, own)), key=lambda m: m.path)
-    return [m._replace(places=(_real(root, m.device) if m.bound else "", _real(root, m.path))) for m in missing]
+    ordered = sorted(distinct, key=_is_unwritten)
+    unlooked = [m._replace(looked=False) for m in ordered[_MOST:]]
+    missing = sorted((m for m in ordered[:_MOST] if not _is_there(root, m, own)), key=lambda m: m.path)
+    placed = [m._replace(places=(_real(root, m.device) if m.bound else "", _real(root, m.path))) for m in missing]
+    return [*placed, *unlooked]
 
 
 def _is_unwritten(mount: Mount) -> bool:

@@ -147,8 +147,19 @@ def test_of_an_endless_fstab_a_bounded_number_is_looked_at_and_what_programs_wri
     lines = [f"/data/{number} /srv/{number} none bind\n" for number in range(2100)]
     (root / "etc/fstab").write_text("".join([*lines, "UUID=4 /var ext4 defaults\n"]))
     found = Mounts(Root(str(root)))
-    assert len(found.missing) == 2000
+    assert len([m for m in found.missing if m.looked]) == 2000
     assert found.needed and found.needed.path == "/var"
+
+
+def test_below_a_mount_point_that_was_not_looked_at_nothing_is_read_or_written(root: Path) -> None:
+    lines = [f"/data/{number} /disks/{number} none bind\n" for number in range(2000)]
+    (root / "etc/fstab").write_text("".join([*lines, "UUID=5 /home ext4 defaults\n"]))
+    (root / "home/.profile").write_text("export A=1\n")
+    with pytest.raises(Unreadable, match=r"^/home: /etc/fstab has more than 2000 mount points"):
+        RootHost(str(root)).read("/home/.profile")
+    action = WriteFile("/home/new", "new\n")
+    told = out_of_reach(Target(str(root), "test"), [action])[action]
+    assert told == f"/home of {root} may not be mounted: /etc/fstab has more than 2000 mount points"
 
 
 def test_of_two_lines_for_one_mount_point_the_later_counts(root: Path) -> None:
