@@ -340,11 +340,18 @@ class Diagnosis(NamedTuple):
         return self.without_driver if self.run else "nothing could be checked"
 
     @property
+    def lacks_driver(self) -> bool:
+        """Whether no driver of this system is installed."""
+        return any(area.name == DRIVER and area.state is State.ABSENT for area in self.areas)
+
+    @property
     def without_driver(self) -> str | None:
-        """Why a machine without a driver is not called healthy; None if it has one, or if that is not known."""
+        """Why a GPU without a driver is not called healthy; None if there is a driver, or no GPU was seen."""
         absent = {area.name for area in self.areas if area.state is State.ABSENT}
-        if DRIVER in absent:
-            return "no NVIDIA driver is installed, so nothing shows that a GPU works"
+        if self.lacks_driver:
+            # Without a GPU, as on the login node of a cluster, a machine needs no driver.
+            seen = self.machine.get("gpus")
+            return "no NVIDIA driver is installed, so nothing shows that the GPU works" if seen else None
         # In a container, the driver belongs to the host, but its libraries must be visible.
         return "neither a GPU nor a driver was seen" if absent >= {GPU, LIBRARIES} else None
 

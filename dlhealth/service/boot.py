@@ -99,7 +99,7 @@ def next_boot_verdict() -> Line | None:
         diagnosis = examiner.diagnose(options, rules)
         found = tuple(d for d in diagnosis.findings if d.finding.id not in policy.ignore)
         setting = (diagnosis.machine.get("platform") or {}).get("setting")
-        if not found and (diagnosis.without_driver or setting != "machine"):
+        if not found and (diagnosis.lacks_driver or setting != "machine"):
             return None
         return reboot_of(diagnosis._replace(findings=found))
 

@@ -698,7 +698,7 @@ def test_a_second_repair_beside_one_that_runs_is_busy(dlhealth: Run, root: Path)
 
 def test_on_a_machine_without_a_driver_everything_can_be_repaired(tmp_path: Path) -> None:
     """The repair is complete, though doctor does not call the machine healthy."""
-    Machine.debian12().append("/etc/environment", "PATH=/usr/local/cuda/bin:$PATH\n").build(tmp_path)
+    Machine.debian12().gpu(driver="").append("/etc/environment", "PATH=/usr/local/cuda/bin:$PATH\n").build(tmp_path)
     assert run(["fix", "--root", str(tmp_path), "--yes"]) == Status.HEALTHY
     assert run(["fix", "--root", str(tmp_path), "--yes"]) == Status.HEALTHY
     assert run(["doctor", "--root", str(tmp_path)]) == Status.UNKNOWN

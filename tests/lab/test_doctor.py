@@ -46,11 +46,10 @@ def roots(report: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize(("kind", "expected"), [("plain", (6, "unknown")), ("nvidia", (0, "healthy"))])
-def test_a_machine_without_a_fault_from_outside(kind: str, expected: tuple[int, str], fresh: Fresh) -> None:
-    """Without a driver, nothing shows that a GPU works."""
+@pytest.mark.parametrize("kind", ["plain", "nvidia"])
+def test_a_healthy_machine_from_outside(kind: str, fresh: Fresh) -> None:
     status, report = doctor(fresh(kind).root)
-    assert (status, report["verdict"]) == expected, report["findings"]
+    assert (status, report["verdict"]) == (0, "healthy"), report["findings"]
     assert not [f for f in report["findings"] if f["severity"] != "note"]
     assert not report["checks"]["failed"]
 

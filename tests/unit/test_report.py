@@ -216,10 +216,13 @@ def test_an_area_with_a_problem_gets_no_tick() -> None:
     assert states[:5] == ["well", "absent", "well", "problem", "unknown"]
 
 
-def test_a_machine_without_a_driver_is_not_called_healthy() -> None:
-    without = diagnosis()._replace(areas=(Area("driver", State.ABSENT, "no NVIDIA driver is installed"),))
+def test_a_gpu_without_a_driver_is_not_called_healthy() -> None:
+    area = Area("driver", State.ABSENT, "no NVIDIA driver is installed")
+    without = diagnosis()._replace(areas=(area,), machine={**diagnosis().machine, "gpus": [{"name": "A100"}]})
     assert without.health is Health.UNKNOWN
     assert "no NVIDIA driver is installed" in render(without, PLAIN).splitlines()[-1]
+    # The login node of a cluster has no GPU, and needs none.
+    assert without._replace(machine={**diagnosis().machine, "gpus": []}).health is Health.HEALTHY
 
 
 def test_many_observations_of_one_problem_are_counted() -> None:
