@@ -68,7 +68,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("tensorrt-library-missing",)),
     (r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|nvJitLink)\.so\.\d+\S*: cannot open shared object",
      ("program-cuda-major-missing", "ldconfig-cuda-entry-missing", "tf-cannot-dlopen-gpu-libraries")),
-    (r"version [`'‘]?(?:GLIBCXX|CXXABI)_\d[\d.]*['’]? not found",
+    (r"(?:conda|mamba|forge|/envs/)\S*: version [`'‘]?(?:GLIBCXX|CXXABI)_\d[\d.]*['’]? not found",
      ("conda-libstdcxx-too-old", "ld-library-path-conda-breaks-system")),
     (r"_array_api not found|compiled using numpy 1\.x cannot be run|numpy\.dtype size changed", ("numpy-2-abi",)),
     (r"jaxlib .{0,40}is newer than and incompatible with jax|jaxlib version \S+ is newer", ("jaxlib-newer-than-jax",)),

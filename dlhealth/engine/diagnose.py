@@ -10,7 +10,7 @@ from dlhealth.engine.choose import Limits, Offer, offer_for
 from dlhealth.engine.facts import Facts, Options
 from dlhealth.engine.machine import describe_machine
 from dlhealth.engine.rule import Rule
-from dlhealth.host import Host
+from dlhealth.host import Host, PostedSymptom
 from dlhealth.model import Area, Diagnosed, Diagnosis, Failed, Finding, Since, Skipped, State, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import DPKG_STATUS, Platform
@@ -102,16 +102,25 @@ def _next_boot(facts: Facts) -> bool:
 
 def _unjudged(facts: Facts) -> str | None:
     """Why no finding does not mean a healthy machine; None if it does."""
+    host = cast(Host, facts.get(Host))
+    if host.symptoms:
+        return _unexplained(host.symptoms[0])
     try:
         unsupported = cast(Platform, facts.get(Platform)).unsupported
     except Unavailable as problem:
         return f"which system this is could not be checked ({problem})"
-    host = cast(Host, facts.get(Host))
-    if unsupported is None and host.symptoms:
-        return f"what was posted does not show why {host.symptoms[0].symptom.value}"
     if unsupported is None and host.is_partial(DPKG_STATUS):
         return "only a part of the package list was posted"
     return unsupported
+
+
+def _unexplained(said: PostedSymptom) -> str:
+    """That the cause of an error is not known, and where its possible causes are explained."""
+    from dlhealth.data.error_texts import problems_of
+
+    possible = problems_of(said.text)
+    likely = f"; most probable: {possible[0]} (see dlhealth explain)" if possible else ""
+    return f"what was posted does not show why {said.symptom.value}{likely}"
 
 
 def _cited(found: Diagnosed, host: Host) -> Diagnosed:

@@ -107,6 +107,7 @@ class Symptom(Enum):
     REFUSED = "modprobe could not load the module"
     NO_LIBRARY = "TensorFlow could not load a library"
     NO_DEVICES = "nvidia-smi finds no GPU"
+    FAILED = "a program failed"
 
 
 class PostedSymptom(NamedTuple):

@@ -27,6 +27,7 @@ def read_pasted(text: str, name: str, pieces: Pieces) -> bool:
         packages.searched(command, pieces)
     known += [session.shown(typed, output, pieces), kernel.silent(typed, output, pieces)]
     known += [files.attached(output, pieces), session.start_up_file(output, pieces)]
+    known.append(session.failed(output, pieces))
     known.append(read_outputs(output.text, name, pieces))
     return any(known)
 

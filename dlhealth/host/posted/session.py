@@ -4,7 +4,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from dlhealth.host.base import PostedEnvironment
+from dlhealth.host.base import PostedEnvironment, PostedSymptom, Symptom
 from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.transcript import Command
 from dlhealth.lazy import regex
@@ -16,6 +16,18 @@ _ENOUGH = 4
 _FILES = (".bashrc", ".profile", ".bash_profile", ".zshrc", ".zprofile", ".zshenv", ".xprofile", ".xsessionrc", ".cshrc",
           ".tcshrc", ".bash_aliases", ".pam_environment")  # fmt: skip
 _START_UP = regex(r"^# (?:~/\.(?P<bash>bashrc|profile|bash_profile|zshrc)|\.(?P<other>bashrc)): ?", re.MULTILINE)
+_FAILED = regex(
+    r"(?:Error(?: response from daemon)?: .*(?:CUDA|nvidia|\bgpu\b|cudnn|GLIBCXX|_ARRAY_API|\blib(?:cu|nv|nccl)\w+\.so)"
+    r"|no kernel image is available|driver on your system is too old|nvidia-container-cli: |\bNVML: Unknown Error"
+    r"|\blib(?:cu|nv|nccl)\w+\.so[.\d]*: cannot open|(?:GLIBCXX|CXXABI)_[\d.]+\S? not found"
+    r"|compiled using NumPy 1\.x cannot)",
+    re.IGNORECASE,
+)
+"""What programs that use the GPU print when they fail."""
+_LONGEST = 300
+_LONGEST_LINE = 2000
+_A_POST = 1 << 20
+"""Characters. A longer text is a log of the system, which has its own readers."""
 _SHELLS = {"z": "/bin/zsh", "c": "/bin/tcsh", "t": "/bin/tcsh"}
 _SOMEBODY = "user"
 
@@ -77,3 +89,13 @@ def start_up_file(output: Output, pieces: Pieces) -> bool:
     if pieces.environment is None and name[1] in _SHELLS:
         know(pieces, {"SHELL": _SHELLS[name[1]]}, output.name, whole=False)
     return True
+
+
+def failed(output: Output, pieces: Pieces) -> bool:
+    """The errors of programs that use the GPU."""
+    lines = output.text.split("\n") if len(output.text) < _A_POST else []
+    # Longer lines are no messages, and the pattern would take its time on them.
+    found = next((line for line in lines if len(line) < _LONGEST_LINE and _FAILED.search(line)), "")
+    if found:
+        pieces.symptoms.append(PostedSymptom(Symptom.FAILED, found.strip()[:_LONGEST], output.name))
+    return bool(found)

@@ -69,7 +69,16 @@ def test_the_most_probable_problem_of_a_text_is_first(text: str, problem: str) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", "login-loop", "Killed", "segmentation fault", "CUDA out of memory. Tried to allocate 2 GiB", "nvidia"]
+    "text",
+    [
+        "/lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.30' not found (required by x.so)",
+        "",
+        "login-loop",
+        "Killed",
+        "segmentation fault",
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "nvidia",
+    ],
 )
 def test_other_texts_belong_to_no_problem(text: str) -> None:
     assert problems_of(text) == ()

@@ -398,3 +398,24 @@ def test_a_part_of_the_packages_is_not_healthy(judged: Judge) -> None:
 )
 def test_the_forms_of_bug_trackers(text: str, host: Callable[..., Host]) -> None:
     assert facts(host(text)).get(Kernel).running == "5.15.0-157-generic"
+
+
+@pytest.mark.parametrize(
+    ("text", "likely"),
+    [
+        (
+            "RuntimeError: The NVIDIA driver on your system is too old (found version 11020).",
+            "torch-wheel-newer-than-driver",
+        ),
+        (
+            "ImportError: /opt/conda/lib/libstdc++.so.6: version `GLIBCXX_3.4.31' not found (required by a.so)",
+            "conda-libstdcxx-too-old",
+        ),
+        ('Error response from daemon: could not select device driver "" with capabilities: [[gpu]]', "docker-nvidia"),
+    ],
+)
+def test_an_error_alone_is_unknown_and_names_its_most_probable_cause(text: str, likely: str, judged: Judge) -> None:
+    diagnosis = judged(f"It fails since Monday:\n{text}\n")
+    assert diagnosis.health is Health.UNKNOWN
+    assert not diagnosis.findings
+    assert f"most probable: {likely}" in str(diagnosis.doubt)
