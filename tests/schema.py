@@ -7,6 +7,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent.parent / "docs/schema"
 FORMS = {
+    "stages": "prove",
     "plan": "fix",
     "verdict": "doctor",
     "differences": "baseline",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "doctor": "Find what is wrong, and why; change nothing.",
     "fix": "Repair what doctor finds: show the plan, ask, repair, verify.",
+    "prove": "Test in stages whether the GPU works: driver, kernels, memory, training.",
     "report": "Write a diagnosis as one page, for people.",
     "baseline": "Record what this machine is while it works; show what differs since.",
     "undo": "Undo a repair.",

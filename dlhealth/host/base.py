@@ -121,12 +121,14 @@ class PostedSymptom(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The result of one program. `status` is None if it was killed or could not start; `problem` then says why."""
+    """The result of one program. `status` is None if it was killed or could not start; `problem` then says why. `left` is
+    the number of a process that hangs in the kernel and survived SIGKILL."""
 
     status: int | None
     stdout: str
     stderr: str = ""
     problem: str = ""
+    left: int = 0
 
 
 class Watch:

@@ -102,7 +102,7 @@ def _collect(child: int, reader: int, complaints: int, name: str, timeout: float
     deadline = time.monotonic() + timeout
     received = {reader: bytearray(), complaints: bytearray()}
     waiting = [reader, complaints]
-    problem = ""
+    problem, left = "", 0
     while waiting and not problem:
         ready, _, _ = select.select(waiting, [], [], max(0.0, min(_QUIET, deadline - time.monotonic())))
         if not ready and _has_ended(child):
@@ -119,9 +119,9 @@ def _collect(child: int, reader: int, complaints: int, name: str, timeout: float
     status = None if problem else _wait(child, max(0.05, deadline - time.monotonic()))
     if status is None:
         problem = problem or f"{name} did not finish within {timeout:g} seconds"
-        _kill(child)
+        left = 0 if _kill(child) else child
     stdout, stderr = (received[s].decode(errors="surrogateescape") for s in (reader, complaints))
-    return Output(status, stdout, stderr, problem)
+    return Output(status, stdout, stderr, problem, left)
 
 
 def _has_ended(child: int) -> bool:
@@ -143,10 +143,11 @@ def _wait(child: int, seconds: float) -> int | None:
         pause = min(pause * 2, 0.05)
 
 
-def _kill(child: int) -> None:
+def _kill(child: int) -> bool:
+    """End a process with its group; whether it ended."""
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    _wait(child, 0.2)
+    return _wait(child, 0.2) is not None
 
 
 class Started(NamedTuple):

@@ -20,6 +20,8 @@ DOORS = (
     "dlhealth/testing/",  # makes machines
     "dlhealth/data/__init__.py",  # its own tables
     "dlhealth/engine/load.py",  # rules, which are code
+    "dlhealth/prove/child.py",  # a program of its own, which tests the GPU
+    "dlhealth/prove/cuda.py",  # the same: its calls of the driver
     "dlhealth/probes/driver/nvml_child.py",  # a program of its own, in its own process
 )
 INPUT_OUTPUT = {

@@ -1,0 +1,106 @@
+"""Runs the stages of a proof, each in a process of its own."""
+
+import json
+import os
+import posixpath
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from dlhealth.host.exec import run
+from dlhealth.prove.records import Proof, Result
+from dlhealth.prove.stages import ORDER, SECONDS
+from dlhealth.records import NamedTuple
+
+_CHILD = posixpath.join(posixpath.dirname(__file__), "child.py")
+_WAIT_FOR_SMI = 10.0
+
+
+class Wanted(NamedTuple):
+    """What to prove. `gpu` is the only GPU to use, None for all; `seconds` is how long the load lasts."""
+
+    stages: Sequence[str]
+    gpu: int | None
+    seconds: float
+
+
+def chosen_stages(only: str | None, until: str | None) -> Sequence[str]:
+    """The stages that `--stage` and `--until` choose."""
+    if only:
+        return (only,)
+    return ORDER[: ORDER.index(until) + 1] if until else ORDER
+
+
+def prove(wanted: Wanted, agreed: Callable[[str], bool], begins: Callable[[str], None]) -> Iterator[Result]:
+    """The result of each stage, when it ends. `agreed` is asked before a GPU is used on which somebody else may compute;
+    `begins` gets the name of each stage that starts."""
+    obstacle, asked = "", False
+    for stage in wanted.stages:
+        if not obstacle and stage != ORDER[0] and not asked:
+            asked = True
+            use = in_use(wanted.gpu)
+            obstacle = f"not started: {use}" if use and not agreed(use) else ""
+        if obstacle:
+            yield Result(stage, Proof.NOT_RUN, obstacle)
+            continue
+        begins(stage)
+        result = _run(stage, wanted)
+        yield result
+        if result.hung:
+            obstacle = f"not started: a process of the stage {stage} hangs in the driver and cannot be ended"
+        elif result.outcome is not Proof.PROVED:
+            obstacle = f"not started: the stage {stage} {_ENDED[result.outcome]}"
+
+
+_ENDED = {Proof.FAILED: "failed", Proof.NOT_RUN: "could not run"}
+
+
+def in_use(gpu: int | None) -> str:
+    """Who computes on the GPU, or why that is unknown; "" if nobody does."""
+    query = ("--query-compute-apps=pid,process_name", "--format=csv,noheader")
+    answer = run(["nvidia-smi", *query, *(() if gpu is None else ("-i", str(gpu)))], _WAIT_FOR_SMI)
+    if answer.status != 0:
+        why = answer.problem or f"nvidia-smi ended with status {answer.status}"
+        return f"it is unknown whether another program computes on the GPU ({why})"
+    users = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    return f"other programs compute on the GPU: {'; '.join(users[:5])}" if users else ""
+
+
+def _run(stage: str, wanted: Wanted) -> Result:
+    gpu = "all" if wanted.gpu is None else str(wanted.gpu)
+    limit = SECONDS[stage] + wanted.seconds
+    command = [sys.executable or "/usr/bin/python3", "-I", "-B", _CHILD, stage, gpu, f"{wanted.seconds:g}"]
+    began = time.monotonic()
+    # nvidia-smi counts GPUs by their place on the bus; without this variable, CUDA counts by speed.
+    environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    answer = run([*_as_caller(os.environ), *command], limit, environment=environment)
+    seconds = time.monotonic() - began
+    lines = [document for line in answer.stdout.splitlines() if isinstance(document := _json(line), dict)]
+    figures = {str(x["figure"]): float(x["value"]) for x in lines if "figure" in x}
+    if answer.status == 0 and lines and "outcome" in lines[-1]:
+        last = lines[-1]
+        return Result(stage, Proof(last["outcome"]), str(last["text"]), seconds, figures, int(last["code"]))
+    if answer.status is None and "could not start" not in answer.problem and "not installed" not in answer.problem:
+        text = f"no answer within {limit:g} seconds"
+        return Result(stage, Proof.FAILED, text, seconds, figures, hung=bool(answer.left))
+    if answer.status is not None and answer.status < 0:
+        return Result(stage, Proof.FAILED, f"the process ended with signal {-answer.status}", seconds, figures)
+    said = answer.problem or (answer.stderr.strip().splitlines() or [f"status {answer.status}"])[-1]
+    return Result(stage, Proof.NOT_RUN, f"the process of the stage did not work: {said[:200]}", seconds, figures)
+
+
+def _as_caller(environment: Mapping[str, str]) -> Sequence[str]:
+    """The words before a command that run it as the user who started sudo: what root may open proves nothing for that
+    user."""
+    uid, gid = environment.get("SUDO_UID", ""), environment.get("SUDO_GID", "")
+    if os.geteuid() or not uid.isdecimal() or not gid.isdecimal() or not int(uid):
+        return ()
+    return ("setpriv", "--reuid", uid, "--regid", gid, "--init-groups", "--")
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,21 @@
+"""The driver answers.
+
+What it proves: libcuda.so.1 loads, cuInit succeeds, and each GPU tells its name and its compute capability.
+What it needs: nothing but the driver.
+Limits: no kernel runs. It is not known yet whether a GPU computes.
+"""
+
+from dlhealth.prove.cuda import MAJOR, MINOR, Driver
+from dlhealth.prove.stages import Figures, Task
+
+
+def prove(task: Task) -> Figures:
+    driver = Driver()
+    version = driver.number("cuDriverGetVersion")
+    described = []
+    for index in task.cards(driver.count):
+        device = driver.number("cuDeviceGet", index)
+        capability = ".".join(str(driver.number("cuDeviceGetAttribute", part, device)) for part in (MAJOR, MINOR))
+        described.append(f"GPU {index}: {driver.name(device)}, compute capability {capability}")
+    yield "GPUs", len(described)
+    return f"CUDA {version // 1000}.{version % 1000 // 10}; {'; '.join(described)}"

@@ -1,0 +1,44 @@
+"""The result of a proof, as text and as JSON."""
+
+from collections.abc import Sequence
+
+from dlhealth import __version__
+from dlhealth.model import Finding, timestamp
+from dlhealth.prove.records import Proof, Result
+from dlhealth.report.json import SCHEMA, dump
+from dlhealth.report.style import Style
+from dlhealth.report.terminal import Page
+
+_COLOURS = {Proof.PROVED: "32", Proof.FAILED: "31", Proof.NOT_RUN: "33"}
+
+
+def render_proof(results: Sequence[Result], causes: Sequence[Finding], style: Style) -> str:
+    """One line and the figures for each stage, and what explains a failed one."""
+    page = Page(style)
+    for result in results:
+        label = style.paint(f"{result.outcome.value:13}", _COLOURS[result.outcome])
+        page.line(f"{label} {result.stage:9} {result.seconds:6.1f} s")
+        page.text("  ", style.clean(result.text))
+        for name, value in result.figures.items():
+            page.text("    ", style.clean(f"{name}: {value:.4g}"))
+    page.line()
+    for cause in causes:
+        page.text("", f"This explains it: {style.clean(cause.title)} ({cause.id})")
+    if any(r.outcome is Proof.FAILED for r in results):
+        page.text("", "Repair: dlhealth fix" if causes else "dlhealth doctor finds no problem that explains it.")
+    proved = sum(r.outcome is Proof.PROVED for r in results)
+    page.text("", f"{proved} of {len(results)} stages proved")
+    return page.content()
+
+
+def proof_to_json(results: Sequence[Result], causes: Sequence[Finding]) -> str:
+    """The document of `prove --json`."""
+    return dump(
+        {
+            "schema": SCHEMA,
+            "dlhealth": __version__,
+            "time": timestamp(),
+            "stages": [r.document() for r in results],
+            "causes": [{"id": c.id, "subject": c.subject, "title": c.title} for c in causes],
+        }
+    )

@@ -1,0 +1,162 @@
+"""`dlhealth prove` against a stand-in for libcuda.so.1 that computes on the CPU, and lies when it is told to."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlhealth.cli import Status
+from dlhealth.cli.prove import explaining
+from dlhealth.model import Diagnosed, Diagnosis, Evidence, Finding, Layer, Severity
+from dlhealth.prove.errors import ERRORS, NO_LIBRARY
+from dlhealth.prove.records import Proof, Result
+from dlhealth.prove.stages import ORDER
+from tests.schema import violations
+
+pytestmark = pytest.mark.real_programs
+SOURCE = Path(__file__).parent.parent / "stand_in_cuda.c"
+Prove = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the stand-in."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        pytest.skip("needs a C compiler")
+    folder = tmp_path_factory.mktemp("cuda")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", SOURCE], check=True)
+    return folder
+
+
+def proved(environment: dict[str, str], *words: str) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "dlhealth", "prove", "--json", *words],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert not violations(document)
+    return done.returncode, document
+
+
+@pytest.fixture
+def prove(library: Path) -> Prove:
+    def run(lie: str, *words: str) -> tuple[int, dict[str, Any]]:
+        return proved({"LD_LIBRARY_PATH": str(library), "STAND_IN_CUDA": lie}, "--yes", *words)
+
+    return run
+
+
+def outcomes(document: dict[str, Any]) -> dict[str, str]:
+    return {stage["stage"]: stage["outcome"] for stage in document["stages"]}
+
+
+def test_a_driver_that_computes_is_proved(prove: Prove) -> None:
+    status, document = prove("", "--until", "compute")
+    assert status == Status.HEALTHY
+    assert outcomes(document) == {"driver": "proved", "compute": "proved"}
+    assert "stand-in on the CPU, compute capability 8.6" in document["stages"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("lie", "stage", "said"),
+    [
+        ("wrong=4711", "compute", "computed 1 of 65536 numbers wrong, the first at index 4711"),
+        ("later=1:719", "compute", "cuLaunchKernel returned 719 (CUDA_ERROR_LAUNCH_FAILED)"),
+        ("error=cuInit:803", "driver", "cuInit returned 803 (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"),
+        ("error=cuInit:999", "driver", "cuInit returned 999 (CUDA_ERROR_UNKNOWN)"),
+        ("error=cuDevicePrimaryCtxRetain:46", "compute", "cuDevicePrimaryCtxRetain returned 46 (CUDA_ERROR_DEVICE_UN"),
+    ],
+)
+def test_a_lie_is_caught(prove: Prove, lie: str, stage: str, said: str) -> None:
+    status, document = prove(lie, "--until", "compute")
+    assert status == Status.ERRORS
+    found = next(s for s in document["stages"] if s["stage"] == stage)
+    assert found["outcome"] == "failed"
+    assert said in found["text"]
+
+
+def test_after_a_failure_nothing_more_is_started(prove: Prove) -> None:
+    _, document = prove("error=cuInit:804", "--until", "compute")
+    assert document["stages"][1]["text"] == "not started: the stage driver failed"
+
+
+@pytest.mark.parametrize("environment", [{}, {"STAND_IN_CUDA": "error=cuInit:100"}])
+def test_a_machine_without_a_gpu_is_neither_proved_nor_blamed(environment: dict[str, str], library: Path) -> None:
+    if Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi"):
+        pytest.skip("needs a machine without an NVIDIA driver")
+    where = {"LD_LIBRARY_PATH": str(library)} if environment else {}
+    status, document = proved({**environment, **where})
+    assert status == Status.UNKNOWN
+    assert set(outcomes(document).values()) == {"could not run"}
+    assert document["stages"][0]["text"].startswith("no NVIDIA GPU was found; ")
+
+
+def test_a_card_is_not_used_without_consent(library: Path) -> None:
+    """Without nvidia-smi, nobody knows who computes on it."""
+    if shutil.which("nvidia-smi"):
+        pytest.skip("needs a machine without nvidia-smi")
+    status, document = proved({"LD_LIBRARY_PATH": str(library)}, "--until", "compute")
+    assert status == Status.UNKNOWN
+    assert "unknown whether another program computes" in document["stages"][1]["text"]
+
+
+def test_a_gpu_that_does_not_exist(prove: Prove) -> None:
+    status, document = prove("", "--gpu", "3", "--stage", "driver")
+    assert status == Status.UNKNOWN
+    assert document["stages"][0]["text"] == "there is no GPU 3: the driver sees 1, counted from 0"
+
+
+@pytest.mark.parametrize("words", [("--stage", "lunch"), ("--gpu", "-1"), ("--time", "0"), ("--stage", "driver", "--until", "driver")])  # fmt: skip
+def test_wrong_usage(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dlhealth", "prove", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (Status.USAGE, "")
+
+
+def test_a_hanging_driver_has_a_deadline(prove: Prove, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlhealth.prove import runner
+
+    monkeypatch.setitem(runner.SECONDS, "driver", 0.5)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    monkeypatch.setenv("STAND_IN_CUDA", "hang=cuInit")
+    (result,) = runner.prove(runner.Wanted(("driver",), None, 1), lambda use: True, lambda stage: None)
+    assert (result.outcome, result.text) == (Proof.FAILED, "no answer within 1.5 seconds")
+    assert not result.hung
+
+
+def finding(name: str) -> Finding:
+    return Finding(name, "host", Severity.ERROR, Layer.CUDA, "It is wrong", (Evidence("/x", "y"),))
+
+
+def test_a_failed_stage_leads_to_the_finding_that_explains_it() -> None:
+    known = "driver-library-version-mismatch-after-upgrade"
+    found = tuple(Diagnosed(finding(name), (), None) for name in (known, "nvcc-not-in-path"))
+    diagnosis = Diagnosis(found, 2, (), (), {})
+    failed = Result("driver", Proof.FAILED, "", code=803)
+    assert [f.id for f in explaining(failed, diagnosis)] == [known]
+    assert not explaining(failed._replace(code=719), diagnosis)
+
+
+def test_each_named_cause_is_a_rule(rules: tuple[Any, ...]) -> None:
+    named = {cause for meaning in ERRORS.values() for cause in meaning.causes} | set(NO_LIBRARY)
+    assert named <= {rule.id for rule in rules}
+
+
+@pytest.mark.parametrize("stage", ORDER)
+def test_each_stage_is_documented(stage: str) -> None:
+    from importlib import import_module
+
+    text = import_module(f"dlhealth.prove.stages.{stage}").__doc__ or ""
+    assert all(part in text for part in ("What it proves: ", "What it needs: ", "Limits: "))
