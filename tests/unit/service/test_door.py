@@ -69,6 +69,21 @@ class Running:
         answer: dict[str, object] = json.loads(done.stdout)
         return answer
 
+    def ask_until_refused(self, uid: int) -> list[dict[str, object]]:
+        """The answers to requests of one process, which sends them faster than one in three seconds on any machine."""
+        code = (
+            f"import os, socket, time; os.setuid({uid})\n"
+            "for number in range(300):\n"
+            f"    c = socket.socket(socket.AF_UNIX); c.connect({str(self.path)!r}); c.settimeout(20)\n"
+            "    try: c.sendall(b'x\\n'); line = c.makefile().readline()\n"
+            "    except OSError: line = ''\n"
+            "    print(line.strip() or '{}')\n"
+            "    if 'too many requests of' in line: break\n"
+            "    time.sleep(0.1)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
     @property
     def started(self) -> int:
         return len(self.log.read_text().split()) if self.log.exists() else 0
@@ -110,11 +125,9 @@ def test_a_flood_of_one_user_keeps_nobody_else_out(running: list[Running], tmp_p
 def test_who_asks_too_often_is_told_so(running: list[Running], tmp_path: Path) -> None:
     door = Running(tmp_path, 60, 0)
     running.append(door)
-    answers = [door.ask(30001) for _ in range(12)]
-    # Who goes on asking is let wait without a word.
-    refused = [a for a in answers if a and not a["ok"]]
-    assert refused
-    assert all("too many requests of user 30001" in str(a["error"]) and a["later"] for a in refused)
+    refused = door.ask_until_refused(30001)[-1]
+    assert "too many requests of user 30001" in str(refused["error"])
+    assert refused["later"]
     assert door.ask(30003) == {"ok": True}
 
 
