@@ -146,13 +146,16 @@ def _attempt(host: Host, work: Callable[[Watch], T], board: _Board, watch: Watch
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
+    # A Ctrl-C must find the child's end prepared: until then, it waits.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *_STOPPING))
     child = os.fork()
     if child == 0:
-        _work(host, work, board, writer, answers)
+        _work(host, work, board, writer, answers, mask)
     os.close(writer)
     before = _ended_with(child)
     content = b""
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         content = _await(child, reader, board, watch)
         if content:
             os.waitpid(child, 0)  # it is complete
@@ -178,12 +181,15 @@ def _ended_with(child: int) -> dict[signal.Signals, Any]:
     return {}
 
 
-def _work(host: Host, work: Callable[[Watch], T], board: _Board, writer: int, answers: bool) -> None:
-    """The life of a child."""
+def _work(
+    host: Host, work: Callable[[Watch], T], board: _Board, writer: int, answers: bool, mask: set[signal.Signals | int]
+) -> None:
+    """The life of a child. `mask` are the signals that were blocked before its parent forked."""
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, *_STOPPING):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         board.limit()
         host.asks = board.asks
         answer: tuple[bool, T | Exception]

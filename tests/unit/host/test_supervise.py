@@ -117,6 +117,24 @@ def test_work_that_never_ends_is_no_diagnosis(monkeypatch: pytest.MonkeyPatch) -
         supervised(live_host(), work)
 
 
+def test_a_ctrl_c_right_after_the_fork_ends_the_child_too() -> None:
+    code = (
+        "import os, signal, time; from dlhealth.host.supervise import supervised; from dlhealth.host.root import live_host\n"
+        "fork = os.fork\n"
+        "def forked():\n"
+        "    child = fork()\n"
+        "    if child: print(child, flush=True); os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return child\n"
+        "os.fork = forked\n"
+        "supervised(live_host(), lambda watch: time.sleep(60))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        assert parent.wait(30) == -signal.SIGINT
+        assert ended(child)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_child_ends_with_its_parent(number: signal.Signals) -> None:
     code = (
