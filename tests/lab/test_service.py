@@ -30,7 +30,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LabMachine]:
         made.run("useradd", "-m", "-s", "/bin/bash", "alice", check=False)
         made.boot("--bind=/dev/kmsg", "--capability=CAP_SYSLOG")
         made.run(COMMAND, "service", "install")
-        time.sleep(5)
+        within(90, lambda: made.run(COMMAND, "status", check=False).returncode != 6)  # it has checked
         yield made
 
 
@@ -84,7 +84,7 @@ def test_a_line_of_the_kernel_is_told_at_once_and_once(lab: LabMachine) -> None:
     line = "NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off the bus."
     for _ in range(5):
         lab.run("sh", "-c", f"echo '{line}' > /dev/kmsg")
-    within(5, lambda: alerts(lab, DRIVER_EVENT, "xid-79-fallen-off-bus"))
+    within(90, lambda: alerts(lab, DRIVER_EVENT, "xid-79-fallen-off-bus"))
     time.sleep(2)
     (told,) = alerts(lab, DRIVER_EVENT, "xid-79-fallen-off-bus")
     assert told["DLHEALTH_SUBJECT"] == "gpu:0000:01:00.0"
@@ -98,11 +98,11 @@ def test_what_the_policy_allows_is_repaired_and_can_be_undone(lab: LabMachine) -
     break_tmp(lab)
     lab.run(COMMAND, "doctor", check=False)
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")  # a reason to look
-    repaired = within(20, lambda: alerts(lab, REPAIRED, "login-loop-tmp-permissions"))
+    repaired = within(90, lambda: alerts(lab, REPAIRED, "login-loop-tmp-permissions"))
     assert mode_of_tmp(lab) == "1777"
     (appeared,) = alerts(lab, APPEARED, "login-loop-tmp-permissions")
     assert appeared["DLHEALTH_SEVERITY"] == "error"
-    within(10, lambda: alerts(lab, GONE, "login-loop-tmp-permissions"))
+    within(90, lambda: alerts(lab, GONE, "login-loop-tmp-permissions"))
     assert repaired[0]["DLHEALTH_TRANSACTION"] in lab.run(COMMAND, "history").stdout
     lab.run(COMMAND, "undo", "--yes")
     assert mode_of_tmp(lab) == "755"
@@ -120,12 +120,12 @@ def test_where_node_exporter_is_installed_it_gets_metrics_after_each_check(lab: 
     def text() -> str:
         return lab.run("cat", f"{folder}/dlhealth.prom", check=False).stdout
 
-    within(40, lambda: 'id="login-loop-tmp-permissions"' in text())
+    within(90, lambda: 'id="login-loop-tmp-permissions"' in text())
     assert 'dlhealth_verdict{verdict="broken"} 1.0' in text()
     assert 'dlhealth_checks{outcome="run"}' in text()
     lab.run("chmod", "1777", "/tmp")
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
-    within(40, lambda: 'dlhealth_verdict{verdict="healthy"} 1.0' in text())
+    within(90, lambda: 'dlhealth_verdict{verdict="healthy"} 1.0' in text())
     assert lab.run("ls", "-A", folder).stdout.split() == ["dlhealth.prom"]
     assert lab.run("systemctl", "is-failed", "dlhealth-metrics.service", check=False).stdout.strip() != "failed"
     lab.run("systemctl", "stop", "dlhealth-metrics.path")
@@ -137,14 +137,14 @@ def test_a_policy_of_none_only_tells(lab: LabMachine) -> None:
     before = len(alerts(lab, REPAIRED))
     break_tmp(lab)
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
-    within(20, lambda: "/tmp has" in lab.run(COMMAND, "status", check=False).stdout)
-    within(5, lambda: "dlhealth fix" in lab.run("script", "-qc", "agetty --show-issue", "/dev/null").stdout)
+    within(90, lambda: "/tmp has" in lab.run(COMMAND, "status", check=False).stdout)
+    within(90, lambda: "dlhealth fix" in lab.run("script", "-qc", "agetty --show-issue", "/dev/null").stdout)
     time.sleep(3)
     assert mode_of_tmp(lab) == "755"
     assert len(alerts(lab, REPAIRED)) == before
     lab.run(COMMAND, "fix", "--yes")
     assert mode_of_tmp(lab) == "1777"
-    within(20, lambda: "No open problems." in lab.run(COMMAND, "status", check=False).stdout)
+    within(90, lambda: "No open problems." in lab.run(COMMAND, "status", check=False).stdout)
     assert lab.run("cat", "/etc/issue.d/90-dlhealth.issue").stdout == ""
 
 
@@ -152,7 +152,7 @@ def test_a_setting_that_can_not_be_meant_is_told_and_nothing_repaired(lab: LabMa
     lab.run("sh", "-c", f"printf '[repair]\\nmax_risc = \"high\"\\n' > {CONFIG}")
     break_tmp(lab)
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
-    (told,) = within(20, lambda: alerts(lab, NOT_CHECKED))
+    (told,) = within(90, lambda: alerts(lab, NOT_CHECKED))
     assert "repair.max_risc" in told["MESSAGE"]
     assert mode_of_tmp(lab) == "755"
     lab.run("rm", "-r", "/etc/dlhealth")
@@ -163,7 +163,7 @@ def test_nobody_gets_more_than_he_may(lab: LabMachine) -> None:
     repair_nothing(lab)
     break_tmp(lab)
     finding = "login-loop-tmp-permissions"
-    shown = within(20, lambda: (found := ask(lab, "dlhealth", finding=finding))["ok"] and found)
+    shown = within(90, lambda: (found := ask(lab, "dlhealth", finding=finding))["ok"] and found)
     assert (shown["ok"], shown["allowed"]) == (True, False)
     for user, fields in (
         ("dlhealth", {"verb": "apply", "finding": finding, "digest": shown["digest"]}),  # the policy says no
@@ -193,7 +193,7 @@ def test_a_rule_of_somebody_else_is_not_loaded(lab: LabMachine) -> None:
     )
     lab.run("chown", "-R", "alice", "/etc/dlhealth/rules.d")
     lab.run("sh", "-c", "touch /lib/modules/x; rm /lib/modules/x")
-    within(20, lambda: any("rules.d" in a["MESSAGE"] for a in alerts(lab, NOT_CHECKED)))
+    within(90, lambda: any("rules.d" in a["MESSAGE"] for a in alerts(lab, NOT_CHECKED)))
     assert lab.run("test", "-e", "/root/taken", check=False).returncode == 1
     lab.run("rm", "-r", "/etc/dlhealth")
 
@@ -217,7 +217,7 @@ def test_the_watchdog_starts_it_anew(lab: LabMachine) -> None:
 def test_the_journal_is_restarted_below_it(lab: LabMachine) -> None:
     lab.run("systemctl", "restart", "systemd-journald")
     lab.run("sh", "-c", "echo 'NVRM: Xid (PCI:0000:02:00): 48, pid=1, DBE' > /dev/kmsg")
-    within(10, lambda: alerts(lab, DRIVER_EVENT, "xid-ecc-48-63-64-92-94-95"))
+    within(90, lambda: alerts(lab, DRIVER_EVENT, "xid-ecc-48-63-64-92-94-95"))
 
 
 def test_the_check_at_boot(lab: LabMachine) -> None:
