@@ -120,6 +120,7 @@ def test_work_that_never_ends_is_no_diagnosis(monkeypatch: pytest.MonkeyPatch) -
 def test_a_ctrl_c_right_after_the_fork_ends_the_child_too() -> None:
     code = (
         "import os, signal, time; from dlhealth.host.supervise import supervised; from dlhealth.host.root import live_host\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where this runs in the background, it is ignored
         "fork = os.fork\n"
         "def forked():\n"
         "    child = fork()\n"
@@ -138,7 +139,9 @@ def test_a_ctrl_c_right_after_the_fork_ends_the_child_too() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_child_ends_with_its_parent(number: signal.Signals) -> None:
     code = (
-        "import os, time; from dlhealth.host.supervise import supervised; from dlhealth.host.root import live_host\n"
+        "import os, signal, time; from dlhealth.host.root import live_host\n"
+        "from dlhealth.host.supervise import supervised\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def work(watch):\n print(os.getpid(), flush=True); time.sleep(60)\n"
         "supervised(live_host(), work)"
     )
