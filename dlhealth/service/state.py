@@ -47,11 +47,12 @@ def read_known() -> Known:
     # The first are for root only; the last is for everybody.
     state = load(f"{FOLDER}/state.json") or load(BOOT_STATE) or load(f"{FOLDER}/{PUBLIC}")
     store = Store("/")
-    waits, trouble = "", ""
-    readable = store.readable
+    waits, trouble, outcomes = "", "", None
     try:
-        current = store.current() if readable else None
-        waits = current.name if current else ""
+        if store.readable:
+            current = store.current()
+            waits = current.name if current else ""
+            outcomes = Counter(record.outcome for record in store.ended())
     except OSError as problem:
         trouble = store.explain(problem)
     return Known(
@@ -63,7 +64,7 @@ def read_known() -> Known:
         partly=bool(state.get("unchecked")),
         waits=waits,
         trouble=trouble,
-        outcomes=Counter(record.outcome for record in store.ended()) if readable else None,
+        outcomes=outcomes,
     )
 
 

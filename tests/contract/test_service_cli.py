@@ -65,6 +65,17 @@ def finding(id: str, severity: str = "error", **more: Any) -> dict[str, Any]:
     }
 
 
+def test_a_history_that_cannot_be_listed_is_told_and_does_not_end_status(dlhealth: Cli) -> None:
+    dlhealth.knows()
+    folder = dlhealth.folder / "root/var/lib/dlhealth/txn"
+    folder.mkdir(parents=True)
+    (folder / "history").write_text("")
+    done = dlhealth("status")
+    assert done.status in (0, 6)
+    assert "history" in done.err
+    assert "Last check" in done.out
+
+
 def test_without_a_service_status_says_so(dlhealth: Cli) -> None:
     done = dlhealth("status")
     assert (done.status, done.err) == (6, "")
