@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.cli import Failure, Group, Status, printable, write
-from dlhealth.cli.common import Request, compare, json_option, known_good, root_option
+from dlhealth.cli.common import Request, compare, json_option, known_good, root_option, writing
 from dlhealth.cli.progress import Progress
 from dlhealth.host.exec import as_root
 from dlhealth.model import Severity
@@ -46,16 +46,11 @@ def save(root: str, output: str | None, force: bool) -> None:
     if errors and not force:
         raise Broken(f"not saved, because this machine is broken: {errors[0].title} (--force saves it anyway)")
     path = baseline.PATH if output is None else output
-    try:
+    with writing(path):
         if output is None:
             baseline.keep(inventory, root)
         else:
             baseline.write(inventory, output)
-    except FileExistsError as error:
-        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
-    except OSError as error:
-        said = f"{path or 'an empty name'}: {(error.strerror or '').lower()}"
-        raise click.BadParameter(said, param_hint="-o") from error
     entries = sum(map(len, inventory.values()))
     write(f"{printable(path)}: {entries} versions and values\n")
 

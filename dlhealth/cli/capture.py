@@ -8,6 +8,7 @@ import click
 
 from dlhealth import __version__
 from dlhealth.cli import printable, write
+from dlhealth.cli.common import writing
 from dlhealth.cli.progress import Progress
 from dlhealth.engine.examine import Examiner, examining
 from dlhealth.engine.facts import Options
@@ -33,14 +34,8 @@ def command(output: str | None) -> None:
         ask_everything(host, progress)
     path = output if output is not None else f"dlhealth-{_hostname(host)}-{time.strftime('%Y-%m-%d')}.tar.gz"
     about = {"dlhealth": __version__, "time": timestamp()}
-    try:
+    with writing(path, (FileNotFoundError, NotADirectoryError, PermissionError)):
         written = write_bundle(host, path, Redactor(host.seen), about)
-    except FileExistsError as error:
-        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise click.BadParameter(
-            f"{path or 'an empty name'}: {(error.strerror or '').lower()}", param_hint="-o"
-        ) from error
     shown = printable(path)
     write(
         f"{shown}: {written.members} files and outputs, {max(1, written.size >> 10)} KiB\n"

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from shlex import join
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -259,6 +260,18 @@ def failure(store: "Store", problem: Exception) -> Failure:
     unusable = isinstance(problem, OSError) and problem.errno in (errno.ELOOP, errno.ENOTDIR)
     kind = InTheWay if unusable or isinstance(problem, (Busy, Damaged)) else Failure
     return kind(store.explain(problem))
+
+
+@contextmanager
+def writing(path: str, errors: tuple[type[OSError], ...] = (OSError,)) -> Iterator[None]:
+    """Write the file that a person named with -o. Raises click.BadParameter for a file that exists, and for these errors."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
+    except errors as error:
+        why = (error.strerror or "").lower()
+        raise click.BadParameter(f"{path or 'an empty name'}: {why}", param_hint="-o") from error
 
 
 def show(text: str, as_json: bool) -> None:

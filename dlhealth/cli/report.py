@@ -6,7 +6,7 @@ import time
 import click
 
 from dlhealth.cli import printable, write
-from dlhealth.cli.common import Recorded, Request, diagnose, machine_options, record
+from dlhealth.cli.common import Recorded, Request, diagnose, machine_options, record, writing
 from dlhealth.cli.progress import Progress
 from dlhealth.host import NotAMachine, Unreadable
 from dlhealth.host.newfile import created
@@ -98,7 +98,7 @@ def _texts(folder: str) -> tuple[dict[str, str], dict[str, str]]:
             if name.endswith((".json", ".html")):
                 texts[name] = host.text(f"/{name}", _LIMIT) or ""
             else:
-                texts[name] = to_json(diagnose(Request(f"{folder}/{name}", (), (), (), False))[0])
+                texts[name] = to_json(diagnose(Request(f"{folder}/{name}"))[0])
         except click.ClickException as problem:
             unread[name] = problem.message
         except Unreadable as problem:
@@ -108,14 +108,8 @@ def _texts(folder: str) -> tuple[dict[str, str], dict[str, str]]:
 
 def _save(path: str, text: str) -> int:
     """Write a new file; the size in KiB."""
-    try:
-        with created(path, 0o644) as file:
-            return max(1, file.write(text.encode(errors="backslashreplace")) >> 10)
-    except FileExistsError as error:
-        raise click.BadParameter(f"{path} already exists; choose another name", param_hint="-o") from error
-    except OSError as error:
-        why = (error.strerror or "").lower()
-        raise click.BadParameter(f"{path or 'an empty name'}: {why}", param_hint="-o") from error
+    with writing(path), created(path, 0o644) as file:
+        return max(1, file.write(text.encode(errors="backslashreplace")) >> 10)
 
 
 def _name(recorded: Recorded) -> str:

@@ -132,7 +132,7 @@ def _matches(text: str) -> "Iterator[re.Match[str] | None]":
 
 
 def _logged(text: str) -> Iterator[str]:
-    """Of lines of the kernel log, each of which begins with the module's name."""
+    """Of lines of the kernel log. Each begins with the name of the module."""
     for at in (match.start() for match in re.finditer(r"\b(?:NVRM|nvidia[\w-]*|kernel): ", text)):
         yield from (saying.fault for saying in sayings().values() if saying.pattern.search(text[at:]))
     for number in re.findall(r"NVRM: Xid \([^)]{1,40}\): (\d{1,4})\b", text):

@@ -43,9 +43,8 @@ def borrowed(folder: str, *, kernel: bool) -> dict[str, str]:
     mounts = _mounts()
     inside = [m for m in mounts if m.place.startswith(f"{top}/")]
     if kernel:
-        shown = tuple(
-            f"{top}/{name}/" for name in ("proc", "sys", "dev", "run")
-        )  # containers have a /dev of another kind
+        # By their places too: containers have a /dev of another kind.
+        shown = tuple(f"{top}/{name}/" for name in ("proc", "sys", "dev", "run"))
         inside = [m for m in inside if m.kind not in _KERNEL and not f"{m.place}/".startswith(shown)]
     own = [m for m in mounts if _is_own(m.place) and not f"{m.place}/".startswith(f"{top}/")] if inside else []
     return {m.number: m.place for m in inside if any(map(m.shares, own))}

@@ -151,12 +151,17 @@ def cuda(toolkits: CudaToolkits, driver: CudaDriver | None) -> Iterator[Area]:
 
 def _toolkit(toolkit: Toolkit, driver: CudaDriver | None) -> Area:
     named = f"{toolkit.version or 'unknown version'} in {toolkit.path}"
-    runs = driver.runs(toolkit.version) if driver and toolkit.version else None
+    return Area("CUDA", *_beside_driver(named, toolkit.version, driver, "; the driver runs it"))
+
+
+def _beside_driver(named: str, cuda: str, driver: CudaDriver | None, well: str) -> tuple[State, str]:
+    """Whether the driver runs programs of this CUDA version."""
+    runs = driver.runs(cuda) if driver and cuda else None
     if runs is None:
-        return Area("CUDA", State.UNKNOWN, f"{named}; no driver to compare with")
+        return State.UNKNOWN, f"{named}; no driver to compare with"
     if not runs:
-        return Area("CUDA", State.UNKNOWN, f"{named}; the driver is too old for it")
-    return Area("CUDA", State.WELL, f"{named}; the driver runs it")
+        return State.UNKNOWN, f"{named}; the driver is too old for it"
+    return State.WELL, f"{named}{well}"
 
 
 def cudnn(cudnn: Cudnn) -> Iterator[Area]:
@@ -241,12 +246,7 @@ def _framework(name: str, cuda: str | None, built: bool, driver: CudaDriver | No
         return State.ABSENT, f"{name}, built without CUDA"
     if cuda is None or not built:
         return State.UNKNOWN, f"{name}; its CUDA is not known"
-    runs = driver.runs(cuda) if driver else None
-    if runs is None:
-        return State.UNKNOWN, f"{name} for CUDA {cuda}; no driver to compare with"
-    if not runs:
-        return State.UNKNOWN, f"{name} for CUDA {cuda}; the driver is too old for it"
-    return State.WELL, f"{name} for CUDA {cuda}, which the driver runs"
+    return _beside_driver(f"{name} for CUDA {cuda}", cuda, driver, ", which the driver runs")
 
 
 AREAS: dict[str, tuple[tuple[Layer, ...], Callable[..., Iterable[Area]]]] = {

@@ -93,9 +93,8 @@ def next_boot_verdict() -> Line | None:
         options = Options(users=policy.users, next_boot=True)
         if not all_configured(examiner.facts(options)):
             return None
-        rules = chosen(examiner.loaded, [layer.value for layer in OF_THE_BOOT])._replace(
-            whole=True
-        )  # all that decide about a boot
+        # These rules are all that decide about a boot.
+        rules = chosen(examiner.loaded, [layer.value for layer in OF_THE_BOOT])._replace(whole=True)
         diagnosis = examiner.diagnose(options, rules)
         found = tuple(d for d in diagnosis.findings if d.finding.id not in policy.ignore)
         setting = (diagnosis.machine.get("platform") or {}).get("setting")

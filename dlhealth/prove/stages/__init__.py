@@ -5,7 +5,8 @@ what is proved. It raises Wrong if the GPU gave a wrong answer, and NotRun if it
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+
+from dlhealth.records import NamedTuple
 
 ORDER = ("driver", "compute")
 SECONDS = {"driver": 30.0, "compute": 60.0}
@@ -22,8 +23,7 @@ class NotRun(Exception):
     """The stage cannot run here."""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What a stage is to do. `gpu` is the only GPU to use, None for all; `seconds` is how long a load lasts."""
 
     gpu: int | None
