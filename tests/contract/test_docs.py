@@ -1,8 +1,12 @@
 """The generated documentation is that of the commands and rules as they are; the README says what is so."""
 
+import os
 import re
 import runpy
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +63,46 @@ def test_a_reported_problem_comes_with_what_is_needed_to_reproduce_it() -> None:
 
 def test_the_changes_of_this_version_are_listed() -> None:
     assert f"\n## {__version__}" in (PROJECT / "CHANGELOG.md").read_text()
+
+
+def code(page: str) -> tuple[list[str], list[str]]:
+    """The blocks and the words in the typeface of code."""
+    text = (PROJECT / page).read_text()
+    return re.findall(r"```.*?```", text, re.DOTALL), re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 60
+
+
+def test_the_chinese_readme_says_the_same() -> None:
+    """The same commands, headings, entries and links, in the same order."""
+
+    def form(page: str, pattern: str) -> list[str]:
+        return re.findall(pattern, (PROJECT / page).read_text(), re.MULTILINE)
+
+    assert code("README.zh.md") == code("README.md")
+    for pattern in (r"^#+(?= )", r"^(?:\d+\.|-)(?= )", r"^<!-- .* -->$", r"(?<=\]\()(?!README)[^)]+"):
+        assert form("README.zh.md", pattern) == form("README.md", pattern), pattern
+
+
+@pytest.fixture
+def screenshot(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[..., Any]]:
+    pytest.importorskip("rich", reason="needs rich, of the extra [docs]")
+    monkeypatch.syspath_prepend(str(PROJECT / "docs"))
+    return runpy.run_path(str(PROJECT / "docs/screenshot.py"))
+
+
+@pytest.mark.real_programs
+def test_the_picture_shows_what_doctor_prints(screenshot: dict[str, Callable[..., Any]]) -> None:
+    """When this fails: python docs/screenshot.py"""
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("script"):
+        pytest.skip("needs root, unshare and script")
+
+    def lines(svg: str) -> list[str]:
+        # What could not run depends on the machine.
+        return [line for line in screenshot["shown"](svg) if "checks could not run" not in line]
+
+    drawn = (PROJECT / "docs/screenshot.svg").read_text()
+    assert lines(drawn) == lines(screenshot["picture"](screenshot["printed"]()))
+    assert "://" not in re.sub(r'xmlns="[^"]*"|<!--.*?-->', "", drawn)
