@@ -1,6 +1,6 @@
 /* A stand-in for libcuda.so.1: computes the kernels of dlhealth on the CPU. STAND_IN_CUDA makes it lie:
    "wrong=N" the kernel mix writes a wrong word N; "flip=N" memory changes word N after each fill;
-   "error=CALL:CODE" each call of CALL fails; "later=N:CODE" launch N fails; "hang=CALL" CALL never returns. */
+   "who=1" the GPU is named after the user of the process; "error=CALL:CODE" each call of CALL fails; "later=N:CODE" launch N fails; "hang=CALL" CALL never returns. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +33,16 @@ CUresult cuInit(unsigned flags) { (void)flags; ANSWER; return 0; }
 CUresult cuDriverGetVersion(int *v) { ANSWER; *v = 12020; return 0; }
 CUresult cuDeviceGetCount(int *n) { ANSWER; *n = 1; return 0; }
 CUresult cuDeviceGet(int *d, int i) { ANSWER; *d = i; return i ? 101 : 0; }
-CUresult cuDeviceGetName(char *s, int n, int d) { (void)d; ANSWER; snprintf(s, n, "stand-in on the CPU"); return 0; }
+CUresult cuDeviceGetName(char *s, int n, int d)
+{
+    (void)d;
+    ANSWER;
+    if (lie("who"))
+        snprintf(s, n, "used by UID %d and GID %d", (int)getuid(), (int)getgid());
+    else
+        snprintf(s, n, "stand-in on the CPU");
+    return 0;
+}
 CUresult cuDeviceGetAttribute(int *v, int a, int d) { (void)d; ANSWER; *v = a == 75 ? 8 : 6; return 0; }
 CUresult cuDevicePrimaryCtxRetain(void **c, int d) { (void)d; ANSWER; *c = (void *)1; return 0; }
 CUresult cuDevicePrimaryCtxRelease_v2(int d) { (void)d; ANSWER; return 0; }

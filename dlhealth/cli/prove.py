@@ -8,13 +8,12 @@ import click
 from dlhealth.cli import Status, write
 from dlhealth.cli.common import Request, diagnose, json_option
 from dlhealth.cli.progress import Progress
-from dlhealth.model import Diagnosis, Finding
-from dlhealth.prove.errors import ERRORS, NO_DEVICE, NO_LIBRARY
+from dlhealth.model import GPU, Diagnosis, State
+from dlhealth.prove.errors import NO_DEVICE, suspects
 from dlhealth.prove.records import Proof, Result
-from dlhealth.prove.runner import Wanted, chosen_stages, prove
+from dlhealth.prove.runner import Asker, Wanted, chosen_stages, prove
 from dlhealth.prove.stages import ORDER
-
-_NO_GPU = (NO_DEVICE, -1)
+from dlhealth.report.prove import NOT_ASKED, Explanation
 
 
 @click.command("prove")
@@ -43,26 +42,20 @@ def command(stage: str | None, until: str | None, gpu: int | None, seconds: floa
     """
     if stage and until:
         raise click.UsageError("--stage and --until exclude each other")
-    wanted = Wanted(chosen_stages(stage, until), gpu, seconds)
-    results = list(prove(wanted, lambda use: yes or _agreed(use), _begins))
+    machine = _Machine()
+    asker = Asker(lambda use: yes or _agreed(use), machine.has_gpu, _begins)
+    results = list(prove(Wanted(chosen_stages(stage, until), gpu, seconds), asker))
     failed = next((r for r in results if r.outcome is Proof.FAILED), None)
-    causes: Sequence[Finding] = ()
-    if failed:
-        diagnosis = _diagnosis()
-        causes = explaining(failed, diagnosis)
-        if failed.code in _NO_GPU and not causes and not diagnosis.machine["gpus"]:
-            lacks = failed._replace(outcome=Proof.NOT_RUN, text=f"no NVIDIA GPU was found; {failed.text}")
-            results = [lacks if r is failed else r for r in results]
-            results = [r._replace(text=r.text.replace("driver failed", "driver could not run")) for r in results]
+    explained = explaining(failed, *machine.diagnosed()) if failed else NOT_ASKED
     if as_json:
         from dlhealth.report.prove import proof_to_json
 
-        write(proof_to_json(results, causes))
+        write(proof_to_json(results, explained))
     else:
         from dlhealth.report.prove import render_proof
         from dlhealth.report.style import current_style
 
-        write(render_proof(results, causes, current_style()))
+        write(render_proof(results, explained, current_style()))
     return _status(results)
 
 
@@ -76,7 +69,7 @@ def _status(results: Sequence[Result]) -> Status:
 def _agreed(use: str) -> bool:
     if not sys.stdin.isatty():
         return False
-    return click.confirm(f"{use}. Use it all the same?", default=False, err=True)
+    return click.confirm(f"{use}. Use it anyway?", default=False, err=True)
 
 
 def _begins(stage: str) -> None:
@@ -84,15 +77,33 @@ def _begins(stage: str) -> None:
         click.echo(f"{stage} ...", err=True)
 
 
-def _diagnosis() -> Diagnosis:
-    with Progress() as progress:
-        return diagnose(Request(), progress)[0]
+class _Machine:
+    """What the doctor says of this machine, when somebody asks."""
+
+    def __init__(self) -> None:
+        self._before: Diagnosis | None = None
+
+    def diagnosed(self) -> tuple[Diagnosis, str]:
+        """A new diagnosis, because a stage can leave traces in the kernel log; and the command that would repair it."""
+        with Progress() as progress:
+            diagnosis, repairing = diagnose(Request(), progress)
+        self._before = diagnosis
+        return diagnosis, repairing
+
+    def has_gpu(self) -> bool | None:
+        """Whether this machine has an NVIDIA GPU, also one that is missing from the bus; None if that is unknown."""
+        diagnosis = self._before or self.diagnosed()[0]
+        if explaining(Result("", Proof.FAILED, "", suspects=suspects(NO_DEVICE)), diagnosis).causes:
+            return True
+        state = next((area.state for area in diagnosis.areas if area.name == GPU), State.UNKNOWN)
+        return None if state is State.UNKNOWN else state is not State.ABSENT
 
 
-def explaining(failed: Result, diagnosis: Diagnosis) -> Sequence[Finding]:
-    """The findings that explain a failed stage: those that can cause its error code, with the causes of these."""
-    ids = set(NO_LIBRARY) if failed.code < 0 else set(ERRORS[failed.code].causes) if failed.code in ERRORS else set()
+def explaining(failed: Result, diagnosis: Diagnosis, repairing: str = "") -> Explanation:
+    """What the doctor knows of the problems that can cause a failure, and of their causes."""
+    ids = set(failed.suspects)
     for found in diagnosis.findings:
         if found.finding.id in ids:
             ids |= set(found.caused_by)
-    return [found.finding for found in diagnosis.findings if found.finding.id in ids]
+    causes = tuple(found.finding for found in diagnosis.findings if found.finding.id in ids)
+    return Explanation(causes, tuple(s.id for s in diagnosis.skipped if s.id in failed.suspects), repairing)

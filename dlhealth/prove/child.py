@@ -27,7 +27,7 @@ def main(stage: str, gpu: str, seconds: str) -> None:
     # With -I, Python finds only what is installed; a copied dlhealth is not.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from dlhealth.prove.cuda import CudaError
-    from dlhealth.prove.errors import named
+    from dlhealth.prove.errors import NOT_LOADED, named
     from dlhealth.prove.records import Proof
     from dlhealth.prove.stages import NotRun, Task, Wrong
 
@@ -50,9 +50,9 @@ def main(stage: str, gpu: str, seconds: str) -> None:
     except NotRun as error:
         outcome, text = Proof.NOT_RUN, str(error)
     except OSError as error:
-        text, code = f"libcuda.so.1 cannot be loaded: {error}", -1
+        text, code = f"libcuda.so.1 cannot be loaded: {error}", NOT_LOADED
     except AttributeError as error:
-        text, code = f"libcuda.so.1 lacks a function: {error}", -1
+        text, code = f"libcuda.so.1 lacks a function: {error}", NOT_LOADED
     say(outcome=outcome.value, text=text, figures=figures, code=code)
 
 

@@ -53,11 +53,32 @@ ERRORS = {
     804: Meaning("CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE", ("cuda-forward-compat-unsupported-hw-804", _MISMATCH)),
     999: Meaning("CUDA_ERROR_UNKNOWN", (_UVM, "container-uvm-nodes-missing", "dev-nvidia-permissions", _MISMATCH)),
 }
+NOT_LOADED = -1
+"""Instead of an error code: libcuda.so.1 could not be loaded."""
 NO_LIBRARY = ("libcuda-missing-from-loader", "partial-driver-install", "library-damaged", "gpu-without-driver")
 """The problems that can keep libcuda.so.1 from being loaded."""
+HANG = (
+    "gpu-driver-hung",
+    "xid-79-fallen-off-bus",
+    "xid-119-120-gsp-timeout",
+    "xid-61-62-internal-mcu",
+    "xid-154-recovery-action",
+    "rminitadapter-failed",
+    "nccl-p2p-acs-iommu-hang",
+)
+"""The problems that can keep the driver from answering."""
+WRONG_ANSWER = ("xid-ecc-48-63-64-92-94-95", "xid-74-nvlink", "xid-154-recovery-action", "xid-other")
+"""The problems that can make a GPU compute or remember a wrong number."""
 
 
 def named(call: str, code: int) -> str:
     """An error as one clause: "cuInit returned 803 (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"."""
     meaning = ERRORS.get(code)
     return f"{call} returned {code} ({meaning.name if meaning else 'an error without a name here'})"
+
+
+def suspects(code: int) -> tuple[str, ...]:
+    """The ids of the problems that can cause an error."""
+    if code == NOT_LOADED:
+        return NO_LIBRARY
+    return ERRORS[code].causes if code in ERRORS else ()

@@ -17,7 +17,8 @@ class Proof(str, Enum):
 
 class Result(NamedTuple):
     """The end of one stage. `figures` are measured values by name, with the unit at the end of the name ("copy to the
-    GPU, GB/s"); `code` is the driver's error, 0 if it gave none; `hung` says that the process could not be ended."""
+    GPU, GB/s"); `code` is the driver's error, 0 if it gave none; `suspects` are the ids of the problems that can cause
+    the failure; `hung` says that the process could not be ended."""
 
     stage: str
     outcome: Proof
@@ -25,6 +26,7 @@ class Result(NamedTuple):
     seconds: float = 0.0
     figures: Mapping[str, float] = {}
     code: int = 0
+    suspects: tuple[str, ...] = ()
     hung: bool = False
 
     def document(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dlhealth.host.exec import run
+from dlhealth.prove.errors import HANG, NO_DEVICE, NO_LIBRARY, NOT_LOADED, WRONG_ANSWER, suspects
 from dlhealth.prove.records import Proof, Result
 from dlhealth.prove.stages import ORDER, SECONDS
 from dlhealth.records import NamedTuple
@@ -32,20 +33,30 @@ def chosen_stages(only: str | None, until: str | None) -> Sequence[str]:
     return ORDER[: ORDER.index(until) + 1] if until else ORDER
 
 
-def prove(wanted: Wanted, agreed: Callable[[str], bool], begins: Callable[[str], None]) -> Iterator[Result]:
-    """The result of each stage, when it ends. `agreed` is asked before a GPU is used on which somebody else may compute;
-    `begins` gets the name of each stage that starts."""
+class Asker(NamedTuple):
+    """Whom a proof asks. `agreed` answers whether to use a GPU on which somebody else may compute; `has_gpu` whether
+    this machine has an NVIDIA GPU, None if that is unknown; `begins` gets the name of each stage that starts."""
+
+    agreed: Callable[[str], bool]
+    has_gpu: Callable[[], bool | None]
+    begins: Callable[[str], None]
+
+
+def prove(wanted: Wanted, asker: Asker) -> Iterator[Result]:
+    """The result of each stage, when it ends."""
     obstacle, asked = "", False
     for stage in wanted.stages:
         if not obstacle and stage != ORDER[0] and not asked:
             asked = True
             use = in_use(wanted.gpu)
-            obstacle = f"not started: {use}" if use and not agreed(use) else ""
+            obstacle = f"not started: {use}" if use and not asker.agreed(use) else ""
         if obstacle:
             yield Result(stage, Proof.NOT_RUN, obstacle)
             continue
-        begins(stage)
+        asker.begins(stage)
         result = _run(stage, wanted)
+        if result.code in _NO_GPU and asker.has_gpu() is False:
+            result = result._replace(outcome=Proof.NOT_RUN, text=f"no NVIDIA GPU was found; {result.text}")
         yield result
         if result.hung:
             obstacle = f"not started: a process of the stage {stage} hangs in the driver and cannot be ended"
@@ -53,6 +64,7 @@ def prove(wanted: Wanted, agreed: Callable[[str], bool], begins: Callable[[str],
             obstacle = f"not started: the stage {stage} {_ENDED[result.outcome]}"
 
 
+_NO_GPU = (NO_DEVICE, NOT_LOADED)
 _ENDED = {Proof.FAILED: "failed", Proof.NOT_RUN: "could not run"}
 
 
@@ -78,14 +90,17 @@ def _run(stage: str, wanted: Wanted) -> Result:
     seconds = time.monotonic() - began
     lines = [document for line in answer.stdout.splitlines() if isinstance(document := _json(line), dict)]
     figures = {str(x["figure"]): float(x["value"]) for x in lines if "figure" in x}
-    if answer.status == 0 and lines and "outcome" in lines[-1]:
-        last = lines[-1]
-        return Result(stage, Proof(last["outcome"]), str(last["text"]), seconds, figures, int(last["code"]))
-    if answer.status is None and "could not start" not in answer.problem and "not installed" not in answer.problem:
+    end = lines[-1] if lines and "outcome" in lines[-1] else None
+    if answer.status == 0 and end:
+        outcome, code = Proof(end["outcome"]), int(end["code"])
+        possible = suspects(code) or WRONG_ANSWER if outcome is Proof.FAILED else ()
+        return Result(stage, outcome, str(end["text"]), seconds, figures, code, possible)
+    if answer.status is None and seconds >= limit:
         text = f"no answer within {limit:g} seconds"
-        return Result(stage, Proof.FAILED, text, seconds, figures, hung=bool(answer.left))
+        return Result(stage, Proof.FAILED, text, seconds, figures, suspects=HANG, hung=bool(answer.left))
     if answer.status is not None and answer.status < 0:
-        return Result(stage, Proof.FAILED, f"the process ended with signal {-answer.status}", seconds, figures)
+        text = f"the process ended with signal {-answer.status}"
+        return Result(stage, Proof.FAILED, text, seconds, figures, suspects=(*NO_LIBRARY, *WRONG_ANSWER))
     said = answer.problem or (answer.stderr.strip().splitlines() or [f"status {answer.status}"])[-1]
     return Result(stage, Proof.NOT_RUN, f"the process of the stage did not work: {said[:200]}", seconds, figures)
 

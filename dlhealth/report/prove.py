@@ -5,14 +5,27 @@ from collections.abc import Sequence
 from dlhealth import __version__
 from dlhealth.model import Finding, timestamp
 from dlhealth.prove.records import Proof, Result
+from dlhealth.records import NamedTuple
 from dlhealth.report.json import SCHEMA, dump
+from dlhealth.report.story import some
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import Page
 
+
+class Explanation(NamedTuple):
+    """What the doctor says about a failed stage: the problems that explain it, and the checks for such problems that
+    could not run. `repairing` is the command that repairs this machine."""
+
+    causes: tuple[Finding, ...] = ()
+    unchecked: tuple[str, ...] = ()
+    repairing: str = ""
+
+
+NOT_ASKED = Explanation()
 _COLOURS = {Proof.PROVED: "32", Proof.FAILED: "31", Proof.NOT_RUN: "33"}
 
 
-def render_proof(results: Sequence[Result], causes: Sequence[Finding], style: Style) -> str:
+def render_proof(results: Sequence[Result], explained: Explanation, style: Style) -> str:
     """One line and the figures for each stage, and what explains a failed one."""
     page = Page(style)
     for result in results:
@@ -22,16 +35,27 @@ def render_proof(results: Sequence[Result], causes: Sequence[Finding], style: St
         for name, value in result.figures.items():
             page.text("    ", style.clean(f"{name}: {value:.4g}"))
     page.line()
-    for cause in causes:
+    for cause in explained.causes:
         page.text("", f"This explains it: {style.clean(cause.title)} ({cause.id})")
     if any(r.outcome is Proof.FAILED for r in results):
-        page.text("", "Repair: dlhealth fix" if causes else "dlhealth doctor finds no problem that explains it.")
+        page.text("", _advice(explained))
     proved = sum(r.outcome is Proof.PROVED for r in results)
     page.text("", f"{proved} of {len(results)} stages proved")
     return page.content()
 
 
-def proof_to_json(results: Sequence[Result], causes: Sequence[Finding]) -> str:
+def _advice(explained: Explanation) -> str:
+    if explained.causes:
+        return f"Repair: {explained.repairing}"
+    if explained.unchecked:
+        return (
+            f"dlhealth doctor finds no problem that explains it, but {some(explained.unchecked, 'checks')} could not run "
+            "(details: dlhealth doctor -v)."
+        )
+    return "dlhealth doctor finds no problem that explains it."
+
+
+def proof_to_json(results: Sequence[Result], explained: Explanation) -> str:
     """The document of `prove --json`."""
     return dump(
         {
@@ -39,6 +63,7 @@ def proof_to_json(results: Sequence[Result], causes: Sequence[Finding]) -> str:
             "dlhealth": __version__,
             "time": timestamp(),
             "stages": [r.document() for r in results],
-            "causes": [{"id": c.id, "subject": c.subject, "title": c.title} for c in causes],
+            "causes": [{"id": c.id, "subject": c.subject, "title": c.title} for c in explained.causes],
+            "unchecked": list(explained.unchecked),
         }
     )

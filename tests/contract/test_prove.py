@@ -13,15 +13,20 @@ import pytest
 
 from dlhealth.cli import Status
 from dlhealth.cli.prove import explaining
-from dlhealth.model import Diagnosed, Diagnosis, Evidence, Finding, Layer, Severity
-from dlhealth.prove.errors import ERRORS, NO_LIBRARY
+from dlhealth.model import Diagnosed, Diagnosis, Evidence, Finding, Layer, Severity, Skipped
+from dlhealth.prove.errors import ERRORS, HANG, NO_LIBRARY, WRONG_ANSWER, suspects
 from dlhealth.prove.records import Proof, Result
+from dlhealth.prove.runner import Asker
 from dlhealth.prove.stages import ORDER
+from dlhealth.report.prove import Explanation, render_proof
+from dlhealth.report.style import Style
+from tests import fuse
 from tests.schema import violations
 
 pytestmark = pytest.mark.real_programs
 SOURCE = Path(__file__).parent.parent / "stand_in_cuda.c"
 Prove = Callable[..., tuple[int, dict[str, Any]]]
+NOBODY = 65534
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +60,9 @@ def prove(library: Path) -> Prove:
         return proved({"LD_LIBRARY_PATH": str(library), "STAND_IN_CUDA": lie}, "--yes", *words)
 
     return run
+
+
+WILLING = Asker(lambda use: True, lambda: None, lambda stage: None)
 
 
 def outcomes(document: dict[str, Any]) -> dict[str, str]:
@@ -131,9 +139,69 @@ def test_a_hanging_driver_has_a_deadline(prove: Prove, library: Path, monkeypatc
     monkeypatch.setitem(runner.SECONDS, "driver", 0.5)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
     monkeypatch.setenv("STAND_IN_CUDA", "hang=cuInit")
-    (result,) = runner.prove(runner.Wanted(("driver",), None, 1), lambda use: True, lambda stage: None)
+    (result,) = runner.prove(runner.Wanted(("driver",), None, 1), WILLING)
     assert (result.outcome, result.text) == (Proof.FAILED, "no answer within 1.5 seconds")
     assert not result.hung
+
+
+@pytest.mark.skipif(bool(fuse.unusable()), reason=fuse.unusable())
+def test_a_process_that_cannot_be_ended_is_left_behind_and_reported() -> None:
+    """The file of the library does not answer: whoever opens it waits in the kernel, and survives SIGKILL."""
+    program = """
+import os
+from dlhealth.prove import runner
+os.environ["LD_LIBRARY_PATH"] = "/home/x"
+runner.SECONDS["driver"] = 0.5
+willing = runner.Asker(lambda use: True, lambda: None, lambda stage: None)
+for result in runner.prove(runner.Wanted(("driver", "compute"), None, 1), willing):
+    print(result.hung, result.text, result.suspects[:1])
+"""
+    done = fuse.beside(
+        ["--at", "/home/x", "--file", "other", "--stuck", "libcuda.so.1"], [sys.executable, "-c", program]
+    )
+    assert done.stdout.splitlines() == [
+        "True no answer within 1.5 seconds ('gpu-driver-hung',)",
+        "False not started: a process of the stage driver hangs in the driver and cannot be ended ()",
+    ], done.stderr
+    assert done.seconds < 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_under_sudo_the_gpu_is_used_as_the_person_who_called(library: Path) -> None:
+    environment = {"LD_LIBRARY_PATH": str(library), "STAND_IN_CUDA": "who=1"}
+    for folder in (library, *library.parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    _, document = proved({**environment, "SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY)}, "--stage", "driver")
+    assert f"used by UID {NOBODY} and GID {NOBODY}" in document["stages"][0]["text"]
+    _, document = proved({**environment, "SUDO_UID": f"{NOBODY}; id"}, "--stage", "driver")
+    assert "used by UID 0 and GID 0" in document["stages"][0]["text"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a mount")
+@pytest.mark.parametrize(("typed", "second"), [("y", "proved"), ("n", "could not run"), ("", "could not run")])
+def test_a_person_is_asked_before_a_gpu_is_used_on_which_somebody_computes(
+    typed: str, second: str, library: Path, tmp_path: Path
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 4711, /home/alice/train.py\n")
+    smi.chmod(0o755)
+    # dlhealth looks for programs in the system's directories only.
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount --bind "$0" /usr/sbin && exec "$@"']
+    terminal, theirs = os.openpty()
+    done = subprocess.Popen(
+        [*words, tmp_path, sys.executable, "-m", "dlhealth", "prove", "--json", "--until", "compute"],
+        env={**os.environ, "LD_LIBRARY_PATH": str(library), "LC_ALL": "C.UTF-8"},
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.write(terminal, f"{typed}\n".encode())
+    said, asked = done.communicate(timeout=60)
+    os.close(terminal)
+    os.close(theirs)
+    assert "other programs compute on the GPU: 4711, /home/alice/train.py. Use it anyway? [y/N]" in asked
+    assert outcomes(json.loads(said)) == {"driver": "proved", "compute": second}
 
 
 def finding(name: str) -> Finding:
@@ -143,14 +211,25 @@ def finding(name: str) -> Finding:
 def test_a_failed_stage_leads_to_the_finding_that_explains_it() -> None:
     known = "driver-library-version-mismatch-after-upgrade"
     found = tuple(Diagnosed(finding(name), (), None) for name in (known, "nvcc-not-in-path"))
-    diagnosis = Diagnosis(found, 2, (), (), {})
-    failed = Result("driver", Proof.FAILED, "", code=803)
-    assert [f.id for f in explaining(failed, diagnosis)] == [known]
-    assert not explaining(failed._replace(code=719), diagnosis)
+    skipped = (Skipped("xid-other", "needs root"), Skipped("cudnn-runtime-missing", "needs root"))
+    diagnosis = Diagnosis(found, 2, skipped, (), {})
+    failed = Result("driver", Proof.FAILED, "", code=803, suspects=suspects(803))
+    assert [f.id for f in explaining(failed, diagnosis).causes] == [known]
+    assert explaining(failed._replace(suspects=suspects(719)), diagnosis) == Explanation((), ("xid-other",))
+
+
+def test_the_advice_after_a_failure_says_what_the_doctor_could_not_check() -> None:
+    failed = [Result("compute", Proof.FAILED, "It is wrong")]
+    style = Style(colour=False, unicode=True, width=100)
+    assert "dlhealth doctor finds no problem that explains it." in render_proof(failed, Explanation(), style)
+    unchecked = render_proof(failed, Explanation(unchecked=("xid-other",)), style)
+    assert "explains it, but xid-other could not run (details: dlhealth doctor -v)." in " ".join(unchecked.split())
+    explained = render_proof(failed, Explanation((finding("a-cause"),), ("xid-other",), "sudo dlhealth fix"), style)
+    assert explained.endswith("It is wrong (a-cause)\nRepair: sudo dlhealth fix\n0 of 1 stages proved\n")
 
 
 def test_each_named_cause_is_a_rule(rules: tuple[Any, ...]) -> None:
-    named = {cause for meaning in ERRORS.values() for cause in meaning.causes} | set(NO_LIBRARY)
+    named = {cause for meaning in ERRORS.values() for cause in meaning.causes} | {*NO_LIBRARY, *HANG, *WRONG_ANSWER}
     assert named <= {rule.id for rule in rules}
 
 
