@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dlhealth.actions import AptInstall
 from dlhealth.engine.facts import Facts
 from dlhealth.host import Host, Unreadable
-from dlhealth.lazy import fits
+from dlhealth.lazy import fits, regex
 from dlhealth.model import Plan
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packaging.packages import Packages, debian_order
 from dlhealth.records import NamedTuple
 
 LISTS = "/var/lib/apt/lists"
-_INDEX = re.compile(r".*_Packages(?:\.(?:lz4|gz|xz|bz2|zst))?")
-_CLAUSE = re.compile(
+_INDEX = regex(r".*_Packages(?:\.(?:lz4|gz|xz|bz2|zst))?")
+_CLAUSE = regex(
     r"\s*(?P<name>[a-z0-9][a-z0-9+.-]*)(?::\w+)?\s*(?:\((?P<relation><<|<=|=|>=|>>)\s*(?P<version>[^)\s]+)\s*\))?"
 )
 _DEPTH = 6

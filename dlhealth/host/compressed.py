@@ -8,13 +8,13 @@ import bz2
 import gzip
 import io
 import lzma
-import re
 import struct
 import sys
 import zlib
 from typing import IO, TYPE_CHECKING, Protocol
 
 from dlhealth.host.elf import Elf, NotElf, appended_signature
+from dlhealth.lazy import regex
 
 if TYPE_CHECKING:
     import ctypes
@@ -31,7 +31,7 @@ _TAIL = (1 << 16) + 64
 _TRIES = 16
 """How often one of these may occur in a megabyte of other content."""
 _ANCHORS = (b"vermagic=", b"\0version=", b"\0license=")
-_ENTRY = re.compile(rb"([a-z][a-z0-9_.]{0,63})=([^\0]*)\Z")
+_ENTRY = regex(rb"([a-z][a-z0-9_.]{0,63})=([^\0]*)\Z")
 
 
 class Readable(Protocol):

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dlhealth.host.compressed import Readable
+from dlhealth.lazy import regex
 
 _BLOCK = 1 << 20
 _STANZA_LIMIT = 1 << 20
-_KEPT = re.compile(rb"^(?:Version|Pre-Depends|Depends|Conflicts): .*\n", re.MULTILINE)
+_KEPT = regex(rb"^(?:Version|Pre-Depends|Depends|Conflicts): .*\n", re.MULTILINE)
 
 
 def read_offers(stream: Readable, names: Sequence[str]) -> dict[str, str]:

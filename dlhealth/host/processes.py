@@ -1,13 +1,14 @@
 """The processes of the running machine, by psutil. Imported only when needed: most diagnoses need no processes."""
 
 import os
-import re
 import time
 from contextlib import suppress
 
 import psutil
 
-_SCRIPT = re.compile(r"/var/lib/dpkg/(?:info|tmp\.ci)/(?:([^/]+)\.)?(?:pre|post)(?:inst|rm)")
+from dlhealth.lazy import regex
+
+_SCRIPT = regex(r"/var/lib/dpkg/(?:info|tmp\.ci)/(?:([^/]+)\.)?(?:pre|post)(?:inst|rm)")
 
 
 def building() -> str:

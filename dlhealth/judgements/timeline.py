@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone, tzinfo
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.lazy import regex
 from dlhealth.model import Event, EventKind
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.dkms import TREE, Dkms
@@ -14,12 +15,12 @@ from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.probes.machine.kernel import Kernel
 from dlhealth.probes.packaging.apt import Transaction, logs, parse_history
 
-_PACKAGES = re.compile(
+_PACKAGES = regex(
     r"nvidia|cuda|cudnn|nccl|tensorrt|^linux-(?:image|headers|modules)-|^(?:dkms|libc6|xserver-xorg-core|shim-signed)$"
     r"|^(?:lightdm|gdm3|sddm|lxdm)$|^gcc-\d+$"
 )
 """Packages that can decide whether a GPU or a login works."""
-_DPKG = re.compile(
+_DPKG = regex(
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (install|upgrade|remove|purge) ([a-z0-9][a-z0-9+.-]*):\S+ (\S+) (\S+)", re.ASCII
 )
 _TOGETHER = 300
@@ -29,8 +30,8 @@ _ERRORS = (
     r"|nvidia[\w-]*: (?:version magic|disagrees about|Unknown symbol|[Ll]oading of)|[Ll]oading of (?:unsigned )?module"
     r"|Out of memory: Killed process"
 )
-_SHAPE = re.compile(r"0x[0-9a-f]+|\d+(?:[.:]\d+)*")
-_KERNEL = re.compile(r"Linux version (\S+)")
+_SHAPE = regex(r"0x[0-9a-f]+|\d+(?:[.:]\d+)*")
+_KERNEL = regex(r"Linux version (\S+)")
 _SECONDS = "%Y-%m-%d %H:%M:%S"
 
 

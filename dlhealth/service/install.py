@@ -5,7 +5,6 @@ The service runs from `PREFIX` with the system's own interpreter, so that it kee
 
 import os
 import posixpath
-import re
 import shutil
 import sys
 import time
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from dlhealth.engine.policy import CONFIG, Policy
 from dlhealth.host.exec import find_program, run
 from dlhealth.host.root import live_host
+from dlhealth.lazy import regex
 from dlhealth.service.check import policy_of
 from dlhealth.service.watch import FOLDER, REPORT_ONLY
 from dlhealth.txn.store import Busy, Store
@@ -65,7 +65,7 @@ _ENVIRONMENTS = (PREFIX, f"{PREFIX}.new", f"{PREFIX}.old")
 _UNFINISHED = ".dlhealth-new"
 _PATIENCE = 30.0
 """Seconds to wait for a running check or a short repair."""
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NAME = regex(r"[A-Za-z0-9._-]+")
 
 
 POLICY = """\

@@ -7,7 +7,6 @@ digest with the one that the asker saw.
 import json
 import os
 import pwd
-import re
 import select
 import socket
 import time
@@ -17,6 +16,7 @@ from dlhealth.engine.people import logged_in
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.host.alert import send
 from dlhealth.host.exec import run
+from dlhealth.lazy import regex
 from dlhealth.model import Layer, Outcome, Risk
 from dlhealth.records import NamedTuple
 from dlhealth.service.request import LINE_LIMIT, VERSION, Peer, peer_of
@@ -32,8 +32,8 @@ _UNREAD = 1 << 20
 """Bytes of a too long request that are read and ignored."""
 _FIELDS = {"version": int, "verb": str, "finding": str, "subject": str, "digest": str}
 _VERBS = ("preview", "apply", "confirm", "undo", "status")
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_DIGEST = re.compile(r"[0-9a-f]{12}|")
+_ID = regex(r"[a-z0-9]+(-[a-z0-9]+)*")
+_DIGEST = regex(r"[0-9a-f]{12}|")
 
 
 class Refused(Exception):

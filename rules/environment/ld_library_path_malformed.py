@@ -46,6 +46,7 @@ from dlhealth.api import (
     Unknown,
     UserPaths,
 )
+from dlhealth.lazy import regex
 
 _MILD = {
     "empty-element": Severity.WARNING,
@@ -333,8 +334,8 @@ def _usual(problem: Problem) -> bool:
     return problem.kind == "empty-element" and not _has_empty(line) and not re.search(r"cud(a|nn)|nvidia", line, re.I)
 
 
-_FISH = re.compile(r"\.fish$|/fish/")
-_CSH = re.compile(r"csh(rc|\.login)?$|\.login$|csh\.\w+$")
+_FISH = regex(r"\.fish$|/fish/")
+_CSH = regex(r"csh(rc|\.login)?$|\.login$|csh\.\w+$")
 
 
 def _is_understood(path: str, correction: str) -> bool:

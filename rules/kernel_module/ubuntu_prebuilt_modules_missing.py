@@ -20,7 +20,6 @@ By hand
     apt-get install linux-modules-nvidia-550-$(uname -r) linux-modules-nvidia-550-generic
 """
 
-import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
@@ -45,10 +44,11 @@ from dlhealth.api import (
     UpdateInitramfs,
     kernels_to_judge,
 )
+from dlhealth.lazy import regex
 
 PREFIX = "linux-modules-nvidia-"
-OF_A_KERNEL = re.compile(rf"{PREFIX}(?P<driver>\d{{3}}(?:-server)?(?:-open)?)-(?P<release>\d+\.\d+\.\d+-\d+-\S+)")
-META = re.compile(rf"{PREFIX}(?P<driver>\d{{3}}(?:-server)?(?:-open)?)-(?P<flavour>[a-z][\w.-]*)")
+OF_A_KERNEL = regex(rf"{PREFIX}(?P<driver>\d{{3}}(?:-server)?(?:-open)?)-(?P<release>\d+\.\d+\.\d+-\d+-\S+)")
+META = regex(rf"{PREFIX}(?P<driver>\d{{3}}(?:-server)?(?:-open)?)-(?P<flavour>[a-z][\w.-]*)")
 
 
 class UbuntuPrebuiltModulesMissing(Rule):

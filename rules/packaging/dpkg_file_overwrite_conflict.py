@@ -45,9 +45,10 @@ from dlhealth.api import (
     Unknown,
     classify,
 )
+from dlhealth.lazy import regex
 
-ARCHIVE = re.compile(r"(?:archive|file) \S*?([a-z0-9][a-z0-9+.-]+)_([^_\s/]+)_([a-z0-9]+)\.deb", re.ASCII)
-OVERWRITE = re.compile(
+ARCHIVE = regex(r"(?:archive|file) \S*?([a-z0-9][a-z0-9+.-]+)_([^_\s/]+)_([a-z0-9]+)\.deb", re.ASCII)
+OVERWRITE = regex(
     r"trying to overwrite (?:shared )?'([^']+)', which is also in package (\S+?)(?::\w+)? (\S+)", re.ASCII
 )
 

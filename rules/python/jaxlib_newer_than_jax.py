@@ -37,10 +37,11 @@ from dlhealth.api import (
     pip_install,
     version_key,
 )
+from dlhealth.lazy import regex
 
 _CHECKED_SINCE = (0, 3)
 """Older versions of jax do not compare."""
-_PLUGIN = re.compile(r"jax-cuda(\d+)-plugin")
+_PLUGIN = regex(r"jax-cuda(\d+)-plugin")
 _EXTRAS_SINCE = (0, 4, 26)
 """Since then, the extra for CUDA finds everything on PyPI."""
 _BUILDS = "https://storage.googleapis.com/jax-releases/jax_cuda_releases.html"

@@ -44,6 +44,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
 )
+from dlhealth.lazy import regex
 
 _KILLED = (
     r"^(?P<group>Memory cgroup out of memory|Out of memory)(?: \(oom_kill_allocating_task\))?: "
@@ -52,13 +53,13 @@ _KILLED = (
 _PRESSURE = r"^Killed (?P<unit>\S+) due to memory (?:pressure|used)"
 """As systemd-oomd writes it (oomd-manager.c)."""
 _USED = r"anon-rss:(\d+)kB"
-_OURS = re.compile(
+_OURS = regex(
     r"python|pt_main_thread|pt_data_worker|ipykernel|jupyter|torchrun|deepspeed|ray::|ollama|llama|vllm|tritonserver"
     r"|nvcc|cicc|ptxas|cc1plus|cudafe|ninja|Xorg|gnome-shell|kwin|plasmashell|gnome-session|gdm|lightdm|sddm",
     re.IGNORECASE,
 )
 """Programs of deep learning, compilers of extensions, and what a session cannot do without."""
-_UNITS = re.compile(
+_UNITS = regex(
     r"/(?:vte-spawn|ptyxis|konsole|session-\d+\.scope|user@\d+\.service$|.*(?:terminal|kitty|alacritty|jupyter|python|code|"
     r"gnome-shell|org\.gnome\.Shell|plasma))[^/]*$",
     re.IGNORECASE,

@@ -64,6 +64,22 @@ def test_only_the_door_touches_the_machine() -> None:
 )  # fmt: skip
 def test_the_search_sees_what_it_is_for(code: str) -> None:
     assert list(calls(ast.parse(code)))
+    assert list(compiled(ast.parse("import re\nX = re.compile('x')"))) == [2]
+
+
+def test_no_pattern_is_compiled_before_it_is_used() -> None:
+    """Most runs need few of them: `dlhealth.lazy.regex` compiles one at its first use."""
+    sources = [*PROJECT.glob("dlhealth/**/*.py"), *PROJECT.glob("rules/**/*.py")]
+    found = [f"{s.relative_to(PROJECT)}:{line}" for s in sources for line in compiled(ast.parse(s.read_text()))]
+    assert not found
+
+
+def compiled(tree: ast.Module) -> Iterator[int]:
+    """The lines that compile a pattern when the module is imported."""
+    for statement in tree.body:
+        value = getattr(statement, "value", None)
+        if isinstance(value, ast.Call) and ast.unparse(value.func) in ("re.compile", "compile"):
+            yield statement.lineno
 
 
 def test_every_rule_lies_in_the_folder_of_a_layer() -> None:

@@ -41,7 +41,7 @@ __all__ = ["BrokenPath", "Ending", "Environments", "LoginEnvironment", "Problem"
 
 _DISPLAY_PATH = "/usr/local/bin:/usr/bin:/bin"
 _LINE_LIMIT = 4096
-_SETS = re.compile(r"\b(PATH|LD_(LIBRARY_PATH|PRELOAD)|CUDA_\w+)=")
+_SETS = regex(r"\b(PATH|LD_(LIBRARY_PATH|PRELOAD)|CUDA_\w+)=")
 _SERVICES = {"gdm3": "gdm-password", "gdm": "gdm-password"}
 
 
