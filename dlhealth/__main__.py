@@ -36,6 +36,8 @@ def main() -> None:
     postpone("platform", system=lambda: os.uname().sysname)
     # Click cleans the help of each option with this one, which brings five modules that parse Python.
     postpone("inspect", cleandoc=cleandoc)
+    # Click has its messages translated; nobody has translations of them, and the search for some loads the locales.
+    postpone("gettext", gettext=str, ngettext=lambda one, many, number: one if number == 1 else many)
     from dlhealth.cli import main as run
 
     run()

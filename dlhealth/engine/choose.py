@@ -146,7 +146,7 @@ def offer_for(rule: Rule, finding: Finding, facts: Facts, limits: Limits) -> Off
     """Try a finding's plans from mild to drastic. Raises Unavailable if a fact is missing that the rule needs."""
     host = facts.get(Host)
     rungs = plans(rule, finding, facts.call)
-    if refused := limits.refused.get(finding.fingerprint):
+    if limits.refused and (refused := limits.refused.get(finding.fingerprint)):
         return Offer(next(iter(rungs), None), refused)
     reasons = []
     for rung in rungs:
@@ -228,6 +228,8 @@ def _refusal(plan: Plan, limits: Limits) -> str:
 
 
 def _failed_before(finding: Finding, plan: Plan, limits: Limits) -> str:
+    if not (limits.given_up or limits.tried):
+        return ""
     tried = (finding.fingerprint, plan.summary)
     if tried in limits.given_up:
         return "its repair did not help and was undone"

@@ -20,6 +20,9 @@ def folder_of(layer: Layer) -> str:
     return layer.value.replace("-", "_")
 
 
+_LAYERS = {folder_of(layer): layer for layer in Layer}
+
+
 class Rule:
     """One fault: how it is recognized and how it is repaired. The module's docstring is its documentation.
 
@@ -46,7 +49,7 @@ class Rule:
     def __init_subclass__(cls) -> None:
         package, _, place = cls.__module__.partition(".")
         if package == BUILT_IN:
-            cls.layer = next(layer for layer in Layer if place.startswith(f"{folder_of(layer)}."))
+            cls.layer = _LAYERS[place.partition(".")[0]]
 
     @staticmethod
     def scenarios() -> "Iterator[Scenario]":

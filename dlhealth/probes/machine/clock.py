@@ -1,6 +1,5 @@
 """Whether the machine's clock is behind: apt's lists carry the date at which a server signed them."""
 
-import calendar
 import re
 
 from dlhealth.host import Host, Unreadable
@@ -33,6 +32,8 @@ class Clock(NamedTuple):
         now = host.now()
         if now is None:
             raise Unavailable("the clock of a machine that does not run cannot be checked")
+        from calendar import timegm  # loads the locales
+
         newest: tuple[float, str, str] | None = None
         for path in (*host.glob("/var/lib/apt/lists/*InRelease"), *host.glob("/var/lib/apt/lists/*_Release")):
             try:
@@ -41,7 +42,7 @@ class Clock(NamedTuple):
                 continue
             if (found := _DATE.search(text)) and found[2] in _MONTHS:
                 day, year, *clock = (int(found[n]) for n in (1, 3, 4, 5, 6))
-                signed = float(calendar.timegm((year, _MONTHS.index(found[2]) + 1, day, *clock, 0, 0, 0)))
+                signed = float(timegm((year, _MONTHS.index(found[2]) + 1, day, *clock, 0, 0, 0)))
                 newest = max(newest or (signed, path, found[0]), (signed, path, found[0]))
         if newest is None:
             raise Unavailable("apt has no lists whose date could be compared with the clock")

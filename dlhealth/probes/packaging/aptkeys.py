@@ -1,6 +1,5 @@
 """Which keys apt trusts for NVIDIA's repositories."""
 
-import base64
 import binascii
 from collections.abc import Iterator
 
@@ -114,7 +113,7 @@ def _unarmored(block: bytes) -> bytes:
     head, blank, rest = text.partition(b"\n\n")
     lines = (rest if blank else head).split(b"\n")
     try:
-        return base64.b64decode(b"".join(line for line in lines if not line.startswith(b"=")))
+        return binascii.a2b_base64(b"".join(line for line in lines if not line.startswith(b"=")))
     except binascii.Error as error:
         raise ValueError("not an OpenPGP key") from error
 
