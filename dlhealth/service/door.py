@@ -163,7 +163,7 @@ def main() -> None:
     """What dlhealth-repair.service runs; systemd hands the listening socket over."""
     listener = socket.socket(fileno=_FIRST_DESCRIPTOR)
     listener.set_inheritable(False)
-    Door(listener, [sys.executable, "-I", "-m", "dlhealth.service.repair"]).run()
+    Door(listener, [sys.executable, "-I", "-m", "dlhealth.service.answer"]).run()
 
 
 if __name__ == "__main__":

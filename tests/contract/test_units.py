@@ -14,8 +14,8 @@ import pytest
 
 from dlhealth.host import alert as journal
 from dlhealth.service import request
+from dlhealth.service.answer import WATCHER
 from dlhealth.service.install import _ENABLED, FILES, PREFIX, PYTHON, SCRIPTS
-from dlhealth.service.repair import WATCHER
 from dlhealth.service.watch import FOLDER, PROMPTS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"

@@ -30,7 +30,7 @@ from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
 from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage
 from dlhealth.service import boot, repair, unattended
-from dlhealth.service.repair import Asked, Refused, parse, receive, serve
+from dlhealth.service.answer import Asked, Refused, parse, receive, serve
 from dlhealth.service.request import LINE_LIMIT, ask
 from dlhealth.txn.store import Store
 from tests.mounts import tmpfs
@@ -577,7 +577,7 @@ def test_one_connection_as_systemd_hands_it_over() -> None:
     ours, theirs = pair()
     with theirs:
         with ours:
-            words = [sys.executable, "-m", "dlhealth.service.repair"]
+            words = [sys.executable, "-m", "dlhealth.service.answer"]
             process = subprocess.Popen(words, stdin=ours.fileno(), cwd=Path(__file__).parents[3])
         theirs.sendall(line(verb="preview", finding="no such thing"))
         with theirs.makefile("rb") as answers:
