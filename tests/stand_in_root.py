@@ -13,6 +13,9 @@ from dlhealth.host import exec as door
 from dlhealth.steps.base import Target
 from tests.stand_in_apt import packages_of
 
+DRIVER = {"nvidia-kernel-dkms": "535.1-1 ii ", "libcuda1": "535.1-1 ii "}
+"""Packages for `StandInRoot.packages`."""
+
 NOTE = """#!/bin/sh
 {{ printf '%s\\0' "${{0##*/}}" "$@"; printf '\\1\\n'; }} >> {log}
 {body}

@@ -12,7 +12,7 @@ from dlhealth.host.exec import held
 from dlhealth.model import Diagnosis, Finding, Outcome, Risk, Severity, timestamp
 from dlhealth.records import NamedTuple
 from dlhealth.steps.base import Target
-from dlhealth.steps.room import out_of_reach
+from dlhealth.steps.reach import out_of_reach
 from dlhealth.txn.execute import Ended, NotPrepared, NotProved, NotVerified, NotYet, apply, confirm
 from dlhealth.txn.journal import EventKind, read_events
 from dlhealth.txn.store import Damaged, Record, Store, reading_plan

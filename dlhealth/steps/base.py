@@ -253,7 +253,7 @@ class Target:
 
     @contextmanager
     def _read(self, path: str) -> Iterator[BinaryIO]:
-        """Write a file, following no link of a user."""
+        """Open a file, following no link of a user."""
         with parent(self.root, path) as (folder, name):
             if folder is None:
                 raise NotChangeable(f"the directory of {path} is gone")

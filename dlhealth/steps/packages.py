@@ -8,7 +8,8 @@ from dlhealth.actions.kinds import AptFixBroken, AptInstall, AptPurgeReinstall, 
 from dlhealth.host.change import ABSENT, State
 from dlhealth.lazy import regex
 from dlhealth.steps.base import A, CommandFailed, DiskFull, Observed, Step, Target, differing
-from dlhealth.steps.room import need_dpkg, need_room_for_images, need_room_to_build, need_room_to_unpack, wait_for_dpkg
+from dlhealth.steps.locks import need_dpkg, wait_for_dpkg
+from dlhealth.steps.space import need_room_for_images, need_room_to_build, need_room_to_unpack
 
 POOL = "/var/lib/dlhealth/debs"
 """Where packages are kept for an undo."""

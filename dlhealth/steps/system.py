@@ -15,7 +15,8 @@ from dlhealth.actions.kinds import (
 )
 from dlhealth.host.change import ABSENT, State
 from dlhealth.steps.base import KEPT, CommandFailed, CopyGone, Observed, Step, Target, differing, module_tree
-from dlhealth.steps.room import images, need_dpkg, need_room, need_room_for_images, need_room_to_build
+from dlhealth.steps.locks import need_dpkg
+from dlhealth.steps.space import images, need_room, need_room_for_images, need_room_to_build
 
 _BUILD_SECONDS = 3600.0
 """A DKMS build of the five modules takes minutes on a fast machine; a slow one must not be killed halfway."""

@@ -13,7 +13,8 @@ from dlhealth.model import Action, Outcome
 from dlhealth.records import NamedTuple
 from dlhealth.steps import step_of
 from dlhealth.steps.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, PathStep, Step, Target
-from dlhealth.steps.room import out_of_reach, program_of
+from dlhealth.steps.locks import program_of
+from dlhealth.steps.reach import out_of_reach
 from dlhealth.txn.journal import EventKind, Journal, read_events
 from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading, reading_plan
 

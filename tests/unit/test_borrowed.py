@@ -18,7 +18,7 @@ from dlhealth.host.path import Borrowed, Root
 from dlhealth.host.root import RootHost
 from dlhealth.model import Action
 from dlhealth.steps.base import Target
-from dlhealth.steps.room import out_of_reach
+from dlhealth.steps.reach import out_of_reach
 from dlhealth.txn.execute import NotPrepared, apply
 from dlhealth.txn.store import Busy, Store
 from tests.mounts import LIBC, own_mounts

@@ -18,7 +18,7 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import Action
 from dlhealth.steps import step_of
 from dlhealth.steps.base import Target
-from dlhealth.steps.room import out_of_reach
+from dlhealth.steps.reach import out_of_reach
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, recover, undo
 from dlhealth.txn.store import Busy, Store
