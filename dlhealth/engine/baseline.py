@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 from dlhealth import __version__
+from dlhealth.engine.document import dump
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.record import Inventory, inventory_of
 from dlhealth.host import Host, Unreadable
-from dlhealth.host.newfile import created, save
+from dlhealth.host.newfile import created, replace
 from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Difference, Since, timestamp
 from dlhealth.records import NamedTuple
@@ -42,18 +43,14 @@ class Baseline(NamedTuple):
 
 def document(inventory: Inventory) -> str:
     """The record as a file."""
-    made = {"schema": SCHEMA, "dlhealth": __version__, "time": timestamp(), "inventory": inventory}
-    sound = json.dumps(made, ensure_ascii=False).encode(
-        errors="replace"
-    )  # bytes that are not UTF-8 are surrogates here
-    return json.dumps(json.loads(sound), indent=1) + "\n"
+    return dump({"schema": SCHEMA, "dlhealth": __version__, "time": timestamp(), "inventory": inventory})
 
 
 def keep(inventory: Inventory, root: str) -> None:
     """Replace the record of the machine in a directory. Raises OSError."""
     folder = PrivateFolder(root, FOLDER)
     folder.make(0o755)
-    save(f"{folder}{PATH.removeprefix(FOLDER)}", document(inventory), 0o600)
+    replace(f"{folder}{PATH.removeprefix(FOLDER)}", document(inventory).encode(), 0o600)
 
 
 def write(inventory: Inventory, path: str) -> None:

@@ -21,26 +21,15 @@ def created(path: str, mode: int = 0o600) -> Iterator[BinaryIO]:
         raise
 
 
-def save(path: str, content: str, mode: int = 0o644) -> None:
-    """Replace a file of this process's own directory atomically."""
-    new = f"{path}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(fd, "w", encoding="utf-8") as file:
-        os.fchmod(fd, mode)
-        file.write(content)
-    os.replace(new, path)
-
-
-def replace(path: str, content: bytes) -> None:
-    """Write a file that everybody may read, in a directory that may belong to somebody else: a reader sees the old
-    content or the new one, and no link that lies there is followed. Raises OSError."""
-    import tempfile  # brings modules that most runs do not need
-
-    fd, new = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".dlhealth-")
+def replace(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Write a file in one step, also in a directory that belongs to somebody else: a reader sees the old content or the
+    new one, and no link that lies there is followed. Raises OSError."""
+    new = os.path.join(os.path.dirname(path), f".dlhealth-{os.urandom(6).hex()}")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
             file.write(content)
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(fd, mode)
         os.replace(new, path)
     except BaseException:
         with suppress(OSError):

@@ -1,12 +1,12 @@
 """The JSON documents that programs read."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlhealth import __version__
 from dlhealth.actions import action_to_json
 from dlhealth.engine.causes import declared
+from dlhealth.engine.document import dump
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosed, Diagnosis, OpenProblem, Outcome, Plan, Since, kind_of, timestamp
 from dlhealth.report.story import Mark, areas_of, reboot_of
@@ -20,7 +20,7 @@ SCHEMA = 1
 
 
 def to_json(diagnosis: Diagnosis) -> str:
-    """The report of `doctor --json`, and a newline. ASCII only, whatever the machine's files contain."""
+    """The report of `doctor --json`."""
     return dump(report(diagnosis))
 
 
@@ -137,7 +137,7 @@ def status_to_json(checked: int | None, findings: Sequence[OpenProblem], transac
 
 
 def rules_to_json(rules: Sequence[Rule]) -> str:
-    """The list of `rules --json`, and a newline."""
+    """The list of `rules --json`."""
     explained = declared(rules)
     listed = [
         {
@@ -151,12 +151,6 @@ def rules_to_json(rules: Sequence[Rule]) -> str:
         for rule in rules
     ]
     return dump({"schema": SCHEMA, "rules": listed})
-
-
-def dump(document: dict[str, Any]) -> str:
-    """Bytes of a file that are not UTF-8 are surrogates here, which JSON cannot contain: they become question marks."""
-    sound = json.dumps(document, ensure_ascii=False).encode(errors="replace")
-    return json.dumps(json.loads(sound), indent=2) + "\n"
 
 
 def _finding(diagnosed: Diagnosed) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from dlhealth import __version__
+from dlhealth.engine.document import dump
 from dlhealth.model import Finding, timestamp
 from dlhealth.prove.records import Proof, Result
 from dlhealth.records import NamedTuple
-from dlhealth.report.json import SCHEMA, dump
+from dlhealth.report.json import SCHEMA
 from dlhealth.report.story import some
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import Page

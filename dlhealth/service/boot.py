@@ -13,7 +13,7 @@ from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.engine.record import inventory_of
 from dlhealth.engine.repair import in_rounds
 from dlhealth.host.alert import Kind, alert, send
-from dlhealth.host.newfile import save
+from dlhealth.host.newfile import replace
 from dlhealth.host.root import live_host
 from dlhealth.model import OF_THE_BOOT, Health, Outcome, Risk
 from dlhealth.report.story import Line, reboot_of
@@ -48,7 +48,7 @@ def boot_check() -> Seen:
     os.makedirs(os.path.dirname(BOOT_STATE), exist_ok=True)
     if seen.diagnosis.health is Health.HEALTHY:
         _remember(seen)
-    save(BOOT_STATE, json.dumps({"checked": int(time.time()), **known.saved()}), mode=0o600)
+    replace(BOOT_STATE, json.dumps({"checked": int(time.time()), **known.saved()}).encode(), mode=0o600)
     return seen
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.exec import Started, start
-from dlhealth.host.newfile import save
+from dlhealth.host.newfile import replace
 from dlhealth.records import NamedTuple
 from dlhealth.service.alerts import Known, Repeats, load, of_change, public, sign, understood
 from dlhealth.service.asking import Asking
@@ -269,18 +269,21 @@ class Watcher:
             state.update(checked=self._checked, began=self._began)
         common = public(self._known.findings)
         try:
-            save(f"{self._settings.folder}/state.json", json.dumps({**self._known.saved(), **state}), mode=0o600)
-            save(f"{self._settings.folder}/{PUBLIC}", json.dumps({"findings": [f._asdict() for f in common], **state}))
+            self._save("state.json", json.dumps({**self._known.saved(), **state}), mode=0o600)
+            self._save(PUBLIC, json.dumps({"findings": [f._asdict() for f in common], **state}))
             self._put_up(sign(common))
         except OSError as error:
             return f"results cannot be written to {self._settings.folder}: {error.strerror}"
         return ""
 
+    def _save(self, name: str, text: str, mode: int = 0o644) -> None:
+        replace(f"{self._settings.folder}/{name}", text.encode(), mode)
+
     def _put_up(self, text: str) -> None:
         """Show a text above the prompts of the text consoles, including those that are already on screen."""
         if text == self._sign:
             return
-        save(f"{self._settings.folder}/issue", text)
+        self._save("issue", text)
         self._sign = text
         with suppress(OSError):  # no console, or an old agetty: its next prompt shows the text
             os.utime(self._settings.prompts)

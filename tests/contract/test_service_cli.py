@@ -11,7 +11,7 @@ import pytest
 
 from dlhealth.cli import run
 from dlhealth.host.exec import Output
-from dlhealth.host.newfile import save
+from dlhealth.host.newfile import replace
 from dlhealth.service import state
 from dlhealth.txn.store import Store
 
@@ -35,7 +35,7 @@ class Cli:
 
     def knows(self, *findings: dict[str, Any], name: str = "watch/state.json", **more: Any) -> None:
         (self.folder / "watch").mkdir(exist_ok=True)
-        save(str(self.folder / name), json.dumps({"checked": 1_700_000_000, "findings": findings, **more}))
+        replace(str(self.folder / name), json.dumps({"checked": 1_700_000_000, "findings": findings, **more}).encode())
 
 
 @pytest.fixture

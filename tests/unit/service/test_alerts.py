@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlhealth.host.alert import LIMIT, Kind, alert, encode, send
-from dlhealth.host.newfile import save
+from dlhealth.host.newfile import replace
 from dlhealth.model import OpenProblem
 from dlhealth.service.alerts import Change, Known, Repeats, load, of_change, public, sign, understood
 from dlhealth.service.events import Event, Topic
@@ -302,9 +302,9 @@ def test_nothing_in_a_title_is_a_command_to_the_terminal_or_to_agetty(title: str
 
 def test_state_is_replaced_in_one_step(tmp_path: Path) -> None:
     path = str(tmp_path / "state.json")
-    save(path, json.dumps({"findings": [as_json()], "checked": 1}))
+    replace(path, json.dumps({"findings": [as_json()], "checked": 1}).encode())
     old = os.open(path, os.O_RDONLY)
-    save(path, json.dumps({"findings": [], "checked": 2}))
+    replace(path, json.dumps({"findings": [], "checked": 2}).encode())
     assert json.loads(os.read(old, 9999))["checked"] == 1, "who was reading saw it change"
     os.close(old)
     assert load(path) == {"findings": (), "checked": 2}
@@ -312,28 +312,26 @@ def test_state_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(path).st_mode) & 0o022 == 0
 
 
-def test_a_half_written_file_is_never_the_state(tmp_path: Path) -> None:
-    path = str(tmp_path / "state.json")
-    save(path, '{"findings": []}')
-    (tmp_path / "state.json.new").write_text('{"findi' * 100)
-    assert load(path) == {"findings": ()}
-    save(path, '{"findings": [], "n": 1}')
-    assert load(path)["n"] == 1
+def test_a_file_that_cannot_be_written_whole_leaves_the_state(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    replace(str(path), b'{"findings": []}')
+    code = (
+        "import resource, signal, sys; from dlhealth.host.newfile import replace; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        "replace(sys.argv[1], b'x' * 200)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert "File too large" in done.stderr
+    assert load(str(path)) == {"findings": ()}
+    assert os.listdir(tmp_path) == ["state.json"]
 
 
-def test_a_link_is_not_written_through(tmp_path: Path) -> None:
+def test_a_link_is_replaced_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
-    (tmp_path / "state.json.new").symlink_to("victim")
-    with pytest.raises(OSError, match="symbolic link"):
-        save(str(tmp_path / "state.json"), "{}")
+    (tmp_path / "state.json").symlink_to("victim")
+    replace(str(tmp_path / "state.json"), b"{}")
     assert (tmp_path / "victim").read_text() == "mine"
-
-
-def test_the_sign_is_written_whatever_the_locale_says(tmp_path: Path) -> None:
-    code = "import sys; from dlhealth.host.newfile import save; save(sys.argv[1], 'Gr\\xf6\\xdfe \\u2192 1')"
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(SYSTEMD.parent)}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "issue")], env=plain, check=True)
-    assert (tmp_path / "issue").read_bytes().decode() == "Größe → 1"
+    assert not (tmp_path / "state.json").is_symlink()
 
 
 GARBAGE = [
