@@ -5,9 +5,10 @@ import os
 import click
 
 from dlhealth.cli import Failure, Group, Status, printable, write
-from dlhealth.cli.common import Request, compare, json_option, known_good, root_option, writing
+from dlhealth.cli.common import Request, asked, json_option, root_option, writing
 from dlhealth.cli.progress import Progress
 from dlhealth.host.exec import as_root
+from dlhealth.host.root import live_host
 from dlhealth.model import Severity
 
 
@@ -33,6 +34,7 @@ def command() -> None:
 def save(root: str, output: str | None, force: bool) -> None:
     """Check this machine, and save what it is if nothing is broken."""
     from dlhealth.engine import baseline
+    from dlhealth.engine.record import inventory_of
 
     if output is None and root != "/":
         raise click.UsageError("the record of another machine needs a file: -o FILE")
@@ -41,7 +43,9 @@ def save(root: str, output: str | None, force: bool) -> None:
             f"only root may write {baseline.PATH}: {as_root('dlhealth baseline save')} (or use -o FILE)"
         )
     with Progress() as progress:
-        diagnosis, inventory = known_good(Request(root), progress)
+        diagnosis, inventory = asked(Request(root)).examining(
+            lambda examiner, options: (examiner.diagnose(options), inventory_of(examiner.facts(options))), progress
+        )
     errors = [f for f in diagnosis.root_causes if f.severity is Severity.ERROR]
     if errors and not force:
         raise Broken(f"not saved, because this machine is broken: {errors[0].title} (--force saves it anyway)")
@@ -59,18 +63,22 @@ def save(root: str, output: str | None, force: bool) -> None:
 @click.argument("file", required=False)
 @root_option
 @json_option
-def compared(file: str | None, root: str, as_json: bool) -> int:
+def compare(file: str | None, root: str, as_json: bool) -> int:
     """Show what differs from the known-good record, or from the record in FILE.
 
     Exit status: 0 nothing differs, 1 something differs, 2 there is no record that can be read.
     """
-    from dlhealth.engine.baseline import NoBaseline
+    from dlhealth.engine.baseline import NoBaseline, read
+    from dlhealth.engine.record import inventory_of
 
+    request = asked(Request(root))
     try:
+        before = read(request.host) if file is None else read(live_host(), os.path.abspath(file))
         with Progress() as progress:
-            since = compare(Request(root), file, progress)
+            now = request.examining(lambda examiner, options: inventory_of(examiner.facts(options)), progress)
     except NoBaseline as problem:
         raise click.UsageError(f"{problem}. To save one: {as_root('dlhealth baseline save')}") from problem
+    since = before.since(now)
     if as_json:
         from dlhealth.report.json import since_to_json
 

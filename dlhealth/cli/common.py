@@ -18,12 +18,11 @@ from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.exec import as_root
 from dlhealth.host.locate import folder_at, host_at
-from dlhealth.host.root import RootHost, live_host
-from dlhealth.model import Diagnosis, Health, Since
+from dlhealth.host.root import RootHost
+from dlhealth.model import Diagnosis, Health
 from dlhealth.records import NamedTuple
 
 if TYPE_CHECKING:  # the doctor changes nothing, and asks no service
-    from dlhealth.engine.record import Inventory, Timeline
     from dlhealth.service.state import Known
     from dlhealth.txn.store import Store
 
@@ -35,6 +34,7 @@ _STATUS = {
 }
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -94,70 +94,31 @@ def diagnosis_options(function: F) -> F:
     return machine_options(only(json_option(function)))
 
 
+class Asked(NamedTuple):
+    """A request whose names all exist. `options` may read the machine, and raises click.UsageError for an unknown name."""
+
+    host: Host
+    options: Callable[[Examiner], Options]
+    rules: Loaded
+    repairing: str
+    """The command that would repair this machine, "" if it cannot be changed."""
+
+    def examining(self, work: Callable[[Examiner, Options], T], watch: Watch | None = None) -> T:
+        """The result of `work`, within the time limits of one diagnosis (see `engine.examining`)."""
+        return engine.examining(self.host, lambda examiner: work(examiner, self.options(examiner)), self.rules, watch)
+
+
 def examine(request: Request, watch: Watch | None = None) -> Examined:
     """Diagnose, to repair. Raises click.UsageError for an unknown name, directory or file."""
-    return engine.examine(*_asked(request), watch)
+    known = asked(request)
+    return engine.examine(known.host, known.options, known.rules, watch)
 
 
 def diagnose(request: Request, watch: Watch | None = None) -> tuple[Diagnosis, str]:
     """Diagnose, to report; also the command that would repair this machine, "" if it cannot be changed. Raises like
     `examine`."""
-    host, options, rules = _asked(request)
-    diagnosis = engine.examining(host, lambda examiner: examiner.diagnose(options(examiner)), rules, watch)
-    return diagnosis, _repairing(request) if isinstance(host, RootHost) else ""
-
-
-class Recorded(NamedTuple):
-    """A diagnosis with everything that a page about a machine shows. `repairing` is the command that would repair it, ""
-    if it cannot be changed."""
-
-    diagnosis: Diagnosis
-    repairing: str
-    timeline: "Timeline"
-    inventory: "Inventory"
-
-
-def record(request: Request, watch: Watch | None = None) -> Recorded:
-    """Diagnose, and record what the machine is and what happened on it. Raises like `examine`."""
-    from dlhealth.engine.record import inventory_of, repairs_in, timeline_of
-
-    host, chosen, rules = _asked(request)
-    changeable = isinstance(host, RootHost)
-    repairs = repairs_in(host.name) if changeable else ()
-
-    def work(examiner: Examiner) -> Recorded:
-        options = chosen(examiner)
-        diagnosis, facts = examiner.diagnose(options), examiner.facts(options)
-        repairing = _repairing(request) if changeable else ""
-        return Recorded(diagnosis, repairing, timeline_of(facts, repairs), inventory_of(facts))
-
-    return engine.examining(host, work, rules, watch)
-
-
-def known_good(request: Request, watch: Watch | None = None) -> tuple[Diagnosis, "Inventory"]:
-    """Diagnose, and record what the machine is. Raises like `examine`."""
-    from dlhealth.engine.record import inventory_of
-
-    host, chosen, rules = _asked(request)
-
-    def work(examiner: Examiner) -> tuple[Diagnosis, "Inventory"]:
-        options = chosen(examiner)
-        return examiner.diagnose(options), inventory_of(examiner.facts(options))
-
-    return engine.examining(host, work, rules, watch)
-
-
-def compare(request: Request, file: str | None, watch: Watch | None = None) -> Since:
-    """What differs since the known-good record: that of the machine, or the one in a file of this one. Raises NoBaseline,
-    and like `examine`."""
-    from dlhealth.engine.baseline import read
-    from dlhealth.engine.record import inventory_of
-
-    host, chosen, rules = _asked(request)
-    before = read(host) if file is None else read(live_host(), os.path.abspath(file))
-    return engine.examining(
-        host, lambda examiner: before.since(inventory_of(examiner.facts(chosen(examiner)))), rules, watch
-    )
+    known = asked(request)
+    return known.examining(lambda examiner, options: examiner.diagnose(options), watch), known.repairing
 
 
 def _repairing(request: Request) -> str:
@@ -168,8 +129,8 @@ def _repairing(request: Request) -> str:
     return as_root(join([*words, *(("--root", request.root) if request.root != "/" else ())]))
 
 
-def _asked(request: Request) -> tuple[Host, Callable[[Examiner], Options], Loaded]:
-    """The machine, the options, and the rules that a request names."""
+def asked(request: Request) -> Asked:
+    """Find the machine, the options, and the rules that a request names. Raises click.UsageError for an unknown one."""
     rules = chosen_rules(load_rules(), request.only)
     try:
         host = host_at(request.root)
@@ -182,7 +143,7 @@ def _asked(request: Request) -> tuple[Host, Callable[[Examiner], Options], Loade
         _check_users(examiner.facts(options), request.users)
         return options
 
-    return host, options, rules
+    return Asked(host, options, rules, _repairing(request) if isinstance(host, RootHost) else "")
 
 
 def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> Loaded:

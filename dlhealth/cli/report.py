@@ -2,16 +2,23 @@
 
 import re
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from dlhealth.cli import printable, write
-from dlhealth.cli.common import Recorded, Request, diagnose, machine_options, record, writing
+from dlhealth.cli.common import Request, asked, diagnose, machine_options, writing
 from dlhealth.cli.progress import Progress
 from dlhealth.host import NotAMachine, Unreadable
 from dlhealth.host.newfile import created
 from dlhealth.host.path import told
 from dlhealth.host.root import RootHost
+
+if TYPE_CHECKING:
+    from dlhealth.engine.examine import Examiner
+    from dlhealth.engine.facts import Options
+    from dlhealth.engine.record import Inventory, Timeline
+    from dlhealth.model import Diagnosis
 
 _LIMIT = 16 << 20
 """Bytes of a report that are read."""
@@ -47,16 +54,24 @@ def command(
             raise click.UsageError("--merge takes no other option but -o")
         _merge(merge, output or f"dlhealth-machines-{time.strftime('%Y-%m-%d')}.html")
         return
+    from dlhealth.engine.record import inventory_of, repairs_in, timeline_of
     from dlhealth.report.page import html, markdown, pages_of
 
+    request = asked(Request(root, users=users, pythons=pythons, next_boot=next_boot))
+    repairs = repairs_in(request.host.name) if isinstance(request.host, RootHost) else ()
+
+    def work(examiner: "Examiner", options: "Options") -> "tuple[Diagnosis, Timeline, Inventory]":
+        diagnosis, facts = examiner.diagnose(options), examiner.facts(options)
+        return diagnosis, timeline_of(facts, repairs), inventory_of(facts)
+
     with Progress() as progress:
-        recorded = record(Request(root, (), users, pythons, next_boot), progress)
-    pages = pages_of(recorded.diagnosis, recorded.repairing, recorded.timeline, recorded.inventory)
+        diagnosis, timeline, inventory = request.examining(work, progress)
+    pages = pages_of(diagnosis, request.repairing, timeline, inventory)
     text = markdown(pages) if as_markdown else html(pages)
     if output is None and as_markdown:
         write(text)
         return
-    path = output if output is not None else _name(recorded)
+    path = output if output is not None else _name(diagnosis)
     size = _save(path, text)
     write(
         f"{printable(path)}: {size} KiB\n"
@@ -112,6 +127,6 @@ def _save(path: str, text: str) -> int:
         return max(1, file.write(text.encode(errors="backslashreplace")) >> 10)
 
 
-def _name(recorded: Recorded) -> str:
-    name = re.sub(r"[^A-Za-z0-9.-]", "", str(recorded.diagnosis.machine.get("hostname") or "")) or "machine"
+def _name(diagnosis: "Diagnosis") -> str:
+    name = re.sub(r"[^A-Za-z0-9.-]", "", str(diagnosis.machine.get("hostname") or "")) or "machine"
     return f"dlhealth-{name}-{time.strftime('%Y-%m-%d')}.html"
