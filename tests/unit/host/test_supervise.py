@@ -142,6 +142,7 @@ def test_the_child_ends_with_its_parent(number: signal.Signals) -> None:
         "import os, signal, time; from dlhealth.host.root import live_host\n"
         "from dlhealth.host.supervise import supervised\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup, it is ignored
         "def work(watch):\n print(os.getpid(), flush=True); time.sleep(60)\n"
         "supervised(live_host(), work)"
     )
