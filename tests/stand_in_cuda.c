@@ -1,6 +1,7 @@
 /* A stand-in for libcuda.so.1: computes the kernels of dlhealth on the CPU. STAND_IN_CUDA makes it lie:
    "wrong=N" the kernel mix writes a wrong word N; "flip=N" memory changes word N after each fill;
-   "who=1" the GPU is named after the user of the process; "error=CALL:CODE" each call of CALL fails; "later=N:CODE" launch N fails; "hang=CALL" CALL never returns. */
+   "who=1" the GPU is named after the user of the process; "error=CALL:CODE" each call of CALL fails; "later=N:CODE" launch N fails; "hang=CALL" CALL never returns;
+   "slow=N" copies run at N MB/s; "free=N" N MiB of memory are free; "lost=N" a copy to the host changes word N. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,19 +45,45 @@ CUresult cuDeviceGetName(char *s, int n, int d)
     return 0;
 }
 CUresult cuDeviceGetAttribute(int *v, int a, int d) { (void)d; ANSWER; *v = a == 75 ? 8 : 6; return 0; }
+CUresult cuDeviceGetPCIBusId(char *s, int n, int d) { (void)d; ANSWER; snprintf(s, n, "0000:01:00.0"); return 0; }
 CUresult cuDevicePrimaryCtxRetain(void **c, int d) { (void)d; ANSWER; *c = (void *)1; return 0; }
 CUresult cuDevicePrimaryCtxRelease_v2(int d) { (void)d; ANSWER; return 0; }
 CUresult cuCtxSetCurrent(void *c) { (void)c; ANSWER; return 0; }
 CUresult cuCtxSynchronize(void) { ANSWER; return 0; }
 CUresult cuModuleLoadData(void **m, const char *text) { ANSWER; *m = (void *)text; return strstr(text, ".version") ? 0 : 218; }
-CUresult cuMemGetInfo_v2(size_t *f, size_t *t) { ANSWER; *f = 64u << 20; *t = 80u << 20; return 0; }
+CUresult cuMemGetInfo_v2(size_t *f, size_t *t)
+{
+    const char *said = lie("free");
+    ANSWER;
+    *f = (said ? strtoul(said, NULL, 10) : 320) << 20;
+    *t = 512u << 20;
+    return 0;
+}
 CUresult cuMemAlloc_v2(uint64_t *p, size_t n) { ANSWER; *p = (uint64_t)(uintptr_t)malloc(n); return *p ? 0 : 2; }
 CUresult cuMemFree_v2(uint64_t p) { ANSWER; free((void *)(uintptr_t)p); return 0; }
 CUresult cuMemAllocHost_v2(void **p, size_t n) { ANSWER; *p = malloc(n); return *p ? 0 : 2; }
 CUresult cuMemFreeHost(void *p) { ANSWER; free(p); return 0; }
-CUresult cuMemcpyHtoD_v2(uint64_t d, const void *s, size_t n) { ANSWER; memcpy((void *)(uintptr_t)d, s, n); return 0; }
-CUresult cuMemcpyDtoH_v2(void *d, uint64_t s, size_t n) { ANSWER; memcpy(d, (void *)(uintptr_t)s, n); return 0; }
-CUresult cuMemcpyDtoD_v2(uint64_t d, uint64_t s, size_t n) { ANSWER; memmove((void *)(uintptr_t)d, (void *)(uintptr_t)s, n); return 0; }
+
+static CUresult copy(void *to, const void *from, size_t n)
+{
+    const char *said = lie("slow");
+    memmove(to, from, n);
+    if (said)
+        usleep(n / strtoul(said, NULL, 10));
+    return 0;
+}
+
+CUresult cuMemcpyHtoD_v2(uint64_t d, const void *s, size_t n) { ANSWER; return copy((void *)(uintptr_t)d, s, n); }
+CUresult cuMemcpyDtoD_v2(uint64_t d, uint64_t s, size_t n) { ANSWER; return copy((void *)(uintptr_t)d, (void *)(uintptr_t)s, n); }
+CUresult cuMemcpyDtoH_v2(void *d, uint64_t s, size_t n)
+{
+    const char *said = lie("lost");
+    ANSWER;
+    copy(d, (void *)(uintptr_t)s, n);
+    if (said && strtoul(said, NULL, 10) < n / 4)
+        ((uint32_t *)d)[strtoul(said, NULL, 10)] ^= 1;
+    return 0;
+}
 
 CUresult cuModuleGetFunction(void **f, void *m, const char *name)
 {

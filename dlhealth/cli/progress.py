@@ -16,6 +16,7 @@ _PATIENCE = 0.5
 _LONG = 2.0
 """Seconds of waiting for one file or program after which it is named."""
 _WIDTH = 79
+_BAR = 30
 _ERASE = "\r\033[K"
 
 
@@ -114,6 +115,30 @@ class Steps(Progress):
     def _words(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._since), 60)
         return f"     {f'{minutes} min ' if minutes else ''}{seconds} s ..."
+
+
+class Stages(Progress):
+    """Shows on a terminal which stage of a proof runs, how far it is, and for how long it has been running."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+        self._begun = 0
+        self._part = 0.0
+
+    def begins(self, fact: str) -> str:
+        self._begun, self._part = self._begun + 1, 0.0
+        return super().begins(fact)
+
+    def done(self, part: float) -> None:
+        """Which part of the stage is done, from 0 to 1."""
+        self._part = max(0.0, min(1.0, part))
+
+    def _words(self) -> str:
+        filled = round(self._part * _BAR)
+        bar = f"{'#' * filled}{'-' * (_BAR - filled)}"
+        seconds = time.monotonic() - self._since
+        return f"{self._begun} of {self._number}: {''.join(self._steps[-1:]):10} [{bar}] {seconds:3.0f} s"
 
 
 def in_words(name: str) -> str:

@@ -7,7 +7,7 @@ import click
 
 from dlhealth.cli import Status, write
 from dlhealth.cli.common import Request, diagnose, json_option
-from dlhealth.cli.progress import Progress
+from dlhealth.cli.progress import Progress, Stages
 from dlhealth.model import GPU, Diagnosis, State
 from dlhealth.prove.errors import NO_DEVICE, suspects
 from dlhealth.prove.records import Proof, Result
@@ -43,8 +43,13 @@ def command(stage: str | None, until: str | None, gpu: int | None, seconds: floa
     if stage and until:
         raise click.UsageError("--stage and --until exclude each other")
     machine = _Machine()
-    asker = Asker(lambda use: yes or _agreed(use), machine.has_gpu, _begins)
-    results = list(prove(Wanted(chosen_stages(stage, until), gpu, seconds), asker))
+    wanted = Wanted(chosen_stages(stage, until), gpu, seconds)
+    results = []
+    with Stages(len(wanted.stages)) as progress:
+        asker = Asker(lambda use: yes or _agreed(use), machine.has_gpu, progress.begins, progress.done)
+        for result in prove(wanted, asker):
+            progress.ends()
+            results.append(result)
     failed = next((r for r in results if r.outcome is Proof.FAILED), None)
     explained = explaining(failed, *machine.diagnosed()) if failed else NOT_ASKED
     if as_json:
@@ -70,11 +75,6 @@ def _agreed(use: str) -> bool:
     if not sys.stdin.isatty():
         return False
     return click.confirm(f"{use}. Use it anyway?", default=False, err=True)
-
-
-def _begins(stage: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"{stage} ...", err=True)
 
 
 class _Machine:

@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
@@ -42,9 +42,14 @@ def as_root(command: str) -> str:
 
 
 def run(
-    argv: Sequence[str], timeout: float, *, pass_fds: Sequence[int] = (), environment: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    timeout: float,
+    *,
+    pass_fds: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
+    heard: Callable[[bytes], None] | None = None,
 ) -> Output:
-    """Run a program to its end, within `timeout` seconds.
+    """Run a program to its end, within `timeout` seconds. `heard` gets its standard output piece by piece, as it comes.
 
     At the limit it is killed with its whole process group. A process that survives even SIGKILL (it hangs in the
     kernel, for example in a broken driver) is left behind: waiting for it would hang the doctor too.
@@ -64,7 +69,7 @@ def run(
         os.close(writer)
         os.close(complain)
     try:
-        return _collect(child, reader, complaints, argv[0], timeout)
+        return _collect(child, reader, complaints, argv[0], timeout, heard)
     finally:
         os.close(reader)
         os.close(complaints)
@@ -98,7 +103,9 @@ def _spawn(
     )
 
 
-def _collect(child: int, reader: int, complaints: int, name: str, timeout: float) -> Output:
+def _collect(
+    child: int, reader: int, complaints: int, name: str, timeout: float, heard: Callable[[bytes], None] | None
+) -> Output:
     deadline = time.monotonic() + timeout
     received = {reader: bytearray(), complaints: bytearray()}
     waiting = [reader, complaints]
@@ -114,6 +121,8 @@ def _collect(child: int, reader: int, complaints: int, name: str, timeout: float
             if not chunk:
                 waiting.remove(stream)
             received[stream] += chunk
+            if heard and stream == reader:
+                heard(chunk)
             if len(received[stream]) > OUTPUT_LIMIT:
                 problem = f"{name} printed more than {OUTPUT_LIMIT >> 20} MiB"
     status = None if problem else _wait(child, max(0.05, deadline - time.monotonic()))

@@ -29,18 +29,19 @@ def main(stage: str, gpu: str, seconds: str) -> None:
     from dlhealth.prove.cuda import CudaError
     from dlhealth.prove.errors import NOT_LOADED, named
     from dlhealth.prove.records import Proof
-    from dlhealth.prove.stages import NotRun, Task, Wrong
+    from dlhealth.prove.stages import Done, NotRun, Task, Wrong
 
-    figures: dict[str, float] = {}
     outcome, code = Proof.FAILED, 0
     try:
         work = import_module(f"dlhealth.prove.stages.{stage}").prove(
             Task(None if gpu == "all" else int(gpu), float(seconds))
         )
         while True:
-            name, value = next(work)
-            figures[name] = value
-            say(figure=name, value=value)
+            step = next(work)
+            if isinstance(step, Done):
+                say(done=step.part)
+            else:
+                say(figure=step.name, value=step.value)
     except StopIteration as end:
         outcome, text = Proof.PROVED, end.value
     except CudaError as error:
@@ -53,7 +54,7 @@ def main(stage: str, gpu: str, seconds: str) -> None:
         text, code = f"libcuda.so.1 cannot be loaded: {error}", NOT_LOADED
     except AttributeError as error:
         text, code = f"libcuda.so.1 lacks a function: {error}", NOT_LOADED
-    say(outcome=outcome.value, text=text, figures=figures, code=code)
+    say(outcome=outcome.value, text=text, code=code)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 FACTOR, SUMMAND = 1664525, 1013904223
 """The step that `mix` repeats: x * FACTOR + SUMMAND, modulo 2**32."""
 BLOCK = 256
+OUT_OF_MEMORY = 2
 MAJOR, MINOR = 75, 76
 """Attributes of a device: the two parts of its compute capability."""
 
@@ -129,6 +130,12 @@ class Driver:
         """The name of a device."""
         text = buffer(256)
         self.call("cuDeviceGetName", text, len(text), device)
+        return text.value.decode(errors="replace")
+
+    def bus(self, index: int) -> str:
+        """Where a device is on the bus, as NVML names it."""
+        text = buffer(32)
+        self.call("cuDeviceGetPCIBusId", text, len(text), self.number("cuDeviceGet", index))
         return text.value.decode(errors="replace")
 
     @contextmanager

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dlhealth.data.error_texts import problems_of
 from dlhealth.host.exec import run
 from dlhealth.prove.errors import HANG, NO_DEVICE, NO_LIBRARY, NOT_LOADED, WRONG_ANSWER, suspects
 from dlhealth.prove.records import Proof, Result
@@ -16,6 +17,7 @@ from dlhealth.records import NamedTuple
 
 _CHILD = posixpath.join(posixpath.dirname(__file__), "child.py")
 _WAIT_FOR_SMI = 10.0
+_WAIT_FOR_LOG = 5.0
 
 
 class Wanted(NamedTuple):
@@ -35,11 +37,13 @@ def chosen_stages(only: str | None, until: str | None) -> Sequence[str]:
 
 class Asker(NamedTuple):
     """Whom a proof asks. `agreed` answers whether to use a GPU on which somebody else may compute; `has_gpu` whether
-    this machine has an NVIDIA GPU, None if that is unknown; `begins` gets the name of each stage that starts."""
+    this machine has an NVIDIA GPU, None if that is unknown; `begins` gets the name of each stage that starts, `done` which
+    part of it is done, from 0 to 1."""
 
     agreed: Callable[[str], bool]
     has_gpu: Callable[[], bool | None]
-    begins: Callable[[str], None]
+    begins: Callable[[str], object]
+    done: Callable[[float], None]
 
 
 def prove(wanted: Wanted, asker: Asker) -> Iterator[Result]:
@@ -54,7 +58,7 @@ def prove(wanted: Wanted, asker: Asker) -> Iterator[Result]:
             yield Result(stage, Proof.NOT_RUN, obstacle)
             continue
         asker.begins(stage)
-        result = _run(stage, wanted)
+        result = _without_xids(_run(stage, wanted, asker.done), time.time())
         if result.code in _NO_GPU and asker.has_gpu() is False:
             result = result._replace(outcome=Proof.NOT_RUN, text=f"no NVIDIA GPU was found; {result.text}")
         yield result
@@ -79,16 +83,29 @@ def in_use(gpu: int | None) -> str:
     return f"other programs compute on the GPU: {'; '.join(users[:5])}" if users else ""
 
 
-def _run(stage: str, wanted: Wanted) -> Result:
+def _without_xids(result: Result, ended: float) -> Result:
+    """The result, or a failure if the kernel logged errors of a GPU while the stage ran. Who may not read the kernel log
+    sees none."""
+    began = ended - result.seconds
+    query = ("--dmesg", "--quiet", "--output=cat", f"--since=@{began:.3f}", "--grep=NVRM: Xid")
+    logged = run(["journalctl", *query], _WAIT_FOR_LOG).stdout.splitlines() if result.outcome is Proof.PROVED else ()
+    if not logged:
+        return result
+    text = f"every result was right, but the kernel logged during this stage: {logged[0][:200]}"
+    return result._replace(outcome=Proof.FAILED, text=text, suspects=problems_of(logged[0]))
+
+
+def _run(stage: str, wanted: Wanted, done: Callable[[float], None]) -> Result:
     gpu = "all" if wanted.gpu is None else str(wanted.gpu)
     limit = SECONDS[stage] + wanted.seconds
     command = [sys.executable or "/usr/bin/python3", "-I", "-B", _CHILD, stage, gpu, f"{wanted.seconds:g}"]
     began = time.monotonic()
     # nvidia-smi counts GPUs by their place on the bus; without this variable, CUDA counts by speed.
     environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    answer = run([*_as_caller(os.environ), *command], limit, environment=environment)
+    heard = Heard(done)
+    answer = run([*_as_caller(os.environ), *command], limit, environment=environment, heard=heard)
     seconds = time.monotonic() - began
-    lines = [document for line in answer.stdout.splitlines() if isinstance(document := _json(line), dict)]
+    lines = heard.documents
     figures = {str(x["figure"]): float(x["value"]) for x in lines if "figure" in x}
     end = lines[-1] if lines and "outcome" in lines[-1] else None
     if answer.status == 0 and end:
@@ -114,7 +131,27 @@ def _as_caller(environment: Mapping[str, str]) -> Sequence[str]:
     return ("setpriv", "--reuid", uid, "--regid", gid, "--init-groups", "--")
 
 
-def _json(line: str) -> Any:
+class Heard:
+    """What a process says: one JSON document a line. Other lines are ignored."""
+
+    def __init__(self, done: Callable[[float], None]) -> None:
+        self.documents: list[dict[str, Any]] = []
+        self._done = done
+        self._rest = b""
+
+    def __call__(self, piece: bytes) -> None:
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            document = _json(line)
+            if not isinstance(document, dict):
+                continue
+            if "done" in document:
+                self._done(float(document["done"]))
+            else:
+                self.documents.append(document)
+
+
+def _json(line: bytes) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

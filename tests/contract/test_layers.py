@@ -22,6 +22,7 @@ DOORS = (
     "dlhealth/engine/load.py",  # rules, which are code
     "dlhealth/prove/child.py",  # a program of its own, which tests the GPU
     "dlhealth/prove/cuda.py",  # the same: its calls of the driver
+    "dlhealth/prove/nvml.py",  # the same: its readings
     "dlhealth/probes/driver/nvml_child.py",  # a program of its own, in its own process
 )
 INPUT_OUTPUT = {

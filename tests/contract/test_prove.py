@@ -24,31 +24,47 @@ from tests import fuse
 from tests.schema import violations
 
 pytestmark = pytest.mark.real_programs
-SOURCE = Path(__file__).parent.parent / "stand_in_cuda.c"
+TESTS = Path(__file__).parent.parent
+SOURCES = {"libcuda.so.1": TESTS / "stand_in_cuda.c", "libnvidia-ml.so.1": TESTS / "lab/nvml/stand_in.c"}
 Prove = Callable[..., tuple[int, dict[str, Any]]]
 NOBODY = 65534
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the stand-in."""
+    """The directory of the stand-ins for the driver's libraries."""
     compiler = shutil.which("cc")
     if not compiler:
         pytest.skip("needs a C compiler")
     folder = tmp_path_factory.mktemp("cuda")
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", SOURCE], check=True)
+    for name, source in SOURCES.items():
+        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", folder / name, source], check=True)
     return folder
 
 
-def proved(environment: dict[str, str], *words: str) -> tuple[int, dict[str, Any]]:
+def with_programs(folder: Path, **programs: str) -> tuple[str, ...]:
+    """The words before a command that run it with other system programs: dlhealth takes no others. Needs root."""
+    if os.geteuid():
+        pytest.skip("needs root for a mount")
+    for name, text in programs.items():
+        file = folder / "programs" / name.replace("_", "-")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+    mounted = 'mount --bind "$0" /usr/sbin && exec "$@"'
+    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", mounted, str(folder / "programs"))
+
+
+def proved(environment: dict[str, str], *words: str, before: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-m", "dlhealth", "prove", "--json", *words],
+        [*before, sys.executable, "-m", "dlhealth", "prove", "--json", *words],
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.stdout, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     assert not violations(document)
     return done.returncode, document
@@ -62,7 +78,7 @@ def prove(library: Path) -> Prove:
     return run
 
 
-WILLING = Asker(lambda use: True, lambda: None, lambda stage: None)
+WILLING = Asker(lambda use: True, lambda: None, lambda stage: None, lambda part: None)
 
 
 def outcomes(document: dict[str, Any]) -> dict[str, str]:
@@ -92,6 +108,110 @@ def test_a_lie_is_caught(prove: Prove, lie: str, stage: str, said: str) -> None:
     found = next(s for s in document["stages"] if s["stage"] == stage)
     assert found["outcome"] == "failed"
     assert said in found["text"]
+
+
+SENSORS = """driver 535.1
+device 0000:01:00.0 8.6 NVIDIA Stand-in
+value nvmlDeviceGetTemperature 66
+value nvmlDeviceGetClockInfo 1410
+value nvmlDeviceGetCurrPcieLinkGeneration 1
+value nvmlDeviceGetCurrPcieLinkWidth 2
+"""
+
+
+def with_sensors(library: Path, folder: Path, script: str, lie: str, *words: str) -> tuple[int, dict[str, Any]]:
+    file = folder / "script"
+    file.write_text(SENSORS + script)
+    environment = {"LD_LIBRARY_PATH": str(library), "STAND_IN_CUDA": lie, "DLHEALTH_NVML_SCRIPT": str(file)}
+    return proved(environment, "--yes", *words)
+
+
+def test_memory_and_load_are_proved_with_what_the_sensors_give(library: Path, tmp_path: Path) -> None:
+    """Power and ECC are not supported by this GPU: they are left out, not zero."""
+    script = "value nvmlDeviceGetCurrentClocksThrottleReasons 32\n"
+    status, document = with_sensors(library, tmp_path, script, "", "--time", "1")
+    assert status == Status.HEALTHY
+    assert set(outcomes(document).values()) == {"proved"}
+    _, _, memory, load = document["stages"]
+    assert memory["text"] == "64 MiB kept 4 patterns, and copies in both directions arrived unchanged"
+    assert set(memory["figures"]) == {
+        f"GPU 0: {name}"
+        for name in ("tested, GiB", "copy to the host, GB/s", "copy to the GPU, GB/s", "copy within the GPU, GB/s")
+    }
+    assert load["text"] == "1 GPU, 1 s of load: every result is right; GPU 0 was slowed down by the temperature"
+    assert load["figures"]["GPU 0: highest temperature, °C"] == 66
+    assert not [name for name in load["figures"] if "power" in name or "ECC" in name]
+    assert load["figures"]["GPU 0: longest kernel, s"] < 1
+
+
+def test_the_time_of_the_load_is_the_one_that_was_asked_for(prove: Prove) -> None:
+    seconds = [prove("", "--stage", "load", "--time", time)[1]["stages"][0]["seconds"] for time in ("1", "4")]
+    assert 2.5 < seconds[1] - seconds[0] < 10
+
+
+@pytest.mark.parametrize(
+    ("lie", "stage", "said"),
+    [
+        (
+            "flip=4711",
+            "memory",
+            "GPU 0: 1 words of memory changed by themselves, the first at byte 18844 of the tested",
+        ),
+        ("lost=17", "memory", "GPU 0: a copy to the host and back changed 1 words, the first at byte 68"),
+        ("slow=50", "memory", "GB/s; its PCIe link (generation 1, 2 lanes) allows 0.5 GB/s"),
+        ("wrong=4711", "load", "GPU 0: 1 of 4194304 numbers are wrong after 0 s of load, the first at index 4711"),
+        ("later=9:719", "load", "cuLaunchKernel returned 719 (CUDA_ERROR_LAUNCH_FAILED)"),
+        ("later=3:214", "memory", "cuLaunchKernel returned 214 (CUDA_ERROR_ECC_UNCORRECTABLE)"),
+    ],
+)
+def test_lies_about_memory_and_under_load_are_caught(
+    library: Path, tmp_path: Path, lie: str, stage: str, said: str
+) -> None:
+    status, document = with_sensors(library, tmp_path, "", lie, "--time", "1", "--stage", stage)
+    assert (status, outcomes(document)) == (Status.ERRORS, {stage: "failed"})
+    assert said in document["stages"][0]["text"]
+
+
+@pytest.mark.parametrize(("kind", "status"), [("corrected", Status.HEALTHY), ("uncorrected", Status.ERRORS)])
+def test_memory_errors_during_a_stage_are_counted(library: Path, tmp_path: Path, kind: str, status: Status) -> None:
+    """The counters stand at 7 before it: these errors are older."""
+    call = f"nvmlDeviceGetTotalEccErrors:{kind}"
+    script = f"value {call} 7\ngrow {call} 2\n"
+    ended, document = with_sensors(library, tmp_path, script, "", "--stage", "memory")
+    assert ended == status
+    (memory,) = document["stages"]
+    if kind == "corrected":
+        assert memory["figures"]["GPU 0: memory errors that ECC corrected"] == 2
+    else:
+        assert memory["text"] == "GPU 0: ECC counted 2 memory errors that it could not correct"
+
+
+def test_a_link_without_a_known_speed_does_not_make_a_copy_slow(prove: Prove) -> None:
+    status, _ = prove("slow=50", "--stage", "memory")
+    assert status == Status.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("lie", "status", "said"),
+    [
+        ("free=257", Status.HEALTHY, "1 MiB kept 4 patterns"),
+        ("free=256", Status.UNKNOWN, "GPU 0 has too little free memory: 256 MiB, and 256 stay free"),
+        ("error=cuMemAlloc_v2:2", Status.UNKNOWN, "GPU 0 has too little free memory: 320 MiB"),
+    ],
+)
+def test_a_small_card_keeps_memory_for_its_desktop(prove: Prove, lie: str, status: Status, said: str) -> None:
+    ended, document = prove(lie, "--stage", "memory")
+    assert (ended, document["stages"][0]["text"].startswith(said)) == (status, True), document["stages"][0]["text"]
+
+
+def test_an_error_in_the_kernel_log_during_a_stage_is_no_proof(library: Path, tmp_path: Path) -> None:
+    environment = {"LD_LIBRARY_PATH": str(library)}
+    journalctl = "#!/bin/sh\ncase \"$*\" in *--dmesg*) echo 'NVRM: Xid (PCI:0000:01:00): 48, pid=1, DBE';; esac\n"
+    status, document = proved(environment, "--stage", "driver", before=with_programs(tmp_path, journalctl=journalctl))
+    assert status == Status.ERRORS
+    assert document["stages"][0]["text"].endswith(
+        "logged during this stage: NVRM: Xid (PCI:0000:01:00): 48, pid=1, DBE"
+    )
 
 
 def test_after_a_failure_nothing_more_is_started(prove: Prove) -> None:
@@ -152,7 +272,7 @@ import os
 from dlhealth.prove import runner
 os.environ["LD_LIBRARY_PATH"] = "/home/x"
 runner.SECONDS["driver"] = 0.5
-willing = runner.Asker(lambda use: True, lambda: None, lambda stage: None)
+willing = runner.Asker(lambda use: True, lambda: None, lambda stage: None, lambda part: None)
 for result in runner.prove(runner.Wanted(("driver", "compute"), None, 1), willing):
     print(result.hung, result.text, result.suspects[:1])
 """
@@ -177,19 +297,14 @@ def test_under_sudo_the_gpu_is_used_as_the_person_who_called(library: Path) -> N
     assert "used by UID 0 and GID 0" in document["stages"][0]["text"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a mount")
 @pytest.mark.parametrize(("typed", "second"), [("y", "proved"), ("n", "could not run"), ("", "could not run")])
 def test_a_person_is_asked_before_a_gpu_is_used_on_which_somebody_computes(
     typed: str, second: str, library: Path, tmp_path: Path
 ) -> None:
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 4711, /home/alice/train.py\n")
-    smi.chmod(0o755)
-    # dlhealth looks for programs in the system's directories only.
-    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount --bind "$0" /usr/sbin && exec "$@"']
+    before = with_programs(tmp_path, nvidia_smi="#!/bin/sh\necho 4711, /home/alice/train.py\n")
     terminal, theirs = os.openpty()
     done = subprocess.Popen(
-        [*words, tmp_path, sys.executable, "-m", "dlhealth", "prove", "--json", "--until", "compute"],
+        [*before, sys.executable, "-m", "dlhealth", "prove", "--json", "--until", "compute"],
         env={**os.environ, "LD_LIBRARY_PATH": str(library), "LC_ALL": "C.UTF-8"},
         stdin=theirs,
         stdout=subprocess.PIPE,

@@ -1,18 +1,32 @@
 """One file per stage of a proof; ORDER is the order in which they run.
 
-A stage is a generator of figures: it yields `(name, value)` for each measured value and returns the sentence that says
-what is proved. It raises Wrong if the GPU gave a wrong answer, and NotRun if it cannot run here.
+A stage is a generator: it yields what it measures and how far it is, and returns the sentence that says what is proved.
+It raises Wrong if the GPU gave a wrong answer, and NotRun if it cannot run here.
 """
 
 from collections.abc import Generator, Sequence
 
 from dlhealth.records import NamedTuple
 
-ORDER = ("driver", "compute")
-SECONDS = {"driver": 30.0, "compute": 60.0}
+ORDER = ("driver", "compute", "memory", "load")
+SECONDS = {"driver": 30.0, "compute": 60.0, "memory": 120.0, "load": 30.0}
 """How long each stage may take, without the time that the load lasts."""
 
-Figures = Generator[tuple[str, float], None, str]
+
+class Figure(NamedTuple):
+    """A measured value. The unit stands at the end of the name: "copy to the GPU, GB/s"."""
+
+    name: str
+    value: float
+
+
+class Done(NamedTuple):
+    """Which part of the stage is done, from 0 to 1."""
+
+    part: float
+
+
+Work = Generator[Figure | Done, None, str]
 
 
 class Wrong(Exception):
@@ -24,7 +38,7 @@ class NotRun(Exception):
 
 
 class Task(NamedTuple):
-    """What a stage is to do. `gpu` is the only GPU to use, None for all; `seconds` is how long a load lasts."""
+    """What a stage tests. `gpu` is the only GPU to use, None for all; `seconds` is how long a load lasts."""
 
     gpu: int | None
     seconds: float
@@ -38,3 +52,8 @@ class Task(NamedTuple):
         if self.gpu >= count:
             raise NotRun(f"there is no GPU {self.gpu}: the driver sees {count}, counted from 0")
         return [self.gpu]
+
+
+def gpus(number: int) -> str:
+    """The number in words: "1 GPU", "2 GPUs"."""
+    return f"{number} GPU{'' if number == 1 else 's'}"

@@ -6,10 +6,10 @@ Limits: no kernel runs. It is not known yet whether a GPU computes.
 """
 
 from dlhealth.prove.cuda import MAJOR, MINOR, Driver
-from dlhealth.prove.stages import Figures, Task
+from dlhealth.prove.stages import Figure, Task, Work
 
 
-def prove(task: Task) -> Figures:
+def prove(task: Task) -> Work:
     driver = Driver()
     version = driver.number("cuDriverGetVersion")
     described = []
@@ -17,5 +17,5 @@ def prove(task: Task) -> Figures:
         device = driver.number("cuDeviceGet", index)
         capability = ".".join(str(driver.number("cuDeviceGetAttribute", part, device)) for part in (MAJOR, MINOR))
         described.append(f"GPU {index}: {driver.name(device)}, compute capability {capability}")
-    yield "GPUs", len(described)
+    yield Figure("GPUs", len(described))
     return f"CUDA {version // 1000}.{version % 1000 // 10}; {'; '.join(described)}"
