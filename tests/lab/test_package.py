@@ -63,6 +63,14 @@ def test_it_installs_from_main_alone_and_runs(lab: LabMachine) -> None:
     assert lab.run("getent", "passwd", "dlhealth").stdout
 
 
+def test_its_own_test_of_the_service_passes(lab: LabMachine) -> None:
+    """The one that autopkgtest runs in a container with systemd."""
+    (lab.root / "root/service").write_bytes((PROJECT / "debian/tests/service").read_bytes())
+    lab.run("mkdir", "-p", "/run/autopkgtest")
+    done = lab.run("sh", "-x", "/root/service", AUTOPKGTEST_TMP="/run/autopkgtest", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_package_owns_the_service(lab: LabMachine) -> None:
     for verb in ("install", "remove"):
         done = lab.run("dlhealth", "service", verb, check=False)
