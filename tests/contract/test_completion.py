@@ -1,4 +1,4 @@
-"""Completion works in each shell with the line that docs/completion.md names."""
+"""Completion works in each shell with the line that docs/completion.md names, and with the installed file."""
 
 import os
 import re
@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parent.parent.parent / "docs/completion.md"
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PAGE = DOCS / "completion.md"
+FILES = {
+    "bash": f". {DOCS}/completions/dlhealth",
+    "zsh": f"fpath=({DOCS}/completions $fpath); autoload -Uz _dlhealth; compdef _dlhealth dlhealth",
+    "fish": f"source {DOCS}/completions/dlhealth.fish",
+}
+"""By shell: how it loads the file by itself."""
 LINES = {
     shell: line.replace(r"\|", "|")
     for shell, line in re.findall(r"^\| (bash|zsh|fish) \| `(.+?)` \|", PAGE.read_text(), re.MULTILINE)
@@ -28,12 +35,12 @@ BEFORE = {
 }
 
 
-def completed(shell: str, words: str, home: Path) -> list[str]:
+def completed(shell: str, load: str, words: str, home: Path) -> list[str]:
     program = shutil.which(shell)
     if not program:
         pytest.skip(f"needs {shell}")
     ask = ASK[shell].format(words=words, last=len(words.split()) - 1)
-    script = f"{BEFORE.get(shell, '')}\n{LINES[shell]}\n{ask}"
+    script = f"{BEFORE.get(shell, '')}\n{load}\n{ask}"
     done = subprocess.run(
         [program, *["-f"] * (shell == "zsh"), "-c", script],
         env={"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}", "HOME": str(home), "LC_ALL": "C.UTF-8"},
@@ -45,7 +52,11 @@ def completed(shell: str, words: str, home: Path) -> list[str]:
     return [re.split(r"[\t:]", line)[0] for line in done.stdout.splitlines() if line]
 
 
-@pytest.mark.parametrize("shell", ASK)
+@pytest.mark.parametrize(
+    ("shell", "load"),
+    [*LINES.items(), *FILES.items()],
+    ids=[*(f"{shell}-line" for shell in LINES), *(f"{shell}-file" for shell in FILES)],
+)
 @pytest.mark.parametrize(
     ("words", "completions"),
     [
@@ -55,5 +66,5 @@ def completed(shell: str, words: str, home: Path) -> list[str]:
         ("dlhealth rules new x --layer cud", ["cuda", "cudnn"]),
     ],
 )
-def test_tab_completes(shell: str, words: str, completions: list[str], tmp_path: Path) -> None:
-    assert completed(shell, words, tmp_path) == completions
+def test_tab_completes(shell: str, load: str, words: str, completions: list[str], tmp_path: Path) -> None:
+    assert completed(shell, load, words, tmp_path) == completions

@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     source.mkdir()
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, source)
-    for name in (*SOURCES, "docs/man"):
+    for name in (*SOURCES, "docs/completions", "docs/man"):
         shutil.copytree(PROJECT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
     (made,) = folder.glob("*.whl")
@@ -40,9 +40,20 @@ def test_the_wheel_holds_the_tree(wheel: zipfile.ZipFile) -> None:
     assert inside == tree
 
 
-def test_the_wheel_holds_the_manual(wheel: zipfile.ZipFile) -> None:
-    pages = {n.split(".data/data/")[1] for n in wheel.namelist() if ".data/" in n}
-    assert pages == {f"share/man/man{p.suffix[1:]}/{p.name}" for p in (PROJECT / "docs/man").iterdir()}
+COMPLETIONS = {
+    "bash": "share/bash-completion/completions/dlhealth",
+    "zsh": "share/zsh/site-functions/_dlhealth",
+    "fish": "share/fish/vendor_completions.d/dlhealth.fish",
+}
+"""By shell: where it looks below /usr/local."""
+
+
+def test_the_wheel_holds_the_manual_and_the_completion(wheel: zipfile.ZipFile) -> None:
+    data = {n.split(".data/data/")[1]: wheel.read(n) for n in wheel.namelist() if ".data/" in n}
+    pages = {f"share/man/man{p.suffix[1:]}/{p.name}" for p in (PROJECT / "docs/man").iterdir()}
+    assert set(data) == {*pages, *COMPLETIONS.values()}
+    for path in COMPLETIONS.values():
+        assert b"_DLHEALTH_COMPLETE" in data[path]
 
 
 def test_every_file_in_the_wheel_is_the_trees(wheel: zipfile.ZipFile) -> None:

@@ -61,6 +61,9 @@ def test_it_installs_from_main_alone_and_runs(lab: LabMachine) -> None:
     assert "dlhealth found a problem" in lab.run("journalctl", "--dump-catalog").stdout
     assert lab.run("dlhealth", "config", "check").returncode == 0
     assert lab.run("getent", "passwd", "dlhealth").stdout
+    lab.run("bash", "-c", ". /usr/share/bash-completion/completions/dlhealth && complete -p dlhealth")
+    for place in ("zsh/vendor-completions/_dlhealth", "fish/vendor_completions.d/dlhealth.fish"):
+        assert (lab.root / "usr/share" / place).exists(), place
 
 
 def test_its_own_test_of_the_service_passes(lab: LabMachine) -> None:
