@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from dlhealth.data.kernel_log import sayings, xid
+from dlhealth.data.telling_errors import proven
 
 _MISMATCH = "driver-library-version-mismatch-after-upgrade"
 _NO_DRIVER = (
@@ -60,6 +61,10 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("cudnn-runtime-missing", "cudnn-major-8-vs-9", "tf-cannot-dlopen-gpu-libraries", "program-cuda-major-missing")),
     (r"could not load dynamic library '|cannot dlopen some gpu libraries",
      ("tf-cannot-dlopen-gpu-libraries", "ldconfig-cuda-entry-missing")),
+    (r"could not find cuda drivers on your machine",
+     ("tf-cannot-dlopen-gpu-libraries", "libcuda-missing-from-loader", *_NO_DRIVER)),
+    (r"unable to load cu\w+\. is it installed|outdated cu\w+ installation found|the cu\w+ library was not found",
+     ("ld-library-path-shadows-wheel-libraries", "jax-gpu-backend-unavailable")),
     (r"libcuda\.so(?:\.1)?: cannot open shared object|libcuda\.so\.1: file too short",
      ("libcuda-missing-from-loader", "library-damaged", "container-started-without-gpu")),
     (r"libnvrtc\.so: cannot open", ("libnvrtc-without-number",)),
@@ -115,16 +120,19 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("login-loop-xauthority-wrong-owner", "login-loop-home-dotfile-permissions", "login-loop-disk-full")),
 )  # fmt: skip
 
+_HARMLESS = ("tensorrt-library-missing",)
+"""Programs say so at each start, and go on. They come last."""
+
 
 def problems_of(text: str) -> tuple[str, ...]:
-    """The ids of the problems whose error texts are in a text, in the order of the text's first match for each row;
-    empty if dlhealth knows none of its texts."""
+    """The ids of the problems whose error texts are in a text: first those that it proves, then in the order of the
+    text's first match for each row; empty if dlhealth knows none of its texts."""
     plain = " ".join(text.split())
     found = sorted((match.start(), row) for row, match in enumerate(_matches(plain)) if match)
-    ids = [*_logged(plain)]
+    ids = [*(problem.fault for problem in proven(plain)), *_logged(plain)]
     for _, row in found:
         ids += _TEXTS[row][1]
-    return tuple(dict.fromkeys(ids))
+    return tuple(sorted(dict.fromkeys(ids), key=_HARMLESS.__contains__))
 
 
 def _matches(text: str) -> "Iterator[re.Match[str] | None]":

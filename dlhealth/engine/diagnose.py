@@ -9,8 +9,8 @@ from dlhealth.engine.causes import causes, declared
 from dlhealth.engine.choose import Limits, Offer, offer_for
 from dlhealth.engine.facts import Facts, Options
 from dlhealth.engine.machine import describe_machine
-from dlhealth.engine.rule import Rule
-from dlhealth.host import Host, PostedSymptom
+from dlhealth.engine.rule import ADVICE, Rule
+from dlhealth.host import Host, Post, PostedSymptom
 from dlhealth.model import Area, Diagnosed, Diagnosis, Failed, Finding, Since, Skipped, State, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import DPKG_STATUS, Platform
@@ -65,8 +65,12 @@ def diagnose(
         if unknown:
             skipped.append(Skipped(rule.id, "; ".join(dict.fromkeys(u.reason for u in unknown)), unknown))
     by_id = {rule.id: rule for rule in rules}
-    ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
     host: Host = facts.get(Host)
+    if host.posts:
+        from dlhealth.engine.reported import reported  # only posted texts need it
+
+        findings += reported(host, by_id, {f.id for f in findings})
+    ordered = order(findings, by_id, lambda rule, finding: _offer(rule, finding, facts, failures))
     found = tuple(_cited(d, host) for d in ordered)
     areas = tuple(_areas(facts)) if whole else ()
     diagnosis = Diagnosis(
@@ -105,6 +109,8 @@ def _unjudged(facts: Facts) -> str | None:
     host = cast(Host, facts.get(Host))
     if host.symptoms:
         return _unexplained(host.symptoms[0])
+    if doubt := next(filter(None, map(_unclear, host.posts)), None):
+        return doubt
     try:
         unsupported = cast(Platform, facts.get(Platform)).unsupported
     except Unavailable as problem:
@@ -116,11 +122,20 @@ def _unjudged(facts: Facts) -> str | None:
 
 def _unexplained(said: PostedSymptom) -> str:
     """That the cause of an error is not known, and where its possible causes are explained."""
+    return f"what was posted does not show why {said.symptom.value}{_likely(said.text)}"
+
+
+def _unclear(post: Post) -> str:
+    """The same for an error that has several known causes; "" if the text has none."""
+    likely = _likely(post.text)
+    return f"what was posted does not show the cause of the error in {post.source}{likely}" if likely else ""
+
+
+def _likely(text: str) -> str:
     from dlhealth.data.error_texts import problems_of
 
-    possible = problems_of(said.text)
-    likely = f"; most probable: {possible[0]} (see dlhealth explain)" if possible else ""
-    return f"what was posted does not show why {said.symptom.value}{likely}"
+    possible = problems_of(text)
+    return f"; most probable: {possible[0]} (see dlhealth explain)" if possible else ""
 
 
 def _cited(found: Diagnosed, host: Host) -> Diagnosed:
@@ -131,6 +146,8 @@ def _cited(found: Diagnosed, host: Host) -> Diagnosed:
 
 def _offer(rule: Rule, finding: Finding, facts: Facts, failures: list[Failed]) -> Offer:
     """What `fix` would do about a root cause; no plan if a fact that the rule needs is unavailable."""
+    if ADVICE in finding.detail:
+        return Offer(finding.detail[ADVICE])
     try:
         return offer_for(rule, finding, facts, Limits(live=facts.get(Host).live))
     except Unavailable as problem:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dlhealth.testing import Scenario
 
 
+ADVICE = "advice on a posted error"
+"""In the detail of a finding that no rule made: what a person does about it."""
 BUILT_IN = "dlhealth_rules"
 """The package of the built-in rules."""
 

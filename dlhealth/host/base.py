@@ -120,6 +120,13 @@ class PostedSymptom(NamedTuple):
     version: str = ""
 
 
+class Post(NamedTuple):
+    """The lines of a posted text that may be errors of programs, and the name of its file."""
+
+    text: str
+    source: str
+
+
 class Output(NamedTuple):
     """The result of one program. `status` is None if it was killed or could not start; `problem` then says why. `left` is
     the number of a process that hangs in the kernel and survived SIGKILL."""
@@ -337,6 +344,11 @@ class Host:
     @property
     def symptoms(self) -> tuple[PostedSymptom, ...]:
         """What programs said in posted outputs."""
+        return ()
+
+    @property
+    def posts(self) -> tuple[Post, ...]:
+        """What programs may have reported as errors, of each posted text."""
         return ()
 
     @property

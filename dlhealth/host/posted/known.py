@@ -3,7 +3,17 @@
 import posixpath
 import re
 
-from dlhealth.host.base import READ_LIMIT, Host, PostedEnvironment, PostedSymptom, Space, Stat, Symptom, Unreadable
+from dlhealth.host.base import (
+    READ_LIMIT,
+    Host,
+    Post,
+    PostedEnvironment,
+    PostedSymptom,
+    Space,
+    Stat,
+    Symptom,
+    Unreadable,
+)
 from dlhealth.host.base import Output as ProgramOutput
 from dlhealth.host.elf import Elf
 from dlhealth.lazy import regex
@@ -48,7 +58,8 @@ class Pieces:
     `partial` the files with only some lines known, `every_line_with` words whose lines are all known, `outputs`
     the outputs of commands, by command, `spaces` the space on file systems by mount point, and `sources` the output
     that a path is known from ("" if the path itself was posted). `environment` is that of the person who posted it,
-    `pythons` are the Python environments whose packages are known, `symptoms` messages of programs.
+    `pythons` are the Python environments whose packages are known, `symptoms` messages of programs, `posts` the
+    texts that hold errors.
     """
 
     def __init__(self) -> None:
@@ -66,6 +77,7 @@ class Pieces:
         self.unknown: set[str] = set()
         self.pythons: list[str] = []
         self.symptoms: list[PostedSymptom] = []
+        self.posts: list[Post] = []
         self.hostname = "localhost"
         self._guesses: dict[str, tuple[str, str]] = {}
         self.sources: dict[str, str] = {}
@@ -241,6 +253,10 @@ class PostedHost(Host):
     @property
     def symptoms(self) -> tuple[PostedSymptom, ...]:
         return tuple(self._pieces.symptoms)
+
+    @property
+    def posts(self) -> tuple[Post, ...]:
+        return tuple(self._pieces.posts)
 
     @property
     def pythons(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from dlhealth.host.base import PostedEnvironment, PostedSymptom, Symptom
+from dlhealth.host.base import Post, PostedEnvironment, PostedSymptom, Symptom
 from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.transcript import Command
 from dlhealth.lazy import regex
@@ -24,6 +24,19 @@ _FAILED = regex(
     re.IGNORECASE,
 )
 """What programs that use the GPU print when they fail."""
+_COMPLAINT = regex(
+    r"(?=.*(?:error|fail|can ?not|could not|couldn't|not found|mismatch|compatible|too old|unsupported|not supported"
+    r"|no longer|undefined|not compiled|unable|invalid|insufficient|loaded runtime|not yet|not installed|don't match))"
+    r"(?=.*(?:cuda|cudnn|nvidia|nvml|\bgpus?\b|torch|tensorflow|jax|onnxruntime|\blib(?:cu|nv|nccl)\w+\.so|GLIBCXX"
+    r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b))",
+    re.IGNORECASE,
+)
+"""A line that may be, or begin, an error of such a program."""
+_OF_THE_KERNEL = regex(r"^(?:<\d+>)?\[ *\d+\.\d+\]|\bkernel: |^NVRM: |^\[[A-Z][a-z]{2} [A-Z][a-z]{2} ")
+_OF_A_SERVICE = regex(r"^(?:[A-Z][a-z]{2} +\d+ [\d:]{8} \S+ [\w.@/-]+(?:\[\d+\])?: |[\w.-]{1,40} +\| )")
+"""What the journal and Docker Compose write before each line of a program."""
+_FOLLOWING = 3
+"""Lines after such a line that may belong to the same message."""
 _LONGEST = 300
 _LONGEST_LINE = 2000
 _A_POST = 1 << 20
@@ -94,8 +107,13 @@ def start_up_file(output: Output, pieces: Pieces) -> bool:
 def failed(output: Output, pieces: Pieces) -> bool:
     """The errors of programs that use the GPU."""
     lines = output.text.split("\n") if len(output.text) < _A_POST else []
-    # Longer lines are no messages, and the pattern would take its time on them.
-    found = next((line for line in lines if len(line) < _LONGEST_LINE and _FAILED.search(line)), "")
+    # Longer lines are no messages, and the patterns would take their time on them.
+    lines = [line for line in lines if len(line) < _LONGEST_LINE and not _OF_THE_KERNEL.search(line)]
+    lines = [_OF_A_SERVICE.sub("", line) for line in lines]
+    found = next((line for line in lines if _FAILED.search(line)), "")
     if found:
         pieces.symptoms.append(PostedSymptom(Symptom.FAILED, found.strip()[:_LONGEST], output.name))
-    return bool(found)
+    near = {number + more for number, line in enumerate(lines) if _COMPLAINT.match(line) for more in range(_FOLLOWING)}
+    if near:
+        pieces.posts.append(Post("\n".join(lines[n] for n in sorted(near) if n < len(lines)), output.name))
+    return bool(found or near)

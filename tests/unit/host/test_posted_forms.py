@@ -403,19 +403,69 @@ def test_the_forms_of_bug_trackers(text: str, host: Callable[..., Host]) -> None
 @pytest.mark.parametrize(
     ("text", "likely"),
     [
+        ("RuntimeError: CUDA error: no kernel image is available for execution on the device", "torch-no-kernel-image"),
+        ("RuntimeError: Error 803: system has unsupported display driver / cuda driver combination", "driver-library"),
         (
-            "RuntimeError: The NVIDIA driver on your system is too old (found version 11020).",
-            "torch-wheel-newer-than-driver",
+            "E cuda_dnn.cc:397] Loaded runtime CuDNN library: 8.0.2 but source was compiled with: 8.6.0.  CuDNN library "
+            "needs to have matching major version",
+            "ld-library-path-old-cudnn",
         ),
         (
-            "ImportError: /opt/conda/lib/libstdc++.so.6: version `GLIBCXX_3.4.31' not found (required by a.so)",
-            "conda-libstdcxx-too-old",
+            "W py_utils.cc:38] TF-TRT Warning: Could not find TensorRT\n"
+            "I cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.",
+            "tf-cannot-dlopen-gpu-libraries",
         ),
-        ('Error response from daemon: could not select device driver "" with capabilities: [[gpu]]', "docker-nvidia"),
     ],
 )
-def test_an_error_alone_is_unknown_and_names_its_most_probable_cause(text: str, likely: str, judged: Judge) -> None:
+def test_an_ambiguous_error_alone_is_unknown_and_names_its_most_probable_cause(
+    text: str, likely: str, judged: Judge
+) -> None:
     diagnosis = judged(f"It fails since Monday:\n{text}\n")
     assert diagnosis.health is Health.UNKNOWN
     assert not diagnosis.findings
     assert f"most probable: {likely}" in str(diagnosis.doubt)
+
+
+class TestErrorsThatProve:
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            (
+                "Mar 02 10:11:12 box webui[77]: NVIDIA GeForce RTX 5070 with CUDA capability sm_120 is not compatible with the "
+                "current PyTorch installation.\nMar 02 10:11:12 box webui[77]: The current PyTorch install supports CUDA "
+                "capabilities sm_50 sm_90.",
+                "torch-no-kernel-image-new-gpu",
+            ),
+            (
+                'app-1  | Error response from daemon: could not select device driver "" with capabilities: [[gpu]]',
+                "docker-nvidia-runtime-not-configured",
+            ),
+            (
+                "RuntimeWarning: JAX plugin jax_cuda12_plugin version 0.7.2 is installed, but it is not compatible with the "
+                "installed jaxlib version 0.7.0, so it will not be used.",
+                "jax-gpu-backend-unavailable",
+            ),
+        ],
+    )
+    def test_are_findings(self, text: str, fault: str, judged: Judge) -> None:
+        diagnosis = judged(f"What now?\n{text}\nThanks\n")
+        assert roots(diagnosis) == {fault}
+        (found,) = diagnosis.findings
+        assert found.remedy
+        assert found.finding.evidence[0].source == "piece0"
+
+    def test_outputs_beside_them_are_more_exact(self, judged: Judge) -> None:
+        diagnosis = judged(COLLECTED, "AssertionError: Torch not compiled with CUDA enabled\n")
+        assert [d.finding.subject for d in diagnosis.findings if d.finding.id == "torch-cpu-only-build"] == [
+            "python:/path/to/environment"
+        ]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[    9.1] nvidia: module verification failed: signature and/or required key missing - tainting kernel\n",
+            "kern.log: nvidia-modeset: WARNING: GPU:0: Unable to read EDID for display device HDMI-0\n",
+        ],
+    )
+    def test_lines_of_the_kernel_are_no_errors_of_programs(self, text: str, host: Callable[..., Host]) -> None:
+        assert not host(SMI, text).symptoms

@@ -1,0 +1,228 @@
+"""Error texts that prove one problem, whatever else is known of the machine.
+
+error_texts.py has all problems that a text *can* come from. Sources: the sources of the programs that print them
+(PyTorch, TensorFlow, JAX, ONNX Runtime, NumPy, bitsandbytes, nvcc, Docker, libnvidia-container, NVIDIA's fabric manager).
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+from dlhealth.data.compat import version_key
+from dlhealth.records import NamedTuple
+
+_RUNTIME = r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|nvJitLink|nvrtc|cudnn)"
+
+_LONGEST = 300
+
+
+class Proven(NamedTuple):
+    """A problem that a text proves: `title` has the values that the text names, `said` is the part of the text that
+    proves it, and `repair` is what a person does about it."""
+
+    fault: str
+    title: str
+    said: str
+    repair: str
+
+
+Match = re.Match[str]
+
+
+class _Row(NamedTuple):
+    """`fault`, `title` and `repair` may contain the names of groups of the pattern; `judge` may replace the fault, or
+    return "" if the values prove nothing."""
+
+    pattern: str
+    fault: str
+    title: str
+    repair: str
+    judge: Callable[[Match], str] | None = None
+
+
+def proven(text: str) -> Iterator[Proven]:
+    """The problems that a text proves, in the order of the text; each once."""
+    plain = " ".join(text.split())
+    matches = ((re.search(row.pattern, plain, re.IGNORECASE), row) for row in _ROWS)
+    seen: set[str] = set()
+    for match, row in sorted(((m, row) for m, row in matches if m), key=lambda found: found[0].start()):
+        fault = row.judge(match) if row.judge else row.fault
+        if fault and fault not in seen:
+            seen.add(fault)
+            values = {name: value or "" for name, value in match.groupdict().items()}
+            values |= _spoken(values)
+            yield Proven(fault, row.title.format(**values), match[0][:_LONGEST], row.repair.format(**values))
+
+
+def _spoken(values: dict[str, str]) -> dict[str, str]:
+    """Values in the form that people know: "11040" is CUDA 11.4, "sm_120" is compute capability 12.0."""
+    spoken = {}
+    if number := values.get("number", ""):
+        spoken["cuda"] = f"{int(number) // 1000}.{int(number) % 1000 // 10}"
+    if capability := values.get("capability", ""):
+        spoken["capability"] = _capability(capability)
+    return spoken
+
+
+def _capability(text: str) -> str:
+    """Of the number in the name of an architecture: "120" is 12.0."""
+    return text if "." in text else f"{text[:-1]}.{text[-1]}"
+
+
+def _old_or_new(match: Match) -> str:
+    """Which generation of GPUs a build of PyTorch lacks."""
+    ours = version_key(_capability(match["capability"]))
+    built = sorted(
+        version_key(_capability(t)) for t in re.findall(r"sm_(\d{2,3})|\((\d+\.\d+)\)", match["built"]) for t in t if t
+    )
+    if not built:
+        return ""
+    if ours < built[0]:
+        return "torch-no-kernel-image-old-gpu"
+    return "torch-no-kernel-image-new-gpu" if ours[0] > built[-1][0] else ""
+
+
+def _other_library(match: Match) -> str:
+    """TensorFlow's list of libraries proves nothing about CUDA if the driver's own is among them."""
+    return "" if "libcuda.so" in match[0] else "tf-cannot-dlopen-gpu-libraries"
+
+
+_ROWS = (
+    _Row(
+        r"(?P<gpu>(?:NVIDIA |GeForce |Tesla |Quadro )[\w .-]{2,60}?) with CUDA capability sm_(?P<capability>\d{2,3}) is not "
+        r"compatible with the current PyTorch installation\. The current PyTorch install supports CUDA capabilities "
+        r"(?P<built>(?:sm_\d+a? ?|compute_\d+ ?)+)",
+        "", "This build of PyTorch does not support {gpu} (compute capability {capability}): it was built for {built}",
+        "install a build of PyTorch for this GPU into the same environment (dlhealth explain names the versions)",
+        _old_or_new,
+    ),
+    _Row(
+        r"Found GPU\d+ (?P<gpu>[\w .-]{2,60}?) which is of cuda capability (?P<capability>\d+\.\d)\. Minimum and Maximum cuda "
+        r"capability supported by this version of PyTorch is (?P<built>\(\d+\.\d+\) - \(\d+\.\d+\))",
+        "", "This build of PyTorch does not support {gpu} (compute capability {capability}): it was built for {built}",
+        "install a build of PyTorch for this GPU into the same environment (dlhealth explain names the versions)",
+        _old_or_new,
+    ),
+    _Row(
+        r"Found GPU\d+ (?P<gpu>[\w .-]{2,60}?) which is of cuda capability (?P<capability>\d+\.\d)\. PyTorch no longer supports "
+        r"this GPU because it is too old",
+        "torch-no-kernel-image-old-gpu",
+        "This build of PyTorch no longer supports {gpu} (compute capability {capability})",
+        "install an older build of PyTorch into the same environment",
+    ),
+    _Row(
+        r"Torch not compiled with CUDA enabled",
+        "torch-cpu-only-build", "PyTorch is built without CUDA",
+        "install the same version of PyTorch with CUDA into the same environment",
+    ),
+    _Row(
+        r"The NVIDIA driver on your system is too old \(found version (?P<number>\d{4,5})\)",
+        "torch-wheel-newer-than-driver",
+        "PyTorch needs a newer driver: this one supports CUDA {cuda}",
+        "install a newer driver, or a build of PyTorch for CUDA {cuda} or older",
+    ),
+    _Row(
+        r"unsupported CUDA version: driver (?P<has>[1-9][\d.]*) < image (?P<needs>\d[\d.]*)"
+        r"|unsatisfied condition: cuda ?>= ?(?P<wants>\d[\d.]*), please update your driver",
+        "cuda-runtime-newer-than-driver",
+        "The image needs CUDA {needs}{wants}, and the driver is older",
+        "install a newer driver, or use an image for an older CUDA",
+    ),
+    _Row(
+        r"the provided PTX was compiled with an unsupported toolchain",
+        "cuda-runtime-newer-than-driver", "A program was built with a newer CUDA than the driver supports",
+        "install a newer driver, or build the program with the CUDA version that nvidia-smi shows",
+    ),
+    _Row(
+        r"(?:Error 802: system not yet initialized|code=802\(cudaErrorSystemNotReady\)|CUDA_ERROR_SYSTEM_NOT_READY)",
+        "fabricmanager-missing-or-mismatched", "CUDA waits for the NVLink fabric: NVIDIA's fabric manager does not run",
+        "install the fabric manager in the version of the driver, and start nvidia-fabricmanager.service",
+    ),
+    _Row(
+        r"fabric manager NVIDIA GPU driver interface version (?P<manager>\d[\d.]*) don['’]t match with driver version "
+        r"(?P<driver>\d[\d.]*\d)",
+        "fabricmanager-missing-or-mismatched", "The fabric manager is {manager}, the driver is {driver}",
+        "install the fabric manager in version {driver}",
+    ),
+    _Row(
+        r"compiled using NumPy 1\.x cannot be run in NumPy (?P<numpy>2[\d.]*\d)",
+        "numpy-2-abi", "A module was built for NumPy 1, and NumPy {numpy} is installed",
+        "pip install 'numpy<2' into the same environment, or newer versions of the packages that the traceback names",
+    ),
+    _Row(
+        r"JAX plugin (?P<plugin>\S+) version (?P<version>\S+) is installed, but it is not compatible with the installed jaxlib "
+        r"version (?P<jaxlib>\d[\w.+]*\w)",
+        "jax-gpu-backend-unavailable", "JAX ignores {plugin} {version}: jaxlib is {jaxlib}",
+        "install the plugin in the version of jaxlib: pip install {plugin}=={jaxlib}",
+    ),
+    _Row(
+        r"Mismatched PJRT plugin PJRT API version \((?P<plugin>[\d.]+)\) and framework PJRT API version \(?(?P<jax>[\d.]+)\)",
+        "jax-gpu-backend-unavailable", "JAX and its CUDA plugin have different versions (PJRT {jax} and {plugin})",
+        "install jax, jaxlib and the plugin in one version: pip install --upgrade 'jax[cuda12]'",
+    ),
+    _Row(
+        r"NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed",
+        "jax-gpu-backend-unavailable", "JAX has no CUDA plugin: it uses the CPU",
+        "pip install 'jax[cuda12]' in the version of jax",
+    ),
+    _Row(
+        r"jaxlib (?:version )?(?P<jaxlib>\d[\w.]*) is newer than and incompatible with jax version (?P<jax>\d[\w.]*\w)",
+        "jaxlib-newer-than-jax", "jaxlib {jaxlib} is newer than jax {jax}",
+        "install both in one version: pip install --upgrade jax jaxlib",
+    ),
+    _Row(
+        r"libonnxruntime_providers_(?:cuda|tensorrt)\.so with error: (?P<library>" + _RUNTIME + r"\.so\.\d+): cannot open",
+        "program-cuda-major-missing", "ONNX Runtime was built for another CUDA: {library} is not installed",
+        "install an onnxruntime-gpu for the installed CUDA, or pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    ),
+    _Row(
+        r"Could not load dynamic library '(?!libnv)(?P<library>lib\w+\.so[\d.]*)'(?:.*?)"
+        r"Cannot dlopen some GPU libraries",
+        "", "TensorFlow could not load {library} and others, so it uses the CPU",
+        "pip install 'tensorflow[and-cuda]' into the same environment",
+        _other_library,
+    ),
+    _Row(
+        r"symbol (?P<symbol>\w+),? version (?P<library>" + _RUNTIME + r"\.so\.\d+) not defined in file",
+        "ld-library-path-shadows-wheel-libraries",
+        "Two versions of {library} are mixed: the one that is loaded first lacks {symbol}",
+        "take the directory with the other version out of LD_LIBRARY_PATH",
+    ),
+    _Row(
+        r"(?P<file>\S*libcusparse\.so\.\d+): undefined symbol: (?P<symbol>__nvJitLink\w+)",
+        "ld-library-path-shadows-wheel-libraries",
+        "The libnvJitLink.so that is loaded first is older than cuSPARSE: it lacks {symbol}",
+        "take the directory of the CUDA toolkit out of LD_LIBRARY_PATH",
+    ),
+    _Row(
+        r"(?P<file>/\S*(?:conda|mamba|forge|/envs/)\S*libstdc\+\+\.so\.6): version [`'‘]?(?P<symbol>(?:GLIBCXX|CXXABI)_\d[\d.]*)['’]? "
+        r"not found",
+        "conda-libstdcxx-too-old", "{file} is too old: it lacks {symbol}",
+        "conda install -c conda-forge libstdcxx-ng in that environment",
+    ),
+    _Row(
+        r"unsupported GNU version! gcc versions later than (?P<gcc>\d+) are not supported",
+        "nvcc-host-compiler-unsupported", "nvcc supports GCC up to {gcc}, and the installed one is newer",
+        "install gcc-{gcc} and g++-{gcc}, and set NVCC_CCBIN=/usr/bin/g++-{gcc}",
+    ),
+    _Row(
+        r"could not select device driver \"\"? ?with capabilities: \[\[gpu\]\]",
+        "docker-nvidia-runtime-not-configured", "Docker knows no NVIDIA runtime, so --gpus fails",
+        "install nvidia-container-toolkit, run nvidia-ctk runtime configure --runtime=docker, and restart Docker. "
+        "A Docker that is a snap or Docker Desktop does not use it",
+    ),
+    _Row(
+        r"unknown (?:or invalid )?runtime (?:name|specified)[:]? \"?nvidia",
+        "docker-nvidia-runtime-not-configured", "Docker knows no runtime with the name nvidia",
+        "run nvidia-ctk runtime configure --runtime=docker, and restart Docker",
+    ),
+    _Row(
+        r"nvidia-container-cli: initialization error: load library failed: (?P<library>libnvidia-ml\.so\.1)",
+        "container-toolkit-cannot-find-driver", "NVIDIA's container toolkit does not find {library}",
+        "run ldconfig on the host; a Docker that is a snap does not see the host's driver",
+    ),
+    _Row(
+        r"insufficient shared memory \(shm\)|unable to write to file </torch_\w+>",
+        "shm-too-small", "Data loaders fill /dev/shm of the container",
+        "start the container with --ipc=host or --shm-size=8g",
+    ),
+)  # fmt: skip

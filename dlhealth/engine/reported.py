@@ -1,0 +1,30 @@
+"""Problems that a posted error text proves, where the files and outputs beside it do not show them."""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from dlhealth.actions import ByHand
+from dlhealth.data.error_texts import problems_of
+from dlhealth.data.telling_errors import Proven, proven
+from dlhealth.engine.rule import ADVICE, Rule
+from dlhealth.host import Host, Post
+from dlhealth.model import Evidence, Finding, Plan, Risk, Severity
+
+
+def reported(host: Host, rules: Mapping[str, Rule], found: Collection[str]) -> Iterator[Finding]:
+    """`found` are the ids of the problems that rules found: they are more exact than an error text, and one that can
+    print the same text is its cause."""
+    seen = set(found)
+    for post in host.posts:
+        for problem in proven(post.text):
+            rule = rules.get(problem.fault)
+            if rule and seen.isdisjoint((problem.fault, *problems_of(problem.said))):
+                seen.add(problem.fault)
+                yield _finding(rule, problem, post)
+
+
+def _finding(rule: Rule, problem: Proven, post: Post) -> Finding:
+    """At least a warning: a program does not do what its owner wants."""
+    plan = Plan(problem.repair, Risk.LOW, (ByHand(problem.repair),))
+    shows = Evidence(post.source, problem.said)
+    finding = rule.finding("host", problem.title, shows, severity=max(rule.severity, Severity.WARNING))
+    return finding._replace(detail={ADVICE: plan})

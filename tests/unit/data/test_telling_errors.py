@@ -1,0 +1,95 @@
+"""Error texts that prove one problem."""
+
+import pytest
+
+from dlhealth.data.error_texts import problems_of
+from dlhealth.data.telling_errors import _ROWS, proven
+from dlhealth.engine.rule import Rule
+
+CAPABILITIES = "The current PyTorch install supports CUDA capabilities "
+CASES = (
+    (f"NVIDIA GeForce RTX 5080 with CUDA capability sm_120 is not compatible with the current PyTorch installation.\n"
+     f"{CAPABILITIES}sm_50 sm_80 sm_86 sm_90.",
+     "torch-no-kernel-image-new-gpu", "NVIDIA GeForce RTX 5080 (compute capability 12.0)"),
+    (f"Tesla K80 with CUDA capability sm_37 is not compatible with the current PyTorch installation.\n"
+     f"{CAPABILITIES}sm_50 sm_60 sm_70.",
+     "torch-no-kernel-image-old-gpu", "Tesla K80 (compute capability 3.7)"),
+    ("Found GPU0 NVIDIA TITAN Xp which is of cuda capability 6.1.\nMinimum and Maximum cuda capability supported by this "
+     "version of PyTorch is\n(7.0) - (12.0)", "torch-no-kernel-image-old-gpu", "NVIDIA TITAN Xp"),
+    ("Found GPU0 GeForce GT 740 which is of cuda capability 3.0.\nPyTorch no longer supports this GPU because it is too old.",
+     "torch-no-kernel-image-old-gpu", "compute capability 3.0"),
+    ("AssertionError: Torch not compiled with CUDA enabled", "torch-cpu-only-build", "without CUDA"),
+    ("RuntimeError: The NVIDIA driver on your system is too old (found version 11060).", "torch-wheel-newer-than-driver",
+     "CUDA 11.6"),
+    ("nvidia-docker | Error: unsupported CUDA version: driver 7.5 < image 8.0.61", "cuda-runtime-newer-than-driver",
+     "CUDA 8.0.61"),
+    ("nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.6, please update your driver to a newer version",
+     "cuda-runtime-newer-than-driver", "CUDA 12.6"),
+    ("CUDA error: the provided PTX was compiled with an unsupported toolchain.", "cuda-runtime-newer-than-driver", "newer"),
+    ("cudaGetDeviceCount(). Error 802: system not yet initialized", "fabricmanager-missing-or-mismatched", "NVLink"),
+    ("fabric manager NVIDIA GPU driver interface version 535.54.03 don't match with driver version 535.86.10. Please",
+     "fabricmanager-missing-or-mismatched", "is 535.54.03, the driver is 535.86.10"),
+    ("A module that was compiled using NumPy 1.x cannot be run in\nNumPy 2.0.1 as it may crash.", "numpy-2-abi", "NumPy 2.0.1"),
+    ("JAX plugin jax_cuda13_plugin version 0.8.1 is installed, but it is not compatible with the installed jaxlib version "
+     "0.8.0, so it will not be used", "jax-gpu-backend-unavailable", "jaxlib is 0.8.0"),
+    ("Mismatched PJRT plugin PJRT API version (0.67) and framework PJRT API version 0.54)", "jax-gpu-backend-unavailable", "PJRT"),
+    ("An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed. Falling back to cpu.",
+     "jax-gpu-backend-unavailable", "CPU"),
+    ("RuntimeError: jaxlib version 0.5.1 is newer than and incompatible with jax version 0.4.30. Please", "jaxlib-newer-than-jax",
+     "jaxlib 0.5.1 is newer than jax 0.4.30"),
+    ("Failed to load library libonnxruntime_providers_cuda.so with error: libcublas.so.11: cannot open shared object file",
+     "program-cuda-major-missing", "libcublas.so.11"),
+    ("Could not load dynamic library 'libcufft.so.10'; dlerror: x\nW gpu_device.cc: Cannot dlopen some GPU libraries.",
+     "tf-cannot-dlopen-gpu-libraries", "libcufft.so.10"),
+    ("libcublas.so.12: symbol cublasLtGetVersion version libcublasLt.so.12 not defined in file libcublasLt.so.12 with link time",
+     "ld-library-path-shadows-wheel-libraries", "libcublasLt.so.12"),
+    ("/v/nvidia/cusparse/lib/libcusparse.so.12: undefined symbol: __nvJitLinkCreate_12_8, version libnvJitLink.so.12",
+     "ld-library-path-shadows-wheel-libraries", "__nvJitLinkCreate_12_8"),
+    ("/home/joe/mambaforge/envs/x/lib/libstdc++.so.6: version `CXXABI_1.3.15' not found (required by y)",
+     "conda-libstdcxx-too-old", "CXXABI_1.3.15"),
+    ("error: #error -- unsupported GNU version! gcc versions later than 12 are not supported!",
+     "nvcc-host-compiler-unsupported", "up to 12"),
+    ('could not select device driver "" with capabilities: [[gpu]]', "docker-nvidia-runtime-not-configured", "--gpus"),
+    ("Error response from daemon: unknown or invalid runtime name: nvidia.", "docker-nvidia-runtime-not-configured", "nvidia"),
+    ("nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open",
+     "container-toolkit-cannot-find-driver", "libnvidia-ml.so.1"),
+    ("ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm).",
+     "shm-too-small", "/dev/shm"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "fault", "shows"), CASES)
+def test_proves_one_problem(text: str, fault: str, shows: str) -> None:
+    (problem,) = proven(text)
+    assert problem.fault == fault
+    assert shows in problem.title
+    assert "{" not in problem.title + problem.repair
+    assert problems_of(text)[0] == fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Several problems have these texts.
+        "CUDA error: no kernel image is available for execution on the device",
+        "RuntimeError: No CUDA GPUs are available",
+        "CUDA driver version is insufficient for CUDA runtime version",
+        "Error 803: system has unsupported display driver / cuda driver combination",
+        "/lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found",
+        "nvidia-docker | Error: unsupported CUDA version: driver 0.0 < image 8.0",
+        # TensorFlow lacks the driver, or only TensorRT.
+        "Could not load dynamic library 'libcuda.so.1'; dlerror: x\nW gpu_device.cc: Cannot dlopen some GPU libraries.",
+        "Could not load dynamic library 'libnvinfer.so.7'; dlerror: libnvinfer.so.7: cannot open shared object file",
+        # The build has code for this generation.
+        f"NVIDIA A40 with CUDA capability sm_86 is not compatible with the current PyTorch installation. {CAPABILITIES}sm_80.",
+        "",
+    ],
+)
+def test_proves_nothing(text: str) -> None:
+    assert not [*proven(text)]
+
+
+def test_each_row_is_tried_and_names_a_rule(rules: tuple[Rule, ...]) -> None:
+    faults = {fault for _, fault, _ in CASES}
+    assert faults <= {rule.id for rule in rules}
+    assert {row.fault for row in _ROWS} - {""} <= faults
