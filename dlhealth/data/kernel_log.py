@@ -52,7 +52,7 @@ _SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
         "driver-too-old-for-new-gpu", "kernel-module", "driver", "",
     ),
     "legacy": (
-        r"^NVRM: The NVIDIA (?P<name>[^:]{1,80}?) GPU installed in this system is supported through the NVIDIA "
+        r"^NVRM: The NVIDIA (?:NVIDIA )?(?P<name>[^:]{1,80}?) GPU installed in this system (?:is )?supported through the NVIDIA "
         r"(?P<branch>\d{2,3})\.[\dx.]{1,9} Legacy drivers(?:.{0,150}?The (?P<version>\d[\d.]+) NVIDIA driver will)?",
         "legacy-gpu-needs-470-390-340", "kernel-module", "driver", "",
     ),

@@ -9,20 +9,32 @@ from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.transcript import Command
 from dlhealth.lazy import regex
 
+_ENGLISH = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _UPTIME = regex(r"^\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ", re.MULTILINE)
 _STAMPED = regex(
-    r"^(?:\S*\.log(?:\.\d)?:)?(?P<line>(?P<stamp>(?:[A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ (?:kernel|[\w.@/-]+\[\d+\]): ).*)$"
+    r"^(?:\S*\.log(?:\.\d)?:)?(?:(?P<date>(?P<month>[^\W\d]{3,10}\.?) +(?P<day>\d{1,2})\.?|(?P<first>\d{1,2})\.? (?P<name>[^\W\d]{3,10}\.?)"
+    r"|(?P<number>\d{1,2})月 +(?P<of>\d{1,2})) (?P<time>\d\d:\d\d:\d\d)|(?P<iso>\d{4}-\d\d-\d\dT\S+))"
+    r"(?P<who> \S+ (?:kernel|[\w.@/-]+\[\d+\]\]?): )(?P<text>.*)$"
 )
-_HUMAN = regex(r"^\[[A-Z][a-z]{2} ([A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d) (\d{4})\] (.*)$", re.MULTILINE)
+"""A line of syslog or journalctl, which writes dates in the language of whoever ran it."""
+_MONTHS = (
+    "jan|gen|ene|янв|sty|led", "feb|fév|fev|фев|lut|úno", "mar|mär|mrt|maa|мар|bře", "apr|avr|abr|апр|kwi|dub",
+    "mai|may|mag|mei|maj|май|мая|kvě", "jun|juin|giu|июн|cze|čer", "jul|juil|lug|июл|lip|čvc", "aug|aoû|ago|авг|sie|srp",
+    "sep|set|сен|wrz|zář", "oct|okt|ott|out|окт|paź|říj", "nov|ноя|lis", "dec|dez|déc|dic|дек|gru|pro",
+)  # fmt: skip
+"""How the names of the months begin in the languages that people post in."""
+_HUMAN = regex(
+    r"^\[\w{1,4}\.? +(?:([A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d) \d{4}|[^\].\n]{2,24}\d\d:\d\d:\d\d[^\].\n]{0,12})\] (.*)$"
+)
 _BARE = regex(
     r"^(?P<line>NVRM: .*|nvidia(?:-\w+)?(?: \d{4}:[0-9a-f:.]+)?: .*|nouveau \d{4}:[0-9a-f:.]+: .*"
     r"|[Ll]oading of (?:unsigned )?module.* is rejected|Lockdown: .*|PKCS#7 signature not signed with a trusted key)$",
     re.MULTILINE,
 )
 """Messages of the kernel without timestamps, as dmesg --notime prints them."""
-_UNAME = regex(r"^(?:uname: )?Linux (\S+) (\d\S+) #.*$", re.MULTILINE)
+_UNAME = regex(r"^(?:uname: )?Linux (?:(?P<host>\S+) )?(?P<release>\d+\.\d+\S+) #.*$", re.MULTILINE)
 _RELEASE = regex(
-    r"(?:\buname -r\)?[ \t`*:]*|^#+ Kernel Release\s*?)(?:\n+(?:```\w*\n)?|[ \t]+)(\d+\.\d+\.\d[\w.+-]*)[`*]*$",
+    r"(?:\buname -r\)?[ \t`*:]*|^#+ Kernel Release\s*?)(?:\n+(?:```\w*\n)?|[ \t]+)(\d+\.\d+\.\d[\w.+-]*)(?:[`*]*| #\d.*)$",
     re.MULTILINE,
 )
 _LONE_RELEASE = regex(r"\A\s*(\d+\.\d+\.\d+-[\w.+-]+)\s*\Z")
@@ -105,7 +117,7 @@ _SHIM_STATE = "/sys/firmware/efi/efivars/MokSBStateRT-605dab50-e046-4300-abb6-3d
 def log(output: Output, pieces: Pieces) -> bool:
     """Lines of the kernel log, with the stamps of dmesg, dmesg -T, journalctl, rsyslog, or none."""
     text = output.text
-    human = [f"{m[1]} {pieces.hostname} kernel: {m[3]}" for m in _HUMAN.finditer(text)]
+    human = list(_with_date(text, pieces.hostname))
     if human:
         pieces.log("/var/log/kern.log", "\n".join(human), output.source("dmesg -T"))
     stamped = list(_stamped(text))
@@ -124,14 +136,37 @@ def log(output: Output, pieces: Pieces) -> bool:
 
 
 def _stamped(text: str) -> Iterator[str]:
-    """Lines of syslog. Of a message with several lines, journalctl indents all but the first."""
+    """Lines of syslog. Of a message with several lines, journalctl indents all but the first. `less` cuts long lines, and
+    ends them with ">"."""
     stamp = ""
     for line in text.splitlines():
         if match := _STAMPED.match(line):
-            stamp = match["stamp"]
-            yield match["line"]
+            stamp = f"{match['iso'] or _english(match)}{match['who']}"
+            yield f"{stamp}{match['text'].removesuffix('>')}"
         elif stamp and line.startswith("     "):
-            yield f"{stamp}{line.strip()}"
+            yield f"{stamp}{line.strip().removesuffix('>')}"
+        else:
+            stamp = ""
+
+
+def _english(match: "re.Match[str]") -> str:
+    """A date as syslog writes it; with the first month if its name is in a language that is not known here."""
+    day, name = match["day"] or match["of"] or match["first"], (match["month"] or match["name"] or "").lower()
+    number = next((n for n, starts in enumerate(_MONTHS) if name.startswith(tuple(starts.split("|")))), 0)
+    if match["number"]:
+        number = min(int(match["number"]), 12) - 1
+    return f"{_ENGLISH[number]} {day:>2} {match['time']}"
+
+
+def _with_date(text: str, hostname: str) -> Iterator[str]:
+    """Lines of `dmesg -T`. Where one message has several, only the first has a date."""
+    stamp = ""
+    for line in text.splitlines():
+        if match := _HUMAN.match(line):
+            stamp = f"{match[1] or 'Jan  1 00:00:00'} {hostname} kernel: "
+            yield f"{stamp}{match[2].removesuffix('>')}"
+        elif stamp and line.startswith("     "):
+            yield f"{stamp}{line.strip().removesuffix('>')}"
         else:
             stamp = ""
 
@@ -155,8 +190,9 @@ def system(output: Output, pieces: Pieces) -> bool:
     uname = _UNAME.search(text)
     if uname:
         _built_by(uname[0], output.source("uname -a"), pieces)
-        pieces.file("/proc/sys/kernel/osrelease", f"{uname[2]}\n", output.source("uname -a"))
-        pieces.file("/proc/sys/kernel/hostname", f"{uname[1]}\n", output.source("uname -a"))
+        pieces.file("/proc/sys/kernel/osrelease", f"{uname['release']}\n", output.source("uname -a"))
+        if uname["host"]:
+            pieces.file("/proc/sys/kernel/hostname", f"{uname['host']}\n", output.source("uname -a"))
     release = _RELEASE.search(text)
     if release:
         pieces.file("/proc/sys/kernel/osrelease", f"{release[1]}\n", output.source("uname -r"))

@@ -41,7 +41,7 @@ READERS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (kernel.summary, ("Kernel", "OS", "Distro:", "Operating System", "System:")),
     (packages.dpkg, ("ii ", "iF ", "iU ", "iH ", "rc ", "hi ", "un ", "iW ", "it ", "iHR ", "pn ", "ri ", "hF ")),
     (packages.apt, ("[installed", "[upgradable", "[residual", "Installed: ", "(--configure)", "install\n", "hold\n")),
-    (kernel.log, ("kernel", "] ", "NVRM", "nvidia", "nouveau", "rejected", "Lockdown", "PKCS")),
+    (kernel.log, ("kernel", "] ", "]: ", "NVRM", "nvidia", "nouveau", "rejected", "Lockdown", "PKCS")),
     (kernel.dkms, (": added", ": built", ": installed")),
     (kernel.failed_build, ("make.log", "Error! Bad return", "kernel headers for kernel")),
     (kernel.refused, ("modprobe", "modinfo", "insert")),

@@ -203,6 +203,35 @@ class TestKernel:
         )
         assert roots(judged(said)) == {"legacy-gpu-needs-470-390-340"}
 
+    @pytest.mark.parametrize(
+        ("first", "more"),
+        [
+            ("[Tue Mar  3 09:10:11 2026] ", " " * 27),
+            ("[Di  3 Mär 2026 09:10:11] ", " " * 26),
+            ("Mär 03 09:10:11 box kernel: ", " " * 28),
+            ("mars 3 09:10:11 box kernel: ", " " * 28),
+            ("3. mars 09:10:11 box kernel: ", " " * 29),
+            ("3月 03 09:10:11 box kernel: ", " " * 28),
+        ],
+    )
+    def test_dates_in_other_languages(self, judged: Judge, first: str, more: str) -> None:
+        text = (
+            f"{first}NVRM: The NVIDIA NVIDIA GeForce GTX 1060 GPU installed in this system>\n"
+            f"{more}NVRM:  supported through the NVIDIA 580.xx Legacy drivers. Please>\n"
+            f"{more}NVRM:  information.  The 590.48.01 NVIDIA driver will ignore\n"
+        )
+        (found,) = judged(text).findings
+        assert found.finding.id == "maxwell-pascal-volta-dropped-after-580"
+        assert "GeForce GTX 1060" in found.finding.title
+        assert "NVIDIA NVIDIA" not in found.finding.title
+
+    @pytest.mark.parametrize(
+        "line", ["Linux 6.8.1-1015-realtime #16-Ubuntu SMP PREEMPT_RT x86_64", "6.8.1-1015-realtime #16-Ubuntu SMP x86_64"]
+    )
+    def test_a_kernel_without_the_name_of_the_host(self, tmp_path: Path, line: str) -> None:
+        host = host_at(folder(tmp_path, f"### Kernel Release\n\n{line}\n"))
+        assert Facts(host, Options()).get(Kernel).running == "6.8.1-1015-realtime"
+
     def test_messages_without_stamps(self, judged: Judge) -> None:
         said = "NVRM: The NVIDIA GeForce GT 730 GPU installed in this system is\nNVRM:  supported through the NVIDIA 470.xx Legacy drivers. The 535.129.03 NVIDIA driver will ignore\n"
         assert roots(judged(said)) == {"legacy-gpu-needs-470-390-340"}
