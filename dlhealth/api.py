@@ -43,7 +43,7 @@ from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.judgements.driverupgrade import DriverUpgrade
 from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, TakenGpus, Usurpers
-from dlhealth.judgements.kernels import kernels_to_judge
+from dlhealth.judgements.kernels import kernels_to_judge, kernels_without_module
 from dlhealth.judgements.mismatch import PostedFailure, PostedMismatch
 from dlhealth.judgements.numpyabi import NumpyClash, NumpyClashes
 from dlhealth.judgements.rejected import RejectedModule
@@ -92,6 +92,7 @@ from dlhealth.probes.driver.dkms import (
     ModuleBuild,
     lowest_driver_for_kernel,
     measured_failure,
+    older_than_kernel,
 )
 from dlhealth.probes.driver.dkms import package_of as dkms_package
 from dlhealth.probes.driver.driverlog import XidEvents

@@ -62,7 +62,7 @@ from dlhealth.api import (
     Stage,
     UpdateInitramfs,
     compiler_major,
-    kernels_to_judge,
+    kernels_without_module,
 )
 
 
@@ -77,9 +77,7 @@ class DkmsCompilerMismatch(Rule):
         self, kernel: Kernel, modules: KernelModules, dkms: Dkms, compilers: Compilers | None
     ) -> Iterator[Finding]:
         gcc = compilers.gcc if compilers else None
-        for release, severity in kernels_to_judge(kernel):
-            if modules.usable(release):
-                continue
+        for release, severity in kernels_without_module(kernel, modules, dkms):
             wanted = kernel.compiler_of(release)
             headers = any(k.headers for k in kernel.installed if k.release == release)
             for module in dkms.modules:

@@ -56,7 +56,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     UpdateInitramfs,
-    kernels_to_judge,
+    kernels_without_module,
 )
 
 BUILDERS = "nvidia*dkms*"
@@ -99,12 +99,10 @@ class DkmsModuleMissingForRunningKernel(Rule):
             return
         if kernel.target is None and not kernel.unseen:
             yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
-        for release, severity in _judged(kernel, kept):
+        for release, severity in kernels_without_module(kernel, modules, dkms):
             named = kernel.target is not None or not kernel.unseen
-            if named and modules.usable(release):
-                continue
             build = next((b for m in kept if (b := m.failed(release))), None)
-            refused = _refused(kernel, release, kept)
+            refused = _refused(kernel, release, kept, build)
             unfit = modules.on_disk(release) if named else None
             evidence = [Evidence(unfit.path, unfit.unfit)] if unfit else []
             if named and not unfit:
@@ -146,7 +144,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
             yield Plan(
                 "Boot the distribution's standard kernel: the NVIDIA driver does not support realtime kernels",
                 Risk.MEDIUM,
-                (ByHand("choose a kernel without -rt in the boot menu, and make it the default"),),
+                (ByHand("choose a kernel without -rt or -realtime in the boot menu, and make it the default"),),
                 reboot=True,
             )
         elif dkms and (chosen := finding.detail["chosen"]):
@@ -381,6 +379,22 @@ class DkmsModuleMissingForRunningKernel(Rule):
             finds="kernel:6.1.0-50-rt-amd64",
             ladder=(("medium reboot", "by-hand -rt"),),
         )
+        yield Scenario(
+            "Ubuntu's realtime kernel, as the log of the build says",
+            Machine()
+            .os_release("ubuntu", "24.04")
+            .kernel("6.8.1-1015-realtime")
+            .gpu(driver="")
+            .ubuntu_driver(kernels=(), loaded=False)
+            .file(
+                "/var/lib/dkms/nvidia/550.120/build/make.log",
+                "DKMS make.log for nvidia-550.120 for kernel 6.8.1-1015-realtime (x86_64)\n"
+                "The kernel you are installing for is a PREEMPT_RT kernel!\n\n"
+                "*** Failed PREEMPT_RT sanity check. Bailing out! ***\n",
+            ),
+            finds="kernel:6.8.1-1015-realtime",
+            ladder=(("medium reboot", "by-hand -realtime"),),
+        )
         dkms = f"/usr/lib/modules/{ubuntu}/updates/dkms/nvidia.ko"
         yield Scenario(
             "an empty module file: the disk was full",
@@ -458,9 +472,11 @@ def _reason(unfit: ModuleFile | None, build: ModuleBuild | None, refused: DkmsMo
     return f"the last build failed: {build.error}" if build else "it was not built, or was removed"
 
 
-def _refused(kernel: Kernel, release: str, kept: list[DkmsModule]) -> DkmsModule | None:
+def _refused(kernel: Kernel, release: str, kept: list[DkmsModule], build: ModuleBuild | None) -> DkmsModule | None:
+    """The module that refuses this kernel because it is a realtime kernel."""
+    said = build is not None and build.fault is BuildFault.REALTIME
     realtime = any(k.realtime for k in kernel.installed if k.release == release)
-    return next((m for m in kept if realtime and m.no_realtime), None)
+    return next((m for m in kept if (build in m.builds if said else realtime and m.no_realtime)), None)
 
 
 def _flavours(chosen: str, built: str, release: str, dkms: Dkms, load: tuple[LoadModules, ...]) -> Iterator[Plan]:
@@ -486,13 +502,6 @@ def _prebuilt(others: list[ModuleFile], packages: Packages | None) -> str:
         for package in packages.installed(f"linux-modules-nvidia-*-{file.kernel}") if packages else ():
             return package.name.removeprefix("linux-modules-nvidia-").removesuffix(f"-{file.kernel}")
     return ""
-
-
-def _judged(kernel: Kernel, kept: list[DkmsModule]) -> tuple[tuple[str, Severity], ...]:
-    """The kernels to judge; where nothing names any, those for which a build failed."""
-    if kernel.target or not kernel.unseen:
-        return kernels_to_judge(kernel)
-    return tuple((b.kernel, Severity.ERROR) for m in kept for b in m.builds if b.fault and b.kernel)
 
 
 def _flavour_of(built: tuple[DriverPackage, ...]) -> str:

@@ -40,7 +40,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
-    kernels_to_judge,
+    kernels_without_module,
     lowest_driver_for_kernel,
 )
 
@@ -55,12 +55,12 @@ class GplOnlySymbolBuildFailure(Rule):
 
     def detect(self, kernel: Kernel, modules: KernelModules, dkms: Dkms) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in dkms.problems)
-        if kernel.target is None and dkms.modules:
+        if kernel.target is None and dkms.modules and not kernel.unseen:
             yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
-        for release, severity in kernels_to_judge(kernel):
+        for release, severity in kernels_without_module(kernel, modules, dkms):
             builds = ((m, b) for m in dkms.modules if (b := m.failed(release)) and b.fault is BuildFault.GPL_SYMBOL)
             module, build = next(builds, (None, None))
-            if module is None or build is None or modules.usable(release):
+            if module is None or build is None:
                 continue
             symbol = re.search(r"GPL-only symbol '?([\w.]+)'?", build.error)
             needed = lowest_driver_for_kernel(release, module.version)

@@ -11,7 +11,8 @@ Why
     when it was released. On a newer kernel the build ends with C errors, and that kernel has no driver.
 
     dlhealth reports this if the log of a failed build shows it, or if this version of the package is known to fail on
-    such a kernel. An old version number alone proves nothing, because distributions adapt old drivers to newer
+    such a kernel. It also reports it if a build failed without a known reason, and the driver's branch ended before
+    this kernel existed. An old version number alone proves nothing, because distributions adapt old drivers to newer
     kernels.
 
     "dkms apport: kernel package is not supported" only concerns bug reports.
@@ -52,9 +53,10 @@ from dlhealth.api import (
     Stage,
     branch_of,
     dkms_package,
-    kernels_to_judge,
+    kernels_without_module,
     lowest_driver_for_kernel,
     measured_failure,
+    older_than_kernel,
 )
 
 
@@ -69,20 +71,23 @@ class KernelTooNewForDriverBranch(Rule):
     def detect(
         self, kernel: Kernel, modules: KernelModules, dkms: Dkms, packages: Packages | None
     ) -> Iterator[Finding]:
-        for release, severity in kernels_to_judge(kernel):
-            if modules.usable(release):
-                continue
+        for release, severity in kernels_without_module(kernel, modules, dkms):
             headers = any(k.headers for k in kernel.installed if k.release == release)
             for module in dkms.modules:
                 build = module.build(release)
-                failed = build is not None and build.fault is BuildFault.KERNEL_TOO_NEW
+                needed = lowest_driver_for_kernel(release, module.version)
+                older = older_than_kernel(module.version, release)
+                told = build is not None and build.fault is BuildFault.KERNEL_TOO_NEW
+                # A log that is cut, or not there, names no error; what else keeps a driver from a newer kernel is rare.
+                failed = told or (build is not None and build.fault is BuildFault.UNKNOWN and build.kernel and older)
                 package = dkms_package(packages, module.version)
                 seen = measured_failure(module.name, package.version, release) if package and headers else None
                 if not failed and (build is not None or not seen):
                     continue
-                needed = lowest_driver_for_kernel(release, module.version)
                 why = (
-                    f"{build.error}"
+                    build.error
+                    if build and told
+                    else f"the build failed, and {older}"
                     if build
                     else "it was not built yet, and this package is known to fail on such a kernel"
                 )
@@ -93,6 +98,7 @@ class KernelTooNewForDriverBranch(Rule):
                     *([Evidence(build.log, build.error)] if build else []),
                     *([Evidence(f"{package.name} {package.version}", f"failed on {seen}")] if package and seen else []),
                     *([Evidence("kernel_needs.json", branch)] if needed else []),
+                    *([Evidence("driver_branches.json", older)] if older and not needed else []),
                     severity=severity,
                     release=release,
                     version=module.version,
@@ -214,6 +220,25 @@ class KernelTooNewForDriverBranch(Rule):
             .package("nvidia-kernel-dkms", "535.261.03-2", source="nvidia-graphics-drivers"),
             alone=False,
         )
+
+        def cut_off(version: str) -> Machine:
+            log = f"DKMS make.log for nvidia-{version} for kernel 6.14.4-amd64 (x86_64)\nmake[1]: *** [Makefile:1] Error 2\n"
+            machine = Machine().os_release("debian", "12").user().gpu("1180", driver="").kernel("6.14.4-amd64")
+            return machine.dkms("nvidia", version, ()).file(f"/var/lib/dkms/nvidia/{version}/build/make.log", log)
+
+        yield Scenario(
+            "a log without an error, and a branch that ended before this kernel",
+            cut_off("470.256.02"),
+            finds="kernel:6.14.4-amd64",
+            ladder=(
+                (
+                    "medium",
+                    "by-hand install boot standard kernel this distribution",
+                    "by-hand install newer driver branch that still",
+                ),
+            ),
+        )
+        yield Scenario("the same log, and a branch that knows this kernel", cut_off("580.95.05"))
         yield Scenario("built", Machine.debian12_gpu())
         yield Scenario(
             "the compiler is the reason, not the kernel",

@@ -29,6 +29,8 @@ class BuildFault(str, Enum):
     KERNEL_TOO_NEW = "kernel-too-new"
     """The kernel's interfaces are not those that the source was written for."""
     SIGNING = "signing"
+    REALTIME = "realtime"
+    """The driver refuses to be built for a kernel with PREEMPT_RT."""
     UNKNOWN = "unknown"
 
 
@@ -51,6 +53,10 @@ _TREE = r"(?:(?:\./)*(?:include|arch)/|/usr/src/linux-|/(?:usr/)?lib/modules/[^/
 
 # In the order in which they are looked for: the first that the log has is the cause of all that follows it.
 _FAULTS = (
+    (
+        BuildFault.REALTIME,
+        regex(r"Failed PREEMPT_RT sanity check|kernel you are installing for is a PREEMPT_RT kernel"),
+    ),
     (BuildFault.DISK_FULL, regex(r"No space left on device|Disk quota exceeded")),
     (
         BuildFault.MEMORY,

@@ -142,6 +142,17 @@ def lowest_driver_for_kernel(kernel: str, driver: str) -> str | None:
     return lowest if lowest and version_key(driver) < version_key(lowest) else None
 
 
+def older_than_kernel(driver: str, kernel: str) -> str:
+    """Why no version of the driver's branch, or only newer ones, can know this kernel; "" if this one may."""
+    branch = branch_of(driver)
+    if needed := lowest_driver_for_kernel(kernel, driver):
+        return f"this kernel needs {needed} or newer of branch {branch}"
+    newest = next((r.get("linux", "") for r in load("driver_branches")["branches"] if r["branch"] == branch), "")
+    if newest and version_key(kernel)[:2] > version_key(newest):
+        return f"branch {branch} ended when Linux {newest} was the newest kernel"
+    return ""
+
+
 def measured_failure(module: str, package: str, kernel: str) -> str | None:
     """The error with which this very version of a package was seen to fail on such a kernel, or an older one; None
     where nobody saw that."""

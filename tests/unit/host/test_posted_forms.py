@@ -226,7 +226,8 @@ class TestKernel:
         assert "NVIDIA NVIDIA" not in found.finding.title
 
     @pytest.mark.parametrize(
-        "line", ["Linux 6.8.1-1015-realtime #16-Ubuntu SMP PREEMPT_RT x86_64", "6.8.1-1015-realtime #16-Ubuntu SMP x86_64"]
+        "line",
+        ["Linux 6.8.1-1015-realtime #16-Ubuntu SMP PREEMPT_RT x86_64", "6.8.1-1015-realtime #16-Ubuntu SMP x86_64"],
     )
     def test_a_kernel_without_the_name_of_the_host(self, tmp_path: Path, line: str) -> None:
         host = host_at(folder(tmp_path, f"### Kernel Release\n\n{line}\n"))
