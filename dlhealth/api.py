@@ -29,7 +29,6 @@ from dlhealth.actions import (
     UpdateInitramfs,
     WriteFile,
 )
-from dlhealth.actions.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.data.compat import branch_of, lowest_driver, max_cuda, runs_cuda, version_key
 from dlhealth.data.kernel_log import SXID_FAULT, Saying, sayings, sxid
 from dlhealth.engine.libcudarule import LibcudaRule
@@ -51,6 +50,9 @@ from dlhealth.judgements.undriven import UndrivenGpus
 from dlhealth.judgements.undriven import Why as UndrivenWhy
 from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus
 from dlhealth.judgements.wheels import Wheel, WheelCoverage, fitting_wheel, known_wheel, torch_wheel
+from dlhealth.ladders.branch import choose_between, reboot_into, switch_by_hand, switch_to
+from dlhealth.ladders.loader import out_of_configuration, out_of_variable
+from dlhealth.ladders.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.lazy import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.containers.docker import Docker

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from dlhealth.actions import AptRemove, ByHand, EditFile, RefreshLoaderCache
+from dlhealth.actions import AptRemove, RefreshLoaderCache
 from dlhealth.engine.rule import Rule
-from dlhealth.host.place import Place
 from dlhealth.judgements.cudadriver import CudaDriver
+from dlhealth.ladders.loader import out_of_configuration, out_of_variable
 from dlhealth.model import Evidence, Finding, Plan, Risk, Severity, Stage, Unknown
 from dlhealth.probes.cuda.toolkits import Libcuda, LibcudaChoice
 from dlhealth.probes.driver.gpu import Gpus
-from dlhealth.probes.machine.loader import LoaderConfig, UserPaths, without_element
+from dlhealth.probes.machine.loader import LoaderConfig, UserPaths
 from dlhealth.probes.packaging.packages import Packages
 
 
@@ -78,14 +78,10 @@ class LibcudaRule(Rule):
         self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None, packages: Packages | None
     ) -> Iterator[Plan]:
         folder = finding.detail["path"].rpartition("/")[0]
-        entry = next((d for d in loader.directories if d.path == folder and d.source.line), None)
         if finding.detail["personal"]:
-            yield _edit(folder, finding.detail["source"], paths)
-        elif entry and entry.source.line:
-            edit = EditFile(entry.source.path, ((entry.source.line, entry.line, None),))
-            yield Plan(f"Remove {folder} from {entry.source.path}", Risk.LOW, (edit, RefreshLoaderCache()))
+            yield out_of_variable(folder, finding.detail["source"], paths)
         else:
-            yield Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
+            yield out_of_configuration(folder, loader)
         compat = folder.endswith("/compat")
         installed = packages.installed("cuda-compat-*") if packages and compat else ()
         if installed:
@@ -104,14 +100,3 @@ def _data_centre(name: str) -> bool:
     if re.search(r"GeForce|Quadro|RTX|GTX|TITAN|NVS", name, re.IGNORECASE):
         return False
     return re.search(r"Tesla|\b(?:[ABHLTPV]\d{1,3}[A-Z]{0,2}|G[HB]200|GRID)\b", name) is not None
-
-
-def _edit(folder: str, source: Place, paths: UserPaths | None) -> Plan:
-    """The plan to remove a directory from a user's LD_LIBRARY_PATH; automatic if the line only sets this variable."""
-    line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
-    new = without_element(line, folder)
-    summary = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-    if new == line or source.line is None:
-        text = f"edit {source.path}, remove the part that adds {folder}, then log out and in again"
-        return Plan(summary, Risk.LOW, (ByHand(text),))
-    return Plan(summary, Risk.LOW, (EditFile(source.path, ((source.line, line, new),)),))

@@ -25,24 +25,20 @@ import re
 from collections.abc import Collection, Iterator
 
 from dlhealth.api import (
-    ByHand,
-    EditFile,
     Environments,
     Evidence,
     Finding,
     LoaderConfig,
     Machine,
-    Place,
     Plan,
-    RefreshLoaderCache,
-    Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
     Unknown,
     UserPaths,
-    without_element,
+    out_of_configuration,
+    out_of_variable,
 )
 from dlhealth.lazy import regex
 
@@ -73,7 +69,8 @@ class LdLibraryPathCondaBreaksSystem(Rule):
                     Evidence(directory.path, ", ".join(shadowed)),
                     severity=Severity.ERROR,
                     source=directory.source,
-                    line=directory.line,
+                    folder=directory.path,
+                    everybody=True,
                 )
         if not environments or not paths:
             return
@@ -92,31 +89,25 @@ class LdLibraryPathCondaBreaksSystem(Rule):
                     about=about,
                     source=folder.source,
                     folder=folder.path,
+                    everybody=False,
                 )
         for user, variable in paths.unclear:
             if variable == "LD_LIBRARY_PATH":
                 reason = f"{user}'s LD_LIBRARY_PATH is set by a program that dlhealth does not run"
                 yield Unknown(reason, f"user:{user}")
 
-    def remedies(self, finding: Finding, environments: Environments | None) -> Iterator[Plan]:
-        source: Place = finding.detail["source"]
-        line, folder = finding.detail.get("line"), finding.detail.get("folder", "")
-        if source.line and line is not None:
-            edit = EditFile(source.path, ((source.line, line, None),))
-            yield Plan(f"Remove line {source.line} from {source.path}", Risk.LOW, (edit, RefreshLoaderCache()))
+    def remedies(self, finding: Finding, loader: LoaderConfig, paths: UserPaths | None) -> Iterator[Plan]:
+        folder, source = finding.detail["folder"], finding.detail["source"]
+        if finding.detail["everybody"]:
+            yield out_of_configuration(folder, loader)
             return
-        logins = environments.logins if environments else ()
-        line = next((s.line for e in logins for s in e.settings if s.source == source and s.line), "")
-        changed = without_element(line, folder) if line else line
-        what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-        if source.line and changed != line:
-            yield Plan(what, Risk.LOW, (EditFile(source.path, ((source.line, line, changed),)),))
-        else:
-            text = (
-                f"Remove {folder} from line {source.line} of {source.path}. If a conda environment needs it, run there: "
-                "conda env config vars set LD_LIBRARY_PATH=..."
-            )
-            yield Plan(what, Risk.LOW, (ByHand(text),))
+        yield out_of_variable(
+            folder,
+            source,
+            paths,
+            f"Remove {folder} from line {source.line} of {source.path}. If a conda environment needs it, run there: conda "
+            "env config vars set LD_LIBRARY_PATH=...",
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

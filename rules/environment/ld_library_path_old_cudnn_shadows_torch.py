@@ -25,18 +25,14 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
-    ByHand,
     Cudnn,
-    EditFile,
     Environments,
     Evidence,
     Finding,
     Machine,
-    Place,
     Plan,
     PythonEnvironment,
     PythonEnvironments,
-    Risk,
     Rule,
     Scenario,
     Severity,
@@ -44,8 +40,8 @@ from dlhealth.api import (
     Unknown,
     UserDirectory,
     UserPaths,
+    out_of_variable,
     version_key,
-    without_element,
 )
 from dlhealth.records import NamedTuple
 
@@ -92,16 +88,8 @@ class LdLibraryPathOldCudnnShadowsTorch(Rule):
             folder=folder.path,
         )
 
-    def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source: Place = finding.detail["source"]
-        folder = finding.detail["folder"]
-        line = next((s.line for e in environments.logins for s in e.settings if s.source == source and s.line), "")
-        changed = without_element(line, folder) if line else line
-        what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-        if source.line and changed != line:
-            yield Plan(what, Risk.LOW, (EditFile(source.path, ((source.line, line, changed),)),))
-        else:
-            yield Plan(what, Risk.LOW, (ByHand(f"{what}, then log in again"),))
+    def remedies(self, finding: Finding, paths: UserPaths) -> Iterator[Plan]:
+        yield out_of_variable(finding.detail["folder"], finding.detail["source"], paths)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

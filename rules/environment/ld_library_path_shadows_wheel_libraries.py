@@ -25,19 +25,15 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
-    ByHand,
     CudaToolkits,
-    EditFile,
     Environments,
     Evidence,
     Finding,
     Machine,
-    Place,
     Plan,
     Programs,
     PythonEnvironment,
     PythonEnvironments,
-    Risk,
     Rule,
     Scenario,
     Severity,
@@ -45,9 +41,9 @@ from dlhealth.api import (
     Unknown,
     UserDirectory,
     UserPaths,
+    out_of_variable,
     version_key,
     wheel_name,
-    without_element,
 )
 from dlhealth.records import NamedTuple
 
@@ -121,16 +117,8 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
             folder=folder.path,
         )
 
-    def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source: Place = finding.detail["source"]
-        folder = finding.detail["folder"]
-        line = next((s.line for e in environments.logins for s in e.settings if s.source == source and s.line), "")
-        changed = without_element(line, folder) if line else line
-        what = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-        if source.line and changed != line:
-            yield Plan(what, Risk.LOW, (EditFile(source.path, ((source.line, line, changed),)),))
-        else:
-            yield Plan(what, Risk.LOW, (ByHand(f"{what}, then log in again"),))
+    def remedies(self, finding: Finding, paths: UserPaths) -> Iterator[Plan]:
+        yield out_of_variable(finding.detail["folder"], finding.detail["source"], paths)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

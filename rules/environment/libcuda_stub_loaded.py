@@ -23,10 +23,8 @@ import posixpath
 from collections.abc import Iterator
 
 from dlhealth.api import (
-    ByHand,
     CudaDriver,
     DriverLibraries,
-    EditFile,
     Evidence,
     Finding,
     Gpus,
@@ -36,7 +34,6 @@ from dlhealth.api import (
     Machine,
     MakeLink,
     MoveAside,
-    Place,
     Plan,
     RefreshLoaderCache,
     Risk,
@@ -47,7 +44,8 @@ from dlhealth.api import (
     Unknown,
     UsableGpu,
     UserPaths,
-    without_element,
+    out_of_configuration,
+    out_of_variable,
 )
 
 
@@ -99,14 +97,10 @@ class LibcudaStubLoaded(Rule):
     ) -> Iterator[Plan]:
         path, source = finding.detail["path"], finding.detail["source"]
         folder = path.rpartition("/")[0]
-        entry = next((d for d in loader.directories if d.path == folder and d.source.line), None)
         if finding.detail["personal"]:
-            yield _edit(folder, source, paths)
-        elif entry and entry.source.line and folder.endswith("/stubs"):
-            edit = EditFile(entry.source.path, ((entry.source.line, entry.line, None),))
-            yield Plan(f"Remove {folder} from {entry.source.path}", Risk.LOW, (edit, RefreshLoaderCache()))
+            yield out_of_variable(folder, source, paths)
         elif folder.endswith("/stubs"):
-            yield Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
+            yield out_of_configuration(folder, loader)
         elif own := _drivers_own(folder, libraries):
             yield Plan(f"Point {path} to {own}", Risk.LOW, (MakeLink(path, own), RefreshLoaderCache()))
         else:
@@ -174,17 +168,6 @@ class LibcudaStubLoaded(Rule):
 
 def _in_stubs(libcuda: Libcuda) -> bool:
     return posixpath.dirname(libcuda.place).endswith("/stubs")
-
-
-def _edit(folder: str, source: Place, paths: UserPaths | None) -> Plan:
-    """Remove a directory from a user's LD_LIBRARY_PATH; by hand unless the line does nothing else."""
-    line = next((d.line for d in paths.libraries() if d.source == source and d.path == folder), "") if paths else ""
-    new = without_element(line, folder)
-    summary = f"Remove {folder} from LD_LIBRARY_PATH in {source}"
-    if new == line or source.line is None:
-        text = f"Remove {folder} from {source.path}, then log in again"
-        return Plan(summary, Risk.LOW, (ByHand(text),))
-    return Plan(summary, Risk.LOW, (EditFile(source.path, ((source.line, line, new),)),))
 
 
 def _drivers_own(folder: str, libraries: DriverLibraries | None) -> str | None:

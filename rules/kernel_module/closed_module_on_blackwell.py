@@ -25,21 +25,22 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
-    AptInstall,
-    ByHand,
     DriverFit,
     Drivers,
     Finding,
     Machine,
     MisfitKind,
     Plan,
-    Reboot,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
     Unknown,
+    choose_between,
+    reboot_into,
+    switch_by_hand,
+    switch_to,
 )
 
 
@@ -69,24 +70,17 @@ class ClosedModuleOnBlackwell(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         detail = finding.detail
         if detail["cured"]:
-            yield Plan("Reboot: the open kernel module is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield reboot_into("the open kernel module")
             return
         if detail["older"]:
-            text = f"no driver supports both GPUs: the {detail['older']} needs the closed kernel module, this GPU the open one. Remove one GPU, or leave this one unused"
-            yield Plan("Choose which of the two GPUs to use", Risk.LOW, (ByHand(text),))
+            yield choose_between(detail["older"], open_here=True)
             return
         offer = drivers.offer(detail["lowest"], None, open_flavour=True, near=detail["branch"])
         if offer:
-            yield Plan(
-                f"Install the open kernel module of branch {offer[0]}",
-                Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
-                reboot=True,
-                network=True,
-            )
+            yield switch_to(offer[1], drivers, f"Install the open kernel module of branch {offer[0]}")
             return
         text = "install the open kernel module from the source of the current driver (NVIDIA's repository: nvidia-open instead of cuda-drivers; .run file: --kernel-module-type=open), then reboot"
-        yield Plan("Install the open kernel module", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+        yield switch_by_hand("Install the open kernel module", text)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -25,21 +25,21 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
-    AptInstall,
-    ByHand,
     DriverFit,
     Drivers,
     Finding,
     Machine,
     MisfitKind,
     Plan,
-    Reboot,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
     Unknown,
+    reboot_into,
+    switch_by_hand,
+    switch_to,
 )
 
 
@@ -72,25 +72,19 @@ class DriverTooOldForNewGpu(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         detail = finding.detail
         if detail["cured"]:
-            yield Plan("Reboot: a driver for this GPU is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield reboot_into("a driver for this GPU")
             return
         lowest, highest = detail["branch"], detail["highest"]
         offer = None
         if lowest:
             offer = drivers.offer(lowest, highest, open_flavour=detail["open"], near=0)
         if offer:
-            yield Plan(
-                f"Install driver branch {offer[0]} from the distribution",
-                Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
-                reboot=True,
-                network=True,
-            )
+            yield switch_to(offer[1], drivers, f"Install driver branch {offer[0]} from the distribution")
             return
         limit = f" and at most {highest} (for the other GPU)" if highest else ""
         flavour = ", open kernel module" if detail["open"] else ""
         text = f"choose one source (a newer release of the distribution, its backports, or NVIDIA's repository), install {detail['needs']}{limit}{flavour} from it, then reboot"
-        yield Plan(f"Install a newer driver: {detail['needs']}", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+        yield switch_by_hand(f"Install a newer driver: {detail['needs']}", text)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -31,7 +31,6 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
-    AptInstall,
     ByHand,
     DriverFit,
     Drivers,
@@ -42,7 +41,6 @@ from dlhealth.api import (
     Package,
     Packages,
     Plan,
-    Reboot,
     Risk,
     Rule,
     Scenario,
@@ -50,6 +48,8 @@ from dlhealth.api import (
     Stage,
     Unknown,
     branch_of,
+    reboot_into,
+    switch_to,
     version_key,
 )
 
@@ -84,7 +84,7 @@ class LegacyGpuNeeds470390340(Rule):
     ) -> Iterator[Plan]:
         branch = finding.detail["branch"]
         if finding.detail["cured"]:
-            yield Plan("Reboot: a driver for this GPU is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield reboot_into("a driver for this GPU")
             return
         if finding.detail["beside"]:
             text = f"leave it as it is, or use the other GPU for the screen; no driver supports both (branch {branch} is the last for this GPU)"
@@ -92,13 +92,7 @@ class LegacyGpuNeeds470390340(Rule):
             return
         offer = drivers.offer(branch, branch, open_flavour=False, near=branch)
         if offer and not _too_new(kernel, offer[2]):
-            yield Plan(
-                f"Switch to branch {branch}, the last one for this GPU",
-                Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
-                reboot=True,
-                network=True,
-            )
+            yield switch_to(offer[1], drivers, f"Switch to branch {branch}, the last one for this GPU")
         elif offer:
             text = f"boot an older kernel ({offer[1]} is known to build for kernels up to {offer[2]}) and install {offer[1]}"
             yield Plan(f"Switch to branch {branch}, on an older kernel", Risk.HIGH, (ByHand(text),))

@@ -26,21 +26,22 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
-    AptInstall,
-    ByHand,
     DriverFit,
     Drivers,
     Finding,
     Machine,
     MisfitKind,
     Plan,
-    Reboot,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
     Unknown,
+    choose_between,
+    reboot_into,
+    switch_by_hand,
+    switch_to,
 )
 
 PIN = (
@@ -75,30 +76,18 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         branch = finding.detail["branch"]
         if finding.detail["cured"]:
-            yield Plan("Reboot: a driver for this GPU is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield reboot_into("a driver for this GPU")
             return
         if finding.detail["newer"]:
-            text = f"no driver supports both GPUs: the {finding.detail['newer']} needs the open kernel module, this GPU the closed one. Remove one GPU, or leave this one unused"
-            yield Plan("Choose which of the two GPUs to use", Risk.LOW, (ByHand(text),))
+            yield choose_between(finding.detail["newer"], open_here=False)
             return
         offer = drivers.offer(branch, branch, open_flavour=False, near=branch)
+        summary = f"Switch to branch {branch}, the last one for this GPU"
         if offer:
-            yield Plan(
-                f"Switch to branch {branch}, the last one for this GPU",
-                Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages, remove=drivers.beside), Reboot()),
-                reboot=True,
-                network=True,
-            )
+            yield switch_to(offer[1], drivers, summary)
         else:
             text = f"install branch {branch} with the closed kernel module from the source of the current driver ({PIN}); then reboot"
-            yield Plan(
-                f"Switch to branch {branch}, the last one for this GPU",
-                Risk.HIGH,
-                (ByHand(text),),
-                reboot=True,
-                network=True,
-            )
+            yield switch_by_hand(summary, text)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -31,7 +31,6 @@ from collections.abc import Iterator
 
 from dlhealth.api import (
     AptInstall,
-    ByHand,
     DriverFit,
     Drivers,
     Finding,
@@ -46,6 +45,10 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    choose_between,
+    reboot_into,
+    switch_by_hand,
+    switch_to,
 )
 
 
@@ -81,11 +84,10 @@ class OpenModuleOnUnsupportedGpu(Rule):
     def remedies(self, finding: Finding, drivers: Drivers) -> Iterator[Plan]:
         detail = finding.detail
         if detail["cured"]:
-            yield Plan("Reboot: the closed kernel module is already installed", Risk.MEDIUM, (Reboot(),), reboot=True)
+            yield reboot_into("the closed kernel module")
             return
         if detail["newer"]:
-            text = f"no driver supports both GPUs: the {detail['newer']} needs the open kernel module, this GPU the closed one. Remove one GPU, or leave this one unused"
-            yield Plan("Choose which of the two GPUs to use", Risk.LOW, (ByHand(text),))
+            yield choose_between(detail["newer"], open_here=False)
             return
         branch, last = detail["branch"], detail["last"]
         if "nvidia-open-kernel-dkms" in drivers.packages and not drivers.repository:
@@ -104,17 +106,11 @@ class OpenModuleOnUnsupportedGpu(Rule):
             return
         offer = drivers.offer(detail["lowest"], last, open_flavour=False, near=branch)
         if offer:
-            yield Plan(
-                f"Install the closed kernel module of branch {offer[0]}",
-                Risk.HIGH,
-                (AptInstall((offer[1],), may_remove=drivers.packages), Reboot()),
-                reboot=True,
-                network=True,
-            )
+            yield switch_to(offer[1], drivers, f"Install the closed kernel module of branch {offer[0]}")
             return
         limit = f" of branch {last} or older" if last else ""
         text = f"install the closed kernel module{limit} from the source of the current driver (NVIDIA's repository: cuda-drivers instead of nvidia-open; .run file: --kernel-module-type=proprietary), then reboot"
-        yield Plan("Install the closed kernel module", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
+        yield switch_by_hand("Install the closed kernel module", text)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

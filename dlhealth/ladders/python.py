@@ -1,9 +1,9 @@
-"""Plans for Python environments that several rules use."""
+"""Plans for Python environments."""
 
 from collections.abc import Mapping
 from shlex import join
 
-from dlhealth.actions.kinds import ByHand, PipInstall
+from dlhealth.actions import ByHand, PipInstall
 from dlhealth.model import Plan, Risk
 
 INDEX = "https://download.pytorch.org/whl"
