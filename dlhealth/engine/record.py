@@ -66,9 +66,10 @@ def repairs_in(root: str) -> tuple[Event, ...]:
 
 def timeline_of(facts: Facts, repairs: Sequence[Event] = ()) -> Timeline:
     """What happened on the machine; `repairs` are those of dlhealth."""
-    from dlhealth.judgements.timeline import SOURCES, Clock
+    from dlhealth.judgements.timeline import SOURCES
+    from dlhealth.probes.machine.localtime import LocalTime
 
-    clock = Clock(facts.get(Host))
+    clock = LocalTime(facts.get(Host))
     events = list(repairs[-_EVENTS:])
     missing, left = [], len(repairs[:-_EVENTS])
     for name, source in SOURCES.items():
@@ -79,8 +80,8 @@ def timeline_of(facts: Facts, repairs: Sequence[Event] = ()) -> Timeline:
         if problem:
             missing.append(f"{name}: {problem}")
     ordered = sorted(events, key=lambda event: event.time)
-    zone = "the machine's time zone" if clock.zone else "UTC, because the machine's time zone is not known"
-    return Timeline(tuple((clock.local(e.time), e) for e in ordered), tuple(missing), left, zone)
+    zone = "the machine's time zone" if clock.known else "UTC, because the machine's time zone is not known"
+    return Timeline(tuple((clock.minute(e.time), e) for e in ordered), tuple(missing), left, zone)
 
 
 def _tried(facts: Facts, source: Callable[..., Any]) -> tuple[list[Any] | None, str]:

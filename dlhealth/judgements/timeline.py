@@ -1,9 +1,7 @@
 """What happened on a machine, in order: package changes, module builds, boots, driver errors, sessions that ended."""
 
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timezone, tzinfo
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lazy import regex
@@ -13,6 +11,7 @@ from dlhealth.probes.driver.dkms import TREE, Dkms
 from dlhealth.probes.login.sessions import SHORT, Session, Sessions
 from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.machine.localtime import LocalTime
 from dlhealth.probes.packaging.apt import Transaction, logs, parse_history
 
 _PACKAGES = regex(
@@ -32,43 +31,22 @@ _ERRORS = (
 )
 _SHAPE = regex(r"0x[0-9a-f]+|\d+(?:[.:]\d+)*")
 _KERNEL = regex(r"Linux version (\S+)")
-_SECONDS = "%Y-%m-%d %H:%M:%S"
+_LOCAL = regex(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
 
 
-class Clock:
-    """The time zone of a machine: programs write local times, the journal does not."""
-
-    def __init__(self, host: Host) -> None:
-        self.zone: tzinfo | None = None
-        try:
-            content = host.read("/etc/localtime")
-            if content:
-                from zoneinfo import ZoneInfo  # for a report only
-
-                self.zone = ZoneInfo.from_file(io.BytesIO(content))
-        except (Unreadable, ValueError):
-            pass
-
-    def seconds(self, local: str) -> float | None:
-        """Seconds since the epoch of a local time; None if it is not one."""
-        try:
-            parsed = datetime.strptime(local, _SECONDS)
-        except ValueError:
-            return None
-        return parsed.replace(tzinfo=self.zone or timezone.utc).timestamp()
-
-    def local(self, seconds: float) -> str:
-        """The local time, to the minute."""
-        return datetime.fromtimestamp(seconds, self.zone or timezone.utc).strftime("%Y-%m-%d %H:%M")
+def _seconds(clock: LocalTime, local: str) -> float | None:
+    """Seconds since the epoch of a local time in a log; None if it is not one."""
+    parts = _LOCAL.fullmatch(" ".join(local.split()))
+    return clock.seconds(*map(int, parts.groups())) if parts else None
 
 
 def apt_runs(host: Host) -> Iterator[Event]:
     """The runs of apt, by its history."""
-    clock, found = Clock(host), False
+    clock, found = LocalTime(host), False
     for path, text in logs(host, "history.log"):
         found = True
         for run in parse_history(path, text, _PACKAGES):
-            stamp = clock.seconds(run.start)
+            stamp = _seconds(clock, run.start)
             if stamp is not None:
                 yield _apt_run(run, stamp)
     if not found:
@@ -91,13 +69,13 @@ def _change(action: str, old: str, new: str, names: list[str]) -> str:
 
 def dpkg_runs(host: Host) -> Iterator[Event]:
     """The runs of dpkg, by its log."""
-    clock = Clock(host)
+    clock = LocalTime(host)
     runs: list[list[tuple[float, str, str, str, str]]] = []
     texts = [host.text(path) for path in ("/var/log/dpkg.log.1", "/var/log/dpkg.log")]
     if texts == [None, None]:
         raise Unavailable("/var/log/dpkg.log does not exist")
     for match in _DPKG.finditer("\n".join(filter(None, texts))):
-        stamp = clock.seconds(match[1])
+        stamp = _seconds(clock, match[1])
         if stamp is None or not _PACKAGES.search(match[3]):
             continue
         if not runs or stamp - runs[-1][-1][0] > _TOGETHER:

@@ -2,13 +2,13 @@
 
 import json
 import re
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
+from dlhealth.probes.machine.localtime import LocalTime
 from dlhealth.records import NamedTuple
 
 JOURNAL_FOLDERS = ("/var/log/journal", "/run/log/journal")
@@ -78,15 +78,16 @@ _MONTHS = {
     m: n for n, m in enumerate(("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1)
 }
 _BOOT = "Linux version "
+_TOLERANCE = 2 * 86400
+"""Seconds that a line may be newer than its file: the clock was wrong."""
 
 
 _KNOWN = frozenset(("kernel", *IDENTIFIERS))
 
 
 class Line(NamedTuple):
-    """One record. `time` in seconds since the epoch (of a text log without a time zone: as if it were UTC); `boot` names
-    the boot it belongs to; `identifier` is "kernel", "systemd-logind", "lightdm" …; `source` is what to name as evidence:
-    "journalctl" or a file."""
+    """One record. `time` in seconds since the epoch; `boot` names the boot it belongs to; `identifier` is "kernel",
+    "systemd-logind", "lightdm" …; `source` is what to name as evidence: "journalctl" or a file."""
 
     time: float
     boot: str
@@ -215,9 +216,10 @@ def _text_logs(host: Host) -> tuple[list[Line], str]:
     """From the files of rsyslog: the lines, by boots, and why not all of them."""
     found: list[Line] = []
     problems = []
+    local = LocalTime(host)
     for path in TEXT_LOGS:
         try:
-            found += _read_log(host, path)
+            found += _read_log(host, path, local)
         except Unreadable as problem:
             problems.append(str(problem))
     # One line goes to more than one file: of the kernel to syslog and to kern.log.
@@ -232,35 +234,38 @@ def _text_logs(host: Host) -> tuple[list[Line], str]:
     return lines, "; ".join(problems)
 
 
-def _read_log(host: Host, path: str) -> list[Line]:
+def _read_log(host: Host, path: str, local: LocalTime) -> list[Line]:
     """The end of a log; where it was rotated of late, also the end of what was rotated away."""
     content, status = host.tail(path, TAIL), host.stat(path)
     if content is None or status is None:
         return []
-    before = _rotated(host, path) if len(content) < TAIL // 4 and not path.endswith(".1") else []
+    before = _rotated(host, path, local) if len(content) < TAIL // 4 and not path.endswith(".1") else []
     texts = content.decode(errors="surrogateescape").split("\n")
     if len(content) == TAIL:
         del texts[0]  # its beginning is not here
-    parsed = (parse_log_line(text, path, status.mtime, local=host.live) for text in texts if _WANTED.search(text))
+    parsed = (parse_log_line(text, path, status.mtime, local) for text in texts if _WANTED.search(text))
     return before + [p for p in parsed if p and (p.identifier in _KNOWN or "pam_unix(" in p.text)]
 
 
-def _rotated(host: Host, path: str) -> list[Line]:
+def _rotated(host: Host, path: str, local: LocalTime) -> list[Line]:
     """From what was rotated away; nothing where that can't be read, as the newest lines are there."""
     try:
-        return _read_log(host, f"{path}.1")
+        return _read_log(host, f"{path}.1", local)
     except Unreadable:
         return []
 
 
-def parse_log_line(text: str, path: str, written: float, *, local: bool = False) -> Line | None:
-    """One line as rsyslog writes it, in its traditional or its ISO 8601 form. The first has no year: it is not after
-    `written`, when the file was; and no zone: `local` says that it is the one of this process."""
+def parse_log_line(text: str, path: str, written: float, local: LocalTime) -> Line | None:
+    """One line as rsyslog writes it, in its traditional or its ISO 8601 form. The first is a local time without a year:
+    it is not after `written`, when the file was."""
+    stamp: float | None
     if match := _ISO.match(text):
         year, month, day, hour, minute, second = map(int, match.groups()[:6])
         if not 1 <= month <= 12 or year < 1970:
             return None
-        stamp = _seconds((year, month, day, hour, minute, second), local=False) + float(match[7] or 0)
+        import calendar  # for text logs only, which few machines still have
+
+        stamp = calendar.timegm((year, month, day, hour, minute, second)) + float(match[7] or 0)
         if match[9]:
             offset = int(match[10]) * 3600 + int(match[11]) * 60
             stamp -= offset if match[9] == "+" else -offset
@@ -269,13 +274,11 @@ def parse_log_line(text: str, path: str, written: float, *, local: bool = False)
         if match[1] not in _MONTHS:
             return None
         day, hour, minute, second = map(int, match.groups()[1:5])
-        year = time.gmtime(written).tm_year
-        parts = (_MONTHS[match[1]], day, hour, minute, second)
-        stamp = _seconds((year, *parts), local)
-        if stamp > written + 2 * 86400:
-            stamp = _seconds((year - 1, *parts), local)
+        stamp = _latest(local, written, (_MONTHS[match[1]], day, hour, minute, second))
         identifier, pid, message = match[6], match[7], match[8]
     else:
+        return None
+    if stamp is None:
         return None
     message = message or ""
     if identifier == "kernel" and (inner := _UPTIME.match(message)):
@@ -283,12 +286,12 @@ def parse_log_line(text: str, path: str, written: float, *, local: bool = False)
     return Line(stamp, "", identifier, None, message, path, int(pid) if pid else None)
 
 
-def _seconds(parts: tuple[int, int, int, int, int, int], local: bool) -> float:
-    if local:
-        return time.mktime((*parts, 0, 0, -1))
-    import calendar  # for text logs only, which few machines still have
-
-    return calendar.timegm(parts)
+def _latest(local: LocalTime, written: float, moment: tuple[int, int, int, int, int]) -> float | None:
+    """The last time before `written`, with a tolerance, that has this month, day, hour, minute and second. The 29th of
+    February may be years ago."""
+    last = local.year(written)
+    times = (local.seconds(year, *moment) for year in range(last, last - 9, -1))
+    return next((t for t in times if t is not None and t <= written + _TOLERANCE), None)
 
 
 def number_boots(lines: Iterable[Line]) -> Iterator[Line]:

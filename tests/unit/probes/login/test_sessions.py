@@ -13,6 +13,7 @@ from dlhealth.probes.login.homes import HomeFiles
 from dlhealth.probes.login.sessions import Loop, SessionLogs, Sessions, find_sessions
 from dlhealth.probes.login.users import Users
 from dlhealth.probes.machine.journal import Journal, Line, number_boots, parse_log_line
+from dlhealth.probes.machine.localtime import LocalTime
 from dlhealth.testing import Machine, logs
 
 WRITTEN = 1795417200.0
@@ -43,7 +44,7 @@ QUOTED = """\
 
 
 def lines(text: str) -> list[Line]:
-    parsed = [parse_log_line(t, "/var/log/auth.log", WRITTEN) for t in text.splitlines()]
+    parsed = [parse_log_line(t, "/var/log/auth.log", WRITTEN, LocalTime()) for t in text.splitlines()]
     return list(number_boots(p for p in parsed if p))
 
 

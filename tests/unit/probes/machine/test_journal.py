@@ -18,6 +18,7 @@ from dlhealth.probes.machine.journal import (
     parse_entry,
     parse_log_line,
 )
+from dlhealth.probes.machine.localtime import LocalTime
 from dlhealth.testing import Machine, logs
 from tests.conftest import WriteJournal
 
@@ -30,7 +31,7 @@ def journal(root: Path) -> Journal:
 
 
 def line(text: str) -> Line:
-    parsed = parse_log_line(text, "/var/log/syslog", NOV_23)
+    parsed = parse_log_line(text, "/var/log/syslog", NOV_23, LocalTime())
     assert parsed
     return parsed
 
@@ -193,7 +194,7 @@ def test_a_message_as_bytes() -> None:
 
 @given(st.text())
 def test_any_text_is_a_line_or_none(text: str) -> None:
-    parsed = parse_log_line(text, "x", NOV_23)
+    parsed = parse_log_line(text, "x", NOV_23, LocalTime())
     assert parsed is None or parsed.time <= NOV_23 + 300 * 365 * 86400 * 40
     entry = parse_entry(text)
     assert entry is None or entry.text is not None
@@ -201,5 +202,5 @@ def test_any_text_is_a_line_or_none(text: str) -> None:
 
 @given(st.from_regex(r"[A-Z][a-z]{2} +[0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2} h k: x", fullmatch=True))
 def test_any_date_is_a_time_or_none(text: str) -> None:
-    parsed = parse_log_line(text, "x", NOV_23)
+    parsed = parse_log_line(text, "x", NOV_23, LocalTime())
     assert parsed is None or parsed.time <= NOV_23 + 3 * 86400
