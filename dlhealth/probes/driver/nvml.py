@@ -13,6 +13,7 @@ from typing import Any
 from dlhealth.host import Host, Output
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.modules import KernelModules
+from dlhealth.probes.driver.readings import Readings
 from dlhealth.records import NamedTuple
 
 LIMIT = 3.0
@@ -23,7 +24,8 @@ DRIVER_NOT_LOADED, GPU_IS_LOST, VERSION_MISMATCH = 9, 15, 18
 class NvmlGpu(NamedTuple):
     """One GPU as NVML sees it; "" and None for what it does not tell. `pci` is like "0000:01:00.0" (as Gpu.address),
     `compute_mode` 0 default, 2 prohibited, 3 exclusive process; `pages_pending` says that memory pages wait for a reset
-    to be retired; `mig` whether it is divided into instances, and `instances` how many. `code` and `text` are set when this GPU answered with an error."""
+    to be retired; `mig` whether it is divided into instances, and `instances` how many. `code` and `text` are set if this
+    GPU answered with an error, also only to a later question."""
 
     name: str
     uuid: str
@@ -35,6 +37,7 @@ class NvmlGpu(NamedTuple):
     text: str
     mig: bool | None = None
     instances: int | None = None
+    readings: Readings = Readings()
 
 
 class Nvml(NamedTuple):
@@ -79,17 +82,18 @@ def _without_node(host: Host) -> bool:
 def interpret(output: Output) -> Nvml:
     """What the child printed, and how it ended. Raises Unavailable when that says nothing about the driver."""
     answers = [document for line in output.stdout.splitlines() if isinstance(document := _json(line), dict)]
+    answer = next((a for a in answers if "outcome" in a), None)
+    if answer is not None and (output.status == 0 or answer["outcome"] == "ok"):
+        # However the child ended after that, only readings are missing.
+        return _answered(answer, [a for a in answers if "reading" in a])
     calls = [str(a["call"]) for a in answers if "call" in a]
     call = calls[-1] if calls else ""
-    answer = answers[-1] if answers else {}
-    if output.status == 0 and "outcome" in answer:
-        return _answered(answer)
     if not call.startswith("nvml"):
         why = output.problem or f"it ended with status {output.status}: {output.stderr.strip()[-200:]}"
         raise Unavailable(f"the program that queries NVML did not start ({why})")
     if output.status is None:
         if "did not" in output.problem:
-            seconds = answer.get("seconds")
+            seconds = answers[-1].get("seconds")
             if not isinstance(seconds, float):
                 raise Unavailable(f"NVML needed more than {LIMIT:g} seconds: the machine is busy, or has many GPUs")
             return Nvml("hung", text=f"no answer to {call} within {seconds:g} seconds", call=call)
@@ -100,7 +104,7 @@ def interpret(output: Output) -> Nvml:
     return Nvml("nonsense", text=lines[-1][:200], call=call)
 
 
-def _answered(answer: dict[str, Any]) -> Nvml:
+def _answered(answer: dict[str, Any], readings: list[dict[str, Any]]) -> Nvml:
     outcome, code, text = answer["outcome"], answer.get("code"), str(answer.get("text", ""))[:200]
     if outcome == "no-binding":
         raise Unavailable(f"the Python module pynvml is missing ({text}); Debian has it in contrib as python3-pynvml")
@@ -112,12 +116,19 @@ def _answered(answer: dict[str, Any]) -> Nvml:
         return Nvml("nonsense", text=text or f"driver version {driver!r}"[:200])
     version = (cuda // 1000, cuda % 1000 // 10) if isinstance(cuda, int) and cuda > 0 else None
     return Nvml(
-        "ok", None, "", "", str(driver), str(nvml), version, tuple(_gpu(g) for g in gpus or () if isinstance(g, dict))
+        "ok", None, "", "", str(driver), str(nvml), version,
+        tuple(_gpu(g, [r for r in readings if r.get("gpu") == n]) for n, g in enumerate(gpus or ()) if isinstance(g, dict)),
+    )  # fmt: skip
+
+
+def _gpu(answer: dict[str, Any], readings: list[dict[str, Any]]) -> NvmlGpu:
+    lost = next((r for r in readings if r.get("code") == GPU_IS_LOST), {})
+    code, said = (
+        (answer.get("code"), answer.get("text", ""))
+        if "code" in answer
+        else (lost.get("code"), lost.get("problem", ""))
     )
-
-
-def _gpu(answer: dict[str, Any]) -> NvmlGpu:
-    mode, pending, code = answer.get("compute_mode"), answer.get("pages_pending"), answer.get("code")
+    mode, pending = answer.get("compute_mode"), answer.get("pages_pending")
     mig, instances = answer.get("mig"), answer.get("instances")
     # NVML writes the PCI domain with eight digits, the kernel with four.
     pci = re.sub(r"^0000(?=[0-9a-f]{4}:)", "", str(answer.get("pci", "")).lower())
@@ -129,9 +140,10 @@ def _gpu(answer: dict[str, Any]) -> NvmlGpu:
         mode if isinstance(mode, int) else None,
         pending if isinstance(pending, bool) else None,
         code if isinstance(code, int) else None,
-        str(answer.get("text", "")),
+        str(said),
         mig if isinstance(mig, bool) else None,
         instances if isinstance(instances, int) else None,
+        Readings.of(readings),
     )
 
 

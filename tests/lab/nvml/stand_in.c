@@ -4,8 +4,11 @@
 
      driver VERSION, nvml VERSION, cuda NUMBER     what the system calls answer (cuda 12020 is 12.2)
      device PCI CAPABILITY NAME                    one GPU, the first line is index 0; CAPABILITY like 8.6
-     value CALL NUMBER, grow CALL NUMBER           what one reading of a GPU is, and how much larger each call makes it;
+     value CALL NUMBER …, grow CALL NUMBER         what one reading of each GPU is, and how much larger each call makes it;
                                                    without "value" it is not supported
+     value INDEX CALL NUMBER …                     the same of one GPU. Memory errors: CALL:uncorrected, CALL:corrected-ever;
+                                                   temperature limits: CALL:1 is the slowdown
+     lose INDEX CALL                               from that call on, that GPU is lost
      return CALL CODE                              that call returns that error
      hang CALL, segfault CALL, nonsense CALL       that call never returns, crashes, or fills what it gives with rubbish
 
@@ -24,11 +27,13 @@
 #define SUCCESS 0
 #define INVALID_ARGUMENT 2
 #define NOT_SUPPORTED 3
-#define LIMIT 8
+#define GPU_IS_LOST 15
+#define LIMIT 16
+#define VALUES 4
 
 struct device {
   char pci[32], name[96];
-  int major, minor;
+  int major, minor, lost;
 };
 
 struct pci_info {
@@ -122,7 +127,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
 }
 
 int nvmlDeviceGetName(void *handle, char *out, unsigned size) {
-  return give_text("nvmlDeviceGetName", out, size, of(handle)->name);
+  return of(handle)->lost ? GPU_IS_LOST : give_text("nvmlDeviceGetName", out, size, of(handle)->name);
 }
 
 int nvmlDeviceGetUUID(void *handle, char *out, unsigned size) {
@@ -165,62 +170,177 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char *pci, void **handle) {
   return INVALID_ARGUMENT;
 }
 
-static int give_reading(const char *call, unsigned long long *out) {
+/* The numbers that the script gives for a reading of one device, and what the call must return. */
+static int give_values(void *handle, const char *call, unsigned long long *out) {
   const char *path = getenv("DLHEALTH_NVML_SCRIPT");
-  FILE *file = fopen(path ? path : SCRIPT, "r");
-  char line[256], word[80];
+  FILE *file;
+  char line[256], word[80], plain[80];
   unsigned long long number;
   static unsigned long long calls;
-  int nonsense, found = 0, code = behave(call, &nonsense);
+  int nonsense, index, found = 0, code;
+  snprintf(plain, sizeof plain, "%.*s", (int)strcspn(call, ":"), call);
+  code = behave(plain, &nonsense);
+  if (code != SUCCESS)
+    return code;
+  file = fopen(path ? path : SCRIPT, "r");
   while (file && fgets(line, sizeof line, file)) {
+    if (sscanf(line, "lose %d %79s", &index, word) == 2 && handle == &devices[index] && !strcmp(word, plain))
+      devices[index].lost = 1;
     if (sscanf(line, "value %79s %llu", word, &number) == 2 && !strcmp(word, call))
-      *out = number, found = 1;
-    if (sscanf(line, "grow %79s %llu", word, &number) == 2 && !strcmp(word, call))
-      *out += number * calls++;
+      found = sscanf(line, "value %*s %llu %llu %llu %llu", out, out + 1, out + 2, out + 3) > 0;
+    else if (sscanf(line, "value %d %79s", &index, word) == 2 && handle == &devices[index] && !strcmp(word, call))
+      found = sscanf(line, "value %*d %*s %llu %llu %llu %llu", out, out + 1, out + 2, out + 3) > 0;
+    else if (sscanf(line, "grow %79s %llu", word, &number) == 2 && !strcmp(word, call))
+      out[0] += number * calls++;
   }
   if (file)
     fclose(file);
-  return code ? code : found ? SUCCESS : NOT_SUPPORTED;
+  if (nonsense)
+    out[0] = out[1] = out[2] = out[3] = ~0ULL;
+  return of(handle)->lost ? GPU_IS_LOST : found || nonsense ? SUCCESS : NOT_SUPPORTED;
 }
 
-static int give_small(const char *call, unsigned *out) {
-  unsigned long long number = 0;
-  int code = give_reading(call, &number);
-  *out = (unsigned)number;
+#define READING(CALL)                                                                                                  \
+  int CALL(void *handle, unsigned *out) {                                                                              \
+    unsigned long long values[VALUES] = {0};                                                                           \
+    int code = give_values(handle, #CALL, values);                                                                     \
+    *out = (unsigned)values[0];                                                                                        \
+    return code;                                                                                                       \
+  }
+
+READING(nvmlDeviceGetPerformanceState)
+READING(nvmlDeviceGetCurrPcieLinkGeneration)
+READING(nvmlDeviceGetCurrPcieLinkWidth)
+READING(nvmlDeviceGetMaxPcieLinkGeneration)
+READING(nvmlDeviceGetMaxPcieLinkWidth)
+READING(nvmlDeviceGetPowerUsage)
+READING(nvmlDeviceGetEnforcedPowerLimit)
+READING(nvmlDeviceGetPowerManagementDefaultLimit)
+READING(nvmlDeviceGetPersistenceMode)
+READING(nvmlDeviceGetMaxMigDeviceCount)
+
+#define BITS(CALL)                                                                                                     \
+  int CALL(void *handle, unsigned long long *out) {                                                                    \
+    unsigned long long values[VALUES] = {0};                                                                           \
+    int code = give_values(handle, #CALL, values);                                                                     \
+    *out = values[0];                                                                                                  \
+    return code;                                                                                                       \
+  }
+
+BITS(nvmlDeviceGetCurrentClocksThrottleReasons)
+#ifndef OLD
+BITS(nvmlDeviceGetCurrentClocksEventReasons)
+#endif
+
+#define PAIR(CALL)                                                                                                     \
+  int CALL(void *handle, unsigned *first, unsigned *second) {                                                          \
+    unsigned long long values[VALUES] = {0};                                                                           \
+    int code = give_values(handle, #CALL, values);                                                                     \
+    *first = (unsigned)values[0];                                                                                      \
+    *second = (unsigned)values[1];                                                                                     \
+    return code;                                                                                                       \
+  }
+
+PAIR(nvmlDeviceGetEccMode)
+PAIR(nvmlDeviceGetMigMode)
+
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *out) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetUtilizationRates", values);
+  out[0] = (unsigned)values[0];
+  out[1] = (unsigned)values[1];
   return code;
 }
 
-int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *out) {
-  (void)handle, (void)sensor;
-  return give_small("nvmlDeviceGetTemperature", out);
+int nvmlDeviceGetTemperature(void *handle, unsigned sensor, unsigned *out) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetTemperature", values);
+  (void)sensor;
+  *out = (unsigned)values[0];
+  return code;
 }
 
-int nvmlDeviceGetClockInfo(void *handle, int kind, unsigned *out) {
-  (void)handle, (void)kind;
-  return give_small("nvmlDeviceGetClockInfo", out);
+int nvmlDeviceGetClockInfo(void *handle, unsigned kind, unsigned *out) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetClockInfo", values);
+  (void)kind;
+  *out = (unsigned)values[0];
+  return code;
 }
 
-int nvmlDeviceGetPowerUsage(void *handle, unsigned *out) {
-  (void)handle;
-  return give_small("nvmlDeviceGetPowerUsage", out);
+int nvmlDeviceGetTemperatureThreshold(void *handle, unsigned threshold, unsigned *out) {
+  unsigned long long values[VALUES] = {0};
+  char call[80];
+  int code;
+  snprintf(call, sizeof call, "nvmlDeviceGetTemperatureThreshold:%u", threshold);
+  code = give_values(handle, call, values);
+  *out = (unsigned)values[0];
+  return code;
 }
 
-int nvmlDeviceGetCurrPcieLinkGeneration(void *handle, unsigned *out) {
-  (void)handle;
-  return give_small("nvmlDeviceGetCurrPcieLinkGeneration", out);
+int nvmlDeviceGetTotalEccErrors(void *handle, unsigned kind, unsigned since, unsigned long long *out) {
+  unsigned long long values[VALUES] = {0};
+  char call[80];
+  int code;
+  snprintf(call, sizeof call, "nvmlDeviceGetTotalEccErrors:%s%s", kind ? "uncorrected" : "corrected",
+           since ? "-ever" : "");
+  code = give_values(handle, call, values);
+  *out = values[0];
+  return code;
 }
 
-int nvmlDeviceGetCurrPcieLinkWidth(void *handle, unsigned *out) {
-  (void)handle;
-  return give_small("nvmlDeviceGetCurrPcieLinkWidth", out);
+int nvmlDeviceGetRemappedRows(void *handle, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
+                              unsigned *failed) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetRemappedRows", values);
+  *corrected = (unsigned)values[0];
+  *uncorrected = (unsigned)values[1];
+  *pending = (unsigned)values[2];
+  *failed = (unsigned)values[3];
+  return code;
 }
 
-int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *out) {
-  (void)handle;
-  return give_reading("nvmlDeviceGetCurrentClocksThrottleReasons", out);
+int nvmlDeviceGetRetiredPages(void *handle, unsigned cause, unsigned *count, unsigned long long *pages) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetRetiredPages", values);
+  (void)cause;
+  *count = (unsigned)values[0];
+  for (unsigned page = 0; pages && page < *count; page++)
+    pages[page] = 4096ULL * page;
+  return code;
 }
 
-int nvmlDeviceGetTotalEccErrors(void *handle, int kind, int since, unsigned long long *out) {
-  (void)handle, (void)since;
-  return give_reading(kind ? "nvmlDeviceGetTotalEccErrors:uncorrected" : "nvmlDeviceGetTotalEccErrors:corrected", out);
+struct margin {
+  unsigned version;
+  int degrees;
+};
+
+int nvmlDeviceGetMarginTemperature(void *handle, struct margin *out) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetMarginTemperature", values);
+  out->degrees = (int)values[0];
+  return code;
+}
+
+struct fabric {
+  unsigned version;
+  unsigned char cluster[16];
+  unsigned status, clique;
+  unsigned char state;
+  unsigned health;
+};
+
+int nvmlDeviceGetGpuFabricInfoV(void *handle, struct fabric *out) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetGpuFabricInfoV", values);
+  out->state = (unsigned char)values[0];
+  return code;
+}
+
+/* A MIG instance has the handle of its GPU. */
+int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **out) {
+  unsigned long long values[VALUES] = {0};
+  int code = give_values(handle, "nvmlDeviceGetMigDeviceHandleByIndex", values);
+  *out = handle;
+  return code != SUCCESS ? code : index < values[0] ? SUCCESS : INVALID_ARGUMENT;
 }
