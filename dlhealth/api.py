@@ -86,6 +86,7 @@ from dlhealth.probes.cuda.toolkits import (
     Toolkit,
 )
 from dlhealth.probes.driver.buildlog import BuildFault, compiler_major
+from dlhealth.probes.driver.cardhealth import Card, CardHealth
 from dlhealth.probes.driver.devices import DeviceNodes, Maker, Node
 from dlhealth.probes.driver.dkms import (
     Dkms,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from dlhealth.testing import elf, layouts, logs, signing
+from dlhealth.testing import elf, layouts, logs, signing, smi
 
 if TYPE_CHECKING:  # pathlib costs more than this module, and every rule imports it
     from pathlib import Path
@@ -650,6 +650,11 @@ class Machine:
                 uid=uid,
             )
         return self
+
+    # What somebody posted.
+    def posted_report(self, *cards: dict[str, str]) -> "Machine":
+        """The output of `nvidia-smi -q`; each GPU with the values that are not those of a sound one (see smi.CARD)."""
+        return self.file("/nvidia-smi-q.txt", smi.report(*cards))
 
     # Logs.
     def journal(self, entries: Sequence[logs.Entry], *, traditional: bool = False) -> "Machine":
