@@ -38,6 +38,7 @@ from dlhealth.host import Space
 from dlhealth.host.account import Account
 from dlhealth.host.place import Place
 from dlhealth.judgements.barspace import BarSpace
+from dlhealth.judgements.companions import Companion, Companions
 from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.judgements.driverupgrade import DriverUpgrade

@@ -50,7 +50,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("torch-cpu-only-build",)),
     (r"found no nvidia driver on your system", (*_NO_DRIVER, "container-started-without-gpu")),
     (r"pytorch and torchvision were compiled with different cuda|operator torchvision::nms does not exist",
-     ("wheels-overwrite-each-other",)),
+     ("torch-companion-built-for-other-torch", "wheels-overwrite-each-other")),
     (r"__nvjitlink\w+|undefined symbol: (?:nccl|cusparse|cublas|cusolver)\w+",
      ("ld-library-path-shadows-wheel-libraries",)),
     (r"undefined symbol: \w*cudnn\w*|loaded runtime cudnn library|cudnn_status_(?:version_mismatch|sublibrary)\w*"

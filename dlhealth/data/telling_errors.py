@@ -115,6 +115,18 @@ _ROWS = (
         "install the same version of PyTorch with CUDA into the same environment",
     ),
     _Row(
+        r"operator torchvision::nms does not exist|PyTorch and (?P<other>torchvision|torchaudio) were compiled with different CUDA"
+        r"|Could not run 'torchvision::nms' with arguments from the 'CUDA' backend",
+        "torch-companion-built-for-other-torch", "torchvision or torchaudio was built for another PyTorch, or for the CPU",
+        "install torch, torchvision and torchaudio together, from one index",
+    ),
+    _Row(
+        r"(?P<file>[\w.-]*(?:flash_attn|causal_conv1d|selective_scan|torch_scatter|torch_sparse|xformers|_C)[\w.-]*\.so): undefined "
+        r"symbol: (?P<symbol>_ZN?K?(?:\d+)?(?:2at|3c10|5torch)\w*)",
+        "torch-companion-built-for-other-torch", "{file} was built for another PyTorch: it needs {symbol}",
+        "reinstall its package in a build for the installed PyTorch",
+    ),
+    _Row(
         r"The NVIDIA driver on your system is too old \(found version (?P<number>\d{4,5})\)",
         "torch-wheel-newer-than-driver",
         "PyTorch needs a newer driver: this one supports CUDA {cuda}",

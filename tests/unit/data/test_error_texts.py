@@ -30,7 +30,7 @@ CASES = (
     ("/opt/conda/lib/libstdc++.so.6: version `GLIBCXX_3.4.29' not found (required by x.so)", "conda-libstdcxx-too-old"),
     ("A module that was compiled using NumPy 1.x cannot be run in NumPy 2.1.0 as it may crash", "numpy-2-abi"),
     ("RuntimeError: Detected that PyTorch and torchvision were compiled with different CUDA versions",
-     "wheels-overwrite-each-other"),
+     "torch-companion-built-for-other-torch"),
     ("jaxlib version 0.4.30 is newer than and incompatible with jax version 0.4.25", "jaxlib-newer-than-jax"),
     ('docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
      "docker-nvidia-runtime-not-configured"),
