@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from dlhealth.lazy import regex
 from dlhealth.records import NamedTuple
+from dlhealth.shell.words import dialect_of, next_substitution, word_end
 
 _DEEPEST = 30
 
@@ -98,7 +99,6 @@ _LINE_END = regex(r"(?<!\\)\n")
 _BLANKS = regex(r"(?:[ \t\r\f\v]|\\\r?\n)+")
 _ANY_BLANKS = regex(r"\s+")
 _OPERATOR = regex(r"<<<|<<-?|;;&|;;|;&|&&|\|\||&>>?|>>|>&|<&|>\||[;&|<>()]")
-_PLAIN = regex(r"[^\s;&|<>()'\"\\$`]+")
 
 
 def hide(text: str) -> str:
@@ -202,7 +202,7 @@ class Shell:
         """A word unchanged, except names and passwords in addresses. Of the commands whose output is part of it, only
         the parts that are shown elsewhere too; `closed` also hides the rest."""
         shown, position = [], 0
-        while (found := _substitution(text, position)) is not None:
+        while (found := next_substitution(text, position)) is not None:
             start, end, opening = found
             shown.append(self._text(text[position : start + opening], closed))
             shown.append(self._mask(text[start + opening : end], dialect, depth + 1))
@@ -232,16 +232,6 @@ class Shell:
     def _wanted_or_x(self, match: "re.Match[str]") -> str:
         """A reference to a visible variable stays; "$ecret" may also be part of a secret."""
         return _reference_or_x(match) if not match[1] or self.keeps(match[1]) else hide(match[0])
-
-
-def dialect_of(path: str) -> str:
-    """The dialect: "fish", "csh", or "sh" for all the others."""
-    name = path.rpartition("/")[2]
-    if name.endswith(".fish") or "/fish/" in path:
-        return "fish"
-    if name.endswith(("csh", ".tcshrc", ".cshrc")) or name in (".login", ".logout", "csh.cshrc", "csh.login"):
-        return "csh"
-    return "sh"
 
 
 def _reference_or_x(match: "re.Match[str]") -> str:
@@ -326,7 +316,7 @@ class _Reader:
             self.operator(match[0])
             yield _Piece(match[0], "syntax")
         else:
-            self.i = max(_word_end(text, start, self.dialect, 0), start + 1)
+            self.i = max(word_end(text, start, self.dialect), start + 1)
             yield from self.word(text[start : self.i])
 
     def newline(self) -> Iterator[_Piece]:
@@ -458,7 +448,7 @@ class _Reader:
                 self.i = len(self.text) if end < 0 else end
                 yield _Piece(self.text[start : self.i], "comment")
             else:
-                self.i = max(_word_end(self.text, start, self.dialect, 0), start + 1)
+                self.i = max(word_end(self.text, start, self.dialect), start + 1)
                 yield _Piece(self.text[start : self.i], "value", self.name)
         yield _Piece(self.text[self.i : self.i + 1], "syntax")
         self.i += 1
@@ -553,85 +543,3 @@ class _Reader:
         self.loading = self.loading or bare in _LOADING
         plain = self.loading and re.fullmatch(r"[A-Za-z0-9._/+-]{1,40}", bare)
         yield _Piece(word, "syntax" if plain else "argument")
-
-
-def _word_end(text: str, i: int, dialect: str, depth: int, until: str = "") -> int:
-    """The end of the word that begins at `i`. With `until`, the position of that character outside quotes."""
-    while i < len(text):
-        c = text[i]
-        if until and c == until:
-            return i
-        if match := _PLAIN.match(text, i):
-            if until and until in match[0]:
-                return i + match[0].index(until)
-            i = match.end()
-        elif c == "\\":
-            i += 2
-        elif c == "'":
-            i = _quoted_end(text, i, dialect)
-        elif c == '"':
-            i = _double_quoted_end(text, i, dialect, depth)
-        elif c == "`":
-            end = text.find("`", i + 1)
-            i = len(text) if end < 0 else end + 1
-        elif text.startswith("$'", i) and dialect == "sh":
-            match = regex(r"\$'(?:[^'\\]|\\.)*'?", re.DOTALL).match(text, i)
-            i = match.end() if match else i + 2
-        elif text.startswith(("$(", "${"), i):
-            i = _nested_end(text, i, dialect, depth)
-        elif c == "(" and until == ")":
-            i = min(_word_end(text, i + 1, dialect, depth + 1, ")") + 1, len(text)) if depth < _DEEPEST else len(text)
-        elif until or c == "$":
-            i += 1
-        else:
-            return i
-    return len(text)
-
-
-def _nested_end(text: str, i: int, dialect: str, depth: int) -> int:
-    """The end of `$(…)` or `${…}`."""
-    if depth > _DEEPEST:
-        return len(text)
-    closing = ")" if text[i + 1] == "(" else "}"
-    return min(_word_end(text, i + 2, dialect, depth + 1, closing) + 1, len(text))
-
-
-def _quoted_end(text: str, i: int, dialect: str) -> int:
-    pattern = {"fish": r"'(?:[^'\\]|\\.)*'?", "csh": r"'[^'\n]*'?"}.get(dialect, r"'[^']*'?")
-    match = regex(pattern, re.DOTALL).match(text, i)
-    return match.end() if match else i + 1
-
-
-def _double_quoted_end(text: str, i: int, dialect: str, depth: int) -> int:
-    i += 1
-    while i < len(text):
-        c = text[i]
-        if c == '"':
-            return i + 1
-        if c == "\n" and dialect == "csh":
-            return i
-        if c == "\\":
-            i += 2
-        elif c == "`":
-            end = text.find("`", i + 1)
-            i = len(text) if end < 0 else end + 1
-        elif text.startswith(("$(", "${"), i):
-            i = _nested_end(text, i, dialect, depth + 1)
-        else:
-            i += 1
-    return len(text)
-
-
-def _substitution(text: str, i: int) -> tuple[int, int, int] | None:
-    """The next `$(…)` or backquotes: start, end of its commands, and length of its opening."""
-    while i < len(text):
-        if text[i] == "\\":
-            i += 2
-        elif text.startswith("$(", i) and not text.startswith("$((", i):
-            return i, _word_end(text, i + 2, "sh", 1, ")"), 2
-        elif text[i] == "`":
-            end = text.find("`", i + 1)
-            return i, len(text) if end < 0 else end, 1
-        else:
-            i += 1
-    return None
