@@ -7,7 +7,6 @@ import click
 from dlhealth.cli import Failure, Group, Status, printable, write
 from dlhealth.cli.common import Request, asked, json_option, root_option, writing
 from dlhealth.cli.progress import Progress
-from dlhealth.host.exec import as_root
 from dlhealth.host.root import live_host
 from dlhealth.model import Severity
 
@@ -29,19 +28,19 @@ def command() -> None:
 
 @command.command("save")
 @root_option
-@click.option("-o", "--output", metavar="FILE", help="A file of your own. [default: /var/lib/dlhealth/baseline.json]")
+@click.option("-o", "--output", metavar="FILE", help="A file of your own.")
 @click.option("--force", is_flag=True, help="Save it although something is broken.")
 def save(root: str, output: str | None, force: bool) -> None:
-    """Check this machine, and save what it is if nothing is broken."""
+    """Check this machine, and save what it is if nothing is broken.
+
+    Root's record is /var/lib/dlhealth/baseline.json. A user who is not root has an own one, of what that user may read:
+    ~/.local/state/dlhealth/baseline.json.
+    """
     from dlhealth.engine import baseline
     from dlhealth.engine.record import inventory_of
 
     if output is None and root != "/":
         raise click.UsageError("the record of another machine needs a file: -o FILE")
-    if output is None and os.geteuid():
-        raise click.UsageError(
-            f"only root may write {baseline.PATH}: {as_root('dlhealth baseline save')} (or use -o FILE)"
-        )
     with Progress() as progress:
         diagnosis, inventory = asked(Request(root)).examining(
             lambda examiner, options: (examiner.diagnose(options), inventory_of(examiner.facts(options))), progress
@@ -49,7 +48,7 @@ def save(root: str, output: str | None, force: bool) -> None:
     errors = [f for f in diagnosis.root_causes if f.severity is Severity.ERROR]
     if errors and not force:
         raise Broken(f"not saved, because this machine is broken: {errors[0].title} (--force saves it anyway)")
-    path = baseline.PATH if output is None else output
+    path = baseline.place() if output is None else output
     with writing(path):
         if output is None:
             baseline.keep(inventory, root)
@@ -77,7 +76,7 @@ def compare(file: str | None, root: str, as_json: bool) -> int:
         with Progress() as progress:
             now = request.examining(lambda examiner, options: inventory_of(examiner.facts(options)), progress)
     except NoBaseline as problem:
-        raise click.UsageError(f"{problem}. To save one: {as_root('dlhealth baseline save')}") from problem
+        raise click.UsageError(f"{problem}. To save one: dlhealth baseline save") from problem
     since = before.since(now)
     if as_json:
         from dlhealth.report.json import since_to_json

@@ -1,6 +1,7 @@
 """The known-good record: what the machine was when it worked, and what differs since."""
 
 import json
+import os
 from typing import Any
 
 from dlhealth import __version__
@@ -8,7 +9,7 @@ from dlhealth.engine.document import dump
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.record import Inventory, inventory_of
 from dlhealth.host import Host, Unreadable
-from dlhealth.host.newfile import created, replace
+from dlhealth.host.newfile import created, keep_own, replace
 from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Difference, Since, timestamp
 from dlhealth.records import NamedTuple
@@ -46,11 +47,25 @@ def document(inventory: Inventory) -> str:
     return dump({"schema": SCHEMA, "dlhealth": __version__, "time": timestamp(), "inventory": inventory})
 
 
+def place(*, live: bool = True) -> str:
+    """The file with the record of a machine. Only root may read what root saw; each other user keeps a record of the
+    running machine below the directory for the state of programs."""
+    if not live or os.geteuid() == 0:
+        return PATH
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folder = state if os.path.isabs(state) else os.path.expanduser("~/.local/state")
+    return os.path.join(folder, "dlhealth/baseline.json")
+
+
 def keep(inventory: Inventory, root: str) -> None:
     """Replace the record of the machine in a directory. Raises OSError."""
+    content, path = document(inventory).encode(), place()
+    if path != PATH:
+        keep_own(path, content)
+        return
     folder = PrivateFolder(root, FOLDER)
     folder.make(0o755)
-    replace(f"{folder}{PATH.removeprefix(FOLDER)}", document(inventory).encode(), 0o600)
+    replace(f"{folder}{PATH.removeprefix(FOLDER)}", content, 0o600)
 
 
 def write(inventory: Inventory, path: str) -> None:
@@ -59,8 +74,9 @@ def write(inventory: Inventory, path: str) -> None:
         file.write(document(inventory).encode())
 
 
-def read(host: Host, path: str = PATH) -> Baseline:
-    """The record of a machine. Raises NoBaseline."""
+def read(host: Host, path: str = "") -> Baseline:
+    """The record of a machine, or the one in a file. Raises NoBaseline."""
+    path = path or place(live=host.live)
     try:
         text = host.text(path, _LIMIT)
     except Unreadable as problem:

@@ -35,3 +35,9 @@ def replace(path: str, content: bytes, mode: int = 0o644) -> None:
         with suppress(OSError):
             os.unlink(new)
         raise
+
+
+def keep_own(path: str, content: bytes) -> None:
+    """Write a file of this user alone, with the directories above it. Raises OSError."""
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    replace(path, content, 0o600)

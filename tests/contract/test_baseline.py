@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,11 +158,29 @@ def test_bad_input_gets_one_sentence(
     assert "Traceback" not in error
 
 
-def test_without_root_a_person_is_told_to_choose_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    os.seteuid(65534)
-    try:
-        status = run(["baseline", "save"])
-    finally:
-        os.seteuid(0)
-    assert status == Status.USAGE
-    assert "only root may write /var/lib/dlhealth/baseline.json" in capsys.readouterr().err
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+@pytest.mark.parametrize("variable", ["HOME", "XDG_STATE_HOME"])
+def test_a_user_keeps_an_own_record(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # All is imported first: the user may not be allowed to look into this checkout.
+    file = str(tmp_path / "record")
+    run(["baseline", "save", "--force", "-o", file])
+    run(["baseline", "compare", "--json", file])
+    capsys.readouterr()
+    with tempfile.TemporaryDirectory() as home:
+        os.chown(home, 65534, 65534)
+        monkeypatch.setenv("HOME", "/nonexistent")
+        monkeypatch.setenv(variable, home)
+        record = Path(home, *[".local/state"] * (variable == "HOME"), "dlhealth/baseline.json")
+        os.seteuid(65534)
+        try:
+            assert run(["baseline", "compare"]) == Status.USAGE
+            assert f"{record} does not exist" in "".join(capsys.readouterr().err.split("\n"))
+            assert run(["baseline", "save", "--force"]) == Status.HEALTHY
+            assert capsys.readouterr().out.startswith(f"{record}: ")
+            assert compared("/", capsys) == (Status.HEALTHY, compared("/", capsys)[1])
+        finally:
+            os.seteuid(0)
+        assert (record.stat().st_uid, record.stat().st_mode & 0o777) == (65534, 0o600)
+        assert not violations(json.loads(record.read_text()))
