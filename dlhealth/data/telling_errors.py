@@ -127,6 +127,13 @@ _ROWS = (
         "reinstall its package in a build for the installed PyTorch",
     ),
     _Row(
+        r"The detected CUDA version \((?P<nvcc>\d+\.\d+)\) mismatches the version that was used to compile PyTorch "
+        r"\((?P<torch>\d+\.\d+)\)",
+        "cuda-symlink-wrong-version",
+        "nvcc is CUDA {nvcc}, and PyTorch is for CUDA {torch}: the extension cannot be compiled",
+        "install a toolkit of CUDA {torch} beside it, and set CUDA_HOME to it for the build",
+    ),
+    _Row(
         r"The NVIDIA driver on your system is too old \(found version (?P<number>\d{4,5})\)",
         "torch-wheel-newer-than-driver",
         "PyTorch needs a newer driver: this one supports CUDA {cuda}",

@@ -15,11 +15,23 @@ def reported(host: Host, rules: Mapping[str, Rule], found: Collection[str]) -> I
     print the same text is its cause."""
     seen = set(found)
     for post in host.posts:
-        for problem in proven(post.text):
+        for problem in (_refined(problem, host) for problem in proven(post.text)):
             rule = rules.get(problem.fault)
             if rule and seen.isdisjoint((problem.fault, *problems_of(problem.said))):
                 seen.add(problem.fault)
                 yield _finding(rule, problem, post)
+
+
+def _refined(problem: Proven, host: Host) -> Proven:
+    """With what other outputs show: the toolkit of the machine helps only a Docker that uses it."""
+    docker = host.posted("docker info")
+    if problem.fault != "docker-nvidia-runtime-not-configured" or docker is None:
+        return problem
+    title = f"Docker is {docker}, which does not use this machine's NVIDIA container toolkit"
+    repair = (
+        "use Docker Engine (docker.io or docker-ce): save the images you need first, and run docker context use default"
+    )
+    return problem._replace(fault="docker-snap-or-desktop", title=title, repair=repair)
 
 
 def _finding(rule: Rule, problem: Proven, post: Post) -> Finding:

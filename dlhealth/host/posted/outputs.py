@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dlhealth.host.posted import files, hardware, kernel, packages, python, session
+from dlhealth.host.posted import cuda, files, hardware, kernel, packages, python, session
 from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.text import plain
 from dlhealth.host.posted.transcript import commands
@@ -75,6 +75,8 @@ READERS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (files.loader_cache, (") => /", "found in")),
     (kernel.secure_boot, ("enabled", "disabled")),
     (files.xorg_log, ("X.Org X Server",)),
+    (cuda.compiler, ("Cuda compilation tools",)),
+    (cuda.docker, ("docker", "Docker", "Runtimes:")),
     (python.collected, ("PyTorch version:",)),
     (python.conda, ("# packages in environment at",)),
     (python.pip, ("==", "Package")),

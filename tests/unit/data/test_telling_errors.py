@@ -22,6 +22,8 @@ CASES = (
     ("RuntimeError: operator torchvision::nms does not exist", "torch-companion-built-for-other-torch", "torchvision"),
     ("ImportError: /v/site-packages/causal_conv1d_cuda.cpython-311-x86_64-linux-gnu.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
      "torch-companion-built-for-other-torch", "causal_conv1d_cuda.cpython-311-x86_64-linux-gnu.so"),
+    ("The detected CUDA version (12.6) mismatches the version that was used to compile\nPyTorch (11.7). Please make sure to",
+     "cuda-symlink-wrong-version", "nvcc is CUDA 12.6, and PyTorch is for CUDA 11.7"),
     ("RuntimeError: The NVIDIA driver on your system is too old (found version 11060).", "torch-wheel-newer-than-driver",
      "CUDA 11.6"),
     ("nvidia-docker | Error: unsupported CUDA version: driver 7.5 < image 8.0.61", "cuda-runtime-newer-than-driver",

@@ -456,6 +456,17 @@ def test_an_ambiguous_error_alone_is_unknown_and_names_its_most_probable_cause(
     assert f"most probable: {likely}" in str(diagnosis.doubt)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nvcc: NVIDIA (R) Cuda compiler driver\nBuilt on x\nCuda compilation tools, release 11.5, V11.5.119\n",
+        "Server:\n Storage Driver: overlay2\n Runtimes: io.containerd.runc.v2 nvidia runc\n Default Runtime: runc\n",
+    ],
+)
+def test_outputs_that_show_little_are_recognized(text: str, host: Callable[..., Host]) -> None:
+    assert not host(text).symptoms
+
+
 class TestErrorsThatProve:
     @pytest.mark.parametrize(
         ("text", "fault"),
@@ -489,6 +500,18 @@ class TestErrorsThatProve:
         assert [d.finding.subject for d in diagnosis.findings if d.finding.id == "torch-cpu-only-build"] == [
             "python:/path/to/environment"
         ]
+
+    @pytest.mark.parametrize(
+        "output",
+        [
+            "Client: Docker Engine - Community\n Context:    desktop-linux\nServer:\n Operating System: Docker Desktop\n",
+            " Storage Driver: overlay2\n Docker Root Dir: /var/snap/docker/common/var-lib-docker\n",
+            "Name    Version   Rev    Tracking       Publisher   Notes\ndocker  27.2.0    2963   latest/stable  canonical  -\n",
+        ],
+    )
+    def test_a_docker_that_does_not_use_the_toolkit(self, output: str, judged: Judge) -> None:
+        error = 'Error response from daemon: could not select device driver "" with capabilities: [[gpu]]\n'
+        assert roots(judged(output, error)) == {"docker-snap-or-desktop"}
 
     @pytest.mark.parametrize(
         "text",
