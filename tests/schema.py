@@ -42,7 +42,7 @@ def _validators() -> dict[str, Any]:
     return {name: Draft202012Validator(schema, registry=known) for name, schema in schemas.items()}
 
 
-def violations(document: dict[str, Any]) -> list[str]:
-    """Where a document differs from its schema."""
-    form = next(FORMS[key] for key in FORMS if key in document)
+def violations(document: dict[str, Any], form: str = "") -> list[str]:
+    """Where a document differs from its schema, or from the named one."""
+    form = form or next(FORMS[key] for key in FORMS if key in document)
     return [f"{form}: {error.json_path}: {error.message}" for error in _validators()[form].iter_errors(document)]

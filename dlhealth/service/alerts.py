@@ -10,6 +10,8 @@ from dlhealth.model import OpenProblem, Severity
 from dlhealth.records import NamedTuple
 from dlhealth.service.events import Event
 
+SCHEMA = 1
+"""The form of a saved state, which docs/schema/state.json describes. A state that does not name its form has this one."""
 _OPTIONAL = {
     "checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list, "run": int, "skipped": int,
 }  # fmt: skip
@@ -70,7 +72,7 @@ class Known:
         """The state as a JSON object."""
         untold = [key for key, f in self._open.items() if self._is_news(key, f)]
         gone = [f._asdict() for f in self._gone.values()]
-        return {"findings": [f._asdict() for f in self.findings], "untold": untold, "gone": gone}
+        return {"schema": SCHEMA, "findings": [f._asdict() for f in self.findings], "untold": untold, "gone": gone}
 
     @property
     def findings(self) -> tuple[OpenProblem, ...]:
@@ -239,16 +241,27 @@ def is_common(finding: OpenProblem) -> bool:
 def load(path: str) -> dict[str, Any]:
     """The saved state, its findings as problems; empty if there is none, or none that this version understands."""
     try:
-        with open(path, "rb") as file:
-            return understood(file.read())
+        return read(path)
     except (OSError, ValueError):
         return {}
+
+
+def read(path: str) -> dict[str, Any]:
+    """The saved state, its findings as problems. Raises OSError and ValueError."""
+    with open(path, "rb") as file:
+        return understood(file.read())
 
 
 def understood(text: bytes | bytearray, **kinds: type) -> dict[str, Any]:
     """Parse a JSON object with findings and the named fields of these types. Raises ValueError for anything else."""
     try:
         said: dict[str, Any] = json.loads(text)
+        known = said.get("schema", SCHEMA) == SCHEMA
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError("its result is not valid") from error
+    if not known:
+        raise ValueError("its result is of another version of dlhealth")
+    try:
         kinds = {**{name: kind for name, kind in _OPTIONAL.items() if name in said}, **kinds}
         sound = all(isinstance(said[n], k) for n, k in kinds.items())
         sound = sound and all(isinstance(key, list) and len(key) == 3 for key in said.get("untold", ()))

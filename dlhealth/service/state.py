@@ -7,7 +7,7 @@ from typing import Any
 from dlhealth.host.exec import as_root, run
 from dlhealth.model import Health, OpenProblem, Severity
 from dlhealth.records import NamedTuple
-from dlhealth.service.alerts import load
+from dlhealth.service.alerts import read
 from dlhealth.service.watch import BOOT_STATE, FOLDER, PUBLIC
 from dlhealth.txn.store import Store
 
@@ -44,8 +44,7 @@ class Known(NamedTuple):
 
 def read_known() -> Known:
     """What the service knows about this machine, as far as this user may read it."""
-    # The first are for root only; the last is for everybody.
-    state = load(f"{FOLDER}/state.json") or load(BOOT_STATE) or load(f"{FOLDER}/{PUBLIC}")
+    state = _saved()
     store = Store("/")
     waits, trouble, outcomes = "", "", None
     try:
@@ -66,6 +65,21 @@ def read_known() -> Known:
         trouble=trouble,
         outcomes=outcomes,
     )
+
+
+def _saved() -> dict[str, Any]:
+    """What the service wrote last, as far as this user may read it; where this version does not understand that, only
+    the problem."""
+    problem = ""
+    # The first are for root only; the last is for everybody.
+    for path in (f"{FOLDER}/state.json", BOOT_STATE, f"{FOLDER}/{PUBLIC}"):
+        try:
+            return read(path)
+        except OSError:
+            continue
+        except ValueError as error:
+            problem = problem or f"{path} cannot be used: {error}. To write it again: systemctl restart dlhealth"
+    return {"problem": problem}
 
 
 def _unknown(state: dict[str, Any], store: Store) -> str:

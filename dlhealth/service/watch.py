@@ -17,7 +17,7 @@ from dlhealth.host.alert import Kind, alert, send
 from dlhealth.host.exec import Started, start
 from dlhealth.host.newfile import replace
 from dlhealth.records import NamedTuple
-from dlhealth.service.alerts import Known, Repeats, load, of_change, public, sign, understood
+from dlhealth.service.alerts import SCHEMA, Known, Repeats, load, of_change, public, sign, understood
 from dlhealth.service.asking import Asking
 from dlhealth.service.events import LOOK_AT, Event, Topic
 from dlhealth.service.notify import Manager
@@ -270,7 +270,7 @@ class Watcher:
         common = public(self._known.findings)
         try:
             self._save("state.json", json.dumps({**self._known.saved(), **state}), mode=0o600)
-            self._save(PUBLIC, json.dumps({"findings": [f._asdict() for f in common], **state}))
+            self._save(PUBLIC, json.dumps({"schema": SCHEMA, "findings": [f._asdict() for f in common], **state}))
             self._put_up(sign(common))
         except OSError as error:
             return f"results cannot be written to {self._settings.folder}: {error.strerror}"

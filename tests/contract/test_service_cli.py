@@ -204,7 +204,20 @@ def test_a_state_that_cannot_be_read_is_none(dlhealth: Cli, content: str) -> Non
     (dlhealth.folder / "watch/state.json").write_text(content)
     done = dlhealth("status")
     assert (done.status, done.err) == (6, "")
-    assert "has not checked" in done.out
+    assert "state.json cannot be used: its result is not valid" in done.out
+
+
+def test_old_and_new_versions_know_each_others_state(dlhealth: Cli) -> None:
+    """An upgrade replaces the command before the service; a downgrade, after it."""
+    dlhealth.knows(finding("a"))  # before the form had a number
+    assert dlhealth("status").status == 3
+    dlhealth.knows(finding("a", colour="red"), schema=1, more={"of": "a newer version"})
+    assert dlhealth("status").status == 3
+    dlhealth.knows({"id": "a"}, schema=2)
+    done = dlhealth("status")
+    assert done.status == 6
+    assert "state.json cannot be used: its result is of another version of dlhealth" in done.out
+    assert json.loads(dlhealth("status", "--json").out)["unknown"].endswith("systemctl restart dlhealth")
 
 
 def test_a_repair_that_waits(dlhealth: Cli) -> None:

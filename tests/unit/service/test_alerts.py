@@ -350,6 +350,7 @@ GARBAGE = [
     b'{"findings": {"a": {}}}',
     b"\xff\xfe\x00",
     b"[" * 100_000,
+    b'{"schema": 2, "findings": []}',
     json.dumps({"findings": [as_json(title=3)]}).encode(),
     json.dumps({"findings": [as_json(severity="dreadful")]}).encode(),
     json.dumps({"findings": [{k: v for k, v in as_json().items() if k != "next_boot"}]}).encode(),

@@ -25,6 +25,7 @@ from dlhealth.service.events import LOOK_AT, Topic
 from dlhealth.testing import Machine
 from dlhealth.txn.store import Store
 from tests.mounts import tmpfs
+from tests.schema import violations
 
 PROJECT = Path(__file__).parents[3]
 RUN = """
@@ -251,6 +252,7 @@ class Service:
             state: dict[str, Any] = json.loads((self.state / "state.json").read_text())
         except FileNotFoundError:
             return {}
+        assert not violations(state, "state")
         return state
 
     def lives(self) -> bool:
@@ -650,6 +652,16 @@ def test_what_another_version_left_does_not_keep_it_from_starting(service: Servi
     service.finds(finding())
     service.start()
     wait_for(lambda: service.journal.of(Kind.APPEARED))
+
+
+def test_the_part_for_everybody_follows_the_schema_too(service: Service) -> None:
+    service.finds(finding(), finding(id="b", subject="user:alice"))
+    service.start()
+    wait_for((service.state / "public.json").exists)
+    wait_for(lambda: "checked" in json.loads((service.state / "public.json").read_text()))
+    public = json.loads((service.state / "public.json").read_text())
+    assert not violations(public, "state")
+    assert [f["id"] for f in public["findings"]] == ["a"]
 
 
 def test_a_state_that_cannot_be_written_is_told_once(service: Service) -> None:
