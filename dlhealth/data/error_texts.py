@@ -25,7 +25,11 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"forward compatibility was attempted on non.?supported HW|error 804\b",
      ("cuda-forward-compat-unsupported-hw-804", _MISMATCH)),
     (r"failed to initialize nvml: unknown error", ("container-gpu-lost-after-daemon-reload",)),
-    (r"couldn't communicate with the nvidia driver|failed to initialize nvml: driver not loaded", _NO_DRIVER),
+    (r"couldn't communicate with the nvidia driver|failed to initialize nvml: driver not loaded|nvidia driver is not loaded"
+     r"|failed to (?:initialize|load) the nvidia kernel module|module not found: 'nvidia'", _NO_DRIVER),
+    (r"unable to load the kernel module 'nvidia|unable to load the nvidia kernel module",
+     ("secure-boot-mok-not-enrolled", "nouveau-bound-instead-of-nvidia", "dkms-compiler-mismatch", "driver-too-old-for-new-gpu")),
+    (r"kernel module load error: (?:key was rejected|required key)", ("secure-boot-mok-not-enrolled",)),
     (r"failed to initialize nvml: insufficient permissions", ("dev-nvidia-permissions",)),
     (r"no devices were found", ("rminitadapter-failed", "gpu-not-on-bus", "xid-79-fallen-off-bus",
                                 "driver-too-old-for-new-gpu", "legacy-gpu-needs-470-390-340")),
@@ -93,8 +97,9 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"module nvidia(?:[\w-]*) not found", ("dkms-module-missing-for-running-kernel", "gpu-without-driver")),
     (r"exec format error|disagrees about version of symbol|invalid module format",
      ("dkms-module-missing-for-running-kernel", "kernel-modules-of-two-versions")),
-    (r"kernel headers for kernel .{1,80}cannot be found|unable to find the kernel source tree",
-     ("kernel-headers-missing",)),
+    (r"kernel headers for kernel .{1,80}cannot be found|unable to find the kernel source tree"
+     r"|kernel headers for this kernel do(?:es)? not seem to be installed", ("kernel-headers-missing",)),
+    (r"failed preempt_rt sanity check|is a preempt_rt kernel", ("dkms-module-missing-for-running-kernel",)),
     (r"gpl-incompatible module|gpl-only symbol", ("gpl-only-symbol-build-failure",)),
     (r"unrecognized command.line option|compiler version check failed|does not match the one used to build the kernel",
      ("dkms-compiler-mismatch",)),
@@ -109,6 +114,8 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"could not get lock /var/lib/(?:dpkg|apt)", ("apt-lock-held",)),
     (r"dpkg was interrupted", ("dpkg-interrupted",)),
     (r"trying to overwrite '", ("dpkg-file-overwrite-conflict", "third-party-package-pulls-other-libnvidia")),
+    (r"(?:nvidia|cuda)[\w.+-]*(?::\w+)? ?: (?:pre)?depends: .{1,80}(?:is to be|is not going to be|not) install",
+     ("mixed-repositories", "held-packages-block-driver", "third-party-package-pulls-other-libnvidia")),
     (r"you have held broken packages", ("mixed-repositories", "held-packages-block-driver",
                                         "third-party-package-pulls-other-libnvidia")),
     (r"dpkg: error processing package|dependency problems - leaving unconfigured",
@@ -116,7 +123,10 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"no space left on device", ("login-loop-disk-full", "boot-partition-full", "disk-full-dataset-cache")),
     (r"failed to assign any connected display devices|no screens found",
      ("stale-xorg-conf-nvidia", "hybrid-internal-panel-black", "xorg-conf-wrong-busid")),
-    (r"\.xauthority.{0,40}(?:permission denied|not writable)|error in locking authority file",
+    (r"extension \"glx\" missing|not supported by egl|failed to initialize glx",
+     ("login-loop-glx-broken-driver-mismatch", "glx-alternatives-wrong", "stale-libglx-symlink")),
+    (r"\.xauthority.{0,40}(?:permission denied|not writable)|(?:error|timeout) in locking authority file"
+     r"|could not update (?:\.?ice)?authority file",
      ("login-loop-xauthority-wrong-owner", "login-loop-home-dotfile-permissions", "login-loop-disk-full")),
 )  # fmt: skip
 
@@ -142,6 +152,6 @@ def _matches(text: str) -> "Iterator[re.Match[str] | None]":
 def _logged(text: str) -> Iterator[str]:
     """Of lines of the kernel log. Each begins with the name of the module."""
     for at in (match.start() for match in re.finditer(r"\b(?:NVRM|nvidia[\w-]*|kernel): ", text)):
-        yield from (saying.fault for saying in sayings().values() if saying.pattern.search(text[at:]))
+        yield from (s.fault for s in sayings().values() if s.fault and s.pattern.search(text[at:]))
     for number in re.findall(r"NVRM: Xid \([^)]{1,40}\): (\d{1,4})\b", text):
         yield xid(int(number)).fault

@@ -1,7 +1,8 @@
 """Error texts that prove one problem, whatever else is known of the machine.
 
 error_texts.py has all problems that a text *can* come from. Sources: the sources of the programs that print them
-(PyTorch, TensorFlow, JAX, ONNX Runtime, NumPy, bitsandbytes, nvcc, Docker, libnvidia-container, NVIDIA's fabric manager).
+(PyTorch, TensorFlow, JAX, ONNX Runtime, NumPy, bitsandbytes, nvcc, Docker, libnvidia-container, NVIDIA's fabric manager,
+apt, DKMS, NVIDIA's installer and the Makefile of its modules, LightDM).
 """
 
 import re
@@ -12,6 +13,14 @@ from dlhealth.records import NamedTuple
 
 _RUNTIME = r"lib(?:cudart|cublas|cublasLt|cufft|curand|cusolver|cusparse|nvJitLink|nvrtc|cudnn)"
 
+_OF_NVIDIA = r"(?<![\w-])(?:lib)?(?:nvidia|cuda-drivers|xserver-xorg-video-nvidia)[\w.+-]*|(?<![\w-])libcuda1"
+_PACKAGE = r"\b(?P<package>(?:lib)?(?:nvidia|cuda|nsight)[\w.+-]*)(?::\w+)?"
+_ANOTHER_RELEASE = (
+    "use NVIDIA's repository, or the PPA, for this release of the distribution, and remove the one for the other release "
+    "from /etc/apt/sources.list.d; then apt-get update"
+)
+_REPOSITORIES = (r"[-~]\dubuntu0\.", r"-[01]ubuntu\d$|^\d[\d.]*-1$", r"~bpo", r"~deb\d+u", r"-\dpop")
+"""What the versions of Ubuntu, NVIDIA, Debian's backports, Debian and Pop!_OS look like."""
 _LONGEST = 300
 
 
@@ -79,6 +88,17 @@ def _old_or_new(match: Match) -> str:
     if ours < built[0]:
         return "torch-no-kernel-image-old-gpu"
     return "torch-no-kernel-image-new-gpu" if ours[0] > built[-1][0] else ""
+
+
+def _two_sources(match: Match) -> str:
+    """That apt would install another version proves a second repository only if the two look like different ones: a
+    package on hold, or a mirror that is being updated, has the same effect."""
+    if re.search(r"linux-modules-\S+ ?: $", match.string[: match.start()]):
+        return ""  # of a kernel that apt did not upgrade yet
+    has, wants = ([bool(re.search(form, match[name])) for form in _REPOSITORIES] for name in ("has", "wants"))
+    # A bound without a revision is the one of NVIDIA's own modules, which all repositories use.
+    bare = "-" not in match["wants"] and match["how"] == ">=" and has[1]
+    return "mixed-repositories" if bare or (any(has) and any(wants) and has != wants) else ""
 
 
 def _other_library(match: Match) -> str:
@@ -243,5 +263,59 @@ _ROWS = (
         r"insufficient shared memory \(shm\)|unable to write to file </torch_\w+>",
         "shm-too-small", "Data loaders fill /dev/shm of the container",
         "start the container with --ipc=host or --shm-size=8g",
+    ),
+    _Row(
+        rf"(?:Pre)?Depends: (?P<needed>{_OF_NVIDIA})(?::\w+)? \((?P<how>[<>=]+) (?P<wants>[^\s)]+)\) "
+        r"but (?P<has>\d\S*) is to be installed",
+        "", "The driver needs {needed} {how} {wants}, but apt would install {has}, which is from another repository",
+        "install all packages of the driver from one repository, and remove or pin the other: apt-cache policy {needed} "
+        "shows which repository has which version",
+        _two_sources,
+    ),
+    _Row(
+        rf"{_PACKAGE} ?: (?:Pre)?Depends: libc6 \(>= (?P<wants>\d[\d.]*)\) but (?P<has>\d\S*) is to be installed",
+        "mixed-repositories", "{package} comes from a repository for another release: it needs libc6 {wants}; here: {has}",
+        _ANOTHER_RELEASE,
+    ),
+    _Row(
+        rf"{_PACKAGE} ?: (?:Pre)?Depends: (?P<needed>libssl3|libssl1\.1|libtinfo5)(?: \([^)]*\))? but it is not installable",
+        "mixed-repositories",
+        "{package} comes from a repository for another release: it needs {needed}, which this release does not have",
+        _ANOTHER_RELEASE,
+    ),
+    _Row(
+        r"kernel headers for kernel (?P<kernel>\d\S*) cannot be found"
+        r"|for kernel (?P<other>\d\S*) was skipped since the kernel headers for this kernel do(?:es)? not seem to be installed",
+        "kernel-headers-missing", "The headers of kernel {kernel}{other} are missing, so DKMS can build no module for it",
+        "install the headers of kernel {kernel}{other} (Debian and Ubuntu: linux-headers-{kernel}{other}), then run "
+        "dkms autoinstall -k {kernel}{other}",
+    ),
+    _Row(
+        r"Unable to find the kernel source tree for the currently running kernel",
+        "kernel-headers-missing", "NVIDIA's installer does not find the headers of the running kernel",
+        "install the headers of the running kernel (Debian and Ubuntu: linux-headers-$(uname -r)), and run the installer again",
+    ),
+    _Row(
+        r"kernel you are installing for is a PREEMPT_RT kernel|Failed PREEMPT_RT sanity check",
+        "dkms-module-missing-for-running-kernel",
+        "The NVIDIA driver refuses to be built for this kernel, which is a realtime kernel (PREEMPT_RT)",
+        "boot a kernel of the distribution without -rt or -realtime in its name",
+    ),
+    _Row(
+        r"The Nouveau kernel driver is currently in use by your system",
+        "nouveau-bound-instead-of-nvidia", "nouveau holds the GPU, so NVIDIA's installer stops",
+        "write \"blacklist nouveau\" and \"options nouveau modeset=0\" to a file in /etc/modprobe.d, rebuild the initramfs "
+        "(update-initramfs -u or dracut -f), reboot, and run the installer again",
+    ),
+    _Row(
+        r"Kernel module load error: (?P<said>Key was rejected by service|Required key not available)",
+        "secure-boot-mok-not-enrolled", "Secure Boot is on, and the kernel rejects the module of NVIDIA's installer: {said}",
+        "run the installer again and let it sign the module, enroll its key with mokutil --import, and reboot; or turn "
+        "Secure Boot off in the firmware",
+    ),
+    _Row(
+        r"Error writing X ?authority: Failed to open X ?authority (?P<path>/\S+): Permission denied",
+        "login-loop-xauthority-wrong-owner", "{path} belongs to somebody else, so LightDM cannot start the session",
+        "log in on a text console and move it out of the way: sudo mv {path} {path}.bak",
     ),
 )  # fmt: skip

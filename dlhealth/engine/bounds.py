@@ -7,6 +7,7 @@ from dlhealth.actions import (
     AptPurgeReinstall,
     ByHand,
     DkmsBuild,
+    EditFile,
     LoadModules,
     MakeLink,
     MoveAside,
@@ -122,5 +123,10 @@ def bounds_of(platform: Platform | None, users: Users | None, libraries: DriverL
 
 
 def _by_hand(plan: Plan, text: str) -> Plan:
-    told: Iterable[Action] = (a for a in plan.actions if isinstance(a, ByHand | Reboot))
+    """The plan for a person, who can make the same changes in files."""
+    told: Iterable[Action] = (
+        ByHand(f"in {a.summary()}") if isinstance(a, EditFile) else a
+        for a in plan.actions
+        if isinstance(a, ByHand | Reboot | EditFile)
+    )
     return plan._replace(actions=(ByHand(text), *told))

@@ -135,7 +135,8 @@ def _likely(text: str) -> str:
     from dlhealth.data.error_texts import problems_of
 
     possible = problems_of(text)
-    return f"; most probable: {possible[0]} (see dlhealth explain)" if possible else ""
+    others = f", then {', '.join(possible[1:4])}" if possible[1:] else ""
+    return f"; most probable: {possible[0]}{others} (see dlhealth explain)" if possible else ""
 
 
 def _cited(found: Diagnosed, host: Host) -> Diagnosed:

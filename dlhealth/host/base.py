@@ -332,6 +332,10 @@ class Host:
         and of every machine whose files can be read."""
         return None
 
+    def some_names(self, folder: str) -> tuple[str, ...]:
+        """The names in a directory that are known of a posted machine, where there may be others."""
+        return ()
+
     def every_line_with(self, path: str) -> tuple[str, ...]:
         """For a file with only some known lines: words whose lines are all known."""
         return ()

@@ -48,6 +48,10 @@ from dlhealth.api import (
 FROM_THERE = ("cuda-*", "libcudnn*", "libnccl*", "libnvinfer*", "nvidia-*", "libnvidia-*")
 
 
+KEYS = ("A4B469963BF863CC", "97A5D4CB8793F200")
+"""That sign NVIDIA's repositories of CUDA since 2022."""
+
+
 class CudaRepoKeyRotation(Rule):
     id = "cuda-repo-key-rotation"
     title = "apt lacks the key of NVIDIA's repository"
@@ -55,9 +59,9 @@ class CudaRepoKeyRotation(Rule):
     severity = Severity.WARNING
 
     def detect(self, keys: NvidiaKeys | None, failures: AptFailures | None) -> Iterator[Finding | Unknown]:
-        said = failures.of("no-key") if failures else None
+        lacking = tuple(failures.all_of("no-key")) if failures else ()
         if keys is None:
-            if said and any(key in said.text for key in ("A4B469963BF863CC", "97A5D4CB8793F200")):
+            if said := next((f for f in lacking if any(key in f.text for key in KEYS)), None):
                 title = "apt lacks the key that signs NVIDIA's repository, so it takes no updates from there"
                 yield self.finding("host", title, Evidence(said.source, said.text))
             else:
@@ -72,7 +76,7 @@ class CudaRepoKeyRotation(Rule):
                     f"apt lacks the key {needed.key} for {needed.source.uri}, so it takes no updates from there",
                     Evidence(needed.source.source, f"Signed-By: {needed.source.signed_by or 'not set'}"),
                     *_keyrings(needed),
-                    *([Evidence(said.source, said.text)] if said and needed.key in said.text else []),
+                    *[Evidence(f.source, f.text) for f in lacking if needed.key in f.text][:1],
                     needed=needed,
                     packaged=needed.key in keys.packaged,
                 )

@@ -24,9 +24,13 @@ _LSPCI_DEVICE = regex(
     re.MULTILINE,
 )
 _LSPCI_NAMED = regex(
-    rf"^(?P<address>{_SHORT}) (?:VGA compatible|3D|Display) controller: NVIDIA Corporation \S.*?\[(?P<name>[^\]\n]+)\]",
+    rf"^(?P<address>{_SHORT}) (?P<kind>VGA compatible|3D|Display) controller: (?P<maker>NVIDIA|nVidia|Intel|Advanced Micro|AMD)\b"
+    r"(?:.*\[(?P<name>[^\]\n]+)\])?",
     re.MULTILINE,
 )
+_KINDS = {"VGA": "0300", "3D": "0302", "Display": "0380"}
+_MAKERS = {"nvidia": "10de", "intel": "8086"}
+_ATI = "1002"
 _MODALIAS = regex(
     r"^== /sys/devices/\S*/(?P<address>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) ==\n"
     r"modalias *: pci:v0000(?P<vendor>[0-9A-F]{4})d0000(?P<device>[0-9A-F]{4})\S*bc(?P<kind>[0-9A-F]{2})sc(?P<sub>[0-9A-F]{2})",
@@ -67,8 +71,20 @@ def lspci(output: Output, pieces: Pieces) -> bool:
         pieces.listed(_PCI, source)
     named = [] if found else list(_LSPCI_NAMED.finditer(output.text))
     for match in named:
-        model(pieces, full(match["address"]), match["name"], output.source("lspci"))
+        _named(pieces, match, output.source("lspci"))
+    if any(m["maker"].lower() == "nvidia" for m in named):
+        pieces.listed(_PCI, output.source("lspci"))
     return bool(found or named)
+
+
+def _named(pieces: Pieces, match: "re.Match[str]", source: str) -> None:
+    """A display device of a list without numbers. Its name is where the kernel has what the firmware calls a device."""
+    folder = f"{_PCI}/{full(match['address'])}"
+    pieces.file(f"{folder}/class", f"0x{_KINDS[match['kind'].split()[0]]}00\n", source)
+    pieces.file(f"{folder}/vendor", f"0x{_MAKERS.get(match['maker'].lower(), _ATI)}\n", source)
+    pieces.file(f"{folder}/label", f"{match['name'] or ''}\n", source)
+    pieces.missing(f"{folder}/device", source)
+    pieces.missing(f"{folder}/uevent", source)
 
 
 def drivers_for_devices(output: Output, pieces: Pieces) -> bool:
@@ -158,8 +174,15 @@ def _device(pieces: Pieces, address: str, vendor: str, device: str, kind: str, s
 
 
 def _driver(pieces: Pieces, address: str, more: str, source: str) -> None:
-    """Which driver holds a device: lspci names those that could, and the one that does."""
+    """Which driver holds a device: lspci names those that could, and the one that does. Those that could are the modules
+    of the running kernel."""
     driver = re.search(r"Kernel driver in use: (\S+)", more)
+    able = re.search(r"Kernel modules: (.*)", more)
+    if able and re.search(r"\bnouveau\b", able[1]):
+        if re.search(r"\bnvidia(?!fb)", able[1]):
+            pieces.has_module(source)
+        else:
+            pieces.no_module("", source)
     if driver:
         _hold(pieces, address, driver[1], source)
     elif "Kernel modules:" in more:

@@ -84,6 +84,7 @@ class Pieces:
         self._packages: dict[tuple[str, str], str] = {}
         self._at_home: dict[str, tuple[str, str]] = {}
         self._without_module: dict[str, str] = {}
+        self._with_module = ""
         self._built: tuple[str, str] = ("", "")
 
     def file(self, path: str, content: str | bytes, source: str = "") -> None:
@@ -121,6 +122,10 @@ class Pieces:
         """A kernel has no nvidia module on the disk; "" is the running one."""
         self._without_module.setdefault(release, source)
 
+    def has_module(self, source: str) -> None:
+        """The running kernel has an nvidia module on the disk, of an unknown version."""
+        self._with_module = self._with_module or source
+
     def finish(self) -> None:
         """Add what follows from several pieces together."""
         for path, (content, source) in self._guesses.items():
@@ -130,13 +135,19 @@ class Pieces:
         self._finish_packages()
         self._finish_session()
         release = self.files.get("/proc/sys/kernel/osrelease", b"").decode(errors="replace").strip()
+        if release and self._with_module and "/var/lib/dkms" not in self.whole:
+            updates = f"/lib/modules/{release}/updates/dkms"
+            told = (("vermagic", f"{release} "),)
+            self.elf(f"{updates}/nvidia.ko", Elf(64, 62, "", (), "", told, "", 0), self._with_module)
+            self.listed(updates, self._with_module)
+            self._no_other_modules(release, self._with_module)
         for without, source in self._without_module.items():
-            self._lacks_module(without or release, source)
+            self._no_other_modules(without or release, source)
         self._finish_gpus()
         builds = any(re.match(r"/var/lib/dkms/nvidia[^/]*/", path) for path in self.links)
         if builds and "/proc/driver/nvidia" in self.absent:
             # The driver is not loaded, and DKMS, which builds it here, lists the kernels that it was built for.
-            self._lacks_module(release, "")
+            self._no_other_modules(release, "")
         for path in ("/var/log/dmesg", "/var/log/kern.log"):
             if len(self.files.get(path, b"")) > _LOG_SIZE:
                 lines = self.files[path].splitlines(keepends=True)
@@ -152,7 +163,7 @@ class Pieces:
                 self.directory("/sys/bus/pci/drivers/nvidia", self.sources[source])
                 self.link(f"{device}/driver", "/sys/bus/pci/drivers/nvidia", self.sources[source])
 
-    def _lacks_module(self, release: str, source: str) -> None:
+    def _no_other_modules(self, release: str, source: str) -> None:
         """A kernel has no other modules than those that are known."""
         if release:
             for directory in (f"/lib/modules/{release}", f"/lib/modules/{release}/updates"):
@@ -267,6 +278,9 @@ class PostedHost(Host):
 
     def posted(self, command: str) -> str | None:
         return self._pieces.outputs.get(command)
+
+    def some_names(self, folder: str) -> tuple[str, ...]:
+        return tuple(sorted(self._directories.get(folder, ())))
 
     def every_line_with(self, path: str) -> tuple[str, ...]:
         return tuple(sorted(self._pieces.every_line_with.get(path, ())))

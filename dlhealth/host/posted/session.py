@@ -28,7 +28,10 @@ _COMPLAINT = regex(
     r"(?=.*(?:error|fail|can ?not|could not|couldn't|not found|mismatch|compatible|too old|unsupported|not supported"
     r"|no longer|undefined|not compiled|unable|invalid|insufficient|loaded runtime|not yet|not installed|don't match))"
     r"(?=.*(?:cuda|cudnn|nvidia|nvml|\bgpus?\b|torch|tensorflow|jax|onnxruntime|\blib(?:cu|nv|nccl)\w+\.so|GLIBCXX"
-    r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b))",
+    r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b))"
+    # What apt, DKMS and the desktop say names no program that uses the GPU.
+    r"|.*(?:Depends: |kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
+    r"|supported by EGL|module not found: 'nvidia'|you have held broken)",
     re.IGNORECASE,
 )
 """A line that may be, or begin, an error of such a program."""

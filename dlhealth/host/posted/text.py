@@ -19,6 +19,10 @@ _INLINE = regex(r"</?(?:code|span|a|em|strong|b|i|tt|kbd|td|th|tbody)(?: [^<>\n]
 _ENTITIES = regex(r"&(?:lt|gt|amp|quot|nbsp|#\d{1,4}|#x[0-9a-f]{1,4});", re.IGNORECASE)
 _QUOTED = regex(r"^(?:> ?)+(?=\S)", re.MULTILINE)
 _PARAGRAPH = regex(r"(?:^(?: {4}|\t).*\n?)+", re.MULTILINE)
+_OF_A_BUILD = regex(
+    r"^(?:#\d+ \d+\.\d+ |\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!\S+ (?:kernel|[\w.@/-]+\[\d+\]): ))", re.MULTILINE
+)
+"""What docker build and GitHub Actions write before each line."""
 _LIMIT = 4 << 20
 """Characters. Nobody pastes more; a longer text is a log that was saved as a file."""
 
@@ -43,6 +47,7 @@ def plain(text: str) -> str:
         text = _INLINE.sub("", _BLOCKS.sub("\n", text))
     if _ENTITIES.search(text):
         text = html.unescape(text)
+    text = _OF_A_BUILD.sub("", text)
     if len(_QUOTED.findall(text)) > 2:
         text = _QUOTED.sub("", text)
     return _without_indent(text)

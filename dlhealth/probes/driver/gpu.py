@@ -128,7 +128,11 @@ def _from_sysfs(host: Host, address: str, problems: list[str]) -> Gpu | None:
     # Class 03: display controllers; 0302 computes and has no output.
     if vendor != "10de" or not kind.startswith("03"):
         return None
-    return make_gpu(address, device, _driver(host, address, events), is_display=not kind.startswith("0302"))
+    driver, is_display = _driver(host, address, events), not kind.startswith("0302")
+    if not device:  # of a posted list without numbers
+        model = (host.text(f"{folder}/label") or "").strip()
+        return _named(address, model)._replace(driver=driver, is_display=is_display)
+    return make_gpu(address, device, driver, is_display=is_display)
 
 
 def _driver(host: Host, address: str, events: dict[str, str]) -> str:

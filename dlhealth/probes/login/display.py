@@ -122,6 +122,7 @@ class DisplaySetup(NamedTuple):
                 paths += host.glob(f"{folder}/*.conf")
             except Unreadable as problem:
                 problems.append(str(problem))
+                paths += [f"{folder}/{name}" for name in host.some_names(folder) if name.endswith(".conf")]
         for path in paths:
             try:
                 text = host.text(path)
@@ -270,6 +271,14 @@ def _drivers(host: Host, files: Iterable[XorgFile]) -> tuple[dict[str, str], tup
     return found, tuple(unread)
 
 
+def _link(host: Host, path: str) -> str:
+    """The target of a link; "" if there is none, or if it is not known."""
+    try:
+        return host.readlink(path) or ""
+    except Unreadable:
+        return ""
+
+
 def _devices(host: Host) -> tuple[DisplayDevice, ...] | None:
     if host.stat(PCI) is None:
         return None
@@ -278,5 +287,5 @@ def _devices(host: Host) -> tuple[DisplayDevice, ...] | None:
         folder = f"{PCI}/{address}"
         if (host.text(f"{folder}/class") or "").startswith("0x03"):
             vendor = (host.text(f"{folder}/vendor") or "").strip().removeprefix("0x")
-            found.append(DisplayDevice(address, vendor, posixpath.basename(host.readlink(f"{folder}/driver") or "")))
+            found.append(DisplayDevice(address, vendor, posixpath.basename(_link(host, f"{folder}/driver"))))
     return tuple(found)

@@ -329,7 +329,11 @@ class AptFailures(NamedTuple):
 
     def of(self, kind: str) -> Failure | None:
         """The first of a kind: no-space, python, overwrite, signed-by, no-key, clock, dkms, dpkg."""
-        return next((f for f in self.failures if f.kind == kind), None)
+        return next(self.all_of(kind), None)
+
+    def all_of(self, kind: str) -> "Iterator[Failure]":
+        """All of a kind."""
+        return (f for f in self.failures if f.kind == kind)
 
     @classmethod
     def probe(cls, host: Host) -> "AptFailures":

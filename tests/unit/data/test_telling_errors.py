@@ -60,6 +60,25 @@ CASES = (
      "container-toolkit-cannot-find-driver", "libnvidia-ml.so.1"),
     ("ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm).",
      "shm-too-small", "/dev/shm"),
+    ("nvidia-driver-570 : Depends: nvidia-kernel-common-570 (>= 570.133.20) but 570.86.10-0ubuntu1 is to be installed",
+     "mixed-repositories", "nvidia-kernel-common-570 >= 570.133.20, but apt would install 570.86.10-0ubuntu1"),
+    ("nvidia-driver : Depends: nvidia-driver-libs (= 535.183.01-1~deb12u1) but it is not going to be installed or\n"
+     "                 Depends: nvidia-alternative (= 535.183.01-1~deb12u1) but 550.54.14-1~bpo12+1 is to be installed",
+     "mixed-repositories", "550.54.14-1~bpo12+1"),
+    ("libnvidia-extra-580 : Depends: libc6 (>= 2.38) but 2.35-0ubuntu3.8 is to be installed", "mixed-repositories",
+     "libnvidia-extra-580 comes from a repository for another release: it needs libc6 2.38"),
+    ("nsight-systems-2024.1.1 : Depends: libtinfo5 but it is not installable", "mixed-repositories", "libtinfo5"),
+    ("Error! Your kernel headers for kernel 6.11.0-9-generic cannot be found at /lib/modules/6.11.0-9-generic/build",
+     "kernel-headers-missing", "kernel 6.11.0-9-generic are missing"),
+    ("Module build for kernel 5.4.0-99-lowlatency was skipped since the\nkernel headers for this kernel do not seem to be "
+     "installed.", "kernel-headers-missing", "5.4.0-99-lowlatency"),
+    ("ERROR: Unable to find the kernel source tree for the currently running kernel. Please make sure", "kernel-headers-missing",
+     "running kernel"),
+    ("*** Failed PREEMPT_RT sanity check. Bailing out! ***", "dkms-module-missing-for-running-kernel", "realtime"),
+    ("ERROR: The Nouveau kernel driver is currently in use by your system.", "nouveau-bound-instead-of-nvidia", "nouveau"),
+    ("-> Kernel module load error: Required key not available", "secure-boot-mok-not-enrolled", "Required key"),
+    ("Error writing X authority: Failed to open X authority /home/joe/.Xauthority: Permission denied",
+     "login-loop-xauthority-wrong-owner", "/home/joe/.Xauthority belongs to somebody else"),
 )  # fmt: skip
 
 
@@ -85,6 +104,11 @@ def test_proves_one_problem(text: str, fault: str, shows: str) -> None:
         # TensorFlow lacks the driver, or only TensorRT.
         "Could not load dynamic library 'libcuda.so.1'; dlerror: x\nW gpu_device.cc: Cannot dlopen some GPU libraries.",
         "Could not load dynamic library 'libnvinfer.so.7'; dlerror: libnvinfer.so.7: cannot open shared object file",
+        # A hold, a mirror that is being updated, or a package of an old kernel has the same effect as a second repository.
+        "nvidia-driver-535 : Depends: nvidia-dkms-535 (>= 535.230.02) but 535.183.01-0ubuntu0.22.04.1 is to be installed",
+        "linux-modules-nvidia-535-6.5.0-9-generic : Depends: nvidia-kernel-common-535 (= 535.1-0ubuntu0.1) but 535.2-0ubuntu1 is to be installed",
+        "gimp : Depends: libc6 (>= 2.38) but 2.35-0ubuntu3 is to be installed",
+        "xauth: timeout in locking authority file /home/joe/.Xauthority",
         # The build has code for this generation.
         f"NVIDIA A40 with CUDA capability sm_86 is not compatible with the current PyTorch installation. {CAPABILITIES}sm_80.",
         "",

@@ -63,8 +63,13 @@ def unmanaged() -> Machine:
 )
 def test_without_package_records_only_a_person_changes_the_system(action: Action, tmp_path: Path) -> None:
     changed = bounds(unmanaged(), tmp_path).within(plan(action))
-    assert [type(a) for a in changed.actions] == [ByHand]
+    assert {type(a) for a in changed.actions} == {ByHand}
     assert bounds(Machine.debian12_gpu(), tmp_path / "whole").within(plan(action)) == plan(action)
+
+
+def test_a_person_reads_which_line_to_change(tmp_path: Path) -> None:
+    changed = bounds(unmanaged(), tmp_path).within(plan(EditFile("/etc/environment", ((3, "a=1", "a=2"),))))
+    assert ByHand("in /etc/environment: line 3 becomes: a=2") in changed.actions
 
 
 @pytest.mark.parametrize("action", [EditFile("/home/alice/.bashrc", ((1, "a", "b"),)), PipInstall("/x/python", ("a",))])

@@ -203,6 +203,34 @@ class TestKernel:
         )
         assert roots(judged(said)) == {"legacy-gpu-needs-470-390-340"}
 
+    def test_a_list_of_devices_without_numbers(self, judged: Judge) -> None:
+        text = (
+            "00:02.0 VGA compatible controller: Intel Corporation HD Graphics 630\n"
+            "1a:00.0 3D controller: NVIDIA Corporation GP107M [GeForce GTX 1050 Mobile] (rev a1)\n"
+            "\n$ cat /etc/X11/xorg.conf.d/10-gpu.conf\n"
+            'Section "Device"\n  Identifier "gpu"\n  Driver "nvidia"\n  BusID "PCI:1a:0:0"\nEndSection\n$ exit\n'
+        )
+        (found,) = judged(text).findings
+        assert found.finding.id == "xorg-conf-wrong-busid"
+        assert "PCI:26:0:0" in found.finding.title
+
+    @pytest.mark.parametrize(
+        ("holder", "able", "fault"),
+        [
+            ("nova_core", "nouveau, nova_core, nvidia_drm, nvidia", "nova-core-claims-gpu"),
+            ("nouveau", "nouveau, nvidia_drm, nvidia", "nouveau-bound-instead-of-nvidia"),
+            ("nouveau", "nvidiafb, nouveau", "dkms-module-missing-for-running-kernel"),
+        ],
+    )
+    def test_modules_that_the_kernel_has_for_a_gpu(self, judged: Judge, holder: str, able: str, fault: str) -> None:
+        text = (
+            "Linux box 6.17.0-8-generic #8-Ubuntu SMP x86_64\n"
+            "01:00.0 VGA compatible controller [0300]: NVIDIA Corporation GB205 [GeForce RTX 5070] [10de:2f04] (rev a1)\n"
+            f"\tKernel driver in use: {holder}\n\tKernel modules: {able}\n\n{FAILED}"
+        )
+        roots = [d.finding.id for d in judged(text).findings if not d.caused_by]
+        assert roots == [fault]
+
     @pytest.mark.parametrize(
         ("first", "more"),
         [
@@ -522,3 +550,27 @@ class TestErrorsThatProve:
     )
     def test_lines_of_the_kernel_are_no_errors_of_programs(self, text: str, host: Callable[..., Host]) -> None:
         assert not host(SMI, text).symptoms
+
+
+def test_several_keys_are_missing(judged: Judge) -> None:
+    text = "".join(
+        f"Err:{n} https://x InRelease\n  The following signatures couldn't be verified because the public key is not available: NO_PUBKEY {key}\n"
+        for n, key in ((5, "DDCAE044F796ECB0"), (6, "A4B469963BF863CC"))
+    )
+    assert [d.finding.id for d in judged(text).findings] == ["cuda-repo-key-rotation"]
+
+
+def test_the_log_of_a_build_has_marks_of_its_own(judged: Judge) -> None:
+    said = "E: Conflicting values set for option Signed-By regarding source https://x/ /: /a.gpg != "
+    for mark in ("#11 0.503 ", "2026-03-01T18:33:01.2377449Z "):
+        assert [d.finding.id for d in judged(f"{mark}{said}\n").findings] == ["apt-signed-by-conflict"]
+
+
+def test_what_apt_says_of_dependencies(judged: Judge) -> None:
+    text = "#7 1.5  nvidia-dkms-570 : Depends: nvidia-kernel-common-570 (>= 570.133) but 570.86.10-0ubuntu1 is to be installed\n"
+    (found,) = judged(text).findings
+    assert found.finding.id == "mixed-repositories"
+    unclear = judged(
+        " nvidia-driver-570 : Depends: libnvidia-gl-570 (= 570.1-0ubuntu1) but it is not going to be installed\n"
+    )
+    assert "most probable: mixed-repositories, then held-packages-block-driver" in str(unclear.doubt)
