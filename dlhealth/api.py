@@ -107,7 +107,7 @@ from dlhealth.probes.driver.libraries import DriverLibraries, DriverLibrary, Dri
 from dlhealth.probes.driver.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile, ModuleVersions
 from dlhealth.probes.driver.nvml import Nvml, NvmlGpu
 from dlhealth.probes.driver.nvswitch import FabricManager
-from dlhealth.probes.driver.settings import Limit, Limits, Persistenced, Profiling
+from dlhealth.probes.driver.settings import Limit, Persistenced, Profiling, UserLimits
 from dlhealth.probes.driver.suspend import SuspendSetup
 from dlhealth.probes.login.display import (
     DisplayDevice,
@@ -131,8 +131,7 @@ from dlhealth.probes.machine.iommu import GpuIommu
 from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.probes.machine.kernel import NO_HEADERS, InstalledKernel, Kernel
 from dlhealth.probes.machine.loader import LoaderConfig, LoaderDirectory, UserDirectory, UserPaths, without_element
-from dlhealth.probes.machine.platform import Platform
-from dlhealth.probes.machine.platform import Setting as PlatformSetting
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.probes.machine.secureboot import LocalKey, SecureBoot, Signer, signer_of
 from dlhealth.probes.machine.storage import BootFolder, FileSystem, Storage, UnmountedParts
 from dlhealth.probes.packaging.alternatives import GlConfiguration, GlxAlternative, Link, SystemPython, XorgGlx

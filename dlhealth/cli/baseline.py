@@ -5,7 +5,7 @@ import os
 import click
 
 from dlhealth.cli import Failure, Group, Status, printable, write
-from dlhealth.cli.common import Request, asked, json_option, root_option, writing
+from dlhealth.cli.common import Selection, asked, json_option, root_option, writing
 from dlhealth.cli.progress import Progress
 from dlhealth.host.root import live_host
 from dlhealth.model import Severity
@@ -42,7 +42,7 @@ def save(root: str, output: str | None, force: bool) -> None:
     if output is None and root != "/":
         raise click.UsageError("the record of another machine needs a file: -o FILE")
     with Progress() as progress:
-        diagnosis, inventory = asked(Request(root)).examining(
+        diagnosis, inventory = asked(Selection(root)).examining(
             lambda examiner, options: (examiner.diagnose(options), inventory_of(examiner.facts(options))), progress
         )
     errors = [f for f in diagnosis.root_causes if f.severity is Severity.ERROR]
@@ -70,7 +70,7 @@ def compare(file: str | None, root: str, as_json: bool) -> int:
     from dlhealth.engine.baseline import NoBaseline, read
     from dlhealth.engine.record import inventory_of
 
-    request = asked(Request(root))
+    request = asked(Selection(root))
     try:
         before = read(request.host) if file is None else read(live_host(), os.path.abspath(file))
         with Progress() as progress:

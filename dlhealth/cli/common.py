@@ -23,7 +23,7 @@ from dlhealth.model import Diagnosis, Health
 from dlhealth.records import NamedTuple
 
 if TYPE_CHECKING:  # the doctor changes nothing, and asks no service
-    from dlhealth.service.state import Known
+    from dlhealth.service.state import ServiceState
     from dlhealth.txn.store import Store
 
 _STATUS = {
@@ -37,7 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class Request(NamedTuple):
+class Selection(NamedTuple):
     """Which machine to diagnose, and which parts of it."""
 
     root: str = "/"
@@ -94,7 +94,7 @@ def diagnosis_options(function: F) -> F:
     return machine_options(only(json_option(function)))
 
 
-class Asked(NamedTuple):
+class Selected(NamedTuple):
     """A request whose names all exist. `options` may read the machine, and raises click.UsageError for an unknown name."""
 
     host: Host
@@ -108,20 +108,20 @@ class Asked(NamedTuple):
         return engine.examining(self.host, lambda examiner: work(examiner, self.options(examiner)), self.rules, watch)
 
 
-def examine(request: Request, watch: Watch | None = None) -> Examined:
+def examine(request: Selection, watch: Watch | None = None) -> Examined:
     """Diagnose, to repair. Raises click.UsageError for an unknown name, directory or file."""
     known = asked(request)
     return engine.examine(known.host, known.options, known.rules, watch)
 
 
-def diagnose(request: Request, watch: Watch | None = None) -> tuple[Diagnosis, str]:
+def diagnose(request: Selection, watch: Watch | None = None) -> tuple[Diagnosis, str]:
     """Diagnose, to report; also the command that would repair this machine, "" if it cannot be changed. Raises like
     `examine`."""
     known = asked(request)
     return known.examining(lambda examiner, options: examiner.diagnose(options), watch), known.repairing
 
 
-def _repairing(request: Request) -> str:
+def _repairing(request: Selection) -> str:
     """The command line that repairs what a request finds."""
     words = ["dlhealth", "fix", *["--next-boot"] * request.next_boot]
     for option, values in (("--only", request.only), ("--user", request.users), ("--python", request.pythons)):
@@ -129,7 +129,7 @@ def _repairing(request: Request) -> str:
     return as_root(join([*words, *(("--root", request.root) if request.root != "/" else ())]))
 
 
-def asked(request: Request) -> Asked:
+def asked(request: Selection) -> Selected:
     """Find the machine, the options, and the rules that a request names. Raises click.UsageError for an unknown one."""
     rules = chosen_rules(load_rules(), request.only)
     try:
@@ -143,7 +143,7 @@ def asked(request: Request) -> Asked:
         _check_users(examiner.facts(options), request.users)
         return options
 
-    return Asked(host, options, rules, _repairing(request) if isinstance(host, RootHost) else "")
+    return Selected(host, options, rules, _repairing(request) if isinstance(host, RootHost) else "")
 
 
 def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> Loaded:
@@ -255,6 +255,6 @@ def agreed(question: str) -> bool:
         return False
 
 
-def status_of(known: "Diagnosis | Known") -> Status:
+def status_of(known: "Diagnosis | ServiceState") -> Status:
     """The exit status for a diagnosis, or for what the service knows."""
     return _STATUS[known.health]

@@ -3,7 +3,7 @@
 import click
 
 from dlhealth.cli import write
-from dlhealth.cli.common import Request, diagnose, diagnosis_options, status_of
+from dlhealth.cli.common import Selection, diagnose, diagnosis_options, status_of
 from dlhealth.cli.progress import Progress
 
 
@@ -29,7 +29,7 @@ def command(
     checked, 70 internal error.
     """
     with Progress() as progress:
-        diagnosis, repairing = diagnose(Request(root, only, users, pythons, next_boot), progress)
+        diagnosis, repairing = diagnose(Selection(root, only, users, pythons, next_boot), progress)
     if as_json:
         from dlhealth.report.json import to_json
 

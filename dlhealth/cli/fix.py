@@ -10,7 +10,7 @@ import click
 from dlhealth.actions import changed_path
 from dlhealth.cli import InTheWay, Status, printable, write
 from dlhealth.cli.common import (
-    Request,
+    Selection,
     agreed,
     chosen_rules,
     diagnosis_options,
@@ -31,7 +31,7 @@ from dlhealth.records import NamedTuple
 from dlhealth.report.style import current_style
 from dlhealth.steps.base import CommandFailed, DiskFull, Target
 from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
-from dlhealth.txn.journal import read_events, waiting_in
+from dlhealth.txn.journal import read_entries, waiting_in
 from dlhealth.txn.store import Busy, Record, Store
 
 _ROUNDS = 5
@@ -78,7 +78,7 @@ def command(
     first, 3 an error remains, 4 a reboot finishes the repair, 5 the repair failed and was rolled back, 6 not known: too
     little could be checked, 7 not proved: repaired, but the checks can no longer run, 70 internal error.
     """
-    request = Request(root, only, users, pythons, next_boot)
+    request = Selection(root, only, users, pythons, next_boot)
     loaded = load_rules()
     chosen_rules(loaded, ids, "ID")  # reports an unknown name before anything else
     names = {*ids, *only}
@@ -114,7 +114,7 @@ class _Shown(NamedTuple):
 class _Session:
     """One run of `fix`: rounds from diagnosis to proof until nothing remains that may be repaired."""
 
-    def __init__(self, request: Request, store: Store, limits: Limits, as_json: bool) -> None:
+    def __init__(self, request: Selection, store: Store, limits: Limits, as_json: bool) -> None:
         self._request = request
         self._json = as_json
         self.store = store
@@ -192,7 +192,7 @@ class _Session:
         if current is None:
             return None
         here = self.store.root == "/"
-        if not here and not waiting_in(read_events(current.folder)):
+        if not here and not waiting_in(read_entries(current.folder)):
             self._agree_to_settle(current, yes)
         ended = recover(self.store, Target(self.store.root, current.id))
         if ended is None and here:

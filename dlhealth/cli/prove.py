@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from dlhealth.cli import Status, write
-from dlhealth.cli.common import Request, diagnose, json_option
+from dlhealth.cli.common import Selection, diagnose, json_option
 from dlhealth.cli.progress import Progress, Stages
 from dlhealth.model import GPU, Diagnosis, State
 from dlhealth.prove.errors import NO_DEVICE, suspects
@@ -86,7 +86,7 @@ class _Machine:
     def diagnosed(self) -> tuple[Diagnosis, str]:
         """A new diagnosis, because a stage can leave traces in the kernel log; and the command that would repair it."""
         with Progress() as progress:
-            diagnosis, repairing = diagnose(Request(), progress)
+            diagnosis, repairing = diagnose(Selection(), progress)
         self._before = diagnosis
         return diagnosis, repairing
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dlhealth.cli import printable, write
-from dlhealth.cli.common import Request, asked, diagnose, machine_options, writing
+from dlhealth.cli.common import Selection, asked, diagnose, machine_options, writing
 from dlhealth.cli.progress import Progress
 from dlhealth.host import NotAMachine, Unreadable
 from dlhealth.host.newfile import created
@@ -57,7 +57,7 @@ def command(
     from dlhealth.engine.record import inventory_of, repairs_in, timeline_of
     from dlhealth.report.page import html, markdown, pages_of
 
-    request = asked(Request(root, users=users, pythons=pythons, next_boot=next_boot))
+    request = asked(Selection(root, users=users, pythons=pythons, next_boot=next_boot))
     repairs = repairs_in(request.host.name) if isinstance(request.host, RootHost) else ()
 
     def work(examiner: "Examiner", options: "Options") -> "tuple[Diagnosis, Timeline, Inventory]":
@@ -113,7 +113,7 @@ def _texts(folder: str) -> tuple[dict[str, str], dict[str, str]]:
             if name.endswith((".json", ".html")):
                 texts[name] = host.text(f"/{name}", _LIMIT) or ""
             else:
-                texts[name] = to_json(diagnose(Request(f"{folder}/{name}"))[0])
+                texts[name] = to_json(diagnose(Selection(f"{folder}/{name}"))[0])
         except click.ClickException as problem:
             unread[name] = problem.message
         except Unreadable as problem:

@@ -8,7 +8,7 @@ import click
 from dlhealth.cli import printable, write
 from dlhealth.cli.common import json_option, status_of
 from dlhealth.host.exec import as_root
-from dlhealth.service.state import Known, read_known
+from dlhealth.service.state import ServiceState, read_known
 
 
 @click.command("status")
@@ -31,7 +31,7 @@ def command(as_json: bool) -> int:
     return status_of(known)
 
 
-def _text(known: Known) -> str:
+def _text(known: ServiceState) -> str:
     from dlhealth.report.style import current_style
 
     checked, findings, unknown, roots = known.checked, known.findings, known.unknown, known.roots

@@ -26,7 +26,7 @@ _Constraint = tuple[str, str]
 """Relation and version: (">=", "1.0"); two empty texts for any version."""
 
 
-class Offer(NamedTuple):
+class Candidate(NamedTuple):
     """One version of a package in apt's lists, with its dependencies as they are written there."""
 
     version: str
@@ -38,13 +38,13 @@ class AptLists:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._known: dict[str, tuple[Offer, ...]] = {}
+        self._known: dict[str, tuple[Candidate, ...]] = {}
         self.complete = True
         """Whether every list could be read."""
         self.paths = [f"{LISTS}/{name}" for name in host.listdir(LISTS) if _INDEX.fullmatch(name)]
         self.there = host.exists(LISTS)
 
-    def offers(self, names: Sequence[str]) -> dict[str, tuple[Offer, ...]]:
+    def offers(self, names: Sequence[str]) -> dict[str, tuple[Candidate, ...]]:
         """Every version of these packages."""
         asked = tuple(sorted(set(names) - self._known.keys()))
         if asked:
@@ -105,7 +105,7 @@ class _Search:
         if lacking:
             yield f"no configured package source has {' '.join(lacking)}"
 
-    def _look_ahead(self, offers: Mapping[str, tuple[Offer, ...]]) -> None:
+    def _look_ahead(self, offers: Mapping[str, tuple[Candidate, ...]]) -> None:
         """Find all packages that these need, and the packages that those need: each search reads all lists."""
         for _ in range(_DEPTH):
             needs = [_needs(o.depends) for each in offers.values() for o in each]
@@ -117,7 +117,7 @@ class _Search:
         stays = package is not None and package.unpacked and name not in self._leaving
         return stays and package is not None and _meets(package.version, constraints)
 
-    def _unmet(self, name: str, offer: Offer, depth: int) -> Iterator[str]:
+    def _unmet(self, name: str, offer: Candidate, depth: int) -> Iterator[str]:
         if name in self._seen or depth == 0:
             return
         self._seen.add(name)
@@ -165,7 +165,7 @@ def _meets(version: str, constraints: Sequence[_Constraint]) -> bool:
     return True
 
 
-def _offer(text: str) -> Offer:
+def _offer(text: str) -> Candidate:
     fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     depends = ", ".join(filter(None, (fields.get("Pre-Depends"), fields.get("Depends"))))
-    return Offer(fields.get("Version", ""), depends)
+    return Candidate(fields.get("Version", ""), depends)

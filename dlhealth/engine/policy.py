@@ -184,7 +184,7 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-class Setting(NamedTuple):
+class ConfigValue(NamedTuple):
     """A setting: the field of the policy, how its value is read, and which values are allowed."""
 
     field: str
@@ -192,13 +192,13 @@ class Setting(NamedTuple):
     allowed: str
 
 
-SETTINGS: Mapping[tuple[str, str], Setting] = {
-    ("repair", "max_risk"): Setting("max_risk", _risk, '"none", "low", "medium" or "high"'),
-    ("repair", "max_attempts"): Setting("max_attempts", _attempts, "a number, 0 or more"),
-    ("repair", "local_rules"): Setting("local_rules", _names, 'a list of rule ids: ["my-rule"]'),
-    ("reboot", "hours"): Setting("reboot_hours", _hours, '"02:00-05:00", or "" for never'),
-    ("rules", "ignore"): Setting("ignore", _names, 'a list of rule ids: ["nvcc-not-in-path"]'),
-    ("watch", "users"): Setting("users", _names, 'a list of user names: ["alice"]'),
+SETTINGS: Mapping[tuple[str, str], ConfigValue] = {
+    ("repair", "max_risk"): ConfigValue("max_risk", _risk, '"none", "low", "medium" or "high"'),
+    ("repair", "max_attempts"): ConfigValue("max_attempts", _attempts, "a number, 0 or more"),
+    ("repair", "local_rules"): ConfigValue("local_rules", _names, 'a list of rule ids: ["my-rule"]'),
+    ("reboot", "hours"): ConfigValue("reboot_hours", _hours, '"02:00-05:00", or "" for never'),
+    ("rules", "ignore"): ConfigValue("ignore", _names, 'a list of rule ids: ["nvcc-not-in-path"]'),
+    ("watch", "users"): ConfigValue("users", _names, 'a list of user names: ["alice"]'),
 }
 """By section and name, in the order of the documentation."""
 

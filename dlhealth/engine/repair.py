@@ -14,7 +14,7 @@ from dlhealth.records import NamedTuple
 from dlhealth.steps.base import Target
 from dlhealth.steps.reach import out_of_reach
 from dlhealth.txn.execute import Ended, NotPrepared, NotProved, NotVerified, NotYet, apply, confirm
-from dlhealth.txn.journal import EventKind, read_events
+from dlhealth.txn.journal import EntryKind, read_entries
 from dlhealth.txn.store import Damaged, Record, Store, reading_plan
 
 Look = Callable[[], Diagnosis]
@@ -32,7 +32,7 @@ def in_rounds(most: int, look: Callable[[], T], attempt: Callable[[T], bool]) ->
     return seen
 
 
-class Told(NamedTuple):
+class RepairRecord(NamedTuple):
     """The record of a transaction, for people and scripts. Each action is (kind, summary, what became of it: done,
     reverted, conflict, begun or not begun); `programs` says whether programs of the machine run for them."""
 
@@ -72,7 +72,7 @@ def carry_out(
     aims = [f for f in about["findings"] if not (f["reboot"] and repair.live)]
     # No second round follows a repair that waits for a reboot.
     changed = frozenset() if repair.reboot else frozenset(filter(None, map(changed_path, repair.actions)))
-    proof = Proof(aims, about["known"], about["beside"], changed, about["unknown"], patient=not repair.live)
+    proof = _Proof(aims, about["known"], about["beside"], changed, about["unknown"], patient=not repair.live)
     return apply(
         store,
         target,
@@ -111,7 +111,7 @@ def confirm_after_reboot(
         return None
     with reading_plan(record) as plan:
         unknown = plan.get("unknown", ())
-        proof = Proof(plan["findings"], plan["known"], plan.get("beside", ()), frozenset(), unknown)
+        proof = _Proof(plan["findings"], plan["known"], plan.get("beside", ()), frozenset(), unknown)
     return confirm(store, Target(folder, record.id), lambda: _prove(look(), proof), sure, keep)
 
 
@@ -121,7 +121,7 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for record in store.ended():
         if record.outcome in (Outcome.ROLLED_BACK, Outcome.CONFLICT):
-            ends = [e for e in read_events(record.folder) if e.kind == EventKind.COMMIT]
+            ends = [e for e in read_entries(record.folder) if e.kind == EntryKind.COMMIT]
             failed = ends[-1].fields.get("failed", ()) if ends else ()
             found.update(
                 (f["fingerprint"], f["summary"]) for f in tell(record).findings if f.get("fingerprint") in failed
@@ -129,12 +129,12 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def tell(record: Record) -> Told:
+def tell(record: Record) -> RepairRecord:
     """What was done, and how it ended. From a damaged record, or one of another version, it takes what can be read: it
     must not hide the others."""
     try:
         with reading_plan(record) as plan:
-            events = read_events(record.folder)
+            events = read_entries(record.folder)
             became = {e.fields["n"]: _BECAME[e.kind] for e in events if e.kind in _BECAME}
             problem = next((e.fields["problem"] for e in reversed(events) if e.fields.get("problem")), "")
             actions = tuple(
@@ -143,9 +143,9 @@ def tell(record: Record) -> Told:
             )
             findings = tuple(map(_found, plan.get("findings", ())))
             programs = any(map(_needs_programs, plan["actions"]))
-            return Told(record, str(plan.get("time", "")), str(problem), findings, actions, programs)
+            return RepairRecord(record, str(plan.get("time", "")), str(problem), findings, actions, programs)
     except Damaged as damage:
-        return Told(record, "", str(damage), (), ())
+        return RepairRecord(record, "", str(damage), (), ())
 
 
 def _found(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def _needs_programs(action: dict[str, Any]) -> bool:
 
 
 _BECAME: Mapping[str, str] = {
-    EventKind.INTENT: "begun",
-    EventKind.DONE: "done",
-    EventKind.REVERTED: "reverted",
-    EventKind.CONFLICT: "conflict",
+    EntryKind.INTENT: "begun",
+    EntryKind.DONE: "done",
+    EntryKind.REVERTED: "reverted",
+    EntryKind.CONFLICT: "conflict",
 }
 
 
@@ -207,7 +207,7 @@ def _unknown(diagnosis: Diagnosis, rules: Collection[str]) -> list[list[str]]:
     return [[s.id, u.subject, u.reason] for s in diagnosis.skipped if s.id in rules for u in s.unknown]
 
 
-class Proof(NamedTuple):
+class _Proof(NamedTuple):
     """Raises if something that must hold after a repair does not: the `aims` are gone, and there is no error that was
     not `known`. `beside` are similar findings that were not repaired, `changed` the changed paths, `unknown` what the
     rules of the aims could not check before either. A `patient` check leaves the rest to the next boot."""
@@ -220,7 +220,7 @@ class Proof(NamedTuple):
     patient: bool = False
 
 
-def _prove(after: Diagnosis, proof: Proof) -> None:
+def _prove(after: Diagnosis, proof: _Proof) -> None:
     hidden = _hidden(after, proof)
     expected = {*proof.known, *_until_started_anew(after)}
     remaining = [f for f in proof.aims if _still_there(f, after, proof, hidden)]
@@ -243,7 +243,7 @@ def _prove(after: Diagnosis, proof: Proof) -> None:
         raise NotYet("; ".join(f"{f['id']} ({f['subject']}) can be checked after the next reboot" for f in later))
 
 
-def _unchecked(aim: Mapping[str, Any], after: Diagnosis, proof: Proof) -> str:
+def _unchecked(aim: Mapping[str, Any], after: Diagnosis, proof: _Proof) -> str:
     """Why the rule of a finding cannot tell whether it remains, "" if it can. What the rule could not check before
     either, beside that finding, is not a reason."""
     if failed := next((f.error for f in after.failed if f.id == aim["id"]), ""):
@@ -257,7 +257,7 @@ def _unchecked(aim: Mapping[str, Any], after: Diagnosis, proof: Proof) -> str:
     return ""
 
 
-def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: Proof, hidden: Sequence[Finding]) -> bool:
+def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: _Proof, hidden: Sequence[Finding]) -> bool:
     """An error was repaired if only a note remains."""
     counting = (aim["severity"], Severity.ERROR, Severity.WARNING)
     name = f"{aim['id']} ({aim['subject']})"
@@ -270,7 +270,7 @@ def _still_there(aim: Mapping[str, Any], after: Diagnosis, proof: Proof, hidden:
     return len(left) > len(others) - sum(f.fingerprint in others for f in found)
 
 
-def _hidden(after: Diagnosis, proof: Proof) -> list[Finding]:
+def _hidden(after: Diagnosis, proof: _Proof) -> list[Finding]:
     """Errors that the repaired one hid in the same file, for example in a file that could not be parsed. The next round
     repairs them there."""
     aimed = {(f["id"], source) for f in proof.aims for source in f.get("sources", ())}

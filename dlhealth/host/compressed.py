@@ -40,12 +40,12 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-class Damaged(ValueError):
+class DamagedData(ValueError):
     """A compressed stream that is incomplete, damaged, or in an unsupported format."""
 
 
 class Stream(io.RawIOBase):
-    """The content of a compressed stream. Every error in it becomes Damaged."""
+    """The content of a compressed stream. Every error in it becomes DamagedData."""
 
     def __init__(self, packed: Readable) -> None:
         self._packed = packed
@@ -57,12 +57,12 @@ class Stream(io.RawIOBase):
         try:
             return self._packed.read(size)
         except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-            raise Damaged(f"damaged: {str(error).lower()}") from error
+            raise DamagedData(f"damaged: {str(error).lower()}") from error
         except Exception as error:
             # zstd's own error class, which exists only if its library was loaded.
             if type(error).__name__ != "ZstdError":
                 raise
-            raise Damaged(f"damaged: {str(error).lower()}") from error
+            raise DamagedData(f"damaged: {str(error).lower()}") from error
 
 
 class _Lz4:
@@ -195,17 +195,17 @@ class _Zstd:
 
 
 def _library(name: str, of: str) -> "ctypes.CDLL":
-    """A library of the system that unpacks a format. Raises Damaged."""
+    """A library of the system that unpacks a format. Raises DamagedData."""
     import ctypes
 
     try:
         return ctypes.CDLL(name)
     except OSError as error:
-        raise Damaged(f"compressed with {of}, which cannot be read here ({name} is missing)") from error
+        raise DamagedData(f"compressed with {of}, which cannot be read here ({name} is missing)") from error
 
 
 def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
-    """The content of a compressed stream, by its first six bytes. Raises Damaged for an unknown format."""
+    """The content of a compressed stream, by its first six bytes. Raises DamagedData for an unknown format."""
     if magic.startswith(b"\x1f\x8b"):
         return Stream(gzip.GzipFile(fileobj=file))
     if magic.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
@@ -218,11 +218,11 @@ def decompressed(file: IO[bytes] | io.BufferedReader, magic: bytes) -> Stream:
         return Stream(_Lz4(file))
     if magic.startswith(b"\x04\x22\x4d\x18"):
         return Stream(_Lz4Frame(file))
-    raise Damaged(f"compressed in an unknown format (first bytes {magic[:4].hex()})")
+    raise DamagedData(f"compressed in an unknown format (first bytes {magic[:4].hex()})")
 
 
 def _zstd(file: IO[bytes] | io.BufferedReader) -> Readable:
-    """By Python, or else by the system's library. Raises Damaged."""
+    """By Python, or else by the system's library. Raises DamagedData."""
     try:
         if sys.version_info >= (3, 14):
             from compression import zstd
@@ -239,7 +239,7 @@ def read_module(file: IO[bytes]) -> Elf:
     file.seek(-len(magic), io.SEEK_CUR)
     try:
         return scan_module(decompressed(file, magic))
-    except Damaged as error:
+    except DamagedData as error:
         raise NotElf(f"cannot be unpacked: {error}") from error
 
 

@@ -7,7 +7,7 @@ import posixpath
 import time
 from typing import IO
 
-from dlhealth.host.compressed import Damaged, Readable, decompressed, scan_module
+from dlhealth.host.compressed import DamagedData, Readable, decompressed, scan_module
 from dlhealth.host.elf import NotElf
 
 _HEADER = 110  # cpio "newc": a magic number and 13 fields of 8 hexadecimal digits
@@ -61,7 +61,7 @@ def _skip_zeros(file: IO[bytes]) -> None:
             file.seek(-len(stripped), io.SEEK_CUR)
             return
         skipped += len(block)
-    raise Damaged("damaged: only zeros follow an archive")
+    raise DamagedData("damaged: only zeros follow an archive")
 
 
 def _skip_hole(file: IO[bytes]) -> None:
@@ -87,9 +87,9 @@ class _Budget:
     def spend(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise Damaged(f"it unpacks to more than {_SIZE_LIMIT >> 20} MiB")
+            raise DamagedData(f"it unpacks to more than {_SIZE_LIMIT >> 20} MiB")
         if time.process_time() > self._until:
-            raise Damaged(f"unpacking it takes more than {_CPU_SECONDS:g} seconds")
+            raise DamagedData(f"unpacking it takes more than {_CPU_SECONDS:g} seconds")
 
 
 class _Metered:
@@ -133,12 +133,12 @@ class _Image:
         for _ in range(_ENTRIES_LIMIT):
             header = _exactly(stream, _HEADER)
             if header[:6] not in _MAGICS:
-                raise Damaged("damaged: an entry without its header")
+                raise DamagedData("damaged: an entry without its header")
             if not header.isalnum():  # int() also accepts signs and blanks
-                raise Damaged("damaged: an entry with a strange header")
+                raise DamagedData("damaged: an entry with a strange header")
             mode, size, name_size = (int(header[6 + 8 * i : 14 + 8 * i], 16) for i in (1, 6, 11))
             if name_size > _NAME_LIMIT:
-                raise Damaged("damaged: an entry of an unlikely size")
+                raise DamagedData("damaged: an entry of an unlikely size")
             raw = _exactly(stream, name_size + (-(_HEADER + name_size) % 4))[: max(0, name_size - 1)]
             if raw == b"TRAILER!!!":
                 return
@@ -146,7 +146,7 @@ class _Image:
             self._entry(part, raw.decode(errors="surrogateescape"), mode)
             part.skip()
             _exactly(stream, -size % 4)
-        raise Damaged("damaged: more entries than any image has")
+        raise DamagedData("damaged: more entries than any image has")
 
     def _entry(self, part: "_Part", name: str, mode: int) -> None:
         name = name.removeprefix("./").removeprefix("/")
@@ -172,12 +172,12 @@ def _version(part: "_Part", base: str, budget: _Budget) -> str:
         packed = io.BufferedReader(part, _BLOCK)
         unpacked = _Metered(decompressed(packed, packed.peek(6)[:6]), budget)
         return scan_module(unpacked).info("version")
-    except (NotElf, Damaged):
+    except (NotElf, DamagedData):
         return ""
 
 
 class _Part(io.RawIOBase):
-    """The content of one entry. If the archive ends inside it, it is Damaged."""
+    """The content of one entry. If the archive ends inside it, it is DamagedData."""
 
     def __init__(self, stream: Readable, size: int) -> None:
         self._stream = stream
@@ -208,7 +208,7 @@ def _exactly(stream: Readable, size: int) -> bytes:
     while left:
         block = stream.read(left)
         if not block:
-            raise Damaged("damaged: it is incomplete")
+            raise DamagedData("damaged: it is incomplete")
         blocks.append(block)
         left -= len(block)
     return b"".join(blocks)

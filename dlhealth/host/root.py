@@ -192,7 +192,7 @@ class RootHost(Host):
                 raise Unreadable(path, str(error)) from error
 
     def _offers(self, path: str, names: tuple[str, ...]) -> dict[str, str] | None:
-        from dlhealth.host.compressed import Damaged, decompressed
+        from dlhealth.host.compressed import DamagedData, decompressed
         from dlhealth.host.packages import read_offers
 
         with self._file(path) as file:
@@ -201,7 +201,7 @@ class RootHost(Host):
             try:
                 packed = not path.endswith("_Packages")
                 return read_offers(decompressed(file, _magic(file)) if packed else file, names)
-            except Damaged as error:
+            except DamagedData as error:
                 raise Unreadable(path, str(error)) from error
 
     def _sha256(self, path: str) -> str | None:

@@ -1,6 +1,6 @@
 """Where and how a person installs a newer driver for the programs of this system."""
 
-from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.records import NamedTuple
 
 
@@ -18,12 +18,12 @@ class DriverUpgrade(NamedTuple):
         """The step, with the lowest version that is needed, if that is known. `ubuntu_package` has that driver in
         Ubuntu's repository."""
         driver = f"driver {needed} or newer" if needed else "a newer driver"
-        setting = self.platform.setting if self.platform else Setting.MACHINE
-        if setting is Setting.WSL:
+        setting = self.platform.setting if self.platform else PlatformSetting.MACHINE
+        if setting is PlatformSetting.WSL:
             return f"in Windows, install NVIDIA {driver}, and restart WSL (wsl --shutdown)"
-        if setting is Setting.CONTAINER:
+        if setting is PlatformSetting.CONTAINER:
             return f"on the host, install {driver}, and reboot it"
-        if setting is Setting.JETSON:
+        if setting is PlatformSetting.JETSON:
             return f"install a JetPack (L4T) version with {driver}: the driver is part of it"
         if self.platform and not self.platform.managed:
             return f"install {driver} with the tools of {self.platform.name or 'this system'}, and reboot"

@@ -13,7 +13,7 @@ from dlhealth.report.story import Mark, areas_of, reboot_of
 
 if TYPE_CHECKING:  # the doctor's report needs nothing about repairs
     from dlhealth.engine.choose import Repair
-    from dlhealth.engine.repair import Told
+    from dlhealth.engine.repair import RepairRecord
     from dlhealth.txn.execute import Ended
 
 SCHEMA = 1
@@ -101,12 +101,12 @@ def _ended(ended: "Ended") -> dict[str, Any]:
     return {"id": ended.record.name, "outcome": ended.outcome, "said": list(ended.said)}
 
 
-def history_to_json(told: "Sequence[Told]") -> str:
+def history_to_json(told: "Sequence[RepairRecord]") -> str:
     """The document of `history --json` and `show --json`."""
     return dump({"schema": SCHEMA, "transactions": [_told(t) for t in told]})
 
 
-def _told(told: "Told") -> dict[str, Any]:
+def _told(told: "RepairRecord") -> dict[str, Any]:
     return {
         "id": told.record.name,
         "time": told.time,

@@ -10,7 +10,7 @@ from dlhealth.model import Diagnosis
 from dlhealth.records import NamedTuple
 from dlhealth.report.json import report
 from dlhealth.report.redact import without_secrets
-from dlhealth.report.story import Effect, Mark, Root, Step, Story, count, some, story_of
+from dlhealth.report.story import Effect, Mark, RootCause, Step, Story, count, some, story_of
 from dlhealth.report.style import Style
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _markdown(pages: Pages) -> Iterator[str]:
         yield "\n</details>"
 
 
-def _markdown_root(root: Root) -> Iterator[str]:
+def _markdown_root(root: RootCause) -> Iterator[str]:
     finding = root.finding
     yield f"\n### {_plain(finding.title)}\n\n`{_code(finding.id)}`, {finding.severity}, {_plain(finding.subject)}"
     yield from _block([f"{e.source}: {e.shows}" for e in finding.evidence])

@@ -13,7 +13,7 @@ from dlhealth.report.style import Style
 from dlhealth.report.terminal import Page
 
 if TYPE_CHECKING:  # a report is made from records and reads no disk
-    from dlhealth.engine.repair import Told
+    from dlhealth.engine.repair import RepairRecord
     from dlhealth.txn.execute import Ended
 
 
@@ -84,7 +84,7 @@ _PROGRAMS = (
 )
 
 
-def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
+def render_ended(ended: "Ended", told: "RepairRecord", style: Style) -> str:
     """How one repair ended; `told` is its record."""
     page = Page(style)
     result = _RESULTS[ended.outcome]
@@ -112,7 +112,7 @@ def render_ended(ended: "Ended", told: "Told", style: Style) -> str:
     return page.content()
 
 
-def _undone(ended: "Ended", told: "Told") -> tuple[str, ...]:
+def _undone(ended: "Ended", told: "RepairRecord") -> tuple[str, ...]:
     """The steps that left nothing, the last one first, as they were undone."""
     left = tuple(line for line in ended.said if line.startswith("not undone: "))
     return tuple(
@@ -138,7 +138,7 @@ def render_remaining(diagnosis: Diagnosis, style: Style, *, waiting: bool) -> st
     return page.content()
 
 
-def render_history(told: Sequence["Told"], style: Style) -> str:
+def render_history(told: Sequence["RepairRecord"], style: Style) -> str:
     """One line per repair, the newest last."""
     page = Page(style)
     for one in told:
@@ -149,7 +149,7 @@ def render_history(told: Sequence["Told"], style: Style) -> str:
     return page.content()
 
 
-def render_told(told: "Told", style: Style) -> str:
+def render_told(told: "RepairRecord", style: Style) -> str:
     """One repair in full."""
     page = Page(style)
     head = f"Repair {told.record.name}: {told.record.outcome or 'active'}"
@@ -172,5 +172,5 @@ def render_told(told: "Told", style: Style) -> str:
     return page.content()
 
 
-def _why(told: "Told") -> str:
+def _why(told: "RepairRecord") -> str:
     return ", ".join(f["id"] for f in told.findings) or told.problem

@@ -80,7 +80,7 @@ class Effect(NamedTuple):
     effects: tuple["Effect", ...]
 
 
-class Root(NamedTuple):
+class RootCause(NamedTuple):
     """A finding with its plan and everything that it explains."""
 
     finding: Finding
@@ -114,7 +114,7 @@ class Story(NamedTuple):
     machine: str
     notes: tuple[str, ...]
     areas: tuple[Line, ...]
-    roots: tuple[Root, ...]
+    roots: tuple[RootCause, ...]
     unchecked: tuple[Unchecked, ...]
     skipped: int
     failed: tuple[Failed, ...]
@@ -272,14 +272,14 @@ def _searched(search: Mapping[str, Any]) -> str:
     return f"{search['bounds']}." if own and search.get("bounds") else ""
 
 
-def _roots(findings: Sequence[Diagnosed]) -> Iterator[Root]:
+def _roots(findings: Sequence[Diagnosed]) -> Iterator[RootCause]:
     effects = _effects(findings)
     reached: set[int] = set()
     for number, diagnosed in enumerate(findings):
         # Root causes come first, and consequences that no root cause reaches must be reported, too.
         if number not in reached:
             below = _below(number, findings, effects, reached)
-            yield Root(diagnosed.finding, _told(diagnosed), below)
+            yield RootCause(diagnosed.finding, _told(diagnosed), below)
 
 
 def _effects(findings: Sequence[Diagnosed]) -> dict[int, list[int]]:

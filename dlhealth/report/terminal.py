@@ -7,7 +7,7 @@ from dlhealth.data.kernel_log import Xid
 from dlhealth.engine.causes import neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Evidence, Layer, Severity, Since
-from dlhealth.report.story import Effect, Line, Mark, Root, Step, Story, Told, count, few, since_lines, some
+from dlhealth.report.story import Effect, Line, Mark, RootCause, Step, Story, Told, count, few, since_lines, some
 from dlhealth.report.style import Style, columns, cut, pieces, shortened
 
 _COLOURS = {
@@ -270,7 +270,7 @@ class Page:
         if story.repair:
             self.text(f"{margin}Repair:  ", story.repair)
 
-    def cause(self, root: Root, detail: Detail) -> None:
+    def cause(self, root: RootCause, detail: Detail) -> None:
         """Add a finding with everything that it explains."""
         finding = root.finding
         self.line()

@@ -6,13 +6,13 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from dlhealth.model import Health, OpenProblem
 from dlhealth.service.alerts import is_common
-from dlhealth.service.state import Known
+from dlhealth.service.state import ServiceState
 
 SERIES = 200
 """Series of findings, at most: each costs every scraper memory."""
 
 
-def exposition(known: Known, *, users: bool = False) -> bytes:
+def exposition(known: ServiceState, *, users: bool = False) -> bytes:
     """The text. Subjects name users, and files outside the system's directories, only with `users`."""
     registry = CollectorRegistry()
     _verdict(registry, known.health)
@@ -52,7 +52,7 @@ def _labels(finding: OpenProblem, *, users: bool) -> tuple[str, ...]:
     return finding.id, finding.layer.value, later, root, finding.severity.value, _text(subject)
 
 
-def _checks(registry: CollectorRegistry, known: Known) -> None:
+def _checks(registry: CollectorRegistry, known: ServiceState) -> None:
     if known.run is not None and known.skipped is not None:
         checks = Gauge(
             "dlhealth_checks", "Rules of the last complete check, by outcome.", ["outcome"], registry=registry

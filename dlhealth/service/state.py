@@ -12,7 +12,7 @@ from dlhealth.service.watch import BOOT_STATE, FOLDER, PUBLIC
 from dlhealth.txn.store import Store
 
 
-class Known(NamedTuple):
+class ServiceState(NamedTuple):
     """The open problems at the last check, which ended at `checked` (seconds since 1970; None before the first one).
     `run` and `skipped` count the rules of the last complete check, None if there was none. `unknown` says why the
     machine's state is not known now, "" if it is. `partly` is set if the problems count nevertheless. `waits` is the
@@ -42,7 +42,7 @@ class Known(NamedTuple):
         return tuple(f for f in self.findings if not f.caused_by)
 
 
-def read_known() -> Known:
+def read_known() -> ServiceState:
     """What the service knows about this machine, as far as this user may read it."""
     state = _saved()
     store = Store("/")
@@ -54,7 +54,7 @@ def read_known() -> Known:
             outcomes = Counter(record.outcome for record in store.ended())
     except OSError as problem:
         trouble = store.explain(problem)
-    return Known(
+    return ServiceState(
         checked=state.get("checked"),
         findings=tuple(state.get("findings", ())),
         run=state.get("run"),

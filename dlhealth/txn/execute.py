@@ -15,7 +15,7 @@ from dlhealth.steps import step_of
 from dlhealth.steps.base import CommandFailed, CopyGone, DiskFull, FileStep, Observed, PathStep, Step, Target
 from dlhealth.steps.locks import program_of
 from dlhealth.steps.reach import out_of_reach
-from dlhealth.txn.journal import EventKind, Journal, read_events
+from dlhealth.txn.journal import EntryKind, Journal, read_entries
 from dlhealth.txn.store import Busy, Damaged, Record, Store, read_json, reading, reading_plan
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -97,15 +97,15 @@ def apply(
     try:
         with hold(), _signals_deferred() as stopped:
             # Synced with the first INTENT: before that, there is nothing to undo.
-            journal.write(EventKind.BEGIN, sync=False, digest=about.get("digest", ""), boot=_boot_id())
+            journal.write(EntryKind.BEGIN, sync=False, digest=about.get("digest", ""), boot=_boot_id())
             failing: Action | None = None
             try:
                 for number, (step, observed) in enumerate(zip(steps, before, strict=True)):
                     failing = actions[number]
                     progress(f"[{number + 1}/{len(steps)}] {step.summary()}")
-                    journal.write(EventKind.INTENT, n=number)
+                    journal.write(EntryKind.INTENT, n=number)
                     step.apply(target, observed)
-                    journal.write(EventKind.DONE, sync=False, n=number, after=step.observe(target))
+                    journal.write(EntryKind.DONE, sync=False, n=number, after=step.observe(target))
                     failing = None
                     if stopped:
                         raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}")
@@ -116,7 +116,7 @@ def apply(
                 progress(f"undoing everything: {told(error)}")
                 return _take_back(store, target, record, journal, error)._replace(problem=error, action=failing)
             if outcome is Outcome.AWAITING_REBOOT:
-                journal.write(EventKind.WAIT_REBOOT, boot=_boot_id())
+                journal.write(EntryKind.WAIT_REBOOT, boot=_boot_id())
                 return Ended(record, outcome, ())
             return _commit(store, record, journal, outcome)._replace(problem=Stopped() if stopped else None)
     finally:
@@ -202,13 +202,13 @@ def recover(store: Store, target: Target) -> Ended | None:
     try:
         if journal.waiting:
             return None
-        committed = journal.find(EventKind.COMMIT)
+        committed = journal.find(EntryKind.COMMIT)
         if committed and not journal.undoing:
             outcome = Outcome(committed.fields["outcome"])
             return Ended(store.end(record, outcome), outcome, ())
         _none_at_work(target, record.name)
         _within_reach(target, record)
-        failed = journal.find(EventKind.FAILED)
+        failed = journal.find(EntryKind.FAILED)
         problem = NotVerified(**failed.fields) if failed else Stopped("it was interrupted")
         with _signals_deferred():
             return _take_back(store, target, record, journal, problem)
@@ -229,7 +229,7 @@ def undo(store: Store, target: Target, record: Record) -> Ended:
     journal = Journal(record.folder)
     try:
         with _signals_deferred():
-            journal.write(EventKind.UNDO, boot=_boot_id())
+            journal.write(EntryKind.UNDO, boot=_boot_id())
             return _take_back(store, target, record, journal, None)
     finally:
         journal.close()
@@ -245,7 +245,7 @@ def _within_reach(target: Target, record: Record) -> None:
     """Raises Busy if something would stay only because it cannot be reached from here. Otherwise it would count as
     somebody else's change, and the transaction would be closed."""
     with reading_plan(record) as plan:
-        begun = {e.fields["n"] for e in read_events(record.folder) if e.kind == EventKind.INTENT}
+        begun = {e.fields["n"] for e in read_entries(record.folder) if e.kind == EntryKind.INTENT}
         actions = [action_from_json(plan["actions"][n]) for n in sorted(begun)]
     for problem in out_of_reach(target, actions).values():
         raise Busy(f"repair {record.name} cannot be undone from here: {problem}")
@@ -274,10 +274,10 @@ def _changes(record: Record) -> set[str]:
 def _check(folder: PrivateFolder) -> None:
     """Raises Damaged if the record of an applied transaction is incomplete: it would be called undone, and stay active
     for ever, so that no other could begin."""
-    events = read_events(folder)
-    if not any(e.kind == EventKind.COMMIT for e in events):
+    events = read_entries(folder)
+    if not any(e.kind == EntryKind.COMMIT for e in events):
         raise Damaged(folder, "its journal has no end")
-    _kept(folder, {e.fields["n"] for e in events if e.kind == EventKind.INTENT})
+    _kept(folder, {e.fields["n"] for e in events if e.kind == EntryKind.INTENT})
 
 
 def _kept(
@@ -297,7 +297,7 @@ def _kept(
 
 
 def _commit(store: Store, record: Record, journal: Journal, outcome: Outcome) -> Ended:
-    journal.write(EventKind.COMMIT, outcome=outcome)
+    journal.write(EntryKind.COMMIT, outcome=outcome)
     return Ended(store.end(record, outcome), outcome, ())
 
 
@@ -305,22 +305,22 @@ def _take_back(store: Store, target: Target, record: Record, journal: Journal, p
     failed = problem.failed if isinstance(problem, NotVerified) else ()
     if isinstance(problem, NotVerified):
         # From here on it waits for no reboot, and the failed repair is known even if the undo is interrupted.
-        journal.write(EventKind.FAILED, problem=str(problem), failed=failed)
+        journal.write(EntryKind.FAILED, problem=str(problem), failed=failed)
     said = revert(journal, target, record.folder)
     outcome = Outcome.CONFLICT if said else Outcome.UNDONE if journal.undoing else Outcome.ROLLED_BACK
-    journal.write(EventKind.COMMIT, outcome=outcome, problem=told(problem) if problem else "", failed=failed)
+    journal.write(EntryKind.COMMIT, outcome=outcome, problem=told(problem) if problem else "", failed=failed)
     return Ended(store.end(record, outcome), outcome, (*([told(problem)] if problem else []), *said))
 
 
 def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str, ...]:
     """Undo every step that was begun, strictly the last first. Later changes by somebody else are kept, and named in
     the result."""
-    begun = set(journal.numbers(EventKind.INTENT))
+    begun = set(journal.numbers(EntryKind.INTENT))
     steps, kept, programs = _kept(folder, begun)
-    done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == EventKind.DONE}
-    reverting = set(journal.numbers(EventKind.REVERT))
-    settled = {*journal.numbers(EventKind.REVERTED), *journal.numbers(EventKind.CONFLICT)}
-    said = [e.fields["what"] for e in journal.events if e.kind == EventKind.CONFLICT]
+    done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == EntryKind.DONE}
+    reverting = set(journal.numbers(EntryKind.REVERT))
+    settled = {*journal.numbers(EntryKind.REVERTED), *journal.numbers(EntryKind.CONFLICT)}
+    said = [e.fields["what"] for e in journal.events if e.kind == EntryKind.CONFLICT]
     for number in sorted(begun - settled, reverse=True):
         step, before = steps[number], kept[number]
         # Programs run one after the other. A step that was interrupted, forward or backward, has neither the state
@@ -329,7 +329,7 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
         try:
             if cut_off or _is_changed(step, target, before, done.get(number)):
                 if number in programs and not cut_off:
-                    journal.write(EventKind.REVERT, n=number)
+                    journal.write(EntryKind.REVERT, n=number)
                 # Copies are made before a program begins: if an interrupted step lacks one, it was never made.
                 with nullcontext() if number in done else suppress(CopyGone):
                     step.revert(target, before)
@@ -340,12 +340,12 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
             # meanwhile, or that has a forged record: another try would not help, and would prevent the undo of
             # everything else.
             said.append(_not_undone(step, error))
-            journal.write(EventKind.CONFLICT, n=number, what=said[-1])
+            journal.write(EntryKind.CONFLICT, n=number, what=said[-1])
             continue
-        journal.write(EventKind.REVERTED, sync=False, n=number)
+        journal.write(EntryKind.REVERTED, sync=False, n=number)
     if programs:
         target.settle_all()
-    settled = {e.fields["n"] for e in journal.events if e.kind == EventKind.CONFLICT}
+    settled = {e.fields["n"] for e in journal.events if e.kind == EntryKind.CONFLICT}
     return (*said, *_left(target, {n: (steps[n], kept[n]) for n in sorted(begun) if n not in settled}))
 
 

@@ -18,7 +18,7 @@ _STEPS = 10_000
 _OUTCOME = regex(r"[a-z-]{1,32}")
 
 
-class EventKind(str, Enum):
+class EntryKind(str, Enum):
     """What happened to a transaction, or to one of its steps."""
 
     BEGIN = "BEGIN"
@@ -33,8 +33,8 @@ class EventKind(str, Enum):
     UNDO = "UNDO"
 
 
-class Event(NamedTuple):
-    """One line. `kind` is an EventKind, or a text of a later version of dlhealth."""
+class Entry(NamedTuple):
+    """One line. `kind` is an EntryKind, or a text of a later version of dlhealth."""
 
     kind: str
     fields: dict[str, Any]
@@ -53,7 +53,7 @@ class Journal:
         self.events, self._sound = _parse_all(content)
         self._torn = self._sound < len(content)
 
-    def write(self, kind: EventKind, *, sync: bool = True, **fields: Any) -> None:
+    def write(self, kind: EntryKind, *, sync: bool = True, **fields: Any) -> None:
         """Add an event. With `sync`, it and all events before it are on disk when this returns. Events whose loss only
         makes a recovery slower do not need that. Raises OSError if it fails."""
         text = json.dumps({"kind": kind, **fields}, sort_keys=True)
@@ -70,7 +70,7 @@ class Journal:
                 os.fsync(self._fd)
         self._torn = False
         self._sound += len(line)
-        self.events.append(Event(kind, fields))
+        self.events.append(Entry(kind, fields))
 
     def close(self) -> None:
         os.close(self._fd)
@@ -78,24 +78,24 @@ class Journal:
     @property
     def undoing(self) -> bool:
         """Whether an undo of the committed transaction has begun and not ended."""
-        kinds = [e.kind for e in self.events if e.kind in (EventKind.UNDO, EventKind.COMMIT)]
-        return kinds[-1:] == [EventKind.UNDO]
+        kinds = [e.kind for e in self.events if e.kind in (EntryKind.UNDO, EntryKind.COMMIT)]
+        return kinds[-1:] == [EntryKind.UNDO]
 
     @property
-    def waiting(self) -> Event | None:
+    def waiting(self) -> Entry | None:
         """The event that waits for a reboot, until something is decided."""
         return waiting_in(self.events)
 
-    def find(self, kind: EventKind) -> Event | None:
+    def find(self, kind: EntryKind) -> Entry | None:
         """The last event of a kind."""
         return next((e for e in reversed(self.events) if e.kind == kind), None)
 
-    def numbers(self, kind: EventKind) -> list[int]:
+    def numbers(self, kind: EntryKind) -> list[int]:
         """The action numbers of the events of a kind, in the order of the journal."""
         return [e.fields["n"] for e in self.events if e.kind == kind]
 
 
-def read_events(folder: PrivateFolder) -> list[Event]:
+def read_entries(folder: PrivateFolder) -> list[Entry]:
     """The events of a transaction, without changing it; none if it has no journal. Raises Damaged."""
     with reading(folder):
         try:
@@ -104,17 +104,17 @@ def read_events(folder: PrivateFolder) -> list[Event]:
             return []
 
 
-def waiting_in(events: list[Event]) -> Event | None:
+def waiting_in(events: list[Entry]) -> Entry | None:
     """See `Journal.waiting`."""
     decided = [
-        e for e in events if e.kind in (EventKind.WAIT_REBOOT, EventKind.FAILED, EventKind.UNDO, EventKind.COMMIT)
+        e for e in events if e.kind in (EntryKind.WAIT_REBOOT, EntryKind.FAILED, EntryKind.UNDO, EntryKind.COMMIT)
     ]
-    return decided[-1] if decided and decided[-1].kind == EventKind.WAIT_REBOOT else None
+    return decided[-1] if decided and decided[-1].kind == EntryKind.WAIT_REBOOT else None
 
 
-def _parse_all(content: bytes) -> tuple[list[Event], int]:
+def _parse_all(content: bytes) -> tuple[list[Entry], int]:
     """The valid events, and how many bytes they take. A torn line, as after a power cut, ends them."""
-    events: list[Event] = []
+    events: list[Entry] = []
     sound = 0
     for line in content.splitlines(keepends=True):
         event = _parse(line)
@@ -125,7 +125,7 @@ def _parse_all(content: bytes) -> tuple[list[Event], int]:
     return events, sound
 
 
-def _parse(line: bytes) -> Event | None:
+def _parse(line: bytes) -> Entry | None:
     checksum, space, rest = line.partition(b" ")
     if not space or not rest.endswith(b"\n"):
         return None
@@ -134,25 +134,25 @@ def _parse(line: bytes) -> Event | None:
         if int(checksum, 16) != zlib.crc32(text):
             return None
         fields = json.loads(text)
-        event = Event(fields.pop("kind"), fields)
+        event = Entry(fields.pop("kind"), fields)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
     return event if _is_sound(event) else None
 
 
-def _is_sound(event: Event) -> bool:
+def _is_sound(event: Entry) -> bool:
     """Whether the fields have the right types: the journal of another machine may be forged."""
     fields = event.fields
     match event.kind:
-        case EventKind.INTENT | EventKind.DONE | EventKind.REVERT | EventKind.REVERTED | EventKind.CONFLICT:
+        case EntryKind.INTENT | EntryKind.DONE | EntryKind.REVERT | EntryKind.REVERTED | EntryKind.CONFLICT:
             sound = type(fields.get("n")) is int and 0 <= fields["n"] < _STEPS
             return sound and isinstance(fields.get("after", {}), dict) and isinstance(fields.get("what", ""), str)
-        case EventKind.COMMIT:
+        case EntryKind.COMMIT:
             outcome = fields.get("outcome")
             return isinstance(outcome, str) and bool(_OUTCOME.fullmatch(outcome)) and _is_told(fields)
-        case EventKind.FAILED:
+        case EntryKind.FAILED:
             return set(fields) == {"problem", "failed"} and _is_told(fields)
-        case EventKind.WAIT_REBOOT:
+        case EntryKind.WAIT_REBOOT:
             return isinstance(fields.get("boot"), str)
     return isinstance(event.kind, str)
 

@@ -29,7 +29,6 @@ from dlhealth.api import (
     Finding,
     Gpus,
     Limit,
-    Limits,
     Machine,
     Plan,
     Platform,
@@ -40,6 +39,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    UserLimits,
     WriteFile,
 )
 
@@ -55,7 +55,7 @@ class UlimitsTooLow(Rule):
     stage = Stage.ENVIRONMENT
     severity = Severity.WARNING
 
-    def detect(self, platform: Platform, limits: Limits, gpus: Gpus | None) -> Iterator[Finding | Unknown]:
+    def detect(self, platform: Platform, limits: UserLimits, gpus: Gpus | None) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in limits.problems)
         for limit in limits.limits:
             if limit.item == "nofile" and limit.value is not None and limit.value < _USUAL:

@@ -23,7 +23,7 @@ from dlhealth.host.locate import host_at
 from dlhealth.judgements.driverupgrade import DriverUpgrade
 from dlhealth.model import Action, Finding
 from dlhealth.probes import Options
-from dlhealth.probes.machine.platform import Family, Platform, Setting
+from dlhealth.probes.machine.platform import Family, Platform, PlatformSetting
 from dlhealth.testing import Machine, Scenario
 from tests.ladders import NEVER_SAID, check_ladder, wrong
 from tests.variants import VARIANTS, case_of
@@ -46,7 +46,9 @@ def test_remedies(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     assert named == []
 
 
-FEDORA = Platform("Fedora Linux 41", Family.FEDORA, Setting.MACHINE, None, "/var/lib/dpkg/status does not exist")
+FEDORA = Platform(
+    "Fedora Linux 41", Family.FEDORA, PlatformSetting.MACHINE, None, "/var/lib/dpkg/status does not exist"
+)
 DEBIANS = re.compile(
     r"\bapt-(?:get|mark|cache)\b|\bapt (?:install|remove)|\bdpkg(?:-\w+| -)|update-(?:initramfs|grub|glx)|ubuntu-drivers"
 )
@@ -60,9 +62,13 @@ def told(rule: Rule, finding: Finding, facts: Facts) -> list[str]:
 
 @pytest.mark.parametrize(
     ("setting", "place"),
-    [(Setting.WSL, "in Windows"), (Setting.CONTAINER, "on the host"), (Setting.JETSON, "JetPack")],
+    [
+        (PlatformSetting.WSL, "in Windows"),
+        (PlatformSetting.CONTAINER, "on the host"),
+        (PlatformSetting.JETSON, "JetPack"),
+    ],
 )
-def test_a_driver_is_upgraded_on_the_system_that_has_it(setting: Setting, place: str, tmp_path: Path) -> None:
+def test_a_driver_is_upgraded_on_the_system_that_has_it(setting: PlatformSetting, place: str, tmp_path: Path) -> None:
     """A program needs a newer driver, and this system's driver belongs to another one."""
     venv, toolkit = "/home/alice/venv", "13.0"
     machine = Machine.ubuntu2404_gpu().gpu("2204").cuda_toolkit(toolkit)

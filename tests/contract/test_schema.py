@@ -11,7 +11,7 @@ from dlhealth.cli import COMMANDS, commands, run
 from dlhealth.cli.common import json_option
 from dlhealth.host.locate import host_at
 from dlhealth.model import Health, Layer, Outcome, Risk, Severity
-from dlhealth.probes.machine.platform import Setting
+from dlhealth.probes.machine.platform import PlatformSetting
 from dlhealth.testing import Machine
 from tests.schema import FOLDER, FORMS, violations
 
@@ -54,7 +54,9 @@ def test_the_lists_of_values_are_those_of_the_code() -> None:
         assert set(parts[name]["enum"]) == {value.value for value in values}, name
     doctor = schema("doctor")["properties"]
     assert set(doctor["verdict"]["enum"]) == {value.value for value in Health}
-    assert set(doctor["host"]["properties"]["platform"]["properties"]["setting"]["enum"]) == {s.value for s in Setting}
+    assert set(doctor["host"]["properties"]["platform"]["properties"]["setting"]["enum"]) == {
+        s.value for s in PlatformSetting
+    }
 
 
 def test_a_key_that_no_schema_describes_is_noticed() -> None:

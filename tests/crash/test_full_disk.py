@@ -30,7 +30,7 @@ from dlhealth.steps import step_of
 from dlhealth.steps.base import KEPT, CommandFailed, Target
 from dlhealth.txn import execute
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm, recover, undo
-from dlhealth.txn.journal import read_events
+from dlhealth.txn.journal import read_entries
 from dlhealth.txn.store import Busy, Store
 from tests.crash.table import Count
 from tests.crash.test_transactions import ACTIONS, journal_in, make
@@ -490,7 +490,7 @@ def test_half_a_line_of_the_journal_hides_nothing_that_follows(tmp_path: Path, m
             journal.write("INTENT", n=0)
     journal.write("COMMIT", outcome="rolled-back")
     journal.close()
-    assert [event.kind for event in read_events(PrivateFolder("/", str(tmp_path)))] == ["BEGIN", "COMMIT"]
+    assert [event.kind for event in read_entries(PrivateFolder("/", str(tmp_path)))] == ["BEGIN", "COMMIT"]
 
 
 def test_what_could_not_even_begin_is_no_conflict(tmp_path: Path) -> None:
@@ -571,7 +571,7 @@ def test_what_did_not_help_is_not_judged_again_when_its_taking_back_was_cut_off(
     assert ended is not None
     assert (ended.outcome, ended.said) == ("rolled-back", ("the finding is still there",))
     assert snapshot(disk.root) == before
-    assert read_events(ended.record.folder)[-1].fields["failed"] == [FINDING]
+    assert read_entries(ended.record.folder)[-1].fields["failed"] == [FINDING]
 
 
 def test_an_undo_is_on_disk_before_anything_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

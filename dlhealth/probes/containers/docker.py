@@ -6,7 +6,7 @@ from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import may_read
 from dlhealth.probes import Unavailable
 from dlhealth.probes.login.users import Users
-from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.records import NamedTuple
 
 DAEMON = "/etc/docker/daemon.json"
@@ -32,7 +32,7 @@ class Docker(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, platform: Platform, users: Users | None) -> "Docker":
-        if platform.setting is Setting.CONTAINER:
+        if platform.setting is PlatformSetting.CONTAINER:
             raise Unavailable("skipped in a container: Docker belongs to the host")
         runtimes, default = _runtimes(host)
         absent = [p for p in (runtimes or {}).values() if p and not _found(host, p)]

@@ -2,7 +2,7 @@
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes import Unavailable
-from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.records import NamedTuple
 
 _SOURCE = "/proc/1/environ"
@@ -22,7 +22,7 @@ class ImageEnvironment(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "ImageEnvironment":
-        if platform.setting is not Setting.CONTAINER:
+        if platform.setting is not PlatformSetting.CONTAINER:
             raise Unavailable("only containers get variables from an image")
         variables = dict(v.partition("=")[::2] for v in (host.text(_SOURCE) or "").split("\0"))
         folders = [f for f in variables.get("PATH", "").split(":") if f.startswith("/")]

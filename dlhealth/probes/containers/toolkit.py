@@ -10,7 +10,7 @@ from dlhealth.host import Host, Unreadable
 from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.containers.docker import DAEMON, Docker
-from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.records import NamedTuple
 
 CDI_FOLDERS = ("/run/cdi", "/etc/cdi")
@@ -54,7 +54,7 @@ class CdiSpecs(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "CdiSpecs":
-        if platform.setting is Setting.CONTAINER:
+        if platform.setting is PlatformSetting.CONTAINER:
             raise Unavailable("skipped in a container: descriptions of devices belong to the host")
         specs: list[CdiSpec] = []
         problems: list[str] = []
@@ -204,7 +204,7 @@ class ContainerDevices(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "ContainerDevices":
-        if platform.setting is not Setting.CONTAINER:
+        if platform.setting is not PlatformSetting.CONTAINER:
             return cls(False, (), None, "", False, None, None)
         nodes = tuple(f"/dev/{name}" for name in host.listdir("/dev") if name.startswith("nvidia"))
         variables, unread = {}, ""

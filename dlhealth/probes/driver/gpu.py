@@ -5,7 +5,7 @@ import re
 from dlhealth.data import load, lookup_gpu, lookup_gpus_named
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes import Unavailable
-from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.records import NamedTuple
 
 _DEVICES = "/sys/bus/pci/devices"
@@ -13,8 +13,8 @@ _DRIVERS = "/sys/bus/pci/drivers"
 _PROC = "/proc/bus/pci/devices"
 _HELD = "/proc/driver/nvidia/gpus"
 _OFF_THE_BUS = {
-    Setting.WSL: "skipped in WSL2: the GPU belongs to Windows and is not on the PCI bus",
-    Setting.JETSON: "skipped on a Jetson: the GPU is part of the chip and not on the PCI bus",
+    PlatformSetting.WSL: "skipped in WSL2: the GPU belongs to Windows and is not on the PCI bus",
+    PlatformSetting.JETSON: "skipped on a Jetson: the GPU is part of the chip and not on the PCI bus",
 }
 _STUBS = ("pci-stub", "pciback", "xen-pciback")
 
@@ -67,7 +67,7 @@ class Gpus(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "Gpus":
-        container = platform.setting is Setting.CONTAINER
+        container = platform.setting is PlatformSetting.CONTAINER
         try:
             addresses = host.listdir(_DEVICES)
         except Unreadable:

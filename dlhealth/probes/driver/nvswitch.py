@@ -4,7 +4,7 @@ import re
 
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes import Unavailable
-from dlhealth.probes.machine.platform import Platform, Setting
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.probes.packaging.packages import Packages
 from dlhealth.records import NamedTuple
 
@@ -27,7 +27,7 @@ class FabricManager(NamedTuple):
 
     @classmethod
     def probe(cls, host: Host, platform: Platform, packages: Packages | None) -> "FabricManager":
-        if platform.setting is Setting.CONTAINER:
+        if platform.setting is PlatformSetting.CONTAINER:
             raise Unavailable("skipped in a container: the NVSwitches belong to the host")
         if not host.exists(_DEVICES):
             raise Unavailable("no PCI bus is visible: this machine is not running, or it has no /sys")

@@ -87,7 +87,7 @@ class Limit(NamedTuple):
     value: int | None
 
 
-class Limits(NamedTuple):
+class UserLimits(NamedTuple):
     """The last line of each domain, kind and item, which counts. `rdma` are the machine's devices for transfers between
     machines' memories; `problems` could not be read."""
 
@@ -96,7 +96,7 @@ class Limits(NamedTuple):
     problems: tuple[str, ...]
 
     @classmethod
-    def probe(cls, host: Host) -> "Limits":
+    def probe(cls, host: Host) -> "UserLimits":
         found: dict[tuple[str, str, str], Limit] = {}
         problems: list[str] = []
         for path in (p for pattern in _LIMITS for p in host.glob(pattern)):

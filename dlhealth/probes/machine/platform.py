@@ -23,7 +23,7 @@ class Family(str, Enum):
     OTHER = "other"
 
 
-class Setting(str, Enum):
+class PlatformSetting(str, Enum):
     """What the system runs on. Only a machine of its own has its own kernel and its own driver."""
 
     MACHINE = "machine"
@@ -60,7 +60,7 @@ class Platform(NamedTuple):
 
     name: str | None
     family: Family | None
-    setting: Setting
+    setting: PlatformSetting
     manager: str | None
     no_records: str | None
     tegra: bool = False
@@ -83,7 +83,7 @@ class Platform(NamedTuple):
     @property
     def own_kernel(self) -> bool:
         """Whether the running kernel was installed by this system."""
-        return self.setting in (Setting.MACHINE, Setting.JETSON)
+        return self.setting in (PlatformSetting.MACHINE, PlatformSetting.JETSON)
 
     @property
     def free_space(self) -> str:
@@ -107,12 +107,12 @@ class Platform(NamedTuple):
         if self.unsupported:
             text = f"{self.unsupported}: packages and system files were not checked, and dlhealth repairs only users' start-up files."
             found.append(text[0].upper() + text[1:])
-        if self.setting is Setting.CONTAINER:
+        if self.setting is PlatformSetting.CONTAINER:
             where = f" ({self.manager})" if self.manager else ""
             found.append(f"This is a container{where}: kernel and driver belong to the host. Run dlhealth there, too.")
-        elif self.setting is Setting.WSL:
+        elif self.setting is PlatformSetting.WSL:
             found.append("This is WSL2: Windows provides the kernel and the driver, so checks of both were skipped.")
-        elif self.setting is Setting.JETSON:
+        elif self.setting is PlatformSetting.JETSON:
             found.append("This is a Jetson: its driver is part of L4T (JetPack), so checks of the driver were skipped.")
         return tuple(found)
 
@@ -122,28 +122,28 @@ class Platform(NamedTuple):
         no_records = _no_records(host)
         manager, tegra = _container(host), is_tegra(host)
         if manager is not None:
-            setting = Setting.CONTAINER
+            setting = PlatformSetting.CONTAINER
         elif _is_wsl(host):
-            setting = Setting.WSL
+            setting = PlatformSetting.WSL
         else:
-            setting = Setting.JETSON if tegra else Setting.MACHINE
+            setting = PlatformSetting.JETSON if tegra else PlatformSetting.MACHINE
         version = values.get("VERSION_ID") or values.get("VERSION_CODENAME", "")
         name = values.get("PRETTY_NAME") or f"{values.get('ID', '')} {version}".strip()
         return cls(name or None, _family(values, no_records), setting, manager or None, no_records, tegra)
 
 
-_ELSEWHERE: dict[Setting, str | None] = {
-    Setting.MACHINE: None,
-    Setting.CONTAINER: "skipped in a container: the kernel and the driver belong to the host",
-    Setting.WSL: "skipped in WSL2: Windows provides the kernel and the driver",
-    Setting.JETSON: "skipped on a Jetson: the driver is part of L4T (JetPack)",
+_ELSEWHERE: dict[PlatformSetting, str | None] = {
+    PlatformSetting.MACHINE: None,
+    PlatformSetting.CONTAINER: "skipped in a container: the kernel and the driver belong to the host",
+    PlatformSetting.WSL: "skipped in WSL2: Windows provides the kernel and the driver",
+    PlatformSetting.JETSON: "skipped on a Jetson: the driver is part of L4T (JetPack)",
 }
 
 
-_PLACES: dict[Setting, str] = {
-    Setting.CONTAINER: "on the host, which has the kernel and the driver",
-    Setting.WSL: "in Windows, which has the kernel and the driver",
-    Setting.JETSON: "with JetPack (L4T), which the driver is part of",
+_PLACES: dict[PlatformSetting, str] = {
+    PlatformSetting.CONTAINER: "on the host, which has the kernel and the driver",
+    PlatformSetting.WSL: "in Windows, which has the kernel and the driver",
+    PlatformSetting.JETSON: "with JetPack (L4T), which the driver is part of",
 }
 
 

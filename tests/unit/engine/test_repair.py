@@ -31,7 +31,7 @@ from dlhealth.engine.choose import Chosen, Limits, Repair, choose, merge
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
-from dlhealth.engine.repair import Told, carry_out, confirm_after_reboot, tell, tried
+from dlhealth.engine.repair import RepairRecord, carry_out, confirm_after_reboot, tell, tried
 from dlhealth.engine.rule import Rule
 from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
@@ -293,7 +293,7 @@ def test_what_is_told_of_a_repair_in_each_state_of_its_actions(tmp_path: Path) -
     plan = {"actions": actions, "time": "2026-11-20T07:00:00Z", "findings": [{"id": "one-bad"}]}
     with patient.store.locked():
         record = patient.store.begin("abcd", plan, [])
-    assert tell(record) == Told(record, plan["time"], "", ({"id": "one-bad"},), tell(record).actions)
+    assert tell(record) == RepairRecord(record, plan["time"], "", ({"id": "one-bad"},), tell(record).actions)
     journal = Journal(record.folder)
     for number, kinds in enumerate((("DONE",), ("DONE", "REVERTED"), ("CONFLICT",), ())):
         journal.write("INTENT", n=number)

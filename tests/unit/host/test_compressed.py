@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dlhealth.host.compressed import Damaged, decompressed
+from dlhealth.host.compressed import DamagedData, decompressed
 
 if sys.version_info >= (3, 14):
     from compression.zstd import compress as zstd
@@ -47,12 +47,12 @@ def test_an_empty_frame(reader: None) -> None:
 
 @pytest.mark.parametrize("kept", [7, 1000, 250_000])
 def test_one_that_is_cut_off_is_damaged(reader: None, kept: int) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedData):
         unpacked(zstd(CONTENT)[:kept], 1 << 16)
 
 
 def test_nonsense_is_damaged(reader: None) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedData):
         unpacked(b"\x28\xb5\x2f\xfd" + b"\xff" * 100, 1 << 16)
 
 
@@ -71,5 +71,5 @@ def test_without_either_the_reason_names_the_library(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "compression", None)
     monkeypatch.setattr(ctypes, "CDLL", missing)
     for magic in (b"\x28\xb5\x2f\xfd",) if "zstd" in name else (b"\x02\x21\x4c\x18", b"\x04\x22\x4d\x18"):
-        with pytest.raises(Damaged, match=f"cannot be read here \\({name} is missing\\)"):
+        with pytest.raises(DamagedData, match=f"cannot be read here \\({name} is missing\\)"):
             decompressed(io.BytesIO(magic + bytes(20)), magic + bytes(2))

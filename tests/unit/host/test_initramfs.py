@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dlhealth.host import initramfs
-from dlhealth.host.compressed import Damaged
+from dlhealth.host.compressed import DamagedData
 from dlhealth.host.initramfs import read_initramfs
 from dlhealth.testing import elf
 
@@ -65,7 +65,7 @@ def test_every_way_to_pack_one(pack: Callable[[bytes], bytes]) -> None:
 @pytest.mark.parametrize("pack", PACKERS[1:])
 def test_a_packed_one_that_is_cut_off(pack: Callable[[bytes], bytes]) -> None:
     packed = pack(cpio(INSIDE))
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedData):
         read_initramfs(io.BytesIO(packed[: len(packed) * 2 // 3]))
 
 
@@ -73,7 +73,7 @@ def test_a_packed_one_that_is_cut_off(pack: Callable[[bytes], bytes]) -> None:
     "rest", [b"\xff\xff\xff\x7f" + bytes(100), b"\x05\0\0\0\xff\xff\xff\xff\xff", b"\0\0\0\0", b"\x10\0", b""]
 )
 def test_nonsense_in_lz4(rest: bytes) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedData):
         read_initramfs(io.BytesIO(b"\x02\x21\x4c\x18" + rest))
 
 

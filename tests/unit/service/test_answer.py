@@ -29,7 +29,8 @@ from dlhealth.host.alert import Kind, send
 from dlhealth.host.base import Host
 from dlhealth.host.root import RootHost
 from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage
-from dlhealth.service import boot, repair, unattended
+from dlhealth.service import answer as answering
+from dlhealth.service import boot, unattended
 from dlhealth.service.answer import Asked, Refused, parse, receive, serve
 from dlhealth.service.request import LINE_LIMIT, ask
 from dlhealth.txn.store import Store
@@ -220,15 +221,15 @@ class Machine:
         self.journal.bind(str(base / "journal"))
         self.journal.setblocking(False)
         tell = functools.partial(send, path=str(base / "journal"))
-        for module in (repair, unattended, boot):
+        for module in (answering, unattended, boot):
             monkeypatch.setattr(module, "ROOT", str(self.root))
-        for module in (repair, boot):
+        for module in (answering, boot):
             monkeypatch.setattr(module, "send", tell)
         monkeypatch.setattr(boot, "BOOT_STATE", str(base / "boot.json"))
         monkeypatch.setattr(unattended, "live_host", lambda: RootHost(str(self.root)))
         monkeypatch.setattr("dlhealth.engine.examine.load_rules", lambda: Loaded((self.rule,), ()))
         monkeypatch.setattr(unattended, "STOPPED", str(base / "stopped"))
-        monkeypatch.setattr(repair, "WATCHER", "nobody")
+        monkeypatch.setattr(answering, "WATCHER", "nobody")
         # polkit: notes what it was asked, and whether the store was locked meanwhile.
         self.polkit = base / "polkit"
         self.polkit.mkdir()
@@ -544,7 +545,7 @@ def test_the_right_to_a_small_repair_is_none_to_one_that_grows_meanwhile(
         machine.rule.risk = next(looks)
         return real()
 
-    monkeypatch.setattr(repair, "look", look)
+    monkeypatch.setattr(answering, "look", look)
     answer = machine.ask_as(PERSON, "apply", wanted)
     assert not answer["ok"]
     assert machine.one.read_text() == "bad\n"
@@ -568,8 +569,8 @@ def test_without_polkit_no_other_user_may_anything(machine: Machine, monkeypatch
 
 
 def test_without_the_services_user_nobody_is_the_watcher(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "WATCHER", "no-such-user-here")
-    assert repair._trigger(repair.Peer(1, 65534)) is Trigger.TERMINAL
+    monkeypatch.setattr(answering, "WATCHER", "no-such-user-here")
+    assert answering._trigger(answering.Peer(1, 65534)) is Trigger.TERMINAL
 
 
 def test_one_connection_as_systemd_hands_it_over() -> None:

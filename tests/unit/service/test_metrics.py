@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dlhealth.model import Health, Layer, OpenProblem, Severity
 from dlhealth.service.metrics import SERIES, exposition
-from dlhealth.service.state import Known
+from dlhealth.service.state import ServiceState
 
 PROJECT = Path(__file__).parents[3]
 RULES = PROJECT / "contrib/prometheus"
@@ -21,8 +21,8 @@ def problem(id: str, subject: str = "host", *, causes: tuple[str, ...] = (), fil
     return OpenProblem(id, subject, Severity.ERROR, Layer.LOGIN, "t", False, "f", causes, (file,), None)
 
 
-def known(*findings: OpenProblem) -> Known:
-    return Known(1_700_000_000, findings, 100, 7, "", False, "1-abc", "", {"applied": 2, "undone": 1})
+def known(*findings: OpenProblem) -> ServiceState:
+    return ServiceState(1_700_000_000, findings, 100, 7, "", False, "1-abc", "", {"applied": 2, "undone": 1})
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
@@ -49,7 +49,7 @@ def test_what_the_service_knows_is_there() -> None:
 
 
 def test_what_is_not_known_has_no_number() -> None:
-    given = Known(None, (), None, None, "the service is not installed", False, "", "", None)
+    given = ServiceState(None, (), None, None, "the service is not installed", False, "", "", None)
     told = samples(exposition(given))
     assert told["dlhealth_verdict", "unknown"] == 1
     assert {name for name, *_ in told} == {"dlhealth_verdict", "dlhealth_findings_left_out", "dlhealth_repair_pending"}

@@ -15,7 +15,7 @@ from dlhealth.host.private import PrivateFolder
 from dlhealth.steps.base import Target
 from dlhealth.txn.__main__ import main
 from dlhealth.txn.execute import apply, confirm
-from dlhealth.txn.journal import Journal, read_events
+from dlhealth.txn.journal import Journal, read_entries
 from dlhealth.txn.store import Store
 
 ACTIONS = (EditFile("/etc/one", ((1, "bad", "good"),)), WriteFile("/etc/two", "new\n"))
@@ -254,7 +254,7 @@ def test_a_journal_whose_lines_are_sound_but_no_events_ends_there(tmp_path: Path
     assert [event.kind for event in journal.events] == ["BEGIN"]
     journal.write("INTENT", n=0)
     journal.close()
-    assert [event.kind for event in read_events(PrivateFolder("/", str(tmp_path)))] == ["BEGIN", "INTENT"]
+    assert [event.kind for event in read_entries(PrivateFolder("/", str(tmp_path)))] == ["BEGIN", "INTENT"]
     assert len((tmp_path / "journal").read_bytes().splitlines()) == 2
 
 

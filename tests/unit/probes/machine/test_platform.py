@@ -8,7 +8,7 @@ from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.judgements.cudadriver import UsableGpu
 from dlhealth.probes import Options
-from dlhealth.probes.machine.platform import Family, Platform, Setting
+from dlhealth.probes.machine.platform import Family, Platform, PlatformSetting
 from dlhealth.testing import Machine
 
 RELEASES = {
@@ -41,7 +41,7 @@ def test_family(text: str, family: Family, tmp_path: Path) -> None:
     found = platform(Machine().file("/etc/os-release", text).folder("/usr/bin").folder("/var/lib"), tmp_path)
     assert found.family is family
     assert not found.managed
-    assert found.setting is Setting.MACHINE
+    assert found.setting is PlatformSetting.MACHINE
     reason = "cannot read dpkg's records" if family is Family.DEBIAN else "is not Debian or Ubuntu"
     assert found.unsupported is not None
     assert reason in found.unsupported
@@ -82,14 +82,14 @@ def test_records_that_are_not_there(spoil: str, tmp_path: Path) -> None:
 )
 def test_containers(path: str, content: str, manager: str | None, tmp_path: Path) -> None:
     found = platform(Machine.debian12().file(path, content), tmp_path)
-    assert (found.setting, found.manager) == (Setting.CONTAINER, manager)
+    assert (found.setting, found.manager) == (PlatformSetting.CONTAINER, manager)
     assert found.driver_elsewhere
     assert not found.own_kernel
 
 
 def test_the_overlay_of_a_live_system_is_no_container(tmp_path: Path) -> None:
     mounts = "overlay / overlay rw,lowerdir=/run/live/rootfs/filesystem.squashfs,upperdir=/run/live/overlay/rw 0 0\n"
-    assert platform(Machine.debian12().file("/proc/mounts", mounts), tmp_path).setting is Setting.MACHINE
+    assert platform(Machine.debian12().file("/proc/mounts", mounts), tmp_path).setting is PlatformSetting.MACHINE
 
 
 def test_wsl(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_wsl(tmp_path: Path) -> None:
         .file("/dev/dxg")
     )
     found = platform(machine, tmp_path)
-    assert found.setting is Setting.WSL
+    assert found.setting is PlatformSetting.WSL
     assert found.managed
     gpu = Facts(RootHost(str(tmp_path)), Options()).get(UsableGpu)
     assert gpu.source == "/dev/dxg"
@@ -115,6 +115,6 @@ def test_jetson(tmp_path: Path) -> None:
     machine = Machine().os_release("ubuntu", "22.04").package("nvidia-l4t-core", "36.4.0-20240912212859")
     machine.file("/proc/device-tree/compatible", b"nvidia,p3701-0000\0nvidia,tegra234\0").folder("/sys/bus/pci/devices")
     found = platform(machine, tmp_path)
-    assert found.setting is Setting.JETSON
+    assert found.setting is PlatformSetting.JETSON
     assert found.own_kernel
     assert Facts(RootHost(str(tmp_path)), Options()).get(UsableGpu).source
