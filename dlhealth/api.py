@@ -88,6 +88,7 @@ from dlhealth.probes.cuda.toolkits import (
 )
 from dlhealth.probes.driver.buildlog import BuildFault, compiler_major
 from dlhealth.probes.driver.cardhealth import Card, CardHealth
+from dlhealth.probes.driver.cudastart import CudaStart
 from dlhealth.probes.driver.devices import DeviceNodes, Maker, Node
 from dlhealth.probes.driver.dkms import (
     Dkms,

@@ -44,7 +44,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"no cuda-capable device is detected|cuda_error_no_device|no cuda gpus are available",
      ("cuda-visible-devices-wrong", "container-started-without-gpu", *_NO_DRIVER)),
     (r"cuda unknown error|cuda_error_unknown|failed call to cuinit: unknown error",
-     ("uvm-device-node-missing", "container-uvm-nodes-missing", "gpu-driver-hung")),
+     ("uvm-broken-after-suspend", "uvm-device-node-missing", "container-uvm-nodes-missing", "gpu-driver-hung")),
     (r"err_nvgpuctrperm|does not have permission to access nvidia gpu performance counters|cupti_error_insufficient_privileges",
      ("gpu-profiling-permission",)),
     # PyTorch, TensorFlow, JAX, NumPy

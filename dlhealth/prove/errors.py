@@ -51,7 +51,10 @@ ERRORS = {
     802: Meaning("CUDA_ERROR_SYSTEM_NOT_READY", ("fabricmanager-missing-or-mismatched",)),
     803: Meaning("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", (_MISMATCH, "cuda-compat-lib-error-803")),
     804: Meaning("CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE", ("cuda-forward-compat-unsupported-hw-804", _MISMATCH)),
-    999: Meaning("CUDA_ERROR_UNKNOWN", (_UVM, "container-uvm-nodes-missing", "dev-nvidia-permissions", _MISMATCH)),
+    999: Meaning(
+        "CUDA_ERROR_UNKNOWN",
+        (_UVM, "uvm-broken-after-suspend", "container-uvm-nodes-missing", "dev-nvidia-permissions", _MISMATCH),
+    ),
 }
 NOT_LOADED = -1
 """Instead of an error code: libcuda.so.1 could not be loaded."""

@@ -23,7 +23,8 @@ DOORS = (
     "dlhealth/prove/child.py",  # a program of its own, which tests the GPU
     "dlhealth/prove/cuda.py",  # the same: its calls of the driver
     "dlhealth/prove/nvml.py",  # the same: its readings
-    "dlhealth/probes/driver/nvml_child.py",  # a program of its own, in its own process
+    "dlhealth/probes/driver/cuda_child.py",  # programs of their own, in processes of their own
+    "dlhealth/probes/driver/nvml_child.py",
 )
 INPUT_OUTPUT = {
     "os": "open stat lstat fstat statvfs listdir scandir walk readlink access read write unlink remove rename replace "
