@@ -101,6 +101,7 @@ from dlhealth.probes.driver.dkms import (
 )
 from dlhealth.probes.driver.dkms import package_of as dkms_package
 from dlhealth.probes.driver.driverlog import XidEvents
+from dlhealth.probes.driver.flatpak import FlatpakDriver
 from dlhealth.probes.driver.gpu import Gpu, Gpus
 from dlhealth.probes.driver.gpumodes import GpuModes
 from dlhealth.probes.driver.gpuswitch import GpuSwitch
@@ -110,6 +111,7 @@ from dlhealth.probes.driver.nvml import Nvml, NvmlGpu
 from dlhealth.probes.driver.nvswitch import FabricManager
 from dlhealth.probes.driver.settings import Limit, Persistenced, Profiling, UserLimits
 from dlhealth.probes.driver.suspend import SuspendSetup
+from dlhealth.probes.driver.wsl import WslLibraries
 from dlhealth.probes.login.display import (
     DisplayDevice,
     DisplaySetup,
@@ -122,6 +124,7 @@ from dlhealth.probes.login.display import (
 from dlhealth.probes.login.environment import BrokenPath, Environments, LoginEnvironment, Problem, Setting
 from dlhealth.probes.login.greeter import DesktopSessions, DisplayManager, LoginScreen
 from dlhealth.probes.login.homes import Home, HomeFile, HomeFiles, UserUnit, authority_fault, may_write
+from dlhealth.probes.login.lightdm import LightdmScreen
 from dlhealth.probes.login.sessions import Complaint, Loop, LoopLogs, Session, SessionLogs, Sessions
 from dlhealth.probes.login.users import Users
 from dlhealth.probes.machine.clock import Clock

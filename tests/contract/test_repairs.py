@@ -29,7 +29,16 @@ CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.sc
 
 LATER = {"reboot", "load-modules", "reload-modules"}
 """What a directory's next start does."""
-FILES = {"change-mode", "change-owner", "copy-file", "edit-file", "make-link", "move-aside", "write-file"}
+FILES = {
+    "change-mode",
+    "change-owner",
+    "copy-file",
+    "edit-file",
+    "make-directory",
+    "make-link",
+    "move-aside",
+    "write-file",
+}
 STAND_INS = {"refresh-loader-cache", "refresh-module-index", "set-alternative", "update-initramfs"}
 """What programs do that have a stand-in."""
 LAB = "".join(path.read_text() for path in (Path(__file__).parents[1] / "lab").glob("*.py"))

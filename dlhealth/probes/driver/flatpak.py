@@ -1,0 +1,54 @@
+"""The driver libraries that Flatpak keeps for its programs."""
+
+import re
+
+from dlhealth.host import Host, Unreadable
+from dlhealth.lazy import regex
+from dlhealth.probes import Unavailable
+from dlhealth.probes.login.users import Users
+from dlhealth.probes.packaging.packages import DriverPackages
+from dlhealth.records import NamedTuple
+
+SYSTEM = "/var/lib/flatpak"
+_RUNTIME = regex(r"org\.freedesktop\.Platform\.(GL(?:32)?)\.nvidia-(\d+(?:-\d+)+)")
+
+
+class FlatpakDriver(NamedTuple):
+    """`folder` has the programs ("" if Flatpak has none). `runtimes` are the kinds "GL" (64 bit) and "GL32" of driver
+    libraries, each with its versions, "550.120". `changed` is when Flatpak last changed anything, `driver_since` when the
+    driver's packages were installed (seconds since the epoch; None: not known)."""
+
+    folder: str
+    runtimes: dict[str, tuple[str, ...]]
+    changed: float | None
+    driver_since: float | None
+
+    @classmethod
+    def probe(cls, host: Host, users: Users | None, packages: DriverPackages | None) -> "FlatpakDriver":
+        people = users.people if users else ()
+        folders = (SYSTEM, *(f"{account.home}/.local/share/flatpak" for account in people))
+        found: dict[str, set[str]] = {}
+        programs = []
+        try:
+            for folder in folders:
+                if host.listdir(f"{folder}/app"):
+                    programs.append(folder)
+                for match in filter(None, map(_RUNTIME.fullmatch, host.listdir(f"{folder}/runtime"))):
+                    found.setdefault(match[1], set()).add(match[2].replace("-", "."))
+            changes = [s.mtime for f in folders if (s := host.stat(f"{f}/.changed"))]
+            names = {m.package.name for m in packages.members} if packages else set()
+            lists = [
+                p
+                for n in sorted(names)
+                for p in host.glob(f"/var/lib/dpkg/info/{n}*.list")
+                if re.search(r"/[^/:]+(:\w+)?\.list$", p)
+            ]
+            installed = [s.mtime for p in lists if (s := host.stat(p))]
+        except Unreadable as problem:
+            raise Unavailable(str(problem)) from problem
+        return cls(
+            programs[0] if programs else "",
+            {kind: tuple(sorted(versions)) for kind, versions in found.items()},
+            max(changes, default=None),
+            max(installed, default=None),
+        )

@@ -1,0 +1,125 @@
+"""Names of libcuda are missing in WSL2's directory for the libraries of Windows' driver.
+
+What you see
+    /usr/bin/ld: cannot find -lcuda
+
+    libcuda.so.1: cannot open shared object file, in WSL2
+
+    The warning "/usr/lib/wsl/lib/libcuda.so.1 is not a symbolic link" of ldconfig: this one is harmless. Windows' driver
+    has three equal files, where Linux has links, and CUDA works with them.
+Why
+    /usr/lib/wsl/lib shows a directory of Windows. Somebody who wanted to silence the harmless warning removed a file
+    there, or replaced it by a link that leads nowhere. Or the driver's installation in Windows is incomplete.
+Repair
+    Install NVIDIA's driver in Windows again, and restart WSL. Leave the warning of ldconfig alone.
+What the repair risks
+    WSL must be restarted: running programs in it end.
+By hand
+    ls -l /usr/lib/wsl/lib/libcuda*
+    # In Windows, after the driver was installed again:
+    # wsl --shutdown
+"""
+
+from collections.abc import Iterator
+
+from dlhealth.api import (
+    ByHand,
+    Evidence,
+    Finding,
+    Machine,
+    Plan,
+    Platform,
+    PlatformSetting,
+    Risk,
+    Rule,
+    Scenario,
+    Severity,
+    Stage,
+    Unknown,
+    WslLibraries,
+)
+
+FOLDER = "/usr/lib/wsl/lib"
+OF_PROGRAMS, OF_COMPILERS = "libcuda.so.1", "libcuda.so"
+
+
+class WslLibcudaNotSymlink(Rule):
+    id = "wsl-libcuda-not-symlink"
+    title = "Names of libcuda are missing in WSL2"
+    stage = Stage.LOADER
+    severity = Severity.WARNING
+    risk = Risk.MEDIUM
+    explains = ("libcuda-missing-from-loader",)
+
+    def detect(self, platform: Platform, libraries: WslLibraries) -> Iterator[Finding | Unknown]:
+        if platform.setting is not PlatformSetting.WSL:
+            return
+        if not libraries.files and not libraries.broken:
+            yield Unknown("Windows' driver is not visible: /usr/lib/wsl/lib has no libcuda")
+            return
+        missing = [name for name in (OF_PROGRAMS, OF_COMPILERS) if name not in libraries.files]
+        if not missing:
+            return
+        name = missing[0]
+        what = "no program finds CUDA" if name == OF_PROGRAMS else "programs cannot be linked with CUDA"
+        yield self.finding(
+            f"file:{FOLDER}/{name}",
+            f"{FOLDER}/{name} {_state(libraries, name)}: {what}",
+            *(Evidence(f"{FOLDER}/{n}", _state(libraries, n)) for n in missing),
+            *(Evidence(f"{FOLDER}/{n}", "exists") for n in libraries.files[:1]),
+            severity=Severity.ERROR if name == OF_PROGRAMS else Severity.WARNING,
+        )
+
+    def remedies(self, finding: Finding) -> Iterator[Plan]:
+        text = "in Windows, install NVIDIA's driver again (it restores the three files), then run wsl --shutdown"
+        yield Plan("Install the driver in Windows again", Risk.MEDIUM, (ByHand(text),))
+
+    @staticmethod
+    def scenarios() -> Iterator[Scenario]:
+        kernel = "5.15.153.1-microsoft-standard-WSL2"
+
+        def wsl(*names: str) -> Machine:
+            machine = (
+                Machine()
+                .os_release("ubuntu", "22.04", "Ubuntu")
+                .user()
+                .package("libc6", "2.35-0ubuntu3")
+                .file("/proc/sys/kernel/osrelease", f"{kernel}\n")
+                .file("/proc/version", f"Linux version {kernel} (gcc 11.2.0)\n")
+                .file("/proc/modules")
+                .file("/dev/dxg")
+                .folder(FOLDER)
+                .file("/etc/ld.so.conf.d/ld.wsl.conf", f"{FOLDER}\n")
+            )
+            for name in names:
+                machine.library(f"{FOLDER}/{name}", "libcuda.so.1")
+            return machine
+
+        ladder = (("medium", "by-hand Windows wsl --shutdown"),)
+        yield Scenario(
+            "a link that leads nowhere",
+            wsl("libcuda.so").link(f"{FOLDER}/libcuda.so.1", f"{FOLDER}/libcuda.so.1.1"),
+            finds=f"file:{FOLDER}/libcuda.so.1",
+            ladder=ladder,
+        )
+        yield Scenario(
+            "the name for compilers was removed",
+            wsl("libcuda.so.1", "libcuda.so.1.1"),
+            finds=f"file:{FOLDER}/libcuda.so",
+            ladder=ladder,
+        )
+        yield Scenario("three equal files, the cause of a harmless warning",
+                       wsl("libcuda.so", "libcuda.so.1", "libcuda.so.1.1"))  # fmt: skip
+        yield Scenario(
+            "links that lead to a file",
+            wsl("libcuda.so.1.1")
+            .link(f"{FOLDER}/libcuda.so.1", "libcuda.so.1.1")
+            .link(f"{FOLDER}/libcuda.so", "libcuda.so.1"),
+        )
+        yield Scenario("a machine without WSL", Machine.ubuntu2404_gpu())
+        yield Scenario("Windows has no driver", wsl(), unknown=True)
+
+
+def _state(libraries: WslLibraries, name: str) -> str:
+    target = libraries.broken.get(name)
+    return f"is a link to {target}, which does not exist" if target else "does not exist"
