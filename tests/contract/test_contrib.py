@@ -55,7 +55,7 @@ class Node:
         chosen = f'[ "$2" = --json ] && cat {self.folder}/known.json || cat {self.folder}/known'
         self.program("dlhealth", f"{chosen}\nexit {status}")
 
-    def runs(self, script: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    def runs(self, script: Path, shell: str = "sh", **environment: str) -> subprocess.CompletedProcess[str]:
         """A copy whose PATH leads to the stand-ins first; without any variable of this process."""
         text = script.read_text()
         assert SYSTEM in text
@@ -64,8 +64,15 @@ class Node:
         (self.folder / "asked").write_text("")
         reason = f" Reason={self.reason} [root@2026-01-01T00:00:00]" if self.reason else ""
         (self.folder / "node").write_text(f"NodeName=n1 Arch=x86_64 State=IDLE{reason}\n")
+        program = shutil.which(shell)
+        assert program
         return subprocess.run(
-            ["/bin/sh", copy], env=environment, capture_output=True, text=True, check=False, timeout=60
+            [program, *["sh"] * (shell == "busybox"), copy],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
 
     @property
@@ -107,6 +114,37 @@ def test_slurm_drains_for_a_root_cause_and_resumes_only_what_it_drained(
     done = node.runs(SLURM, SLURMD_NODENAME="n1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert node.updates == updates
+
+
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("context", "findings", "status", "updates"),
+    [
+        ("prolog_slurmd", BROKEN, 1, DRAIN),
+        ("prolog_slurmd", (), 0, []),
+        ("prolog_slurmd", [finding("x", severity="warning")], 0, []),
+        ("prolog_slurmd", [finding("x", boot="next")], 0, []),
+        ("epilog_slurmd", BROKEN, 0, DRAIN),
+        ("epilog_slurmd", (), 0, []),
+    ],
+)
+def test_slurm_starts_no_job_on_a_broken_node(
+    node: Node, shell: str, context: str, findings: tuple[dict[str, Any], ...], status: int, updates: list[str]
+) -> None:
+    """slurmd gives these programs no PATH."""
+    node.knows(*findings)
+    done = node.runs(SLURM, shell, SLURMD_NODENAME="n1", SLURM_SCRIPT_CONTEXT=context)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+    assert node.updates == updates
+
+
+def test_slurm_starts_jobs_where_the_controller_is_down_and_the_node_is_well(node: Node) -> None:
+    node.knows()
+    node.program("scontrol", "exit 1")
+    assert node.runs(SLURM, SLURMD_NODENAME="n1", SLURM_SCRIPT_CONTEXT="prolog_slurmd").returncode == 0
 
 
 @pytest.mark.parametrize("said", ["exit 127", "echo '{'", "echo '[]'", "echo '{}'", "kill -9 $$", ""])
