@@ -56,6 +56,7 @@ from dlhealth.ladders.loader import out_of_configuration, out_of_variable
 from dlhealth.ladders.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.lazy import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
+from dlhealth.probes.containers.containerd import Containerd
 from dlhealth.probes.containers.docker import Docker
 from dlhealth.probes.containers.image import ImageEnvironment
 from dlhealth.probes.containers.toolkit import CdiSpec, CdiSpecs, ContainerDevices, DockerContainers, ToolkitConfig

@@ -26,12 +26,14 @@ _LONGEST = 300
 
 class Proven(NamedTuple):
     """A problem that a text proves: `title` has the values that the text names, `said` is the part of the text that
-    proves it, and `repair` is what a person does about it."""
+    proves it, and `repair` is what a person does about it. `needs` is a command whose output must be there, too ("" for
+    none)."""
 
     fault: str
     title: str
     said: str
     repair: str
+    needs: str
 
 
 Match = re.Match[str]
@@ -46,6 +48,7 @@ class _Row(NamedTuple):
     title: str
     repair: str
     judge: Callable[[Match], str] | None = None
+    needs: str = ""
 
 
 def proven(text: str) -> Iterator[Proven]:
@@ -59,7 +62,7 @@ def proven(text: str) -> Iterator[Proven]:
             seen.add(fault)
             values = {name: value or "" for name, value in match.groupdict().items()}
             values |= _spoken(values)
-            yield Proven(fault, row.title.format(**values), match[0][:_LONGEST], row.repair.format(**values))
+            yield Proven(fault, row.title.format(**values), match[0][:_LONGEST], row.repair.format(**values), row.needs)
 
 
 def _spoken(values: dict[str, str]) -> dict[str, str]:
@@ -172,7 +175,7 @@ _ROWS = (
         "install a newer driver, or build the program with the CUDA version that nvidia-smi shows",
     ),
     _Row(
-        r"(?:Error 802: system not yet initialized|code=802\(cudaErrorSystemNotReady\)|CUDA_ERROR_SYSTEM_NOT_READY)",
+        r"system not yet initialized|cudaErrorSystemNotReady|CUDA_ERROR_SYSTEM_NOT_READY",
         "fabricmanager-missing-or-mismatched", "CUDA waits for the NVLink fabric: NVIDIA's fabric manager does not run",
         "install the fabric manager in the version of the driver, and start nvidia-fabricmanager.service",
     ),
@@ -258,6 +261,41 @@ _ROWS = (
         r"nvidia-container-cli: initialization error: load library failed: (?P<library>libnvidia-ml\.so\.1)",
         "container-toolkit-cannot-find-driver", "NVIDIA's container toolkit does not find {library}",
         "run ldconfig on the host; a Docker that is a snap does not see the host's driver",
+    ),
+    _Row(
+        r"Could not load library (?P<library>libcudnn_\w+\.so\.\d+)\. Error: libcudnn_\w+\.so\.\d+: cannot open"
+        r"|Unable to load any of \{?(?P<other>libcudnn_\w+\.so\.\d+)",
+        "cudnn-runtime-missing", "A program does not find {library}{other} of cuDNN",
+        "install that major version of cuDNN (pip install nvidia-cudnn-cu12 with that version in the environment), and add its "
+        "directory to LD_LIBRARY_PATH of the program",
+    ),
+    _Row(
+        r"libonnxruntime_providers_tensorrt\.so with error: (?P<library>libnvinfer\w*\.so\.\d+): cannot open",
+        "tensorrt-library-missing", "ONNX Runtime does not find {library} of TensorRT",
+        "install this version of TensorRT, or use only CUDAExecutionProvider",
+    ),
+    _Row(
+        r"/dev/nvidia-uvm['’]?: no such file or directory",
+        "uvm-device-node-missing", "/dev/nvidia-uvm does not exist, so CUDA cannot start",
+        "run nvidia-modprobe -u -c=0 as root",
+    ),
+    _Row(
+        r"(?:error|failure) 804: forward compatibility was attempted on non supported HW",
+        "cuda-forward-compat-unsupported-hw-804",
+        "A program loads the libcuda.so of a cuda-compat package, which works only with data center GPUs",
+        "install a driver that supports the CUDA of the program or image, or use an image for the CUDA of the driver",
+        None, "nvidia-smi",
+    ),
+    _Row(
+        r"no runtime for \W{0,2}nvidia\W{0,2} is configured",
+        "containerd-nvidia-runtime-not-configured", "containerd has no runtime with the name nvidia",
+        "run nvidia-ctk runtime configure --runtime=containerd, and restart containerd",
+    ),
+    _Row(
+        r"/sys/fs/cgroup/devices/\S*devices\.allow: permission denied|bpf_prog_query\(BPF_CGROUP_DEVICE\) failed: operation not "
+        r"permitted",
+        "container-toolkit-no-cgroups", "A container engine without root cannot set up the GPU's control group",
+        "set no-cgroups = true in /etc/nvidia-container-runtime/config.toml, or describe the GPU with nvidia-ctk cdi generate",
     ),
     _Row(
         r"insufficient shared memory \(shm\)|unable to write to file </torch_\w+>",

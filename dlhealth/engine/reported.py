@@ -17,6 +17,8 @@ def reported(host: Host, rules: Mapping[str, Rule], found: Collection[str]) -> I
     for post in host.posts:
         for problem in (_refined(problem, host) for problem in proven(post.text)):
             rule = rules.get(problem.fault)
+            if problem.needs and host.posted(problem.needs) is None:
+                continue
             if rule and seen.isdisjoint((problem.fault, *problems_of(problem.said))):
                 seen.add(problem.fault)
                 yield _finding(rule, problem, post)

@@ -10,9 +10,10 @@ Why
     Docker finds the toolkit in one of three ways: a runtime in /etc/docker/daemon.json, device descriptions in
     /etc/cdi, or a hook for --gpus. Installing the package sets up neither of the first two.
 
-    If the toolkit is removed, its runtime stays in daemon.json.
+    If the toolkit is removed, its runtime stays in daemon.json. If that file is no valid JSON, often because of a comma
+    too many after a change by hand, Docker does not start.
 Repair
-    Let nvidia-ctk add the runtime to daemon.json, then restart Docker.
+    Let nvidia-ctk add the runtime to daemon.json, or correct the file; then restart Docker.
 What the repair risks
     The restart stops running containers, unless "live-restore" is set.
 By hand
@@ -53,8 +54,18 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
     def detect(self, docker: Docker, gpus: Gpus) -> Iterator[Finding | Unknown]:
         if not gpus.gpus or not docker.engine or docker.desktop:
             return
+        if docker.broken:
+            yield self.finding(
+                f"file:{_DAEMON}",
+                f"{_DAEMON} is no valid JSON near line {docker.broken}: Docker does not start",
+                Evidence(f"{_DAEMON}:{docker.broken}", "not valid JSON"),
+                Evidence(docker.engine, "reads it at its start"),
+                severity=Severity.ERROR,
+                kind="broken",
+            )
+            return
         if docker.runtimes is None:
-            yield Unknown(f"{_DAEMON} is not valid JSON")
+            yield Unknown(f"the runtimes in {_DAEMON} have an unknown form")
             return
         nvidia = {name: path for name, path in docker.runtimes.items() if "nvidia" in name or "nvidia" in path}
         gone = next(((name, path) for name, path in nvidia.items() if path in docker.absent), None)
@@ -82,7 +93,10 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         configure = ByHand("nvidia-ctk runtime configure --runtime=docker && systemctl restart docker")
-        if finding.detail["kind"] == "gone":
+        if finding.detail["kind"] == "broken":
+            check = ByHand(f"correct {_DAEMON} (often a comma too many or too few), check it with dockerd --validate")
+            yield Plan(f"Correct {_DAEMON}", Risk.LOW, (check, ByHand("systemctl restart docker")))
+        elif finding.detail["kind"] == "gone":
             text = f"apt-get install nvidia-container-toolkit, or remove the runtime from {_DAEMON}, and restart Docker"
             yield Plan(
                 "Reinstall the runtime, or remove it from the configuration", Risk.MEDIUM, (ByHand(text),), network=True
@@ -118,4 +132,13 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
             "configured with CDI", machine("", "nvidia-ctk").file("/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\n")
         )
         yield Scenario("the toolkit is not installed", machine())
-        yield Scenario("daemon.json is not valid", machine('{"runtimes": ', "nvidia-ctk"), unknown=True)
+        yield Scenario(
+            "a comma too many",
+            machine(
+                '{\n  "runtimes": {"nvidia": {"path": "nvidia-container-runtime"}},\n}\n', "nvidia-container-runtime"
+            ),
+            finds=f"file:{_DAEMON}",
+            ladder=(("low", "by-hand /etc/docker/daemon.json --validate", "by-hand docker"),),
+        )
+        yield Scenario("an unknown form", machine('{"runtimes": ["nvidia"]}', "nvidia-ctk"), unknown=True)
+        yield Scenario("an empty file", machine(" \n"))

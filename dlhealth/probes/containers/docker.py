@@ -18,7 +18,8 @@ class Docker(NamedTuple):
     """`engine` is the daemon of a package ("" without one), `snap` the directory of Docker's snap, `desktop` what shows
     that Docker Desktop is used ("" for neither). `toolkit` is a program of NVIDIA's container toolkit, `hook` the one
     that `--gpus` needs ("" without). `runtimes` maps the runtimes of daemon.json to their programs; None if the file
-    is no JSON. `absent` are programs of these runtimes that are not there. `cdi` are descriptions of devices."""
+    cannot be understood, and `broken` is the number of the line where it is no JSON (0 if it is). `absent` are programs of these runtimes that are not there. `cdi` are descriptions of devices. `rootless`
+    shows that somebody runs Docker without root ("" if nothing does)."""
 
     engine: str
     snap: str
@@ -29,12 +30,14 @@ class Docker(NamedTuple):
     default: str
     absent: tuple[str, ...]
     cdi: tuple[str, ...]
+    rootless: str
+    broken: int
 
     @classmethod
     def probe(cls, host: Host, platform: Platform, users: Users | None) -> "Docker":
         if platform.setting is PlatformSetting.CONTAINER:
             raise Unavailable("skipped in a container: Docker belongs to the host")
-        runtimes, default = _runtimes(host)
+        runtimes, default, broken = _runtimes(host)
         absent = [p for p in (runtimes or {}).values() if p and not _found(host, p)]
         cdi = [p for folder in ("/etc/cdi", "/run/cdi", "/var/run/cdi") for p in host.glob(f"{folder}/*")]
         snaps = ("/snap/docker/current", *host.glob("/var/lib/snapd/snaps/docker_*.snap"))
@@ -48,6 +51,8 @@ class Docker(NamedTuple):
             default=default,
             absent=tuple(absent),
             cdi=tuple(p for p in cdi if "nvidia" in p),
+            rootless=_rootless(host, users),
+            broken=broken,
         )
 
 
@@ -61,13 +66,16 @@ def _found(host: Host, program: str) -> bool:
     return any(host.exists(f"{folder}/{program}") for folder in ("/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"))
 
 
-def _runtimes(host: Host) -> tuple[dict[str, str] | None, str]:
+def _runtimes(host: Host) -> tuple[dict[str, str] | None, str, int]:
     try:
-        settings = json.loads(host.text(DAEMON) or "{}")
+        settings = json.loads((host.text(DAEMON) or "").strip() or "{}")
         named = settings.get("runtimes", {})
-        return {str(n): str(r.get("path", "")) for n, r in named.items()}, str(settings.get("default-runtime", ""))
+        runtimes = {str(n): str(r.get("path", "")) for n, r in named.items()}
+        return runtimes, str(settings.get("default-runtime", "")), 0
+    except json.JSONDecodeError as error:
+        return None, "", error.lineno
     except (ValueError, AttributeError, RecursionError):
-        return None, ""
+        return None, "", 0
 
 
 def _desktop(host: Host, users: Users | None) -> str:
@@ -78,5 +86,16 @@ def _desktop(host: Host, users: Users | None) -> str:
             if json.loads(text or "{}").get("currentContext") == "desktop-linux":
                 return path
         except (Unreadable, ValueError, AttributeError, RecursionError):
+            continue
+    return ""
+
+
+def _rootless(host: Host, users: Users | None) -> str:
+    for account in users.people if users else ():
+        path = f"{account.home}/.config/systemd/user/docker.service"
+        try:
+            if host.exists(path):
+                return path
+        except Unreadable:
             continue
     return ""

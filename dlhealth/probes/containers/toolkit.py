@@ -90,23 +90,31 @@ def _cdi_spec(host: Host, path: str) -> CdiSpec | None:
 
 TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
 _LDCONFIG = regex(r"""^\s*ldconfig\s*=\s*["']@(/[^"']+)["']""")
+_NO_CGROUPS = regex(r"^\s*no-cgroups\s*=\s*true\b")
+_CDI_MODE = regex(r"""^\s*mode\s*=\s*["']cdi["']""", re.MULTILINE)
 
 
 class ToolkitConfig(NamedTuple):
     """The line of NVIDIA's container toolkit that names the host's ldconfig: its number and text, the program, and
-    whether that exists. `number` is 0 without such a line."""
+    whether that exists. `number` is 0 without such a line. `no_cgroups` is the line that keeps the toolkit from opening
+    the GPU's nodes in the control group of a container (None: no such line, or it has no effect)."""
 
     number: int
     line: str
     ldconfig: str
     exists: bool
+    no_cgroups: tuple[int, str] | None
 
     @classmethod
     def probe(cls, host: Host) -> "ToolkitConfig":
-        for number, line in enumerate((host.text(TOOLKIT_CONFIG) or "").splitlines(), 1):
+        text = host.text(TOOLKIT_CONFIG) or ""
+        lines = list(enumerate(text.splitlines(), 1))
+        with_cdi = _CDI_MODE.search(text)
+        no_cgroups = None if with_cdi else next(((n, line) for n, line in lines if _NO_CGROUPS.match(line)), None)
+        for number, line in lines:
             if match := _LDCONFIG.match(line):
-                return cls(number, line, match[1], host.exists(match[1]))
-        return cls(0, "", "", False)
+                return cls(number, line, match[1], host.exists(match[1]), no_cgroups)
+        return cls(0, "", "", False, no_cgroups)
 
 
 _TASKS = "/run/containerd/io.containerd.runtime.v2.task/moby"
