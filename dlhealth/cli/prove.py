@@ -1,14 +1,16 @@
 """`dlhealth prove`."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from dlhealth.cli import Status, write
-from dlhealth.cli.common import Selection, diagnose, json_option
+from dlhealth.cli.common import Selection, asked, diagnose, json_option
 from dlhealth.cli.progress import Progress, Stages
 from dlhealth.model import GPU, Diagnosis, State
+from dlhealth.prove.environments import Environment
 from dlhealth.prove.errors import NO_DEVICE, suspects
 from dlhealth.prove.records import Proof, Result
 from dlhealth.prove.runner import Asker, Wanted, chosen_stages, prove
@@ -29,24 +31,45 @@ from dlhealth.report.prove import NOT_ASKED, Explanation
     metavar="S",
     help="How many seconds a load lasts.",
 )
+@click.option(
+    "--python",
+    "exes",
+    multiple=True,
+    metavar="EXE",
+    help="Use this Python environment (repeatable). [default: those with a framework that doctor finds]",
+)
+@click.option("--data", default="", metavar="DIR", help="Train with the files of MNIST or Fashion-MNIST in DIR.")
+@click.option("--video", default="", metavar="FILE|N", help="Run the detector also on this video, or on camera N.")
 @click.option("--yes", is_flag=True, help="Do not ask before a GPU is used on which another program may compute.")
 @json_option
-def command(stage: str | None, until: str | None, gpu: int | None, seconds: float, yes: bool, as_json: bool) -> int:
+def command(
+    stage: str | None,
+    until: str | None,
+    gpu: int | None,
+    seconds: float,
+    exes: tuple[str, ...],
+    data: str,
+    video: str,
+    yes: bool,
+    as_json: bool,
+) -> int:
     """Test in stages whether the GPU works.
 
-    Each stage runs in a process of its own with a time limit, and ends as proved, failed or could not run. If one fails,
-    doctor runs and names the problem that explains it.
+    Each stage runs in a process of its own with a time limit, and ends as proved, on the CPU only, failed or could not
+    run. If one fails, doctor runs and names the problem that explains it.
 
-    Exit status: 0 everything is proved, 2 wrong usage, 3 a stage failed, 6 not known because a stage could not run, 70
-    internal error.
+    Exit status: 0 everything is proved on the GPU, 2 wrong usage, 3 a stage failed, 6 not known because a stage could not
+    run or used only the CPU, 70 internal error.
     """
     if stage and until:
         raise click.UsageError("--stage and --until exclude each other")
-    machine = _Machine()
-    wanted = Wanted(chosen_stages(stage, until), gpu, seconds)
+    machine = _Machine(Selection(pythons=exes))
+    wanted = Wanted(chosen_stages(stage, until), gpu, seconds, data and os.path.abspath(data), _video(video))
     results = []
     with Stages(len(wanted.stages)) as progress:
-        asker = Asker(lambda use: yes or _agreed(use), machine.has_gpu, progress.begins, progress.done)
+        asker = Asker(
+            lambda use: yes or _agreed(use), machine.has_gpu, progress.begins, progress.done, machine.environments
+        )
         for result in prove(wanted, asker):
             progress.ends()
             results.append(result)
@@ -68,7 +91,11 @@ def _status(results: Sequence[Result]) -> Status:
     outcomes = {r.outcome for r in results}
     if Proof.FAILED in outcomes:
         return Status.ERRORS
-    return Status.UNKNOWN if Proof.NOT_RUN in outcomes else Status.HEALTHY
+    return Status.HEALTHY if outcomes == {Proof.PROVED} else Status.UNKNOWN
+
+
+def _video(source: str) -> str:
+    return source if source.isdecimal() or not source else os.path.abspath(source)
 
 
 def _agreed(use: str) -> bool:
@@ -80,15 +107,25 @@ def _agreed(use: str) -> bool:
 class _Machine:
     """What the doctor says of this machine, when somebody asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: Selection) -> None:
+        self._request = request
         self._before: Diagnosis | None = None
 
     def diagnosed(self) -> tuple[Diagnosis, str]:
         """A new diagnosis, because a stage can leave traces in the kernel log; and the command that would repair it."""
         with Progress() as progress:
-            diagnosis, repairing = diagnose(Selection(), progress)
+            diagnosis, repairing = diagnose(self._request, progress)
         self._before = diagnosis
         return diagnosis, repairing
+
+    def environments(self) -> Sequence[Environment] | None:
+        """The Python environments with a framework; None if they cannot be read."""
+        from dlhealth.engine.interpreters import interpreters
+
+        with Progress() as progress:
+            known = asked(self._request)
+            found = known.examining(lambda examiner, options: interpreters(examiner.facts(options)), progress)
+        return None if found is None else [Environment(*one) for one in found]
 
     def has_gpu(self) -> bool | None:
         """Whether this machine has an NVIDIA GPU, also one that is missing from the bus; None if that is unknown."""
@@ -101,7 +138,7 @@ class _Machine:
 
 def explaining(failed: Result, diagnosis: Diagnosis, repairing: str = "") -> Explanation:
     """What the doctor knows of the problems that can cause a failure, and of their causes."""
-    ids = set(failed.suspects)
+    ids = {*failed.suspects, *(d.finding.id for d in diagnosis.findings if d.finding.subject in failed.about)}
     for found in diagnosis.findings:
         if found.finding.id in ids:
             ids |= set(found.caused_by)

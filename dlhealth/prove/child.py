@@ -32,6 +32,7 @@ def main(stage: str, gpu: str, seconds: str) -> None:
     from dlhealth.prove.stages import Done, NotRun, Task, Wrong
 
     outcome, code = Proof.FAILED, 0
+    say(started=True)
     try:
         work = import_module(f"dlhealth.prove.stages.{stage}").prove(
             Task(None if gpu == "all" else int(gpu), float(seconds))

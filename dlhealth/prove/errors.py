@@ -70,7 +70,14 @@ HANG = (
     "nccl-p2p-acs-iommu-hang",
 )
 """The problems that can keep the driver from answering."""
-WRONG_ANSWER = ("xid-ecc-48-63-64-92-94-95", "xid-74-nvlink", "xid-154-recovery-action", "xid-other")
+WRONG_ANSWER = (
+    "gpu-memory-errors",
+    "pcie-link-degraded",
+    "xid-ecc-48-63-64-92-94-95",
+    "xid-74-nvlink",
+    "xid-154-recovery-action",
+    "xid-other",
+)
 """The problems that can make a GPU compute or remember a wrong number."""
 
 

@@ -1,18 +1,18 @@
 """Runs the stages of a proof, each in a process of its own."""
 
-import json
 import os
 import posixpath
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from dlhealth.data.error_texts import problems_of
 from dlhealth.host.exec import run
-from dlhealth.prove.errors import HANG, NO_DEVICE, NO_LIBRARY, NOT_LOADED, WRONG_ANSWER, suspects
-from dlhealth.prove.records import Proof, Result
-from dlhealth.prove.stages import ORDER, SECONDS
+from dlhealth.prove.environments import Environment, Unusable, command, variables
+from dlhealth.prove.errors import NO_DEVICE, NOT_LOADED, WRONG_ANSWER, suspects
+from dlhealth.prove.program import run_program
+from dlhealth.prove.records import Part, Proof, Result
+from dlhealth.prove.stages import IN_PYTHON, ORDER, SECONDS
 from dlhealth.records import NamedTuple
 
 _CHILD = posixpath.join(posixpath.dirname(__file__), "child.py")
@@ -21,11 +21,19 @@ _WAIT_FOR_LOG = 5.0
 
 
 class Wanted(NamedTuple):
-    """What to prove. `gpu` is the only GPU to use, None for all; `seconds` is how long the load lasts."""
+    """What to prove. `gpu` is the only GPU to use, None for all; `seconds` is how long the load lasts; `data` is a
+    directory with the files of MNIST, `video` a video file or the number of a camera ("" for neither)."""
 
     stages: Sequence[str]
     gpu: int | None
     seconds: float
+    data: str = ""
+    video: str = ""
+
+    @property
+    def which(self) -> str:
+        """The GPU to use, as an argument of a program."""
+        return "all" if self.gpu is None else str(self.gpu)
 
 
 def chosen_stages(only: str | None, until: str | None) -> Sequence[str]:
@@ -38,34 +46,51 @@ def chosen_stages(only: str | None, until: str | None) -> Sequence[str]:
 class Asker(NamedTuple):
     """Whom a proof asks. `agreed` answers whether to use a GPU on which somebody else may compute; `has_gpu` whether
     this machine has an NVIDIA GPU, None if that is unknown; `begins` gets the name of each stage that starts, `done` which
-    part of it is done, from 0 to 1."""
+    part of it is done, from 0 to 1; `environments` finds the Python environments with a framework,
+    None if they cannot be read."""
 
     agreed: Callable[[str], bool]
     has_gpu: Callable[[], bool | None]
     begins: Callable[[str], object]
     done: Callable[[float], None]
+    environments: Callable[[], Sequence[Environment] | None]
 
 
 def prove(wanted: Wanted, asker: Asker) -> Iterator[Result]:
     """The result of each stage, when it ends."""
-    obstacle, asked = "", False
+    obstacle, asked, seen = "", False, False
+    tested: tuple[Part, ...] = ()
     for stage in wanted.stages:
         if not obstacle and stage != ORDER[0] and not asked:
             asked = True
-            use = in_use(wanted.gpu)
-            obstacle = f"not started: {use}" if use and not asker.agreed(use) else ""
+            obstacle = _refused(wanted, asker, seen)
         if obstacle:
             yield Result(stage, Proof.NOT_RUN, obstacle)
             continue
         asker.begins(stage)
-        result = _without_xids(_run(stage, wanted, asker.done), time.time())
+        began = time.time()
+        if stage in IN_PYTHON:
+            result = in_python(stage, wanted, asker, tested)
+            tested = tested or result.parts
+        else:
+            result = _alone(stage, wanted, asker.done)
+        result = _without_xids(result, began)
         if result.code in _NO_GPU and asker.has_gpu() is False:
             result = result._replace(outcome=Proof.NOT_RUN, text=f"no NVIDIA GPU was found; {result.text}")
         yield result
+        seen = seen or stage == ORDER[0]  # otherwise there is an obstacle
         if result.hung:
             obstacle = f"not started: a process of the stage {stage} hangs in the driver and cannot be ended"
-        elif result.outcome is not Proof.PROVED:
+        elif result.outcome in _ENDED:
             obstacle = f"not started: the stage {stage} {_ENDED[result.outcome]}"
+
+
+def _refused(wanted: Wanted, asker: Asker, seen: bool) -> str:
+    """Why the GPU must not be used, "" if it may. `seen` says that the driver showed one."""
+    use = in_use(wanted.gpu)
+    if not use or (not seen and asker.has_gpu() is False) or asker.agreed(use):
+        return ""
+    return f"not started: {use}"
 
 
 _NO_GPU = (NO_DEVICE, NOT_LOADED)
@@ -83,10 +108,9 @@ def in_use(gpu: int | None) -> str:
     return f"other programs compute on the GPU: {'; '.join(users[:5])}" if users else ""
 
 
-def _without_xids(result: Result, ended: float) -> Result:
-    """The result, or a failure if the kernel logged errors of a GPU while the stage ran. Who may not read the kernel log
-    sees none."""
-    began = ended - result.seconds
+def _without_xids(result: Result, began: float) -> Result:
+    """The result, or a failure if the kernel logged errors of a GPU since the stage began. Who may not read the kernel
+    log sees none."""
     query = ("--dmesg", "--quiet", "--output=cat", f"--since=@{began:.3f}", "--grep=NVRM: Xid")
     logged = run(["journalctl", *query], _WAIT_FOR_LOG).stdout.splitlines() if result.outcome is Proof.PROVED else ()
     if not logged:
@@ -95,31 +119,15 @@ def _without_xids(result: Result, ended: float) -> Result:
     return result._replace(outcome=Proof.FAILED, text=text, suspects=problems_of(logged[0]))
 
 
-def _run(stage: str, wanted: Wanted, done: Callable[[float], None]) -> Result:
-    gpu = "all" if wanted.gpu is None else str(wanted.gpu)
-    limit = SECONDS[stage] + wanted.seconds
-    command = [sys.executable or "/usr/bin/python3", "-I", "-B", _CHILD, stage, gpu, f"{wanted.seconds:g}"]
-    began = time.monotonic()
+def _alone(stage: str, wanted: Wanted, done: Callable[[float], None]) -> Result:
+    """The result of a stage that needs only the driver."""
+    command = [sys.executable or "/usr/bin/python3", "-I", "-B", _CHILD, stage, wanted.which, f"{wanted.seconds:g}"]
     # nvidia-smi counts GPUs by their place on the bus; without this variable, CUDA counts by speed.
     environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    heard = Heard(done)
-    answer = run([*_as_caller(os.environ), *command], limit, environment=environment, heard=heard)
-    seconds = time.monotonic() - began
-    lines = heard.documents
-    figures = {str(x["figure"]): float(x["value"]) for x in lines if "figure" in x}
-    end = lines[-1] if lines and "outcome" in lines[-1] else None
-    if answer.status == 0 and end:
-        outcome, code = Proof(end["outcome"]), int(end["code"])
-        possible = suspects(code) or WRONG_ANSWER if outcome is Proof.FAILED else ()
-        return Result(stage, outcome, str(end["text"]), seconds, figures, code, possible)
-    if answer.status is None and seconds >= limit:
-        text = f"no answer within {limit:g} seconds"
-        return Result(stage, Proof.FAILED, text, seconds, figures, suspects=HANG, hung=bool(answer.left))
-    if answer.status is not None and answer.status < 0:
-        text = f"the process ended with signal {-answer.status}"
-        return Result(stage, Proof.FAILED, text, seconds, figures, suspects=(*NO_LIBRARY, *WRONG_ANSWER))
-    said = answer.problem or (answer.stderr.strip().splitlines() or [f"status {answer.status}"])[-1]
-    return Result(stage, Proof.NOT_RUN, f"the process of the stage did not work: {said[:200]}", seconds, figures)
+    result = run_program(stage, [*_as_caller(os.environ), *command], environment, SECONDS[stage] + wanted.seconds, done)
+    if result.outcome is Proof.FAILED and not result.suspects:
+        return result._replace(suspects=suspects(result.code) or WRONG_ANSWER)
+    return result
 
 
 def _as_caller(environment: Mapping[str, str]) -> Sequence[str]:
@@ -131,28 +139,80 @@ def _as_caller(environment: Mapping[str, str]) -> Sequence[str]:
     return ("setpriv", "--reuid", uid, "--regid", gid, "--init-groups", "--")
 
 
-class Heard:
-    """What a process says: one JSON document a line. Other lines are ignored."""
-
-    def __init__(self, done: Callable[[float], None]) -> None:
-        self.documents: list[dict[str, Any]] = []
-        self._done = done
-        self._rest = b""
-
-    def __call__(self, piece: bytes) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            document = _json(line)
-            if not isinstance(document, dict):
-                continue
-            if "done" in document:
-                self._done(float(document["done"]))
-            else:
-                self.documents.append(document)
+_FRAMEWORKS = ("torch", "tensorflow", "jax")
 
 
-def _json(line: bytes) -> Any:
+def in_python(stage: str, wanted: Wanted, asker: Asker, tested: Sequence[Part]) -> Result:
+    """The result of a stage that runs in Python environments. `tested` are the frameworks that an earlier stage ran."""
+    everything = asker.environments()
+    if everything is None:
+        return Result(stage, Proof.NOT_RUN, "the Python environments of this machine cannot be read")
+    chosen = [
+        (e, f) for e in everything for f in (_FRAMEWORKS if stage == "framework" else ("torch",)) if f in e.frameworks
+    ]
+    if not chosen:
+        kind = "PyTorch, TensorFlow or JAX" if stage == "framework" else "PyTorch"
+        return Result(stage, Proof.NOT_RUN, f"no Python environment with {kind} was found; --python EXE names one")
+    if stage != "framework":
+        chosen = [min(chosen, key=lambda pair: _rank(pair[0], tested))]
+    words = {"train": wanted.data, "vision": wanted.video}
+    began, results = time.monotonic(), []
+    for number, (environment, framework) in enumerate(chosen):
+        asker.done(number / len(chosen))
+        word = words.get(stage, framework)
+        result = _in_environment(
+            stage, environment, framework, (wanted.which, word), asker.done if len(chosen) == 1 else None
+        )
+        results.append(result)
+        if result.hung:
+            break
+    return together(stage, results)._replace(seconds=time.monotonic() - began)
+
+
+def _rank(environment: Environment, tested: Sequence[Part]) -> int:
+    """0 for an environment whose PyTorch uses the GPU, 2 for one that does not."""
+    ended = {p.outcome for p in tested if p.environment == environment.path and p.framework == "torch"}
+    return 0 if Proof.PROVED in ended else 2 if ended else 1
+
+
+def _in_environment(
+    stage: str, environment: Environment, framework: str, words: Sequence[str], done: Callable[[float], None] | None
+) -> Result:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+        program = command(environment, stage, words)
+    except Unusable as problem:
+        result = Result(stage, Proof.NOT_RUN, str(problem))
+    else:
+        result = run_program(stage, program, variables(), SECONDS[stage], done or (lambda part: None))
+    if result.outcome is Proof.FAILED:
+        known = result.suspects or problems_of(result.text)
+        result = result._replace(suspects=known, about=(f"python:{environment.path}",))
+    return result._replace(parts=(Part(environment.path, framework, result.outcome, result.text),))
+
+
+_WORST = (Proof.FAILED, Proof.PROVED, Proof.CPU_ONLY, Proof.NOT_RUN)
+
+
+def together(stage: str, results: Sequence[Result]) -> Result:
+    """One result for the frameworks of all environments. A failure of one is a failure; otherwise, one that uses the GPU
+    is enough: an environment may be meant for the CPU."""
+    if len(results) == 1:
+        return results[0]
+    parts = tuple(part for result in results for part in result.parts)
+    outcome = min((part.outcome for part in parts), key=_WORST.index)
+    number = sum(part.outcome is outcome for part in parts)
+    return Result(
+        stage,
+        outcome,
+        f"{number} of {len(parts)} frameworks: {outcome.value}",
+        figures={f"{_of(r.parts[0])}: {name}": value for r in results for name, value in r.figures.items()},
+        curves={f"{_of(r.parts[0])}: {name}": values for r in results for name, values in r.curves.items()},
+        parts=parts,
+        suspects=tuple(dict.fromkeys(s for r in results for s in r.suspects)),
+        about=tuple(dict.fromkeys(s for r in results for s in r.about)),
+        hung=any(r.hung for r in results),
+    )
+
+
+def _of(part: Part) -> str:
+    return f"{part.framework} in {part.environment}"

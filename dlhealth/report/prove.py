@@ -23,16 +23,18 @@ class Explanation(NamedTuple):
 
 
 NOT_ASKED = Explanation()
-_COLOURS = {Proof.PROVED: "32", Proof.FAILED: "31", Proof.NOT_RUN: "33"}
+_COLOURS = {Proof.PROVED: "32", Proof.CPU_ONLY: "33", Proof.FAILED: "31", Proof.NOT_RUN: "33"}
 
 
 def render_proof(results: Sequence[Result], explained: Explanation, style: Style) -> str:
     """One line and the figures for each stage, and what explains a failed one."""
     page = Page(style)
     for result in results:
-        label = style.paint(f"{result.outcome.value:13}", _COLOURS[result.outcome])
+        label = style.paint(f"{result.outcome.value:15}", _COLOURS[result.outcome])
         page.line(f"{label} {result.stage:9} {result.seconds:6.1f} s")
         page.text("  ", style.clean(result.text))
+        for part in result.parts if len(result.parts) > 1 else ():
+            page.text("  ", style.clean(f"{part.environment}: {part.outcome.value}: {part.text}"))
         for name, value in result.figures.items():
             page.text("    ", style.clean(f"{name}: {value:.4g}"))
     page.line()

@@ -23,6 +23,7 @@ DOORS = (
     "dlhealth/prove/child.py",  # a program of its own, which tests the GPU
     "dlhealth/prove/cuda.py",  # the same: its calls of the driver
     "dlhealth/prove/nvml.py",  # the same: its readings
+    "dlhealth/prove/scripts/",  # programs that a user's Python runs
     "dlhealth/probes/driver/cuda_child.py",  # programs of their own, in processes of their own
     "dlhealth/probes/driver/nvml_child.py",
 )

@@ -17,7 +17,7 @@ from dlhealth.model import Diagnosed, Diagnosis, Evidence, Finding, Layer, Sever
 from dlhealth.prove.errors import ERRORS, HANG, NO_LIBRARY, WRONG_ANSWER, suspects
 from dlhealth.prove.records import Proof, Result
 from dlhealth.prove.runner import Asker
-from dlhealth.prove.stages import ORDER
+from dlhealth.prove.stages import IN_PYTHON, ORDER
 from dlhealth.report.prove import Explanation, render_proof
 from dlhealth.report.style import Style
 from tests import fuse
@@ -78,7 +78,7 @@ def prove(library: Path) -> Prove:
     return run
 
 
-WILLING = Asker(lambda use: True, lambda: None, lambda stage: None, lambda part: None)
+WILLING = Asker(lambda use: True, lambda: None, lambda stage: None, lambda part: None, lambda: ())
 
 
 def outcomes(document: dict[str, Any]) -> dict[str, str]:
@@ -129,7 +129,7 @@ def with_sensors(library: Path, folder: Path, script: str, lie: str, *words: str
 def test_memory_and_load_are_proved_with_what_the_sensors_give(library: Path, tmp_path: Path) -> None:
     """Power and ECC are not supported by this GPU: they are left out, not zero."""
     script = "value nvmlDeviceGetCurrentClocksThrottleReasons 32\n"
-    status, document = with_sensors(library, tmp_path, script, "", "--time", "1")
+    status, document = with_sensors(library, tmp_path, script, "", "--time", "1", "--until", "load")
     assert status == Status.HEALTHY
     assert set(outcomes(document).values()) == {"proved"}
     _, _, memory, load = document["stages"]
@@ -272,7 +272,7 @@ import os
 from dlhealth.prove import runner
 os.environ["LD_LIBRARY_PATH"] = "/home/x"
 runner.SECONDS["driver"] = 0.5
-willing = runner.Asker(lambda use: True, lambda: None, lambda stage: None, lambda part: None)
+willing = runner.Asker(lambda use: True, lambda: None, lambda stage: None, lambda part: None, lambda: ())
 for result in runner.prove(runner.Wanted(("driver", "compute"), None, 1), willing):
     print(result.hung, result.text, result.suspects[:1])
 """
@@ -352,5 +352,6 @@ def test_each_named_cause_is_a_rule(rules: tuple[Any, ...]) -> None:
 def test_each_stage_is_documented(stage: str) -> None:
     from importlib import import_module
 
-    text = import_module(f"dlhealth.prove.stages.{stage}").__doc__ or ""
+    folder = "scripts" if stage in IN_PYTHON else "stages"
+    text = import_module(f"dlhealth.prove.{folder}.{stage}").__doc__ or ""
     assert all(part in text for part in ("What it proves: ", "What it needs: ", "Limits: "))

@@ -1,16 +1,26 @@
 """One file per stage of a proof; ORDER is the order in which they run.
 
-A stage is a generator: it yields what it measures and how far it is, and returns the sentence that says what is proved.
-It raises Wrong if the GPU gave a wrong answer, and NotRun if it cannot run here.
+A stage that needs only the driver is a generator: it yields what it measures and how far it is, and returns the sentence
+that says what is proved. It raises Wrong if the GPU gave a wrong answer, and NotRun if it cannot run here. The stages of
+IN_PYTHON name a program of `scripts`, which the Python of a user's environment runs.
 """
 
 from collections.abc import Generator, Sequence
 
 from dlhealth.records import NamedTuple
 
-ORDER = ("driver", "compute", "memory", "load")
-SECONDS = {"driver": 30.0, "compute": 60.0, "memory": 120.0, "load": 30.0}
-"""How long each stage may take, without the time that the load lasts."""
+IN_PYTHON = ("framework", "train", "vision")
+ORDER = ("driver", "compute", "memory", "load", *IN_PYTHON)
+SECONDS = {
+    "driver": 30.0,
+    "compute": 60.0,
+    "memory": 120.0,
+    "load": 30.0,
+    "framework": 180.0,
+    "train": 300.0,
+    "vision": 300.0,
+}
+"""How long each stage may take, without the time that the load lasts; in an environment, how long each program may."""
 
 
 class Figure(NamedTuple):
