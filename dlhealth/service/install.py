@@ -97,6 +97,8 @@ POLICY = """\
 #users = []
 """
 """The configuration file that an installation creates if there is none."""
+_PROGRAMS = ("systemctl", "systemd-sysusers", "systemd-tmpfiles")
+"""Programs of systemd that the installation runs. Some containers lack them."""
 
 
 class NotInstalled(Exception):
@@ -106,6 +108,7 @@ class NotInstalled(Exception):
 def install(say: Callable[[str], None]) -> None:
     """Install the service or replace an older one, and start it if systemd runs. Raises NotInstalled."""
     _check_no_package()
+    _check_systemd()
     if not _portable():
         _check_python()
     os.umask(0o022)  # the service's user must be able to read it, whatever the administrator's own umask is
@@ -176,6 +179,9 @@ def _report_only() -> None:
 def remove(say: Callable[[str], None]) -> None:
     """Remove the service, but not /var/lib/dlhealth, so that repairs can still be undone. Raises NotInstalled."""
     _check_no_package()
+    if not any(map(os.path.lexists, (*FILES.values(), *_ENVIRONMENTS))):
+        say("the service is not installed")
+        return
     with _nothing_under_way():
         _remove_files(say)
     if running():
@@ -188,7 +194,7 @@ def remove(say: Callable[[str], None]) -> None:
 
 def _remove_files(say: Callable[[str], None]) -> None:
     there = [unit for unit in _ENABLED if os.path.exists(FILES[unit])]
-    if there:
+    if there and find_program("systemctl"):  # it may have been removed
         _must("systemctl", "disable", "-q", *(["--now"] if running() else []), *there)
         if running():
             _must("systemctl", "stop", "dlhealth-repair.service")
@@ -237,6 +243,12 @@ def _check_no_package() -> None:
             "the package dlhealth has installed the service, and apt upgrades and removes it: apt remove dlhealth. "
             "To check it: dlhealth service status"
         )
+
+
+def _check_systemd() -> None:
+    missing = [program for program in _PROGRAMS if not find_program(program)]
+    if missing:
+        raise NotInstalled(f"the service needs systemd: {missing[0]} is not installed. Nothing was changed")
 
 
 def running() -> bool:

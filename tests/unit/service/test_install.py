@@ -23,6 +23,7 @@ class Place:
         self.command = base / "usr/local/bin/dlhealth"
         self.called: list[str] = []
         self.said: list[str] = []
+        self.missing: set[str] = set()
         self.store = Store(str(base))
         files = {name: f"{base}{path}" for name, path in module.FILES.items()}
         real = module.run
@@ -45,6 +46,7 @@ class Place:
             "_check_python": lambda: None,
             "run": run,
             "running": lambda: False,
+            "find_program": lambda name: None if name in self.missing else f"/usr/bin/{name}",
             "_PATIENCE": 0.1,
             "Store": lambda root: self.store,
         }.items():
@@ -121,6 +123,29 @@ def test_what_was_cut_off_is_replaced_and_all_of_it_is_removed(place: Place) -> 
     assert not (place.base / "etc/issue.d").exists()
     assert any(call.startswith("systemctl disable -q dlhealth-recover.service ") for call in place.called)
     remove(place.said.append)
+
+
+@pytest.mark.parametrize("program", ["systemctl", "systemd-sysusers", "systemd-tmpfiles"])
+def test_without_systemd_nothing_is_installed(place: Place, program: str) -> None:
+    place.missing.add(program)
+    with pytest.raises(NotInstalled, match=f"{program} is not installed"):
+        place.install()
+    assert place.files() == []
+
+
+def test_it_is_removed_where_systemd_was_removed_too(place: Place) -> None:
+    place.install()
+    place.called.clear()
+    place.missing.add("systemctl")
+    remove(place.said.append)
+    assert place.files() == ["var/lib/dlhealth/txn/lock"]
+    assert not [call for call in place.called if call.startswith("systemctl")]
+
+
+def test_where_nothing_is_installed_nothing_is_removed(place: Place) -> None:
+    remove(place.said.append)
+    assert place.said == ["the service is not installed"]
+    assert place.called == []
 
 
 def test_it_lays_down_the_settings_and_says_what_will_be_repaired(place: Place) -> None:
