@@ -74,11 +74,14 @@ def later(module: str, name: str) -> Any:
 
 
 def postpone(name: str, **known: Any) -> None:
-    """Delay the import of a module of the standard library until something of it is used that is not in `known`."""
+    """Delay the import of a module of the standard library, not of a package, until something of it is used that is not
+    in `known`."""
     if name in sys.modules:
         return
 
     def load(attribute: str) -> Any:
+        if attribute == "__path__":  # `from … import` asks each module whether it is a package
+            raise AttributeError(attribute)
         if sys.modules.get(name) is stand_in:
             del sys.modules[name]
         return getattr(import_module(name), attribute)

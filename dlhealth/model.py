@@ -367,6 +367,11 @@ class Diagnosis(NamedTuple):
         """The problems that nothing else explains. A note is only worth knowing."""
         return tuple(d.finding for d in self.findings if not d.caused_by and d.finding.severity is not Severity.NOTE)
 
+    @property
+    def told(self) -> "Diagnosis":
+        """As another process gets it, which has not loaded the rules: without the details of the findings."""
+        return self._replace(findings=tuple(d._replace(finding=d.finding._replace(detail={})) for d in self.findings))
+
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 """In UTC, in every document; later times sort later."""

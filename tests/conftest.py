@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from dlhealth.engine.diagnose import diagnose, select
+from dlhealth.engine.causes import select
+from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule

@@ -43,7 +43,7 @@ def save(root: str, output: str | None, force: bool) -> None:
         raise click.UsageError("the record of another machine needs a file: -o FILE")
     with Progress() as progress:
         diagnosis, inventory = asked(Selection(root)).examining(
-            lambda examiner, options: (examiner.diagnose(options), inventory_of(examiner.facts(options))), progress
+            lambda examiner, options: (examiner.diagnose(options).told, inventory_of(examiner.facts(options))), progress
         )
     errors = [f for f in diagnosis.root_causes if f.severity is Severity.ERROR]
     if errors and not force:

@@ -11,9 +11,9 @@ import click
 
 from dlhealth.cli import Failure, InTheWay, Status, similar, write
 from dlhealth.engine import examine as engine
-from dlhealth.engine.examine import Examined, Examiner, chosen
+from dlhealth.engine.examine import Examined, Examiner
 from dlhealth.engine.facts import Facts, Options, Unavailable
-from dlhealth.engine.load import Loaded, known_names, load_rules
+from dlhealth.engine.load import Loaded, chosen, known_names, load_rules
 from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.exec import as_root
@@ -95,30 +95,36 @@ def diagnosis_options(function: F) -> F:
 
 
 class Selected(NamedTuple):
-    """A request whose names all exist. `options` may read the machine, and raises click.UsageError for an unknown name."""
+    """A request about a machine that exists. `options` may read the machine, and raises click.UsageError for an unknown
+    name."""
 
     host: Host
     options: Callable[[Examiner], Options]
-    rules: Loaded
     repairing: str
     """The command that would repair this machine, "" if it cannot be changed."""
 
     def examining(self, work: Callable[[Examiner, Options], T], watch: Watch | None = None) -> T:
         """The result of `work`, within the time limits of one diagnosis (see `engine.examining`)."""
-        return engine.examining(self.host, lambda examiner: work(examiner, self.options(examiner)), self.rules, watch)
+        return engine.examining(self.host, lambda examiner: work(examiner, self.options(examiner)), watch)
 
 
 def examine(request: Selection, watch: Watch | None = None) -> Examined:
     """Diagnose, to repair. Raises click.UsageError for an unknown name, directory or file."""
     known = asked(request)
-    return engine.examine(known.host, known.options, known.rules, watch)
+    return engine.examine(known.host, known.options, chosen_rules(load_rules(), request.only), watch)
 
 
-def diagnose(request: Selection, watch: Watch | None = None) -> tuple[Diagnosis, str]:
-    """Diagnose, to report; also the command that would repair this machine, "" if it cannot be changed. Raises like
+def diagnose(request: Selection, shown: Callable[[Diagnosis, str], T], watch: Watch | None = None) -> T:
+    """Diagnose, to report: what `shown` makes of the diagnosis and of the command that would repair this machine ("" if it
+    cannot be changed). `shown` runs in the process that diagnoses, which has loaded all that a report needs. Raises like
     `examine`."""
     known = asked(request)
-    return known.examining(lambda examiner, options: examiner.diagnose(options), watch), known.repairing
+
+    def work(examiner: Examiner, options: Options) -> T:
+        rules = chosen_rules(examiner.loaded, request.only)
+        return shown(examiner.diagnose(options, rules), known.repairing)
+
+    return known.examining(work, watch)
 
 
 def _repairing(request: Selection) -> str:
@@ -130,8 +136,7 @@ def _repairing(request: Selection) -> str:
 
 
 def asked(request: Selection) -> Selected:
-    """Find the machine, the options, and the rules that a request names. Raises click.UsageError for an unknown one."""
-    rules = chosen_rules(load_rules(), request.only)
+    """Find the machine and the options that a request names. Raises click.UsageError for an unknown one."""
     try:
         host = host_at(request.root)
     except NotAMachine as problem:
@@ -143,7 +148,7 @@ def asked(request: Selection) -> Selected:
         _check_users(examiner.facts(options), request.users)
         return options
 
-    return Selected(host, options, rules, _repairing(request) if isinstance(host, RootHost) else "")
+    return Selected(host, options, _repairing(request) if isinstance(host, RootHost) else "")
 
 
 def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> Loaded:

@@ -2,9 +2,10 @@
 
 import click
 
-from dlhealth.cli import write
+from dlhealth.cli import Status, write
 from dlhealth.cli.common import Selection, diagnose, diagnosis_options, status_of
 from dlhealth.cli.progress import Progress
+from dlhealth.model import Diagnosis
 
 
 @click.command("doctor")
@@ -28,18 +29,25 @@ def command(
     Exit status: 0 healthy, 1 warnings only, 2 wrong usage, 3 at least one error, 6 not known because too little could be
     checked, 70 internal error.
     """
-    with Progress() as progress:
-        diagnosis, repairing = diagnose(Selection(root, only, users, pythons, next_boot), progress)
-    if as_json:
-        from dlhealth.report.json import to_json
 
-        write(to_json(diagnosis))
-    else:
-        from dlhealth.cli.pager import page
+    def shown(diagnosis: Diagnosis, repairing: str) -> tuple[str, Status]:
+        if as_json:
+            from dlhealth.report.json import to_json
+
+            return to_json(diagnosis), status_of(diagnosis)
         from dlhealth.report.story import story_of
         from dlhealth.report.style import current_style
         from dlhealth.report.terminal import Detail, render
 
         detail = Detail.VERBOSE if verbose else Detail.QUIET if quiet else Detail.NORMAL
-        page(render(story_of(diagnosis, repairing), current_style(), detail))
-    return status_of(diagnosis)
+        return render(story_of(diagnosis, repairing), current_style(), detail), status_of(diagnosis)
+
+    with Progress() as progress:
+        text, status = diagnose(Selection(root, only, users, pythons, next_boot), shown, progress)
+    if as_json:
+        write(text)
+    else:
+        from dlhealth.cli.pager import page
+
+        page(text)
+    return status

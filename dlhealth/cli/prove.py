@@ -114,9 +114,9 @@ class _Machine:
     def diagnosed(self) -> tuple[Diagnosis, str]:
         """A new diagnosis, because a stage can leave traces in the kernel log; and the command that would repair it."""
         with Progress() as progress:
-            diagnosis, repairing = diagnose(self._request, progress)
-        self._before = diagnosis
-        return diagnosis, repairing
+            told = diagnose(self._request, lambda diagnosis, repairing: (diagnosis.told, repairing), progress)
+        self._before = told[0]
+        return told
 
     def environments(self) -> Sequence[Environment] | None:
         """The Python environments with a framework; None if they cannot be read."""

@@ -61,7 +61,7 @@ def command(
     repairs = repairs_in(request.host.name) if isinstance(request.host, RootHost) else ()
 
     def work(examiner: "Examiner", options: "Options") -> "tuple[Diagnosis, Timeline, Inventory]":
-        diagnosis, facts = examiner.diagnose(options), examiner.facts(options)
+        diagnosis, facts = examiner.diagnose(options).told, examiner.facts(options)
         return diagnosis, timeline_of(facts, repairs), inventory_of(facts)
 
     with Progress() as progress:
@@ -113,7 +113,7 @@ def _texts(folder: str) -> tuple[dict[str, str], dict[str, str]]:
             if name.endswith((".json", ".html")):
                 texts[name] = host.text(f"/{name}", _LIMIT) or ""
             else:
-                texts[name] = to_json(diagnose(Selection(f"{folder}/{name}"))[0])
+                texts[name] = diagnose(Selection(f"{folder}/{name}"), lambda diagnosis, repairing: to_json(diagnosis))
         except click.ClickException as problem:
             unread[name] = problem.message
         except Unreadable as problem:

@@ -30,6 +30,22 @@ def neighbours(rule: Rule, rules: Iterable[Rule]) -> tuple[list[str], list[str]]
     return list(graph[rule.id]), [cause for cause, effects in graph.items() if rule.id in effects]
 
 
+def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
+    """The rules with these ids or layers, and all rules that could explain their findings. Raises KeyError for a name
+    that is neither."""
+    wanted = set(only)
+    if not wanted:
+        return list(rules)
+    unknown = wanted - {r.id for r in rules} - {r.layer.value for r in rules}
+    if unknown:
+        raise KeyError(sorted(unknown)[0])
+    chosen = {r.id for r in rules if r.id in wanted or r.layer.value in wanted}
+    graph = declared(rules)
+    while more := {cause for cause, effects in graph.items() if cause not in chosen and chosen & effects.keys()}:
+        chosen |= more
+    return [r for r in rules if r.id in chosen]
+
+
 def causes(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> list[tuple[str, ...]]:
     """For each finding, the ids of all its causes, the nearest first."""
     found = _Found(findings, rules)

@@ -1,11 +1,11 @@
 """Runs rules over facts and orders their findings by cause."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import cast
 
-from dlhealth.engine.causes import causes, declared
+from dlhealth.engine.causes import causes
 from dlhealth.engine.choose import Limits, Offer, offer_for
 from dlhealth.engine.facts import Facts, Options
 from dlhealth.engine.machine import describe_machine
@@ -14,22 +14,6 @@ from dlhealth.host import Host, Post, PostedSymptom
 from dlhealth.model import Area, Diagnosed, Diagnosis, Failed, Finding, Since, Skipped, State, Unknown
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import DPKG_STATUS, Platform
-
-
-def select(rules: Sequence[Rule], only: Iterable[str]) -> list[Rule]:
-    """The rules with these ids or layers, and all rules that could explain their findings. Raises KeyError for a name
-    that is neither."""
-    wanted = set(only)
-    if not wanted:
-        return list(rules)
-    unknown = wanted - {r.id for r in rules} - {r.layer.value for r in rules}
-    if unknown:
-        raise KeyError(sorted(unknown)[0])
-    chosen = {r.id for r in rules if r.id in wanted or r.layer.value in wanted}
-    graph = declared(rules)
-    while more := {cause for cause, effects in graph.items() if cause not in chosen and chosen & effects.keys()}:
-        chosen |= more
-    return [r for r in rules if r.id in chosen]
 
 
 def diagnose(

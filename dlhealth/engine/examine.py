@@ -1,17 +1,15 @@
 """The one way to a diagnosis: load the rules, build the facts, run the rules, all under supervision."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from dlhealth.engine.diagnose import diagnose, select
-from dlhealth.engine.facts import Facts
+from dlhealth.engine.facts import Facts, Options
 from dlhealth.engine.load import Loaded, load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host
 from dlhealth.host.base import Watch
 from dlhealth.host.supervise import supervised
 from dlhealth.model import Diagnosis
-from dlhealth.probes import Options
 from dlhealth.records import NamedTuple
 
 T = TypeVar("T")
@@ -41,22 +39,17 @@ class Examiner:
 
     def diagnose(self, options: Options, rules: Loaded | None = None) -> Diagnosis:
         """The diagnosis by some of the rules, or by all loaded rules."""
+        from dlhealth.engine.diagnose import diagnose  # only the process that diagnoses needs it
+
         rules = self.loaded if rules is None else rules
         return diagnose(rules.rules, self.facts(options), failed=rules.failed, whole=rules.whole)
 
 
-def examining(
-    host: Host,
-    work: Callable[[Examiner], T],
-    loaded: Loaded | None = None,
-    watch: Watch | None = None,
-    *,
-    answers: bool = False,
-) -> T:
+def examining(host: Host, work: Callable[[Examiner], T], watch: Watch | None = None, *, answers: bool = False) -> T:
     """The result of `work`, within the time limits of one diagnosis. On the running machine, `work` runs in a child
-    process (see `supervised`, which says what it may return and raise)."""
-    rules = load_rules() if loaded is None else loaded
-    return supervised(host, lambda watch: work(Examiner(host, rules, watch)), watch, answers=answers)
+    process (see `supervised`, which says what it may return and raise). Only the child loads the rules: the kernel
+    copies each page of memory that a parent and its child share when either of them changes it."""
+    return supervised(host, lambda watch: work(Examiner(host, load_rules(), watch)), watch, answers=answers)
 
 
 def examine(
@@ -66,18 +59,11 @@ def examine(
     passed on."""
     rules = load_rules() if loaded is None else loaded
 
-    def work(examiner: Examiner) -> tuple[Options, Diagnosis]:
+    def work(watch: Watch) -> tuple[Options, Diagnosis]:
+        examiner = Examiner(host, rules, watch)
         options = choose(examiner)
         return options, examiner.diagnose(options)
 
-    options, diagnosis = examining(host, work, rules, watch, answers=True)
+    options, diagnosis = supervised(host, work, watch, answers=True)
     # The child's facts are gone, but the host now has all answers that they were made from.
     return Examined(host, Facts(host, options), {rule.id: rule for rule in rules.rules}, diagnosis)
-
-
-def chosen(loaded: Loaded, only: Iterable[str]) -> Loaded:
-    """The rules that these ids and layers name, with the rules for their possible causes; all rules if there are no
-    names. A rule of another name that did not load is left out. Raises KeyError like `select`."""
-    names = tuple(only)
-    failed = tuple(f for f in loaded.failed if not names or f.id in names)
-    return Loaded(tuple(select(loaded.rules, names)), failed, whole=not names)

@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
+from dlhealth.engine.causes import select
 from dlhealth.engine.rule import BUILT_IN, Rule, folder_of
 from dlhealth.model import Failed, Layer
 from dlhealth.records import NamedTuple
@@ -185,6 +186,14 @@ def _module(name: str, path: str, source: bytes) -> ModuleType:
     sys.modules[module.__name__] = module
     exec(compile(source, path, "exec", dont_inherit=True), vars(module))  # noqa: S102  (root's own file, checked)
     return module
+
+
+def chosen(loaded: Loaded, only: Iterable[str]) -> Loaded:
+    """The rules that these ids and layers name, with the rules for their possible causes; all rules if there are no
+    names. A rule of another name that did not load is left out. Raises KeyError like `select`."""
+    names = tuple(only)
+    failed = tuple(f for f in loaded.failed if not names or f.id in names)
+    return Loaded(tuple(select(loaded.rules, names)), failed, whole=not names)
 
 
 def known_names(rules: Iterable[Rule]) -> list[str]:

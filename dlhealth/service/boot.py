@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from dlhealth.engine.baseline import keep
 from dlhealth.engine.busy import all_configured
-from dlhealth.engine.examine import Examiner, chosen, examining
+from dlhealth.engine.examine import Examiner, examining
 from dlhealth.engine.facts import Options
+from dlhealth.engine.load import chosen
 from dlhealth.engine.policy import Trigger, Verdict
 from dlhealth.engine.record import inventory_of
 from dlhealth.engine.repair import in_rounds

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dlhealth.engine.busy import being_changed
-from dlhealth.engine.examine import Examiner, chosen, examining
+from dlhealth.engine.examine import Examiner, examining
 from dlhealth.engine.facts import Options
-from dlhealth.engine.load import Loaded, known_names
+from dlhealth.engine.load import Loaded, chosen, known_names
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
 from dlhealth.host import Host, NoAnswer, OutOfTime, Unreadable
 from dlhealth.host.root import live_host

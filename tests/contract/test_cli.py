@@ -23,8 +23,9 @@ import pytest
 from pytest_mock import MockerFixture
 
 from dlhealth import __version__, data
-from dlhealth.cli import COMMANDS, Status, commands, common, run
+from dlhealth.cli import COMMANDS, Status, commands, run
 from dlhealth.cli.progress import in_words
+from dlhealth.engine import examine
 from dlhealth.engine.load import Loaded
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Evidence, Failed, Finding, Layer, Severity, Stage, Unknown
@@ -71,7 +72,7 @@ def only_rules(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the commands see only these rules."""
 
     def set_rules(*rules: Rule, failed: tuple[Failed, ...] = ()) -> None:
-        monkeypatch.setattr(common, "load_rules", lambda: Loaded(rules, failed))
+        monkeypatch.setattr(examine, "load_rules", lambda: Loaded(rules, failed))
 
     return set_rules
 
@@ -101,6 +102,28 @@ def test_exit_status_and_verdict(
     capsys.readouterr()
     assert run(["doctor", "--root", str(root), "--json"]) == status
     assert json.loads(capsys.readouterr().out)["verdict"] == verdict
+
+
+def test_the_process_that_waits_for_a_diagnosis_loads_no_rules() -> None:
+    """Each page of memory that it shares with the process that diagnoses would have to be copied."""
+    code = (
+        "import sys; from dlhealth.cli import run; run(['doctor', '--only', 'apt-lock-held', '--json'])\n"
+        "print([name for name in sys.modules if name.startswith(('dlhealth_rules', 'dlhealth.api', 'dlhealth.probes.'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("}\n[]\n")
+
+
+def test_a_diagnosis_loads_nothing_that_it_does_not_need(root: Path) -> None:
+    """Each of these modules of the standard library takes 2 to 8 ms."""
+    (root / "etc/environment").write_text("PATH=/usr/local/cuda/bin:$PATH\n")
+    command = [sys.executable, "-X", "importtime", "-m", "dlhealth", "doctor", "--root", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "login-loop-broken-path-environment" in done.stdout
+    loaded = {line.split()[-1] for line in done.stderr.splitlines()}
+    assert "dlhealth.api" in loaded
+    slow = "ast asyncio base64 dataclasses gettext hashlib inspect locale logging pickle platform random socket ssl"
+    assert loaded & {*slow.split(), "subprocess", "tempfile"} == set()
 
 
 def test_a_crashed_rule_is_listed_and_the_others_run(

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from dlhealth.engine.causes import causes, compatible, neighbours
-from dlhealth.engine.diagnose import diagnose, select
+from dlhealth.engine.causes import causes, compatible, neighbours, select
+from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, Unreadable

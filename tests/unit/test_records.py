@@ -100,7 +100,8 @@ assert sys.modules["colorsys"].__file__
 sys.modules.pop("keyword", None)
 postpone("keyword", iskeyword="known without it")
 import keyword
-assert keyword.iskeyword == "known without it"
+from keyword import iskeyword
+assert keyword.iskeyword == iskeyword == "known without it"
 assert sys.modules["keyword"] is keyword
 assert "in" in keyword.kwlist
 assert sys.modules["keyword"] is not keyword

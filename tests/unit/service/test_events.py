@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlhealth.data.kernel_log import full_address, sayings, sxid, xid
-from dlhealth.engine.diagnose import select
+from dlhealth.engine.causes import select
 from dlhealth.engine.load import known_names
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Layer, Severity
