@@ -89,8 +89,7 @@ class NvccNotInPath(Rule):
 
     def remedies(self, finding: Finding, toolkits: CudaToolkits, environments: Environments) -> Iterator[Plan]:
         folder = _folder(_chosen(toolkits, [t for t in toolkits.toolkits if t.nvcc and not t.distribution]), toolkits)
-        there = {file for login in environments.logins for file in login.files}
-        name = "cuda.sh" if "/etc/profile.d/cuda.sh" not in there else "dlhealth-cuda.sh"
+        name = "cuda.sh" if "/etc/profile.d/cuda.sh" not in environments.readers else "dlhealth-cuda.sh"
         write = WriteFile(f"/etc/profile.d/{name}", f'export PATH="{folder}${{PATH:+:${{PATH}}}}"\n')
         yield Plan(f"Add {folder} to everybody's PATH", Risk.LOW, (write,))
 

@@ -37,7 +37,6 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Machine,
-    Place,
     Plan,
     Risk,
     Rule,
@@ -67,7 +66,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
                 f"{broken.source} sets PATH to {_short(broken.value)}, without /usr/bin: {_who(broken)} finds no programs",
                 Evidence(broken.source, f"PATH={broken.value}"),
                 about=(*about, f"line:{broken.source}"),
-                source=broken.source,
+                broken=broken,
             )
         for login in environments.logins:
             unclear = login.values.get("PATH", "") is None and login.kind in ("console", "graphical")
@@ -77,8 +76,8 @@ class LoginLoopBrokenPathEnvironment(Rule):
                 yield Unknown(f"cannot find out {login.account.name}'s PATH: {reason}", f"user:{login.account.name}")
 
     def remedies(self, finding: Finding, environments: Environments) -> Iterator[Plan]:
-        source: Place = finding.detail["source"]
-        broken = next(b for b in environments.broken_paths() if b.source == source)
+        broken: BrokenPath = finding.detail["broken"]
+        source = broken.source
         line = _corrected(broken, environments) if source.line else ""
         if source.line is None or not line:
             what = f"In {source}, add /usr/bin and /bin to PATH, or remove the line"
@@ -207,7 +206,7 @@ def _corrected(broken: BrokenPath, environments: Environments) -> str:
         # pam_env treats a space before a comment as part of the value.
         _, hash_sign, comment = broken.line.rstrip().partition("#")
         return f'PATH="{":".join([*(e for e in kept if e not in standard), *standard])}"{hash_sign}{comment}'
-    for login in environments.logins:
+    for login in environments.of(broken.users[0]):
         for problem in login.problems:
             if problem.source == broken.source and problem.variable == "PATH" and problem.correction:
                 return problem.correction
@@ -218,6 +217,5 @@ def _moved(broken: BrokenPath, environments: Environments) -> Iterator[WriteFile
     """Move the CUDA directories from a file that no shell reads to one that shells read."""
     if broken.source.path not in _PLAIN_FILES or not _cuda(broken):
         return
-    there = {file for login in environments.logins for file in login.files}
-    name = "cuda.sh" if "/etc/profile.d/cuda.sh" not in there else "dlhealth-cuda.sh"
+    name = "cuda.sh" if "/etc/profile.d/cuda.sh" not in environments.readers else "dlhealth-cuda.sh"
     yield WriteFile(f"/etc/profile.d/{name}", f'export PATH="{":".join(_cuda(broken))}${{PATH:+:${{PATH}}}}"\n')

@@ -138,12 +138,16 @@ class LoginEnvironment(NamedTuple):
 
 
 class Environments(NamedTuple):
-    """The login environments of all people. `display_manager` is the program that starts graphical sessions, "" where
-    there is no sign of one. `merged` says that /bin is /usr/bin."""
+    """The login environments of all people. `display_manager` is the program that starts graphical sessions, "" if there
+    is no sign of one. `merged` says that /bin is /usr/bin. `by_user` are the logins of each person, `homes` has the
+    person of each home, `readers` the people who read each file: a machine may have thousands of people."""
 
     logins: tuple[LoginEnvironment, ...]
-    display_manager: str = ""
-    merged: bool = True
+    display_manager: str
+    merged: bool
+    by_user: Mapping[str, tuple[LoginEnvironment, ...]]
+    homes: Mapping[str, str]
+    readers: Mapping[str, set[str]]
 
     @classmethod
     def probe(cls, host: Host, users: Users) -> "Environments":
@@ -151,15 +155,24 @@ class Environments(NamedTuple):
         logins = [login for account in users.people for login in machine.fenced_logins(account)]
         if posted := host.environment:
             logins = [_as_posted(login, posted) for login in logins]
-        return cls(tuple(logins), machine.manager, machine.merged)
+        by_user: dict[str, list[LoginEnvironment]] = {}
+        homes: dict[str, str] = {}
+        readers: dict[str, set[str]] = {}
+        for login in logins:
+            by_user.setdefault(login.account.name, []).append(login)
+            homes.setdefault(login.account.home.rstrip("/"), login.account.name)
+            for path in login.files:
+                readers.setdefault(path, set()).add(login.account.name)
+        own = {name: tuple(several) for name, several in by_user.items()}
+        return cls(tuple(logins), machine.manager, machine.merged, own, homes, readers)
 
     def get(self, user: str, kind: str) -> LoginEnvironment | None:
-        """One login; where there is no graphical one, none."""
-        return next((e for e in self.logins if e.account.name == user and e.kind == kind), None)
+        """One login; None if there is none of this kind."""
+        return next((e for e in self.of(user) if e.kind == kind), None)
 
     def of(self, user: str) -> tuple[LoginEnvironment, ...]:
         """All logins of a person."""
-        return tuple(e for e in self.logins if e.account.name == user)
+        return self.by_user.get(user, ())
 
     def value(self, user: str, variable: str, kind: str = "interactive") -> str | None:
         """The value, "" if it is not set, None if it is unknown."""
@@ -172,15 +185,15 @@ class Environments(NamedTuple):
         return list(login.lists.get(variable, ())) if login else []
 
     def subject(self, source: Place) -> tuple[str, tuple[str, ...]]:
-        """What a finding on a line is about: the person whose home the file lies in, else the file; and further the
-        people who read it, where not everybody does."""
-        path = source.path
-        people = {e.account.name: e.account.home.rstrip("/") for e in self.logins}
-        for name, home in people.items():
-            if home and path.startswith(f"{home}/"):
-                return f"user:{name}", (f"file:{path}",)
-        readers = {e.account.name for e in self.logins if path in e.files}
-        return f"file:{path}", tuple(f"user:{name}" for name in sorted(readers)) if readers < set(people) else ()
+        """The subject of a finding on a line: the person in whose home the file is, else the file; and the people who
+        read it, if not everybody does."""
+        path = folder = source.path
+        while (folder := posixpath.dirname(folder)) not in ("", "/"):
+            if folder in self.homes:
+                return f"user:{self.homes[folder]}", (f"file:{path}",)
+        readers = self.readers.get(path, set())
+        everybody = len(readers) == len(self.by_user)
+        return f"file:{path}", () if everybody else tuple(f"user:{name}" for name in sorted(readers))
 
     def usable(self, path: str) -> bool:
         """Whether a PATH has the directories without which no session works."""
@@ -200,15 +213,10 @@ class Environments(NamedTuple):
                 users = tuple(dict.fromkeys((*before.users, login.account.name)))
                 kinds = tuple(dict.fromkeys((*before.kinds, login.kind)))
                 found[culprit.source] = before._replace(users=users, kinds=kinds)
-        return tuple(b for b in found.values() if self._only_in_terminals(b) is in_terminals)
-
-    def _only_in_terminals(self, broken: BrokenPath) -> bool:
-        """Debian's ~/.profile reads ~/.bashrc, so that breaks a shell on the console, too; but it starts."""
-        interactive = {path for e in self.logins if e.kind == "interactive" for path in e.files}
-        others = {path for e in self.logins if e.kind == "graphical" for path in e.files}
-        own = "interactive" in broken.kinds and "graphical" not in broken.kinds and "pam" not in broken.kinds
-        path = broken.source.path
-        return broken.kinds == ("interactive",) or (own and path in interactive - others)
+        # Debian's ~/.profile reads ~/.bashrc, so that breaks a shell on the console, too; but it starts.
+        terminals = {path for e in self.logins if e.kind == "interactive" for path in e.files}
+        terminals -= {path for e in self.logins if e.kind == "graphical" for path in e.files}
+        return tuple(b for b in found.values() if _only_in_terminals(b, terminals) is in_terminals)
 
     def _culprit(self, login: LoginEnvironment) -> Setting | None:
         """The first line after which PATH was not usable any more."""
@@ -218,6 +226,12 @@ class Environments(NamedTuple):
                 usable = setting.value is None or self.usable(setting.value)
                 culprit = None if usable else culprit or setting
         return culprit
+
+
+def _only_in_terminals(broken: BrokenPath, terminals: set[str]) -> bool:
+    """`terminals` are the files that interactive shells read, but no graphical session does."""
+    own = "interactive" in broken.kinds and "graphical" not in broken.kinds and "pam" not in broken.kinds
+    return broken.kinds == ("interactive",) or (own and broken.source.path in terminals)
 
 
 def _as_posted(login: LoginEnvironment, posted: PostedEnvironment) -> LoginEnvironment:
