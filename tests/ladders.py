@@ -57,7 +57,7 @@ NOT_OURS = re.compile(
 
 def check_ladder(rule: Rule, scenario: Scenario, finding: Finding, facts: Facts) -> None:
     """Raise AssertionError where the plans for a finding on a scenario's machine are wrong."""
-    ladder = plans(rule, finding, facts.call)
+    ladder = plans(rule, finding, facts)
     assert ladder, "neither a repair nor advice on what a person can do"
     order = [(p.risk, by_hand(p)) for p in ladder]
     assert order == sorted(order), "the mildest first; of two, the one that dlhealth can carry out itself"

@@ -45,6 +45,10 @@ class Bounds:
         self._homes = tuple(f"{a.home.rstrip('/')}/." for a in users.people) if users else ()
         self._libraries = libraries
 
+    @classmethod
+    def probe(cls, platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> "Bounds":
+        return cls(platform, users, libraries)
+
     def within(self, plan: Plan, *, wheels: bool = False) -> Plan:
         """The plan, or a plan for a person if dlhealth must not run it: it would change files that an unknown package
         manager may own, change a driver that another system provides, or remove the last libraries of a driver.
@@ -88,7 +92,7 @@ class Bounds:
 
     def _is_personal(self, action: Action) -> bool:
         """Whether a person does it, or it only changes a start-up file of a person."""
-        return isinstance(action, ByHand | PipInstall) or changed_path(action).startswith(self._homes or ("\0",))
+        return isinstance(action, ByHand | PipInstall) or changed_path(action).startswith(self._homes)
 
 
 def _without_kernel(plan: Plan) -> Plan:
@@ -115,11 +119,6 @@ def _unmanaged(platform: Platform | None) -> str | None:
     if platform is None:
         return "with the tools of this system: which system this is could not be checked"
     return None if platform.managed else f"with the tools of {platform.name or 'this system'}: {platform.unsupported}"
-
-
-def bounds_of(platform: Platform | None, users: Users | None, libraries: DriverLibraries | None) -> Bounds:
-    """The limits of the machine that these facts describe."""
-    return Bounds(platform, users, libraries)
 
 
 def _by_hand(plan: Plan, text: str) -> Plan:

@@ -18,7 +18,7 @@ from dlhealth.actions import (
     changed_path,
 )
 from dlhealth.engine.available import not_available
-from dlhealth.engine.bounds import Bounds, bounds_of
+from dlhealth.engine.bounds import Bounds
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.rule import Rule, plans
 from dlhealth.host import Host, Unreadable
@@ -106,7 +106,7 @@ def choose(diagnosis: Diagnosis, rules: Mapping[str, Rule], facts: Facts, limits
     chosen: list[Chosen] = []
     left: list[Left] = []
     taken: dict[str, list[Action]] = {}
-    bounds: Bounds = facts.call(bounds_of)
+    bounds: Bounds = facts.get(Bounds)
     for finding in _to_repair(diagnosis, rules, limits):
         try:
             offer = offer_for(rules[finding.id], finding, facts, limits)
@@ -145,7 +145,7 @@ class Offer(NamedTuple):
 def offer_for(rule: Rule, finding: Finding, facts: Facts, limits: Limits) -> Offer:
     """Try a finding's plans from mild to drastic. Raises Unavailable if a fact is missing that the rule needs."""
     host = facts.get(Host)
-    rungs = plans(rule, finding, facts.call)
+    rungs = plans(rule, finding, facts)
     if limits.refused and (refused := limits.refused.get(finding.fingerprint)):
         return Offer(next(iter(rungs), None), refused)
     reasons = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dlhealth.model import Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
 
 if TYPE_CHECKING:
+    from dlhealth.engine.facts import Facts
     from dlhealth.testing import Scenario
 
 
@@ -76,13 +77,13 @@ class Rule:
         return (sys.modules[type(self).__module__].__doc__ or "").strip()
 
 
-def plans(rule: Rule, finding: Finding, call: Callable[..., Any]) -> tuple[Plan, ...]:
-    """Every remedy of a finding, mild first, within the limits of the machine; `call` passes the facts."""
-    from dlhealth.engine.bounds import bounds_of  # needs the actions, which the search for faults does not
+def plans(rule: Rule, finding: Finding, facts: "Facts") -> tuple[Plan, ...]:
+    """Every remedy of a finding, mild first, within the limits of the machine."""
+    from dlhealth.engine.bounds import Bounds  # needs the actions, which the search for faults does not
 
     with redirect_stdout(sys.stderr):  # the output of a rule must not become part of a report
-        ladder = tuple(call(rule.remedies, finding))
+        ladder = tuple(facts.call(rule.remedies, finding))
     if not all(isinstance(plan, Plan) for plan in ladder):
         raise TypeError("remedies must yield plans")
-    bounds = call(bounds_of)
+    bounds: Bounds = facts.get(Bounds)
     return tuple(bounds.within(plan, wheels=rule.gpu_wheels) for plan in ladder)

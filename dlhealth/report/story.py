@@ -197,20 +197,35 @@ def reboot_of(diagnosis: Diagnosis) -> Line:
 
 def areas_of(diagnosis: Diagnosis) -> tuple[Area, ...]:
     """The areas of a machine, and where each problem lies."""
-    return tuple(_with_problems(area, _problems(area, diagnosis)) for area in diagnosis.areas)
+    problems = _Problems(diagnosis)
+    return tuple(_with_problems(area, problems.of(area)) for area in diagnosis.areas)
 
 
-def _problems(area: Area, diagnosis: Diagnosis) -> list[Finding]:
-    """The findings that do harm in an area: without their consequences, if there are any others."""
-    harmful = [d for d in diagnosis.findings if d.finding.severity is not Severity.NOTE]
-    here = [d for d in harmful if d.finding.layer in area.layers and _concerns(d.finding, area)]
-    return [d.finding for d in here if not d.caused_by] or [d.finding for d in here]
+class _Problems:
+    """The findings that do harm, by the subjects that they name: one fault in a thousand homes is a thousand findings in
+    a thousand areas."""
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        self._harmful = [d for d in diagnosis.findings if d.finding.severity is not Severity.NOTE]
+        kinds = {_kind(area.subject) for area in diagnosis.areas}
+        self._naming: dict[str, list[int]] = {}
+        self._others: dict[str, list[int]] = {kind: [] for kind in kinds}
+        for number, (finding, *_) in enumerate(self._harmful):
+            subjects = dict.fromkeys((finding.subject, *finding.about))
+            for subject in subjects:
+                self._naming.setdefault(subject, []).append(number)
+            for kind in kinds - set(map(_kind, subjects)):
+                self._others[kind].append(number)
+
+    def of(self, area: Area) -> list[Finding]:
+        """Those that concern an area: without their consequences, if there are any others."""
+        numbers = sorted((*self._others[_kind(area.subject)], *self._naming.get(area.subject, ())))
+        here = [d for d in (self._harmful[n] for n in numbers) if d.finding.layer in area.layers]
+        return [d.finding for d in here if not d.caused_by] or [d.finding for d in here]
 
 
-def _concerns(finding: Finding, area: Area) -> bool:
-    kind = area.subject.partition(":")[0]
-    named = [s for s in (finding.subject, *finding.about) if kind and s.startswith(f"{kind}:")]
-    return not named or area.subject in named
+def _kind(subject: str) -> str:
+    return subject.partition(":")[0]
 
 
 def _with_problems(area: Area, problems: Sequence[Finding]) -> Area:
@@ -224,8 +239,9 @@ _MARKS = {State.WELL: Mark.WELL, State.UNKNOWN: Mark.UNKNOWN, State.ABSENT: Mark
 def _lines(diagnosis: Diagnosis) -> Iterator[Line]:
     """One line per area; users with the same result share a line."""
     groups: dict[tuple[str, Mark, str], list[str]] = {}
+    harmful = _Problems(diagnosis)
     for area in diagnosis.areas:
-        problems = _problems(area, diagnosis)
+        problems = harmful.of(area)
         worst = max((f.severity for f in problems), default=None)
         mark = _MARKS[area.state] if worst is None else Mark.ERROR if worst is Severity.ERROR else Mark.WARNING
         text = _with_problems(area, problems).text

@@ -57,7 +57,7 @@ DEBIANS = re.compile(
 
 def told(rule: Rule, finding: Finding, facts: Facts) -> list[str]:
     """What a person reads of the steps that a person must do."""
-    return [a.text for p in plans(rule, finding, facts.call) for a in p.actions if isinstance(a, ByHand)]
+    return [a.text for p in plans(rule, finding, facts) for a in p.actions if isinstance(a, ByHand)]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dlhealth.actions import (
     Reboot,
     UpdateInitramfs,
 )
-from dlhealth.engine.bounds import Bounds, bounds_of
+from dlhealth.engine.bounds import Bounds
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
 from dlhealth.engine.load import load_rules
@@ -38,7 +38,7 @@ def facts(machine: Machine, folder: Path) -> Facts:
 
 
 def bounds(machine: Machine, folder: Path) -> Bounds:
-    found = facts(machine, folder).call(bounds_of)
+    found = facts(machine, folder).get(Bounds)
     assert isinstance(found, Bounds)
     return found
 
@@ -156,7 +156,7 @@ def test_rules_that_name_a_wheel_of_a_pc_say_so() -> None:
 
 def test_what_could_not_be_checked_sets_the_narrowest_bounds(tmp_path: Path) -> None:
     facts(Machine.debian12_gpu(), tmp_path)
-    limits = bounds_of(None, None, None)
+    limits = Bounds(None, None, None)
     assert [type(a) for a in limits.within(plan(MoveAside("/etc/X11/xorg.conf"))).actions] == [ByHand]
     whole = facts(Machine.debian12_gpu(), tmp_path / "whole")
     blind = Bounds(whole.get(Platform), None, None)

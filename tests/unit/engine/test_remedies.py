@@ -49,7 +49,7 @@ def ladder(tmp_path: Path) -> Ladder:
         machine.build(tmp_path)
         facts = Facts(RootHost(str(tmp_path)), Options())
         finding = next(f for f in facts.call(rule.detect) if isinstance(f, Finding))
-        return plans(rule, finding, facts.call)
+        return plans(rule, finding, facts)
 
     return made
 
