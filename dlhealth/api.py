@@ -47,6 +47,7 @@ from dlhealth.judgements.kernels import kernels_to_judge, kernels_without_module
 from dlhealth.judgements.mismatch import PostedFailure, PostedMismatch
 from dlhealth.judgements.numpyabi import NumpyClash, NumpyClashes
 from dlhealth.judgements.rejected import RejectedModule
+from dlhealth.judgements.shadowed import Shadow, Shadows
 from dlhealth.judgements.undriven import UndrivenGpus
 from dlhealth.judgements.undriven import Why as UndrivenWhy
 from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus

@@ -12,7 +12,7 @@ from dlhealth.shell.malformed import LISTS, Problem, problems
 from dlhealth.shell.values import UNKNOWN, Truth, elements, is_known, join, known_elements
 
 WATCHED = regex(
-    r"PATH|LD_(LIBRARY_PATH|PRELOAD)|(LIBRARY|C(PLUS_INCLUDE)?_?|PYTHON)PATH|(CUDA|CUDNN|NVCC|NVIDIA|TF|XLA)_\w+|CUDAHOSTCXX|XAUTHORITY"
+    r"PATH|LD_(LIBRARY_PATH|PRELOAD)|(LIBRARY|C(PLUS_INCLUDE)?_?|PYTHON)PATH|PYTHONNOUSERSITE|(CUDA|CUDNN|NVCC|NVIDIA|TF|XLA)_\w+|CUDAHOSTCXX|XAUTHORITY"
 )
 """The variables that the rules are about. Values of others never leave this package."""
 

@@ -314,7 +314,7 @@ class _Search:
         except Unreadable as problem:
             self.problems.append(str(problem))
             return
-        packages = _distributions(names)
+        packages = distributions(names)
         if kind == "uv" and "pip" in packages:
             kind = "venv"
         conda = self._conda_packages(path) if kind == "conda" else {}
@@ -608,7 +608,7 @@ def _gpu_by_conda_build(build: str) -> bool | None:
     return False if re.match(r"mkl|eigen|cpu", build) else None
 
 
-def _distributions(names: Iterable[str]) -> dict[str, str]:
+def distributions(names: Iterable[str]) -> dict[str, str]:
     """Installed distributions, from the names of their metadata: torch-2.3.0+cu121.dist-info. What pip left behind when
     it was interrupted begins with a tilde."""
     result = {}
