@@ -2,20 +2,25 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlhealth.cli import Status, write
+from dlhealth.cli import Status, printable, write
 from dlhealth.cli.common import Selection, asked, diagnose, json_option
 from dlhealth.cli.progress import Progress, Stages
-from dlhealth.model import GPU, Diagnosis, State
+from dlhealth.host.path import told
+from dlhealth.model import GPU, Diagnosis, State, timestamp
 from dlhealth.prove.environments import Environment
 from dlhealth.prove.errors import NO_DEVICE, suspects
 from dlhealth.prove.records import Proof, Result
 from dlhealth.prove.runner import Asker, Wanted, chosen_stages, prove
 from dlhealth.prove.stages import ORDER
 from dlhealth.report.prove import NOT_ASKED, Explanation
+
+if TYPE_CHECKING:
+    from dlhealth.engine.proofs import Comparison, Run
 
 
 @click.command("prove")
@@ -41,6 +46,7 @@ from dlhealth.report.prove import NOT_ASKED, Explanation
 @click.option("--data", default="", metavar="DIR", help="Train with the files of MNIST or Fashion-MNIST in DIR.")
 @click.option("--video", default="", metavar="FILE|N", help="Run the detector also on this video, or on camera N.")
 @click.option("--yes", is_flag=True, help="Do not ask before a GPU is used on which another program may compute.")
+@click.option("--no-history", is_flag=True, help="Do not keep the result.")
 @json_option
 def command(
     stage: str | None,
@@ -51,12 +57,14 @@ def command(
     data: str,
     video: str,
     yes: bool,
+    no_history: bool,
     as_json: bool,
 ) -> int:
     """Test in stages whether the GPU works.
 
     Each stage runs in a process of its own with a time limit, and ends as proved, on the CPU only, failed or could not
-    run. If one fails, doctor runs and names the problem that explains it.
+    run. If one fails, doctor runs and names the problem that explains it. The result is kept, so that the next run says
+    what became worse, and what changed in between.
 
     Exit status: 0 everything is proved on the GPU, 2 wrong usage, 3 a stage failed, 6 not known because a stage could not
     run or used only the CPU, 70 internal error.
@@ -75,15 +83,16 @@ def command(
             results.append(result)
     failed = next((r for r in results if r.outcome is Proof.FAILED), None)
     explained = explaining(failed, *machine.diagnosed()) if failed else NOT_ASKED
+    run, comparison = machine.compared([r.document() for r in results], keep=not no_history)
     if as_json:
         from dlhealth.report.prove import proof_to_json
 
-        write(proof_to_json(results, explained))
+        write(proof_to_json(results, explained, run, comparison))
     else:
         from dlhealth.report.prove import render_proof
         from dlhealth.report.style import current_style
 
-        write(render_proof(results, explained, current_style()))
+        write(render_proof(results, explained, run, comparison, current_style()))
     return _status(results)
 
 
@@ -126,6 +135,23 @@ class _Machine:
             known = asked(self._request)
             found = known.examining(lambda examiner, options: interpreters(examiner.facts(options)), progress)
         return None if found is None else [Environment(*one) for one in found]
+
+    def compared(self, stages: Sequence[Mapping[str, Any]], *, keep: bool) -> "tuple[Run, Comparison]":
+        """The run with these results, and what became worse than in earlier runs. `keep` adds it to them."""
+        from dlhealth.engine import proofs
+        from dlhealth.engine.record import inventory_of
+
+        known = asked(self._request)
+        with Progress() as progress:
+            inventory = known.examining(lambda examiner, options: inventory_of(examiner.facts(options)), progress)
+        before = proofs.read(known.host)
+        run = proofs.Run(timestamp(), inventory, tuple(stages), proofs.on_battery(known.host))
+        if keep and any(stage["outcome"] != Proof.NOT_RUN.value for stage in stages):
+            try:
+                proofs.keep(before, run)
+            except OSError as problem:
+                click.echo(printable(f"dlhealth: the result is not kept: {told(problem)}"), err=True)
+        return run, proofs.compare(before, run)
 
     def has_gpu(self) -> bool | None:
         """Whether this machine has an NVIDIA GPU, also one that is missing from the bus; None if that is unknown."""

@@ -54,6 +54,7 @@ def command(
             raise click.UsageError("--merge takes no other option but -o")
         _merge(merge, output or f"dlhealth-machines-{time.strftime('%Y-%m-%d')}.html")
         return
+    from dlhealth.engine import proofs
     from dlhealth.engine.record import inventory_of, repairs_in, timeline_of
     from dlhealth.report.page import html, markdown, pages_of
 
@@ -66,7 +67,8 @@ def command(
 
     with Progress() as progress:
         diagnosis, timeline, inventory = request.examining(work, progress)
-    pages = pages_of(diagnosis, request.repairing, timeline, inventory)
+    runs = proofs.read(request.host)
+    pages = pages_of(diagnosis, request.repairing, timeline, inventory, runs[-1] if runs else None)
     text = markdown(pages) if as_markdown else html(pages)
     if output is None and as_markdown:
         write(text)

@@ -1,21 +1,20 @@
 """The known-good record: what the machine was when it worked, and what differs since."""
 
 import json
-import os
 from typing import Any
 
 from dlhealth import __version__
 from dlhealth.engine.document import dump
 from dlhealth.engine.facts import Facts
+from dlhealth.engine.own import FOLDER, keep_file, own_file
 from dlhealth.engine.record import Inventory, inventory_of
 from dlhealth.host import Host, Unreadable
-from dlhealth.host.newfile import created, keep_own, replace
-from dlhealth.host.private import PrivateFolder
+from dlhealth.host.newfile import created
 from dlhealth.model import Difference, Since, timestamp
 from dlhealth.records import NamedTuple
 
-FOLDER = "/var/lib/dlhealth"
-PATH = f"{FOLDER}/baseline.json"
+NAME = "baseline.json"
+PATH = f"{FOLDER}/{NAME}"
 SCHEMA = 1
 _LIMIT = 4 << 20
 
@@ -48,24 +47,13 @@ def document(inventory: Inventory) -> str:
 
 
 def place(*, live: bool = True) -> str:
-    """The file with the record of a machine. Only root may read what root saw; each other user keeps a record of the
-    running machine below the directory for the state of programs."""
-    if not live or os.geteuid() == 0:
-        return PATH
-    state = os.environ.get("XDG_STATE_HOME", "")
-    folder = state if os.path.isabs(state) else os.path.expanduser("~/.local/state")
-    return os.path.join(folder, "dlhealth/baseline.json")
+    """The file with the record of a machine."""
+    return own_file(NAME, live=live)
 
 
 def keep(inventory: Inventory, root: str) -> None:
     """Replace the record of the machine in a directory. Raises OSError."""
-    content, path = document(inventory).encode(), place()
-    if path != PATH:
-        keep_own(path, content)
-        return
-    folder = PrivateFolder(root, FOLDER)
-    folder.make(0o755)
-    replace(f"{folder}{PATH.removeprefix(FOLDER)}", content, 0o600)
+    keep_file(NAME, document(inventory).encode(), root)
 
 
 def write(inventory: Inventory, path: str) -> None:

@@ -1,9 +1,10 @@
 """A diagnosis as one HTML file for people, and as Markdown for an issue or a forum. Secrets are masked as in an archive."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dlhealth.engine.proofs import Run
 from dlhealth.engine.record import Inventory, Timeline
 from dlhealth.lazy import regex
 from dlhealth.model import Diagnosis
@@ -25,12 +26,51 @@ _PATH = regex(r"((?<![:/\w])/[\w./+-]+: )")
 T = TypeVar("T")
 
 
+class Curve(NamedTuple):
+    """A series of values of a stage, as the points of a line in a picture of WIDTH x HEIGHT."""
+
+    name: str
+    points: str
+    first: str
+    last: str
+
+
+class ProofPage(NamedTuple):
+    """The last run of `dlhealth prove`: when, its stages (name, outcome, text), and its curves."""
+
+    time: str
+    stages: tuple[tuple[str, str, str], ...]
+    curves: tuple[Curve, ...]
+
+
+WIDTH, HEIGHT = 300, 100
+
+
+def proof_of(run: Run) -> ProofPage:
+    """The page on a run of `dlhealth prove`."""
+    curves = [
+        Curve(f"{stage['stage']}: {name}", _points(values), f"{values[0]:.3g}", f"{values[-1]:.3g}")
+        for stage in run.stages
+        for name, values in stage["curves"].items()
+        if len(values) > 1
+    ]
+    return ProofPage(run.time, tuple((s["stage"], s["outcome"], s["text"]) for s in run.stages), tuple(curves))
+
+
+def _points(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    height = HEIGHT / ((high - low) or 1)
+    width = WIDTH / (len(values) - 1)
+    return " ".join(f"{n * width:.1f},{(high - value) * height:.1f}" for n, value in enumerate(values))
+
+
 class Pages(NamedTuple):
     """Everything that a page shows, without secrets."""
 
     story: Story
     timeline: Timeline
     inventory: Inventory
+    proof: "ProofPage | None"
     document: Mapping[str, Any]
 
     @property
@@ -51,12 +91,13 @@ class Pages(NamedTuple):
         return "See below what could not be checked, and why."
 
 
-def pages_of(diagnosis: Diagnosis, fix: str, timeline: Timeline, inventory: Inventory) -> Pages:
-    """The pages on a diagnosis. `fix` is the command that would repair the machine, "" if it cannot be changed."""
+def pages_of(diagnosis: Diagnosis, fix: str, timeline: Timeline, inventory: Inventory, run: Run | None = None) -> Pages:
+    """The pages on a diagnosis. `fix` is the command that would repair the machine, "" if it cannot be changed; `run` the
+    last run of `dlhealth prove`."""
     kept = {name: dict([*pairs.items()][:_INVENTORY]) for name, pairs in inventory.items()}
     story = story_of(diagnosis, fix)
     document = report(diagnosis)
-    return Pages(masked(story), masked(timeline), masked(kept), masked(document))
+    return Pages(masked(story), masked(timeline), masked(kept), masked(run and proof_of(run)), masked(document))
 
 
 def masked(value: T) -> T:
@@ -90,7 +131,11 @@ def environment() -> "Environment":
 
 def html(pages: Pages) -> str:
     """One file."""
-    return environment().get_template("page.html").render(pages=pages, story=pages.story, count=count, some=some)
+    return (
+        environment()
+        .get_template("page.html")
+        .render(pages=pages, story=pages.story, count=count, some=some, width=WIDTH, height=HEIGHT)
+    )
 
 
 def markdown(pages: Pages) -> str:
@@ -125,6 +170,9 @@ def _markdown(pages: Pages) -> Iterator[str]:
     if story.areas:
         yield "\n### What was seen\n\n| | area | |\n|---|---|---|"
         yield from (_row(_SIGNS[line.mark], line.name, line.text) for line in story.areas)
+    if pages.proof:
+        yield f"\n### What dlhealth prove tested\n\nOn {_plain(pages.proof.time)}:\n\n| stage | | |\n|---|---|---|"
+        yield from (_row(*stage) for stage in pages.proof.stages)
     if story.since:
         yield f"\n### What changed\n\n{_plain(story.since[0])}\n"
         yield from (f"- {_plain(line)}" for line in story.since[1:])

@@ -1,14 +1,15 @@
 """The result of a proof, as text and as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dlhealth import __version__
 from dlhealth.engine.document import dump
-from dlhealth.model import Finding, timestamp
+from dlhealth.engine.proofs import Comparison, Run
+from dlhealth.model import Finding
 from dlhealth.prove.records import Proof, Result
 from dlhealth.records import NamedTuple
 from dlhealth.report.json import SCHEMA
-from dlhealth.report.story import some
+from dlhealth.report.story import difference_lines, some
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import Page
 
@@ -26,8 +27,10 @@ NOT_ASKED = Explanation()
 _COLOURS = {Proof.PROVED: "32", Proof.CPU_ONLY: "33", Proof.FAILED: "31", Proof.NOT_RUN: "33"}
 
 
-def render_proof(results: Sequence[Result], explained: Explanation, style: Style) -> str:
-    """One line and the figures for each stage, and what explains a failed one."""
+def render_proof(
+    results: Sequence[Result], explained: Explanation, run: Run, comparison: Comparison, style: Style
+) -> str:
+    """One line and the figures for each stage, what explains a failed one, and what became worse."""
     page = Page(style)
     for result in results:
         label = style.paint(f"{result.outcome.value:15}", _COLOURS[result.outcome])
@@ -42,6 +45,10 @@ def render_proof(results: Sequence[Result], explained: Explanation, style: Style
         page.text("", f"This explains it: {style.clean(cause.title)} ({cause.id})")
     if any(r.outcome is Proof.FAILED for r in results):
         page.text("", _advice(explained))
+    if run.battery:
+        page.text("", "This machine runs on its battery: its speed is not compared with earlier runs.")
+    for line in comparison_lines(comparison):
+        page.text("", style.clean(line))
     proved = sum(r.outcome is Proof.PROVED for r in results)
     page.text("", f"{proved} of {len(results)} stages proved")
     return page.content()
@@ -58,15 +65,27 @@ def _advice(explained: Explanation) -> str:
     return "dlhealth doctor finds no problem that explains it."
 
 
-def proof_to_json(results: Sequence[Result], explained: Explanation) -> str:
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """What became worse, and what changed in between."""
+    for stage, figure, before, now, when in comparison.worse:
+        yield f"Worse than on {when[:10]}: {stage}{f', {figure}' if figure else ''}: {before} -> {now}"
+    if comparison.worse:
+        yield "Nothing that is recorded changed in between." if not comparison.differences else "Changed in between:"
+    yield from (f"  {line}" for line in difference_lines(comparison.differences))
+
+
+def proof_to_json(results: Sequence[Result], explained: Explanation, run: Run, comparison: Comparison) -> str:
     """The document of `prove --json`."""
     return dump(
         {
             "schema": SCHEMA,
             "dlhealth": __version__,
-            "time": timestamp(),
+            "time": run.time,
+            "battery": run.battery,
             "stages": [r.document() for r in results],
             "causes": [{"id": c.id, "subject": c.subject, "title": c.title} for c in explained.causes],
             "unchecked": list(explained.unchecked),
+            "worse": [w._asdict() for w in comparison.worse],
+            "differences": [d._asdict() for d in comparison.differences],
         }
     )

@@ -16,6 +16,7 @@ from dlhealth.model import (
     Area,
     Diagnosed,
     Diagnosis,
+    Difference,
     Failed,
     Finding,
     Health,
@@ -153,8 +154,13 @@ def since_lines(since: Since) -> Iterator[str]:
         yield f"nothing that is recorded differs from the known-good record of {day}"
         return
     yield f"since the known-good record of {day}:"
+    yield from difference_lines(since.differences)
+
+
+def difference_lines(differences: Iterable[Difference]) -> Iterator[str]:
+    """One line for all that changed in the same way."""
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for section, name, before, now in since.differences:
+    for section, name, before, now in differences:
         groups.setdefault((section, before, now), []).append(name)
     for (section, before, now), names in groups.items():
         change = f"{before} -> {now}" if before and now else f"new: {now}" if now else f"gone: {before}"

@@ -13,6 +13,7 @@ import pytest
 
 from dlhealth.cli import Status
 from dlhealth.cli.prove import explaining
+from dlhealth.engine.proofs import Comparison, Run
 from dlhealth.model import Diagnosed, Diagnosis, Evidence, Finding, Layer, Severity, Skipped
 from dlhealth.prove.errors import ERRORS, HANG, NO_LIBRARY, WRONG_ANSWER, suspects
 from dlhealth.prove.records import Proof, Result
@@ -20,6 +21,7 @@ from dlhealth.prove.runner import Asker
 from dlhealth.prove.stages import IN_PYTHON, ORDER
 from dlhealth.report.prove import Explanation, render_proof
 from dlhealth.report.style import Style
+from dlhealth.testing import Machine
 from tests import fuse
 from tests.schema import violations
 
@@ -57,7 +59,7 @@ def with_programs(folder: Path, **programs: str) -> tuple[str, ...]:
 
 def proved(environment: dict[str, str], *words: str, before: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
-        [*before, sys.executable, "-m", "dlhealth", "prove", "--json", *words],
+        [*before, sys.executable, "-m", "dlhealth", "prove", "--json", "--no-history", *words],
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -304,7 +306,7 @@ def test_a_person_is_asked_before_a_gpu_is_used_on_which_somebody_computes(
     before = with_programs(tmp_path, nvidia_smi="#!/bin/sh\necho 4711, /home/alice/train.py\n")
     terminal, theirs = os.openpty()
     done = subprocess.Popen(
-        [*before, sys.executable, "-m", "dlhealth", "prove", "--json", "--until", "compute"],
+        [*before, sys.executable, "-m", "dlhealth", "prove", "--json", "--no-history", "--until", "compute"],
         env={**os.environ, "LD_LIBRARY_PATH": str(library), "LC_ALL": "C.UTF-8"},
         stdin=theirs,
         stdout=subprocess.PIPE,
@@ -317,6 +319,9 @@ def test_a_person_is_asked_before_a_gpu_is_used_on_which_somebody_computes(
     os.close(theirs)
     assert "other programs compute on the GPU: 4711, /home/alice/train.py. Use it anyway? [y/N]" in asked
     assert outcomes(json.loads(said)) == {"driver": "proved", "compute": second}
+
+
+RUN, SAME = Run("2026-12-01T09:00:00Z", {}, ()), Comparison((), ())
 
 
 def finding(name: str) -> Finding:
@@ -336,10 +341,11 @@ def test_a_failed_stage_leads_to_the_finding_that_explains_it() -> None:
 def test_the_advice_after_a_failure_says_what_the_doctor_could_not_check() -> None:
     failed = [Result("compute", Proof.FAILED, "It is wrong")]
     style = Style(colour=False, unicode=True, width=100)
-    assert "dlhealth doctor finds no problem that explains it." in render_proof(failed, Explanation(), style)
-    unchecked = render_proof(failed, Explanation(unchecked=("xid-other",)), style)
+    assert "dlhealth doctor finds no problem that explains it." in render_proof(failed, Explanation(), RUN, SAME, style)
+    unchecked = render_proof(failed, Explanation(unchecked=("xid-other",)), RUN, SAME, style)
     assert "explains it, but xid-other could not run (details: dlhealth doctor -v)." in " ".join(unchecked.split())
-    explained = render_proof(failed, Explanation((finding("a-cause"),), ("xid-other",), "sudo dlhealth fix"), style)
+    known = Explanation((finding("a-cause"),), ("xid-other",), "sudo dlhealth fix")
+    explained = render_proof(failed, known, RUN, SAME, style)
     assert explained.endswith("It is wrong (a-cause)\nRepair: sudo dlhealth fix\n0 of 1 stages proved\n")
 
 
@@ -355,3 +361,73 @@ def test_each_stage_is_documented(stage: str) -> None:
     folder = "scripts" if stage in IN_PYTHON else "stages"
     text = import_module(f"dlhealth.prove.{folder}.{stage}").__doc__ or ""
     assert all(part in text for part in ("What it proves: ", "What it needs: ", "Limits: "))
+
+
+@pytest.fixture
+def keeping(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run it as somebody who is not root, and keeps results of their own."""
+    become = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+    if subprocess.run([*become, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs a user namespace")
+    state = tmp_path_factory.mktemp("state")
+
+    def run(lie: str, *words: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*before, *become, sys.executable, "-m", "dlhealth", "prove", "--yes", *words],
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "XDG_STATE_HOME": str(state),
+                 "LD_LIBRARY_PATH": str(library), "STAND_IN_CUDA": lie},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_the_next_run_says_what_became_worse(keeping: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    first = keeping("", "--stage", "memory")
+    assert first.returncode == Status.HEALTHY, first.stderr
+    assert "Worse" not in first.stdout
+    slow = json.loads(keeping("slow=50", "--stage", "memory", "--json").stdout)
+    assert not violations(slow)
+    assert {(w["stage"], w["figure"]) for w in slow["worse"]} == {
+        ("memory", f"GPU 0: copy {direction}, GB/s") for direction in ("to the host", "to the GPU", "within the GPU")
+    }
+    broken = keeping("flip=1", "--stage", "memory").stdout
+    assert "memory: proved -> failed\nNothing that is recorded changed in between.\n" in broken
+
+
+def test_a_result_that_cannot_be_kept_is_shown_all_the_same(
+    keeping: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    full = f"mount -t tmpfs -o size=4k,mode=777 tmpfs {tmp_path} && head -c 9999 /dev/zero >{tmp_path}/x"
+    script = f'{full}; export XDG_STATE_HOME={tmp_path}; exec "$@"'
+    done = keeping(
+        "", "--stage", "driver", before=("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "")
+    )
+    assert done.returncode == Status.HEALTHY
+    assert "dlhealth: the result is not kept: " in done.stderr
+    assert "1 of 1 stages proved" in done.stdout
+
+
+def test_the_report_shows_the_last_run_with_its_curves(tmp_path: Path) -> None:
+    curves = {"test accuracy": [0.5, 0.9, 0.98], "loss": [2, 1, 0.5]}
+    stage = {
+        "stage": "train",
+        "outcome": "proved",
+        "text": "<b>98.1 %</b>",
+        "seconds": 2,
+        "figures": {},
+        "curves": curves,
+    }
+    runs = {
+        "schema": 1,
+        "runs": [{"time": "2026-12-01T09:00:00Z", "inventory": {}, "stages": [stage], "battery": None}],
+    }
+    root = Machine.debian12().file("/var/lib/dlhealth/proofs.json", json.dumps(runs)).build(tmp_path / "root")
+    page = tmp_path / "page.html"
+    words = [sys.executable, "-m", "dlhealth", "report", "--root", str(root)]
+    subprocess.run([*words, "-o", page], check=True, capture_output=True)
+    text = page.read_text()
+    assert '<polyline points="0.0,100.0 150.0,16.7 300.0,0.0"/>' in text
+    assert "train: test accuracy: from 0.5 to 0.98" in text
+    assert "&lt;b&gt;98.1 %&lt;/b&gt;" in text
+    assert "| train | proved |" in subprocess.check_output([*words, "--md"], text=True)

@@ -48,7 +48,7 @@ def environment(folder: Path, **packages: str) -> Path:
 
 def prove(*words: str, variables: dict[str, str] | None = None) -> tuple[int, list[dict[str, Any]]]:
     done = subprocess.run(
-        [sys.executable, "-m", "dlhealth", "prove", "--json", "--yes", *words],
+        [sys.executable, "-m", "dlhealth", "prove", "--json", "--no-history", "--yes", *words],
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **(variables or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -198,7 +198,7 @@ def test_root_runs_an_environment_of_a_user_as_that_user_in_a_login(tmp_path: Pa
     mounts = f"mount -t tmpfs tmpfs /home && cp -a {folder} {home} && mount --bind {passwd} /etc/passwd"
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh",
-         sys.executable, "-m", "dlhealth", "prove", "--json", "--yes", "--stage", "framework",
+         sys.executable, "-m", "dlhealth", "prove", "--json", "--no-history", "--yes", "--stage", "framework",
          "--python", f"{home}/venv"],
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/root", "MINE": "2"},
         capture_output=True,
