@@ -117,6 +117,8 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"is not valid yet|certificate is not yet valid", ("clock-skew-breaks-apt-tls",)),
     (r"could not get lock /var/lib/(?:dpkg|apt)", ("apt-lock-held",)),
     (r"dpkg was interrupted", ("dpkg-interrupted",)),
+    (r"could not find module by name='off'|could not insert 'off'", ("prime-profile-blocks-nvidia",)),
+    (r"lib(?:nvidia|cuda)[\w.+-]* ?: conflicts: ", ("mixed-repositories", "third-party-package-pulls-other-libnvidia")),
     (r"trying to overwrite '", ("dpkg-file-overwrite-conflict", "third-party-package-pulls-other-libnvidia")),
     (r"(?:nvidia|cuda)[\w.+-]*(?::\w+)? ?: (?:pre)?depends: .{1,80}(?:is to be|is not going to be|not) install",
      ("mixed-repositories", "held-packages-block-driver", "third-party-package-pulls-other-libnvidia")),

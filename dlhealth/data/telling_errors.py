@@ -352,6 +352,17 @@ _ROWS = (
         "Secure Boot off in the firmware",
     ),
     _Row(
+        r"trying to overwrite '(?P<path>/[^']+)', which is also in package (?P<package>(?:lib)?nvidia\S+) (?P<version>\d\S*)",
+        "dpkg-file-overwrite-conflict", "Two packages of the driver bring {path}: {package} {version} has it already",
+        "remove {package} if nothing needs it (apt-get -s remove {package} shows what goes with it), then run "
+        "apt-get -f install",
+    ),
+    _Row(
+        r"could not find module by name='off'|could not insert 'off'",
+        "prime-profile-blocks-nvidia", "nvidia-prime switched the NVIDIA GPU off (prime-select intel)",
+        "to use the GPU: sudo prime-select nvidia, or on-demand; then restart",
+    ),
+    _Row(
         r"Error writing X ?authority: Failed to open X ?authority (?P<path>/\S+): Permission denied",
         "login-loop-xauthority-wrong-owner", "{path} belongs to somebody else, so LightDM cannot start the session",
         "log in on a text console and move it out of the way: sudo mv {path} {path}.bak",

@@ -105,6 +105,7 @@ class Symptom(Enum):
     NO_DRIVER = "nvidia-smi cannot communicate with the driver"
     MISMATCH = "NVML has another version than the loaded driver"
     REFUSED = "modprobe could not load the module"
+    OTHER_REFUSED = "modprobe could not load another driver's module"
     NO_LIBRARY = "TensorFlow could not load a library"
     NO_DEVICES = "nvidia-smi finds no GPU"
     FAILED = "a program failed"

@@ -87,7 +87,7 @@ class DkmsCompilerMismatch(Rule):
                     continue
                 yield self.finding(
                     f"kernel:{release}",
-                    f"{_said(module, build, release)} ({_now(gcc)}; the kernel was built with {wanted or 'an unknown compiler'})",
+                    f"{_said(module, build, release)} ({_now(compilers)}; the kernel was built with {wanted or 'an unknown compiler'})",
                     *([Evidence(build.log, build.error)] if build else []),
                     *([Evidence(gcc.path, f"{gcc.real} ({gcc.source})")] if gcc else []),
                     *([Evidence(_told(kernel, release), wanted)] if wanted else []),
@@ -269,7 +269,10 @@ def _said(module: DkmsModule, build: ModuleBuild | None, release: str) -> str:
     return f"{what} is not built for kernel {release}, and gcc is older than the compiler that built this kernel"
 
 
-def _now(gcc: Compiler | None) -> str:
+def _now(compilers: Compilers | None) -> str:
+    if compilers is None:
+        return "which gcc is installed is not known"
+    gcc = compilers.gcc
     return f"gcc is {gcc.version or gcc.real}" if gcc else "gcc is not installed"
 
 

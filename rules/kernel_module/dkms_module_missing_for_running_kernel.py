@@ -90,8 +90,9 @@ class DkmsModuleMissingForRunningKernel(Rule):
             return
         for problem in dkms.problems if dkms else ():
             yield Unknown(problem)
-        installed = [p for p in packages.installed(BUILDERS) if "-no-dkms" not in p.name] if packages else []
         kept = [m for m in dkms.modules if m.source or m.builds] if dkms else []
+        builders = () if packages is None else packages.shown(BUILDERS) if kept else packages.installed(BUILDERS)
+        installed = [p for p in builders if "-no-dkms" not in p.name]
         # Ubuntu's prebuilt modules, or a .run file without DKMS: only the modules of other kernels show the driver.
         others = [f for f in modules.files if libraries and libraries.version]
         built = driver.role("prebuilt") if driver else ()

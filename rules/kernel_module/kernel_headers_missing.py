@@ -97,7 +97,8 @@ class KernelHeadersMissing(Rule):
             name = _package(packages, release)
             package = packages.get(name) if packages and name else None
             build, lacking = f"/lib/modules/{release}/build", known.lacking or NO_HEADERS
-            if kernel.unseen and not known.lacking:
+            lists = packages is not None and bool(name) and packages.lacks(name)
+            if kernel.unseen and not known.lacking and not lists:
                 yield Unknown(kernel.unseen)
                 continue
             if package and package.state == "installed" and lacking == NO_HEADERS:
@@ -105,7 +106,8 @@ class KernelHeadersMissing(Rule):
                     f"{package.name} is installed, but {build} does not exist: probably a partition is not mounted"
                 )
                 continue
-            evidence = [Evidence(build, lacking)]
+            seen = bool(known.lacking) or not kernel.unseen
+            evidence = [Evidence(build, lacking)] if seen else []
             if packages:
                 state = f"{name}: {package.state if package else 'not installed'}"
                 evidence.append(Evidence(STATUS, state if name else f"no package owns kernel {release}"))
@@ -113,9 +115,10 @@ class KernelHeadersMissing(Rule):
                 evidence.append(Evidence(log.log, log.error))
             evidence += _working(modules.working(kernel, release))
             state = "are damaged" if package and package.unpacked else "are not installed"
+            where = f"{build}: {lacking}" if seen else f"no package {name}"
             yield self.finding(
                 f"kernel:{release}",
-                f"The headers of kernel {release} {state} ({build}: {lacking}), so no NVIDIA module can be built for it",
+                f"The headers of kernel {release} {state} ({where}), so no NVIDIA module can be built for it",
                 *evidence,
                 severity=severity,
                 release=release,
@@ -423,16 +426,16 @@ def _working(kernels: tuple[str, ...]) -> list[Evidence]:
 def _package(packages: Packages | None, release: str) -> str:
     """The package of a kernel's headers, or "" if no package owns the kernel."""
     for maker in ("proxmox", "pve"):
-        if packages and packages.installed(f"{maker}-kernel-{release}*"):
+        if packages and packages.shown(f"{maker}-kernel-{release}*"):
             return f"{maker}-headers-{release}"
-    known = packages is None or packages.installed(f"linux-*-{release}*")
+    known = packages is None or packages.partial or packages.installed(f"linux-*-{release}*")
     return f"linux-headers-{release}" if known else ""
 
 
 def _metapackages(packages: Packages | None, release: str) -> Iterator[str]:
     """The missing metapackages of headers, for the installed metapackages of images."""
     flavour = re.sub(r"^[\d.]+(?:-[\d.]+|[+~][\w.]+)*-", "", release)
-    for package in packages.installed("linux-image-*") if packages else ():
+    for package in packages.installed("linux-image-*") if packages and not packages.partial else ():
         name = package.name.removeprefix("linux-image-")
         kind = name.split("-hwe-")[0]
         if kind == flavour and packages and not packages.installed(f"linux-headers-{name}"):

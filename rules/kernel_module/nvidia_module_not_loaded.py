@@ -25,6 +25,7 @@ By hand
     journalctl -k | grep -i nvrm
 """
 
+import re
 from collections.abc import Iterator
 
 from dlhealth.api import (
@@ -45,6 +46,7 @@ from dlhealth.api import (
     ModuleFile,
     Plan,
     RefreshModuleIndex,
+    RejectedModule,
     Risk,
     Rule,
     Saying,
@@ -72,16 +74,23 @@ class NvidiaModuleNotLoaded(Rule):
 
     def detect(
         self,
-        gpus: Gpus,
+        gpus: Gpus | None,
         kernel: Kernel,
         modules: KernelModules,
-        switch: GpuSwitch,
+        switch: GpuSwitch | None,
         fit: DriverFit | None,
         journal: Journal | None,
         boot: SecureBoot | None,
         compilers: Compilers | None,
         sources: AptSources | None,
+        rejected: RejectedModule | None,
     ) -> Iterator[Finding | Unknown]:
+        if rejected and (said := rejected.foreign):
+            yield self._foreign(rejected.subject, said)
+            return
+        if gpus is None or switch is None:
+            yield Unknown("cannot see which GPUs there are, or whether somebody switched them off")
+            return
         if modules.loaded is None:
             yield Unknown(
                 "cannot see which modules are loaded (a mounted disk, a container, or a kernel without modules)"
@@ -121,6 +130,24 @@ class NvidiaModuleNotLoaded(Rule):
             advice=reason.advice if reason else "",
             differ=differ,
             key=_key(boot, disk) if boot else "",
+        )
+
+    def _foreign(self, subject: str, said: Line) -> Finding:
+        """Of a machine that only its kernel log shows."""
+        builds = re.search(r"version magic '(\S+) .*' should be '(\S+) ", said.text)
+        differ = builds is not None and builds[1] != builds[2]
+        return self.finding(
+            subject,
+            f"The kernel refused the NVIDIA module, which was built for kernel {builds[1]}; this one is {builds[2]}"
+            if builds and differ
+            else "The kernel refused the NVIDIA module, which was built for another build of this kernel",
+            Evidence(said.source, said.text.strip()[:200]),
+            reason="foreign",
+            advice=f"build the module for kernel {builds[2]}, or remove the copy of it that was built for {builds[1]}"
+            if builds and differ
+            else sayings()["foreign"].advice,
+            differ=(),
+            key="",
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:

@@ -49,7 +49,16 @@ class ResumeBlackScreenVramNotPreserved(Rule):
 
     def detect(self, setup: SuspendSetup) -> Iterator[Finding]:
         lacking = (*setup.missing, *setup.disabled)
-        if not setup.refused or not lacking or setup.preserves is False:
+        if not setup.refused or setup.preserves is False or not (lacking or setup.unseen):
+            return
+        if not lacking:
+            yield self.finding(
+                "host",
+                "The driver refused a suspend: it must save the video memory, and nothing told it to before "
+                f"({UNITS[0]} is probably not enabled)",
+                Evidence(setup.refused.source, setup.refused.text.strip()[:200]),
+                missing=False,
+            )
             return
         what = "installed" if setup.missing else "enabled"
         yield self.finding(

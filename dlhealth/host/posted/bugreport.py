@@ -7,6 +7,7 @@ does not exist, or a command with its output. Anything that the log does not con
 import posixpath
 import re
 
+from dlhealth.host.posted.kernel import os_release
 from dlhealth.host.posted.known import Pieces
 from dlhealth.host.posted.outputs import read_outputs
 from dlhealth.lazy import regex
@@ -59,4 +60,4 @@ def _release(issue: str, pieces: Pieces) -> None:
     if found:
         ids = {"Debian GNU/Linux": "debian", "Linux Mint": "linuxmint", "Pop!_OS": "pop"}
         name_of = ids.get(found[1], found[1].lower())
-        pieces.file("/etc/os-release", f'ID={name_of}\nVERSION_ID="{found[2] or ""}"\n')
+        pieces.file("/etc/os-release", os_release(name_of, found[2] or ""))

@@ -50,9 +50,9 @@ _SMI_QUERY = regex(
 _REPORT = regex(r"^=+NVSMI LOG=+$", re.MULTILINE)
 _TABLE = regex(r"NVIDIA-SMI \d[\d.]+ +(?:KMD|Driver) Version: \d")
 _INXI_DEVICE = regex(
-    r"(?:Device-\d+|Card(?:-\d+)?): (?P<name>(?:(?!Device-|Display:|Card).)*?)driver: (?P<driver>[\w/,-]+)"
-    r"(?:(?!Device-|Display:|Card).)*?bus-ID: (?P<address>\S+)"
-    r"(?:(?!Device-|Display:|Card-|Audio:).)*?chip-ID: (?P<vendor>[0-9a-f]{4}):(?P<device>[0-9a-f]{4})"
+    r"(?:Device-\d+|Card(?:-\d+)?): (?P<name>(?:(?!Device-|Display:|Card).)*?)driver: (?P<driver>[\w/,-]+|N/A)"
+    r"(?:(?!Device-|Display:|Card).)*?bus[- ]ID: (?P<address>\S+)"
+    r"(?:(?!Device-|Display:|Card-|Audio:).)*?chip[- ]ID: (?P<vendor>[0-9a-f]{4}):(?P<device>[0-9a-f]{4})"
 )
 _INXI = regex(r"^Graphics: *(?:(?:Device|Card)(?:-\d+)?: |$)", re.MULTILINE)
 

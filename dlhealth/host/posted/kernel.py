@@ -14,7 +14,7 @@ _UPTIME = regex(r"^\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ", re.MULTILINE)
 _STAMPED = regex(
     r"^(?:\S*\.log(?:\.\d)?:)?(?:(?P<date>(?P<month>[^\W\d]{3,10}\.?) +(?P<day>\d{1,2})\.?|(?P<first>\d{1,2})\.? (?P<name>[^\W\d]{3,10}\.?)"
     r"|(?P<number>\d{1,2})月 +(?P<of>\d{1,2})) (?P<time>\d\d:\d\d:\d\d)|(?P<iso>\d{4}-\d\d-\d\dT\S+))"
-    r"(?P<who> \S+ (?:kernel|[\w.@/-]+\[\d+\]\]?): )(?P<text>.*)$"
+    r"(?P<who> \S+ (?:kernel|[\w.@/-]+\]?\[\d+\]): )(?P<text>.*)$"
 )
 """A line of syslog or journalctl, which writes dates in the language of whoever ran it."""
 _MONTHS = (
@@ -48,11 +48,11 @@ _LSB = regex(
     re.MULTILINE,
 )
 _SUMMARY = regex(
-    r"^[ \t*|#-]{0,30}(?:Operating System(?: and Version)?|OS|Distro|System)\W{1,6}(?:Description:\s*)?(?:\w+ )?(?P<name>Ubuntu|Debian GNU/Linux|Debian|Linux Mint|Pop!_OS) (?P<number>\d+(?:\.\d+)?)",
+    r"^(?:System:.*?\b|[ \t*|#-]{0,30})(?:Operating System(?: and Version)?|OS|Distro|System)\W{1,6}(?:Description:\s*)?(?:\w+ )?(?P<name>Ubuntu|Debian GNU/Linux|Debian|Linux Mint|Pop!_OS) (?P<number>\d+(?:\.\d+)?)",
     re.MULTILINE,
 )
 _SUMMARY_KERNEL = regex(
-    r"^[ \t*|-]{0,30}(?:.*\bHost: \S+ )?Kernel(?: [Vv]ersion)?\W{1,4}(?:Linux )?(?P<release>\d+\.\d+\.\d+-[\w.+-]+)",
+    r"^[ \t*|-]{0,30}(?:System:\s+|.*\bHost: \S+ )?Kernel(?: [Vv]ersion)?\W{1,4}(?:Linux )?(?P<release>\d+\.\d+\.\d+-[\w.+-]+)",
     re.MULTILINE,
 )
 _IDS = {"debian gnu/linux": "debian", "linux mint": "linuxmint", "pop!_os": "pop"}
@@ -66,8 +66,8 @@ _MAKE_LOG = regex(
     re.MULTILINE,
 )
 _BAD_STATUS = regex(
-    r"^(?:dkms: )?Error! Bad return status for module build on kernel: (?P<kernel>\S+) \(\S+\)"
-    r"(?:\n+Consult (?P<log>/var/lib/dkms/(?P<name>[\w.+-]+)/(?P<version>[\w.+~-]+)/build/make\.log))?",
+    r"^\s*(?:dkms: )?Error! Bad return status for module build on kernel: (?P<kernel>\S+) \(\S+\)"
+    r"(?:\n+\s*Consult (?P<log>/var/lib/dkms/(?P<name>[\w.+-]+)/(?P<version>[\w.+~-]+)/build/make\.log))?",
     re.MULTILINE,
 )
 _ASKED = regex(
@@ -75,10 +75,13 @@ _ASKED = regex(
 )
 """What somebody asked DKMS for, where its answer does not name it."""
 _COMPILER_SAID = regex(
-    r"^(?:\S+:\d+(?::\d+)?: (?:fatal )?error: .*|ERROR: modpost: .*|(?:gcc|cc)\S*: error: .*"
-    r"|make(?:\[\d+\])?: \*\*\* .*|\S+: internal compiler error: .*|FATAL: modpost: .*)$",
+    r"^[ \t]*(?:\S+:\d+(?::\d+)?: (?:fatal )?error: .*|ERROR: modpost: .*|(?:gcc|cc)\S*: error: .*"
+    r"|make(?:\[\d+\])?: \*\*\* .*|Error! Bad return status for module build.*|\S+: internal compiler error: .*|FATAL: modpost: .*)$",
     re.MULTILINE,
 )
+_CUT_ERROR = regex(r"^(?:\S+:\d+(?::\d+)?: (?:fatal )?error: |(?:gcc|cc)\S*: error: |ERROR: modpost: )", re.MULTILINE)
+_BUILD_TREE = regex(r"/var/lib/dkms/(?P<name>nvidia[\w-]*)/(?P<version>\d[\w.]*)/build/")
+_BUILT_FOR = regex(r"/(?:usr/src/linux-headers-|lib/modules/)(?P<kernel>\d[^\s/'\"]+?)(?:/build)?['\"/\s]")
 _NO_HEADERS = regex(r"kernel headers for kernel (?P<kernel>\d\S+) cannot be found")
 _NO_MODULE = regex(
     r"modprobe: FATAL: Module (?P<module>nvidia[\w-]*) not found in directory /lib/modules/(?P<kernel>\d\S+)"
@@ -86,6 +89,10 @@ _NO_MODULE = regex(
 _NO_MODULE_FILE = regex(r"mod(?:info|probe): (?:ERROR|FATAL): Module nvidia not found\.?$", re.MULTILINE)
 _REFUSED = regex(
     r"(?:could not|Could not) insert (?:module )?['\"‘]?nvidia(?:[_-]current)?['\"’]?: (?P<why>[A-Z][\w' ]+)"
+)
+_OTHER_REFUSED = regex(
+    r"could not insert (?:module )?['\"‘]?(?!nvidia)[\w./-]+['\"’]?: (?:Key was rejected|Required key)[a-z ]+",
+    re.IGNORECASE,
 )
 _WHY = {
     "Key was rejected by service": "Loading of module with unavailable key is rejected",
@@ -199,8 +206,7 @@ def system(output: Output, pieces: Pieces) -> bool:
     lsb = _LSB.search(text)
     if lsb:
         name = (lsb["id"] or lsb["what"]).lower()
-        text = f'ID={_IDS.get(name, name)}\nVERSION_ID="{lsb["number"]}"\n'
-        pieces.file("/etc/os-release", text, output.source("lsb_release -a"))
+        pieces.file("/etc/os-release", os_release(_IDS.get(name, name), lsb["number"]), output.source("lsb_release -a"))
     elif "VERSION" in text and _RELEASE_FILE.search(text):
         lines = [line for line in text.splitlines() if re.match(r"[A-Z_]+=", line)]
         pieces.file("/etc/os-release", "\n".join(lines) + "\n", output.source("/etc/os-release"))
@@ -215,11 +221,16 @@ def summary(output: Output, pieces: Pieces) -> bool:
     named, kernel = _SUMMARY.search(output.text), _SUMMARY_KERNEL.search(output.text)
     if named:
         name = named["name"].lower()
-        text = f'ID={_IDS.get(name, name)}\nVERSION_ID="{named["number"]}"\n'
-        pieces.guess("/etc/os-release", text, output.name)
+        pieces.guess("/etc/os-release", os_release(_IDS.get(name, name), named["number"]), output.name)
     if kernel:
         pieces.guess("/proc/sys/kernel/osrelease", f"{kernel['release']}\n", output.name)
     return bool(named or kernel)
+
+
+def os_release(name: str, number: str) -> str:
+    """What /etc/os-release has of a distribution and its release."""
+    like = 'ID_LIKE="ubuntu debian"\n' if name in ("linuxmint", "pop") else ""
+    return f'ID={name}\n{like}VERSION_ID="{number}"\n'
 
 
 def lone_release(output: Output, pieces: Pieces) -> bool:
@@ -284,6 +295,9 @@ def failed_build(output: Output, pieces: Pieces) -> bool:
         path = f"{_tree(name, version, output.source('make.log'), pieces)}/build/make.log"
         pieces.file(path, text[log_file.start() :], output.source("make.log"))
         pieces.listed("/var/lib/dkms", output.source("make.log"))
+    cut = None if log_file else _part_of_a_log(text)
+    if cut:
+        _cut_log(*cut, text, output.source("make.log"), pieces)
     failed = list(_BAD_STATUS.finditer(text))
     for match in failed:
         source = output.source("the output of DKMS")
@@ -292,18 +306,31 @@ def failed_build(output: Output, pieces: Pieces) -> bool:
         version = match["version"] or (asked and (asked["version"] or asked["number"]))
         if not name or not version:
             continue
-        tree = _tree(name, version, source, pieces)
-        said = [m[0] for m in _COMPILER_SAID.finditer(text)]
-        heading = f"DKMS make.log for {name}-{version} for kernel {match['kernel']} (x86_64)"
         pieces.built_last(match["kernel"], source)
-        pieces.guess(f"{tree}/build/make.log", "\n".join([heading, *said, match[0].splitlines()[0]]) + "\n", source)
-        pieces.listed("/var/lib/dkms", source)
+        _cut_log(name, version, match["kernel"], text, source, pieces)
     headers = list(_NO_HEADERS.finditer(text))
     for match in headers:
         release = match["kernel"].strip("'\".,")
         for name in ("build", "source"):
             pieces.missing(f"/lib/modules/{release}/{name}", output.source("the output of DKMS"))
-    return bool(log_file or failed or headers)
+    return bool(log_file or cut or failed or headers)
+
+
+def _cut_log(name: str, version: str, release: str, text: str, source: str, pieces: Pieces) -> None:
+    """A failed build with only some lines of its make.log."""
+    said = [m[0] for m in _COMPILER_SAID.finditer(text)]
+    lines = [f"DKMS make.log for {name}-{version} for kernel {release} (x86_64)", *said]
+    tree = _tree(name, version, source, pieces)
+    pieces.guess(f"{tree}/build/make.log", "\n".join(lines) + "\n", source)
+    pieces.listed("/var/lib/dkms", source)
+
+
+def _part_of_a_log(text: str) -> tuple[str, str, str] | None:
+    """Module, version and kernel of an error that somebody cut out of a make.log; None if it does not name them."""
+    if _BAD_STATUS.search(text) or not _CUT_ERROR.search(text):
+        return None
+    place, kernel = _BUILD_TREE.search(text), _BUILT_FOR.search(text)
+    return (place["name"], place["version"], kernel["kernel"]) if place and kernel else None
 
 
 def refused(output: Output, pieces: Pieces) -> bool:
@@ -320,12 +347,15 @@ def refused(output: Output, pieces: Pieces) -> bool:
         pieces.no_module("", source)
         pieces.missing("/proc/driver/nvidia", source)
     reason = _REFUSED.search(output.text)
+    others = None if reason else _OTHER_REFUSED.search(output.text)
+    if others:
+        _says(Symptom.OTHER_REFUSED, others, output.source("modprobe"), pieces)
     if reason:
         _says(Symptom.REFUSED, reason, output.source("modprobe"), pieces)
     if reason and (said := _WHY.get(reason["why"].strip())):
         pieces.missing("/proc/driver/nvidia", output.source("modprobe"))
         pieces.log("/var/log/dmesg", f"[    0.000000] {said}", output.source(f"modprobe: {reason['why'].strip()}"))
-    return bool(absent or reason or _NO_MODULE_FILE.search(output.text))
+    return bool(absent or reason or others or _NO_MODULE_FILE.search(output.text))
 
 
 def loaded(output: Output, pieces: Pieces) -> bool:

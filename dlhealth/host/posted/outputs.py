@@ -43,7 +43,7 @@ READERS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (packages.apt, ("[installed", "[upgradable", "[residual", "Installed: ", "(--configure)", "install\n", "hold\n")),
     (kernel.log, ("kernel", "] ", "]: ", "NVRM", "nvidia", "nouveau", "rejected", "Lockdown", "PKCS")),
     (kernel.dkms, (": added", ": built", ": installed")),
-    (kernel.failed_build, ("make.log", "Error! Bad return", "kernel headers for kernel")),
+    (kernel.failed_build, ("make.log", "Error! Bad return", "kernel headers for kernel", "error: ", "modpost: ")),
     (kernel.refused, ("modprobe", "modinfo", "insert")),
     (hardware.lspci, ("]: ", " controller: ", "Kernel driver in use")),
     (hardware.drivers_for_devices, ("modalias",)),

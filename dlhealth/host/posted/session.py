@@ -30,7 +30,7 @@ _COMPLAINT = regex(
     r"(?=.*(?:cuda|cudnn|nvidia|nvml|\bgpus?\b|torch|tensorflow|jax|onnxruntime|\blib(?:cu|nv|nccl)\w+\.so|GLIBCXX"
     r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b))"
     # What apt, DKMS and the desktop say names no program that uses the GPU.
-    r"|.*(?:Depends: |kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
+    r"|.*(?:Depends: |Conflicts: |trying to overwrite |'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
     r"|supported by EGL|module not found: 'nvidia'|you have held broken)",
     re.IGNORECASE,
 )

@@ -20,9 +20,10 @@ _ENTITIES = regex(r"&(?:lt|gt|amp|quot|nbsp|#\d{1,4}|#x[0-9a-f]{1,4});", re.IGNO
 _QUOTED = regex(r"^(?:> ?)+(?=\S)", re.MULTILINE)
 _PARAGRAPH = regex(r"(?:^(?: {4}|\t).*\n?)+", re.MULTILINE)
 _OF_A_BUILD = regex(
-    r"^(?:#\d+ \d+\.\d+ |\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!\S+ (?:kernel|[\w.@/-]+\[\d+\]): ))", re.MULTILINE
+    r"^(?:#\d+ \d+\.\d+ |(?:\d{4}-\d\d-\d\dT\S+: )?==> [\w-]+\.[\w-]+: |\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!\S+ (?:kernel|[\w.@/-]+\[\d+\]): ))",
+    re.MULTILINE,
 )
-"""What docker build and GitHub Actions write before each line."""
+"""What docker build, Packer and GitHub Actions write before each line."""
 _LIMIT = 4 << 20
 """Characters. Nobody pastes more; a longer text is a log that was saved as a file."""
 

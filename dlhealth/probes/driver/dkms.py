@@ -172,5 +172,5 @@ def known_to_fail(module: str, version: str, kernel: str, packages: Packages | N
 
 def package_of(packages: Packages | None, version: str) -> Package | None:
     """The package that brings the source of this version to DKMS."""
-    builders = packages.installed("nvidia*dkms*") if packages else ()
+    builders = packages.shown("nvidia*dkms*") if packages else ()
     return next((p for p in builders if p.upstream == version), None)

@@ -34,8 +34,8 @@ def messages(lines: Iterable[Line]) -> Iterator[Said]:
 
 
 class XidEvent(NamedTuple):
-    """An error that the driver, or an NVSwitch (`switch`), reported on the newest start; `times` how often the same. `text`
-    and `source` are of the first line."""
+    """An error that the driver, or an NVSwitch (`switch`), reported on the newest start; `times` how often the same. `text`,
+    `source` and `began` (in seconds) are of the first line."""
 
     address: str
     number: int
@@ -44,6 +44,7 @@ class XidEvent(NamedTuple):
     text: str
     source: str
     times: int
+    began: float = 0.0
 
 
 class XidEvents(NamedTuple):
@@ -69,6 +70,6 @@ class XidEvents(NamedTuple):
             found[key] = (
                 before._replace(times=before.times + 1)
                 if before
-                else XidEvent(*key, fatal, line.text.strip()[:300], line.source, 1)
+                else XidEvent(*key, fatal, line.text.strip()[:300], line.source, 1, line.time)
             )
         return cls(tuple(found.values()))

@@ -21,12 +21,13 @@ _FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/syst
 class SuspendSetup(NamedTuple):
     """`refused` is the line of the newest start in which the driver refused a suspend, None where there is none. `preserves`
     says whether the loaded module saves video memory (None: not known). `missing` are the units that no directory has,
-    `disabled` those that nothing starts."""
+    `disabled` those that nothing starts; `unseen` says why neither is known ("" if they are)."""
 
     refused: Line | None
     preserves: bool | None
     missing: tuple[str, ...]
     disabled: tuple[str, ...]
+    unseen: str = ""
 
     @classmethod
     def probe(cls, host: Host, journal: Journal) -> "SuspendSetup":
@@ -36,7 +37,9 @@ class SuspendSetup(NamedTuple):
             installed = {u for u in UNITS if any(host.exists(f"{folder}/{u}") for folder in _FOLDERS)}
             started = {u for u in installed if _started(host, u)}
         except Unreadable as problem:
-            raise Unavailable(str(problem)) from problem
+            if line is None:
+                raise Unavailable(str(problem)) from problem
+            return cls(line, None, (), (), str(problem))
         said = re.search(r"^PreserveVideoMemoryAllocations: (\d)", parameters, re.MULTILINE)
         return cls(
             line,

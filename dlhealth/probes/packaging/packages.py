@@ -142,10 +142,18 @@ class Packages(NamedTuple):
     def installed(self, pattern: str = "*") -> tuple[Package, ...]:
         """Those with files on the disk (also half configured ones) whose name fits a shell pattern. Raises as `get`
         does where there are none."""
-        found = tuple(p for p in self.all() if p.unpacked and fits(p.name, pattern))
+        found = self.shown(pattern)
         if not found and self._untold(pattern):
             raise Unavailable(f"the posted part of the package list has no package {pattern}")
         return found
+
+    def shown(self, pattern: str) -> tuple[Package, ...]:
+        """The same; none also where it is not known, for who draws no conclusion from that."""
+        return tuple(p for p in self.all() if p.unpacked and fits(p.name, pattern))
+
+    def lacks(self, pattern: str) -> bool:
+        """Whether it is known that there is none."""
+        return not self._untold(pattern) and not self.shown(pattern)
 
     def _untold(self, pattern: str) -> bool:
         """Whether the part of the list that was posted does not tell that there is no such package."""

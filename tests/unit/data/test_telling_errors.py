@@ -88,6 +88,10 @@ CASES = (
     ("*** Failed PREEMPT_RT sanity check. Bailing out! ***", "dkms-module-missing-for-running-kernel", "realtime"),
     ("ERROR: The Nouveau kernel driver is currently in use by your system.", "nouveau-bound-instead-of-nvidia", "nouveau"),
     ("-> Kernel module load error: Required key not available", "secure-boot-mok-not-enrolled", "Required key"),
+    ("Error while installing package: trying to overwrite '/lib/udev/rules.d/71-nvidia.rules', which is also in package "
+     "nvidia-kernel-common-550 550.120-0ubuntu1", "dpkg-file-overwrite-conflict", "nvidia-kernel-common-550 550.120-0ubuntu1"),
+    ("modprobe: ERROR: could not insert 'off': Unknown symbol in module, or unknown parameter (see dmesg)",
+     "prime-profile-blocks-nvidia", "prime-select intel"),
     ("Error writing X authority: Failed to open X authority /home/joe/.Xauthority: Permission denied",
      "login-loop-xauthority-wrong-owner", "/home/joe/.Xauthority belongs to somebody else"),
 )  # fmt: skip

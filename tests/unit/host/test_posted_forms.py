@@ -12,7 +12,7 @@ from dlhealth.host import Host, Unreadable
 from dlhealth.host.locate import host_at
 from dlhealth.host.posted.text import decode, plain
 from dlhealth.host.posted.transcript import commands
-from dlhealth.model import Diagnosis, Health
+from dlhealth.model import Diagnosis, Health, Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.driver.gpu import Gpus
 from dlhealth.probes.login.environment import Environments
@@ -574,3 +574,104 @@ def test_what_apt_says_of_dependencies(judged: Judge) -> None:
         " nvidia-driver-570 : Depends: libnvidia-gl-570 (= 570.1-0ubuntu1) but it is not going to be installed\n"
     )
     assert "most probable: mixed-repositories, then held-packages-block-driver" in str(unclear.doubt)
+
+
+MINT = """\
+System:    Kernel: 5.15.0-94-generic x86_64 bits: 64 Desktop: Cinnamon 5.8.4 Distro: Linux Mint 21.2 Victoria base: Ubuntu 22.04
+Graphics:  Device-1: NVIDIA GP107M [GeForce GTX 1050 Mobile] vendor: Acer driver: N/A bus ID: 01:00.0 chip ID: 10de:1c8d
+"""
+OLDER = "$ dkms status\nnvidia, 470.223.02, 5.15.0-92-generic, x86_64: installed\n"
+HEADERS = "$ dpkg -l | grep linux-headers\nii  linux-headers-5.15.0-92-generic  5.15.0-92.102 amd64 Linux kernel headers\n$ exit\n"
+
+
+def test_an_older_inxi_and_a_list_of_headers(judged: Judge) -> None:
+    diagnosis = judged(f"{MINT}{FAILED}{OLDER}{HEADERS}")
+    (root,) = [d for d in diagnosis.findings if not d.caused_by]
+    assert root.finding.id == "kernel-headers-missing"
+    assert "does not exist" not in root.finding.title
+    assert root.remedy
+    assert "linux-headers-5.15.0-94-generic" in root.remedy.summary
+    assert diagnosis.machine["os"] == "linuxmint 21.2"
+
+
+def test_without_that_list_the_headers_are_not_known_to_be_missing(judged: Judge) -> None:
+    roots = [d.finding.id for d in judged(f"{MINT}{FAILED}{OLDER}").findings if not d.caused_by]
+    assert roots == ["dkms-module-missing-for-running-kernel"]
+
+
+BAD = "Error! Bad return status for module build on kernel: 5.15.27-1-pve (x86_64)\n"
+CONSULT = "Consult /var/lib/dkms/nvidia/460.106.00/build/make.log for more information.\n"
+
+
+@pytest.mark.parametrize("mark", ["         ", "2026-03-01T16:40:50+02:00: ==> amazon-ebs.jammy: ", "==> qemu.base: "])
+def test_a_failed_build_in_the_log_of_another_tool(judged: Judge, mark: str) -> None:
+    roots = [d.finding.id for d in judged(f"text\n{mark}{BAD}{mark}{CONSULT}").findings if not d.caused_by]
+    assert roots == ["kernel-too-new-for-driver-branch"]
+
+
+def test_an_error_that_was_cut_out_of_a_make_log(judged: Judge) -> None:
+    text = (
+        "cc: error: unrecognized command-line option '-ftrivial-auto-var-init=zero'\n"
+        "make[3]: *** [scripts/Makefile.build:243: /var/lib/dkms/nvidia/560.35.05/build/nvidia/nv.o] Error 1\n"
+        "make[1]: Leaving directory '/usr/src/linux-headers-6.8.0-40-generic'\n"
+    )
+    (root,) = [d.finding for d in judged(text).findings if not d.caused_by]
+    assert (root.id, root.subject) == ("dkms-compiler-mismatch", "kernel:6.8.0-40-generic")
+    assert "not installed" not in root.title
+
+
+@pytest.mark.parametrize("module", ["wl", "src/facer.ko", "vmmon"])
+def test_the_rejected_module_of_another_maker(judged: Judge, module: str) -> None:
+    said = f"modprobe: ERROR: could not insert '{module}': Key was rejected by service\n"
+    assert not judged(f"{said}{REJECTED}").findings
+    both = judged(f"{said}{REJECTED}modprobe: ERROR: could not insert 'nvidia': Key was rejected by service\n")
+    assert [d.finding.id for d in both.findings] == ["secure-boot-mok-not-enrolled"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shows"),
+    [
+        (
+            "version magic '6.8.0-49-generic SMP mod_unload ' should be '6.8.0-50-generic SMP mod_unload '",
+            "6.8.0-49-generic",
+        ),
+        ("disagrees about version of symbol module_layout", "another build"),
+    ],
+)
+def test_a_module_of_another_kernel(judged: Judge, line: str, shows: str) -> None:
+    (found,) = judged(f"[    9.123456] nvidia: {line}\n").findings
+    assert found.finding.id == "nvidia-module-not-loaded"
+    assert shows in found.finding.title
+    assert not judged(f"[    9.123456] r8152: {line}\n").findings
+    loaded = "[   20.123456] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.120  Fri Sep 13 10:10:01 UTC 2024\n"
+    assert not judged(f"[    9.123456] nvidia: {line}\n{loaded}").findings
+
+
+def test_a_refused_suspend_in_a_log_alone(judged: Judge) -> None:
+    said = (
+        "NVRM: GPU 0000:01:00.0: PreserveVideoMemoryAllocations module parameter is set. System Power Management "
+        "attempted without driver procfs suspend interface."
+    )
+    assert [d.finding.id for d in judged(f"[  520.123456] {said}\n").findings] == [
+        "resume-black-screen-vram-not-preserved"
+    ]
+
+
+XID = "[{at:8}.123456] NVRM: Xid (PCI:0000:{bus}:00): {number}, pid=42, name=python3\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "severity"),
+    [
+        (XID.format(at=106, bus="01", number=119), Severity.NOTE),
+        # Much later, or of another GPU.
+        (XID.format(at=900, bus="01", number=119), Severity.ERROR),
+        (XID.format(at=106, bus="02", number=119), Severity.ERROR),
+    ],
+)
+def test_an_error_that_followed_another_one(judged: Judge, second: str, severity: Severity) -> None:
+    findings = [d.finding for d in judged(XID.format(at=100, bus="01", number=62) + second).findings]
+    assert {f.id: f.severity for f in findings} == {
+        "xid-61-62-internal-mcu": Severity.ERROR,
+        "xid-119-120-gsp-timeout": severity,
+    }
