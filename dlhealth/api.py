@@ -163,6 +163,7 @@ from dlhealth.probes.packaging.packages import (
     owner_of,
 )
 from dlhealth.probes.packaging.runfile import DkmsTree, InstalledFiles, Runfile
+from dlhealth.probes.python.bitsandbytes import BitsandbytesBuild, BitsandbytesBuilds
 from dlhealth.probes.python.frameworks import TensorFlowLibraries, TensorFlowNeeds, tensorflow_needs
 from dlhealth.probes.python.programs import (
     Consumer,

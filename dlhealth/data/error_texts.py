@@ -83,6 +83,8 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("program-cuda-major-missing", "ldconfig-cuda-entry-missing", "tf-cannot-dlopen-gpu-libraries")),
     (r"(?:conda|mamba|forge|/envs/)\S*: version [`'‘]?(?:GLIBCXX|CXXABI)_\d[\d.]*['’]? not found",
      ("conda-libstdcxx-too-old", "ld-library-path-conda-breaks-system")),
+    (r"cuda setup failed despite gpu being available|bitsandbytes was compiled without gpu support",
+     ("bitsandbytes-lacks-cuda-version", "program-cuda-major-missing", "torch-cpu-only-build")),
     (r"_array_api not found|compiled using numpy 1\.x cannot be run|numpy\.dtype size changed", ("numpy-2-abi",)),
     (r"jaxlib .{0,40}is newer than and incompatible with jax|jaxlib version \S+ is newer", ("jaxlib-newer-than-jax",)),
     (r"no gpu/tpu found, falling back to cpu|unable to initialize backend '(?:cuda|gpu)'|cuda-enabled jaxlib is not installed",

@@ -263,6 +263,11 @@ _ROWS = (
         "run ldconfig on the host; a Docker that is a snap does not see the host's driver",
     ),
     _Row(
+        r"Configured (?:CUDA|NVIDIA) binary not found at (?P<file>\S*libbitsandbytes_cuda\d+\.so)",
+        "bitsandbytes-lacks-cuda-version", "bitsandbytes was not built for the CUDA version of PyTorch: {file} does not exist",
+        "pip install --upgrade bitsandbytes",
+    ),
+    _Row(
         r"Could not load library (?P<library>libcudnn_\w+\.so\.\d+)\. Error: libcudnn_\w+\.so\.\d+: cannot open"
         r"|Unable to load any of \{?(?P<other>libcudnn_\w+\.so\.\d+)",
         "cudnn-runtime-missing", "A program does not find {library}{other} of cuDNN",

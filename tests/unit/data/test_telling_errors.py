@@ -58,6 +58,8 @@ CASES = (
     ("Error response from daemon: unknown or invalid runtime name: nvidia.", "docker-nvidia-runtime-not-configured", "nvidia"),
     ("nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open",
      "container-toolkit-cannot-find-driver", "libnvidia-ml.so.1"),
+    ("RuntimeError: Configured CUDA binary not found at /v/bitsandbytes/libbitsandbytes_cuda128.so",
+     "bitsandbytes-lacks-cuda-version", "libbitsandbytes_cuda128.so"),
     ("Could not load library libcudnn_cnn_infer.so.8. Error: libcudnn_cnn_infer.so.8: cannot open shared object file",
      "cudnn-runtime-missing", "libcudnn_cnn_infer.so.8"),
     ("Unable to load any of {libcudnn_ops.so.9.1.0, libcudnn_ops.so.9.1, libcudnn_ops.so}", "cudnn-runtime-missing",
