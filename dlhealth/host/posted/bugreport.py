@@ -7,8 +7,8 @@ does not exist, or a command with its output. Anything that the log does not con
 import posixpath
 import re
 
-from dlhealth.host.posted.kernel import os_release
-from dlhealth.host.posted.known import Pieces
+from dlhealth.host.posted.kernel import log, os_release
+from dlhealth.host.posted.known import Output, Pieces
 from dlhealth.host.posted.outputs import read_outputs
 from dlhealth.lazy import regex
 
@@ -18,6 +18,7 @@ _FILE = regex(
     r"\A\s*\*\*\* (?P<path>/\S+)\n\*\*\* ls: (?P<kind>.)\S* [^\n]*?(?: -> (?P<target>\S+))?\n(?P<text>.*)\Z", re.DOTALL
 )
 _ABSENT = regex(r"\A\s*\*\*\* (/\S+) does not exist")
+_COMMAND = regex(r"\A\s*(?:/\S*/)?(?P<name>[a-z][\w.-]*)")
 _UNREAD = regex(r"\*\*\* (?:/\S+ )?(?:is not readable|contains no data)|^\*\*\* Unable to", re.MULTILINE)
 _HELD = regex(r"/proc/driver/nvidia/gpus/([0-9a-f:.]+)/")
 """The driver lists its devices."""
@@ -31,13 +32,22 @@ def read_bug_report(text: str, name: str, pieces: Pieces) -> None:
         elif absent := _ABSENT.match(section):
             pieces.missing(posixpath.normpath(absent[1]))
         else:
-            read_outputs(section, name, pieces)
+            _command(section, name, pieces)
     if issue := pieces.files.get("/etc/issue"):
         _release(issue.decode(errors="replace"), pieces)
     for path in list(pieces.files):
         if gpu := _HELD.match(path):
             pieces.directory("/sys/bus/pci/drivers/nvidia")
             pieces.link(f"/sys/bus/pci/devices/{gpu[1]}/driver", "/sys/bus/pci/drivers/nvidia")
+
+
+def _command(section: str, name: str, pieces: Pieces) -> None:
+    """The output of a command. A log has lines of everything, and a dump is no text: no other reader looks at them."""
+    command = _COMMAND.match(section)
+    if command and command["name"] in ("journalctl", "dmesg"):
+        log(Output(section, name), pieces)
+    elif not command or command["name"] != "nvidia-debugdump":
+        read_outputs(section, name, pieces)
 
 
 def _file(match: "re.Match[str]", pieces: Pieces) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from dlhealth.host.base import PostedSymptom, Symptom
 from dlhealth.host.elf import Elf
@@ -158,11 +159,14 @@ def _stamped(text: str) -> Iterator[str]:
 
 def _english(match: "re.Match[str]") -> str:
     """A date as syslog writes it; with the first month if its name is in a language that is not known here."""
-    day, name = match["day"] or match["of"] or match["first"], (match["month"] or match["name"] or "").lower()
-    number = next((n for n, starts in enumerate(_MONTHS) if name.startswith(tuple(starts.split("|")))), 0)
-    if match["number"]:
-        number = min(int(match["number"]), 12) - 1
+    day, name = match["day"] or match["of"] or match["first"], match["month"] or match["name"] or ""
+    number = min(int(match["number"]), 12) - 1 if match["number"] else _month(name)
     return f"{_ENGLISH[number]} {day:>2} {match['time']}"
+
+
+@cache
+def _month(name: str) -> int:
+    return next((n for n, starts in enumerate(_MONTHS) if name.lower().startswith(tuple(starts.split("|")))), 0)
 
 
 def _with_date(text: str, hostname: str) -> Iterator[str]:

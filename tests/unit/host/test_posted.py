@@ -113,6 +113,15 @@ class TestBugReport:
         log.write_bytes(gzip.compress((REPORT + noise).encode())[:-20_000])
         assert Facts(host_at(str(log)), Options()).get(Kernel).running == "6.5.0-28-generic"
 
+    def test_a_log_in_it_is_only_a_log(self, tmp_path: Path, judged) -> None:  # type: ignore[no-untyped-def]
+        said = "Oct 24 14:12:50 box nvidia[7]: Failed to initialize NVML: Driver/library version mismatch\n"
+        line = "_" * 44
+        log = tmp_path / "log"
+        log.write_text(f"{bug_report()}\n{line}\n\njournalctl -b -0 _COMM=Xorg\n\n{said}\n{line}\n")
+        assert not judged(log).findings
+        log.write_text(f"{bug_report()}\n{line}\n\n/usr/bin/nvidia-smi\n\n{said.partition(': ')[2]}\n{line}\n")
+        assert roots(judged(log)) == {"driver-library-version-mismatch-after-upgrade"}
+
     def test_what_is_not_shown_is_unknown(self, tmp_path: Path) -> None:
         log = tmp_path / "log"
         log.write_text(bug_report())
