@@ -18,6 +18,7 @@ from dlhealth.host import Host, NotAMachine, Unreadable
 from dlhealth.host.base import Watch
 from dlhealth.host.exec import as_root
 from dlhealth.host.locate import folder_at, host_at
+from dlhealth.host.remote import silence_at
 from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis, Health
 from dlhealth.records import NamedTuple
@@ -230,7 +231,10 @@ def failure(store: "Store", problem: Exception) -> Failure:
 
 @contextmanager
 def writing(path: str, errors: tuple[type[OSError], ...] = (OSError,)) -> Iterator[None]:
-    """Write the file that a person named with -o. Raises click.BadParameter for a file that exists, and for these errors."""
+    """Write the file that a person named with -o. Raises click.BadParameter for a file that exists, on a file system that
+    does not answer, and for these errors."""
+    if silence := silence_at(path):
+        raise click.BadParameter(f"{path}: {silence}", param_hint="-o")
     try:
         yield
     except FileExistsError as error:

@@ -12,6 +12,7 @@ from dlhealth.cli.progress import Progress
 from dlhealth.host import NotAMachine, Unreadable
 from dlhealth.host.newfile import created
 from dlhealth.host.path import told
+from dlhealth.host.remote import silence_at
 from dlhealth.host.root import RootHost
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def _texts(folder: str) -> tuple[dict[str, str], dict[str, str]]:
 
     texts: dict[str, str] = {}
     unread: dict[str, str] = {}
+    if silence := silence_at(folder):
+        raise click.BadParameter(silence, param_hint="--merge")
     try:
         host = RootHost(folder)
         names = host.listdir("/")

@@ -4,6 +4,7 @@ import os
 import stat
 
 from dlhealth.host.base import Host, NotAMachine
+from dlhealth.host.remote import silence_at
 from dlhealth.host.root import RootHost, live_host
 
 BUNDLE_INDEX = "index.json"
@@ -12,6 +13,8 @@ _LANDMARKS = ("etc", "usr", "var", "proc", "sys", "boot", "home")
 
 def host_at(where: str) -> Host:
     """The running machine for "/", otherwise the one in a directory or a file. Raises NotAMachine."""
+    if silence := silence_at(where):
+        raise NotAMachine(silence)
     try:
         status = os.stat(where)
         if os.path.samestat(status, os.stat("/")):

@@ -234,6 +234,13 @@ def mounts_here() -> dict[str, Mounted]:
         return {}
 
 
+def silence_at(path: str) -> str:
+    """Which file system of this machine does not answer on the way to a path, for a person; "" if each answers."""
+    remote = remote_of(mounts_here().values())
+    silent = remote.silent(os.path.abspath(path), follow=True) if remote else None
+    return f"{silent.place} {silent.told()}" if silent else ""
+
+
 def mount_of(path: str, mounts: Mapping[str, Mounted]) -> Mounted:
     """The file system of a path, judged by its name."""
     while path not in mounts and path.strip("/"):

@@ -196,3 +196,25 @@ def test_every_command_ends(command: list[str]) -> None:
     ended = beside(["--at", "/home/stuck", "--person", "stuck"], [sys.executable, "-m", "dlhealth", *command])
     assert ended.status in (0, 1, 3, 6), ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.usefixtures("fuse")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["capture", "-o", "/home/stuck/bundle.tar.gz"],
+        ["report", "-o", "/home/stuck/report.html"],
+        ["report", "--merge", "/home/stuck", "-o", "/home/merged.html"],
+        ["baseline", "save", "--force", "-o", "/home/stuck/baseline.json"],
+        ["baseline", "compare", "/home/stuck/baseline.json"],
+        ["doctor", "--root", "/home/stuck"],
+        ["doctor", "--root", "/home/stuck/bundle.tar.gz"],
+        ["fix", "--dry-run", "--root", "/home/stuck"],
+        ["undo", "--root", "/home/stuck"],
+        ["history", "--root", "/home/stuck"],
+    ],
+)
+def test_a_path_that_a_person_names_may_not_answer(words: list[str]) -> None:
+    ended = beside(["--at", "/home/stuck"], [sys.executable, "-m", "dlhealth", *words])
+    assert ended.status == 2
+    assert "/home/stuck (fuse.sshfs) does not answer" in ended.stderr
