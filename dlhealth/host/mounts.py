@@ -21,7 +21,8 @@ _FIRMWARES = ("/boot/efi", "/efi")
 _LIMIT = 1 << 20
 _MOST = 2000
 """Mount points that are looked at; a real fstab has a few hundred at most."""
-TOO_MANY = f"{FSTAB} has more than {_MOST} mount points"
+_TOO_MANY = f"{FSTAB} has more than {_MOST} mount points"
+_TOO_LARGE = f"{FSTAB} is larger than {_LIMIT >> 20} MiB"
 _OCTAL = regex(r"\\([0-7]{3})")
 
 _NO_DISK = (
@@ -38,13 +39,13 @@ _WRITTEN = (
 
 class Mount(NamedTuple):
     """A line of fstab. `places` are device (where it is a folder) and path without the links of that machine, which would
-    lead elsewhere on this one. If it was not `looked` at, it may be mounted or not."""
+    lead elsewhere on this one. `unsure` says why it is not known whether it is mounted, "" if that is known."""
 
     device: str
     path: str
     options: tuple[str, ...]
     places: tuple[str, str] = ("", "")
-    looked: bool = True
+    unsure: str = ""
 
     @property
     def bound(self) -> bool:
@@ -63,14 +64,13 @@ class Mount(NamedTuple):
 
     def told(self, folder: str) -> str:
         """For people: that it is not mounted, and the command that mounts it; or why that is not known."""
-        if not self.looked:
-            return f"{self.path} of {folder} may not be mounted: {TOO_MANY}"
+        if self.unsure:
+            return f"{self.path} of {folder} may not be mounted: {self.unsure}"
         return f"{self.path} of {folder} is not mounted; first: {self.command(folder)}"
 
 
 class Mounts:
-    """`missing` are the file systems below a root, not the running machine's, that are not mounted or were not looked
-    at."""
+    """`missing` are the file systems below a root, not the running machine's, that are not mounted, or may not be."""
 
     def __init__(self, root: Root) -> None:
         self.missing: tuple[Mount, ...] = () if root.folder == "/" else tuple(_missing(root))
@@ -186,12 +186,15 @@ def parse_fstab(text: str) -> list[Mount]:
 
 def _missing(root: Root) -> list[Mount]:
     own = _is_mounted(root, "/")
-    mounts = parse_fstab(_head(root, FSTAB).decode(errors="surrogateescape"))
+    content = _head(root, FSTAB)
+    if len(content) > _LIMIT:
+        return [Mount("", path, (), unsure=_TOO_LARGE) for path in _folders(root) if not _is_mounted(root, path)]
+    mounts = parse_fstab(content.decode(errors="surrogateescape"))
     if _head(root, _GRUB):
         mounts = [m for m in mounts if m.path not in _FIRMWARES]
     distinct = {m.path: m for m in mounts}.values()  # of two at one mount point, the later covers the other
     ordered = sorted(distinct, key=_is_unwritten)
-    unlooked = [m._replace(looked=False) for m in ordered[_MOST:]]
+    unlooked = [m._replace(unsure=_TOO_MANY) for m in ordered[_MOST:]]
     missing = sorted((m for m in ordered[:_MOST] if not _is_there(root, m, own)), key=lambda m: m.path)
     placed = [m._replace(places=(_real(root, m.device) if m.bound else "", _real(root, m.path))) for m in missing]
     return [*placed, *unlooked]
@@ -222,14 +225,23 @@ def _inside(path: str) -> str:
     return posixpath.normpath(posixpath.join("/", path))
 
 
+def _folders(root: Root) -> list[str]:
+    """The directories at the top of a root, without the one that holds fstab."""
+    fd = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return sorted(f"/{e.name}" for e in os.scandir(fd) if e.is_dir(follow_symlinks=False) and e.name != "etc")
+    finally:
+        os.close(fd)
+
+
 def _head(root: Root, path: str) -> bytes:
-    """The text of a small file; empty if it cannot be read."""
+    """The content of a small file, and one byte more of a larger one; empty if it cannot be read."""
     try:
         fd = root.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return b""
     try:
-        return os.read(fd, _LIMIT) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return os.read(fd, _LIMIT + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
     finally:
         os.close(fd)
 

@@ -265,9 +265,7 @@ class RootHost(Host):
         if self._remote and (silent := self._remote.silent(path, follow=follow)):
             raise NoAnswer(silent.place, silent.told())
         if self._mounts and (mount := self._mounts.over(path)):
-            from dlhealth.host.mounts import TOO_MANY
-
-            raise Unreadable(mount.path, f"{NOT_MOUNTED}{mount.command(self.name)}" if mount.looked else TOO_MANY)
+            raise Unreadable(mount.path, mount.unsure or f"{NOT_MOUNTED}{mount.command(self.name)}")
         for tree in self._lacking:
             if path == tree or path.startswith(f"{tree}/"):
                 raise Unreadable(tree, "missing: only a part of the system is here")

@@ -147,7 +147,7 @@ def test_of_an_endless_fstab_a_bounded_number_is_looked_at_and_what_programs_wri
     lines = [f"/data/{number} /srv/{number} none bind\n" for number in range(2100)]
     (root / "etc/fstab").write_text("".join([*lines, "UUID=4 /var ext4 defaults\n"]))
     found = Mounts(Root(str(root)))
-    assert len([m for m in found.missing if m.looked]) == 2000
+    assert len([m for m in found.missing if not m.unsure]) == 2000
     assert found.needed and found.needed.path == "/var"
 
 
@@ -160,6 +160,20 @@ def test_below_a_mount_point_that_was_not_looked_at_nothing_is_read_or_written(r
     action = WriteFile("/home/new", "new\n")
     told = out_of_reach(Target(str(root), "test"), [action])[action]
     assert told == f"/home of {root} may not be mounted: /etc/fstab has more than 2000 mount points"
+
+
+def test_of_an_fstab_that_is_too_large_nothing_is_guessed(root: Path) -> None:
+    """The lines that were not read may mount something over each directory."""
+    (root / "etc/fstab").write_text("# a comment\n" * 100_000 + "UUID=6 /home ext4 defaults\n")
+    (root / "home/.profile").write_text("export A=1\n")
+    host = RootHost(str(root))
+    for path in ("/home/.profile", "/usr/lib"):
+        with pytest.raises(Unreadable, match=r"/etc/fstab is larger than 1 MiB"):
+            host.stat(path)
+    assert host.stat("/etc/fstab")
+    action = WriteFile("/home/new", "new\n")
+    told = out_of_reach(Target(str(root), "test"), [action])[action]
+    assert told == f"/home of {root} may not be mounted: /etc/fstab is larger than 1 MiB"
 
 
 def test_of_two_lines_for_one_mount_point_the_later_counts(root: Path) -> None:
