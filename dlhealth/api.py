@@ -48,6 +48,7 @@ from dlhealth.judgements.mismatch import PostedFailure, PostedMismatch
 from dlhealth.judgements.numpyabi import NumpyClash, NumpyClashes
 from dlhealth.judgements.rejected import RejectedModule
 from dlhealth.judgements.shadowed import Shadow, Shadows
+from dlhealth.judgements.toolkitgpus import UncompiledGpu, UncompiledGpus
 from dlhealth.judgements.undriven import UndrivenGpus
 from dlhealth.judgements.undriven import Why as UndrivenWhy
 from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus

@@ -247,7 +247,33 @@ _ROWS = (
         "install gcc-{gcc} and g++-{gcc}, and set NVCC_CCBIN=/usr/bin/g++-{gcc}",
     ),
     _Row(
-        r"could not select device driver \"\"? ?with capabilities: \[\[gpu\]\]",
+        r"nvcc fatal ?: Unsupported gpu architecture '(?:compute|sm)_(?P<capability>\d{2,3})a?'",
+        "toolkit-does-not-support-gpu", "nvcc cannot compile for a GPU of compute capability {capability}: its CUDA is too old or "
+        "too new for it",
+        "install a CUDA toolkit that knows the GPU, or set TORCH_CUDA_ARCH_LIST to an architecture that this nvcc knows",
+    ),
+    _Row(
+        r"fatal error: (?P<header>cudnn\w*\.h): No such file or directory",
+        "cudnn-headers-missing-or-split", "The compiler does not find {header} of cuDNN",
+        "install libcudnn9-dev or libcudnn8-dev, or copy all cudnn*.h of NVIDIA's archive into the include directory",
+    ),
+    _Row(
+        r"ldconfig(?:\.real)?: (?P<file>\S*libcudnn\S*) is not a symbolic link",
+        "cudnn-links-are-copies", "{file} is a copy, and should be a link",
+        "run dlhealth fix on that machine, or make the link again with ln -sf",
+    ),
+    _Row(
+        r"CuPy failed to load (?P<library>lib\w+\.so\.[\d.]*\d)",
+        "program-cuda-major-missing", "CuPy was built for another CUDA: it does not find {library}",
+        "install the CuPy for the installed CUDA (cupy-cuda12x), or pip install 'cupy-cuda12x[ctk]'",
+    ),
+    _Row(
+        r"\W(?P<program>nvidia-container-runtime(?:-hook)?)\W{0,2}: executable file not found",
+        "docker-nvidia-runtime-not-configured", "{program} is not installed, and Docker's configuration names it",
+        "apt-get install nvidia-container-toolkit, then restart Docker",
+    ),
+    _Row(
+        r"could not select device driver (?:\"\w*\" )?with capabilities: \[\[[^\]]*gpu[^\]]*\]\]",
         "docker-nvidia-runtime-not-configured", "Docker knows no NVIDIA runtime, so --gpus fails",
         "install nvidia-container-toolkit, run nvidia-ctk runtime configure --runtime=docker, and restart Docker. "
         "A Docker that is a snap or Docker Desktop does not use it",
