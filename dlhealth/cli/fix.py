@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from shlex import join
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,7 +35,12 @@ from dlhealth.txn.execute import Ended, NotPrepared, Stopped, recover
 from dlhealth.txn.journal import read_entries, waiting_in
 from dlhealth.txn.store import Busy, Record, Store
 
+if TYPE_CHECKING:
+    from dlhealth.cli.prove import Proved
+
 _ROUNDS = 5
+_PROVES = ("driver", "compute")
+"""The stages of a proof after a repair."""
 
 _STATUS = {
     Outcome.NOT_PROVED: Status.NOT_PROVED,
@@ -57,6 +63,12 @@ _STATUS = {
     help="The highest allowed risk of a repair.",
 )
 @click.option("--offline", is_flag=True, help="Only repairs that need no network.")
+@click.option(
+    "--prove",
+    "proves",
+    is_flag=True,
+    help="After the repair, also test that the GPU computes (dlhealth prove --until compute).",
+)
 def command(
     ids: tuple[str, ...],
     root: str,
@@ -69,14 +81,16 @@ def command(
     yes: bool,
     max_risk: str,
     offline: bool,
+    proves: bool,
 ) -> int:
     """Diagnose, show the plan, ask, repair, and check again. A repair that does not help is undone.
 
-    With IDs or layers, it repairs only these problems and their causes.
+    With IDs or layers, it repairs only these problems and their causes. If the test of --prove fails, the repair stays: its
+    problem is resolved, and another one is left.
 
     Exit status: 0 healthy or everything is repaired, 1 only warnings remain, 2 wrong usage or another repair comes
     first, 3 an error remains, 4 a reboot finishes the repair, 5 the repair failed and was rolled back, 6 not known: too
-    little could be checked, 7 not proved: repaired, but the checks can no longer run, 70 internal error.
+    little could be checked, 7 not proved: repaired, but the checks can no longer run, or the test could not, 70 internal error.
     """
     request = Selection(root, only, users, pythons, next_boot)
     loaded = load_rules()
@@ -84,6 +98,8 @@ def command(
     names = {*ids, *only}
     # Replace a layer by all its rules: an empty set would mean everything.
     wanted = frozenset(r.id for r in loaded.rules if names & {r.id, r.layer.value})
+    if proves and (dry_run or root != "/"):
+        raise click.UsageError("--prove tests the running machine after its repair: without --dry-run and --root")
     store = store_of(root)
     if os.geteuid() and not dry_run:
         raise click.UsageError(
@@ -101,7 +117,17 @@ def command(
             raise
         except (Busy, OSError) as problem:
             raise failure(session.store, problem) from problem
-    return session.report(outcome)
+    proved = _prove(pythons, yes) if proves and outcome in (Outcome.APPLIED, Outcome.NOTHING) else None
+    if proves and outcome is Outcome.AWAITING_REBOOT:
+        click.echo(f"To test the GPU after the reboot: dlhealth prove --until {_PROVES[-1]}", err=True)
+    return session.report(outcome, proved)
+
+
+def _prove(pythons: tuple[str, ...], yes: bool) -> "Proved":
+    from dlhealth.cli.prove import proving
+    from dlhealth.prove.runner import Wanted
+
+    return proving(Wanted(_PROVES, None, 1.0), Selection(pythons=pythons), yes=yes, keep=True)
 
 
 class _Shown(NamedTuple):
@@ -164,8 +190,8 @@ class _Session:
             self._planned = planned
         return True
 
-    def report(self, outcome: Outcome) -> int:
-        """Print how it ended; returns the exit status."""
+    def report(self, outcome: Outcome, proved: "Proved | None" = None) -> int:
+        """Print how it ended, and what was proved afterwards; returns the exit status."""
         diagnosis = self._diagnosis or self._examine().diagnosis
         if outcome is Outcome.ROLLED_BACK and not self._taken_back & {
             d.finding.fingerprint for d in diagnosis.findings
@@ -174,12 +200,23 @@ class _Session:
         if self._json:
             from dlhealth.report.json import repair_to_json
 
-            write(repair_to_json(outcome, self._planned, self._ended, diagnosis))
+            write(repair_to_json(outcome, self._planned, self._ended, diagnosis, proved.results if proved else None))
         elif self._ended or (outcome is Outcome.NOTHING and not self._planned.left):
             # Otherwise everything is on the screen already.
             from dlhealth.report.repairs import render_remaining
 
             write(render_remaining(diagnosis, current_style(), waiting=outcome is Outcome.AWAITING_REBOOT))
+        if proved and not self._json:
+            from dlhealth.report.prove import render_proof
+
+            write(render_proof(*proved, current_style()))
+        status = self._status(outcome, diagnosis)
+        if not proved or proved.status is Status.HEALTHY:
+            return status
+        return Status.ERRORS if Status.ERRORS in (status, proved.status) else Status.NOT_PROVED
+
+    def _status(self, outcome: Outcome, diagnosis: Diagnosis) -> Status:
+        """The exit status of the repair alone."""
         only_driver = diagnosis.health is Health.UNKNOWN and diagnosis.doubt == diagnosis.without_driver
         if only_driver and outcome in (Outcome.APPLIED, Outcome.NOTHING):
             return Status.HEALTHY  # everything is repaired, also on a machine without a driver

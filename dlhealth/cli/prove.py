@@ -17,7 +17,8 @@ from dlhealth.prove.errors import NO_DEVICE, suspects
 from dlhealth.prove.records import Proof, Result
 from dlhealth.prove.runner import Asker, Wanted, chosen_stages, prove
 from dlhealth.prove.stages import ORDER
-from dlhealth.report.prove import NOT_ASKED, Explanation
+from dlhealth.records import NamedTuple
+from dlhealth.report.prove import NOT_ASKED, Explanation, render_proof
 
 if TYPE_CHECKING:
     from dlhealth.engine.proofs import Comparison, Run
@@ -71,8 +72,39 @@ def command(
     """
     if stage and until:
         raise click.UsageError("--stage and --until exclude each other")
-    machine = _Machine(Selection(pythons=exes))
     wanted = Wanted(chosen_stages(stage, until), gpu, seconds, data and os.path.abspath(data), _video(video))
+    proved = proving(wanted, Selection(pythons=exes), yes=yes, keep=not no_history)
+    if as_json:
+        from dlhealth.report.prove import proof_to_json
+
+        write(proof_to_json(*proved))
+    else:
+        from dlhealth.report.style import current_style
+
+        write(render_proof(*proved, current_style()))
+    return proved.status
+
+
+class Proved(NamedTuple):
+    """How the stages ended, what the doctor says of a failed one, and what became worse than in earlier runs."""
+
+    results: tuple[Result, ...]
+    explained: Explanation
+    run: "Run"
+    comparison: "Comparison"
+
+    @property
+    def status(self) -> Status:
+        """The exit status."""
+        outcomes = {r.outcome for r in self.results}
+        if Proof.FAILED in outcomes:
+            return Status.ERRORS
+        return Status.HEALTHY if outcomes == {Proof.PROVED} else Status.UNKNOWN
+
+
+def proving(wanted: Wanted, selection: Selection, *, yes: bool, keep: bool) -> Proved:
+    """Run the stages. `yes` uses a GPU without a question, `keep` keeps the result."""
+    machine = _Machine(selection)
     results = []
     with Stages(len(wanted.stages)) as progress:
         asker = Asker(
@@ -83,24 +115,8 @@ def command(
             results.append(result)
     failed = next((r for r in results if r.outcome is Proof.FAILED), None)
     explained = explaining(failed, *machine.diagnosed()) if failed else NOT_ASKED
-    run, comparison = machine.compared([r.document() for r in results], keep=not no_history)
-    if as_json:
-        from dlhealth.report.prove import proof_to_json
-
-        write(proof_to_json(results, explained, run, comparison))
-    else:
-        from dlhealth.report.prove import render_proof
-        from dlhealth.report.style import current_style
-
-        write(render_proof(results, explained, run, comparison, current_style()))
-    return _status(results)
-
-
-def _status(results: Sequence[Result]) -> Status:
-    outcomes = {r.outcome for r in results}
-    if Proof.FAILED in outcomes:
-        return Status.ERRORS
-    return Status.HEALTHY if outcomes == {Proof.PROVED} else Status.UNKNOWN
+    run, comparison = machine.compared([r.document() for r in results], keep=keep)
+    return Proved(tuple(results), explained, run, comparison)
 
 
 def _video(source: str) -> str:

@@ -14,6 +14,7 @@ from dlhealth.report.story import Mark, areas_of, reboot_of
 if TYPE_CHECKING:  # the doctor's report needs nothing about repairs
     from dlhealth.engine.choose import Repair
     from dlhealth.engine.repair import RepairRecord
+    from dlhealth.prove.records import Result
     from dlhealth.txn.execute import Ended
 
 SCHEMA = 1
@@ -60,8 +61,14 @@ def _reboot(diagnosis: Diagnosis) -> dict[str, Any]:
     return {"safe": {Mark.WELL: True, Mark.ERROR: False}.get(verdict.mark), "text": verdict.text}
 
 
-def repair_to_json(outcome: Outcome, repair: "Repair", ended: "Sequence[Ended]", diagnosis: Diagnosis) -> str:
-    """The document of `fix --json`: the plan, its result, and the diagnosis afterwards."""
+def repair_to_json(
+    outcome: Outcome,
+    repair: "Repair",
+    ended: "Sequence[Ended]",
+    diagnosis: Diagnosis,
+    proof: "Sequence[Result] | None" = None,
+) -> str:
+    """The document of `fix --json`: the plan, its result, the diagnosis afterwards, and the stages of `fix --prove`."""
     return dump(
         {
             "schema": SCHEMA,
@@ -88,6 +95,7 @@ def repair_to_json(outcome: Outcome, repair: "Repair", ended: "Sequence[Ended]",
             },
             "transactions": [_ended(e) for e in ended],
             "diagnosis": report(diagnosis),
+            "proof": None if proof is None else [result.document() for result in proof],
         }
     )
 

@@ -431,3 +431,49 @@ def test_the_report_shows_the_last_run_with_its_curves(tmp_path: Path) -> None:
     assert "train: test accuracy: from 0.5 to 0.98" in text
     assert "&lt;b&gt;98.1 %&lt;/b&gt;" in text
     assert "| train | proved |" in subprocess.check_output([*words, "--md"], text=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a repair")
+@pytest.mark.parametrize(
+    ("lie", "status", "outcome"),
+    [
+        ("", Status.HEALTHY, "proved"),
+        ("wrong=7", Status.ERRORS, "failed"),
+        ("error=cuInit:100", Status.NOT_PROVED, "could not run"),
+    ],
+)
+def test_a_repair_is_proved_by_a_computation(lie: str, status: Status, outcome: str, library: Path) -> None:
+    """Nothing is to be repaired here: this is about the end. The machine keeps its own store."""
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("needs a machine without an NVIDIA driver")
+    before = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        'mount -t tmpfs tmpfs /var/lib && exec "$@"',
+        "",
+    )
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "dlhealth", "fix", "--only", "host-oom-killer", "--yes", "--prove", "--json"],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": str(library), "STAND_IN_CUDA": lie},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    document = json.loads(done.stdout)
+    assert not violations(document)
+    assert (document["outcome"], document["proof"][1 if lie == "wrong=7" else 0]["outcome"]) == ("nothing-to-do", outcome)
+    repaired = Status.UNKNOWN if document["diagnosis"]["verdict"] != "healthy" else Status.HEALTHY
+    assert done.returncode == (repaired if status is Status.HEALTHY else status)
+
+
+@pytest.mark.parametrize("words", [("--dry-run",), ("--root", "/nonexistent")])
+def test_only_a_repair_of_the_running_machine_can_be_proved(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dlhealth", "fix", "--prove", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "--prove tests the running machine" in " ".join(done.stderr.split())) == (
+        Status.USAGE,
+        True,
+    )
