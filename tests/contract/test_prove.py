@@ -463,7 +463,10 @@ def test_a_repair_is_proved_by_a_computation(lie: str, status: Status, outcome: 
     )  # fmt: skip
     document = json.loads(done.stdout)
     assert not violations(document)
-    assert (document["outcome"], document["proof"][1 if lie == "wrong=7" else 0]["outcome"]) == ("nothing-to-do", outcome)
+    assert (document["outcome"], document["proof"][1 if lie == "wrong=7" else 0]["outcome"]) == (
+        "nothing-to-do",
+        outcome,
+    )
     repaired = Status.UNKNOWN if document["diagnosis"]["verdict"] != "healthy" else Status.HEALTHY
     assert done.returncode == (repaired if status is Status.HEALTHY else status)
 
@@ -477,3 +480,22 @@ def test_only_a_repair_of_the_running_machine_can_be_proved(words: tuple[str, ..
         Status.USAGE,
         True,
     )
+
+
+def test_the_script_for_a_real_gpu_finds_what_does_not_agree(library: Path, tmp_path: Path) -> None:
+    """Here nvidia-smi names another GPU than the driver, and there is no PyTorch to compare with."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text('#!/bin/sh\ncase "$*" in -L) echo GPU 0: x;; *) echo other, 535.1, 512, 8.6, 40, 1500;; esac\n')
+    smi.chmod(0o755)
+    script = TESTS / "gpu/run"
+    environment = {**os.environ, "OUT": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with_driver = {**environment, "LD_LIBRARY_PATH": str(library)}
+    done = subprocess.run([script, "/usr/bin/python3"], env=with_driver, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    assert "WRONG  the name of nvidia-smi: other" in lines
+    assert "right  the compute capability of nvidia-smi: 8.6" in lines
+    assert any(line.startswith("right  compute: proved in ") for line in lines)
+    smi.write_text("#!/bin/sh\necho No devices were found\n")
+    without = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+    assert (without.returncode, without.stderr) == (2, "tests/gpu/run: nvidia-smi shows no GPU\n")
