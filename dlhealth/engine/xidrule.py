@@ -6,7 +6,7 @@ from dlhealth.actions import ByHand
 from dlhealth.data.kernel_log import Xid, xid
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Evidence, Finding, Plan, Risk, Severity, Stage
-from dlhealth.probes.driver.driverlog import XidEvent, XidEvents
+from dlhealth.probes.driver.driverlog import NEEDS, XidEvent, XidEvents
 
 SUMMARIES = {
     "application": "Nothing on the machine: check the program",
@@ -21,7 +21,10 @@ _SOON = 60.0
 
 
 def _followed(event: XidEvent, known: Xid, events: Sequence[XidEvent]) -> Xid | None:
-    """The error of the same GPU that came just before, and that another rule reports."""
+    """The error of the same GPU that came just before, and that another rule reports; none for the number that says what
+    the GPU needs now."""
+    if event.number == NEEDS:
+        return None
     for other in events[: events.index(event)]:
         first = xid(other.number)
         near = other.address == event.address and 0 <= event.began - other.began <= _SOON

@@ -8,7 +8,7 @@ from dlhealth.host import Host
 from dlhealth.probes.machine.journal import Journal, Line
 from dlhealth.records import NamedTuple
 
-_NEEDS = 154
+NEEDS = 154
 """The Xid that says what a GPU needs to recover."""
 
 
@@ -61,8 +61,8 @@ class XidEvents(NamedTuple):
             match = switch or XID_PATTERN.search(line.text)
             if match is None:
                 continue
-            if not switch and int(match["number"]) == _NEEDS and recovered(line.text):
-                found.pop((full_address(match["gpu"]), _NEEDS, False), None)
+            if not switch and int(match["number"]) == NEEDS and recovered(line.text):
+                found.pop((full_address(match["gpu"]), NEEDS, False), None)
                 continue
             fatal = bool(switch and switch["fatal"].lower() == "fatal")
             key = (full_address(match["gpu"]), int(match["number"]), bool(switch))

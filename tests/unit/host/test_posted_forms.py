@@ -675,3 +675,6 @@ def test_an_error_that_followed_another_one(judged: Judge, second: str, severity
         "xid-61-62-internal-mcu": Severity.ERROR,
         "xid-119-120-gsp-timeout": severity,
     }
+    needs = XID.format(at=106, bus="01", number=154).replace("pid=42, name=python3", "GPU recovery action changed")
+    findings = [d.finding for d in judged(XID.format(at=100, bus="01", number=109) + needs).findings]
+    assert Severity.NOTE not in {f.severity for f in findings}
