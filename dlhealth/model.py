@@ -131,7 +131,8 @@ class Finding(NamedTuple):
     "file:/etc/environment", "python:/home/alice/venv", "package:libcuda1". `about` names further subjects that the
     finding concerns. A finding explains, and is explained by, only findings that do not contradict it: a broken file in
     alice's home explains nothing about bob's, and "line:/etc/profile:3" nothing about another line. `detail` carries
-    values of any type from detect() to remedies(). It is never shown and never leaves the process.
+    values of any type from detect() to remedies(). It is never shown and never leaves the process. `coming` means that
+    nothing is broken yet, so it explains no other finding.
     """
 
     id: str
@@ -142,6 +143,7 @@ class Finding(NamedTuple):
     evidence: tuple[Evidence, ...]
     about: tuple[str, ...] = ()
     detail: Mapping[str, Any] = {}
+    coming: bool = False
 
     @property
     def fingerprint(self) -> str:

@@ -83,7 +83,9 @@ class _Found:
         return [p for p in sorted(candidates) if self._harms(p, number) and self.fit(p, number)]
 
     def _harms(self, cause: int, effect: int) -> bool:
-        """A note does no harm, so it explains nothing that does."""
+        """A note does no harm, so it explains nothing that does; what is only coming explains nothing."""
+        if self.findings[cause].coming:
+            return False
         severities = self.findings[cause].severity, self.findings[effect].severity
         return severities[0] is not Severity.NOTE or severities[1] is Severity.NOTE
 

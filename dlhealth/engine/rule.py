@@ -66,10 +66,12 @@ class Rule:
         *evidence: Evidence,
         severity: Severity | None = None,
         about: Iterable[str] = (),
+        coming: bool = False,
         **detail: Any,
     ) -> Finding:
         """A finding of this rule; `title` is one line with the values found."""
-        return Finding(self.id, subject, severity or self.severity, self.layer, title, evidence, tuple(about), detail)
+        severity = severity or self.severity
+        return Finding(self.id, subject, severity, self.layer, title, evidence, tuple(about), detail, coming)
 
     @property
     def documentation(self) -> str:

@@ -99,6 +99,7 @@ class HeldPackagesBlockDriver(Rule):
                 f"{' ...' if len(free) > 3 else ''} not: {what}",
                 *(Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.want}") for p in _shown(group)),
                 severity=Severity.ERROR if split else Severity.WARNING,
+                coming=not split,
                 held=tuple(held),
                 free=tuple(free),
             )
@@ -198,6 +199,12 @@ class HeldPackagesBlockDriver(Rule):
             .mark("*nvidia*", hold)
             .package("libcuda1", "535.261.03-1", depends="nvidia-alternative (= 535.261.03-1)", multi_arch="same")
             .package("nvidia-alternative", "535.261.03-1", status=hold),
+        )
+        yield Scenario(
+            "held, while the loaded module is still the one before the last update: the hold did not do that",
+            Machine.ubuntu2404_gpu().package("nvidia-driver-550", version, status=hold).loaded_driver("550.107.02"),
+            finds="host",
+            alone=False,
         )
         yield Scenario("nothing is held", Machine.ubuntu2404_gpu())
         yield Scenario("the complete set is held", Machine.ubuntu2404_gpu().mark("*nvidia*", hold))

@@ -414,3 +414,16 @@ def test_one_fault_of_many_people_costs_no_more_for_each_of_them() -> None:
         return time.process_time() - started
 
     assert min(seconds(4000) for _ in range(3)) < 30 * min(seconds(400) for _ in range(3))
+
+
+def test_what_is_only_coming_explains_nothing() -> None:
+    class Cause(Rule):
+        id, layer, explains = "cause", Layer.PACKAGING, ("effect",)
+
+    class Effect(Rule):
+        id, layer, explains = "effect", Layer.PACKAGING, ()
+
+    rules = {"cause": Cause(), "effect": Effect()}
+    found = [Finding(fault, "host", Severity.WARNING, Layer.PACKAGING, "", ()) for fault in ("cause", "effect")]
+    assert causes(found, rules) == [(), ("cause",)]
+    assert causes([found[0]._replace(coming=True), found[1]], rules) == [(), ()]
