@@ -1,12 +1,10 @@
 """The driver libraries that Flatpak keeps for its programs."""
 
-import re
-
 from dlhealth.host import Host, Unreadable
 from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.login.users import Users
-from dlhealth.probes.packaging.packages import DriverPackages
+from dlhealth.probes.packaging.packages import INFO, DriverPackages
 from dlhealth.records import NamedTuple
 
 SYSTEM = "/var/lib/flatpak"
@@ -36,14 +34,9 @@ class FlatpakDriver(NamedTuple):
                 for match in filter(None, map(_RUNTIME.fullmatch, host.listdir(f"{folder}/runtime"))):
                     found.setdefault(match[1], set()).add(match[2].replace("-", "."))
             changes = [s.mtime for f in folders if (s := host.stat(f"{f}/.changed"))]
-            names = {m.package.name for m in packages.members} if packages else set()
-            lists = [
-                p
-                for n in sorted(names)
-                for p in host.glob(f"/var/lib/dpkg/info/{n}*.list")
-                if re.search(r"/[^/:]+(:\w+)?\.list$", p)
-            ]
-            installed = [s.mtime for p in lists if (s := host.stat(p))]
+            members = packages.members if packages and (programs or found) else ()
+            lists = (f"{INFO}/{n}.list" for p, *_ in members for n in (p.name, f"{p.name}:{p.architecture}"))
+            installed = [s.mtime for path in lists if (s := host.stat(path))]
         except Unreadable as problem:
             raise Unavailable(str(problem)) from problem
         return cls(
