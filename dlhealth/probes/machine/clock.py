@@ -32,18 +32,20 @@ class Clock(NamedTuple):
         now = host.now()
         if now is None:
             raise Unavailable("the clock of a machine that does not run cannot be checked")
-        from calendar import timegm  # loads the locales
+        from datetime import datetime, timezone
 
         newest: tuple[float, str, str] | None = None
         for path in (*host.glob("/var/lib/apt/lists/*InRelease"), *host.glob("/var/lib/apt/lists/*_Release")):
             try:
-                text = (host.head(path, _HEAD) or b"").decode(errors="replace")
-            except Unreadable:
+                found = _DATE.search((host.head(path, _HEAD) or b"").decode(errors="replace"))
+                if not found:
+                    continue
+                day, year, hour, minute, second = (int(found[n]) for n in (1, 3, 4, 5, 6))
+                date = datetime(year, _MONTHS.index(found[2]) + 1, day, hour, minute, second, tzinfo=timezone.utc)
+            except (Unreadable, ValueError):  # ValueError: not a date
                 continue
-            if (found := _DATE.search(text)) and found[2] in _MONTHS:
-                day, year, *clock = (int(found[n]) for n in (1, 3, 4, 5, 6))
-                signed = float(timegm((year, _MONTHS.index(found[2]) + 1, day, *clock, 0, 0, 0)))
-                newest = max(newest or (signed, path, found[0]), (signed, path, found[0]))
+            signed = date.timestamp()
+            newest = max(newest or (signed, path, found[0]), (signed, path, found[0]))
         if newest is None:
             raise Unavailable("apt has no lists whose date could be compared with the clock")
         return cls(now, *newest)

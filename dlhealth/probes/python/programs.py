@@ -26,7 +26,7 @@ _FILES_LIMIT = 24
 _OWN_NAME = regex(r"(?:^|-)(?:gpu|cuda\d*x?|cu\d{2,3})(?:-|$)")
 """Names of packages that say themselves that they are built for CUDA."""
 _EXTENSION = regex(r"[^/]*cuda[^/]*\.so")
-_SITE_LIBRARY = regex(r"[^,\n]+\.so(?:\.[0-9.]+)?(?=,)")
+_SITE_LIBRARY = regex(r"(?!\.\.|/|nvidia/).+\.so(?:\.[0-9.]+)?")
 _OTHERS = ("nvidia-", "tensorflow", "tf-nightly")
 """Beginnings of the names of packages that are libraries themselves, or that have a probe of their own."""
 
@@ -166,7 +166,8 @@ class _Look:
             except Unreadable:
                 return []  # a list of many thousands of files
             if text:
-                return [m[0] for m in _SITE_LIBRARY.finditer(text) if not m[0].startswith(("..", "/", "nvidia/"))]
+                paths = (line.partition(",")[0] for line in text.splitlines() if ".so" in line)
+                return [path for path in paths if _SITE_LIBRARY.fullmatch(path)]
         return []
 
     def _inside(self, environment: PythonEnvironment) -> set[str]:
