@@ -5,6 +5,7 @@ from typing import Any
 from dlhealth.engine.facts import Facts
 from dlhealth.host import Host, Unreadable
 from dlhealth.probes.cuda.toolkits import CudaToolkits
+from dlhealth.probes.driver.cardhealth import CardHealth
 from dlhealth.probes.driver.gpu import Gpus
 from dlhealth.probes.driver.libraries import DriverLibraries
 from dlhealth.probes.driver.modules import KernelModules
@@ -51,6 +52,15 @@ def describe_machine(facts: Facts) -> dict[str, Any]:
             "found": [environment.path for environment in pythons.environments] if pythons else [],
             "bounds": pythons.bounds if pythons else "",
         },
+    }
+
+
+def card_health(facts: Facts) -> dict[str, dict[str, Any]]:
+    """What each GPU said of its health, by its address: names and values of the readings that are known."""
+    health: CardHealth | None = _fact(facts, CardHealth)
+    cards = health.cards if health else ()
+    return {
+        c.address: {k: v for k, v in c.readings._asdict().items() if v is not None and k != "problems"} for c in cards
     }
 
 

@@ -14,6 +14,7 @@ SCHEMA = 1
 """The form of a saved state, which docs/schema/state.json describes. A state that does not name its form has this one."""
 _OPTIONAL = {
     "checked": int, "began": float, "problem": str, "unchecked": str, "gone": list, "untold": list, "run": int, "skipped": int,
+    "cards": dict,
 }  # fmt: skip
 """Further fields that a saved state may have."""
 _OF_THE_SYSTEM = (

@@ -5,12 +5,14 @@ Prints one line of JSON, a `Checked`.
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dlhealth.engine.busy import being_changed
 from dlhealth.engine.examine import Examiner, examining
 from dlhealth.engine.facts import Options
 from dlhealth.engine.load import Loaded, chosen, known_names
+from dlhealth.engine.machine import card_health
 from dlhealth.engine.policy import NOTHING_UNATTENDED, BadConfig, Policy, read_policy
 from dlhealth.host import Host, NoAnswer, OutOfTime, Unreadable
 from dlhealth.host.root import live_host
@@ -28,7 +30,7 @@ class Checked(NamedTuple):
     `judged` are the rules that could decide: only their findings can be resolved, and those of rules that no longer
     exist. `rules` are all rules; empty if some could not be loaded. `busy` says which program is changing packages right
     now; then the rest is empty. `problem` is an invalid setting or a broken rule. `unchecked` says what did not answer in
-    time."""
+    time. `cards` has the health of each GPU, of a complete check alone."""
 
     findings: tuple[OpenProblem, ...] = ()
     judged: tuple[str, ...] = ()
@@ -36,6 +38,7 @@ class Checked(NamedTuple):
     busy: str = ""
     problem: str = ""
     unchecked: str = ""
+    cards: Mapping[str, Mapping[str, Any]] = {}
 
 
 def check(machine: Callable[[], Host], only: Sequence[str]) -> Checked:
@@ -69,7 +72,10 @@ def _check(examiner: Examiner, machine: Callable[[], Host], only: Sequence[str])
     if busy := being_changed(machine()):
         return Checked(busy=busy)
     there = () if loaded.failed else tuple(r.id for r in loaded.rules)
-    return Checked(tuple(findings), tuple(sorted(judged)), there, problem=problem, unchecked=_unchecked(host))
+    cards = {} if only else card_health(examiner.facts(Options(users=policy.users)))
+    return Checked(
+        tuple(findings), tuple(sorted(judged)), there, problem=problem, unchecked=_unchecked(host), cards=cards
+    )
 
 
 def _unchecked(host: Host) -> str:

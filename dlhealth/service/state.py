@@ -14,7 +14,8 @@ from dlhealth.txn.store import Store
 
 class ServiceState(NamedTuple):
     """The open problems at the last check, which ended at `checked` (seconds since 1970; None before the first one).
-    `run` and `skipped` count the rules of the last complete check, None if there was none. `unknown` says why the
+    `run` and `skipped` count the rules of the last complete check, None if there was none; `cards` is what each GPU then
+    said of its health, by its address. `unknown` says why the
     machine's state is not known now, "" if it is. `partly` is set if the problems count nevertheless. `waits` is the
     repair that runs or waits for a reboot, and `trouble` says why it cannot be read. `outcomes` counts the repairs, None
     for a user who may not read them."""
@@ -28,6 +29,7 @@ class ServiceState(NamedTuple):
     waits: str
     trouble: str
     outcomes: Mapping[str, int] | None
+    cards: Mapping[str, Any] = {}
 
     @property
     def health(self) -> Health:
@@ -64,6 +66,7 @@ def read_known() -> ServiceState:
         waits=waits,
         trouble=trouble,
         outcomes=outcomes,
+        cards=state.get("cards", {}),
     )
 
 

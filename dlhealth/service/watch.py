@@ -111,7 +111,7 @@ class Watcher:
         self._tell_at = 0.0
         self._problem = str(saved.get("problem", ""))
         self._unchecked = ""
-        self._counts: dict[str, Any] = {name: saved[name] for name in ("run", "skipped") if name in saved}
+        self._complete: dict[str, Any] = {name: saved[name] for name in ("run", "skipped", "cards") if name in saved}
         self._checked: int | None = saved.get("checked")
         self._began: float = saved.get("began", 0.0)
         self._sign: str | None = None
@@ -246,7 +246,7 @@ class Watcher:
         self._unchecked = checked["unchecked"]
         if not look.only and rules:
             decided = len(checked["judged"])
-            self._counts = {"run": decided, "skipped": len(rules) - decided}
+            self._complete = {"run": decided, "skipped": len(rules) - decided, "cards": checked.get("cards", {})}
         unwritten = self._write_state()
         left_out = f"some checks could not run completely: {self._unchecked}" if self._unchecked else ""
         self._complain(checked["problem"] or left_out or unwritten)
@@ -264,7 +264,7 @@ class Watcher:
     def _write_state(self) -> str:
         """Save the state; returns why that failed, or "". A full /run must not end the watcher: it would report
         everything again."""
-        state: dict[str, Any] = {"problem": self._problem, "unchecked": self._unchecked, **self._counts}
+        state: dict[str, Any] = {"problem": self._problem, "unchecked": self._unchecked, **self._complete}
         if self._checked is not None:
             state.update(checked=self._checked, began=self._began)
         common = public(self._known.findings)

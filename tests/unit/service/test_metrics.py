@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dlhealth.model import Health, Layer, OpenProblem, Severity
-from dlhealth.service.metrics import SERIES, exposition
+from dlhealth.service.metrics import CARDS, SERIES, exposition
 from dlhealth.service.state import ServiceState
 
 PROJECT = Path(__file__).parents[3]
@@ -23,6 +23,26 @@ def problem(id: str, subject: str = "host", *, causes: tuple[str, ...] = (), fil
 
 def known(*findings: OpenProblem) -> ServiceState:
     return ServiceState(1_700_000_000, findings, 100, 7, "", False, "1-abc", "", {"applied": 2, "undone": 1})
+
+
+A100 = {
+    "temperature": 61,
+    "power": 385.2,
+    "power_limit": 400.0,
+    "corrected": 3,
+    "uncorrected": 0,
+    "remapped_rows": 1,
+    "remap_pending": False,
+    "remap_failed": True,
+    "retired_pages": 2,
+    "load": 98,
+    "persistence": True,
+    "link_generation": 4,
+    "link_width": 8,
+    "most_link_generation": 4,
+    "most_link_width": 16,
+    "slowdowns": ["software power cap", "hardware power brake"],
+}
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
@@ -46,6 +66,28 @@ def test_what_the_service_knows_is_there() -> None:
     assert told["dlhealth_check_timestamp_seconds",] == 1_700_000_000
     assert (told["dlhealth_repairs", "applied"], told["dlhealth_repairs", "undone"]) == (2, 1)
     assert told["dlhealth_repair_pending",] == 1
+
+
+def test_cards_that_answered_have_their_health() -> None:
+    given = known()._replace(cards={"0000:01:00.0": A100, "0000:02:00.0": {"temperature": 40}})
+    told = samples(exposition(given))
+    first = {(name, *rest[1:]): v for (name, *rest), v in told.items() if rest[:1] == ["0000:01:00.0"]}
+    assert first["dlhealth_gpu_temperature_celsius",] == 61
+    assert first["dlhealth_gpu_power_watts",] == 385.2
+    assert (first["dlhealth_gpu_replacement_failed",], first["dlhealth_gpu_replacement_pending",]) == (1, 0)
+    assert (first["dlhealth_gpu_memory_errors", "corrected"], first["dlhealth_gpu_link", "most_width"]) == (3, 16)
+    slowdowns = {rest[0]: v for (name, *rest), v in first.items() if name == "dlhealth_gpu_slowdown"}
+    assert [reason for reason, active in slowdowns.items() if active] == ["hardware power brake"]
+    assert len(slowdowns) == 4
+    assert [(name, v) for (name, *rest), v in told.items() if "0000:02:00.0" in rest] == [
+        ("dlhealth_gpu_temperature_celsius", 40)
+    ]
+
+
+def test_the_number_of_series_of_cards_is_bounded() -> None:
+    many = known()._replace(cards={f"{n:04x}:01:00.0": A100 for n in range(3 * CARDS)})
+    ours = [labels for labels in samples(exposition(many)) if labels[0].startswith("dlhealth_gpu")]
+    assert len(ours) == 17 * CARDS
 
 
 def test_what_is_not_known_has_no_number() -> None:
@@ -83,7 +125,7 @@ def test_names_that_are_no_text_are_written_out() -> None:
 
 
 def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_there_are() -> None:
-    there = {name for name, *_ in samples(exposition(known(problem("x"))))}
+    there = {name for name, *_ in samples(exposition(known(problem("x"))._replace(cards={"0000:01:00.0": A100})))}
     for name in ("dashboard.json", "dlhealth.rules.yml", "dlhealth.test.yml"):
         asked = set(re.findall(r"dlhealth_[a-z_]+", (RULES / name).read_text()))
         assert asked <= there, name
@@ -94,6 +136,10 @@ def test_promtool_accepts_the_text_and_the_alert_rules() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: prometheus)")
-    subprocess.run([promtool, "check", "metrics"], input=exposition(known(problem("x"))), check=True)
+    subprocess.run(
+        [promtool, "check", "metrics"],
+        input=exposition(known(problem("x"))._replace(cards={"0000:01:00.0": A100})),
+        check=True,
+    )
     subprocess.run([promtool, "check", "rules", "dlhealth.rules.yml"], check=True, cwd=RULES)
     subprocess.run([promtool, "test", "rules", "dlhealth.test.yml"], check=True, cwd=RULES)

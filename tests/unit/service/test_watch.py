@@ -1180,6 +1180,14 @@ def test_a_driver_that_hangs_below_it_is_named_and_the_watcher_goes_on(service: 
     assert service.journal.of(Kind.NOT_CHECKED) == []
 
 
+def test_the_health_of_the_cards_is_kept_for_who_asks(service: Service, nvml: Path) -> None:
+    looks_for_real(service, nvml, f"{NVML_SOUND}value nvmlDeviceGetTemperature 44\n")
+    service.start()
+    wait_for(service.saved)
+    assert service.saved()["cards"] == {"0000:01:00.0": {"temperature": 44}}
+    assert json.loads((service.state / "public.json").read_text())["cards"] == service.saved()["cards"]
+
+
 def test_a_driver_that_answers_nonsense_is_no_finding_and_no_end(service: Service, nvml: Path) -> None:
     looks_for_real(service, nvml, f"{NVML_SOUND}nonsense nvmlSystemGetDriverVersion\nnonsense nvmlDeviceGetName\n")
     service.start()
