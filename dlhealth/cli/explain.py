@@ -1,6 +1,7 @@
 """`dlhealth explain`."""
 
 import re
+from collections.abc import Sequence
 
 import click
 
@@ -26,10 +27,7 @@ def command(name: str) -> None:
         known = sxid(int(number[2]), fatal=True) if number[1] else xid(int(number[2]))
         rule = next((r for r in rules if r.id == known.fault), None)
     if rule is None:
-        from dlhealth.data.error_texts import problems_of
-
-        by_id = {r.id: r for r in rules}
-        possible = [by_id[i] for i in problems_of(name) if i in by_id]
+        possible = _possible(name, rules)
         if len(possible) > 1:
             _list(possible)
             return
@@ -45,6 +43,16 @@ def command(name: str) -> None:
 
     style = current_style()
     page((render_number(known, style) if known else "") + render_rule(rule, rules, style))
+
+
+def _possible(text: str, rules: Sequence[Rule]) -> list[Rule]:
+    """The problems that a text belongs to: known error texts first, then what the rules' pages describe."""
+    from dlhealth.data.error_texts import problems_of
+    from dlhealth.report.symptoms import described
+
+    by_id = {r.id: r for r in rules}
+    known = [by_id[i] for i in problems_of(text) if i in by_id]
+    return list(dict.fromkeys([*known, *described(text, rules)]))
 
 
 def _list(possible: list[Rule]) -> None:
