@@ -143,7 +143,7 @@ def printable(text: str) -> str:
     "dlhealth",
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Shell completion for bash, zsh and fish: docs/completion.md",
+    epilog="Begin with: dlhealth doctor",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dlhealth")
 def commands() -> None:

@@ -63,7 +63,9 @@ def save(root: str, output: str | None, force: bool) -> None:
 @root_option
 @json_option
 def compare(file: str | None, root: str, as_json: bool) -> int:
-    """Show what differs from the known-good record, or from the record in FILE.
+    """Show what differs from the known-good record.
+
+    With FILE, compare with the record in that file instead.
 
     Exit status: 0 nothing differs, 1 something differs, 2 there is no record that can be read.
     """

@@ -59,9 +59,13 @@ root_option = click.option(
     "an nvidia-bug-report.log, a sosreport, or a directory of pasted outputs. [default: /]",
 )
 
+disk_option = click.option(
+    "--root", default="/", metavar="DIR", help="The machine: the directory where its disk is mounted. [default: /]"
+)
+
 
 def machine_options(function: F) -> F:
-    """The options that say which machine to diagnose, and for whom."""
+    """The options that say what to check of a machine, and for whom."""
     for add in (
         click.option("--next-boot", is_flag=True, help="Check the kernel that will boot next."),
         click.option(
@@ -78,7 +82,6 @@ def machine_options(function: F) -> F:
             metavar="NAME",
             help="Check this user's login (repeatable). [default: all human users]",
         ),
-        root_option,
     ):
         function = add(function)
     return function

@@ -3,12 +3,13 @@
 import click
 
 from dlhealth.cli import Status, write
-from dlhealth.cli.common import Selection, diagnose, diagnosis_options, status_of
+from dlhealth.cli.common import Selection, diagnose, diagnosis_options, root_option, status_of
 from dlhealth.cli.progress import Progress
 from dlhealth.model import Diagnosis
 
 
 @click.command("doctor")
+@root_option
 @diagnosis_options
 @click.option("-v", "--verbose", is_flag=True, help="Also list the checks that could not run, with the reasons.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the verdict and a line for each cause.")

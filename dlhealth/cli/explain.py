@@ -15,7 +15,7 @@ from dlhealth.engine.rule import Rule
 def command(name: str) -> None:
     """Explain one problem: what it means, its cause, the repair, and the repair's risk.
 
-    ID may also be a number that the driver reported, such as xid-79, or an NVSwitch, such as sxid-20034.
+    ID may also be a number that the driver or an NVSwitch reported, such as xid-79 or sxid-20034.
 
     Instead of ID, paste the error text of a program, in quotes: dlhealth lists the problems that it can come from.
     """

@@ -15,6 +15,7 @@ from dlhealth.cli.common import (
     agreed,
     chosen_rules,
     diagnosis_options,
+    disk_option,
     examine,
     failure,
     show,
@@ -52,6 +53,7 @@ _STATUS = {
 
 @click.command("fix")
 @click.argument("ids", metavar="[ID|LAYER]...", nargs=-1)
+@disk_option
 @diagnosis_options
 @click.option("--dry-run", is_flag=True, help="Only print the plan, with each command and each changed line.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -5,18 +5,14 @@ import os
 import click
 
 from dlhealth.cli import InTheWay, write
-from dlhealth.cli.common import failure, json_option, store_of
+from dlhealth.cli.common import disk_option, failure, json_option, store_of
 from dlhealth.engine.repair import tell
 from dlhealth.host.exec import as_root
 from dlhealth.txn.store import Record, Store
 
-root_option = click.option(
-    "--root", default="/", metavar="DIR", help="The machine: a mounted disk, for example. [default: /]"
-)
-
 
 @click.command("history")
-@root_option
+@disk_option
 @json_option
 def command(root: str, as_json: bool) -> None:
     """List all repairs: when, why, and how they ended."""

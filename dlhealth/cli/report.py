@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dlhealth.cli import printable, write
-from dlhealth.cli.common import Selection, asked, diagnose, machine_options, writing
+from dlhealth.cli.common import Selection, asked, diagnose, machine_options, root_option, writing
 from dlhealth.cli.progress import Progress
 from dlhealth.host import NotAMachine, Unreadable
 from dlhealth.host.newfile import created
@@ -26,6 +26,7 @@ _LIMIT = 16 << 20
 
 
 @click.command("report")
+@root_option
 @machine_options
 @click.option(
     "--md", "as_markdown", is_flag=True, help="Markdown, for an issue or a forum; on standard output without -o."

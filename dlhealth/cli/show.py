@@ -3,14 +3,14 @@
 import click
 
 from dlhealth.cli import write
-from dlhealth.cli.common import json_option
-from dlhealth.cli.history import named, root_option, store_at
+from dlhealth.cli.common import disk_option, json_option
+from dlhealth.cli.history import named, store_at
 from dlhealth.engine.repair import tell
 
 
 @click.command("show")
 @click.argument("name", metavar="REPAIR")
-@root_option
+@disk_option
 @json_option
 def command(name: str, root: str, as_json: bool) -> None:
     """Show one repair: the problem, each step, and its result."""

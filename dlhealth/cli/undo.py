@@ -5,8 +5,8 @@ import os
 import click
 
 from dlhealth.cli import InTheWay, Status, write
-from dlhealth.cli.common import agreed, failure, json_option, show
-from dlhealth.cli.history import named, root_option, store_at
+from dlhealth.cli.common import agreed, disk_option, failure, json_option, show
+from dlhealth.cli.history import named, store_at
 from dlhealth.cli.progress import Steps
 from dlhealth.engine.repair import tell
 from dlhealth.host.exec import as_root
@@ -18,7 +18,7 @@ from dlhealth.txn.store import Busy, Record, Store
 
 @click.command("undo")
 @click.argument("name", metavar="[REPAIR]", required=False)
-@root_option
+@disk_option
 @json_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:

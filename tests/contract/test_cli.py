@@ -619,3 +619,14 @@ def test_the_date_of_the_data_is_one_of_the_past() -> None:
         for d in re.findall(r"read (\d{4}-\d\d-\d\d)", p.read_text())
     ]
     assert min([*read, time.strftime("%Y-%m-%d")]) >= data.CURRENT
+
+
+def test_no_help_is_cut_off_on_a_narrow_console() -> None:
+    top = click.Context(commands, info_name="dlhealth", terminal_width=80, **commands.context_settings)
+    texts = {"": commands.get_help(top)}
+    for name in COMMANDS:
+        command = commands.get_command(top, name)
+        assert command
+        texts[name] = command.get_help(click.Context(command, top, name, terminal_width=80))
+    cut = [f"{name}: {line}" for name, text in texts.items() for line in text.splitlines() if line.endswith("...")]
+    assert [line for line in cut if "Usage:" not in line] == []
