@@ -71,6 +71,8 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("tf-cannot-dlopen-gpu-libraries", "ldconfig-cuda-entry-missing")),
     (r"could not find cuda drivers on your machine",
      ("tf-cannot-dlopen-gpu-libraries", "libcuda-missing-from-loader", *_NO_DRIVER)),
+    (r"jax plugin configuration error: exception when calling jax_plugins",
+     ("ld-library-path-shadows-wheel-libraries", "jax-gpu-backend-unavailable")),
     (r"unable to load cu\w+\. is it installed|outdated cu\w+ installation found|the cu\w+ library was not found",
      ("ld-library-path-shadows-wheel-libraries", "jax-gpu-backend-unavailable")),
     (r"libcuda\.so(?:\.1)?: cannot open shared object|libcuda\.so\.1: file too short",

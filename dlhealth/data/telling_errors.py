@@ -323,6 +323,12 @@ _ROWS = (
         "run nvidia-ctk runtime configure --runtime=containerd, and restart containerd",
     ),
     _Row(
+        r"Failed to initialize NVML: (?:Unknown Error|GPU access blocked).*?[^#\w]no-cgroups ?= ?true"
+        r"|[^#\w]no-cgroups ?= ?true.*?Failed to initialize NVML: (?:Unknown Error|GPU access blocked)",
+        "container-toolkit-no-cgroups", "no-cgroups is set: containers of Docker may not open the GPU's nodes",
+        "set no-cgroups = false in /etc/nvidia-container-runtime/config.toml",
+    ),
+    _Row(
         r"/sys/fs/cgroup/devices/\S*devices\.allow: permission denied|bpf_prog_query\(BPF_CGROUP_DEVICE\) failed: operation not "
         r"permitted",
         "container-toolkit-no-cgroups", "A container engine without root cannot set up the GPU's control group",

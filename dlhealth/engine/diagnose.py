@@ -92,7 +92,7 @@ def _unjudged(facts: Facts) -> str | None:
     """Why no finding does not mean a healthy machine; None if it does."""
     host = cast(Host, facts.get(Host))
     if host.symptoms:
-        return _unexplained(host.symptoms[0])
+        return _unexplained(host.symptoms[0], host.posts)
     if doubt := next(filter(None, map(_unclear, host.posts)), None):
         return doubt
     try:
@@ -104,14 +104,15 @@ def _unjudged(facts: Facts) -> str | None:
     return unsupported
 
 
-def _unexplained(said: PostedSymptom) -> str:
+def _unexplained(said: PostedSymptom, posts: Sequence[Post]) -> str:
     """That the cause of an error is not known, and where its possible causes are explained."""
-    return f"what was posted does not show why {said.symptom.value}{_likely(said.text)}"
+    whole = next((post.errors for post in posts if post.source == said.source), "")
+    return f"what was posted does not show why {said.symptom.value}{_likely(said.text) or _likely(whole)}"
 
 
 def _unclear(post: Post) -> str:
     """The same for an error that has several known causes; "" if the text has none."""
-    likely = _likely(post.text)
+    likely = _likely(post.errors)
     return f"what was posted does not show the cause of the error in {post.source}{likely}" if likely else ""
 
 

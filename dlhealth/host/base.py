@@ -122,9 +122,11 @@ class PostedSymptom(NamedTuple):
 
 
 class Post(NamedTuple):
-    """The lines of a posted text that may be errors of programs, and the name of its file."""
+    """A posted text with an error of a program, without lines of the kernel, and the name of its file. `errors` are the
+    lines that may be errors, with those that follow each."""
 
     text: str
+    errors: str
     source: str
 
 

@@ -26,9 +26,11 @@ _FAILED = regex(
 """What programs that use the GPU print when they fail."""
 _COMPLAINT = regex(
     r"(?=.*(?:error|fail|can ?not|could not|couldn't|not found|mismatch|compatible|too old|unsupported|not supported"
-    r"|no longer|undefined|not compiled|unable|invalid|insufficient|loaded runtime|not yet|not installed|don't match))"
+    r"|no longer|undefined|not compiled|unable|invalid|insufficient|loaded runtime|not yet|not installed|don't match"
+    r"|no such file|not a symbolic link|denied|falling back))"
     r"(?=.*(?:cuda|cudnn|nvidia|nvml|\bgpus?\b|torch|tensorflow|jax|onnxruntime|\blib(?:cu|nv|nccl)\w+\.so|GLIBCXX"
-    r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b))"
+    r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b|system not yet|cgroup/devices"
+    r"|\bcu(?:blas|fft|rand|solver|sparse)\w*\b))"
     # What apt, DKMS and the desktop say names no program that uses the GPU.
     r"|.*(?:Depends: |Conflicts: |trying to overwrite |'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
     r"|supported by EGL|module not found: 'nvidia'|you have held broken)",
@@ -118,5 +120,6 @@ def failed(output: Output, pieces: Pieces) -> bool:
         pieces.symptoms.append(PostedSymptom(Symptom.FAILED, found.strip()[:_LONGEST], output.name))
     near = {number + more for number, line in enumerate(lines) if _COMPLAINT.match(line) for more in range(_FOLLOWING)}
     if near:
-        pieces.posts.append(Post("\n".join(lines[n] for n in sorted(near) if n < len(lines)), output.name))
+        errors = "\n".join(lines[n] for n in sorted(near) if n < len(lines))
+        pieces.posts.append(Post("\n".join(lines), errors, output.name))
     return bool(found or near)

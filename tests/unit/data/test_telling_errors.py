@@ -81,6 +81,8 @@ CASES = (
     ("Error 804: forward compatibility was attempted on non supported HW", "cuda-forward-compat-unsupported-hw-804", "compat"),
     ('failed to get sandbox runtime: no runtime for "nvidia" is configured', "containerd-nvidia-runtime-not-configured",
      "containerd"),
+    ("Failed to initialize NVML: Unknown Error\n$ cat config.toml\n[nvidia-container-cli]\nno-cgroups = true\n",
+     "container-toolkit-no-cgroups", "no-cgroups is set"),
     ("open failed: /sys/fs/cgroup/devices/user.slice/devices.allow: permission denied", "container-toolkit-no-cgroups", "root"),
     ("ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm).",
      "shm-too-small", "/dev/shm"),
@@ -129,6 +131,7 @@ def test_proves_one_problem(text: str, fault: str, shows: str) -> None:
         "Error 803: system has unsupported display driver / cuda driver combination",
         "/lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found",
         "nvidia-docker | Error: unsupported CUDA version: driver 0.0 < image 8.0",
+        "Failed to initialize NVML: Unknown Error\n[nvidia-container-cli]\n#no-cgroups = true\n",
         # TensorFlow lacks the driver, or only TensorRT.
         "Could not load dynamic library 'libcuda.so.1'; dlerror: x\nW gpu_device.cc: Cannot dlopen some GPU libraries.",
         "Could not load dynamic library 'libnvinfer.so.7'; dlerror: libnvinfer.so.7: cannot open shared object file",

@@ -523,6 +523,27 @@ class TestErrorsThatProve:
         assert found.remedy
         assert found.finding.evidence[0].source == "piece0"
 
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("what():  Error (burn.cpp:1): system not yet initialized\n", "fabricmanager-missing-or-mismatched"),
+            ("/sbin/ldconfig: /usr/lib64/libcudnn.so.8 is not a symbolic link\n", "cudnn-links-are-copies"),
+            ("lstat /dev/nvidia-uvm: no such file or directory\n", "uvm-device-node-missing"),
+            (
+                "Failed to initialize NVML: Unknown Error\n\n\n\n\nuser@box:~$ grep no-cg config.toml\nno-cgroups = true\n",
+                "container-toolkit-no-cgroups",
+            ),
+        ],
+    )
+    def test_that_name_no_program_are_findings(self, text: str, fault: str, judged: Judge) -> None:
+        assert roots(judged(f"Since the update:\n{text}")) == {fault}
+
+    def test_the_whole_message_counts_for_the_most_probable_cause(self, judged: Judge) -> None:
+        start = "Error response from daemon: OCI runtime create failed: nvidia-container-cli: " + "x" * 400
+        diagnosis = judged(f"{start} initialization error: cuda error: unknown error\n")
+        assert diagnosis.health is Health.UNKNOWN
+        assert "most probable: uvm-" in str(diagnosis.doubt)
+
     def test_outputs_beside_them_are_more_exact(self, judged: Judge) -> None:
         diagnosis = judged(COLLECTED, "AssertionError: Torch not compiled with CUDA enabled\n")
         assert [d.finding.subject for d in diagnosis.findings if d.finding.id == "torch-cpu-only-build"] == [
