@@ -15,7 +15,7 @@ from dlhealth.model import GPU, Diagnosis, State, timestamp
 from dlhealth.prove.environments import Environment
 from dlhealth.prove.errors import NO_DEVICE, suspects
 from dlhealth.prove.records import Proof, Result
-from dlhealth.prove.runner import Asker, Wanted, chosen_stages, prove
+from dlhealth.prove.runner import Asker, Wanted, chosen_stages, prove, settings
 from dlhealth.prove.stages import ORDER
 from dlhealth.records import NamedTuple
 from dlhealth.report.prove import NOT_ASKED, Explanation, render_proof
@@ -86,12 +86,14 @@ def command(
 
 
 class Proved(NamedTuple):
-    """How the stages ended, what the doctor says of a failed one, and what became worse than in earlier runs."""
+    """How the stages ended, what the doctor says of a failed one, what became worse than in earlier runs, and what else
+    is worth knowing of the GPUs."""
 
     results: tuple[Result, ...]
     explained: Explanation
     run: "Run"
     comparison: "Comparison"
+    notes: tuple[str, ...]
 
     @property
     def status(self) -> Status:
@@ -116,7 +118,8 @@ def proving(wanted: Wanted, selection: Selection, *, yes: bool, keep: bool) -> P
     failed = next((r for r in results if r.outcome is Proof.FAILED), None)
     explained = explaining(failed, *machine.diagnosed()) if failed else NOT_ASKED
     run, comparison = machine.compared([r.document() for r in results], keep=keep)
-    return Proved(tuple(results), explained, run, comparison)
+    notes = settings(wanted.gpu) if any(r.outcome is not Proof.NOT_RUN for r in results) else ()
+    return Proved(tuple(results), explained, run, comparison, notes)
 
 
 def _video(source: str) -> str:

@@ -108,6 +108,31 @@ def in_use(gpu: int | None) -> str:
     return f"other programs compute on the GPU: {'; '.join(users[:5])}" if users else ""
 
 
+_SETTINGS = {
+    "mig.mode.current": {"enabled": "is divided (MIG): programs use one of its instances, so only one is tested"},
+    "compute_mode": {
+        "exclusive_process": "lets only one program compute at a time (compute mode exclusive)",
+        "exclusive_thread": "lets only one program compute at a time (compute mode exclusive)",
+        "prohibited": "lets no program compute (compute mode prohibited)",
+    },
+    "display_active": {"enabled": "also drives a display, which may stutter during the test"},
+}
+"""Settings of a GPU by their names in nvidia-smi, and what a value means for a proof."""
+
+
+def settings(gpu: int | None) -> tuple[str, ...]:
+    """The settings of the GPUs that matter for a proof, in words; none if nvidia-smi does not tell them."""
+    query = (f"--query-gpu=index,{','.join(_SETTINGS)}", "--format=csv,noheader")
+    answer = run(["nvidia-smi", *query, *(() if gpu is None else ("-i", str(gpu)))], _WAIT_FOR_SMI)
+    rows = [line.split(", ") for line in answer.stdout.splitlines()] if answer.status == 0 else ()
+    return tuple(
+        f"GPU {index} {words}"
+        for index, *values in rows
+        for known, value in zip(_SETTINGS.values(), values, strict=False)
+        if (words := known.get(value.strip().lower()))
+    )
+
+
 def _without_xids(result: Result, began: float) -> Result:
     """The result, or a failure if the kernel logged errors of a GPU since the stage began. Who may not read the kernel
     log sees none."""

@@ -28,7 +28,12 @@ _COLOURS = {Proof.PROVED: "32", Proof.CPU_ONLY: "33", Proof.FAILED: "31", Proof.
 
 
 def render_proof(
-    results: Sequence[Result], explained: Explanation, run: Run, comparison: Comparison, style: Style
+    results: Sequence[Result],
+    explained: Explanation,
+    run: Run,
+    comparison: Comparison,
+    notes: Sequence[str],
+    style: Style,
 ) -> str:
     """One line and the figures for each stage, what explains a failed one, and what became worse."""
     page = Page(style)
@@ -45,6 +50,8 @@ def render_proof(
         page.text("", f"This explains it: {style.clean(cause.title)} ({cause.id})")
     if any(r.outcome is Proof.FAILED for r in results):
         page.text("", _advice(explained))
+    for note in notes:
+        page.text("", style.clean(note))
     if run.battery:
         page.text("", "This machine runs on its battery: its speed is not compared with earlier runs.")
     for line in comparison_lines(comparison):
@@ -74,7 +81,9 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield from (f"  {line}" for line in difference_lines(comparison.differences))
 
 
-def proof_to_json(results: Sequence[Result], explained: Explanation, run: Run, comparison: Comparison) -> str:
+def proof_to_json(
+    results: Sequence[Result], explained: Explanation, run: Run, comparison: Comparison, notes: Sequence[str]
+) -> str:
     """The document of `prove --json`."""
     return dump(
         {
@@ -82,6 +91,7 @@ def proof_to_json(results: Sequence[Result], explained: Explanation, run: Run, c
             "dlhealth": __version__,
             "time": run.time,
             "battery": run.battery,
+            "notes": list(notes),
             "stages": [r.document() for r in results],
             "causes": [{"id": c.id, "subject": c.subject, "title": c.title} for c in explained.causes],
             "unchecked": list(explained.unchecked),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -341,11 +343,13 @@ def test_a_failed_stage_leads_to_the_finding_that_explains_it() -> None:
 def test_the_advice_after_a_failure_says_what_the_doctor_could_not_check() -> None:
     failed = [Result("compute", Proof.FAILED, "It is wrong")]
     style = Style(colour=False, unicode=True, width=100)
-    assert "dlhealth doctor finds no problem that explains it." in render_proof(failed, Explanation(), RUN, SAME, style)
-    unchecked = render_proof(failed, Explanation(unchecked=("xid-other",)), RUN, SAME, style)
+    assert "dlhealth doctor finds no problem that explains it." in render_proof(
+        failed, Explanation(), RUN, SAME, (), style
+    )
+    unchecked = render_proof(failed, Explanation(unchecked=("xid-other",)), RUN, SAME, (), style)
     assert "explains it, but xid-other could not run (details: dlhealth doctor -v)." in " ".join(unchecked.split())
     known = Explanation((finding("a-cause"),), ("xid-other",), "sudo dlhealth fix")
-    explained = render_proof(failed, known, RUN, SAME, style)
+    explained = render_proof(failed, known, RUN, SAME, (), style)
     assert explained.endswith("It is wrong (a-cause)\nRepair: sudo dlhealth fix\n0 of 1 stages proved\n")
 
 
@@ -499,3 +503,54 @@ def test_the_script_for_a_real_gpu_finds_what_does_not_agree(library: Path, tmp_
     smi.write_text("#!/bin/sh\necho No devices were found\n")
     without = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
     assert (without.returncode, without.stderr) == (2, "tests/gpu/run: nvidia-smi shows no GPU\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "notes"),
+    [
+        (
+            "0, Enabled, Default, Disabled",
+            ["GPU 0 is divided (MIG): programs use one of its instances, so only one is tested"],
+        ),
+        (
+            "0, [N/A], Exclusive_Process, Disabled",
+            ["GPU 0 lets only one program compute at a time (compute mode exclusive)"],
+        ),
+        ("0, [N/A], Default, Enabled", ["GPU 0 also drives a display, which may stutter during the test"]),
+        ("0, [N/A], Default, [Not Supported]", []),
+        ("Unable to determine the device handle", []),
+    ],
+)
+def test_settings_of_a_gpu_that_matter_are_named(library: Path, tmp_path: Path, answer: str, notes: list[str]) -> None:
+    smi = f"#!/bin/sh\ncase \"$*\" in *query-gpu*) echo '{answer}';; esac\n"
+    environment = {"LD_LIBRARY_PATH": str(library)}
+    status, document = proved(environment, "--until", "compute", before=with_programs(tmp_path, nvidia_smi=smi))
+    assert (status, document["notes"]) == (Status.HEALTHY, notes)
+
+
+def test_a_gpu_that_another_program_holds_alone_is_named(prove: Prove) -> None:
+    """As in compute mode exclusive, or with MIG without instances: the failed stage leads to these problems."""
+    _, document = prove("error=cuDevicePrimaryCtxRetain:46", "--until", "compute")
+    assert document["stages"][1]["text"] == "cuDevicePrimaryCtxRetain returned 46 (CUDA_ERROR_DEVICE_UNAVAILABLE)"
+    assert set(document["unchecked"]) <= {"compute-mode-exclusive", "mig-mode-without-instances"}
+
+
+def test_a_terminal_shows_how_far_a_stage_is(library: Path) -> None:
+    terminal, theirs = os.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "dlhealth", "prove", "--no-history", "--yes", "--stage", "load", "--time", "4"],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TERM": "xterm", "LD_LIBRARY_PATH": str(library)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the terminal is closed at the end
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    os.close(terminal)
+    assert done.wait() == 0
+    bars = re.findall(r"1 of 1: load +\[(#+)-*\] +\d+ s", shown.decode())
+    assert len(bars) > 1
+    assert sorted(bars, key=len) == bars

@@ -12,10 +12,10 @@ from dlhealth.records import NamedTuple
 IN_PYTHON = ("framework", "train", "vision")
 ORDER = ("driver", "compute", "memory", "load", *IN_PYTHON)
 SECONDS = {
-    "driver": 30.0,
+    "driver": 60.0,
     "compute": 60.0,
-    "memory": 120.0,
-    "load": 30.0,
+    "memory": 300.0,
+    "load": 60.0,
     "framework": 180.0,
     "train": 300.0,
     "vision": 300.0,
