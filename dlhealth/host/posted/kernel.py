@@ -443,6 +443,15 @@ def driver(output: Output, pieces: Pieces) -> bool:
     return bool(version or silent or told or mismatch or none or library)
 
 
+def without_the_past(text: str) -> str:
+    """A text without what nvidia-smi complained about before it worked: that is over."""
+    works = max((m.start() for m in _SMI.finditer(text)), default=0)
+    before = text[:works]
+    for pattern in (_NO_DRIVER, _MISMATCH, _NO_DEVICES):
+        before = pattern.sub("", before)
+    return before + text[works:]
+
+
 def _says(symptom: Symptom, match: "re.Match[str]", source: str, pieces: Pieces, version: str = "") -> None:
     text = " ".join(match[0].split())
     pieces.symptoms.append(PostedSymptom(symptom, text, source, version))

@@ -19,7 +19,7 @@ def read_outputs(text: str, name: str, pieces: Pieces) -> bool:
 
 def read_pasted(text: str, name: str, pieces: Pieces) -> bool:
     """The same for a text that went through a terminal, a mail or a web page, with the commands that were typed."""
-    output = Output(plain(text), name)
+    output = Output(kernel.without_the_past(plain(text)), name)
     typed = list(commands(output.text))
     known = [files.printed(command, output, pieces) for command in typed]
     known += [files.listed(command, output, pieces) for command in typed]

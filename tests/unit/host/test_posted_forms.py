@@ -699,3 +699,13 @@ def test_an_error_that_followed_another_one(judged: Judge, second: str, severity
     needs = XID.format(at=106, bus="01", number=154).replace("pid=42, name=python3", "GPU recovery action changed")
     findings = [d.finding for d in judged(XID.format(at=100, bus="01", number=109) + needs).findings]
     assert Severity.NOTE not in {f.severity for f in findings}
+
+
+@pytest.mark.parametrize(
+    "error", [FAILED, "Failed to initialize NVML: Driver/library version mismatch\n", "No devices were found\n"]
+)
+def test_an_error_before_nvidia_smi_worked_is_over(judged: Judge, error: str) -> None:
+    diagnosis = judged(f"$ nvidia-smi\n{error}Then I rebooted:\n$ nvidia-smi\n{SMI}")
+    assert not diagnosis.findings
+    assert diagnosis.unjudged == judged(f"$ nvidia-smi\n{SMI}").unjudged
+    assert "nvidia-smi" in str(judged(f"$ nvidia-smi\n{SMI}Then I rebooted:\n$ nvidia-smi\n{FAILED}").unjudged)
