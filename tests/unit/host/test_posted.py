@@ -281,6 +281,13 @@ class TestSosreport:
         subprocess.run(["tar", "-xf", sosreport(tmp_path / "s.tar", "w", **SOS), "-C", tmp_path], check=True)
         assert roots(judged(tmp_path / "sosreport-tower-2024")) == {"xid-79-fallen-off-bus"}
 
+    def test_the_end_of_a_large_log(self, tmp_path: Path, judged) -> None:  # type: ignore[no-untyped-def]
+        said = "May 02 10:11:12 tower kernel: NVRM: Xid (PCI:0000:01:00): 48, pid=7, name=a, Ch 00000008\n"
+        old = "May 02 09:00:00 tower check[9]: Failed to initialize NVML: Driver/library version mismatch\n"
+        members = {"sos_strings/logs/journalctl_--no-pager.tailed": f"{old}{said}", "etc/hostname": "tower\n"}
+        found = judged(sosreport(tmp_path / "sosreport.tar", "w", **members))
+        assert roots(found) == {"xid-ecc-48-63-64-92-94-95"}
+
     def test_what_sos_did_not_copy_is_unknown(self, tmp_path: Path) -> None:
         host = host_at(str(sosreport(tmp_path / "s", **SOS)))
         assert host.listdir("/etc/modprobe.d") == ("blacklist.conf",)
