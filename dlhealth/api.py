@@ -54,7 +54,7 @@ from dlhealth.judgements.undriven import Why as UndrivenWhy
 from dlhealth.judgements.unstarted import Obstacle, UnstartedGpus
 from dlhealth.judgements.wheels import Wheel, WheelCoverage, fitting_wheel, known_wheel, torch_wheel
 from dlhealth.ladders.branch import choose_between, reboot_into, switch_by_hand, switch_to
-from dlhealth.ladders.loader import out_of_configuration, out_of_variable
+from dlhealth.ladders.loader import link_and_file, out_of_configuration, out_of_variable
 from dlhealth.ladders.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.lazy import later
 from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown

@@ -145,17 +145,26 @@ for release in [n.removeprefix("initrd.img-") for n in images] if kernel == "all
 END
 """
 
-# ldconfig: a cache of the libraries in the folders of ld.so.conf.d. The real one takes none of the tests' libraries.
+# ldconfig: a cache of the libraries in the folders of ld.so.conf.d, and the links that their SONAMEs lack. The real one
+# takes none of the tests' libraries.
 LDCONFIG = """exec {python} - "$IN_ROOT" <<'END'
 import struct, sys
+from contextlib import suppress
 from pathlib import Path
 sys.path.insert(0, {top!r})
+from dlhealth.host.elf import NotElf, read_elf
 from dlhealth.host.root import RootHost
 root = Path(sys.argv[1])
 within = RootHost(str(root)).realpath
 lines = [l.strip() for f in sorted((root / "etc/ld.so.conf.d").glob("*.conf")) for l in f.read_text().splitlines()]
 folders = dict.fromkeys([l for l in lines if l.startswith("/")] + ["/usr/lib/x86_64-linux-gnu", "/usr/lib"])
-found = [(p.name, f"{{d}}/{{p.name}}") for d in folders for p in (root / (within(d) or "/none")[1:]).glob("*.so*")]
+places = {{d: root / (within(d) or "/none")[1:] for d in folders}}
+for library in [p for place in places.values() for p in place.glob("*.so*") if p.is_file() and not p.is_symlink()]:
+    with library.open("rb") as file, suppress(NotElf):
+        if soname := read_elf(file, library.stat().st_size).soname:
+            with suppress(FileExistsError):
+                library.with_name(soname).symlink_to(library.name)
+found = [(p.name, f"{{d}}/{{p.name}}") for d, place in places.items() for p in place.glob("*.so*")]
 start, texts, entries = 48 + 24 * len(found), b"", b""
 for words in sorted(found, reverse=True):
     places = []

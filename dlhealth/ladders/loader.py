@@ -1,5 +1,7 @@
 """Plans that take a directory out of the dynamic loader's search."""
 
+import posixpath
+
 from dlhealth.actions import ByHand, EditFile, RefreshLoaderCache
 from dlhealth.host.place import Place
 from dlhealth.model import Plan, Risk
@@ -25,3 +27,10 @@ def out_of_configuration(folder: str, loader: LoaderConfig) -> Plan:
         return Plan("Update the loader's cache (ldconfig)", Risk.LOW, (RefreshLoaderCache(),))
     edit = EditFile(line.source.path, ((line.source.line, line.line, None),))
     return Plan(f"Remove {folder} from {line.source.path}", Risk.LOW, (edit, RefreshLoaderCache()))
+
+
+def link_and_file(path: str, real_path: str) -> tuple[str, ...]:
+    """What to move so that the loader no longer finds a library: also the file in the same directory that a link points
+    to, because ldconfig would make the link again from it."""
+    beside = posixpath.dirname(path) == posixpath.dirname(real_path)
+    return tuple(dict.fromkeys((path, real_path))) if beside else (path,)

@@ -44,6 +44,7 @@ from dlhealth.api import (
     Unknown,
     UsableGpu,
     UserPaths,
+    link_and_file,
     out_of_configuration,
     out_of_variable,
 )
@@ -88,6 +89,8 @@ class LibcudaStubLoaded(Rule):
                 severity=Severity.WARNING if better else Severity.ERROR,
                 about=[f"user:{user}" for user in users],
                 path=stub.path,
+                place=stub.place,
+                real=stub.real,
                 source=stub.source,
                 personal=bool(listed),
             )
@@ -104,7 +107,10 @@ class LibcudaStubLoaded(Rule):
         elif own := _drivers_own(folder, libraries):
             yield Plan(f"Point {path} to {own}", Risk.LOW, (MakeLink(path, own), RefreshLoaderCache()))
         else:
-            yield Plan(f"Move {path} out of the way", Risk.LOW, (MoveAside(path), RefreshLoaderCache()))
+            aside = link_and_file(finding.detail["place"], finding.detail["real"])
+            yield Plan(
+                f"Move {' and '.join(aside)} out of the way", Risk.LOW, (*map(MoveAside, aside), RefreshLoaderCache())
+            )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -138,7 +144,11 @@ class LibcudaStubLoaded(Rule):
             finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
             steps=("move-aside", "refresh-loader-cache"),
             ladder=(
-                ("low", "move-aside /usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1", "refresh-loader-cache"),
+                (
+                    "low",
+                    "move-aside /usr/local/cuda-12.2/targets/x86_64-linux/lib/libcuda.so.1",
+                    "refresh-loader-cache",
+                ),
             ),
         )
         yield Scenario(
@@ -147,6 +157,16 @@ class LibcudaStubLoaded(Rule):
             .link("/usr/local/cuda-12.2/lib64/libcuda.so.1", "stubs/libcuda.so")
             .append("/home/alice/.bashrc", "export LD_LIBRARY_PATH=/usr/local/cuda/lib64\n"),
             finds="file:/usr/local/cuda/targets/x86_64-linux/lib/libcuda.so.1",
+        )
+        copy = "/usr/local/lib/x86_64-linux-gnu"
+        yield Scenario(
+            "a copy of the stub, to which ldconfig made the link",
+            cuda().library(f"{copy}/libcuda.so", "libcuda.so.1").link(f"{copy}/libcuda.so.1", "libcuda.so"),
+            finds=f"file:{copy}/libcuda.so.1",
+            steps=("move-aside", "refresh-loader-cache"),
+            ladder=(
+                ("low", f"move-aside {copy}/libcuda.so.1", f"move-aside {copy}/libcuda.so", "refresh-loader-cache"),
+            ),
         )
         yield Scenario(
             "the link replaces the driver's",

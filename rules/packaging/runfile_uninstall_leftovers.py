@@ -49,6 +49,7 @@ from dlhealth.api import (
     Unknown,
     Unowned,
     UpdateInitramfs,
+    link_and_file,
 )
 
 
@@ -125,7 +126,7 @@ class RunfileUninstallLeftovers(Rule):
             f"file:{first.path}",
             f"{first.path} is {what}{more}",
             *(Evidence(x.path, x.problem or f"version {x.version}, belongs to no package") for x in stale[:10]),
-            paths=tuple(x.path for x in stale),
+            paths=tuple(dict.fromkeys(path for x in stale for path in link_and_file(x.path, x.real_path))),
             kind="library",
         )
 
@@ -205,7 +206,15 @@ class RunfileUninstallLeftovers(Rule):
             .library(f"{blank}/libcuda.so.470.82.01", "libcuda.so.1")
             .link(f"{blank}/libcuda.so.1", "libcuda.so.470.82.01"),
             finds=f"file:{blank}/libcuda.so.1",
-            ladder=(("medium", "move-aside /usr/local/my libs/libcuda.so.1", "refresh-loader-cache"),),
+            steps=("move-aside", "refresh-loader-cache"),
+            ladder=(
+                (
+                    "medium",
+                    "move-aside /usr/local/my libs/libcuda.so.1",
+                    "move-aside /usr/local/my libs/libcuda.so.470.82.01",
+                    "refresh-loader-cache",
+                ),
+            ),
         )
         yield Scenario("a complete installation from a .run file", Machine.ubuntu1604_runfile())
         yield Scenario("only packages", Machine.ubuntu2404_gpu())
