@@ -12,7 +12,7 @@ Why
     A machine with a desktop does not need the daemon. If it fails because the driver's module is not loaded, that is
     the problem to repair.
 Repair
-    Create the account, or install the driver's package with the daemon again.
+    Do not start a daemon that is not installed. Create the missing account.
 What the repair risks
     Low: no program on the GPU is affected.
 By hand
@@ -29,6 +29,7 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Machine,
+    MoveAside,
     Persistenced,
     Plan,
     Platform,
@@ -60,6 +61,7 @@ class PersistencedNotRunning(Rule):
                     Evidence(daemon.unit, f"ExecStart={daemon.program}"),
                     Evidence(daemon.program, "does not exist"),
                     kind="program",
+                    link=daemon.enabled,
                 )
         elif daemon.user and daemon.account is None:
             yield Unknown(f"whether the account {daemon.user} exists is not known: accounts may come from a network")
@@ -75,8 +77,9 @@ class PersistencedNotRunning(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if finding.detail["kind"] == "program":
-            text = "run systemctl disable nvidia-persistenced, or install the driver's package with the daemon again"
-            yield Plan("Do not start the missing program", Risk.LOW, (ByHand(text),))
+            yield Plan("Do not start the missing program at boot", Risk.LOW, (MoveAside(finding.detail["link"]),))
+            text = "install the driver's package with the daemon again, and run systemctl enable nvidia-persistenced"
+            yield Plan("Install the daemon again", Risk.LOW, (ByHand(text),))
             return
         user = finding.detail["user"]
         text = f"adduser --system --group --no-create-home --home /nonexistent {user} && systemctl restart nvidia-persistenced"
@@ -104,7 +107,8 @@ class PersistencedNotRunning(Rule):
             "its program is not installed",
             machine(installed=False).link(link, unit),
             finds=f"file:{unit}",
-            ladder=(("low", "by-hand systemctl disable"),),
+            ladder=(("low", f"move-aside {link}"), ("low", "by-hand systemctl enable")),
+            steps=("move-aside",),
         )
         yield Scenario("complete", machine().append("/etc/passwd", account))
         yield Scenario("not installed, and not started", machine(installed=False))

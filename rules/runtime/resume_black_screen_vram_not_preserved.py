@@ -29,6 +29,8 @@ from dlhealth.api import (
     Evidence,
     Finding,
     Machine,
+    MakeDirectory,
+    MakeLink,
     Plan,
     Risk,
     Rule,
@@ -39,6 +41,11 @@ from dlhealth.api import (
 )
 
 UNITS = ("nvidia-suspend.service", "nvidia-hibernate.service", "nvidia-resume.service")
+
+ETC, UNIT_FOLDER = "/etc/systemd/system", "/usr/lib/systemd/system"
+SUSPEND, HIBERNATE = "systemd-suspend.service", "systemd-hibernate.service"
+SLEEPS = dict(zip(UNITS, ((SUSPEND,), (HIBERNATE,), (SUSPEND, HIBERNATE)), strict=True))
+"""What each unit is enabled for, by its [Install] section."""
 
 
 class ResumeBlackScreenVramNotPreserved(Rule):
@@ -68,9 +75,16 @@ class ResumeBlackScreenVramNotPreserved(Rule):
             *(Evidence(unit, "not installed") for unit in setup.missing),
             *(Evidence(unit, "nothing starts it") for unit in setup.disabled),
             missing=bool(setup.missing),
+            disabled=setup.disabled,
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
+        if not finding.detail["missing"] and (disabled := finding.detail.get("disabled")):
+            links = [(f"{ETC}/{sleep}.requires", unit) for unit in disabled for sleep in SLEEPS[unit]]
+            folders = (MakeDirectory(folder) for folder in dict.fromkeys(folder for folder, _ in links))
+            made = (MakeLink(f"{folder}/{unit}", f"{UNIT_FOLDER}/{unit}") for folder, unit in links)
+            yield Plan("Let systemd tell the driver before a suspend", Risk.MEDIUM, (*folders, *made))
+            return
         if finding.detail["missing"]:
             text = (
                 "install the driver's package with nvidia-suspend.service (Debian: nvidia-suspend-common; Ubuntu:"
@@ -83,15 +97,19 @@ class ResumeBlackScreenVramNotPreserved(Rule):
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
-        folder, wants = "/usr/lib/systemd/system", "/etc/systemd/system/systemd-{}.service.requires"
+        folder, wants = UNIT_FOLDER, f"{ETC}/systemd-{{}}.service.requires"
         kinds = {"nvidia-suspend": "suspend", "nvidia-hibernate": "hibernate", "nvidia-resume": "suspend"}
 
         def refused(*, units: bool = True) -> Machine:
-            machine = Machine.ubuntu2404_gpu().says(
-                "kernel",
-                "NVRM: GPU 0000:01:00.0: PreserveVideoMemoryAllocations module parameter is set. System Power Management "
-                "attempted without driver procfs suspend interface. Please refer to the 'Configuring Power Management "
-                "Support' section in the driver README.",
+            machine = (
+                Machine.ubuntu2404_gpu()
+                .says(
+                    "kernel",
+                    "NVRM: GPU 0000:01:00.0: PreserveVideoMemoryAllocations module parameter is set. System Power Management "
+                    "attempted without driver procfs suspend interface. Please refer to the 'Configuring Power Management "
+                    "Support' section in the driver README.",
+                )
+                .folder(ETC)
             )
             for unit in kinds if units else ():
                 machine.file(f"{folder}/{unit}.service", "[Service]\n")
@@ -101,7 +119,19 @@ class ResumeBlackScreenVramNotPreserved(Rule):
             "the units are not enabled",
             refused(),
             finds="host",
-            ladder=(("medium", "by-hand enable nvidia-suspend.service"),),
+            ladder=(
+                (
+                    "medium",
+                    f"make-directory {ETC}/{SUSPEND}.requires",
+                    f"make-directory {ETC}/{HIBERNATE}.requires",
+                    *(
+                        f"make-link {ETC}/{sleep}.requires/{unit} {folder}/{unit}"
+                        for unit, sleeps in SLEEPS.items()
+                        for sleep in sleeps
+                    ),
+                ),
+            ),
+            steps=("make-directory", "make-link"),
         )
         yield Scenario(
             "the units are not installed",
