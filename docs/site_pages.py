@@ -23,10 +23,12 @@ UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill the section of the problems: the index, then the pages by layer."""
+    """Fill the section of the problems: the indexes, then the pages by layer."""
     rules = load_rules("/nonexistent").rules
     layers = {layer.value: [f"rules/{r.id}.md" for r in rules if r.layer is layer] for layer in Layer}
-    problems: list[Any] = ["rules/README.md", *({layer: pages} for layer, pages in layers.items() if pages)]
+    indexes = {page.stem for page in (PROJECT / "docs/rules").glob("*.md")} - {r.id for r in rules}
+    problems: list[Any] = [f"rules/{name}.md" for name in sorted(indexes)]
+    problems += [{layer: pages} for layer, pages in layers.items() if pages]
     config.nav = [{"Problems": problems} if "Problems" in entry else entry for entry in config.nav]
     return config
 

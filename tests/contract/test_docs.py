@@ -28,6 +28,13 @@ def test_generated_pages_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not stale
 
 
+def test_the_site_has_every_page() -> None:
+    """The hook adds those of docs/rules."""
+    pages = {p.name for p in (PROJECT / "docs").glob("*.md")} | {p.name for p in PROJECT.glob("*.md")} - {"README.md"}
+    named = set(re.findall(r"^ +- (?:.*: )?([\w.]+\.md)$", (PROJECT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert named - {"index.md"} == pages
+
+
 def test_links_lead_somewhere() -> None:
     pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
     broken = [
