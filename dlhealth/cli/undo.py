@@ -24,8 +24,8 @@ from dlhealth.txn.store import Busy, Record, Store
 def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
     """Undo a repair. [default: the last one]
 
-    Files that somebody changed after the repair stay as they are and are listed. With --root and --yes, name an
-    unfinished repair of that disk to undo it.
+    Files that somebody changed after the repair stay as they are and are listed. To try those again, name the repair.
+    With --root and --yes, name an unfinished repair of that disk to undo it.
 
     Exit status: 0 undone, or nothing to undo, 1 not undone completely, 2 wrong usage or another repair comes first.
     """
@@ -36,13 +36,9 @@ def command(name: str | None, root: str, as_json: bool, yes: bool) -> int:
         record = named(store, name) if name else _last(store)
     except OSError as problem:
         raise failure(store, problem) from problem
-    if record and record.outcome and not record.stands:
-        left = (
-            f"what could not be undone stays as it is now (dlhealth show {record.name})"
-            if record.outcome == Outcome.CONFLICT
-            else "there is nothing to undo"
-        )
-        raise click.BadParameter(f"repair {record.name} ended as {record.outcome}: {left}", param_hint="REPAIR")
+    if record and not record.undoable:
+        said = f"repair {record.name} ended as {record.outcome}: there is nothing to undo"
+        raise click.BadParameter(said, param_hint="REPAIR")
     if record is None:
         _print(None, as_json)
         return Status.HEALTHY

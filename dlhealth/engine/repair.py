@@ -120,7 +120,7 @@ def tried(store: Store) -> frozenset[tuple[str, str]]:
     again on the same evidence."""
     found: set[tuple[str, str]] = set()
     for record in store.ended():
-        if record.outcome in (Outcome.ROLLED_BACK, Outcome.CONFLICT):
+        if record.outcome in (Outcome.ROLLED_BACK, Outcome.CONFLICT, Outcome.UNDONE):
             ends = [e for e in read_entries(record.folder) if e.kind == EntryKind.COMMIT]
             failed = ends[-1].fields.get("failed", ()) if ends else ()
             found.update(

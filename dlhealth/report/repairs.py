@@ -42,7 +42,8 @@ _RESULTS = {
     Outcome.CONFLICT: _Result(
         Mark.ERROR,
         "31",
-        "What was not undone is as named above; everything else is as it was before. Details: dlhealth show {name}{root}",
+        "What was not undone is as named above; everything else is as it was before. To undo the rest after you resolved "
+        "that: dlhealth undo {name}{root}",
     ),
 }
 

@@ -217,7 +217,7 @@ def recover(store: Store, target: Target) -> Ended | None:
 
 
 def undo(store: Store, target: Target, record: Record) -> Ended:
-    """Undo a transaction that was applied, or that waits for a reboot. The undo is journaled and repeatable like a
+    """Undo a transaction that was applied, that waits for a reboot, or that was not undone completely. The undo is journaled and repeatable like a
     transaction. Raises Damaged before any change, and Busy like `recover`."""
     if record.folder == store.active:
         _none_at_work(target, record.name)
@@ -302,7 +302,7 @@ def _commit(store: Store, record: Record, journal: Journal, outcome: Outcome) ->
 
 
 def _take_back(store: Store, target: Target, record: Record, journal: Journal, problem: Exception | None) -> Ended:
-    failed = problem.failed if isinstance(problem, NotVerified) else ()
+    failed = problem.failed if isinstance(problem, NotVerified) else journal.failed
     if isinstance(problem, NotVerified):
         # From here on it waits for no reboot, and the failed repair is known even if the undo is interrupted.
         journal.write(EntryKind.FAILED, problem=str(problem), failed=failed)
@@ -314,14 +314,16 @@ def _take_back(store: Store, target: Target, record: Record, journal: Journal, p
 
 def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str, ...]:
     """Undo every step that was begun, strictly the last first. Later changes by somebody else are kept, and named in
-    the result."""
+    the result. A further undo, after one that ended as conflict, tries those again."""
+    earlier, events = journal.attempts()
     begun = set(journal.numbers(EntryKind.INTENT))
+    undone = {e.fields["n"] for e in earlier if e.kind == EntryKind.REVERTED}
     steps, kept, programs = _kept(folder, begun)
     done = {e.fields["n"]: e.fields["after"] for e in journal.events if e.kind == EntryKind.DONE}
     reverting = set(journal.numbers(EntryKind.REVERT))
-    settled = {*journal.numbers(EntryKind.REVERTED), *journal.numbers(EntryKind.CONFLICT)}
-    said = [e.fields["what"] for e in journal.events if e.kind == EntryKind.CONFLICT]
-    for number in sorted(begun - settled, reverse=True):
+    settled = {e.fields["n"] for e in events if e.kind in (EntryKind.REVERTED, EntryKind.CONFLICT)}
+    said = [e.fields["what"] for e in events if e.kind == EntryKind.CONFLICT]
+    for number in sorted(begun - undone - settled, reverse=True):
         step, before = steps[number], kept[number]
         # Programs run one after the other. A step that was interrupted, forward or backward, has neither the state
         # before nor the state after it.
@@ -337,16 +339,17 @@ def revert(journal: Journal, target: Target, folder: PrivateFolder) -> tuple[str
             raise OSError(str(error)) from error  # nothing is settled: the next start tries again
         except (NotChangeable, CommandFailed, PermissionError, NotADirectoryError, *_ODD) as error:
             # Also a path that was made immutable, that is on a server where root has no rights, that a user replaced
-            # meanwhile, or that has a forged record: another try would not help, and would prevent the undo of
-            # everything else.
+            # meanwhile, or that has a forged record: to try again at once would not help, and would prevent the undo
+            # of everything else.
             said.append(_not_undone(step, error))
             journal.write(EntryKind.CONFLICT, n=number, what=said[-1])
             continue
         journal.write(EntryKind.REVERTED, sync=False, n=number)
     if programs:
         target.settle_all()
-    settled = {e.fields["n"] for e in journal.events if e.kind == EntryKind.CONFLICT}
-    return (*said, *_left(target, {n: (steps[n], kept[n]) for n in sorted(begun) if n not in settled}))
+    # Its owner may have changed a file that an earlier undo restored; what programs changed is checked again.
+    unchecked = {e.fields["n"] for e in journal.attempts()[1] if e.kind == EntryKind.CONFLICT} | (undone - programs)
+    return (*said, *_left(target, {n: (steps[n], kept[n]) for n in sorted(begun - unchecked)}))
 
 
 _ODD = (ValueError, LookupError, TypeError, AttributeError)

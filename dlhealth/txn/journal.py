@@ -86,6 +86,18 @@ class Journal:
         """The event that waits for a reboot, until something is decided."""
         return waiting_in(self.events)
 
+    def attempts(self) -> tuple[list[Entry], list[Entry]]:
+        """The events up to the last end, and those since: of the present attempt to apply or undo."""
+        ends = [number for number, e in enumerate(self.events, 1) if e.kind == EntryKind.COMMIT]
+        start = ends[-1] if ends else 0
+        return self.events[:start], self.events[start:]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The fingerprints of the findings that the repair did not resolve, as noted when it ended."""
+        end = self.find(EntryKind.COMMIT)
+        return tuple(end.fields.get("failed", ())) if end else ()
+
     def find(self, kind: EntryKind) -> Entry | None:
         """The last event of a kind."""
         return next((e for e in reversed(self.events) if e.kind == kind), None)

@@ -80,6 +80,11 @@ class Record(NamedTuple):
         """Whether its changes are still in effect."""
         return self.outcome in (Outcome.APPLIED, Outcome.NOT_PROVED)
 
+    @property
+    def undoable(self) -> bool:
+        """Whether an undo can do something, also where an earlier one could not undo everything."""
+        return not self.outcome or self.stands or self.outcome == Outcome.CONFLICT
+
 
 class Store:
     """The transactions of one machine. Only root may read them: they contain copies of the changed files."""

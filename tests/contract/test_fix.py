@@ -121,6 +121,28 @@ def test_undo_keeps_what_the_administrator_changed_since(dlhealth: Run, root: Pa
     assert (root / "home/alice/.Xauthority").read_text() == "cookie"
 
 
+def test_an_undo_that_met_a_conflict_can_be_tried_again(dlhealth: Run, root: Path) -> None:
+    dlhealth("fix", "--root", str(root), "--yes")
+    file, mine = root / "home/alice/.bashrc", "export PATH=$HOME/bin:$PATH\n"
+    repaired = file.read_text()
+    file.write_text(mine)
+    undone = dlhealth("undo", "1", "--root", str(root), "--yes")
+    assert "after you resolved that: dlhealth undo 1-" in " ".join(undone.stdout.split())
+    # Without a name, the last repair is meant that is in effect.
+    assert "There is nothing to undo." in dlhealth("undo", "--root", str(root), "--yes").stdout
+    again = dlhealth("undo", "1", "--root", str(root), "--yes")
+    assert again.returncode == 1
+    assert file.read_text() == mine
+    file.write_text(repaired)
+    (root / "home/alice/.Xauthority").write_text("a new session's")  # no part of the conflict
+    resolved = dlhealth("undo", "1", "--root", str(root), "--yes")
+    assert resolved.returncode == 0, resolved.stdout + resolved.stderr
+    assert bashrc(root) == SWALLOWED
+    assert (root / "home/alice/.Xauthority").read_text() == "a new session's"
+    refused = dlhealth("undo", "1", "--root", str(root), "--yes")
+    assert "ended as undone: there is nothing to undo" in " ".join(refused.stderr.split())
+
+
 @pytest.mark.parametrize("on", ["a pipe", "a terminal"])
 def test_a_repair_is_not_left_half_done_where_nobody_reads_what_it_says(root: Path, on: str) -> None:
     """As with 2>&1 | head -1, or on a console that is taken away."""
