@@ -28,7 +28,7 @@ from dlhealth.model import (
 from dlhealth.records import NamedTuple
 
 _MANY = 4
-"""Steps of the same kind that become one line."""
+"""So many steps of the same kind become one line, and so many people with the same problem one cause."""
 _PATH_FIRST = regex(r"(/\S+): (.+)", re.DOTALL)
 _DRIVER_PARTS = (("loaded", "loaded"), ("on_disk", "on disk"), ("libraries", "libraries"))
 
@@ -294,6 +294,39 @@ def _searched(search: Mapping[str, Any]) -> str:
     return f"{search['bounds']}." if own and search.get("bounds") else ""
 
 
+class Repeated(NamedTuple):
+    """A root cause, and the other people who have the same problem."""
+
+    root: RootCause
+    others: tuple[str, ...]
+
+
+def repeated(roots: Sequence[RootCause]) -> list[Repeated]:
+    """The root causes. Of the same problem of many people, as from a line that all their files have, only the first with
+    the names of the others."""
+    groups: dict[object, list[RootCause]] = {}
+    for number, root in enumerate(roots):
+        kind, _, person = root.finding.subject.partition(":")
+        key: object = number
+        if kind == "user":
+            titles = (root.finding.title, root.plan.summary if root.plan else "", *_titles(root.effects))
+            key = root.finding.id, *(title.replace(person, "\0") for title in titles)
+        groups.setdefault(key, []).append(root)
+    found = []
+    for several in groups.values():
+        if len(several) < _MANY:
+            found += [Repeated(root, ()) for root in several]
+        else:
+            found.append(Repeated(several[0], tuple(r.finding.subject.partition(":")[2] for r in several[1:])))
+    return found
+
+
+def _titles(effects: Sequence[Effect]) -> Iterator[str]:
+    for effect in effects:
+        yield effect.finding.title
+        yield from _titles(effect.effects)
+
+
 def _roots(findings: Sequence[Diagnosed]) -> Iterator[RootCause]:
     effects = _effects(findings)
     reached: set[int] = set()
@@ -307,17 +340,28 @@ def _roots(findings: Sequence[Diagnosed]) -> Iterator[RootCause]:
 def _effects(findings: Sequence[Diagnosed]) -> dict[int, list[int]]:
     """The findings by number: a cause → its direct consequences."""
     effects: dict[int, list[int]] = {}
+    everybody = {person for d in findings for person in _people(d.finding)}
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, (finding, *_) in enumerate(findings):
+        for person in _people(finding) or ("",):
+            found.setdefault((finding.id, person), []).append(number)
     for number, effect in enumerate(findings):
+        people = ("", *(_people(effect.finding) or everybody))
         causes = (
             cause
             for name in effect.caused_by
-            for cause, other in enumerate(findings)
-            if other.finding.id == name and cause != number and compatible(other.finding, effect.finding)
+            for cause in sorted({cause for person in people for cause in found.get((name, person), ())})
+            if cause != number and compatible(findings[cause].finding, effect.finding)
         )
         nearest = next(causes, None)
         if nearest is not None:
             effects.setdefault(nearest, []).append(number)
     return effects
+
+
+def _people(finding: Finding) -> tuple[str, ...]:
+    """The people whom a finding concerns; none if it concerns everybody."""
+    return tuple(s for s in dict.fromkeys((finding.subject, *finding.about)) if s.startswith("user:"))
 
 
 def _below(

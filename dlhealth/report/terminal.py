@@ -7,7 +7,20 @@ from dlhealth.data.kernel_log import Xid
 from dlhealth.engine.causes import neighbours
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Evidence, Layer, Severity, Since
-from dlhealth.report.story import Effect, Line, Mark, RootCause, Step, Story, Told, count, few, since_lines, some
+from dlhealth.report.story import (
+    Effect,
+    Line,
+    Mark,
+    RootCause,
+    Step,
+    Story,
+    Told,
+    count,
+    few,
+    repeated,
+    since_lines,
+    some,
+)
 from dlhealth.report.style import Style, columns, cut, pieces, shortened
 
 _COLOURS = {
@@ -59,15 +72,17 @@ def render(story: Story, style: Style, detail: Detail = Detail.NORMAL) -> str:
     page = Page(style)
     if detail is Detail.QUIET:
         page.verdict(story)
-        for root in story.roots:
+        for root, others in repeated(story.roots):
             if root.finding.severity is not Severity.NOTE:
                 sign = page.sign(MARKS[root.finding.severity])
-                page.text(f"  {sign} ", f"{root.finding.title} ({root.finding.id})")
+                more = f", and {len(others)} other people" if others else ""
+                page.text(f"  {sign} ", f"{root.finding.title} ({root.finding.id}){more}")
         return page.content()
     page.head(story)
     page.areas(story.areas if detail is Detail.VERBOSE else [*few(story.areas)], detail)
-    for root in story.roots:
+    for root, others in repeated(story.roots) if detail is Detail.NORMAL else ((root, ()) for root in story.roots):
         page.cause(root, detail)
+        page.others(others)
     page.failed(story)
     page.since(story.since, detail)
     page.skipped(story, detail)
@@ -286,6 +301,14 @@ class Page:
             first, following = ("".join(_LINES[c][n][not self._style.unicode] for c in stem) for n in (0, 1))
             found = effect.finding
             self.text(f"{margin}  {first}", f"{found.title} ({found.id})", f"{margin}  {following}")
+
+    def others(self, people: Sequence[str]) -> None:
+        """Name the people who have the same problem."""
+        if people:
+            margin = " " * (len(self.sign(Mark.ERROR)) + 1)
+            self.heading(
+                margin, f"{len(people)} other people have the same problem", f"{some(people)} (dlhealth doctor -v)"
+            )
 
     def proof(self, margin: str, evidence: Sequence[Evidence], detail: Detail) -> None:
         """Add what was observed."""

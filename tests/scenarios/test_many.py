@@ -18,7 +18,7 @@ from dlhealth.probes import Options
 from dlhealth.report.json import to_json
 from dlhealth.report.story import story_of
 from dlhealth.report.style import Style
-from dlhealth.report.terminal import render
+from dlhealth.report.terminal import Detail, render
 from dlhealth.testing import Machine
 
 PLAIN = Style(colour=False, unicode=True, width=80)
@@ -37,6 +37,9 @@ def people(count: int, *faults: str) -> Machine:
     for number in range(count):
         name = f"user{number}"
         machine.user(name, 2000 + number)
+        if "login-loop-profile-script-error" in faults:
+            for attempt in range(4):
+                machine.login(name, begin=1000.0 + 200 * number + 30 * attempt, seconds=2.0)
         for fault in faults:
             file, line = FAULTS[fault]
             machine.append(f"/home/{name}/{file}", line)
@@ -85,3 +88,16 @@ def test_no_finding_of_many_is_lost(tmp_path: Path, rules: tuple[Rule, ...]) -> 
     listed = json.loads(to_json(diagnosis))["findings"]
     for fault in FAULTS:
         assert len({f["subject"] for f in listed if f["id"] == fault}) >= MANY, fault
+
+
+def test_one_problem_of_many_people_is_reported_once(tmp_path: Path, rules: tuple[Rule, ...]) -> None:
+    fault = "login-loop-broken-path-environment"
+    machine = people(5, fault).user("other", 1999).append("/home/other/.profile", "export PATH=/opt/bin\n")
+    story = story_of(diagnosed(machine, tmp_path / "root", rules))
+    text = render(story, PLAIN)
+    assert text.count(f"{fault}, user:user0") == 1
+    assert "4 other people have the same problem: user1, user2, user3, user4" in text
+    assert f"{fault}, user:other" in text
+    full = render(story, PLAIN, Detail.VERBOSE)
+    assert all(f"{fault}, user:user{number}" in full for number in range(5))
+    assert "and 4 other people" in render(story, PLAIN, Detail.QUIET)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 
 from dlhealth.host import Host, Unreadable
@@ -86,13 +87,23 @@ class Loop(NamedTuple):
 
 class Sessions(NamedTuple):
     """All graphical sessions in the logs, oldest first, without those that have only just begun: such a one may end at
-    once like those before."""
+    once like those before. `by_user` has those of each person."""
 
     sessions: tuple[Session, ...]
+    by_user: Mapping[str, tuple[Session, ...]]
+
+    @classmethod
+    def of(cls, sessions: Iterable[Session]) -> "Sessions":
+        """Some sessions, oldest first."""
+        every = tuple(sessions)
+        own: dict[str, list[Session]] = {}
+        for session in every:
+            own.setdefault(session.user, []).append(session)
+        return cls(every, {user: tuple(several) for user, several in own.items()})
 
     def of_boot(self, boot: str) -> "Sessions":
         """Those of one boot."""
-        return Sessions(tuple(s for s in self.sessions if s.boot == boot))
+        return Sessions.of(s for s in self.sessions if s.boot == boot)
 
     def users(self) -> tuple[str, ...]:
         """Who logged in graphically in the last boot in which anybody did."""
@@ -101,12 +112,12 @@ class Sessions(NamedTuple):
 
     def loops(self) -> tuple[Loop, ...]:
         """Who is in a login loop, judged by the last boot in which he logged in."""
-        found = (self.loop(user) for user in dict.fromkeys(s.user for s in self.sessions))
+        found = map(self.loop, self.by_user)
         return tuple(loop for loop in found if loop)
 
     def loop(self, user: str) -> Loop | None:
         """The loop of one person, None if there is none."""
-        own = [s for s in self.sessions if s.user == user]
+        own = self.by_user.get(user, ())
         streak: list[tuple[Session, float]] = []
         for session in own:
             if session.boot != own[-1].boot:
@@ -128,7 +139,7 @@ class Sessions(NamedTuple):
 
     def got_in(self, user: str) -> bool:
         """Whether the last thing that is known of a person is a session that lasted."""
-        own = [s for s in self.sessions if s.user == user]
+        own = self.by_user.get(user, ())
         return bool(own) and own[-1].lasted() >= SHORT
 
     @classmethod
@@ -139,7 +150,7 @@ class Sessions(NamedTuple):
         now = host.now()
         if now is not None:
             sessions = [s for s in sessions if s.ended is not None or not 0 <= now - s.started < SHORT]
-        return cls(tuple(sessions))
+        return cls.of(sessions)
 
 
 class _Open:
@@ -259,9 +270,10 @@ class LoopLogs(NamedTuple):
     @classmethod
     def probe(cls, host: Host, sessions: Sessions, journal: Journal, users: Users) -> "LoopLogs":
         numbers = {a.name: a.uid for a in users.people}
+        ordered = sorted(journal.lines, key=_when)
         lines, places = {}, {}
         for loop in sessions.loops():
-            inside = [li for li in journal.lines if _within(li, loop.last, numbers.get(loop.user))]
+            inside = [li for li in _during(ordered, loop.last) if _is_of(li, numbers.get(loop.user))]
             telling = [li for li in inside if _COMPLAINS.search(li.text)]
             lines[loop.user] = tuple({li.text: li for li in telling}.values())[-_QUOTED:]
             manager = next((m for m in _SESSION_LOGS if any(s.startswith(m) for s in loop.services)), "")
@@ -269,13 +281,21 @@ class LoopLogs(NamedTuple):
         return cls(lines, places)
 
 
-def _within(line: Line, session: Session, uid: int | None) -> bool:
-    """Whether a line was written in a session, by a program of its own; syslog does not say whose a line is."""
-    during = line.boot == session.boot and session.started <= line.time <= (session.ended or session.started) + 2
-    mine = (
-        line.uid in (uid, None) and line.identifier not in ("kernel", "systemd-logind") and "pam_unix(" not in line.text
-    )
-    return during and mine
+def _when(line: Line) -> tuple[str, float]:
+    return line.boot, line.time
+
+
+def _during(ordered: list[Line], session: Session) -> list[Line]:
+    """The lines that were written while a session ran."""
+    end = (session.ended or session.started) + 2
+    first = bisect_left(ordered, (session.boot, session.started), key=_when)
+    return ordered[first : bisect_right(ordered, (session.boot, end), key=_when)]
+
+
+def _is_of(line: Line, uid: int | None) -> bool:
+    """Whether a program of a person may have written a line; syslog does not say whose a line is."""
+    system = line.identifier in ("kernel", "systemd-logind") or "pam_unix(" in line.text
+    return line.uid in (uid, None) and not system
 
 
 class Complaint(NamedTuple):

@@ -54,7 +54,7 @@ def read(*entries: logs.Entry) -> list[Line]:
 
 
 def sessions(*entries: logs.Entry) -> Sessions:
-    return Sessions(tuple(find_sessions(read(*entries))))
+    return Sessions.of(find_sessions(read(*entries)))
 
 
 def test_lightdm() -> None:
@@ -136,7 +136,7 @@ def test_a_loop_of_an_earlier_boot_is_over_when_the_last_login_was_good() -> Non
     )
     for extra, looping in (("", True), (again, False)):
         found = lines(text + extra)
-        assert bool(Sessions(tuple(find_sessions(found))).loops()) is looping
+        assert bool(Sessions.of(find_sessions(found)).loops()) is looping
 
 
 def test_other_services_open_no_graphical_session() -> None:
@@ -190,6 +190,6 @@ WORDS = st.sampled_from(
 @given(st.lists(st.tuples(WORDS | st.text(), st.floats(0, 1e9), st.integers(0, 3))))
 def test_any_log_gives_sessions_that_end_after_they_began(entries: list[tuple[str, float, int]]) -> None:
     found = [Line(t, "1", "x", None, text, "x", pid) for text, t, pid in sorted(entries, key=lambda e: e[1])]
-    result = Sessions(tuple(find_sessions(found)))
+    result = Sessions.of(find_sessions(found))
     assert all(s.ended is None or s.ended >= s.started for s in result.sessions)
     assert all(loop.tries >= 3 and loop.longest < 10 for loop in result.loops())
