@@ -123,7 +123,7 @@ class PostedSymptom(NamedTuple):
 
 class Post(NamedTuple):
     """A posted text with an error of a program, without lines of the kernel, and the name of its file. `errors` are the
-    lines that may be errors, with those that follow each."""
+    lines that may be errors, with those that follow each; of a long text, `text` is the same."""
 
     text: str
     errors: str

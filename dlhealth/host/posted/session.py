@@ -46,6 +46,8 @@ _LONGEST = 300
 _LONGEST_LINE = 2000
 _A_POST = 1 << 20
 """Characters. A longer text is a log of the system, which has its own readers."""
+_A_MESSAGE = 200_000
+"""Characters. Of a longer text only the errors are searched for what they prove: that takes its time."""
 _SHELLS = {"z": "/bin/zsh", "c": "/bin/tcsh", "t": "/bin/tcsh"}
 _SOMEBODY = "user"
 
@@ -121,5 +123,6 @@ def failed(output: Output, pieces: Pieces) -> bool:
     near = {number + more for number, line in enumerate(lines) if _COMPLAINT.match(line) for more in range(_FOLLOWING)}
     if near:
         errors = "\n".join(lines[n] for n in sorted(near) if n < len(lines))
-        pieces.posts.append(Post("\n".join(lines), errors, output.name))
+        whole = "\n".join(lines)
+        pieces.posts.append(Post(whole if len(whole) < _A_MESSAGE else errors, errors, output.name))
     return bool(found or near)
