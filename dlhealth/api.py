@@ -61,6 +61,7 @@ from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severit
 from dlhealth.probes.containers.containerd import Containerd
 from dlhealth.probes.containers.docker import Docker
 from dlhealth.probes.containers.image import ImageEnvironment
+from dlhealth.probes.containers.imagelayers import ImageLayers
 from dlhealth.probes.containers.toolkit import CdiSpec, CdiSpecs, ContainerDevices, DockerContainers, ToolkitConfig
 from dlhealth.probes.cuda.cudnn import (
     CudaPermissions,

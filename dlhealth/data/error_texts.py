@@ -124,7 +124,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"could not find module by name='off'|could not insert 'off'", ("prime-profile-blocks-nvidia",)),
     (r"lib(?:nvidia|cuda)[\w.+-]* ?: conflicts: ", ("mixed-repositories", "third-party-package-pulls-other-libnvidia")),
     (r"trying to overwrite '", ("dpkg-file-overwrite-conflict", "third-party-package-pulls-other-libnvidia")),
-    (r"(?:nvidia|cuda)[\w.+-]*(?::\w+)? ?: (?:pre)?depends: .{1,80}(?:is to be|is not going to be|not) install",
+    (r"(?:nvidia|cuda)[\w.+-]*(?::\w+)? ?: (?:pre)?depends: .{1,80}(?:is to[ ]be|is not going to be|not) install",
      ("mixed-repositories", "held-packages-block-driver", "third-party-package-pulls-other-libnvidia")),
     (r"you have held broken packages", ("mixed-repositories", "held-packages-block-driver",
                                         "third-party-package-pulls-other-libnvidia")),

@@ -284,6 +284,12 @@ _ROWS = (
         "run nvidia-ctk runtime configure --runtime=docker, and restart Docker",
     ),
     _Row(
+        r"mount error: file creation failed: \S*/merged(?P<file>/\S+?\.so[.\d]*): file exists",
+        "container-image-has-driver-libraries",
+        "The image contains {file} of the driver, so the toolkit cannot put the host's into its containers",
+        "in the Dockerfile of the image, remove libcuda.so.1 and libnvidia-*.so.1, and the packages that bring them",
+    ),
+    _Row(
         r"nvidia-container-cli: initialization error: load library failed: (?P<library>libnvidia-ml\.so\.1)",
         "container-toolkit-cannot-find-driver", "NVIDIA's container toolkit does not find {library}",
         "run ldconfig on the host; a Docker that is a snap does not see the host's driver",
@@ -341,14 +347,14 @@ _ROWS = (
     ),
     _Row(
         rf"(?:Pre)?Depends: (?P<needed>{_OF_NVIDIA})(?::\w+)? \((?P<how>[<>=]+) (?P<wants>[^\s)]+)\) "
-        r"but (?P<has>\d\S*) is to be installed",
+        r"but (?P<has>\d\S*) is to[ ]be installed",
         "", "The driver needs {needed} {how} {wants}, but apt would install {has}, which is from another repository",
         "install all packages of the driver from one repository, and remove or pin the other: apt-cache policy {needed} "
         "shows which repository has which version",
         _two_sources,
     ),
     _Row(
-        rf"{_PACKAGE} ?: (?:Pre)?Depends: libc6 \(>= (?P<wants>\d[\d.]*)\) but (?P<has>\d\S*) is to be installed",
+        rf"{_PACKAGE} ?: (?:Pre)?Depends: libc6 \(>= (?P<wants>\d[\d.]*)\) but (?P<has>\d\S*) is to[ ]be installed",
         "mixed-repositories", "{package} comes from a repository for another release: it needs libc6 {wants}; here: {has}",
         _ANOTHER_RELEASE,
     ),

@@ -67,6 +67,8 @@ CASES = (
     ("could not select device driver with capabilities: [[gpu]]", "docker-nvidia-runtime-not-configured", "--gpus"),
     ('could not select device driver "" with capabilities: [[gpu]]', "docker-nvidia-runtime-not-configured", "--gpus"),
     ("Error response from daemon: unknown or invalid runtime name: nvidia.", "docker-nvidia-runtime-not-configured", "nvidia"),
+    ("nvidia-container-cli: mount error: file creation failed: /var/lib/docker/overlay2/1f/merged/usr/lib64/libcuda.so.1: "
+     "file exists: unknown.", "container-image-has-driver-libraries", "/usr/lib64/libcuda.so.1"),
     ("nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open",
      "container-toolkit-cannot-find-driver", "libnvidia-ml.so.1"),
     ("RuntimeError: Configured CUDA binary not found at /v/bitsandbytes/libbitsandbytes_cuda128.so",
