@@ -13,6 +13,7 @@ _SHT_STRTAB, _SHT_DYNAMIC, _SHT_VERSIONS = 3, 6, 0x6FFFFFFE
 _DT_NEEDED, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 14, 15, 29
 _SECTION_LIMIT = 8 << 20
 _VERSIONS_LIMIT = 1000
+_NAME_LIMIT = 1 << 16
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"
 
 
@@ -50,6 +51,25 @@ class _Section(NamedTuple):
     link: int
 
 
+class _Strings:
+    """A table of strings. A large one is read only where it is needed: patchelf moves the names of all symbols to the
+    table that has the names of libraries, ten megabytes in PyTorch."""
+
+    def __init__(self, file: IO[bytes], section: _Section) -> None:
+        self._file = file
+        self._section = section
+        self._whole = _section(file, section) if section.size <= _SECTION_LIMIT else None
+
+    def __getitem__(self, offset: int) -> str:
+        """The string at an offset."""
+        if self._whole is not None:
+            table = self._whole[offset : offset + _NAME_LIMIT]
+        else:
+            there = max(0, min(_NAME_LIMIT, self._section.size - offset))
+            table = _at(self._file, self._section.offset + offset, there)
+        return table.partition(b"\0")[0].decode(errors="replace")
+
+
 def read_elf(file: IO[bytes], size: int) -> Elf:
     """Parse an open, seekable file. Raises NotElf for anything that is not a valid ELF object."""
     try:
@@ -76,13 +96,13 @@ def _read(file: IO[bytes], size: int) -> Elf:
         raise NotElf("section headers of an unknown size")
     table = _at(file, shoff, shentsize * shnum)
     sections = [_Section(*struct.unpack_from(layout, table, i * shentsize)) for i in range(shnum)]
-    names = _section(file, sections[shstrndx]) if sections else b""
+    names = _Strings(file, sections[shstrndx]) if sections else None
     soname, needed, runpath, rpath = "", [], "", ""
     versions: tuple[str, ...] = ()
     modinfo: dict[str, str] = {}
     for section in sections:
         if section.type == _SHT_DYNAMIC:
-            strings = _section(file, sections[section.link])
+            strings = _Strings(file, sections[section.link])
             width = 16 if bits == 64 else 8
             content = _section(file, section)
             for tag, value in struct.iter_unpack(
@@ -91,7 +111,7 @@ def _read(file: IO[bytes], size: int) -> Elf:
                 if tag == 0:
                     break
                 if tag in (_DT_NEEDED, _DT_SONAME, _DT_RPATH, _DT_RUNPATH):
-                    text = _string(strings, value)
+                    text = strings[value]
                     if tag == _DT_NEEDED:
                         needed.append(text)
                     elif tag == _DT_SONAME:
@@ -101,8 +121,8 @@ def _read(file: IO[bytes], size: int) -> Elf:
                     else:
                         rpath = text
         elif section.type == _SHT_VERSIONS:
-            versions = _versions(_section(file, section), _section(file, sections[section.link]), order)
-        elif _string(names, section.name) == ".modinfo":
+            versions = _versions(_section(file, section), _Strings(file, sections[section.link]), order)
+        elif names and names[section.name] == ".modinfo":
             for entry in _section(file, section).split(b"\0"):
                 key, equals, value_bytes = entry.partition(b"=")
                 if equals:
@@ -113,7 +133,7 @@ def _read(file: IO[bytes], size: int) -> Elf:
     return Elf(bits, machine, soname, tuple(needed), runpath, tuple(modinfo.items()), signature, size, rpath, versions)
 
 
-def _versions(content: bytes, strings: bytes, order: str) -> tuple[str, ...]:
+def _versions(content: bytes, strings: _Strings, order: str) -> tuple[str, ...]:
     """The names in a section of required versions: a chain of libraries, each with a chain of versions."""
     found: dict[str, None] = {}
     library, more = 0, True
@@ -122,7 +142,7 @@ def _versions(content: bytes, strings: bytes, order: str) -> tuple[str, ...]:
         entry = library + first
         for _ in range(min(count, _VERSIONS_LIMIT)):
             name, following = struct.unpack_from(order + "8xII", content, entry)
-            found[_string(strings, name)] = None
+            found[strings[name]] = None
             entry += following
         library, more = library + step, step > 0
     return tuple(found)
@@ -152,8 +172,3 @@ def _at(file: IO[bytes], offset: int, count: int) -> bytes:
 
 def _section(file: IO[bytes], section: _Section) -> bytes:
     return _at(file, section.offset, section.size)
-
-
-def _string(table: bytes, offset: int) -> str:
-    end = table.find(b"\0", offset)
-    return table[offset : end if end >= 0 else None].decode(errors="replace")

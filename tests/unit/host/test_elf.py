@@ -28,3 +28,12 @@ def test_a_chain_that_leads_out_of_its_section() -> None:
     assert broken != content
     with pytest.raises(NotElf):
         read_elf(io.BytesIO(broken), len(broken))
+
+
+def test_a_large_table_of_strings_is_read_where_it_is_needed() -> None:
+    """As patchelf leaves it in PyTorch's and cuDNN's libraries."""
+    needed = [f"lib{number}{'x' * 60_000}.so" for number in range(150)]
+    content = elf.shared_library("libx.so", needed, versions=["V_1"])
+    assert len(content) > 8 << 20
+    read = read_elf(io.BytesIO(content), len(content))
+    assert (read.soname, read.needed, read.versions) == ("libx.so", tuple(needed), ("V_1",))
