@@ -182,10 +182,17 @@ class _Machine:
 
 
 def explaining(failed: Result, diagnosis: Diagnosis, repairing: str = "") -> Explanation:
-    """What the doctor knows of the problems that can cause a failure, and of their causes."""
-    ids = {*failed.suspects, *(d.finding.id for d in diagnosis.findings if d.finding.subject in failed.about)}
-    for found in diagnosis.findings:
+    """What the doctor knows of the problems that can cause a failure, of their causes, and of the environment that
+    failed. A problem of one Python environment explains nothing of another."""
+    here = [
+        d
+        for d in diagnosis.findings
+        if not d.finding.subject.startswith("python:") or d.finding.subject in failed.about
+    ]
+    ids = set(failed.suspects)
+    for found in here:
         if found.finding.id in ids:
             ids |= set(found.caused_by)
-    causes = tuple(found.finding for found in diagnosis.findings if found.finding.id in ids)
-    return Explanation(causes, tuple(s.id for s in diagnosis.skipped if s.id in failed.suspects), repairing)
+    causes = tuple(found.finding for found in here if found.finding.id in ids)
+    related = tuple(d.finding for d in here if d.finding.subject in failed.about and d.finding.id not in ids)
+    return Explanation(causes, tuple(s.id for s in diagnosis.skipped if s.id in failed.suspects), repairing, related)

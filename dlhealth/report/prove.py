@@ -16,11 +16,13 @@ from dlhealth.report.terminal import Page
 
 class Explanation(NamedTuple):
     """What the doctor says about a failed stage: the problems that explain it, and the checks for such problems that
-    could not run. `repairing` is the command that repairs this machine."""
+    could not run. `repairing` is the command that repairs this machine. `related` are other problems of the environment
+    that failed."""
 
     causes: tuple[Finding, ...] = ()
     unchecked: tuple[str, ...] = ()
     repairing: str = ""
+    related: tuple[Finding, ...] = ()
 
 
 NOT_ASKED = Explanation()
@@ -48,6 +50,8 @@ def render_proof(
     page.line()
     for cause in explained.causes:
         page.text("", f"This explains it: {style.clean(cause.title)} ({cause.id})")
+    for finding in explained.related:
+        page.text("", f"Also wrong in this environment: {style.clean(finding.title)} ({finding.id})")
     if any(r.outcome is Proof.FAILED for r in results):
         page.text("", _advice(explained))
     for note in notes:
@@ -94,6 +98,7 @@ def proof_to_json(
             "notes": list(notes),
             "stages": [r.document() for r in results],
             "causes": [{"id": c.id, "subject": c.subject, "title": c.title} for c in explained.causes],
+            "related": [{"id": c.id, "subject": c.subject, "title": c.title} for c in explained.related],
             "unchecked": list(explained.unchecked),
             "worse": [w._asdict() for w in comparison.worse],
             "differences": [d._asdict() for d in comparison.differences],

@@ -340,6 +340,14 @@ def test_a_failed_stage_leads_to_the_finding_that_explains_it() -> None:
     assert explaining(failed._replace(suspects=suspects(719)), diagnosis) == Explanation((), ("xid-other",))
 
 
+def test_a_problem_of_another_environment_explains_nothing() -> None:
+    mine, other = (finding("cudnn-runtime-missing")._replace(subject=f"python:/{name}") for name in ("mine", "other"))
+    beside = finding("numpy-2-abi")._replace(subject="python:/mine")
+    diagnosis = Diagnosis(tuple(Diagnosed(f, (), None) for f in (mine, other, beside)), 2, (), (), {})
+    failed = Result("framework", Proof.FAILED, "", suspects=("cudnn-runtime-missing",), about=("python:/mine",))
+    assert explaining(failed, diagnosis) == Explanation((mine,), related=(beside,))
+
+
 def test_the_advice_after_a_failure_says_what_the_doctor_could_not_check() -> None:
     failed = [Result("compute", Proof.FAILED, "It is wrong")]
     style = Style(colour=False, unicode=True, width=100)
