@@ -42,6 +42,7 @@ from dlhealth.judgements.companions import Companion, Companions
 from dlhealth.judgements.cudadriver import CudaDriver, UsableGpu
 from dlhealth.judgements.driverfit import Doubt, DriverFit, DriverInPlace, Drivers, Misfit, MisfitKind
 from dlhealth.judgements.driverupgrade import DriverUpgrade
+from dlhealth.judgements.firstdriver import FirstDriver
 from dlhealth.judgements.gpuclaims import AbsentGpu, Claim, FallenGpu, FallenGpus, Passthrough, TakenGpus, Usurpers
 from dlhealth.judgements.kernels import kernels_to_judge, kernels_without_module
 from dlhealth.judgements.mismatch import PostedFailure, PostedMismatch

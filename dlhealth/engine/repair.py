@@ -9,7 +9,7 @@ from dlhealth import __version__
 from dlhealth.actions import action_from_json, changed_path, needs_programs
 from dlhealth.engine.choose import ONLY_LIVE, Chosen, Repair
 from dlhealth.host.exec import held
-from dlhealth.model import Diagnosis, Finding, Outcome, Risk, Severity, timestamp
+from dlhealth.model import Action, Diagnosis, Finding, Outcome, Risk, Severity, timestamp
 from dlhealth.records import NamedTuple
 from dlhealth.steps.base import Target
 from dlhealth.steps.reach import out_of_reach
@@ -72,7 +72,8 @@ def carry_out(
     aims = [f for f in about["findings"] if not (f["reboot"] and repair.live)]
     # No second round follows a repair that waits for a reboot.
     changed = frozenset() if repair.reboot else frozenset(filter(None, map(changed_path, repair.actions)))
-    proof = _Proof(aims, about["known"], about["beside"], changed, about["unknown"], patient=not repair.live)
+    done = repair.actions if any(c.plan.reboot for c in repair.chosen) else ()
+    proof = _Proof(aims, about["known"], about["beside"], changed, about["unknown"], not repair.live, done)
     return apply(
         store,
         target,
@@ -210,7 +211,8 @@ def _unknown(diagnosis: Diagnosis, rules: Collection[str]) -> list[list[str]]:
 class _Proof(NamedTuple):
     """Raises if something that must hold after a repair does not: the `aims` are gone, and there is no error that was
     not `known`. `beside` are similar findings that were not repaired, `changed` the changed paths, `unknown` what the
-    rules of the aims could not check before either. A `patient` check leaves the rest to the next boot."""
+    rules of the aims could not check before either. A `patient` check leaves the rest to the next boot. `done` are the steps
+    of a repair that waits for a reboot."""
 
     aims: Sequence[Mapping[str, Any]]
     known: Sequence[str]
@@ -218,11 +220,12 @@ class _Proof(NamedTuple):
     changed: frozenset[str]
     unknown: Sequence[Sequence[str]] = ()
     patient: bool = False
+    done: Sequence[Action] = ()
 
 
 def _prove(after: Diagnosis, proof: _Proof) -> None:
     hidden = _hidden(after, proof)
-    expected = {*proof.known, *_until_started_anew(after)}
+    expected = {*proof.known, *_until_started_anew(after, proof.done)}
     remaining = [f for f in proof.aims if _still_there(f, after, proof, hidden)]
     blind = {f["fingerprint"]: reason for f in proof.aims if (reason := _unchecked(f, after, proof))}
     later = [f for f in proof.aims if proof.patient and f["reboot"] and (f in remaining or f["fingerprint"] in blind)]
@@ -289,11 +292,15 @@ def _errors(diagnosis: Diagnosis) -> list[Finding]:
     return [d.finding for d in diagnosis.findings if d.finding.severity is Severity.ERROR]
 
 
-def _until_started_anew(diagnosis: Diagnosis) -> set[str]:
-    """New errors of a new driver on a machine that still runs the old one, and their consequences. They do no harm:
-    they disappear when the modules are reloaded, or at the next boot."""
+def _until_started_anew(diagnosis: Diagnosis, done: Sequence[Action]) -> set[str]:
+    """New errors of a new driver on a machine that still runs without it, or runs the old one, and their consequences.
+    They do no harm: they disappear when the modules are reloaded, or at the next boot, when everything is checked again.
+    Their repair has no steps but that, and those that were `done`."""
+    steps = {(type(action), action) for action in done}
     roots = {
-        d.finding.id for d in diagnosis.findings if d.remedy and all(isinstance(a, ONLY_LIVE) for a in d.remedy.actions)
+        d.finding.id
+        for d in diagnosis.findings
+        if d.remedy and all(isinstance(a, ONLY_LIVE) or (type(a), a) in steps for a in d.remedy.actions)
     }
     return {_name(d.finding) for d in diagnosis.findings if {d.finding.id, *d.caused_by} & roots}
 

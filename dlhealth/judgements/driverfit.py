@@ -192,7 +192,7 @@ class Drivers(NamedTuple):
             raise Unavailable("no NVIDIA driver is installed")
         members = packages.members if packages else ()
         repository = any(m.family == "nvidia-repo" for m in members)
-        return cls(now, later, _system(host), tuple(m.package.name for m in members), repository)
+        return cls(now, later, system_of(host), tuple(m.package.name for m in members), repository)
 
 
 def _loaded(modules: KernelModules, kernel: Kernel) -> DriverInPlace | None:
@@ -236,7 +236,7 @@ def _told(journal: Journal) -> DriverInPlace | None:
     )
 
 
-def _system(host: Host) -> str:
+def system_of(host: Host) -> str:
     """The id and version "ubuntu 24.04", also for a distribution based on it."""
     values = os_release(host)
     names = load("driver_branches")["codenames"]

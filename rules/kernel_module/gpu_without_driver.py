@@ -7,9 +7,10 @@ What you see
 Why
     The driver was never installed, or it was removed. A desktop works without it. CUDA does not.
 Repair
-    Install the driver that the distribution recommends for this GPU.
+    Install the newest driver of the distribution that supports all GPUs and kernels of this machine, and reboot. With
+    Secure Boot, and where the distribution has no such driver, this is left to you.
 What the repair risks
-    After the next reboot, another graphics driver draws the screen.
+    After the next reboot, another graphics driver draws the screen. An undo removes it again.
 By hand
     # Debian (enable contrib and non-free first):
     apt-get install nvidia-detect
@@ -22,6 +23,7 @@ By hand
 from collections.abc import Iterator
 
 from dlhealth.api import (
+    AptInstall,
     ByHand,
     CudaToolkits,
     Docker,
@@ -29,18 +31,23 @@ from dlhealth.api import (
     DriverPackages,
     Evidence,
     Finding,
+    FirstDriver,
     Gpu,
     Gpus,
+    Kernel,
     KernelModules,
     Machine,
     Plan,
     PythonEnvironments,
+    Reboot,
+    RefreshModuleIndex,
     Risk,
     Rule,
     Scenario,
     Severity,
     Stage,
     Unknown,
+    UpdateInitramfs,
 )
 
 
@@ -49,7 +56,7 @@ class GpuWithoutDriver(Rule):
     title = "An NVIDIA GPU has no NVIDIA driver"
     stage = Stage.PACKAGE_SET
     severity = Severity.NOTE
-    risk = Risk.MEDIUM
+    risk = Risk.HIGH
     explains = ("cuda-runtime-newer-than-driver", "libcuda-missing-from-loader", "stale-xorg-conf-nvidia")
 
     def detect(
@@ -95,19 +102,22 @@ class GpuWithoutDriver(Rule):
                 limits=_limits(gpu),
             )
 
-    def remedies(self, finding: Finding) -> Iterator[Plan]:
-        yield Plan(
-            "Install the NVIDIA driver (needed for CUDA)",
-            Risk.MEDIUM,
-            (
-                ByHand(
-                    "Debian: enable contrib and non-free, and install the package that nvidia-detect recommends (nvidia-driver); Ubuntu: ubuntu-drivers install;"
-                    f" then reboot.{finding.detail['limits']}"
-                ),
-            ),
-            reboot=True,
-            network=True,
+    def remedies(self, finding: Finding, driver: FirstDriver | None, kernel: Kernel | None) -> Iterator[Plan]:
+        if driver and kernel and driver.packages:
+            # Usually the packages do both; without them, nouveau takes the GPU again.
+            index = [RefreshModuleIndex(release) for release in kernel.starting]
+            yield Plan(
+                f"Install driver {driver.branch} from the distribution",
+                Risk.HIGH,
+                (AptInstall(driver.packages), *index, UpdateInitramfs("all"), Reboot()),
+                reboot=True,
+                network=True,
+            )
+        text = (
+            "Debian: enable contrib and non-free, and install the package that nvidia-detect recommends (nvidia-driver);"
+            f" Ubuntu: ubuntu-drivers install; then reboot.{finding.detail['limits']}"
         )
+        yield Plan("Install the NVIDIA driver (needed for CUDA)", Risk.HIGH, (ByHand(text),), reboot=True, network=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:
@@ -121,15 +131,64 @@ class GpuWithoutDriver(Rule):
             "nouveau draws a desktop",
             Machine.debian12().gpu(driver="nouveau"),
             finds=gpu,
-            ladder=(("medium reboot network", "by-hand 580"),),
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver",
+                    "refresh-module-index 6.1.0-50-amd64",
+                    "update-initramfs all",
+                    "reboot",
+                ),
+                ("high reboot network", "by-hand 580"),
+            ),
         )
-        yield Scenario("a CUDA toolkit needs it", Machine.ubuntu2404().gpu(driver="nouveau").cuda_toolkit(), finds=gpu)
+        yield Scenario(
+            "a CUDA toolkit needs it",
+            Machine.ubuntu2404().gpu("2204", driver="nouveau").cuda_toolkit(),
+            finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-595",
+                    "refresh-module-index 6.8.0-50-generic",
+                    "update-initramfs all",
+                    "reboot",
+                ),
+                ("high reboot network", "by-hand ubuntu-drivers"),
+            ),
+            steps=("apt-install", "refresh-module-index", "update-initramfs", "reboot"),
+        )
         yield Scenario(
             "a PyTorch for CUDA needs it",
             Machine.debian12().gpu("0de1", driver="").python_environment(torch="2.3.0+cu121", cuda="12.1"),
             finds=gpu,
             alone=False,
-            ladder=(("medium reboot network", "by-hand 390"),),  # this PyTorch is not built for a Fermi GPU
+            ladder=(("high reboot network", "by-hand 390"),),  # this PyTorch is not built for a Fermi GPU
+        )
+        yield Scenario(
+            "a Blackwell GPU, and a kernel without headers",
+            Machine.ubuntu2404()
+            .kernel("6.11.0-9-generic", running=False, headers=False)
+            .gpu("2b85", driver="")
+            .cuda_toolkit("12.8", "12.8.93"),
+            finds=gpu,
+            ladder=(
+                (
+                    "high reboot network",
+                    "apt-install nvidia-driver-595-open linux-headers-6.11.0-9-generic",
+                    "refresh-module-index 6.8.0-50-generic",
+                    "refresh-module-index 6.11.0-9-generic",
+                    "update-initramfs all",
+                    "reboot",
+                ),
+                ("high reboot network", "by-hand open kernel"),
+            ),
+        )
+        yield Scenario(
+            "Secure Boot, where a person must confirm the module's key",
+            Machine.ubuntu2404().gpu("2204", driver="nouveau").cuda_toolkit().secure_boot(),
+            finds=gpu,
+            ladder=(("high reboot network", "by-hand ubuntu-drivers"),),
         )
         yield Scenario("with its driver", Machine.debian12_gpu())
         yield Scenario("reserved for a virtual machine", Machine.debian12().gpu(driver="vfio-pci"))

@@ -34,6 +34,7 @@ OFFERED: dict[str, Machine | None] = {
     .library("/usr/bin/gcc-13")
     .package("gcc-13", "13.3.0-6ubuntu2", ["/usr/bin/gcc-13"]),
     "driver-too-old-for-new-gpu": Machine.ubuntu2404().ubuntu_driver("595.58.03"),
+    "gpu-without-driver": Machine.ubuntu2404().ubuntu_driver("595.58.03"),
     "held-packages-block-driver": Machine.ubuntu2404_gpu(),
     "library-damaged": Machine.ubuntu2404().cudnn_packages(),
     "login-loop-glx-broken-driver-mismatch": Machine.ubuntu2404_gpu(),
