@@ -111,6 +111,7 @@ from dlhealth.probes.driver.gpu import Gpu, Gpus
 from dlhealth.probes.driver.gpumodes import GpuModes
 from dlhealth.probes.driver.gpuswitch import GpuSwitch
 from dlhealth.probes.driver.libraries import DriverLibraries, DriverLibrary, DriverUse
+from dlhealth.probes.driver.modeset import Modeset
 from dlhealth.probes.driver.modules import KernelModules, ModprobeConfig, ModprobeLine, ModuleFile, ModuleVersions
 from dlhealth.probes.driver.nvml import Nvml, NvmlGpu
 from dlhealth.probes.driver.nvswitch import FabricManager
