@@ -9,7 +9,7 @@ What you see
     has three equal files, where Linux has links, and CUDA works with them.
 Why
     /usr/lib/wsl/lib shows a directory of Windows. Somebody who wanted to silence the harmless warning removed a file
-    there, or replaced it by a link that leads nowhere. Or the driver's installation in Windows is incomplete.
+    there, or replaced it by a link to a file that does not exist. Or the driver's installation in Windows is incomplete.
 Repair
     Install NVIDIA's driver in Windows again, and restart WSL. Leave the warning of ldconfig alone.
 What the repair risks
@@ -97,7 +97,7 @@ class WslLibcudaNotSymlink(Rule):
 
         ladder = (("medium", "by-hand Windows wsl --shutdown"),)
         yield Scenario(
-            "a link that leads nowhere",
+            "a link to a file that does not exist",
             wsl("libcuda.so").link(f"{FOLDER}/libcuda.so.1", f"{FOLDER}/libcuda.so.1.1"),
             finds=f"file:{FOLDER}/libcuda.so.1",
             ladder=ladder,

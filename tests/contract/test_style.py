@@ -92,7 +92,8 @@ def _texts_of_source(path: Path) -> Iterator[tuple[int, str]]:
             text = node.value
         else:
             continue
-        if re.search(r"[A-Za-z]{2,} [a-zX]", text):
+        # A text with a group is a pattern of what another program prints.
+        if re.search(r"[A-Za-z]{2,} [a-zX]", text) and not re.search(r"\(\?[:P]", text):
             yield node.lineno, text
 
 
