@@ -71,7 +71,6 @@ class Target:
         """Run a program on the machine itself, confined to its root if that is another one; `network` then says whether
         it may use this machine's network. The timeout is in seconds. It is far longer than the slowest machine needs,
         because a change must not be killed halfway."""
-        words = argv
         environment = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", MARK: self.of_it}
         try:
             inside = argv if self.live else cell.words(self.folder, argv, network)
@@ -81,7 +80,8 @@ class Target:
         if check and output.status != 0:
             last = " / ".join((output.stderr or output.stdout).strip().splitlines()[-4:])
             full = os.strerror(errno.ENOSPC) in output.stderr + output.stdout
-            problem = f"{' '.join(words[-6:])}: {output.problem or f'status {output.status}'}: {last}"
+            shown = argv if len(argv) <= 6 else (argv[0], "...", *argv[-5:])
+            problem = f"{' '.join(shown)}: {output.problem or f'status {output.status}'}: {last}"
             raise DiskFull(problem) if full else CommandFailed(problem)
         return output
 

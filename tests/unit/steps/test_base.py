@@ -114,6 +114,11 @@ class TestCommand:
             root.target.command("dkms", "install", "a/1", timeout=20)
         assert str(refusal.value) == "dkms install a/1: status 7: error 2 / error 3 / error 4 / error 5"
 
+    def test_the_refusal_names_the_program_also_before_many_words(self, root: StandInRoot) -> None:
+        root.program("apt-get", "exit 100")
+        with pytest.raises(CommandFailed, match=r"^apt-get \.\.\. 3 4 5 6 7: status 100"):
+            root.target.command("apt-get", *map(str, range(8)), timeout=10)
+
     def test_the_refusal_names_standard_output_where_nothing_went_to_standard_error(self, root: StandInRoot) -> None:
         root.program("dkms", "echo no such module; exit 3")
         with pytest.raises(CommandFailed, match=r"^dkms: status 3: no such module$"):
