@@ -146,7 +146,7 @@ def render_history(told: Sequence["RepairRecord"], style: Style) -> str:
         line = f"{one.record.name:14}  {one.time}  {(one.record.outcome or 'active'):15}  {_why(one)}"
         page.line(style.clean(line))
     if not told:
-        page.line("dlhealth has not changed anything on this machine.")
+        page.line("No repairs are recorded on this machine.")
     return page.content()
 
 

@@ -19,6 +19,7 @@ from dlhealth.host.root import live_host
 from dlhealth.lazy import regex
 from dlhealth.service.check import policy_of
 from dlhealth.service.watch import FOLDER, REPORT_ONLY
+from dlhealth.txn.store import FOLDER as RECORDS
 from dlhealth.txn.store import Busy, Store
 
 PREFIX = "/usr/local/lib/dlhealth"
@@ -189,7 +190,7 @@ def remove(say: Callable[[str], None]) -> None:
     run(["journalctl", "--update-catalog"], timeout=30)
     if run(["getent", "passwd", USER], timeout=10).status == 0:
         _must("userdel", USER)
-    say(f"removed {PREFIX}; repairs can still be undone (/var/lib/dlhealth)")
+    say(f"removed {PREFIX}{'; /var/lib/dlhealth keeps the records of repairs' * os.path.isdir(RECORDS)}")
 
 
 def _remove_files(say: Callable[[str], None]) -> None:

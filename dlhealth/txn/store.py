@@ -41,7 +41,7 @@ class Damaged(OSError):
         said = f"{type(error).__name__}: {told(error)}" if isinstance(error, Exception) else error
         super().__init__(
             f"{folder} is damaged or of another version of dlhealth ({said}): dlhealth cannot undo its changes. "
-            f"{folder}/pre has copies of the changed files: restore them by hand, then move {folder} away."
+            f"Restore by hand the files whose copies are in {folder}/pre, if it has any, then move {folder} away."
         )
 
 
