@@ -8,6 +8,8 @@ from dlhealth.actions.kinds import AptFixBroken, AptInstall, AptPurgeReinstall, 
 from dlhealth.host.change import ABSENT, State
 from dlhealth.lazy import regex
 from dlhealth.steps.base import A, CommandFailed, DiskFull, Observed, Step, Target, differing
+from dlhealth.steps.dkmstree import FOLDER as _DKMS
+from dlhealth.steps.dkmstree import clear_interrupted
 from dlhealth.steps.locks import need_dpkg, wait_for_dpkg
 from dlhealth.steps.space import need_room_for_images, need_room_to_build, need_room_to_unpack
 
@@ -28,7 +30,6 @@ _OURS = (
 _APT = ("apt-get", *_OURS, "-o", "DPkg::Lock::Timeout=60")
 """The lock was free when the plan began (`need_dpkg`): a program that took it since gets a minute."""
 _APT_BACK = ("apt-get", *_OURS, "-o", f"DPkg::Lock::Timeout={_WAIT_BACK}")
-_DKMS = "/var/lib/dkms"
 _BUILD_ERROR = regex(r"\b(?:error|ERROR):|\*\*\* |No space left on device|Killed signal")
 _SIMULATED = regex(r"^(Inst|Remv|Purg) (\S+)(?: \[(\S+)\])?(?: \((\S+))?")
 
@@ -145,6 +146,7 @@ class DpkgConfigureStep(Step[DpkgConfigure]):
         return {n: state for n, (_, state) in _states(_installed(target)).items() if state not in "inc"}
 
     def apply(self, target: Target, before: Observed) -> None:
+        clear_interrupted(target)  # beside them the script of a DKMS package fails
         words = ("dpkg", "--force-confold", "--configure", "-a")
         if any(text.endswith("R") for text in _installed(target)["packages"].values()):
             # dpkg and apt fail here on packages that must be reinstalled, but only after dpkg has finished its journal.

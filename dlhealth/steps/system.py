@@ -15,6 +15,7 @@ from dlhealth.actions.kinds import (
 )
 from dlhealth.host.change import ABSENT, State
 from dlhealth.steps.base import KEPT, CommandFailed, CopyGone, Observed, Step, Target, differing, module_tree
+from dlhealth.steps.dkmstree import is_built
 from dlhealth.steps.locks import need_dpkg
 from dlhealth.steps.space import images, need_room, need_room_for_images, need_room_to_build
 
@@ -35,7 +36,7 @@ class DkmsBuildStep(Step[DkmsBuild]):
 
     def observe(self, target: Target) -> Observed:
         found = module_tree(target, [f"/lib/modules/{self.action.kernel}/updates"])
-        return {**found, **(self._built(target) if self._is_known(target) else {})}
+        return {**found, **(self._built(target) if is_built(target, self._name, self.action.kernel) else {})}
 
     def apply(self, target: Target, before: Observed) -> None:
         self._clear(target)
@@ -64,18 +65,10 @@ class DkmsBuildStep(Step[DkmsBuild]):
     def _built(self, target: Target) -> Observed:
         return {p: v for p, v in module_tree(target, [self._folder]).items() if "/module/" in p}
 
-    def _is_known(self, target: Target) -> bool:
-        """Whether dkms lists it as built. It does not list the remains of an interrupted build."""
-        if not target.names(self._folder):
-            return False
-        words = ("dkms", "status", self._name, "-k", self.action.kernel)
-        said = target.command(*words, timeout=_COMMAND_SECONDS, check=False).stdout
-        return any(state in said for state in (": built", ": installed"))
-
     def _clear(self, target: Target) -> None:
         """Remove the remains of an interrupted build, by dlhealth or apt: dkms refuses to build beside them, and has no
         command to remove them."""
-        if not self._is_known(target):
+        if not is_built(target, self._name, self.action.kernel):
             target.remove_tree(self._folder)
             target.remove_tree(f"/var/lib/dkms/{self._name}/build")
 

@@ -533,6 +533,22 @@ class TestConfigure:
         step_of(DpkgConfigure()).apply(root.target, {})
         assert root.database["packages"] == {**DRIVER, "somebodys": "1 ii "}
 
+    def test_remains_of_an_interrupted_build_go_first(self, root: StandInRoot) -> None:
+        """As a power cut during apt leaves them: the package's script would fail beside them, at every try."""
+        root.packages({**DRIVER, "nvidia-kernel-dkms": "535.1-1 iF "})
+        tree = root.folder / "var/lib/dkms/nvidia/535.1"
+        for kernel in ("6.1.0-1", "6.1.0-2"):
+            (tree / kernel / "x86_64/module").mkdir(parents=True)
+            (tree / kernel / "x86_64/module/nvidia.ko").touch()
+        (tree / "build").mkdir()
+        root.program(
+            "dkms",
+            '[ "$4" = 6.1.0-1 ] && echo "nvidia/535.1, 6.1.0-1, x86_64: installed" || echo "nvidia/535.1: added"',
+        )
+        step_of(DpkgConfigure()).apply(root.target, {})
+        assert sorted(p.name for p in tree.iterdir()) == ["6.1.0-1", "build"]
+        assert root.database["packages"]["nvidia-kernel-dkms"] == "535.1-1 ii "
+
     def test_a_package_that_does_not_configure_stops_it_before_apt(self, root: StandInRoot) -> None:
         root.packages(DRIVER, fails=["--configure"])
         with pytest.raises(CommandFailed, match=r"^dpkg --force-confold --configure -a: status 100"):
