@@ -33,6 +33,11 @@ def _refined(problem: Proven, host: Host) -> Proven:
     repair = (
         "use Docker Engine (docker.io or docker-ce): save the images you need first, and run docker context use default"
     )
+    if docker.endswith("Windows"):
+        title = "Docker Desktop on Windows gives containers no GPU without WSL2 and NVIDIA's driver for Windows"
+        repair = (
+            "update NVIDIA's driver in Windows, run wsl --update, and enable the WSL 2 based engine of Docker Desktop"
+        )
     return problem._replace(fault="docker-snap-or-desktop", title=title, repair=repair)
 
 

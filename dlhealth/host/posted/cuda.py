@@ -7,6 +7,7 @@ from dlhealth.lazy import regex
 
 _NVCC = regex(r"^Cuda compilation tools, release \d+\.\d+, V[\d.]+", re.MULTILINE)
 _DOCKER_KINDS = (
+    ("Docker Desktop on Windows", regex(r"^ *OS/Arch: +windows/|^(?:PS )?[A-Z]:\\[^\n>]*> ?docker |//\./pipe/docker", re.MULTILINE)),
     ("Docker Desktop", regex(r"^ *Operating System: Docker Desktop|^ *Context: +desktop-linux|^desktop-linux \*", re.MULTILINE)),
     (
         "a snap",
@@ -22,7 +23,7 @@ def compiler(output: Output, pieces: Pieces) -> bool:
 
 
 def docker(output: Output, pieces: Pieces) -> bool:
-    """`docker info`, `docker context ls`, `snap list`: whether Docker is one that does not use the host's toolkit."""
+    """`docker info`, `docker version`, `docker context ls`, `snap list`: whether Docker is one that does not use the host's toolkit."""
     kind = next((kind for kind, mark in _DOCKER_KINDS if mark.search(output.text)), "")
     if kind:
         pieces.outputs.setdefault("docker info", kind)

@@ -76,7 +76,7 @@ READERS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (kernel.secure_boot, ("enabled", "disabled")),
     (files.xorg_log, ("X.Org X Server",)),
     (cuda.compiler, ("Cuda compilation tools",)),
-    (cuda.docker, ("docker", "Docker", "Runtimes:")),
+    (cuda.docker, ("docker", "Docker", "Runtimes:", "OS/Arch:")),
     (python.collected, ("PyTorch version:",)),
     (python.conda, ("# packages in environment at",)),
     (python.pip, ("==", "Package")),

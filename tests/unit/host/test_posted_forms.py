@@ -552,6 +552,18 @@ class TestErrorsThatProve:
 
     @pytest.mark.parametrize(
         "output",
+        [" OS/Arch:           windows/amd64\n", "PS C:\\Users\\joe> docker run --rm --gpus all x nvidia-smi\n"],
+    )
+    def test_a_docker_on_windows(self, output: str, judged: Judge) -> None:
+        error = 'Error response from daemon: could not select device driver "" with capabilities: [[gpu]]\n'
+        (found,) = judged(output, error).findings
+        assert found.finding.id == "docker-snap-or-desktop"
+        assert "Windows" in found.finding.title
+        assert found.remedy
+        assert "docker context" not in found.remedy.summary
+
+    @pytest.mark.parametrize(
+        "output",
         [
             "Client: Docker Engine - Community\n Context:    desktop-linux\nServer:\n Operating System: Docker Desktop\n",
             " Storage Driver: overlay2\n Docker Root Dir: /var/snap/docker/common/var-lib-docker\n",
