@@ -5,9 +5,11 @@ frameworks are tested in the environments that DLHEALTH_TEST_PYTHONS names, sepa
 """
 
 import ast
+import gzip
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -266,6 +268,27 @@ class TestRealFrameworks:
         assert (status, stage["outcome"]) == (Status.ERRORS, "failed")
         assert f"the {lie}" in stage["text"]
         assert "differs from the CPU's result by" in stage["text"]
+
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            ({}, "train-images-idx3-ubyte cannot be read: No such file or directory"),
+            ({"train-images-idx3-ubyte": b"hi"}, "train-images-idx3-ubyte is not a file of MNIST"),
+            ({"train-images-idx3-ubyte": struct.pack(">IIII", 2051, 9, 28, 28)}, "it says 9 entries, and holds 0 bytes"),
+            ({"train-images-idx3-ubyte.gz": gzip.compress(b"x" * 9999)[:20]}, "train-images-idx3-ubyte.gz cannot be read: "),
+            ({"train-images-idx3-ubyte.gz": gzip.compress(b"x" * 9999).replace(b"\xed", b"\xff")}, "cannot be read: "),
+            ({"train-images-idx3-ubyte": struct.pack(">IIII", 2051, 1, 1, 1) + b"x",
+              "train-labels-idx1-ubyte": struct.pack(">II", 2049, 1) + b"x"}, "the labels of train are not digits"),
+        ],
+    )  # fmt: skip
+    def test_files_that_are_not_mnist(self, folder: Path, tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+        if not list(folder.glob("lib/python*/site-packages/torch")):
+            pytest.skip("needs PyTorch")
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        status, (stage,) = prove("--stage", "train", "--python", str(folder), "--data", str(tmp_path))
+        assert (status, stage["outcome"]) == (Status.UNKNOWN, "could not run")
+        assert said in stage["text"]
 
     def test_a_network_learns(self, folder: Path) -> None:
         if not list(folder.glob("lib/python*/site-packages/torch")):

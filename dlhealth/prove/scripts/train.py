@@ -15,6 +15,7 @@ import gzip
 import os
 import struct
 import time
+import zlib
 from typing import Any
 
 from dlhealth.prove.scripts.common import Device, NotRun, Wrong, curve, done, figure
@@ -156,6 +157,8 @@ def _mnist(folder: str) -> Data:
         labels = _read(folder, part + "-labels-idx1-ubyte", LABELS)
         if len(images) != len(labels) or not len(images):
             raise NotRun(f"{folder}: {len(images)} images, but {len(labels)} labels")
+        if labels.max() > 9:
+            raise NotRun(f"{folder}: the labels of {part} are not digits")
         parts.append(((images[:, None] / 255).astype("float32"), labels.astype("int64")))
     name = "Fashion-MNIST" if "fashion" in os.path.abspath(folder).lower() else "MNIST"
     return Data(name, parts[0], parts[1])
@@ -166,18 +169,19 @@ def _read(folder: str, name: str, magic: int) -> Any:
     import numpy
 
     path = os.path.join(folder, name)
-    path = path if os.path.exists(path) else path + ".gz"
-    opening: Any = gzip.open if path.endswith(".gz") else open
+    packed = not os.path.exists(path) and os.path.exists(path + ".gz")
+    opening: Any = gzip.open if packed else open
+    path += ".gz" if packed else ""
     try:
         with opening(path, "rb") as file:
             content = file.read()
-        found, number = struct.unpack_from(">II", content)
-        shape = struct.unpack_from(">II", content, 8) if magic == IMAGES else ()
-        values = numpy.frombuffer(content, dtype=numpy.uint8, offset=8 + 4 * len(shape))
-        if found != magic or shape[:1] != shape[1:]:
-            raise NotRun(f"{path} is not a file of MNIST")
-        return values.reshape((number, *shape))
-    except (OSError, EOFError) as error:
-        raise NotRun(f"{path} cannot be read: {error}") from error
-    except (struct.error, ValueError) as error:
-        raise NotRun(f"{path} is damaged: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise NotRun(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    head = struct.Struct(">IIII" if magic == IMAGES else ">II")
+    found, number, *shape = head.unpack_from(content) if len(content) >= head.size else (0, 0)
+    if found != magic or shape[:1] != shape[1:]:
+        raise NotRun(f"{path} is not a file of MNIST")
+    values = numpy.frombuffer(content, dtype=numpy.uint8, offset=head.size)
+    if values.size != number * (shape[0] ** 2 if shape else 1):
+        raise NotRun(f"{path} is damaged: it says {number} entries, and holds {values.size} bytes")
+    return values.reshape((number, *shape))
