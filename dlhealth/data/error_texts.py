@@ -113,6 +113,9 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("dkms-compiler-mismatch",)),
     (r"bad return status for module build",
      ("kernel-too-new-for-driver-branch", "dkms-compiler-mismatch", "kernel-headers-missing", "other-dkms-module-fails")),
+    (r"pci i/o region assigned to your nvidia device is invalid|bar[0-4] is 0m @ 0x0", ("bar-space-above-4g-decoding",)),
+    (r"preservevideomemoryallocations module parameter is set", ("resume-black-screen-vram-not-preserved",)),
+    (r"failed to load module \"nvidia\"", ("stale-xorg-conf-nvidia", "partial-driver-install", "glx-alternatives-wrong")),
     (r"nouveau kernel driver is currently in use", ("nouveau-bound-instead-of-nvidia",)),
     (r"unsupported gnu version", ("nvcc-host-compiler-unsupported",)),
     (r"nvcc: (?:command )?not found", ("nvcc-not-in-path", "distro-nvidia-cuda-toolkit-shadows")),
@@ -123,8 +126,10 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"dpkg was interrupted", ("dpkg-interrupted",)),
     (r"could not find module by name='off'|could not insert 'off'", ("prime-profile-blocks-nvidia",)),
     (r"lib(?:nvidia|cuda)[\w.+-]* ?: conflicts: ", ("mixed-repositories", "third-party-package-pulls-other-libnvidia")),
+    (r"a graphical session is already running|session never registered", ("login-loop-custom-user-unit",)),
+    (r"could not update \.?iceauthority file", ("login-loop-home-dotfile-permissions", "login-loop-disk-full")),
     (r"trying to overwrite '", ("dpkg-file-overwrite-conflict", "third-party-package-pulls-other-libnvidia")),
-    (r"(?:nvidia|cuda)[\w.+-]*(?::\w+)? ?: (?:pre)?depends: .{1,80}(?:is to[ ]be|is not going to be|not) install",
+    (r"(?<![\w-])(?:lib)?(?:nvidia|cuda)[\w.+-]*(?::\w+)? ?: (?:pre)?depends: .{1,80}(?:is to[ ]be|is not going to be|not) install",
      ("mixed-repositories", "held-packages-block-driver", "third-party-package-pulls-other-libnvidia")),
     (r"you have held broken packages", ("mixed-repositories", "held-packages-block-driver",
                                         "third-party-package-pulls-other-libnvidia")),
@@ -135,8 +140,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("stale-xorg-conf-nvidia", "hybrid-internal-panel-black", "xorg-conf-wrong-busid")),
     (r"extension \"glx\" missing|not supported by egl|failed to initialize glx",
      ("login-loop-glx-broken-driver-mismatch", "glx-alternatives-wrong", "stale-libglx-symlink")),
-    (r"\.xauthority.{0,40}(?:permission denied|not writable)|(?:error|timeout) in locking authority file"
-     r"|could not update (?:\.?ice)?authority file",
+    (r"\.xauthority.{0,40}(?:permission denied|not writable)|(?:error|timeout) in locking authority file",
      ("login-loop-xauthority-wrong-owner", "login-loop-home-dotfile-permissions", "login-loop-disk-full")),
 )  # fmt: skip
 

@@ -406,6 +406,18 @@ _ROWS = (
         "to use the GPU: sudo prime-select nvidia, or on-demand; then restart",
     ),
     _Row(
+        r"A graphical session is already running",
+        "login-loop-custom-user-unit",
+        "A user unit starts the target of the graphical session before GNOME does, so GNOME gives up",
+        "in ~/.config/systemd/user, find the unit that has graphical-session.target in Wants=, Requires= or BindsTo=, and "
+        "disable it: systemctl --user disable NAME",
+    ),
+    _Row(
+        r"Could not update \.?ICEauthority file (?P<path>/\S+?)\.?(?: |$)",
+        "login-loop-home-dotfile-permissions", "The session cannot write {path}: it, or its directory, belongs to somebody else",
+        "log in on a text console and compare the owners: ls -ld ~ {path}; then sudo chown $USER: {path}",
+    ),
+    _Row(
         r"Error writing X ?authority: Failed to open X ?authority (?P<path>/\S+): Permission denied",
         "login-loop-xauthority-wrong-owner", "{path} belongs to somebody else, so LightDM cannot start the session",
         "log in on a text console and move it out of the way: sudo mv {path} {path}.bak",

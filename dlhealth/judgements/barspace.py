@@ -38,10 +38,11 @@ class BarSpace(NamedTuple):
     gpus: tuple[Cramped, ...]
 
     @classmethod
-    def probe(cls, host: Host, gpus: Gpus, journal: Journal) -> "BarSpace":
-        if gpus.container:
+    def probe(cls, host: Host, gpus: Gpus | None, journal: Journal) -> "BarSpace":
+        if gpus and gpus.container:
             return cls(())
-        known = {g.address for g in gpus.gpus}
+        # Where the bus is not seen, only the driver's own words say that a device is a GPU.
+        known = {g.address for g in gpus.gpus} if gpus else set[str]()
         found: dict[str, Cramped] = {}
         for line in journal.kernel("BAR", last_boot=True):
             for text in line.text.replace("#012", "\n").split("\n"):

@@ -49,8 +49,8 @@ class BarSpaceAbove4gDecoding(Rule):
     risk = Risk.MEDIUM
     explains = ("gpu-not-driven", "nvidia-module-not-loaded", "rminitadapter-failed")
 
-    def detect(self, space: BarSpace, gpus: Gpus) -> Iterator[Finding]:
-        drivers = {g.address: g.driver for g in gpus.gpus}
+    def detect(self, space: BarSpace, gpus: Gpus | None) -> Iterator[Finding]:
+        drivers = {g.address: g.driver for g in gpus.gpus} if gpus else {}
         for gpu in space.gpus:
             driver = drivers.get(gpu.address, "")
             if not gpu.driver_refused and driver == "nvidia":
@@ -59,7 +59,7 @@ class BarSpaceAbove4gDecoding(Rule):
                 f"gpu:{gpu.address}",
                 f"The GPU at {gpu.address} got no address space for BAR {gpu.bar}, so the driver cannot use it",
                 *gpu.evidence,
-                Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", driver or "none"),
+                *([Evidence(f"/sys/bus/pci/devices/{gpu.address}/driver", driver or "none")] if gpus else []),
             )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:

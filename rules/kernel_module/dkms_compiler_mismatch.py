@@ -85,9 +85,11 @@ class DkmsCompilerMismatch(Rule):
                 failed = build is not None and build.fault in (BuildFault.COMPILER, BuildFault.NEWER_COMPILER)
                 if not failed and not (build is None and headers and module.source and _too_old(gcc, wanted)):
                     continue
+                # The make.log says it too, where the kernel's configuration was not seen.
+                told = wanted or (build.compiler if build else "")
                 yield self.finding(
                     f"kernel:{release}",
-                    f"{_said(module, build, release)} ({_now(compilers)}; the kernel was built with {wanted or 'an unknown compiler'})",
+                    f"{_said(module, build, release)} ({_now(compilers)}; the kernel was built with {told or 'an unknown compiler'})",
                     *([Evidence(build.log, build.error)] if build else []),
                     *([Evidence(gcc.path, f"{gcc.real} ({gcc.source})")] if gcc else []),
                     *([Evidence(_told(kernel, release), wanted)] if wanted else []),
@@ -95,6 +97,7 @@ class DkmsCompilerMismatch(Rule):
                     release=release,
                     module=module.name,
                     version=module.version,
+                    compiler=told,
                     newer=bool(build and build.fault is BuildFault.NEWER_COMPILER),
                 )
                 break
@@ -103,7 +106,7 @@ class DkmsCompilerMismatch(Rule):
         self, finding: Finding, kernel: Kernel, compilers: Compilers | None, packages: Packages | None
     ) -> Iterator[Plan]:
         release, module, version = (finding.detail[k] for k in ("release", "module", "version"))
-        major = compiler_major(kernel.compiler_of(release))
+        major = compiler_major(finding.detail["compiler"])
         gcc = compilers.gcc if compilers else None
         if finding.detail["newer"] and major:
             yield Plan(

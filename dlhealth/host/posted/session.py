@@ -32,7 +32,7 @@ _COMPLAINT = regex(
     r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b|system not yet|cgroup/devices"
     r"|\bcu(?:blas|fft|rand|solver|sparse)\w*\b))"
     # What apt, DKMS and the desktop say names no program that uses the GPU.
-    r"|.*(?:Depends: |Conflicts: |trying to overwrite |'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
+    r"|.*(?:graphical session is already|Depends: |Conflicts: |trying to overwrite |'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
     r"|supported by EGL|module not found: 'nvidia'|you have held broken)",
     re.IGNORECASE,
 )

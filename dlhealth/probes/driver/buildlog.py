@@ -35,13 +35,14 @@ class BuildFault(str, Enum):
 
 
 class BuildLog(NamedTuple):
-    """`kernel` is "" if the log does not name one. `error` is the first line that tells the fault, `line` its number
-    (0 for an empty log)."""
+    """`kernel` is "" if the log does not name one, and so is `compiler`, which built that kernel. `error` is the first line
+    that tells the fault, `line` its number (0 for an empty log)."""
 
     kernel: str
     fault: BuildFault
     error: str
     line: int
+    compiler: str
 
 
 # The compiler and make speak the language of whoever ran apt.
@@ -145,17 +146,19 @@ def read_log(text: str) -> BuildLog:
     """What a make.log says."""
     named = (pattern.search(text[:20_000]) for pattern in _KERNEL)
     release = next((m[1] for m in named if m), "")
+    built = _KERNELS_COMPILER.search(text)
+    compiler = built[1].strip() if built else ""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if len(line) < _LINE_LIMIT]
     for fault, pattern in _FAULTS:
         if found := _first(pattern, lines):
             if fault is BuildFault.KERNEL_TOO_NEW and _newer_compiler(text) and _OF_A_NEWER_COMPILER.search(found[1]):
                 fault = BuildFault.NEWER_COMPILER
-            return BuildLog(release, fault, found[1], found[0])
+            return BuildLog(release, fault, found[1], found[0], compiler)
     for pattern in _ANY_ERROR:
         if found := _first(pattern, lines):
-            return BuildLog(release, BuildFault.UNKNOWN, found[1], found[0])
+            return BuildLog(release, BuildFault.UNKNOWN, found[1], found[0], compiler)
     last = next(((number, line.strip()[:300]) for number, line in reversed(lines) if line.strip()), (0, "an empty log"))
-    return BuildLog(release, BuildFault.UNKNOWN, last[1], last[0])
+    return BuildLog(release, BuildFault.UNKNOWN, last[1], last[0], compiler)
 
 
 def _first(pattern: re.Pattern[str], lines: Iterable[tuple[int, str]]) -> tuple[int, str] | None:

@@ -18,12 +18,14 @@ _LOG_LIMIT = 32 << 20
 
 class ModuleBuild(NamedTuple):
     """One kernel of one version. `fault` says why the build failed, None that it succeeded; `error` is the first line
-    of the log that tells it, `log` the place of that line. `kernel` is "" if a log does not name it."""
+    of the log that tells it, `log` the place of that line, `compiler` the one that built the kernel. `kernel` and
+    `compiler` are "" if a log does not name them."""
 
     kernel: str
     fault: BuildFault | None = None
     error: str = ""
     log: str = ""
+    compiler: str = ""
 
 
 class DkmsModule(NamedTuple):
@@ -108,7 +110,7 @@ def _failed_build(host: Host, path: str) -> ModuleBuild | None:
     if text is None:
         return None
     log = read_log(text)
-    return ModuleBuild(log.kernel, log.fault, log.error, f"{path}:{log.line}" if log.line else path)
+    return ModuleBuild(log.kernel, log.fault, log.error, f"{path}:{log.line}" if log.line else path, log.compiler)
 
 
 class DkmsOwners(NamedTuple):

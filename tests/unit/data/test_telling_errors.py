@@ -109,6 +109,9 @@ CASES = (
      "nvidia-kernel-common-550 550.120-0ubuntu1", "dpkg-file-overwrite-conflict", "nvidia-kernel-common-550 550.120-0ubuntu1"),
     ("modprobe: ERROR: could not insert 'off': Unknown symbol in module, or unknown parameter (see dmesg)",
      "prime-profile-blocks-nvidia", "prime-select intel"),
+    ("gnome-session-i[2210]: A graphical session is already running!", "login-loop-custom-user-unit", "user unit"),
+    ("Could not update ICEauthority file /home/joe/.ICEauthority", "login-loop-home-dotfile-permissions",
+     "/home/joe/.ICEauthority"),
     ("Error writing X authority: Failed to open X authority /home/joe/.Xauthority: Permission denied",
      "login-loop-xauthority-wrong-owner", "/home/joe/.Xauthority belongs to somebody else"),
 )  # fmt: skip

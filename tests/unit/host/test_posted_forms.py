@@ -721,3 +721,30 @@ def test_an_error_before_nvidia_smi_worked_is_over(judged: Judge, error: str) ->
     assert not diagnosis.findings
     assert diagnosis.unjudged == judged(f"$ nvidia-smi\n{SMI}").unjudged
     assert "nvidia-smi" in str(judged(f"$ nvidia-smi\n{SMI}Then I rebooted:\n$ nvidia-smi\n{FAILED}").unjudged)
+
+
+def test_the_make_log_names_the_compiler_of_the_kernel(judged: Judge) -> None:
+    log = (
+        "DKMS make.log for nvidia-560.35.03 for kernel 6.8.0-40-generic (x86_64)\n"
+        "  The kernel was built by: x86_64-linux-gnu-gcc-12 (Ubuntu 12.3.0-1ubuntu1~22.04) 12.3.0\n"
+        "  You are using:           cc (Ubuntu 11.4.0-1ubuntu1~22.04) 11.4.0\n"
+        "cc: error: unrecognized command-line option '-ftrivial-auto-var-init=zero'\n"
+    )
+    (root,) = [d for d in judged(log).findings if not d.caused_by]
+    assert root.finding.id == "dkms-compiler-mismatch"
+    assert root.remedy
+    assert "gcc-12" in root.remedy.summary
+
+
+def test_gpus_without_address_space_in_a_log_alone(judged: Judge) -> None:
+    text = "".join(
+        f"[   28.{n}09029] NVRM: This PCI I/O region assigned to your NVIDIA device is invalid:\n"
+        f"               NVRM: BAR1 is 0M @ 0x0 (PCI:0000:{bus}:00.0)\n"
+        for n, bus in ((1, "14"), (2, "1c"))
+    )
+    findings = [d.finding for d in judged(text).findings]
+    assert {f.subject for f in findings} == {"gpu:0000:14:00.0", "gpu:0000:1c:00.0"}
+    assert {f.id for f in findings} == {"bar-space-above-4g-decoding"}
+    assert not judged(
+        "[   28.109029] pci 0000:14:00.0: BAR 1: no space for [mem size 0x10000000 64bit pref]\n"
+    ).findings
