@@ -23,6 +23,8 @@ CELL = 12.2
 """The width of a column in Rich's pictures."""
 FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """Rich refers to fonts on the network. Every terminal font does."""
+INDENTED = re.compile(r'x="([\d.]+)" y="([\d.]+)" textLength="([\d.]+)"([^>]*)>((?:&#160;)+)')
+"""A text that begins with spaces. Not every program that draws SVG shows them."""
 
 
 def machine() -> Machine:
@@ -52,7 +54,14 @@ def printed() -> str:
 def picture(report: str) -> str:
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi(f"# {COMMAND}\n{report.rstrip()}"))
-    return FONTS.sub("", console.export_svg(title="dlhealth", unique_id="dlhealth"))
+    return INDENTED.sub(moved, FONTS.sub("", console.export_svg(title="dlhealth", unique_id="dlhealth")))
+
+
+def moved(text: re.Match[str]) -> str:
+    """The text without its leading spaces, so much to the right."""
+    indent = text[5].count("&") * CELL
+    x, width = float(text[1]) + indent, float(text[3]) - indent
+    return f'x="{x:.1f}" y="{text[2]}" textLength="{width:.1f}"{text[4]}>'
 
 
 def shown(svg: str) -> list[str]:
