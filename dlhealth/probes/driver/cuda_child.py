@@ -12,9 +12,9 @@ UVM = "/dev/nvidia-uvm"
 def answer() -> str:
     """The line."""
     with open("/proc/self/status") as status:
-        # What a sandbox forbids looks like a broken driver.
+        # What the sandbox of a service or a container forbids looks like a broken driver.
         if "\nSeccomp:\t2" in status.read():
-            return "not called in the sandbox of the service"
+            return "not called: a seccomp filter applies, which may forbid it"
     try:
         os.close(os.open(UVM, os.O_RDWR | os.O_CLOEXEC))
         return str(CDLL("libcuda.so.1").cuInit(0))

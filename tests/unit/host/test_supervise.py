@@ -150,7 +150,7 @@ def test_the_child_ends_with_its_parent(number: signal.Signals) -> None:
         assert parent.stdout
         child = int(parent.stdout.readline())
         parent.send_signal(number)
-        parent.wait(10)
+        parent.wait(60)
     deadline = time.monotonic() + 10
     while not ended(child) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -583,7 +583,7 @@ def test_one_connection_as_systemd_hands_it_over() -> None:
         theirs.sendall(line(verb="preview", finding="no such thing"))
         with theirs.makefile("rb") as answers:
             assert json.loads(answers.readline()) == {"ok": False, "error": "the finding is not the id of a rule"}
-    assert process.wait(5) == 0, "who asked has left"
+    assert process.wait(60) == 0, "who asked has left"
 
 
 # What waited for a restart.

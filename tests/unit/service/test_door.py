@@ -135,7 +135,7 @@ def test_it_ends_when_nobody_asks_and_not_before_all_is_answered(running: list[R
     door = Running(tmp_path, 0.2, 1)
     running.append(door)
     assert door.ask() == {"ok": True}
-    assert door.process.wait(20) == 0
+    assert door.process.wait(120) == 0  # a busy machine
 
 
 def test_who_is_stopped_stops_what_is_at_work(running: list[Running], tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_who_is_stopped_stops_what_is_at_work(running: list[Running], tmp_path: 
     while not door.started and time.monotonic() < deadline:
         time.sleep(0.05)
     door.process.send_signal(signal.SIGTERM)
-    assert door.process.wait(20) == 0
+    assert door.process.wait(120) == 0  # a busy machine
 
 
 def test_an_allowance_fills_again() -> None:
