@@ -748,3 +748,19 @@ def test_gpus_without_address_space_in_a_log_alone(judged: Judge) -> None:
     assert not judged(
         "[   28.109029] pci 0000:14:00.0: BAR 1: no space for [mem size 0x10000000 64bit pref]\n"
     ).findings
+
+
+@pytest.mark.parametrize(
+    ("text", "likely"),
+    [
+        ('[    82.201] (EE) Failed to load module "nvidia" (module does not exist, 0)\n', "stale-xorg-conf-nvidia"),
+        (
+            "mai 13 12:18:03 box gdm[1500]: Gdm: GdmDisplay: Session never registered, failing\n",
+            "login-loop-custom-user-unit",
+        ),
+    ],
+)
+def test_what_the_desktop_logs(judged: Judge, text: str, likely: str) -> None:
+    diagnosis = judged(text)
+    assert not diagnosis.findings
+    assert f"most probable: {likely}" in str(diagnosis.doubt)
