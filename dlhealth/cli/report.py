@@ -69,8 +69,7 @@ def command(
 
     with Progress() as progress:
         diagnosis, timeline, inventory = request.examining(work, progress)
-    runs = proofs.read(request.host)
-    pages = pages_of(diagnosis, request.repairing, timeline, inventory, runs[-1] if runs else None)
+    pages = pages_of(diagnosis, request.repairing, timeline, inventory, proofs.read(request.host))
     text = markdown(pages) if as_markdown else html(pages)
     if output is None and as_markdown:
         write(text)

@@ -36,25 +36,26 @@ class Curve(NamedTuple):
 
 
 class ProofPage(NamedTuple):
-    """The last run of `dlhealth prove`: when, its stages (name, outcome, text), and its curves."""
+    """The last result of each stage of `dlhealth prove` (when, name, outcome, text), and its curves."""
 
-    time: str
-    stages: tuple[tuple[str, str, str], ...]
+    stages: tuple[tuple[str, str, str, str], ...]
     curves: tuple[Curve, ...]
 
 
 WIDTH, HEIGHT = 300, 100
 
 
-def proof_of(run: Run) -> ProofPage:
-    """The page on a run of `dlhealth prove`."""
+def proof_of(runs: Sequence[Run]) -> ProofPage | None:
+    """The page on the kept runs of `dlhealth prove`; None without any."""
+    last = {stage["stage"]: (run.time, stage) for run in runs for stage in run.stages}
     curves = [
         Curve(f"{stage['stage']}: {name}", _points(values), f"{values[0]:.3g}", f"{values[-1]:.3g}")
-        for stage in run.stages
+        for _, stage in last.values()
         for name, values in stage["curves"].items()
         if len(values) > 1
     ]
-    return ProofPage(run.time, tuple((s["stage"], s["outcome"], s["text"]) for s in run.stages), tuple(curves))
+    rows = tuple((time, stage["stage"], stage["outcome"], stage["text"]) for time, stage in last.values())
+    return ProofPage(rows, tuple(curves)) if rows else None
 
 
 def _points(values: Sequence[float]) -> str:
@@ -91,13 +92,15 @@ class Pages(NamedTuple):
         return "See below what could not be checked, and why."
 
 
-def pages_of(diagnosis: Diagnosis, fix: str, timeline: Timeline, inventory: Inventory, run: Run | None = None) -> Pages:
-    """The pages on a diagnosis. `fix` is the command that would repair the machine, "" if it cannot be changed; `run` the
-    last run of `dlhealth prove`."""
+def pages_of(
+    diagnosis: Diagnosis, fix: str, timeline: Timeline, inventory: Inventory, runs: Sequence[Run] = ()
+) -> Pages:
+    """The pages on a diagnosis. `fix` is the command that would repair the machine, "" if it cannot be changed; `runs`
+    are those of `dlhealth prove`."""
     kept = {name: dict([*pairs.items()][:_INVENTORY]) for name, pairs in inventory.items()}
     story = story_of(diagnosis, fix)
     document = report(diagnosis)
-    return Pages(masked(story), masked(timeline), masked(kept), masked(run and proof_of(run)), masked(document))
+    return Pages(masked(story), masked(timeline), masked(kept), masked(proof_of(runs)), masked(document))
 
 
 def masked(value: T) -> T:
@@ -171,7 +174,7 @@ def _markdown(pages: Pages) -> Iterator[str]:
         yield "\n### What was seen\n\n| | area | |\n|---|---|---|"
         yield from (_row(_SIGNS[line.mark], line.name, line.text) for line in story.areas)
     if pages.proof:
-        yield f"\n### What dlhealth prove tested\n\nOn {_plain(pages.proof.time)}:\n\n| stage | | |\n|---|---|---|"
+        yield "\n### What dlhealth prove tested\n\n| when | stage | | |\n|---|---|---|---|"
         yield from (_row(*stage) for stage in pages.proof.stages)
     if story.since:
         yield f"\n### What changed\n\n{_plain(story.since[0])}\n"

@@ -420,7 +420,7 @@ def test_a_result_that_cannot_be_kept_is_shown_all_the_same(
     assert "1 of 1 stages proved" in done.stdout
 
 
-def test_the_report_shows_the_last_run_with_its_curves(tmp_path: Path) -> None:
+def test_the_report_shows_the_last_result_of_each_stage_with_its_curves(tmp_path: Path) -> None:
     curves = {"test accuracy": [0.5, 0.9, 0.98], "loss": [2, 1, 0.5]}
     stage = {
         "stage": "train",
@@ -442,7 +442,7 @@ def test_the_report_shows_the_last_run_with_its_curves(tmp_path: Path) -> None:
     assert '<polyline points="0.0,100.0 150.0,16.7 300.0,0.0"/>' in text
     assert "train: test accuracy: from 0.5 to 0.98" in text
     assert "&lt;b&gt;98.1 %&lt;/b&gt;" in text
-    assert "| train | proved |" in subprocess.check_output([*words, "--md"], text=True)
+    assert "| 2026-12-01T09:00:00Z | train | proved |" in subprocess.check_output([*words, "--md"], text=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a repair")
