@@ -155,6 +155,18 @@ class LoginLoopProfileScriptError(Rule):
             finds="user:alice",
             ladder=(("low", "edit-file /home/alice/.bashrc 15: : # exec tmux"),),
         )
+        guarded = '[ -z "$SSH_CLIENT" -a -z "$TMUX" ] && exec tmux\n'
+        yield Scenario(
+            "exec of a program that is not installed, except in remote logins",
+            Machine.debian12().file("/usr/bin/env", "", 0o755).append("/home/alice/.bashrc", guarded),
+            finds="user:alice",
+            ladder=(("low", f"edit-file /home/alice/.bashrc 15: : # {guarded.rstrip()}"),),
+        )
+        yield Scenario(
+            "the same, and the program is installed",
+            Machine.debian12().file("/usr/bin/tmux", "", 0o755).append("/home/alice/.bashrc", guarded),
+            alone=False,
+        )
         yield Scenario(
             "files that source each other",
             Machine.debian12().append("/home/alice/.bashrc", ". ~/.profile\n"),

@@ -40,6 +40,8 @@ from dlhealth.shell.values import UNKNOWN, is_known, known_elements
 __all__ = ["BrokenPath", "Ending", "Environments", "LoginEnvironment", "Problem", "Setting"]
 
 _DISPLAY_PATH = "/usr/local/bin:/usr/bin:/bin"
+_NOT_ON_A_CONSOLE = ("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "TMUX", "TMUX_PANE", "STY")
+"""Variables that a remote login or a terminal multiplexer sets. login starts with a new environment (login(1))."""
 _LINE_LIMIT = 4096
 _SETS = regex(r"\b(PATH|LD_(LIBRARY_PATH|PRELOAD)|CUDA_\w+)=")
 _SERVICES = {"gdm3": "gdm-password", "gdm": "gdm-password"}
@@ -290,6 +292,7 @@ class _Machine(Starter):
 
         console = base.copy()
         console.terminal = True
+        console.state.variables.update(dict.fromkeys(_NOT_ON_A_CONSOLE, Variable(None, True)))
         console.set("PATH", plain.login_path(console), "default", exported=True)
         plain.pam(console, "login")
         before = console
