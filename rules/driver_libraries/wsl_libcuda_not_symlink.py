@@ -67,7 +67,7 @@ class WslLibcudaNotSymlink(Rule):
             f"{FOLDER}/{name} {_state(libraries, name)}: {what}",
             *(Evidence(f"{FOLDER}/{n}", _state(libraries, n)) for n in missing),
             *(Evidence(f"{FOLDER}/{n}", "exists") for n in libraries.files[:1]),
-            severity=Severity.ERROR if name == OF_PROGRAMS else Severity.WARNING,
+            severity=Severity.ERROR if name == OF_PROGRAMS else Severity.NOTE,
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:

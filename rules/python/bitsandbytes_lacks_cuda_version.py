@@ -43,6 +43,7 @@ class BitsandbytesLacksCudaVersion(Rule):
     title = "bitsandbytes was not built for the CUDA version of PyTorch"
     stage = Stage.APPLICATIONS
     severity = Severity.ERROR
+    gpu_wheels = True
 
     def detect(self, bitsandbytes: BitsandbytesBuilds, gpu: UsableGpu) -> Iterator[Finding | Unknown]:
         if not gpu.source:
