@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from shlex import join, quote
 
 from dlhealth.host.account import Account
+from dlhealth.host.exec import run
 from dlhealth.records import NamedTuple
 
 _ROOT = posixpath.dirname(posixpath.dirname(posixpath.dirname(posixpath.abspath(__file__))))
+_WAIT = 5.0
 _STARTING = (
     "import sys; sys.path[0] = {root!r}; from dlhealth.prove.scripts import run; del sys.path[0]; run(*sys.argv[1:])"
 )
@@ -26,6 +28,15 @@ class Environment(NamedTuple):
 
 class Unusable(Exception):
     """An environment that this process must not or cannot use; the message says why."""
+
+
+def check_readable(prefix: Sequence[str], name: str) -> None:
+    """Raises Unusable if the user as whom the words before a command run it may not read dlhealth's own files. `name`
+    names the user in the message."""
+    answer = run([*prefix, "test", "-r", f"{_ROOT}/dlhealth/prove/__init__.py"], _WAIT)
+    if answer.status == 1 and not answer.stderr:  # not an error of the first program
+        place = "install dlhealth in a directory that every user may read"
+        raise Unusable(f"{name} may not read {_ROOT}, where dlhealth is installed: {place}")
 
 
 def command(environment: Environment, script: str, words: Sequence[str]) -> Sequence[str]:
@@ -47,6 +58,7 @@ def command(environment: Environment, script: str, words: Sequence[str]) -> Sequ
         return program
     if name.startswith("#"):
         raise Unusable(f"it belongs to the user number {name[1:]}, who has no account")
+    check_readable(("runuser", "-u", name, "--"), name)
     return ["su", "--login", "--session-command", f"exec $SHELL -i -c {quote('exec ' + join(program))}", name]
 
 

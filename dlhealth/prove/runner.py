@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dlhealth.data.error_texts import problems_of
 from dlhealth.host.exec import run
-from dlhealth.prove.environments import Environment, Unusable, command, variables
+from dlhealth.prove.environments import Environment, Unusable, check_readable, command, variables
 from dlhealth.prove.errors import NO_DEVICE, NOT_LOADED, WRONG_ANSWER, suspects
 from dlhealth.prove.program import run_program
 from dlhealth.prove.records import Part, Proof, Result
@@ -149,7 +149,13 @@ def _alone(stage: str, wanted: Wanted, done: Callable[[float], None]) -> Result:
     command = [sys.executable or "/usr/bin/python3", "-I", "-B", _CHILD, stage, wanted.which, f"{wanted.seconds:g}"]
     # nvidia-smi counts GPUs by their place on the bus; without this variable, CUDA counts by speed.
     environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    result = run_program(stage, [*_as_caller(os.environ), *command], environment, SECONDS[stage] + wanted.seconds, done)
+    caller = _as_caller(os.environ)
+    if caller:
+        try:
+            check_readable(caller, f"UID {os.environ['SUDO_UID']}")
+        except Unusable as problem:
+            return Result(stage, Proof.NOT_RUN, str(problem))
+    result = run_program(stage, [*caller, *command], environment, SECONDS[stage] + wanted.seconds, done)
     if result.outcome is Proof.FAILED and not result.suspects:
         return result._replace(suspects=suspects(result.code) or WRONG_ANSWER)
     return result

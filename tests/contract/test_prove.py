@@ -291,6 +291,7 @@ for result in runner.prove(runner.Wanted(("driver", "compute"), None, 1), willin
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.usefixtures("readable_checkout")
 def test_under_sudo_the_gpu_is_used_as_the_person_who_called(library: Path) -> None:
     environment = {"LD_LIBRARY_PATH": str(library), "STAND_IN_CUDA": "who=1"}
     for folder in (library, *library.parents[:-1]):
@@ -299,6 +300,21 @@ def test_under_sudo_the_gpu_is_used_as_the_person_who_called(library: Path) -> N
     assert f"used by UID {NOBODY} and GID {NOBODY}" in document["stages"][0]["text"]
     _, document = proved({**environment, "SUDO_UID": f"{NOBODY}; id"}, "--stage", "driver")
     assert "used by UID 0 and GID 0" in document["stages"][0]["text"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_a_person_who_may_not_read_dlhealth_is_told_so(library: Path, tmp_path: Path) -> None:
+    """As after an installation below /root."""
+    shutil.copytree(TESTS.parent / "dlhealth", tmp_path / "mine/dlhealth")
+    (tmp_path / "mine").chmod(0o700)
+    caller = {"LD_LIBRARY_PATH": str(library), "SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY)}
+    _, document = proved(caller, "--stage", "driver", before=("env", "-C", str(tmp_path / "mine")))
+    (stage,) = document["stages"]
+    assert (stage["outcome"], stage["text"]) == (
+        "could not run",
+        f"UID {NOBODY} may not read {tmp_path}/mine, where dlhealth is installed: "
+        "install dlhealth in a directory that every user may read",
+    )
 
 
 @pytest.mark.parametrize(("typed", "second"), [("y", "proved"), ("n", "could not run"), ("", "could not run")])

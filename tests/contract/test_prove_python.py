@@ -178,6 +178,7 @@ def test_the_directory_of_the_caller_hides_no_module(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("su"), reason="needs root and su")
+@pytest.mark.usefixtures("readable_checkout")
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "dash", "tcsh"])
 def test_root_runs_an_environment_of_a_user_as_that_user_in_a_login(tmp_path: Path, shell: str) -> None:
     program = shutil.which(shell)
@@ -209,6 +210,19 @@ def test_root_runs_an_environment_of_a_user_as_that_user_in_a_login(tmp_path: Pa
     )  # fmt: skip
     (stage,) = json.loads(done.stdout)["stages"]
     assert stage["text"] == f"ImportError: UID 30001, {home}, 1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("runuser"), reason="needs root and runuser")
+def test_an_environment_of_somebody_who_may_not_read_dlhealth_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dlhealth/prove").mkdir(parents=True)
+    (tmp_path / "dlhealth/prove/__init__.py").touch()
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr("dlhealth.prove.environments._ROOT", str(tmp_path))
+    nobody = Account("nobody", 65534, 65534, (65534,), "/nonexistent", "/bin/sh")
+    with pytest.raises(Unusable, match=f"nobody may not read {tmp_path}, where dlhealth is installed"):
+        command(Environment("/srv/venv", "/srv/venv/bin/python", ("torch",), nobody), "framework", ())
 
 
 def test_root_does_not_run_what_belongs_to_nobody_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
