@@ -95,3 +95,16 @@ def test_every_rule_lies_in_the_folder_of_a_layer() -> None:
 def test_layers() -> None:
     """The contracts stand in pyproject.toml; `lint-imports` prints which import breaks one."""
     assert lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_no_test_imports_the_module_of_another_test() -> None:
+    """What several tests use stands in a module of its own, so that each test can be read, moved and run alone."""
+    sources = [*PROJECT.glob("tests/**/*.py")]
+    assert len(sources) > 100
+    found = []
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text())):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith("tests.") and ".test_" in module:
+                found.append(f"{source.relative_to(PROJECT)}:{node.lineno}: {module}")
+    assert not found

@@ -6,24 +6,18 @@ from pathlib import Path
 import pytest
 
 from dlhealth.actions import SetAlternative, needs_programs
-from dlhealth.engine.choose import Limits, Repair, choose, offer_for
-from dlhealth.engine.diagnose import diagnose
-from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
+from dlhealth.engine.choose import Limits, Repair, offer_for
 from dlhealth.engine.repair import carry_out
 from dlhealth.engine.rule import Rule
-from dlhealth.host.locate import host_at
 from dlhealth.model import Diagnosis, Risk, Severity, kind_of
-from dlhealth.probes import Options
 from dlhealth.steps.base import Target
 from dlhealth.testing import Scenario
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
+from tests.patient import RULES, Patient
 from tests.snapshot import snapshot
 from tests.stand_in_root import StandInRoot
 
-RULES = load_rules("/nonexistent").rules
-BY_ID = {rule.id: rule for rule in RULES}
 CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.scenarios() if s.finds]
 
 
@@ -61,22 +55,6 @@ def in_folder(scenario: Scenario) -> bool:
 
 def by_stand_ins(scenario: Scenario) -> bool:
     return not set(scenario.steps) - FILES - LATER - STAND_INS and bool(set(scenario.steps) & STAND_INS)
-
-
-class Patient:
-    """A machine in a directory, and what dlhealth says of it now."""
-
-    def __init__(self, root: Path, scenario: Scenario) -> None:
-        self.root = root
-        self._options = Options(next_boot=scenario.next_boot)
-
-    def examine(self) -> tuple[Diagnosis, Facts]:
-        facts = Facts(host_at(str(self.root)), self._options)
-        return diagnose(RULES, facts), facts
-
-    def choose(self, wanted: frozenset[str]) -> tuple[Diagnosis, Repair]:
-        diagnosis, facts = self.examine()
-        return diagnosis, choose(diagnosis, BY_ID, facts, Limits(Risk.HIGH, live=False, wanted=wanted))
 
 
 @pytest.mark.parametrize(("rule", "scenario"), CASES)

@@ -17,7 +17,7 @@ from dlhealth.testing import Machine
 from dlhealth.txn import execute
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
-from tests.contract.test_repairs import BY_ID, Patient
+from tests.patient import BY_ID, Patient
 from tests.snapshot import snapshot
 from tests.stand_in_root import StandInRoot
 

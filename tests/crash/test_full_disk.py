@@ -32,8 +32,8 @@ from dlhealth.txn import execute
 from dlhealth.txn.execute import Ended, NotPrepared, NotVerified, apply, confirm, recover, undo
 from dlhealth.txn.journal import read_entries
 from dlhealth.txn.store import Busy, Store
+from tests.crash.machine import ACTIONS, journal_in, make
 from tests.crash.table import Count
-from tests.crash.test_transactions import ACTIONS, journal_in, make
 from tests.mounts import LIBC, mount, own_mounts, tmpfs
 from tests.snapshot import snapshot
 

@@ -6,53 +6,27 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pytest_mock import MockerFixture
 
 import dlhealth.txn
-from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MakeDirectory, MakeLink, MoveAside, WriteFile
+from dlhealth.actions import ChangeMode, ChangeOwner, EditFile, MoveAside, WriteFile
 from dlhealth.host.change import SIZE_LIMIT, State
-from dlhealth.host.private import PrivateFolder
 from dlhealth.model import Action
 from dlhealth.steps.base import Target
 from dlhealth.txn.execute import NotPrepared, NotVerified, apply, recover, undo
 from dlhealth.txn.journal import Journal
 from dlhealth.txn.store import Busy, Store
+from tests.crash.machine import ACTIONS, journal_in, make
 from tests.crash.table import Count
 from tests.snapshot import snapshot
 
-ACTIONS: Sequence[Action] = (
-    EditFile("/home/alice/.bashrc", ((2, "export PATH=/usr/local/cuda/bin", "export PATH=/usr/local/cuda/bin:$PATH"),)),
-    WriteFile("/etc/profile.d/cuda.sh", "export PATH\n"),
-    MakeDirectory("/etc/OpenCL"),
-    WriteFile("/etc/OpenCL/nvidia.icd", "libnvidia-opencl.so.1\n"),
-    MoveAside("/etc/X11/xorg.conf"),
-    ChangeOwner("/home/alice/.Xauthority", "alice", "alice"),
-    ChangeMode("/tmp", 0o1777),
-    MakeLink("/usr/local/cuda", "/usr/local/cuda-12.2"),
-)
 SOMEBODY = "somebody else changed it meanwhile"
 # Every call by which a transaction leaves something on the disk.
 CALLS = ("write", "fsync", "rename", "unlink", "mkdir", "symlink", "fchown", "fchmod", "chown", "ftruncate")
-
-
-def make(root: Path) -> None:
-    for folder in ("etc/X11", "etc/profile.d", "home/alice", "tmp", "usr/local"):
-        (root / folder).mkdir(parents=True)
-    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n")
-    (root / "etc/group").write_text("alice:x:1000:\n")
-    (root / "home/alice/.bashrc").write_text("# mine\nexport PATH=/usr/local/cuda/bin\nalias l=ls\n")
-    (root / "home/alice/.Xauthority").write_bytes(b"\0cookie")
-    (root / "etc/X11/xorg.conf").write_text("Section\n")
-    (root / "usr/local/cuda").symlink_to("/usr/local/cuda-8.0")
-    os.setxattr(root / "home/alice/.bashrc", "user.note", b"keep me")
-    for path in (root / "home/alice", root / "home/alice/.bashrc"):
-        os.chown(path, 1000, 1000)
-    (root / "home/alice/.bashrc").chmod(0o640)
-    (root / "tmp").chmod(0o755)
 
 
 def run(root: Path, verify: Callable[[], None] = lambda: None) -> str:
@@ -86,11 +60,6 @@ def cut_off(work: Callable[[], object], after: int) -> bool:
             os._exit(0)
     _, status = os.waitpid(pid, 0)
     return os.WIFSIGNALED(status)
-
-
-def journal_in(folder: Path) -> Journal:
-    (folder / "journal").touch()
-    return Journal(PrivateFolder("/", str(folder)))
 
 
 def recovered(root: Path) -> str:

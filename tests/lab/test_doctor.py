@@ -3,8 +3,6 @@ somebody broke them as people do."""
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -24,25 +22,11 @@ from tests.lab.faults import (
     tmp_without_its_mode,
 )
 from tests.lab.lab import LabMachine
+from tests.lab.looks import doctor, roots
 
 pytestmark = pytest.mark.lab
 
 Fresh = Callable[[str], LabMachine]
-
-
-def doctor(root: object, *options: str) -> tuple[int, dict[str, Any]]:
-    """From outside, with this checkout."""
-    command = [sys.executable, "-m", "dlhealth", "doctor", "--root", str(root), "--json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1, 3, 6), done.stderr
-    report = json.loads(done.stdout)
-    assert not report["checks"]["failed"]
-    return done.returncode, report
-
-
-def roots(report: dict[str, Any]) -> set[str]:
-    """The root causes, without notes."""
-    return {f["id"] for f in report["findings"] if not f["caused_by"] and f["severity"] != "note"}
 
 
 @pytest.mark.ci

@@ -6,7 +6,7 @@ import pytest
 
 from dlhealth.host.alert import Kind
 from tests.lab.conftest import Fresh
-from tests.lab.test_service import COMMAND, alerts, within
+from tests.lab.looks import COMMAND, alerts, within
 
 pytestmark = pytest.mark.lab
 

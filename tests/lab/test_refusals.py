@@ -15,7 +15,7 @@ import pytest
 from tests.lab import faults
 from tests.lab.conftest import Fresh
 from tests.lab.lab import LabMachine
-from tests.lab.test_repairs import packages, snapshot
+from tests.lab.looks import packages, snapshot
 
 pytestmark = pytest.mark.lab
 

@@ -5,11 +5,7 @@ The table at the end is docs/lab.md's.
 
 import json
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,44 +24,9 @@ from dlhealth.txn.store import Store
 from tests.lab import faults
 from tests.lab.conftest import Fresh, Table
 from tests.lab.lab import LabMachine
-from tests.lab.test_doctor import doctor, roots
+from tests.lab.looks import dlhealth, doctor, packages, roots, snapshot
 
 pytestmark = pytest.mark.lab
-
-# Logs, caches, and what apt and dkms write anew whatever they do.
-_VOLATILE = (
-    "var/lib/dlhealth", "var/log", "var/cache", "var/lib/apt", "run", "tmp", "root", "var/lib/dpkg/lock", "var/tmp",
-    "var/lib/dpkg/triggers", "etc/ld.so.cache", "var/lib/dpkg/status-old", "var/lib/dpkg/info/format",
-    "var/lib/dpkg/diversions-old", "var/lib/dpkg/statoverride-old", "var/lib/systemd/deb-systemd-helper-enabled",
-)  # fmt: skip
-
-
-def dlhealth(lab: LabMachine, *words: str) -> tuple[int, dict[str, Any]]:
-    """From outside, with this checkout: status and JSON document."""
-    command = [sys.executable, "-m", "dlhealth", words[0], "--root", str(lab.root), "--json", *words[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("{"), done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
-def packages(lab: LabMachine) -> str:
-    return lab.run("dpkg-query", "-W", "-f", "${binary:Package} ${Version} ${db:Status-Abbrev}\n").stdout
-
-
-def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
-    """Names, kinds, owners, modes and sizes of all that a person would call the machine."""
-    found: dict[str, tuple[object, ...]] = {}
-    for where, folders, names in os.walk(root):
-        inside = os.path.relpath(where, root)
-        folders[:] = [f for f in folders if os.path.normpath(f"{inside}/{f}") not in _VOLATILE]
-        for name in names:
-            path = os.path.normpath(f"{inside}/{name}")
-            status = os.lstat(f"{where}/{name}")
-            if not path.startswith(_VOLATILE):
-                made_anew = path.startswith(("boot/initrd", "lib/modules", "lib/modules")) or path.endswith("/make.log")
-                size = 0 if made_anew else status.st_size
-                found[path] = (status.st_mode, status.st_uid, status.st_gid, size)
-    return found
 
 
 def assert_one_driver(lab: LabMachine, version: str = "535.261.03") -> None:

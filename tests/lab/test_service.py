@@ -2,19 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.lab.lab import LabMachine, machine
+from tests.lab.looks import COMMAND, alerts, within
 
 pytestmark = pytest.mark.lab
 
 APPEARED, GONE = "36d11906a1d0447088306d0529c38f21", "0dabdc3e1b5e412098af7681f253d409"
 DRIVER_EVENT, REPAIRED = "d366e71109d741efa7ce1d71856ba091", "9320d96a0ab64903b4d1dde3265e3972"
 NOT_CHECKED, NOT_REPAIRED = "00de2f313efc4048a667ef69dd07a0c9", "f9994504272d41eb915a783a56eb1f90"
-COMMAND = "/opt/dlhealth/bin/dlhealth"
 CONFIG = "/etc/dlhealth/config.toml"
 ASK = (
     "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/dlhealth-repair.sock'); "
@@ -32,21 +32,6 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LabMachine]:
         made.run(COMMAND, "service", "install")
         within(90, lambda: made.run(COMMAND, "status", check=False).returncode != 6)  # it has checked
         yield made
-
-
-def within(seconds: float, look: Callable[[], Any]) -> Any:
-    """What a look gives, as soon as it gives anything."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    assert found
-    return found
-
-
-def alerts(lab: LabMachine, kind: str, id: str = "") -> list[dict[str, str]]:
-    words = [f"MESSAGE_ID={kind}", *([f"DLHEALTH_ID={id}"] if id else [])]
-    printed = lab.run("journalctl", "--no-pager", "-o", "json", *words).stdout
-    return [json.loads(line) for line in printed.splitlines()]
 
 
 def ask(lab: LabMachine, user: str, **fields: object) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.conftest import Fresh, Table
 from tests.lab.lab import LabMachine
-from tests.lab.test_repairs import dlhealth
+from tests.lab.looks import dlhealth
 
 pytestmark = pytest.mark.lab
 

@@ -21,8 +21,8 @@ from dlhealth.steps.base import Target
 from dlhealth.steps.reach import out_of_reach
 from dlhealth.txn.execute import NotPrepared, apply
 from dlhealth.txn.store import Busy, Store
+from tests.hostile_disk import FILE, Disk
 from tests.mounts import LIBC, own_mounts
-from tests.scenarios.test_hostile_store import FILE, Disk
 
 READ_ONLY, BIND = 1, 1 << 12
 
