@@ -63,7 +63,7 @@ def check() -> int:
         click.echo(printable(line), err=True)
     if unknown:
         return Status.WARNINGS
-    files = sorted({one.place.rpartition(":")[0] or one.place for one in given.values()})
+    files = sorted({one.place.path for one in given.values()})
     write(printable(f"All settings are valid. Set in: {', '.join(files) or 'no file; the defaults apply'}") + "\n")
     return Status.HEALTHY
 

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from dlhealth.host import Host
+from dlhealth.host.place import Place
 from dlhealth.lazy import regex
 from dlhealth.model import Plan, Risk
 from dlhealth.records import NamedTuple
@@ -109,11 +110,11 @@ def read_policy(host: Host) -> Policy:
 
 
 class Given(NamedTuple):
-    """A setting of a file: the field of the policy, its value, and where it is set ("/etc/dlhealth/config.toml:2")."""
+    """A setting of a file: the field of the policy, its value, and where it is set."""
 
     field: str
     value: Any
-    place: str
+    place: Place
 
 
 def read_settings(host: Host) -> Iterator[Given]:
@@ -148,18 +149,20 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
     # Not TOML; or endless numbers and brackets, which exceed Python's own limits.
     except (ValueError, RecursionError) as error:
         line = _LINE.search(str(error))
-        raise BadConfig(f"{path}{f':{line[1]}' if line else ''}: not valid TOML: {error} ({_EXAMPLE})") from error
+        raise BadConfig(
+            f"{Place(path, int(line[1]) if line else None)}: not valid TOML: {error} ({_EXAMPLE})"
+        ) from error
 
 
-def _place(path: str, text: str, section: str, name: str) -> str:
+def _place(path: str, text: str, section: str, name: str) -> Place:
     """Where a file has a setting: with the number of the line, unless it is written in an unusual way."""
     here = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
             here = header[1]
         elif (key := _KEY.match(line)) and f"{here}.{key[1]}".strip(".") == f"{section}.{name}".strip("."):
-            return f"{path}:{number}"
-    return path
+            return Place(path, number)
+    return Place(path)
 
 
 def _risk(value: Any) -> Risk | None:

@@ -60,9 +60,9 @@ class UlimitsTooLow(Rule):
         for limit in limits.limits:
             if limit.item == "nofile" and limit.value is not None and limit.value < _USUAL:
                 yield self.finding(
-                    f"file:{limit.source.rpartition(':')[0]}",
-                    f"{limit.source} allows {limit.domain} only {limit.value} open files; the usual limit is {_USUAL}",
-                    Evidence(limit.source, limit.line.strip()),
+                    f"file:{limit.place.path}",
+                    f"{limit.place} allows {limit.domain} only {limit.value} open files; the usual limit is {_USUAL}",
+                    Evidence(limit.place, limit.text.strip()),
                     limit=limit,
                 )
         locked = any(limit.item == "memlock" for limit in limits.limits)
@@ -82,9 +82,9 @@ class UlimitsTooLow(Rule):
             text = "* soft memlock unlimited\n* hard memlock unlimited\n"
             yield Plan("Allow locked memory without a limit", Risk.LOW, (WriteFile(_RDMA, text),))
             return
-        path, _, number = limit.source.rpartition(":")
         new = f"{limit.domain} {limit.kind} nofile {_ENOUGH}"
-        yield Plan(f"Allow {_ENOUGH} open files", Risk.LOW, (EditFile(path, ((int(number), limit.line, new),)),))
+        edit = EditFile(limit.place.path, ((limit.place.line or 0, limit.text, new),))
+        yield Plan(f"Allow {_ENOUGH} open files", Risk.LOW, (edit,))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -1,6 +1,7 @@
 """containerd as the engine of Kubernetes, and whether it knows NVIDIA's runtime."""
 
 from dlhealth.host import Host
+from dlhealth.host.place import Place
 from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.machine.platform import Platform, PlatformSetting
@@ -34,7 +35,7 @@ class Containerd(NamedTuple):
         for path in (CONFIG, *host.glob("/etc/containerd/conf.d/*.toml")):
             for number, line in enumerate((host.text(path) or "").splitlines(), 1):
                 if match := _RUNTIME.match(line):
-                    runtimes.append((f"{path}:{number}", match["program"]))
+                    runtimes.append((Place(path, number), match["program"]))
                 cdi = cdi or _WITH_CDI.match(line) is not None
         return cls(
             _first(host, _PROGRAMS),

@@ -8,6 +8,7 @@ from dlhealth.data import load
 from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.account import Account, may_read
+from dlhealth.host.place import Place
 from dlhealth.lazy import regex
 from dlhealth.probes.cuda.toolkits import CudaToolkits
 from dlhealth.probes.login.users import Users
@@ -390,13 +391,13 @@ def _read_headers(host: Host, start: str, folder: str, missing: list[tuple[str, 
         for macro in _MACRO.finditer(text):
             if macro[1] not in macros:
                 macros[macro[1]] = macro[2]
-                source = source or f"{path}:{_line(text, macro.start(1))}"
+                source = source or Place(path, _line(text, macro.start(1)))
         for include in _INCLUDE.finditer(text):
             found = _resolve(host, include[1], path, folder)
             if found:
                 pending.append(found)
             else:
-                missing.append((f"{path}:{_line(text, include.start(1))}", include[1]))
+                missing.append((Place(path, _line(text, include.start(1))), include[1]))
     if "MAJOR" not in macros:
         return "", ""
     return ".".join(macros[k] for k in ("MAJOR", "MINOR", "PATCHLEVEL") if k in macros), source

@@ -5,6 +5,7 @@ import re
 from dlhealth.data import load
 from dlhealth.data.compat import branch_of, version_key
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lazy import regex
 from dlhealth.probes import Unavailable
 from dlhealth.probes.driver.buildlog import BuildFault, read_log
@@ -110,7 +111,7 @@ def _failed_build(host: Host, path: str) -> ModuleBuild | None:
     if text is None:
         return None
     log = read_log(text)
-    return ModuleBuild(log.kernel, log.fault, log.error, f"{path}:{log.line}" if log.line else path, log.compiler)
+    return ModuleBuild(log.kernel, log.fault, log.error, Place(path, log.line or None), log.compiler)
 
 
 class DkmsOwners(NamedTuple):

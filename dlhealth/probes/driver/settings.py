@@ -3,6 +3,7 @@
 import re
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lazy import regex
 from dlhealth.probes.driver.modules import ModprobeConfig, ModprobeLine
 from dlhealth.records import NamedTuple
@@ -77,10 +78,10 @@ _LIMIT = regex(r"^\s*([^#\s]\S*)\s+(soft|hard|-)\s+(nofile|memlock)\s+(-?\d+|unl
 
 
 class Limit(NamedTuple):
-    """A line of limits.conf(5): `source` is "path:LINE", `value` None for no limit."""
+    """A line of limits.conf(5): `value` is None for no limit."""
 
-    source: str
-    line: str
+    place: Place
+    text: str
     domain: str
     kind: str
     item: str
@@ -109,6 +110,6 @@ class UserLimits(NamedTuple):
                 if match := _LIMIT.match(line):
                     value = int(match[4]) if match[4].isdigit() else None
                     found[match[1], match[2], match[3]] = Limit(
-                        f"{path}:{number}", line, match[1], match[2], match[3], value
+                        Place(path, number), line, match[1], match[2], match[3], value
                     )
         return cls(tuple(found.values()), host.listdir("/sys/class/infiniband"), tuple(problems))

@@ -4,6 +4,7 @@ import posixpath
 import re
 
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lazy import fits, regex
 from dlhealth.probes.machine.system import os_release
 from dlhealth.records import NamedTuple
@@ -127,7 +128,7 @@ def _default(host: Host, menu: str, custom: str) -> tuple[str, str]:
             # The first is inside `if [ "${next_entry}" ]`; of the others, the last that is executed.
             text = match[1] or match[2] or match[3] or ""
             if "next_entry" not in text:
-                value, source = text, f"{path}:{content.count(chr(10), 0, match.start(0)) + 1}"
+                value, source = text, Place(path, content.count("\n", 0, match.start(0)) + 1)
     if not source:
         return _configured(host)
     return "saved" if "saved_entry" in value else value, source
@@ -144,7 +145,7 @@ def _configured(host: Host) -> tuple[str, str]:
         text = host.text(path) or ""
         for match in _GRUB_DEFAULT.finditer(text):
             wanted = match[1] or match[2] or match[3] or "0"
-            source = f"{path}:{text.count(chr(10), 0, match.start(0)) + 1}"
+            source = Place(path, text.count("\n", 0, match.start(0)) + 1)
     return wanted, source
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dlhealth.data import load
 from dlhealth.data.compat import version_key
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.lazy import regex
 from dlhealth.probes.cuda.toolkits import CudaToolkits, Toolkit
 from dlhealth.probes.packaging.packages import Packages
@@ -129,7 +130,7 @@ def parse_limit(text: str, path: str) -> HostLimit | None:
         return None
     line = text.count("\n", 0, match.start(1)) + 1
     newest = f"{match[2]}.{match[3]}" if match[2] else match[1]
-    return HostLimit(newest, f"{path}:{line}")
+    return HostLimit(newest, Place(path, line))
 
 
 def table_limit(release: str) -> HostLimit | None:

@@ -5,6 +5,7 @@ import re
 
 from dlhealth.data import load
 from dlhealth.host import Host, Unreadable
+from dlhealth.host.place import Place
 from dlhealth.probes import Unavailable
 from dlhealth.probes.packaging.packages import Packages
 from dlhealth.records import NamedTuple
@@ -100,7 +101,7 @@ def _wanted(host: Host) -> str:
             continue
         for number, line in enumerate(lines, 1):
             if re.match(r'\s*Driver\s+"nvidia"', line, re.IGNORECASE):
-                return f"{path}:{number}"
+                return Place(path, number)
     return ""
 
 
