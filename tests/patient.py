@@ -5,16 +5,11 @@ from pathlib import Path
 from dlhealth.engine.choose import Limits, Repair, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
 from dlhealth.host.locate import host_at
 from dlhealth.model import Diagnosis, Risk
 from dlhealth.probes import Options
 from dlhealth.testing import Scenario
-
-RULES = load_rules("/nonexistent").rules
-
-
-BY_ID = {rule.id: rule for rule in RULES}
+from tests.rules import BY_ID, RULES
 
 
 class Patient:

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"
 
@@ -39,7 +40,7 @@ def shared_library(
             following = 16 if number < len(versions) else 0
             required += struct.pack("<IHHII", 0, 0, 1 + number, name, following)
         sections.append((".gnu.version_r", 0x6FFFFFFE, required, 1))
-    return _object(3, sections, bits)
+    return _object(3, tuple(sections), bits)
 
 
 def kernel_module(modinfo: Mapping[str, str | Sequence[str]], signature: bytes = b"") -> bytes:
@@ -49,7 +50,7 @@ def kernel_module(modinfo: Mapping[str, str | Sequence[str]], signature: bytes =
     for key, values in modinfo.items():
         for value in [values] if isinstance(values, str) else values:
             lines += f"{key}={value}".encode() + b"\0"
-    content = _object(1, [(".modinfo", 1, bytes(lines), 0)], 64)
+    content = _object(1, ((".modinfo", 1, bytes(lines), 0),), 64)
     return signed(content, signature) if signature else content
 
 
@@ -58,7 +59,8 @@ def signed(module: bytes, signature: bytes) -> bytes:
     return module + signature + struct.pack(">BBBBBxxxI", 0, 0, 2, 0, 0, len(signature)) + _SIGNATURE_MAGIC
 
 
-def _object(kind: int, sections: Sequence[tuple[str, int, bytes, int]], bits: int) -> bytes:
+@cache  # the libraries of a driver are those of a thousand scenarios
+def _object(kind: int, sections: tuple[tuple[str, int, bytes, int], ...], bits: int) -> bytes:
     names = bytearray(b"\0")
     all_sections = [*sections, (".shstrtab", 3, b"", 0)]
     offsets = []

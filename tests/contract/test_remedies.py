@@ -18,7 +18,6 @@ from dlhealth.actions import (
 )
 from dlhealth.engine.bounds import Bounds
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule, plans
 from dlhealth.host.locate import host_at
 from dlhealth.judgements.driverupgrade import DriverUpgrade
@@ -27,13 +26,11 @@ from dlhealth.probes import Options
 from dlhealth.probes.machine.platform import Family, Platform, PlatformSetting
 from dlhealth.testing import Machine, Scenario
 from tests.ladders import NEVER_SAID, check_ladder, wrong
+from tests.rules import FAULTY, RULES
 from tests.variants import VARIANTS, case_of
 
-RULES = load_rules("/nonexistent").rules
-CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.scenarios() if s.finds]
 
-
-@pytest.mark.parametrize(("rule", "scenario"), CASES)
+@pytest.mark.parametrize(("rule", "scenario"), FAULTY)
 def test_remedies(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     """On the running machine, whatever the risk; the scenario's `ladder` and `steps` are part of it."""
     scenario.machine.build(tmp_path)

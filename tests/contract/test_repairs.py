@@ -14,12 +14,10 @@ from dlhealth.steps.base import Target
 from dlhealth.testing import Scenario
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
-from tests.patient import RULES, Patient
+from tests.patient import Patient
+from tests.rules import FAULTY, RULES
 from tests.snapshot import snapshot
 from tests.stand_in_root import StandInRoot
-
-CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.scenarios() if s.finds]
-
 
 LATER = {"reboot", "load-modules", "reload-modules"}
 """What a directory's next start does."""
@@ -57,7 +55,7 @@ def by_stand_ins(scenario: Scenario) -> bool:
     return not set(scenario.steps) - FILES - LATER - STAND_INS and bool(set(scenario.steps) & STAND_INS)
 
 
-@pytest.mark.parametrize(("rule", "scenario"), CASES)
+@pytest.mark.parametrize(("rule", "scenario"), FAULTY)
 def test_repair(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     root = scenario.machine.build(tmp_path)
     patient = Patient(root, scenario)
@@ -95,7 +93,7 @@ def helps_and_is_undone(patient: Patient, diagnosis: Diagnosis, repair: Repair, 
 
 @pytest.mark.real_programs  # the stand-ins
 @pytest.mark.parametrize(
-    ("rule", "scenario"), [p for p in CASES if p.values[0].id not in OWN and by_stand_ins(p.values[1])]
+    ("rule", "scenario"), [p for p in FAULTY if p.values[0].id not in OWN and by_stand_ins(p.values[1])]
 )
 def test_repair_by_stand_ins(rule: Rule, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With programs that change the tree as the real ones do."""

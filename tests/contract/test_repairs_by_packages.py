@@ -17,7 +17,8 @@ from dlhealth.testing import Machine
 from dlhealth.txn import execute
 from dlhealth.txn.execute import undo
 from dlhealth.txn.store import Store
-from tests.patient import BY_ID, Patient
+from tests.patient import Patient
+from tests.rules import BY_ID
 from tests.snapshot import snapshot
 from tests.stand_in_root import StandInRoot
 

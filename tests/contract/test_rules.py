@@ -7,16 +7,14 @@ from graphlib import TopologicalSorter
 import pytest
 
 from dlhealth.engine.causes import declared
-from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.model import Diagnosis, Risk
 from dlhealth.probes import Options
 from dlhealth.report.terminal import sections_of
 from dlhealth.testing import Scenario
+from tests.rules import RULES, SCENARIOS
 
-RULES = load_rules("/nonexistent").rules
 SECTIONS = ("What you see", "Why", "Repair", "What the repair risks", "By hand")
-CASES = [pytest.param(r, s, id=f"{r.id}: {s.name}") for r in RULES for s in r.scenarios()]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r.id)
@@ -50,7 +48,7 @@ def test_explains_has_no_cycle_and_names_rules() -> None:
     TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize(("rule", "scenario"), CASES)
+@pytest.mark.parametrize(("rule", "scenario"), SCENARIOS)
 def test_scenario(rule: Rule, scenario: Scenario, examine: Callable[..., Diagnosis]) -> None:
     diagnosis = examine(scenario.machine, options=Options(next_boot=scenario.next_boot))
     assert not diagnosis.failed

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
+from tests.rules import RULES
 
 PROJECT = Path(__file__).parent.parent.parent
 BANNED = re.compile(
@@ -33,7 +33,6 @@ LONGEST_OF_DOCUMENTS = 32
 LONGEST_TITLE = 90
 """Columns of a rule's title."""
 
-RULES = load_rules("/nonexistent").rules
 RULE_FILES = sorted((PROJECT / "rules").rglob("*.py"))
 SOURCES = [
     p

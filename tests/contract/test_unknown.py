@@ -12,7 +12,6 @@ import pytest
 
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.base import Question
@@ -20,8 +19,8 @@ from dlhealth.host.root import RootHost
 from dlhealth.model import Diagnosis, Finding, Health, Risk, Severity, Unknown, kind_of
 from dlhealth.probes import Options, Unavailable
 from dlhealth.testing import Machine, Scenario
+from tests.rules import RULES
 
-RULES = load_rules("/nonexistent").rules
 FOLDERS = (
     "/etc", "/usr", "/usr/lib/modules", "/lib/modules", "/boot", "/proc", "/sys", "/var", "/var/log", "/var/lib/dpkg",
     "/var/lib/dpkg/info", "/var/lib/dkms", "/run", "/home", "/root",

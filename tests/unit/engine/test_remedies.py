@@ -26,15 +26,14 @@ from dlhealth.actions import (
 from dlhealth.engine.choose import Limits, choose
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import plans
 from dlhealth.host.root import RootHost
 from dlhealth.model import Finding, Plan, Risk
 from dlhealth.probes import Options
 from dlhealth.testing import Machine
 from dlhealth.testing.machine import cudnn_headers
+from tests.rules import BY_ID
 
-RULES = {rule.id: rule for rule in load_rules("/nonexistent").rules}
 Ladder = Callable[..., tuple[Plan, ...]]
 
 
@@ -43,7 +42,7 @@ def ladder(tmp_path: Path) -> Ladder:
     """All remedies of what a rule finds first: on one of its scenarios, or on another machine."""
 
     def made(identity: str, scenario: str = "", machine: Machine | None = None) -> tuple[Plan, ...]:
-        rule = RULES[identity]
+        rule = BY_ID[identity]
         if machine is None:
             machine = next(s.machine for s in rule.scenarios() if s.name == scenario)
         machine.build(tmp_path)
@@ -104,7 +103,7 @@ def test_a_foreign_library_is_exchanged_in_one_run_of_apt(
 
 
 def test_built_modules_on_hold_are_told_once_for_each_kind_of_kernel(tmp_path: Path) -> None:
-    rule = RULES["held-packages-block-driver"]
+    rule = BY_ID["held-packages-block-driver"]
     machine = next(s.machine for s in rule.scenarios() if s.name.startswith("Ubuntu's prebuilt modules are held"))
     machine.build(tmp_path)
     found = list(Facts(RootHost(str(tmp_path)), Options()).call(rule.detect))
@@ -139,7 +138,7 @@ def test_a_stray_package_goes_and_the_installers_driver_stays(ladder: Ladder) ->
 
 
 def test_an_installers_driver_that_is_not_in_use_is_not_kept(ladder: Ladder) -> None:
-    machine = next(s.machine for s in RULES["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a tool added"))
+    machine = next(s.machine for s in BY_ID["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a tool added"))
     machine.file("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.103.01  Thu\n")
     first, *_ = ladder("mixed-runfile-and-apt", machine=machine)
     assert first.risk is Risk.HIGH
@@ -147,7 +146,7 @@ def test_an_installers_driver_that_is_not_in_use_is_not_kept(ladder: Ladder) -> 
 
 def test_without_the_installers_list_the_files_behind_the_links_move_too(ladder: Ladder) -> None:
     """Else ldconfig makes the links to them again."""
-    machine = next(s.machine for s in RULES["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a .run file"))
+    machine = next(s.machine for s in BY_ID["mixed-runfile-and-apt"].scenarios() if s.name.startswith("a .run file"))
     first, *_ = ladder("mixed-runfile-and-apt", machine=machine.remove("/var/lib/nvidia/log"))
     moved = {a.path.rpartition("/")[2] for a in first.actions if isinstance(a, MoveAside)}
     assert {"libcuda.so.1", "libcuda.so.570.86.10", "libnvidia-ml.so.570.86.10"} <= moved
@@ -400,10 +399,10 @@ def test_without_another_copy_the_file_to_fetch_is_named(version: str, archive: 
 
 
 def test_what_pip_is_to_install_can_be_pasted_into_a_shell_by_the_owner(tmp_path: Path) -> None:
-    rule = RULES["cudnn-major-8-vs-9"]
+    rule = BY_ID["cudnn-major-8-vs-9"]
     next(s.machine for s in rule.scenarios() if s.name == "CTranslate2 4.4 and cuDNN 9").build(tmp_path)
     facts = Facts(RootHost(str(tmp_path)), Options())
-    repair = choose(diagnose([rule], facts), RULES, facts, Limits(offline=True))
+    repair = choose(diagnose([rule], facts), BY_ID, facts, Limits(offline=True))
     (left,) = repair.left
     assert [action.summary() for action in left.by_hand] == [
         "/home/alice/whisper/bin/python -m pip install 'ctranslate2>=4.5'"

@@ -3,11 +3,10 @@
 import pytest
 
 from dlhealth.cli.explain import _possible
-from dlhealth.engine.load import load_rules
 from dlhealth.engine.rule import Rule
 from dlhealth.report.symptoms import described, seen
+from tests.rules import RULES
 
-RULES = load_rules("/nonexistent").rules
 LINES = [pytest.param(rule, line, id=f"{rule.id}: {line[:40]}") for rule in RULES for line in seen(rule)]
 
 
