@@ -149,8 +149,10 @@ def test_memory_and_load_are_proved_with_what_the_sensors_give(library: Path, tm
 
 
 def test_the_time_of_the_load_is_the_one_that_was_asked_for(prove: Prove) -> None:
-    seconds = [prove("", "--stage", "load", "--time", time)[1]["stages"][0]["seconds"] for time in ("1", "4")]
-    assert 2.5 < seconds[1] - seconds[0] < 10
+    stages = [prove("", "--stage", "load", "--time", time)[1]["stages"][0] for time in ("1", "4")]
+    assert [stage["text"] for stage in stages] == [f"1 GPU, {n} s of load: every result is right" for n in (1, 4)]
+    assert stages[0]["seconds"] >= 1
+    assert stages[1]["seconds"] >= 4
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_the_time_of_the_load_is_the_one_that_was_asked_for(prove: Prove) -> Non
         ("lost=17", "memory", "GPU 0: a copy to the host and back changed 1 words, the first at byte 68"),
         ("slow=50", "memory", "GB/s; its PCIe link (generation 1, 2 lanes) allows 0.5 GB/s"),
         ("wrong=4711", "load", "GPU 0: 1 of 4194304 numbers are wrong after 0 s of load, the first at index 4711"),
-        ("later=9:719", "load", "cuLaunchKernel returned 719 (CUDA_ERROR_LAUNCH_FAILED)"),
+        ("later=4:719", "load", "cuLaunchKernel returned 719 (CUDA_ERROR_LAUNCH_FAILED)"),
         ("later=3:214", "memory", "cuLaunchKernel returned 214 (CUDA_ERROR_ECC_UNCORRECTABLE)"),
     ],
 )
