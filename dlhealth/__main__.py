@@ -34,6 +34,8 @@ def main() -> None:
     gc.set_threshold(100_000)
     # click imports a module that asks for the name of the system, which would compile the ten patterns of `platform`.
     postpone("platform", system=lambda: os.uname().sysname)
+    # It imports another one for a type of options that dlhealth does not have.
+    postpone("uuid")
     # Click cleans the help of each option with this one, which brings five modules that parse Python.
     postpone("inspect", cleandoc=cleandoc)
     # Click has its messages translated; nobody has translations of them, and the search for some loads the locales.

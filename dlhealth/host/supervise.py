@@ -41,6 +41,8 @@ _POLL = 0.1
 _BOUNDED = ("answers", "now", "run")
 """Questions with time limits of their own."""
 _BOARD = 4096
+_HEADER = struct.Struct("<II")
+"""The number of the entry and its length."""
 _STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -64,7 +66,7 @@ class _Board(Watch):
         self._memory = mmap(-1, _BOARD)
         self._host = host
         self._given_up = given_up
-        self._facts: list[str] = []
+        self._facts: list[bytes] = []
         self._number = 0
         self._out_of_time = False
 
@@ -86,7 +88,7 @@ class _Board(Watch):
         signal.setitimer(signal.ITIMER_REAL, _SECONDS)
 
     def begins(self, fact: str) -> str:
-        self._facts.append(fact)
+        self._facts.append(fact.encode() + b"\0")
         self._write(())
         return NO_TIME if self._out_of_time else self._given_up.get(fact, "")
 
@@ -101,14 +103,17 @@ class _Board(Watch):
 
     def _write(self, question: Question) -> None:
         self._number += 1
-        words = "\0".join((*self._facts, "", *question[:2])).encode(errors="surrogateescape")[: _BOARD - 8]
-        self._memory[: 8 + len(words)] = struct.pack("<II", self._number, len(words)) + words
+        words = b"".join(self._facts)
+        if question:
+            words += "\0".join(("", *question[:2])).encode(errors="surrogateescape")
+        words = words[: _BOARD - _HEADER.size]
+        self._memory[: _HEADER.size + len(words)] = _HEADER.pack(self._number, len(words)) + words
 
     # The parent's side.
 
     def read(self) -> _At:
-        number, length = struct.unpack("<II", self._memory[:8])
-        words = self._memory[8 : 8 + length].decode(errors="surrogateescape").split("\0")
+        number, length = _HEADER.unpack(self._memory[: _HEADER.size])
+        words = self._memory[_HEADER.size : _HEADER.size + length].decode(errors="surrogateescape").split("\0")
         end = words.index("") if "" in words else len(words)
         return _At(number, tuple(words[:end]), tuple(words[end + 1 :]))
 

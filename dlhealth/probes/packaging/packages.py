@@ -239,7 +239,7 @@ class Packages(NamedTuple):
             updates,
             files,
             unlisted,
-            _has_lists(host),
+            bool(files) or _has_lists(host),
             host.is_partial(STATUS),
             host.every_line_with(STATUS),
         )
