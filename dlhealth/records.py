@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import NamedTuple as NamedTuple
 else:
-    from collections import _tuplegetter  # as typing.NamedTuple's: in C, it is made and read twice as fast as a property
+    from collections import (
+        _tuplegetter,
+    )  # as typing.NamedTuple's: in C, it is made and read twice as fast as a property
 
     def _annotations(namespace: dict[str, Any]) -> Any:
         if "__annotations__" in namespace or sys.version_info < (3, 14):

@@ -77,9 +77,11 @@ READERS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (files.xorg_log, ("X.Org X Server",)),
     (cuda.compiler, ("Cuda compilation tools",)),
     (cuda.docker, ("docker", "Docker", "Runtimes:", "OS/Arch:")),
-    (python.collected, ("PyTorch version:",)),
+    (python.collected, ("PyTorch version",)),
     (python.conda, ("# packages in environment at",)),
     (python.pip, ("==", "Package")),
+    (python.shown, ("Name: ",)),
+    (python.answered, ("torch.", "tf.", "tensorflow.")),
     (python.tensorflow, ("tf.version.VERSION",)),
     (session.environment, ("PATH=",)),
 )

@@ -356,6 +356,41 @@ class TestPython:
     def test_what_pytorch_collected(self, judged: Judge) -> None:
         assert roots(judged(COLLECTED)) == {"torch-cpu-only-build"}
 
+    def test_what_an_old_pytorch_collected(self, judged: Judge) -> None:
+        text = COLLECTED.replace("PyTorch version: ", "PyTorch version ").replace("\nOS: ", "\nOs: ")
+        assert roots(judged(text)) == {"torch-cpu-only-build"}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            ">>> import torch\n>>> torch.__version__\n'2.3.0+cu121'\n>>> torch.version.cuda\n'12.1'\n>>> torch.cuda.is_available()\nFalse\n",
+            "$ python -c 'import torch; print(torch.__version__, torch.version.cuda)'\n2.3.0+cu121 12.1\n",
+            "import torch\nprint(torch.__version__)\nprint(torch.cuda.is_available())\nprint(torch.version.cuda)\n\n2.3.0+cu121\nFalse\n12.1\n",
+            "In [2]: torch.__version__\nOut[2]: '2.3.0+cu121'\n",
+            "torch.__version__: 2.3.0+cu121\n",
+            "Name: torch\nVersion: 2.3.0+cu121\nSummary: Tensors\n",
+        ],
+    )
+    def test_what_python_answered(self, text: str, host: Callable[..., Host]) -> None:
+        environments: PythonEnvironments = facts(host(text)).get(PythonEnvironments)
+        assert (environments.environments[0].torch.version, environments.environments[0].torch.cuda) == (
+            "2.3.0+cu121",
+            "12.1",
+        )
+
+    def test_the_first_answer_counts(self, judged: Judge) -> None:
+        later = ">>> torch.version.cuda\n>>> torch.__version__\n'2.3.0+cu121'\n'12.1'\n"
+        assert roots(judged(f">>> torch.version.cuda\nNone\n>>> torch.__version__\n'2.3.0'\n{later}", SMI)) == {
+            "torch-cpu-only-build"
+        }
+
+    @pytest.mark.parametrize(
+        "text", ["torch.__version__ must be 2.x\n", ">>> torch.__version__\nTraceback (most recent\n2.3.0\n"]
+    )
+    def test_a_question_without_an_answer(self, text: str, host: Callable[..., Host]) -> None:
+        with pytest.raises(Unreadable, match="not in the posted files"):
+            host(text, FAILED).text("/path/to/environment/pyvenv.cfg")
+
     def test_a_list_of_pip_and_a_gpu(self, judged: Judge) -> None:
         assert roots(judged(PIP, SMI)) == {"torch-no-kernel-image-new-gpu"}
 
