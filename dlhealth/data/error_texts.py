@@ -18,9 +18,15 @@ _NO_DRIVER = (
     "secure-boot-mok-not-enrolled",
     "nouveau-bound-instead-of-nvidia",
 )
+_CODE = (
+    r"(?:(?:cuda driver lib(?:rary)?|nvcuda|cudart|nvml(?: vram)?) init failure|failed to get device context"
+    r"|\bcu(?:Init|da\w+)(?: err(?:or)?| failed| returned)?) ?[:=(]? ?(?:with )?(?:err(?:or)? |code )?"
+)
+"""How programs that name only the number of CUDA's error begin."""
 _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     # NVML and CUDA
-    (r"driver/library version mismatch|system has unsupported display driver / cuda driver combination|error 803\b",
+    (r"driver/library version mismatch|system has unsupported display driver / cuda driver combination|error 803\b"
+     rf"|{_CODE}803\b",
      (_MISMATCH, "cuda-compat-lib-error-803", "container-driver-libraries-differ")),
     (r"forward compatibility was attempted on non.?supported HW|error 804\b",
      ("cuda-forward-compat-unsupported-hw-804", _MISMATCH)),
@@ -38,16 +44,18 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
                                 "driver-too-old-for-new-gpu", "legacy-gpu-needs-470-390-340")),
     (r"unable to determine the device handle|gpu is lost", ("xid-79-fallen-off-bus",)),
     (r"cuda driver version is insufficient for cuda runtime version|cudaErrorInsufficientDriver|unsupported display driver"
-     r"|requirement error: unsatisfied condition: cuda|provided ptx was compiled with an unsupported toolchain",
+     r"|requirement error: unsatisfied condition: cuda|provided ptx was compiled with an unsupported toolchain"
+     rf"|{_CODE}35\b|your nvidia driver is too old or missing",
      ("cuda-runtime-newer-than-driver", "torch-wheel-newer-than-driver")),
     (r"nvidia driver on your system is too old", ("torch-wheel-newer-than-driver",)),
-    (r"system not yet initialized|cuda_error_system_not_ready|error 802\b", ("fabricmanager-missing-or-mismatched",)),
-    (r"all cuda-capable devices are busy or unavailable",
+    (rf"system not yet initialized|cuda_error_system_not_ready|error 802\b|{_CODE}802\b", ("fabricmanager-missing-or-mismatched",)),
+    (rf"all cuda-capable devices are busy or unavailable|{_CODE}46\b",
      ("compute-mode-exclusive", "mig-mode-without-instances", "gpu-driver-hung")),
-    (r"no cuda-capable device is detected|cuda_error_no_device|no cuda gpus are available",
+    (r"no cuda-capable device is detected|cuda_error_no_device|no cuda gpus are available"
+     rf"|{_CODE}100\b",
      ("cuda-visible-devices-wrong", "container-started-without-gpu", *_NO_DRIVER)),
     (r"cuda unknown error|cuda_error_unknown|failed call to cuinit: unknown error|cuda error(?: 999)?: unknown error"
-     r"|initialize cuda: unknown error|init gpu: unknown error",
+     rf"|initialize cuda: unknown error|init gpu: unknown error|{_CODE}999\b",
      ("uvm-broken-after-suspend", "uvm-device-node-missing", "container-uvm-nodes-missing", "gpu-driver-hung")),
     (r"err_nvgpuctrperm|does not have permission to access nvidia gpu performance counters|cupti_error_insufficient_privileges",
      ("gpu-profiling-permission",)),

@@ -170,6 +170,14 @@ _ROWS = (
         "install a newer driver, or use an image for an older CUDA",
     ),
     _Row(
+        r"/(?:dkms/nvidia[\w-]*/|src/nvidia[\w-]*?-|NVIDIA-Linux-x86_64-)(?P<version>\d{2,4}\.[\d.]*\d)[^\s:]*:\d+(?::\d+)?: error: "
+        r"(?P<error>(?:implicit declaration of function|too (?:few|many) arguments to function|‘?struct \w+’? has no member named) "
+        r"[‘'`\"]?\w+[’'\"]?)",
+        "kernel-too-new-for-driver-branch",
+        "Driver {version} does not build for this kernel, which is newer: {error}",
+        "install a newer driver, or start an older kernel",
+    ),
+    _Row(
         r"the provided PTX was compiled with an unsupported toolchain",
         "cuda-runtime-newer-than-driver", "A program was built with a newer CUDA than the driver supports",
         "install a newer driver, or build the program with the CUDA version that nvidia-smi shows",

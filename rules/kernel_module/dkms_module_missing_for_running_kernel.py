@@ -129,6 +129,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 refused=refused.name if refused else "",
                 space=SPACE.get(build.fault, "") if build and build.fault else "",
                 crashed=bool(build and build.fault is BuildFault.COMPILER_CRASHED),
+                headers=bool(build and build.fault in (BuildFault.HEADERS, BuildFault.KBUILD)),
                 package=installed[0].name if installed else "",
                 prebuilt=(_prebuilt(others, packages) or _flavour_of(built)) if not installed and not kept else "",
                 unfit=unfit.path if unfit else "",
@@ -192,6 +193,11 @@ class DkmsModuleMissingForRunningKernel(Rule):
                     f"the last build failed because {space}: free some space first (check with df -h / /var /boot; free -h)"
                 )
                 yield Plan(f"Free some space, then build {what}", Risk.LOW, (first, *build))
+            elif finding.detail["headers"]:
+                first = ByHand(
+                    f"install the headers of kernel {release} again, in exactly this version: they are not whole"
+                )
+                yield Plan(f"Install the kernel's headers again, then build {what}", Risk.LOW, (first, *build))
             elif finding.detail["crashed"]:
                 last = ByHand("if the compiler crashes again, test the memory (memtest86+), or use another gcc version")
                 yield Plan(f"Rebuild {what}", Risk.LOW, (*build, last))

@@ -83,6 +83,10 @@ _COMPILER_SAID = regex(
 _CUT_ERROR = regex(r"^(?:\S+:\d+(?::\d+)?: (?:fatal )?error: |(?:gcc|cc)\S*: error: |ERROR: modpost: )", re.MULTILINE)
 _BUILD_TREE = regex(r"/var/lib/dkms/(?P<name>nvidia[\w-]*)/(?P<version>\d[\w.]*)/build/")
 _BUILT_FOR = regex(r"/(?:usr/src/linux-headers-|lib/modules/)(?P<kernel>\d[^\s/'\"]+?)(?:/build)?['\"/\s]")
+_ENTERED = regex(
+    r"[Ee]ntering directory [`'‘](?:/usr)?(?:/lib/modules/(?P<of>[^/'’\s]+)/build|/src/linux-headers-(?P<kernel>[^/'’\s]+))['’]"
+)
+"""The headers that make found."""
 _NO_HEADERS = regex(r"kernel headers for kernel (?P<kernel>\d\S+) cannot be found")
 _NO_MODULE = regex(
     r"modprobe: FATAL: Module (?P<module>nvidia[\w-]*) not found in directory /lib/modules/(?P<kernel>\d\S+)"
@@ -298,6 +302,7 @@ def failed_build(output: Output, pieces: Pieces) -> bool:
         name, version = log_file["name"], log_file["version"]
         path = f"{_tree(name, version, output.source('make.log'), pieces)}/build/make.log"
         pieces.file(path, text[log_file.start() :], output.source("make.log"))
+        pieces.built_last(log_file["kernel"], output.source("make.log"))
         pieces.listed("/var/lib/dkms", output.source("make.log"))
     cut = None if log_file else _part_of_a_log(text)
     if cut:
@@ -312,6 +317,8 @@ def failed_build(output: Output, pieces: Pieces) -> bool:
             continue
         pieces.built_last(match["kernel"], source)
         _cut_log(name, version, match["kernel"], text, source, pieces)
+    for match in _ENTERED.finditer(text):
+        pieces.directory(f"/lib/modules/{match['of'] or match['kernel']}/build", output.source("make.log"))
     headers = list(_NO_HEADERS.finditer(text))
     for match in headers:
         release = match["kernel"].strip("'\".,")

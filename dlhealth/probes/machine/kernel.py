@@ -114,9 +114,15 @@ def _running(host: Host) -> str | None:
 
 
 def _running_kernel(host: Host, release: str | None) -> tuple[InstalledKernel, ...]:
-    """The running kernel, where only its headers are known to be missing."""
-    lacking = _headers(host, release)[1] if release else ""
-    return (InstalledKernel(release, True, True, "", lacking=lacking),) if release and lacking else ()
+    """The running kernel, where only its headers are known."""
+    if not release:
+        return ()
+    try:
+        host.exists(f"/lib/modules/{release}/build")
+    except Unreadable:
+        return ()
+    headers, lacking = _headers(host, release)
+    return (InstalledKernel(release, True, True, headers, lacking=lacking),)
 
 
 def _installed(host: Host, release: str) -> InstalledKernel:

@@ -6,6 +6,13 @@ from dlhealth.data.error_texts import _TEXTS, problems_of
 from dlhealth.engine.rule import Rule
 
 CASES = (
+    ("cuInit err: 999\nWARN msg=\"unknown error initializing cuda driver library\" error=\"cuda driver library init failure: 999\"",
+     "uvm-broken-after-suspend"),
+    ("Unable to load CUDA management library libnvidia-ml.so: nvml vram init failure: 999", "uvm-broken-after-suspend"),
+    ("cuda driver library init failure: 803", "driver-library-version-mismatch-after-upgrade"),
+    ("cudaSetDevice err: 35", "cuda-runtime-newer-than-driver"),
+    ("cuda driver library failed to get device context 46", "compute-mode-exclusive"),
+    ("cuInit failed with error 802", "fabricmanager-missing-or-mismatched"),
     ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 550.99",
      "driver-library-version-mismatch-after-upgrade"),
     ("Failed to initialize NVML: Unknown Error", "container-gpu-lost-after-daemon-reload"),

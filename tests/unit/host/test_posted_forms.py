@@ -7,7 +7,7 @@ import pytest
 
 from dlhealth.engine.diagnose import diagnose
 from dlhealth.engine.facts import Facts
-from dlhealth.engine.rule import Rule
+from dlhealth.engine.rule import Rule, plans
 from dlhealth.host import Host, Unreadable
 from dlhealth.host.locate import host_at
 from dlhealth.host.posted.text import decode, plain
@@ -675,6 +675,24 @@ CONSULT = "Consult /var/lib/dkms/nvidia/460.106.00/build/make.log for more infor
 def test_a_failed_build_in_the_log_of_another_tool(judged: Judge, mark: str) -> None:
     roots = [d.finding.id for d in judged(f"text\n{mark}{BAD}{mark}{CONSULT}").findings if not d.caused_by]
     assert roots == ["kernel-too-new-for-driver-branch"]
+
+
+def test_headers_that_are_not_whole_are_installed_before_the_next_build(
+    rules: tuple[Rule, ...], tmp_path: Path
+) -> None:
+    text = "DKMS make.log for nvidia-560.35.03 for kernel 6.12.1-arch1-1 (x86_64)\nThe Module.symvers file is missing, or\n"
+    known = Facts(host_at(folder(tmp_path, text)), Options())
+    (found,) = [d.finding for d in diagnose(rules, known).findings]
+    rule = next(rule for rule in rules if rule.id == found.id)
+    assert found.id == "dkms-module-missing-for-running-kernel"
+    assert plans(rule, found, known)[0].summary.startswith("Install the kernel's headers again, then build")
+
+
+def test_an_error_in_the_source_names_the_driver_where_the_kernel_is_unknown(judged: Judge) -> None:
+    text = "/var/lib/dkms/nvidia/390.48/build/nvidia/nv.c:98:11: error: implicit declaration of function ‘sys_close’\n"
+    (found,) = [d.finding for d in judged(text).findings]
+    assert (found.id, found.subject) == ("kernel-too-new-for-driver-branch", "host")
+    assert judged(f"{BAD}{CONSULT.replace('460.106.00', '390.48')}{text}").findings[0].finding.subject != "host"
 
 
 def test_an_error_that_was_cut_out_of_a_make_log(judged: Judge) -> None:
