@@ -33,7 +33,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"failed to initialize nvml: unknown error",
      ("container-gpu-lost-after-daemon-reload", "container-toolkit-no-cgroups")),
     (r"failed to initialize nvml: gpu access blocked", ("container-toolkit-no-cgroups", "wsl-linux-driver-inside")),
-    (r"couldn't communicate with the nvidia driver|failed to initialize nvml: driver not loaded|nvidia driver is not loaded"
+    (r"couldn't communicate with the nvidia driver|failed to initialize nvml: driver not loaded|nvml error: driver not loaded|nvidia driver is not loaded"
      r"|failed to (?:initialize|load) the nvidia kernel module|module not found: 'nvidia'", _NO_DRIVER),
     (r"unable to load the kernel module 'nvidia|unable to load the nvidia kernel module",
      ("secure-boot-mok-not-enrolled", "nouveau-bound-instead-of-nvidia", "dkms-compiler-mismatch", "driver-too-old-for-new-gpu")),

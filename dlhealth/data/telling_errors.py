@@ -21,13 +21,17 @@ _ANOTHER_RELEASE = (
 )
 _REPOSITORIES = (r"[-~]\dubuntu0\.", r"-[01]ubuntu\d$|^\d[\d.]*-1$", r"~bpo", r"~deb\d+u", r"-\dpop")
 """What the versions of Ubuntu, NVIDIA, Debian's backports, Debian and Pop!_OS look like."""
+_TENSORFLOW = (
+    "TensorFlow 2.14 or newer: pip install 'tensorflow[and-cuda]' into the same environment; older: install CUDA and cuDNN in "
+    "the versions that this TensorFlow was built for, where the loader finds them"
+)
 _LONGEST = 300
 
 
 class Proven(NamedTuple):
     """A problem that a text proves: `title` has the values that the text names, `said` is the part of the text that
-    proves it, and `repair` is what a person does about it. `needs` is a command whose output must be there, too ("" for
-    none)."""
+    proves it, and `repair` is what a person does about it. `needs` is a command, or a fact, whose output must be there,
+    too ("" for none)."""
 
     fault: str
     title: str
@@ -106,7 +110,7 @@ def _two_sources(match: Match) -> str:
 
 def _other_library(match: Match) -> str:
     """TensorFlow's list of libraries proves nothing about CUDA if the driver's own is among them."""
-    return "" if "libcuda.so" in match[0] else "tf-cannot-dlopen-gpu-libraries"
+    return "" if "library 'libcuda.so" in match.string else "tf-cannot-dlopen-gpu-libraries"
 
 
 _ROWS = (
@@ -228,8 +232,15 @@ _ROWS = (
         r"Could not load dynamic library '(?!libnv)(?P<library>lib\w+\.so[\d.]*)'(?:.*?)"
         r"Cannot dlopen some GPU libraries",
         "", "TensorFlow could not load {library} and others, so it uses the CPU",
-        "pip install 'tensorflow[and-cuda]' into the same environment",
+        _TENSORFLOW,
         _other_library,
+    ),
+    _Row(
+        r"Could not load dynamic library '(?P<library>" + _RUNTIME + r"\.so\.[\d.]*\d)'",
+        "", "TensorFlow could not load {library}, so it uses the CPU",
+        _TENSORFLOW,
+        _other_library,
+        "the driver's version",
     ),
     _Row(
         r"symbol (?P<symbol>\w+),? version (?P<library>" + _RUNTIME + r"\.so\.\d+) not defined in file",

@@ -157,12 +157,13 @@ class AbsentGpu(NamedTuple):
 
 
 class FallenGpu(NamedTuple):
-    """A GPU that fell off the bus according to the kernel log (Xid 79). `gone` is its present state: True if it does
-    not answer, False if it does, None if unknown; `how` is the evidence."""
+    """A GPU that fell off the bus according to the kernel log (`xid`: with the number 79). `gone` is its present state:
+    True if it does not answer, False if it does, None if unknown; `how` is the evidence."""
 
     address: str
     text: str
     source: str
+    xid: bool
     gone: bool | None
     how: str
 
@@ -176,17 +177,13 @@ class FallenGpus(NamedTuple):
     def probe(cls, host: Host, journal: Journal, modules: KernelModules | None, nvml: Nvml | None) -> "FallenGpus":
         found: dict[str, FallenGpu] = {}
         for said in messages(journal.kernel("NVRM", last_boot=True)):
-            address = fallen_address(said.text)
-            if address and address not in found:
-                gone, how = _answers(host, address, modules, nvml)
-                found[address] = FallenGpu(address, said.text[:300], said.line.source, gone, how)
+            match = sayings()["fallen"].pattern.search(said.text)
+            address = full_address(match["xid"] or match["gpu"]) if match else ""
+            if match and address not in found:
+                text = said.until(match.end())[:300]
+                state = _answers(host, address, modules, nvml)
+                found[address] = FallenGpu(address, text, said.line.source, bool(match["xid"]), *state)
         return cls(tuple(found.values()))
-
-
-def fallen_address(text: str) -> str:
-    """The PCI address of the GPU that fell off the bus, from a message of the kernel log; "" for another message."""
-    found = sayings()["fallen"].pattern.search(text)
-    return full_address(found["xid"] or found["gpu"]) if found else ""
 
 
 def _answers(host: Host, address: str, modules: KernelModules | None, nvml: Nvml | None) -> tuple[bool | None, str]:

@@ -47,14 +47,15 @@ class Xid79FallenOffBus(Rule):
 
     def detect(self, fallen: FallenGpus) -> Iterator[Finding | Unknown]:
         for gpu in fallen.gpus:
+            number = " (Xid 79)" if gpu.xid else ""
             if gpu.gone is None:
                 yield Unknown(
-                    f"the kernel log says that the GPU at {gpu.address} fell off the bus (Xid 79), but {gpu.how}"
+                    f"the kernel log says that the GPU at {gpu.address} fell off the bus{number}, but {gpu.how}"
                 )
             elif gpu.gone:
                 yield self.finding(
                     f"gpu:{gpu.address}",
-                    f"The GPU at {gpu.address} has fallen off the bus (Xid 79): {gpu.how}",
+                    f"The GPU at {gpu.address} has fallen off the bus{number}: {gpu.how}",
                     Evidence(gpu.source, gpu.text),
                     Evidence(f"PCI device {gpu.address}", gpu.how),
                 )

@@ -447,6 +447,8 @@ def driver(output: Output, pieces: Pieces) -> bool:
         if match := pattern.search(output.text):
             pieces.file("/sys/module/nvidia/version", f"{match[1]}\n", output.source(command))
             told = True
+    if told:
+        pieces.outputs.setdefault("the driver's version", "")
     return bool(version or silent or told or mismatch or none or library)
 
 

@@ -13,10 +13,16 @@ NEEDS = 154
 
 
 class Said(NamedTuple):
-    """A message of the kernel log: its lines as one text, with one "NVRM:" at its start."""
+    """A message of the kernel log: its lines as one text, with one "NVRM:" at its start. The lines that follow may be of
+    other messages: `ends` are the positions in the text where a line ends."""
 
     text: str
     line: Line
+    ends: tuple[int, ...]
+
+    def until(self, position: int) -> str:
+        """The text up to the end of the line that has this position."""
+        return self.text[: next((end for end in self.ends if end >= position), len(self.text))]
 
 
 def messages(lines: Iterable[Line]) -> Iterator[Said]:
@@ -30,7 +36,12 @@ def messages(lines: Iterable[Line]) -> Iterator[Said]:
     ]
     for number, (text, line) in enumerate(parts):
         following = [t for t, li in parts[number + 1 : number + 6] if li.boot == line.boot]
-        yield Said(f"NVRM: {' '.join([text, *following])}", line)
+        said = f"NVRM: {text}"
+        ends = [len(said)]
+        for more in following:
+            said += f" {more}"
+            ends.append(len(said))
+        yield Said(said, line, tuple(ends))
 
 
 class XidEvent(NamedTuple):

@@ -48,6 +48,7 @@ CASES = (
      "jaxlib 0.5.1 is newer than jax 0.4.30"),
     ("Failed to load library libonnxruntime_providers_cuda.so with error: libcublas.so.11: cannot open shared object file",
      "program-cuda-major-missing", "libcublas.so.11"),
+    ("Could not load dynamic library 'libcudart.so.11.0'; dlerror: x", "tf-cannot-dlopen-gpu-libraries", "libcudart.so.11.0"),
     ("Could not load dynamic library 'libcufft.so.10'; dlerror: x\nW gpu_device.cc: Cannot dlopen some GPU libraries.",
      "tf-cannot-dlopen-gpu-libraries", "libcufft.so.10"),
     ("libcublas.so.12: symbol cublasLtGetVersion version libcublasLt.so.12 not defined in file libcublasLt.so.12 with link time",

@@ -677,6 +677,13 @@ def test_a_failed_build_in_the_log_of_another_tool(judged: Judge, mark: str) -> 
     assert roots == ["kernel-too-new-for-driver-branch"]
 
 
+def test_a_library_that_tensorflow_lacks_matters_where_a_driver_runs(judged: Judge) -> None:
+    """Without a GPU, TensorFlow says the same."""
+    lacking = "Could not load dynamic library 'libcudart.so.11.0'; dlerror: libcudart.so.11.0: cannot open shared object file\n"
+    assert not judged(lacking).findings
+    assert roots(judged(lacking, SMI)) == {"tf-cannot-dlopen-gpu-libraries"}
+
+
 def test_headers_that_are_not_whole_are_installed_before_the_next_build(
     rules: tuple[Rule, ...], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dlhealth.engine.facts import Facts
 from dlhealth.host.root import RootHost
 from dlhealth.judgements.driverfit import DriverFit, Drivers, Refusal, read_refusals
-from dlhealth.judgements.gpuclaims import AbsentGpu, FallenGpus, Passthrough, fallen_address
+from dlhealth.judgements.gpuclaims import AbsentGpu, FallenGpus, Passthrough
 from dlhealth.model import Severity
 from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.driver.gpu import Gpus, from_proc
@@ -319,8 +319,11 @@ def test_claims_name_their_lines(facts: Callable[..., Facts]) -> None:
         ("", ""),
     ],
 )
-def test_fallen_address(text: str, address: str) -> None:
-    assert fallen_address(text) == address
+def test_which_gpu_fell_off_the_bus(text: str, address: str, facts: Callable[..., Facts]) -> None:
+    following = "NVRM: The NVIDIA probe routine failed for 1 device(s)."
+    machine = Machine().os_release("debian", "12").says("kernel", text or "usb").says("kernel", following, 5001.0)
+    (gpu,) = facts(machine).get(FallenGpus).gpus or (None,)
+    assert (gpu.address, gpu.text, gpu.xid) == (address, text, "Xid" in text) if gpu else not address
 
 
 def test_fallen_on_a_disk_can_not_be_judged(facts: Callable[..., Facts]) -> None:
