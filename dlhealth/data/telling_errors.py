@@ -97,6 +97,11 @@ def _old_or_new(match: Match) -> str:
     return "torch-no-kernel-image-new-gpu" if ours[0] > built[-1][0] else ""
 
 
+def _no_plugin(match: Match) -> str:
+    """JAX says the same after a plugin that is there failed."""
+    return "" if "jax_plugins" in match.string else "jax-gpu-backend-unavailable"
+
+
 def _two_sources(match: Match) -> str:
     """That apt would install another version proves a second repository only if the two look like different ones: a
     package on hold, or a mirror that is being updated, has the same effect."""
@@ -114,6 +119,14 @@ def _other_library(match: Match) -> str:
 
 
 _ROWS = (
+    _Row(
+        r"unable to make backup link of '\.?(?P<file>/usr/lib/\S*lib(?:cuda|nvidia|nv)\S*|/usr/bin/nvidia-\S+)' before installing "
+        r"new version: Invalid cross-device link",
+        "container-driver-libraries-differ",
+        "{file} is mounted from the container's host, so no package can replace it",
+        "install no driver in a container that has the GPU: take packages without the driver (cuda-toolkit instead of cuda or "
+        "nvidia-cuda-toolkit), or install them in a container that is started without the GPU",
+    ),
     _Row(
         r"(?P<gpu>(?:NVIDIA |GeForce |Tesla |Quadro )[\w .-]{2,60}?) with CUDA capability sm_(?P<capability>\d{2,3}) is not "
         r"compatible with the current PyTorch installation\. The current PyTorch install supports CUDA capabilities "
@@ -215,8 +228,17 @@ _ROWS = (
     ),
     _Row(
         r"NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed",
-        "jax-gpu-backend-unavailable", "JAX has no CUDA plugin: it uses the CPU",
+        "", "JAX has no CUDA plugin: it uses the CPU",
         "pip install 'jax[cuda12]' in the version of jax",
+        _no_plugin,
+    ),
+    _Row(
+        r"Outdated (?P<library>cu\w+) installation found\. Version JAX was built against: \d+ Minimum supported: (?P<least>\d+) "
+        r"Installed version: (?P<has>\d+)",
+        "jax-gpu-backend-unavailable",
+        "JAX does not use the GPU: the {library} that it finds ({has}) is older than the oldest that it supports ({least})",
+        "pip install --upgrade 'jax[cuda12]' into the same environment; a directory of CUDA in LD_LIBRARY_PATH comes before "
+        "its libraries: run unset LD_LIBRARY_PATH and try again",
     ),
     _Row(
         r"jaxlib (?:version )?(?P<jaxlib>\d[\w.]*) is newer than and incompatible with jax version (?P<jax>\d[\w.]*\w)",

@@ -22,6 +22,10 @@ CASES = (
      "kernel-too-new-for-driver-branch", "Driver 390.48 does not build for this kernel"),
     ("/tmp/selfgz9/NVIDIA-Linux-x86_64-384.90/kernel/nvidia-uvm/uvm8.c:12: error: too few arguments to function 'timer_setup'",
      "kernel-too-new-for-driver-branch", "too few arguments to function 'timer_setup'"),
+    ("unable to make backup link of './usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15' before installing new version: Invalid "
+     "cross-device link", "container-driver-libraries-differ", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 is mounted"),
+    ("Outdated cuSPARSE installation found.\nVersion JAX was built against: 12200\nMinimum supported: 12100\nInstalled version: 12002",
+     "jax-gpu-backend-unavailable", "cuSPARSE that it finds (12002)"),
     ("AssertionError: Torch not compiled with CUDA enabled", "torch-cpu-only-build", "without CUDA"),
     ("RuntimeError: operator torchvision::nms does not exist", "torch-companion-built-for-other-torch", "torchvision"),
     ("ImportError: /v/site-packages/causal_conv1d_cuda.cpython-311-x86_64-linux-gnu.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
@@ -142,6 +146,8 @@ def test_proves_one_problem(text: str, fault: str, shows: str) -> None:
         "/lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found",
         "nvidia-docker | Error: unsupported CUDA version: driver 0.0 < image 8.0",
         "Failed to initialize NVML: Unknown Error\n[nvidia-container-cli]\n#no-cgroups = true\n",
+        # The plugin is there, and failed.
+        "Exception when calling jax_plugins.xla_cuda12.initialize()\nAn NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed.",
         # TensorFlow lacks the driver, or only TensorRT.
         "Could not load dynamic library 'libcuda.so.1'; dlerror: x\nW gpu_device.cc: Cannot dlopen some GPU libraries.",
         "Could not load dynamic library 'libnvinfer.so.7'; dlerror: libnvinfer.so.7: cannot open shared object file",
