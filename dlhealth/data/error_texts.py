@@ -85,6 +85,8 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("ld-library-path-shadows-wheel-libraries", "jax-gpu-backend-unavailable")),
     (r"libcuda\.so(?:\.1)?: cannot open shared object|libcuda\.so\.1: file too short",
      ("libcuda-missing-from-loader", "library-damaged", "container-started-without-gpu")),
+    (r"cuda version: (?:err!|n/a)",
+     ("libcuda-missing-from-loader", "container-started-without-gpu", "wsl-libcuda-not-symlink")),
     (r"libnvrtc\.so: cannot open", ("libnvrtc-without-number",)),
     (r"libcupti\.so\S*: cannot open|could not load dynamic library 'libcupti", ("libcupti-not-on-path",)),
     (r"libnvinfer\w*\.so\S*: cannot open|could not find tensorrt|could not load dynamic library 'libnvinfer",
