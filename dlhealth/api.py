@@ -58,7 +58,7 @@ from dlhealth.ladders.branch import choose_between, reboot_into, switch_by_hand,
 from dlhealth.ladders.loader import link_and_file, out_of_configuration, out_of_variable
 from dlhealth.ladders.python import pip_cudnn, pip_install, replace_torch
 from dlhealth.lazy import later
-from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown
+from dlhealth.model import Action, Evidence, Finding, Layer, Plan, Risk, Severity, Stage, Unknown, count
 from dlhealth.probes.containers.containerd import Containerd
 from dlhealth.probes.containers.docker import Docker
 from dlhealth.probes.containers.image import ImageEnvironment

@@ -382,3 +382,8 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 def timestamp() -> str:
     """The present time."""
     return time.strftime(TIME_FORMAT, time.gmtime())
+
+
+def count(number: int, thing: str, things: str = "") -> str:
+    """The number and the thing: "no checks", "1 check", "2 checks"; `things` is its plural if that is not just an s."""
+    return f"{number or 'no'} {thing if number == 1 else things or f'{thing}s'}"

@@ -84,8 +84,8 @@ def command(
 
 
 def _merge(folder: str, path: str) -> None:
+    from dlhealth.model import count
     from dlhealth.report.overview import overview, page
-    from dlhealth.report.story import count
 
     merged = overview(*_texts(folder))
     if not merged.machines:

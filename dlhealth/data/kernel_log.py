@@ -150,8 +150,8 @@ class Xid(NamedTuple):
     def told(self, address: str, times: int = 1) -> str:
         """The sentence for a finding and for an alert."""
         who, what = ("NVSwitch", "The switch") if self.switch else ("GPU", "The driver")
-        often = f" {times} times" if times > 1 else ""
-        return f"{what} reported {self.called}{often} for the {who} at {address}: {self.advice}"
+        often = f" ({times} times)" if times > 1 else ""
+        return f"{what} reported {self.called} for the {who} at {address}{often}: {self.advice}"
 
     def severity_of(self, times: int) -> Severity:
         """A repeat makes an error of what was a warning. What asks for nothing stays a note, however often it comes."""

@@ -74,8 +74,10 @@ def read_elf(file: IO[bytes], size: int) -> Elf:
     """Parse an open, seekable file. Raises NotElf for anything that is not a valid ELF object."""
     try:
         return _read(file, size)
+    except NotElf:
+        raise
     except (struct.error, IndexError, OverflowError, UnicodeError, ValueError) as error:
-        raise NotElf(str(error) or "not an ELF file") from error
+        raise NotElf("truncated or damaged") from error
 
 
 def _read(file: IO[bytes], size: int) -> Elf:

@@ -268,16 +268,17 @@ class RootHost(Host):
             raise Unreadable(mount.path, mount.unsure or f"{NOT_MOUNTED}{mount.command(self.name)}")
         for tree in self._lacking:
             if path == tree or path.startswith(f"{tree}/"):
-                raise Unreadable(tree, "missing: only a part of the system is here")
+                raise Unreadable(tree, "does not exist: only a part of the system is here")
         return not any(fits(f"{path}/", pattern) for pattern in self._lent)
 
     def _open_file(self, path: str) -> int | None:
         """Like _open, for a regular file. Opening a device or a FIFO has effects, so its type is checked first."""
         before = self._status(path, follow=True)
-        if before is None:
+        found = _described(before)
+        if before is None or found is None:
             return None
-        if not stat.S_ISREG(before.st_mode):
-            raise Unreadable(path, f"a {_KINDS.get(stat.S_IFMT(before.st_mode), 'thing')}, not a file")
+        if found.kind != "file":
+            raise Unreadable(path, f"a {found.named}, not a file")
         fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         if fd is not None:
             after = os.fstat(fd)

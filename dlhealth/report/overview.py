@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dlhealth.lazy import regex
-from dlhealth.model import Health, Severity
+from dlhealth.model import Health, Severity, count
 from dlhealth.records import NamedTuple
 from dlhealth.report.json import SCHEMA
 from dlhealth.report.page import environment, masked
-from dlhealth.report.story import count
 
 _INSIDE = regex(r'<script type="application/json" id="dlhealth">(.*?)</script>')
 

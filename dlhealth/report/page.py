@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dlhealth.engine.proofs import Run
 from dlhealth.engine.record import Inventory, Timeline
 from dlhealth.lazy import regex
-from dlhealth.model import Diagnosis
+from dlhealth.model import Diagnosis, count
 from dlhealth.records import NamedTuple
 from dlhealth.report.json import report
 from dlhealth.report.redact import without_secrets
-from dlhealth.report.story import Effect, Mark, RootCause, Step, Story, count, some, story_of
+from dlhealth.report.story import Effect, Mark, RootCause, Step, Story, some, story_of
 from dlhealth.report.style import Style
 
 if TYPE_CHECKING:

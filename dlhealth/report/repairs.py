@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from dlhealth.actions import needs_programs
 from dlhealth.engine.choose import Repair
-from dlhealth.model import Diagnosis, Outcome
+from dlhealth.model import Diagnosis, Outcome, count
 from dlhealth.records import NamedTuple
-from dlhealth.report.story import Mark, count, steps_of
+from dlhealth.report.story import Mark, steps_of
 from dlhealth.report.style import Style
 from dlhealth.report.terminal import Page
 

@@ -24,6 +24,7 @@ from dlhealth.model import (
     Since,
     Skipped,
     State,
+    count,
 )
 from dlhealth.records import NamedTuple
 
@@ -453,8 +454,3 @@ def some(names: Iterable[str], kind: str = "") -> str:
     if len(names) <= _MANY:
         return ", ".join(names)
     return f"{len(names)} {kind}" if kind else f"{', '.join(names[:3])} and {len(names) - 3} more"
-
-
-def count(number: int, thing: str) -> str:
-    """The number and the thing: "no checks", "1 check", "2 checks"."""
-    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"

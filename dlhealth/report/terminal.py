@@ -6,7 +6,7 @@ from enum import Enum
 from dlhealth.data.kernel_log import Xid
 from dlhealth.engine.causes import neighbours
 from dlhealth.engine.rule import Rule
-from dlhealth.model import Evidence, Layer, Severity, Since
+from dlhealth.model import Evidence, Layer, Severity, Since, count
 from dlhealth.report.story import (
     Effect,
     Line,
@@ -15,7 +15,6 @@ from dlhealth.report.story import (
     Step,
     Story,
     Told,
-    count,
     few,
     repeated,
     since_lines,

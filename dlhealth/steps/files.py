@@ -35,7 +35,7 @@ class WriteFileStep(FileStep[WriteFile]):
         if state.kind == "file":
             return state._replace(content=self.action.text.encode())
         if state.kind != "absent":
-            raise _changed(f"{self.action.path} is a {state.kind}, not a file")
+            raise _changed(f"{self.action.path} is a {state.kind.replace('dir', 'directory')}, not a file")
         return State("file", self.action.text.encode(), self.action.mode)
 
 

@@ -42,6 +42,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    count,
 )
 
 
@@ -75,8 +76,8 @@ class CdiSpecStale(Rule):
     def _stale(self, spec: CdiSpec, better: CdiSpec | None, libraries: DriverLibraries | None) -> Finding:
         written_for = next((m[1] for p in spec.missing if (m := re.search(r"\.so\.(\d+\.\d+(?:\.\d+)?)$", p))), "")
         installed = libraries.version if libraries else None
-        age = f", written for driver {written_for}; installed: {installed}" if written_for and installed else ""
-        more = f" and {len(spec.missing) - 1} more files" if len(spec.missing) > 1 else ""
+        age = f"; written for driver {written_for}, installed: {installed}" if written_for and installed else ""
+        more = f" and {count(len(spec.missing) - 1, 'more file')}" if len(spec.missing) > 1 else ""
         return self.finding(
             f"file:{spec.path}",
             f"{spec.path} names {spec.missing[0]}{more}, which do{'' if more else 'es'} not exist{age}",

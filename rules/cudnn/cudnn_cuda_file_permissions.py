@@ -31,6 +31,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    count,
 )
 
 
@@ -52,10 +53,11 @@ class CudnnCudaFilePermissions(Rule):
             first, more = files[0], len(files) - 1
             subject = first.path if not more else folder
             shows = _mode(first)
+            others = f" and {count(more, 'more file')}" if more else ""
             yield self.finding(
                 f"file:{subject}",
-                f"users cannot {'enter' if first.kind == 'dir' else 'read'} {first.path} ({shows})"
-                f"{f' and {more} more' if more else ''}; needed: mode {first.wanted:04o}",
+                f"Users cannot {'enter' if first.kind == 'dir' else 'read'} {first.path} ({shows}){others}; "
+                f"needed: mode {first.wanted:04o}",
                 *(Evidence(f.path, _mode(f)) for f in files),
                 folder=folder,
             )

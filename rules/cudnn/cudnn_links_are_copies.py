@@ -35,6 +35,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    count,
 )
 
 
@@ -52,9 +53,10 @@ class CudnnLinksAreCopies(Rule):
             if pairs:
                 files = dict.fromkeys(x for pair in pairs for x in pair)
                 names = ", ".join(copy.name for copy, _ in pairs[:3]) + (", …" if len(pairs) > 3 else "")
+                wanted = "links, but are copies" if len(pairs) > 1 else "a link, but is a copy"
                 yield self.finding(
                     f"file:{folder.path}",
-                    f"{len(pairs)} files of cuDNN in {folder.path} should be links, but are copies: {names}",
+                    f"{count(len(pairs), 'cuDNN file')} in {folder.path} should be {wanted}: {names}",
                     *(Evidence(x.path, f"file of {x.size} bytes, sha256 {x.digest[:16]}") for x in files),
                     folder=folder.path,
                 )

@@ -95,7 +95,9 @@ class CudnnMixedSublibraries(Rule):
                 f"{split.package} {split.version} in {environment.path} lacks {part.stem}; the loader takes {part.path} "
                 f"of cuDNN {part.version} instead",
                 Evidence(split.main, f"cuDNN {split.version}, without {part.stem} in the same directory"),
-                Evidence(part.path, f"cuDNN {part.version}{f', package {part.owner}' if part.owner else ''}"),
+                Evidence(
+                    part.path, f"cuDNN {part.version}{f', package {part.owner}' if isinstance(part.owner, str) else ''}"
+                ),
                 about=environment.about,
                 python=environment.python,
                 manager=environment.manager,

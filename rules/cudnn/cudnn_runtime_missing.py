@@ -47,6 +47,7 @@ from dlhealth.api import (
     Unknown,
     UnpackedCudnn,
     UnpackedCudnns,
+    count,
     cudnn_package_names,
     cudnn_requirement,
     pip_cudnn,
@@ -79,8 +80,9 @@ class CudnnRuntimeMissing(Rule):
                 absent |= {posixpath.basename(path) for path in package.absent}
                 yield self.finding(
                     f"package:{package.package.name}",
-                    f"{package.package.name} {package.package.version} is installed, but {len(package.absent)} of its "
-                    f"libraries do not exist: {', '.join(posixpath.basename(p) for p in package.absent[:3])}",
+                    f"{package.package.name} {package.package.version} is installed, but it lacks "
+                    f"{count(len(package.absent), 'library', 'libraries')}: "
+                    f"{', '.join(posixpath.basename(p) for p in package.absent[:3])}",
                     *(
                         Evidence(path, f"does not exist, but belongs to package {package.package.name}")
                         for path in package.absent
@@ -100,7 +102,7 @@ class CudnnRuntimeMissing(Rule):
         if not broken or any(posixpath.basename(x.target or "") in absent for x in broken):
             return
         first = min(broken, key=lambda x: (x.stem != "libcudnn", not x.suffix, x.name))
-        more = f" (and {len(broken) - 1} more such links)" if len(broken) > 1 else ""
+        more = f" (and {count(len(broken) - 1, 'more such link')})" if len(broken) > 1 else ""
         yield self.finding(
             f"file:{first.path}",
             f"{first.path} points to {first.target}, which does not exist{more}",

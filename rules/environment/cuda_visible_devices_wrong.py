@@ -43,6 +43,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    count,
 )
 
 _NAME = "CUDA_VISIBLE_DEVICES"
@@ -81,7 +82,7 @@ class CudaVisibleDevicesWrong(Rule):
                     subject,
                     f"{setting.source} sets {_NAME}={value or chr(39) * 2}: {problem}",
                     Evidence(setting.source, f"{_NAME}={value or chr(39) * 2}"),
-                    *((Evidence("/sys/bus/pci/devices", f"{len(gpus.gpus)} NVIDIA GPUs"),) if gpus else ()),
+                    *((Evidence("/sys/bus/pci/devices", count(len(gpus.gpus), "NVIDIA GPU")),) if gpus else ()),
                     about=about,
                     source=setting.source,
                     line=setting.line,

@@ -41,6 +41,7 @@ from dlhealth.api import (
     Unknown,
     UserDirectory,
     UserPaths,
+    count,
     out_of_variable,
     version_key,
     wheel_name,
@@ -93,7 +94,7 @@ class LdLibraryPathShadowsWheelLibraries(Rule):
         several.sort(key=lambda s: not s.soname.startswith("libnvJitLink"))
         first, folder = several[0], several[0].folder
         subject, about = environments.subject(folder.source)
-        more = f" and {len(several) - 1} more libraries" if len(several) > 1 else ""
+        more = f" and {count(len(several) - 1, 'more library', 'more libraries')}" if len(several) > 1 else ""
         return self.finding(
             subject,
             f"{folder.source} makes {python.path} load {first.soname} {first.found}{more} from {folder.path}; needed: "

@@ -62,7 +62,7 @@ class LdconfigCudaEntryMissing(Rule):
         if entry:
             yield self.finding(
                 f"file:{toolkit.runtime_path}",
-                f"the loader's cache lacks {toolkit.runtime}, although {entry.source} names {entry.path}: ldconfig has not "
+                f"The loader's cache lacks {toolkit.runtime}, although {entry.source} names {entry.path}: ldconfig has not "
                 "run since",
                 library,
                 Evidence(entry.source or entry.path, entry.path),
@@ -82,9 +82,9 @@ class LdconfigCudaEntryMissing(Rule):
         folder = self._folder(toolkits)
         yield self.finding(
             f"file:{toolkit.runtime_path}",
-            f"no program finds {toolkit.runtime} of CUDA {toolkit.version}: the loader does not search {folder}"
+            f"No program finds {toolkit.runtime} of CUDA {toolkit.version}: the loader does not search {folder}"
             if not covered
-            else f"only {', '.join(sorted(covered))} can load {toolkit.runtime} of CUDA {toolkit.version} (with "
+            else f"Only {', '.join(sorted(covered))} can load {toolkit.runtime} of CUDA {toolkit.version} (with "
             f"LD_LIBRARY_PATH); {', '.join(without)} and services cannot",
             library,
             Evidence("/etc/ld.so.conf", f"neither it nor the files it includes name {folder}"),

@@ -36,6 +36,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    count,
 )
 
 
@@ -55,7 +56,8 @@ class GpuMemoryErrors(Rule):
             if r.remap_failed:
                 found = f"{named} has bad memory and no spare rows to replace it", Severity.ERROR, True
             elif r.uncorrected:
-                found = f"{named}: {r.uncorrected} memory errors were not corrected", Severity.WARNING, False
+                errors = count(r.uncorrected, "memory error")
+                found = f"{named} could not correct {errors}", Severity.WARNING, False
             elif pending:
                 found = f"{named}: replaced memory is used after the next reset", Severity.NOTE, False
             else:

@@ -70,11 +70,15 @@ class DevNvidiaPermissions(Rule):
             if not shut:
                 continue
             group = devices.groups.get(gid, str(gid))
-            what = ", ".join(paths) if real else "module options: /dev/nvidia* will have"
+            what = ", ".join(paths) if real else "With these module options, /dev/nvidia* will have"
             yield self.finding(
                 f"file:{paths[0]}",
                 f"{what}{' has' if len(paths) == 1 else ' have' if real else ''} mode {mode:04o}, group {group}: {', '.join(shut)} cannot use the GPU",
-                *(Evidence(path, f"mode {mode:04o}, owner {uid}, group {gid} ({group})") for path in paths if real),
+                *(
+                    Evidence(path, f"mode {mode:04o}, owner {uid}, group {gid}{f' ({group})' * (group != str(gid))}")
+                    for path in paths
+                    if real
+                ),
                 *([Evidence("/proc/driver/nvidia/params", ", ".join(options))] if options else []),
                 *(Evidence(li.source, f"options {li.module} {li.arguments}") for li in devices.options),
                 *(Evidence(m.source, m.text) for m in devices.makers),
@@ -87,18 +91,19 @@ class DevNvidiaPermissions(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         group, users = finding.detail["group"], " ".join(finding.detail["users"])
         lines = (
-            ", ".join(finding.detail["lines"]) or "the NVreg_DeviceFile options in /etc/modprobe.d, or the udev rule"
+            ", ".join(finding.detail["lines"])
+            or "/etc/modprobe.d (the NVreg_DeviceFile options) or from /etc/udev/rules.d"
         )
         if group:
             yield Plan(
-                f"Add the users who need the GPU to the group {group}",
+                f"Add the users who need the GPU to group {group}",
                 Risk.LOW,
                 (ByHand(f"usermod -aG {group} USER (users without access: {users}), then log in again"),),
             )
         yield Plan(
             "Open the nodes to every user (the driver's default), unless the restriction is intended",
             Risk.LOW,
-            (ByHand(f"remove {lines}; run update-initramfs -u, then reboot"),),
+            (ByHand(f"remove the restriction from {lines}; run update-initramfs -u, then reboot"),),
             reboot=True,
         )
 

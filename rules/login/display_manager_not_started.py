@@ -86,7 +86,7 @@ class DisplayManagerNotStarted(Rule):
         what, evidence, intent = fault
         yield self.finding(
             "host",
-            f"no login screen will appear at the next boot: {what}",
+            f"No login screen will appear at the next boot: {what}",
             Evidence("default.target", screen.target),
             evidence,
             Evidence(NAMED, screen.named or "does not exist"),

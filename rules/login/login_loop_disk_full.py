@@ -104,7 +104,7 @@ class LoginLoopDiskFull(Rule):
             seen.add(blamed)
             yield self.finding(
                 f"user:{blamed[0]}",
-                f"the session of {' and '.join(blamed)} could not write: {complaint.text}",
+                f"The session of {' and '.join(blamed)} could not write: {complaint.text}",
                 Evidence(complaint.source, complaint.text),
                 about=tuple(f"user:{u}" for u in blamed[1:]),
                 path="",

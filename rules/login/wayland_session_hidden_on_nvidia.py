@@ -49,7 +49,7 @@ class WaylandSessionHiddenOnNvidia(Rule):
             return
         yield self.finding(
             "host",
-            f"only Wayland sessions are installed ({', '.join(sessions.wayland[:3])}), which need driver 495 or newer; "
+            f"Only Wayland sessions are installed ({', '.join(sessions.wayland[:3])}), which need driver 495 or newer; "
             f"installed: {driver.version}. The screen may stay black; an X session works",
             Evidence(driver.source, driver.version),
             Evidence("/usr/share/wayland-sessions", ", ".join(sessions.wayland)),

@@ -48,6 +48,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    count,
 )
 
 ERRORS = ("half-configured", "unpacked", "half-installed")
@@ -94,7 +95,8 @@ class HalfConfiguredDriverPackages(Rule):
         ]
         for failure in failures.failures[:3] if failures else ():
             evidence.append(Evidence(failure.source, failure.text))
-        others = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
+        more = count(len(concerned) - 1, "more package is", "more packages are")
+        others = f" ({more} not configured)" if len(concerned) > 1 else ""
         step, named = "", f"{first.name} {first.version}".strip()
         for release in _releases(kernel, dkms) if modules else ():
             for module in dkms.modules if dkms and modules and not _usable(modules, release) else ():

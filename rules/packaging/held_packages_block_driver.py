@@ -27,7 +27,7 @@ By hand
     apt-mark hold PACKAGE1 PACKAGE2
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dlhealth.api import (
     AptInstall,
@@ -95,8 +95,8 @@ class HeldPackagesBlockDriver(Rule):
         if held and free:
             yield self.finding(
                 "host",
-                f"{', '.join(held[:3])}{' ...' if len(held) > 3 else ''} on hold, but {', '.join(free[:3])}"
-                f"{' ...' if len(free) > 3 else ''} not: {what}",
+                f"{_some(held)} {'is' if len(held) == 1 else 'are'} on hold, but {_some(free)} "
+                f"{'is' if len(free) == 1 else 'are'} not: {what}",
                 *(Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}: {p.want}") for p in _shown(group)),
                 severity=Severity.ERROR if split else Severity.WARNING,
                 coming=not split,
@@ -108,7 +108,7 @@ class HeldPackagesBlockDriver(Rule):
         loaded = bool(use and use.version)  # then the old module stays loaded beside the new libraries
         held, free = finding.detail["held"], finding.detail["free"]
         hold_all = Plan(
-            f"Hold the other packages too ({', '.join(free[:3])}{' ...' if len(free) > 3 else ''})",
+            f"Hold the other packages too ({_some(free)})",
             Risk.LOW,
             (ByHand(f"apt-mark hold {' '.join(free)}"),),
         )
@@ -229,3 +229,8 @@ def _movable(group: list[Package]) -> set[str]:
 def _shown(group: list[Package]) -> list[Package]:
     """At most 12 packages, the held ones first."""
     return sorted(group, key=lambda p: (p.want != "hold", p.name))[:12]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first three names, and how many follow."""
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"

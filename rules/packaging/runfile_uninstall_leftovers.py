@@ -49,6 +49,7 @@ from dlhealth.api import (
     Unknown,
     Unowned,
     UpdateInitramfs,
+    count,
     link_and_file,
 )
 
@@ -121,7 +122,7 @@ class RunfileUninstallLeftovers(Rule):
             return
         first = min(stale, key=lambda x: (not x.asked_for, x.path))
         what = first.problem if first.problem else f"from driver {first.version}, which is not installed"
-        more = f" (and {len(stale) - 1} more files)" if len(stale) > 1 else ""
+        more = f" (and {count(len(stale) - 1, 'more file')})" if len(stale) > 1 else ""
         yield self.finding(
             f"file:{first.path}",
             f"{first.path} is {what}{more}",

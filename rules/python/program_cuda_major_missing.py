@@ -40,6 +40,7 @@ from dlhealth.api import (
     Stage,
     Unknown,
     UsableGpu,
+    count,
     cudnn_major_of,
     pip_install,
     version_key,
@@ -68,7 +69,8 @@ class ProgramCudaMajorMissing(Rule):
                 yield Unknown(text, environment.subject)
                 continue
             built = f"is built for CUDA {program.cuda}" if program.cuda else "needs CUDA"
-            more = f" and {len(program.missing) - 1} more libraries are" if len(program.missing) > 1 else " is"
+            others = len(program.missing) - 1
+            more = f" and {count(others, 'more library', 'more libraries')} are" if others else " is"
             yield self.finding(
                 environment.subject,
                 f"{program.name} {program.version}".rstrip()

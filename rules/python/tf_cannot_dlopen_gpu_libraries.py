@@ -44,6 +44,7 @@ from dlhealth.api import (
     TensorFlowLibraries,
     Unknown,
     UsableGpu,
+    count,
     pip_cudnn,
     tensorflow_needs,
     version_key,
@@ -77,7 +78,8 @@ class TfCannotDlopenGpuLibraries(Rule):
                 yield Unknown(reason, environment.subject)
             elif missing:
                 hidden = [environment.libraries[soname] for soname in missing if soname in environment.libraries]
-                more = f" and {len(missing) - 1} more libraries" if len(missing) > 1 else ""
+                others = len(missing) - 1
+                more = f" and {count(others, 'more library', 'more libraries')}" if others else ""
                 yield self.finding(
                     environment.subject,
                     f"{name} needs CUDA {needs.cuda} and cuDNN {needs.cudnn}, but does not find {missing[0]}{more}: it uses "

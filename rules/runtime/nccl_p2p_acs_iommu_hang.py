@@ -39,6 +39,7 @@ from dlhealth.api import (
     Severity,
     Stage,
     Unknown,
+    count,
 )
 
 
@@ -61,7 +62,7 @@ class NcclP2pAcsIommuHang(Rule):
         yield self.finding(
             "host",
             f"The IOMMU refused transfers of the GPU{'s' * (len(refused) > 1)} {names}: programs on several GPUs hang",
-            *(Evidence(r.line.source, f"{r.line.text.strip()[:160]} ({r.times} times)") for r in refused[:4]),
+            *(Evidence(r.line.source, f"{r.line.text.strip()[:160]} ({count(r.times, 'time')})") for r in refused[:4]),
             *(Evidence(path, "translates (DMA)") for path in list(iommu.translated.values())[:2]),
         )
 

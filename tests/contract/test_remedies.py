@@ -38,6 +38,13 @@ def test_remedies(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     found = [f for f in facts.call(rule.detect) if isinstance(f, Finding)]
     for finding in found:
         check_ladder(rule, scenario, finding, facts)
+        printed = (
+            finding.title,
+            *(e.shows for e in finding.evidence),
+            *(p.summary for p in plans(rule, finding, facts)),
+        )
+        assert not [text for text in printed if ODD.search(text)]
+        assert not SMALL.match(finding.title), finding.title
     # The same findings on a system without Debian's programs.
     facts._known[Platform] = FEDORA
     facts._known.pop(Bounds, None)
@@ -45,6 +52,13 @@ def test_remedies(rule: Rule, scenario: Scenario, tmp_path: Path) -> None:
     assert named == []
 
 
+ODD = re.compile(
+    r"(?<![\w.:/-])1 (?:more )?(?:(?!other)[a-zA-Z]+ )?"
+    r"(?:errors|files|GPUs|libraries|links|packages|programs|sessions|steps|switches|times)\b|\bUnowned\b"
+)
+"""A plural for one thing, or a name from the program's source."""
+SMALL = re.compile(r"(?:a|an|another|module|no|only|the|users|without) ")
+"""The first word of a sentence that does not begin with a capital. Names such as nvcc and paths may stand there."""
 FEDORA = Platform(
     "Fedora Linux 41", Family.FEDORA, PlatformSetting.MACHINE, None, "/var/lib/dpkg/status does not exist"
 )

@@ -417,7 +417,7 @@ def _libcuda(
         if path.startswith("/lib"):
             path = place  # with a merged /usr, /lib is only another name
         if status.kind != "file":
-            problems.append(f"{path} is a {status.kind}, not a file")
+            problems.append(f"{path} is a {status.named}, not a file")
             return
         match = re.search(r"libcuda\.so\.(\d{3}\.\d+(?:\.\d+)?)$", real, re.ASCII)
         if "/stubs/" in real:

@@ -381,7 +381,7 @@ class PackageLocks(NamedTuple):
         if not self.holders:
             return ""
         holder = self.holders[0]
-        return f"{holder.command or 'a program'} (process {holder.pid}) holds {holder.path}: packages are being changed"
+        return f"{holder.command or 'A program'} (process {holder.pid}) holds {holder.path}: packages are being changed"
 
     @classmethod
     def probe(cls, host: Host) -> "PackageLocks":

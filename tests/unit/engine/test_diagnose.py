@@ -49,7 +49,7 @@ Circle.probe.__func__.__annotations__["itself"] = Circle
 class Odd(NamedTuple):
     @classmethod
     def probe(cls, host: Host) -> "Odd":
-        raise Unreadable("/odd", "a fifo, not a file")
+        raise Unreadable("/odd", "a named pipe, not a file")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_what_can_be_done_without_is_none(tmp_path: Path) -> None:
         facts.get(Name)
 
 
-@pytest.mark.parametrize(("kind", "reason"), [(Circle, "needs itself"), (Odd, "/odd: a fifo, not a file")])
+@pytest.mark.parametrize(("kind", "reason"), [(Circle, "needs itself"), (Odd, "/odd: a named pipe, not a file")])
 def test_unavailable_facts_say_why(facts: Facts, kind: type, reason: str) -> None:
     for _ in range(2):
         with pytest.raises(Unavailable, match=reason):
@@ -283,7 +283,7 @@ def test_a_rule_that_cannot_look_or_crashes_does_not_stop_the_others(facts: Fact
     assert [d.finding.id for d in diagnosis.findings] == ["ok", "partly"]
     assert [(f.id, f.error) for f in diagnosis.failed] == [("crash", "ZeroDivisionError: by zero")]
     assert {s.id: s.reason for s in diagnosis.skipped} == {
-        "blind": "/odd: a fifo, not a file",
+        "blind": "/odd: a named pipe, not a file",
         "partly": "half of it was dark",
     }
     assert diagnosis.run == 2

@@ -37,3 +37,10 @@ def test_a_large_table_of_strings_is_read_where_it_is_needed() -> None:
     assert len(content) > 8 << 20
     read = read_elf(io.BytesIO(content), len(content))
     assert (read.soname, read.needed, read.versions) == ("libx.so", tuple(needed), ("V_1",))
+
+
+def test_what_is_wrong_with_a_file_is_told_in_words() -> None:
+    content = elf.shared_library("libx.so", ["liby.so"])
+    cut = content[:100]
+    with pytest.raises(NotElf, match="truncated or damaged"):
+        read_elf(io.BytesIO(cut), len(cut))

@@ -48,12 +48,12 @@ def test_glob_is_sorted_and_stays_in_a_component(host: RootHost) -> None:
 
 
 def test_a_fifo_is_said_and_not_waited_for(host: RootHost) -> None:
-    with pytest.raises(Unreadable, match="a fifo, not a file"):
+    with pytest.raises(Unreadable, match="a named pipe, not a file"):
         host.text("/fifo")
 
 
 def test_a_folder_is_not_a_file(host: RootHost) -> None:
-    with pytest.raises(Unreadable, match="a dir, not a file"):
+    with pytest.raises(Unreadable, match="a directory, not a file"):
         host.text("/etc")
 
 

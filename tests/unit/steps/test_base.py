@@ -358,7 +358,7 @@ class TestFiles:
         ("action", "kind", "refusal"),
         [
             (WriteFile("/x", "a"), "link", "/x is a link, not a file"),
-            (WriteFile("/x", "a"), "dir", "/x is a dir, not a file"),
+            (WriteFile("/x", "a"), "dir", "/x is a directory, not a file"),
             (MakeLink("/x", "/y"), "dir", "/x is a directory"),
             (MakeDirectory("/x"), "link", "/x is a link, not a directory"),
             (ChangeMode("/x", 0o600), "link", "/x is a link"),

@@ -160,7 +160,7 @@ def test_what_is_no_library_is_told_apart(tmp_path: Path) -> None:
     (folder,) = fact(Cudnn, machine, tmp_path).folders
     text, fifo = (folder.get(f"{stem}.so.8.9.7") for stem in ("libcudnn", "libcudnn_ops_infer"))
     assert (text.special, text.version, "not a sound ELF" in text.problem) == (False, "8.9.7", True)
-    assert (fifo.special, "fifo" in fifo.problem) == (True, True)
+    assert (fifo.special, "named pipe" in fifo.problem) == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_what_tells_the_version(tmp_path: Path, files: dict[str, str], release: 
 
 def test_a_version_file_that_can_not_be_read_is_a_problem(tmp_path: Path) -> None:
     found = fact(CudaToolkits, Machine().cuda_toolkit("12.2").fifo("/usr/local/cuda-12.2/version.json"), tmp_path)
-    assert found.problems == ("/usr/local/cuda-12.2/version.json: a fifo, not a file",)
+    assert found.problems == ("/usr/local/cuda-12.2/version.json: a named pipe, not a file",)
     assert found.default.version == "12.2"
 
 

@@ -107,7 +107,7 @@ def test_problems_are_told_apart(facts: Callable[[Machine], Facts]) -> None:
         "libcuda.so.1": f"a broken link to {LIB}/libcuda.so.525.60.11",
         "libnvidia-ml.so.1": "empty",
         "libnvcuvid.so.1": "not an ELF file",
-        "libnvidia-cfg.so.1": "unreadable: a fifo, not a file",
+        "libnvidia-cfg.so.1": "unreadable: a named pipe, not a file",
     }
 
 

@@ -89,7 +89,7 @@ def test_one_bad_log_does_not_hide_the_others(tmp_path: Path) -> None:
     Machine().says("kernel", XID).fifo("/var/log/auth.log").build(tmp_path)
     found = journal(tmp_path)
     assert [x.text for x in found.lines] == [XID]
-    assert "a fifo, not a file" in found.problem
+    assert "a named pipe, not a file" in found.problem
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     found = config(machine.build(tmp_path))
     assert found.cache is None
     assert found.cache_problem == "/etc/ld.so.cache: not a cache of glibc's loader"
-    assert found.problems == ("/etc/ld.so.conf.d/odd.conf: a fifo, not a file",)
+    assert found.problems == ("/etc/ld.so.conf.d/odd.conf: a named pipe, not a file",)
     assert f"{LIB}" in {d.path for d in found.directories}
 
 
