@@ -128,7 +128,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"failed to load module \"nvidia\"", ("stale-xorg-conf-nvidia", "partial-driver-install", "glx-alternatives-wrong")),
     (r"nouveau kernel driver is currently in use", ("nouveau-bound-instead-of-nvidia",)),
     (r"unsupported gnu version", ("nvcc-host-compiler-unsupported",)),
-    (r"nvcc: (?:command )?not found", ("nvcc-not-in-path", "distro-nvidia-cuda-toolkit-shadows")),
+    (r"nvcc: (?:command )?not found|cuda_home environment variable is not set|nvcc was not found|/bin/nvcc'", ("nvcc-not-in-path", "distro-nvidia-cuda-toolkit-shadows")),
     (r"no_pubkey (?:a4b469963bf863cc|f60f4b3d7fa2af80)", ("cuda-repo-key-rotation",)),
     (r"conflicting values set for option signed-by", ("apt-signed-by-conflict",)),
     (r"is not valid yet|certificate is not yet valid", ("clock-skew-breaks-apt-tls",)),

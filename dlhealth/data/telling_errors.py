@@ -167,6 +167,12 @@ _ROWS = (
         "reinstall its package in a build for the installed PyTorch",
     ),
     _Row(
+        r"CUDA_HOME environment variable is not set|nvcc was not found\.|No such file or directory: '(?P<nvcc>/\S*/bin/nvcc)'",
+        "nvcc-not-in-path", "A build does not find CUDA's compiler, nvcc",
+        "install a CUDA toolkit of the CUDA version of PyTorch, or set CUDA_HOME to the directory of the one that is installed; "
+        "many packages also have wheels, which need no compiler",
+    ),
+    _Row(
         r"The detected CUDA version \((?P<nvcc>\d+\.\d+)\) mismatches the version that was used to compile PyTorch "
         r"\((?P<torch>\d+\.\d+)\)",
         "cuda-symlink-wrong-version",

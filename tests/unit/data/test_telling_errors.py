@@ -26,6 +26,8 @@ CASES = (
      "cross-device link", "container-driver-libraries-differ", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 is mounted"),
     ("Outdated cuSPARSE installation found.\nVersion JAX was built against: 12200\nMinimum supported: 12100\nInstalled version: 12002",
      "jax-gpu-backend-unavailable", "cuSPARSE that it finds (12002)"),
+    ("OSError: CUDA_HOME environment variable is not set. Please set it to your CUDA install root.", "nvcc-not-in-path", "nvcc"),
+    ("FileNotFoundError: [Errno 2] No such file or directory: '/usr/local/cuda/bin/nvcc'", "nvcc-not-in-path", "nvcc"),
     ("AssertionError: Torch not compiled with CUDA enabled", "torch-cpu-only-build", "without CUDA"),
     ("RuntimeError: operator torchvision::nms does not exist", "torch-companion-built-for-other-torch", "torchvision"),
     ("ImportError: /v/site-packages/causal_conv1d_cuda.cpython-311-x86_64-linux-gnu.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
