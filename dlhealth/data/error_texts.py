@@ -42,7 +42,8 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("dev-nvidia-permissions", "container-toolkit-no-cgroups")),
     (r"no devices were found", ("rminitadapter-failed", "gpu-not-on-bus", "xid-79-fallen-off-bus",
                                 "driver-too-old-for-new-gpu", "legacy-gpu-needs-470-390-340")),
-    (r"unable to determine the device handle|gpu is lost", ("xid-79-fallen-off-bus",)),
+    (r"unable to determine the device handle|gpu is lost|\|err! +err! +\S+ +err! / err!",
+     ("xid-79-fallen-off-bus", "gpu-driver-hung")),
     (r"cuda driver version is insufficient for cuda runtime version|cudaErrorInsufficientDriver|unsupported display driver"
      r"|requirement error: unsatisfied condition: cuda|provided ptx was compiled with an unsupported toolchain"
      rf"|{_CODE}35\b|your nvidia driver is too old or missing",

@@ -99,7 +99,5 @@ def _off_the_bus(host: Host) -> UsableGpu | None:
             return UsableGpu(_WSL_NODE, f"a GPU of Windows, with {_WSL_LIBRARY}", ())
         node = next((path for path in _TEGRA_NODES if host.exists(path)), None)
     except Unreadable:
-        return None
-    if node is None and is_tegra(host):
-        node = "/etc/nv_tegra_release"
-    return UsableGpu(node, "the GPU of a Jetson", ()) if node else None
+        node = None
+    return UsableGpu(node or "NVIDIA Tegra", "the GPU of a Jetson", ()) if node or is_tegra(host) else None

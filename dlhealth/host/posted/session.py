@@ -33,7 +33,7 @@ _COMPLAINT = regex(
     r"|\bcu(?:blas|fft|rand|solver|sparse)\w*\b))"
     # What apt, DKMS and the desktop say names no program that uses the GPU.
     r"|.*(?:graphical session is already|never registered|Depends: |Conflicts: |trying to overwrite |'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
-    r"|supported by EGL|module not found: 'nvidia'|you have held broken|CUDA Version: (?:ERR!|N/A))",
+    r"|supported by EGL|module not found: 'nvidia'|you have held broken|CUDA Version: (?:ERR!|N/A)|\|ERR! {2,}ERR!)",
     re.IGNORECASE,
 )
 """A line that may be, or begin, an error of such a program."""

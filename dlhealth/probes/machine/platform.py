@@ -197,8 +197,10 @@ def _is_wsl(host: Host) -> bool:
 
 def is_tegra(host: Host) -> bool:
     """Whether it is one of NVIDIA's chips with a GPU inside, as on a Jetson."""
-    return _exists(host, "/etc/nv_tegra_release") or "nvidia,tegra" in (
-        _text(host, "/proc/device-tree/compatible") or ""
+    return (
+        _exists(host, "/etc/nv_tegra_release")
+        or "nvidia,tegra" in (_text(host, "/proc/device-tree/compatible") or "")
+        or (_text(host, "/proc/sys/kernel/osrelease") or "").strip().endswith("-tegra")
     )
 
 

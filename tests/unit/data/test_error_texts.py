@@ -11,6 +11,7 @@ CASES = (
     ("Unable to load CUDA management library libnvidia-ml.so: nvml vram init failure: 999", "uvm-broken-after-suspend"),
     ("cuda driver library init failure: 803", "driver-library-version-mismatch-after-upgrade"),
     ("| NVIDIA-SMI 545.46     Driver Version: 546.80       CUDA Version: ERR!     |", "libcuda-missing-from-loader"),
+    ("|   0  NVIDIA A10   Off  | 00000000:65:00.0 Off |\n|ERR!   ERR! ERR!    ERR! / ERR!|      2MiB / 23028MiB |", "xid-79-fallen-off-bus"),
     ("cudaSetDevice err: 35", "cuda-runtime-newer-than-driver"),
     ("cuda driver library failed to get device context 46", "compute-mode-exclusive"),
     ("cuInit failed with error 802", "fabricmanager-missing-or-mismatched"),

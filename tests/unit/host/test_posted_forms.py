@@ -356,6 +356,11 @@ class TestPython:
     def test_what_pytorch_collected(self, judged: Judge) -> None:
         assert roots(judged(COLLECTED)) == {"torch-cpu-only-build"}
 
+    def test_what_pytorch_collected_on_a_jetson(self, judged: Judge) -> None:
+        text = COLLECTED.replace("6.5.0-35-generic-x86_64", "5.15.136-tegra-aarch64").replace("535.171.04", "N/A")
+        found = judged(text.replace("NVIDIA GeForce RTX 3090", "Orin (nvgpu)"))
+        assert roots(found) == {"torch-cpu-only-build"}
+
     def test_what_an_old_pytorch_collected(self, judged: Judge) -> None:
         text = COLLECTED.replace("PyTorch version: ", "PyTorch version ").replace("\nOS: ", "\nOs: ")
         assert roots(judged(text)) == {"torch-cpu-only-build"}
