@@ -450,7 +450,7 @@ _ROWS = (
     _Row(
         r"could not find module by name='off'|could not insert 'off'",
         "prime-profile-blocks-nvidia", "nvidia-prime switched the NVIDIA GPU off (prime-select intel)",
-        "to use the GPU: sudo prime-select nvidia, or on-demand; then restart",
+        "to use the GPU: sudo prime-select nvidia, or on-demand; then reboot",
     ),
     _Row(
         r"A graphical session is already running",

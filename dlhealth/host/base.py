@@ -103,7 +103,7 @@ class Symptom(Enum):
     """What a program said in a posted output, where no file or log holds that."""
 
     NO_DRIVER = "nvidia-smi cannot communicate with the driver"
-    MISMATCH = "NVML has another version than the loaded driver"
+    MISMATCH = "NVML has a different version than the loaded driver"
     REFUSED = "modprobe could not load the module"
     OTHER_REFUSED = "modprobe could not load another driver's module"
     NO_LIBRARY = "TensorFlow could not load a library"

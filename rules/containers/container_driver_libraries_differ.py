@@ -41,7 +41,7 @@ from dlhealth.api import (
 
 class ContainerDriverLibrariesDiffer(Rule):
     id = "container-driver-libraries-differ"
-    title = "The container's driver libraries have another version than the host's module"
+    title = "The container's driver libraries have a different version than the host's module"
     layer = Layer.CONTAINERS
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR

@@ -6,11 +6,11 @@ What you see
     Other images, such as nvidia/cuda, start with --gpus all.
 Why
     NVIDIA's container toolkit puts the driver's libraries into each container. In WSL2 it makes links with the names of
-    the libraries, and fails if the image has files of these names. They come into an image if it was built, or saved
+    the libraries, and fails if the image has files of these names. They get into an image if it was built, or saved
     with docker commit, while the GPU was in the container, or if a package of it (libnvidia-compute, nvidia-opencl-dev)
     brings the driver.
 Repair
-    Take the libraries out of the image.
+    Remove the libraries from the image.
 What the repair risks
     Low: the toolkit puts the right ones into each container.
 By hand
@@ -49,7 +49,7 @@ class ContainerImageHasDriverLibraries(Rule):
         if platform.setting is PlatformSetting.WSL and layers.libraries:
             yield self.finding(
                 "host",
-                "An image of Docker contains libraries of the driver: its containers do not start with --gpus in WSL2",
+                "A Docker image contains libraries of the driver: its containers do not start with --gpus in WSL2",
                 *(Evidence(path, "in a layer of an image") for path in layers.libraries[:3]),
             )
 
@@ -57,7 +57,7 @@ class ContainerImageHasDriverLibraries(Rule):
         text = (
             "in the Dockerfile of the image, remove libcuda.so.1 and libnvidia-*.so.1, and the packages that bring them"
         )
-        yield Plan("Take the driver's libraries out of the image", Risk.LOW, (ByHand(text),))
+        yield Plan("Remove the driver's libraries from the image", Risk.LOW, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

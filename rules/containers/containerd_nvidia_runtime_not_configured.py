@@ -8,12 +8,12 @@ Why
     On a node of Kubernetes, containerd starts the containers. It gives them a GPU only with NVIDIA's runtime from its
     own configuration, /etc/containerd/config.toml. A configuration for Docker has no effect on it.
 
-    Another program that writes this file again takes the runtime out. Or the runtime's program was removed, and its
-    line stayed.
+    A program that rewrites this file can remove the runtime. Or the runtime's program was removed, and its line
+    stayed.
 Repair
     Let nvidia-ctk add the runtime, then restart containerd.
 What the repair risks
-    A restart of containerd does not stop running containers. Pods that start in this moment wait.
+    A restart of containerd does not stop running containers. Pods that are starting at that moment wait.
 By hand
     grep -n nvidia /etc/containerd/config.toml
     nvidia-ctk runtime configure --runtime=containerd

@@ -10,8 +10,8 @@ Why
     Docker finds the toolkit in one of three ways: a runtime in /etc/docker/daemon.json, device descriptions in
     /etc/cdi, or a hook for --gpus. Installing the package sets up neither of the first two.
 
-    If the toolkit is removed, its runtime stays in daemon.json. If that file is no valid JSON, often because of a comma
-    too many after a change by hand, Docker does not start.
+    If the toolkit is removed, its runtime stays in daemon.json. If that file is not valid JSON, often because of an
+    extra comma after a change by hand, Docker does not start.
 Repair
     Let nvidia-ctk add the runtime to daemon.json, or correct the file; then restart Docker.
 What the repair risks
@@ -57,7 +57,7 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
         if docker.broken:
             yield self.finding(
                 f"file:{_DAEMON}",
-                f"{_DAEMON} is no valid JSON near line {docker.broken}: Docker does not start",
+                f"{_DAEMON} is not valid JSON near line {docker.broken}: Docker does not start",
                 Evidence(f"{_DAEMON}:{docker.broken}", "not valid JSON"),
                 Evidence(docker.engine, "reads it at its start"),
                 severity=Severity.ERROR,

@@ -12,7 +12,7 @@ Repair
 What the repair risks
     The rest of the system does not change. Do not switch the gcc of the whole system with update-alternatives: the
     next build of the kernel module would fail. Do not use -allow-unsupported-compiler either: it replaces one error
-    by hundreds.
+    with hundreds.
 By hand
     f=/usr/local/cuda/include/crt/host_config.h
     grep -n '__GNUC__ >' $f; gcc -dumpversion

@@ -102,7 +102,7 @@ class CudnnHeaderSoVersionMismatch(Rule):
             (
                 ByHand(
                     f"Copy include/cudnn*.h from NVIDIA's archive of cuDNN {library.version} to {finding.detail['folder']}, "
-                    "or replace the libraries by those of the header's version"
+                    "or replace the libraries with those of the header's version"
                 ),
             ),
         )

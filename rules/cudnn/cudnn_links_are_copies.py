@@ -8,7 +8,7 @@ Why
 
     Programs work until one of the files is updated and the others are not: then two versions are mixed.
 Repair
-    Compare the contents, replace the copies by links, then run ldconfig.
+    Compare the contents, replace the copies with links, then run ldconfig.
 What the repair risks
     None: the contents are identical. If they differ, this problem is not reported.
 By hand
@@ -64,7 +64,7 @@ class CudnnLinksAreCopies(Rule):
     def remedies(self, finding: Finding, cudnn: Cudnn) -> Iterator[Plan]:
         folder = next(f for f in cudnn.folders if f.path == finding.detail["folder"])
         links = tuple(MakeLink(copy.path, _target(copy, file)) for copy, file in copies(folder))
-        yield Plan("Replace the copies by links", Risk.LOW, (*links, RefreshLoaderCache()))
+        yield Plan("Replace the copies with links", Risk.LOW, (*links, RefreshLoaderCache()))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -125,7 +125,7 @@ class CudnnWrongCudaMajor(Rule):
         yield Plan(
             f"Use a cuDNN that is built for CUDA {build}",
             Risk.MEDIUM,
-            (ByHand(f"Replace it by the archive or package of cuDNN {major} with cuda{build} in its name"),),
+            (ByHand(f"Replace it with the archive or package of cuDNN {major} with cuda{build} in its name"),),
         )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The driver's 32-bit libraries have another version than its 64-bit libraries, or Steam has none.
+"""The driver's 32-bit libraries have a different version than its 64-bit libraries, or Steam has none.
 
 What you see
     You are missing the following 32-bit libraries, and Steam may not run: libGL.so.1
@@ -48,7 +48,7 @@ STEAM = ("steam", "steam-libs-i386")
 
 class I386DriverLibsMismatch(Rule):
     id = "i386-driver-libs-mismatch"
-    title = "The driver's 32-bit libraries do not fit its 64-bit libraries"
+    title = "The driver's 32-bit libraries do not match its 64-bit libraries"
     stage = Stage.PACKAGE_SET
     severity = Severity.WARNING
     explained_by = (

@@ -1,4 +1,4 @@
-"""Names of libcuda are missing in WSL2's directory for the libraries of Windows' driver.
+"""Files of libcuda are missing in WSL2's directory for the libraries of the Windows driver.
 
 What you see
     /usr/bin/ld: cannot find -lcuda
@@ -9,14 +9,14 @@ What you see
     has three equal files, where Linux has links, and CUDA works with them.
 Why
     /usr/lib/wsl/lib shows a directory of Windows. Somebody who wanted to silence the harmless warning removed a file
-    there, or replaced it by a link to a file that does not exist. Or the driver's installation in Windows is incomplete.
+    there, or replaced it with a link to a file that does not exist. Or the driver's installation in Windows is incomplete.
 Repair
-    Install NVIDIA's driver in Windows again, and restart WSL. Leave the warning of ldconfig alone.
+    Reinstall NVIDIA's driver in Windows, and restart WSL. Ignore the warning of ldconfig.
 What the repair risks
     WSL must be restarted: running programs in it end.
 By hand
     ls -l /usr/lib/wsl/lib/libcuda*
-    # In Windows, after the driver was installed again:
+    # In Windows, after you reinstalled the driver:
     # wsl --shutdown
 """
 
@@ -45,7 +45,7 @@ OF_PROGRAMS, OF_COMPILERS = "libcuda.so.1", "libcuda.so"
 
 class WslLibcudaNotSymlink(Rule):
     id = "wsl-libcuda-not-symlink"
-    title = "Names of libcuda are missing in WSL2"
+    title = "Files of libcuda are missing in WSL2"
     stage = Stage.LOADER
     severity = Severity.WARNING
     risk = Risk.MEDIUM
@@ -55,7 +55,7 @@ class WslLibcudaNotSymlink(Rule):
         if platform.setting is not PlatformSetting.WSL:
             return
         if not libraries.files and not libraries.broken:
-            yield Unknown("Windows' driver is not visible: /usr/lib/wsl/lib has no libcuda")
+            yield Unknown("the Windows driver is not visible: /usr/lib/wsl/lib has no libcuda")
             return
         missing = [name for name in (OF_PROGRAMS, OF_COMPILERS) if name not in libraries.files]
         if not missing:
@@ -71,8 +71,8 @@ class WslLibcudaNotSymlink(Rule):
         )
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
-        text = "in Windows, install NVIDIA's driver again (it restores the three files), then run wsl --shutdown"
-        yield Plan("Install the driver in Windows again", Risk.MEDIUM, (ByHand(text),))
+        text = "in Windows, reinstall NVIDIA's driver (this restores the three files), then run wsl --shutdown"
+        yield Plan("Reinstall the driver in Windows", Risk.MEDIUM, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

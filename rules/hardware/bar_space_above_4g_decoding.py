@@ -9,9 +9,9 @@ What you see
     nvidia-smi: No devices were found
 Why
     A GPU needs windows of 256 MB to several GB in the machine's address space. Firmware that places them below 4 GB
-    runs out of space, mostly with several GPUs, with one of much memory, or in a virtual machine.
+    runs out of space, mostly with several GPUs, with a GPU that has much memory, or in a virtual machine.
 
-    A window of only 256 MB (no Resizable BAR) is no fault, and neither is a missing I/O window (BAR 5) or ROM.
+    A window of only 256 MB (no Resizable BAR) is not a fault, and neither is a missing I/O window (BAR 5) or ROM.
 Repair
     Switch Above 4G Decoding on in the firmware's setup menu, and the compatibility mode (CSM) off. Update the firmware
     if it has no such setting. A virtual machine needs a larger 64-bit window.

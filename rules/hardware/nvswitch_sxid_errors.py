@@ -81,7 +81,7 @@ class NvswitchSxidErrors(Rule):
             "an error of the whole fabric",
             said("23001, Fatal, Link 12 ingress SRC-VC buffer overflow"),
             finds=switch,
-            ladder=(("high", "by-hand restart fabric"),),
+            ladder=(("high", "by-hand reboot fabric"),),
         )
         yield Scenario("another message from the switch", said("open"))
         yield Scenario("no log", Machine.debian12_gpu(), unknown=True)

@@ -36,7 +36,7 @@ class XidInternalMcu(XidRule):
             said(61),
             finds=gpu,
             alone=False,
-            ladder=(("medium", "by-hand note line watch whether comes back"),),
+            ladder=(("medium", "by-hand note line if comes back"),),
         )
         yield Scenario("another number", said(31))
 

@@ -88,7 +88,7 @@ class PrimeProfileBlocksNvidia(Rule):
             "prime-select intel",
             laptop().file("/usr/bin/prime-select").file("/lib/modprobe.d/blacklist-nvidia.conf", off),
             finds="host",
-            ladder=(("low", "by-hand sudo prime-select nvidia on-demand then restart"),),
+            ladder=(("low", "by-hand sudo prime-select nvidia on-demand then reboot"),),
         )
         yield Scenario(
             "prime-select removed the GPU from the bus",

@@ -6,7 +6,7 @@ What you see
     The logs have 'extension "GLX" missing', "Failed to initialize the GLX module" or "Unrecoverable failure in
     required component org.gnome.Shell.desktop".
 Why
-    The login screen can be drawn without OpenGL, but a desktop cannot. NVIDIA's libraries do not fit the loaded
+    The login screen can be drawn without OpenGL, but a desktop cannot. NVIDIA's libraries do not match the loaded
     kernel module, or the GLX module of the X server is missing or from another vendor.
 
     Nearly always the cause is another problem that is reported too: an upgraded driver without a reboot, a module
@@ -136,7 +136,7 @@ class LoginLoopGlxBrokenDriverMismatch(Rule):
                 network=True,
             )
         yield Plan(
-            "Find the part of the driver that does not fit",
+            "Find the part of the driver that does not match",
             Risk.MEDIUM,
             (
                 ByHand(

@@ -72,7 +72,7 @@ class LoginLoopTmpPermissions(Rule):
         path = finding.detail["path"]
         if finding.detail["link"]:
             yield Plan(
-                f"Replace {path} by a directory",
+                f"Replace {path} with a directory",
                 Risk.MEDIUM,
                 (
                     ByHand(

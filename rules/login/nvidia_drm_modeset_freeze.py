@@ -10,7 +10,7 @@ Why
 
     Newer drivers have this setting by default. It is a fault only if the machine freezes with it.
 Repair
-    Take the setting out, and rebuild the initramfs. Try it again after the next driver upgrade.
+    Remove the setting, and rebuild the initramfs. Try it again after the next driver upgrade.
 What the repair risks
     Without the setting, Wayland sessions may not be offered.
 By hand
@@ -79,7 +79,7 @@ class NvidiaDrmModesetFreeze(Rule):
         setting = finding.detail["setting"]
         if setting.line is None:
             text = "remove nvidia-drm.modeset=1 from GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, run update-grub, and reboot"
-            yield Plan("Take the kernel parameter out", Risk.MEDIUM, (ByHand(text),), reboot=True)
+            yield Plan("Remove the kernel parameter", Risk.MEDIUM, (ByHand(text),), reboot=True)
             return
         # Packages write their own file again; of two values, the module takes the last.
         steps = (WriteFile(OVERRIDE, TEXT), UpdateInitramfs("all"), Reboot())

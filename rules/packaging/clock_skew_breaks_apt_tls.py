@@ -1,4 +1,4 @@
-"""The machine's clock is behind, so apt and TLS refuse what is newer.
+"""The machine's clock is behind, so apt and TLS reject files and certificates that are newer than it.
 
 What you see
     E: Release file for http://... is not valid yet (invalid for another 1d 18h 41min 35s)
@@ -12,8 +12,8 @@ Why
 Repair
     Let the machine get its time from a time server.
 What the repair risks
-    A large jump can end sessions and licences that have a time limit. Do not switch apt's check of the date off: it only
-    hides the wrong clock.
+    A large jump can end sessions and licenses that have a time limit. Do not switch off apt's check of the date: that
+    only hides the wrong clock.
 By hand
     timedatectl set-ntp true
     timedatectl

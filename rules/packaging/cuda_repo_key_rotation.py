@@ -6,19 +6,21 @@ What you see
     E: The repository 'https://developer.download.nvidia.com/... InRelease' is no longer signed.
 Why
     NVIDIA replaced the key of its CUDA repositories on 27 April 2022. A machine that was set up before has only the old
-    key (7FA2AF80). The repository for Debian 13 has a newer key again.
+    key (7FA2AF80). The repository for Debian 13 uses a third key.
 
     apt then takes no updates from this repository, and apt-get update ends with an error.
 Repair
     Name the right keyring, if it is on the machine. Otherwise install NVIDIA's package cuda-keyring, which has the key.
     If nothing comes from this repository any more, switch it off instead.
 What the repair risks
-    Nothing. Never switch the check of signatures off: then anybody on the network can replace packages.
+    Nothing. Never switch off the check of signatures: then anybody on the network can replace packages.
 By hand
     # cuda-keyring_1.1-1_all.deb is in the directory of the repository:
     # https://developer.download.nvidia.com/compute/cuda/repos/
     dpkg -i cuda-keyring_1.1-1_all.deb
+    # Where apt-key still exists (Debian 12, Ubuntu 24.04 and older):
     apt-key del 7fa2af80
+    # Then:
     apt-get update
 """
 

@@ -9,7 +9,7 @@ Repair
     Install a newer libstdc++ into the environment with conda.
 What the repair risks
     Low: only this environment changes; a newer libstdc++ also runs programs that were built with an older one. Do not
-    replace the file by a link to the system's: the next upgrade of the system breaks the environment.
+    replace the file with a link to the system's: the next upgrade of the system breaks the environment.
 By hand
     strings /home/alice/miniconda3/envs/train/lib/libstdc++.so.6 | grep GLIBCXX | tail -3
     conda install -p /home/alice/miniconda3/envs/train -c conda-forge 'libstdcxx-ng>=12'

@@ -14,7 +14,7 @@ Why
 
     The driver is not the cause.
 Repair
-    Replace the package by the build with CUDA, in this environment.
+    Replace the package with the CUDA build, in this environment.
 What the repair risks
     A download of several gigabytes into this environment. Both packages own the same files, so the CPU build must
     be uninstalled first. Packages that depend on the old name may complain.
@@ -106,7 +106,7 @@ class TfCpuOnlyBuild(Rule):
             if environment.manager == "uv":
                 tool = f"uv pip and the option --python {environment.python}"
             text = f"With {tool}: uninstall {tensorflow.distribution}, then {text}"
-        yield Plan("Replace TensorFlow by a build with CUDA", Risk.LOW, (ByHand(text),), network=True)
+        yield Plan("Replace TensorFlow with a CUDA build", Risk.LOW, (ByHand(text),), network=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

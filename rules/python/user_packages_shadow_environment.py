@@ -9,7 +9,7 @@ Why
     "pip install --user" or pip without an environment installed), then the environment. A conda environment with the
     same version of Python sees both. A virtual environment sees only PYTHONPATH.
 Repair
-    Keep this environment away from ~/.local with PYTHONNOUSERSITE=1, or take the directory out of PYTHONPATH.
+    Keep this environment away from ~/.local with PYTHONNOUSERSITE=1, or remove the directory from PYTHONPATH.
 What the repair risks
     Programs that use a package in ~/.local from this environment no longer find it: install it into the environment.
 By hand
@@ -62,7 +62,7 @@ class UserPackagesShadowEnvironment(Rule):
         shadow: Shadow = finding.detail["shadow"]
         if shadow.variable:
             text = f"take {shadow.site} out of PYTHONPATH ({shadow.variable})"
-            yield Plan("Take the directory out of PYTHONPATH", Risk.LOW, (ByHand(text),))
+            yield Plan("Remove the directory from PYTHONPATH", Risk.LOW, (ByHand(text),))
             return
         path = shadow.environment.path
         text = f"conda env config vars set PYTHONNOUSERSITE=1 -p {path}"

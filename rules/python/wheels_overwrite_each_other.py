@@ -11,7 +11,7 @@ Why
     path. pip installs both, and the later one replaces the files of the earlier one. A package that depends on the
     CPU build often brings it in.
 Repair
-    Install the package with the right build again, without its dependencies.
+    Reinstall the package with the right build, without its dependencies.
 What the repair risks
     Low: only this environment changes. The next installation of the other package replaces the files again; uninstall
     both and install only one if nothing else needs the other.

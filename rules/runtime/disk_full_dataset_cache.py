@@ -8,7 +8,7 @@ Why
     Data sets, caches of models (~/.cache/huggingface, ~/.cache/torch), pip's and conda's caches, Docker's images,
     checkpoints, core dumps and logs filled the disk. Deleted files that a program still has open also take space.
 
-    A large disk that is 95 % full is no problem; what counts is how much is left. If nothing at all is left, no
+    A large disk may be 95 % full: the free space counts, not the percentage. If nothing at all is left, no
     session can start (login-loop-disk-full).
 Repair
     Free space, caches first: they are downloaded again when they are needed.

@@ -1,4 +1,4 @@
-"""A machine with NVSwitches has no fabric manager, or one with another version than the driver.
+"""A machine with NVSwitches has no fabric manager, or one with a different version than the driver.
 
 What you see
     CUDA error 802: system not yet initialized (in every program, although nvidia-smi works)

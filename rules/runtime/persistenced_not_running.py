@@ -5,7 +5,7 @@ What you see
 
     nvidia-smi and containers take many seconds to start, or settings of the GPU are lost between programs.
 Why
-    The daemon keeps the GPU initialised while no program uses it. Its unit names an account that does not exist (the
+    The daemon keeps the GPU initialized while no program uses it. Its unit names an account that does not exist (the
     package that creates it was removed, or the unit was copied from another machine), or a program that is not
     installed.
 
@@ -78,8 +78,8 @@ class PersistencedNotRunning(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if finding.detail["kind"] == "program":
             yield Plan("Do not start the missing program at boot", Risk.LOW, (MoveAside(finding.detail["link"]),))
-            text = "install the driver's package with the daemon again, and run systemctl enable nvidia-persistenced"
-            yield Plan("Install the daemon again", Risk.LOW, (ByHand(text),))
+            text = "reinstall the driver's package that has the daemon, and run systemctl enable nvidia-persistenced"
+            yield Plan("Reinstall the daemon", Risk.LOW, (ByHand(text),))
             return
         user = finding.detail["user"]
         text = f"adduser --system --group --no-create-home --home /nonexistent {user} && systemctl restart nvidia-persistenced"

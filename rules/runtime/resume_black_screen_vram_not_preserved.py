@@ -9,16 +9,16 @@ Why
     With NVreg_PreserveVideoMemoryAllocations=1 the driver saves the video memory before a suspend. The units
     nvidia-suspend, nvidia-hibernate and nvidia-resume tell it when. They are not installed or not enabled.
 
-    A server that never suspends needs neither.
+    A server that never suspends needs neither the option nor the units.
 Repair
-    Enable the units. If they do not exist, install the driver's package that has them, or take the option out.
+    Enable the units. If they do not exist, install the driver's package that has them, or remove the option.
 What the repair risks
     The file for the video memory needs as much free space as the GPU has memory: point NVreg_TemporaryFilePath to a
     disk, not to /tmp in memory. On some machines the suspend still fails with the option.
 By hand
     systemctl enable nvidia-suspend.service nvidia-hibernate.service nvidia-resume.service
     grep -r PreserveVideoMemoryAllocations /etc/modprobe.d /usr/lib/modprobe.d
-    # To be used with it:
+    # In /etc/modprobe.d, name a disk for the video memory:
     # options nvidia NVreg_TemporaryFilePath=/var/tmp
 """
 
@@ -88,7 +88,7 @@ class ResumeBlackScreenVramNotPreserved(Rule):
         if finding.detail["missing"]:
             text = (
                 "install the driver's package with nvidia-suspend.service (Debian: nvidia-suspend-common; Ubuntu:"
-                " nvidia-kernel-common-NNN), or take NVreg_PreserveVideoMemoryAllocations=1 out of /etc/modprobe.d and run"
+                " nvidia-kernel-common-NNN), or remove NVreg_PreserveVideoMemoryAllocations=1 from /etc/modprobe.d and run"
                 " update-initramfs -u"
             )
         else:

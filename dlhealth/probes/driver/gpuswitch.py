@@ -34,17 +34,17 @@ class Tool(NamedTuple):
 
 TOOLS = (
     Tool("system76-power", r"system76-power", ("/usr/bin/system76-power",), ("system76-power",),
-         "sudo system76-power graphics hybrid, then restart"),
+         "sudo system76-power graphics hybrid, then reboot"),
     Tool("supergfxctl", r"supergfx", ("/usr/bin/supergfxd", "/usr/bin/supergfxctl"), ("supergfxctl",),
-         "supergfxctl --mode Hybrid, then log out or restart"),
+         "supergfxctl --mode Hybrid, then log out or reboot"),
     Tool("EnvyControl", r"envycontrol", ("/usr/bin/envycontrol", "/usr/local/bin/envycontrol"),
-         ("envycontrol", "python3-envycontrol"), "sudo envycontrol -s hybrid, then restart"),
+         ("envycontrol", "python3-envycontrol"), "sudo envycontrol -s hybrid, then reboot"),
     Tool("optimus-manager", r"optimus-manager", ("/usr/bin/optimus-manager",), ("optimus-manager",),
          "optimus-manager --switch hybrid"),
     Tool("Bumblebee", r"bumblebee|bbswitch", ("/usr/sbin/bumblebeed",), ("bumblebee",), "optirun PROGRAM", True),
     Tool("nvidia-xrun", r"nvidia-xrun", ("/usr/bin/nvidia-xrun",), ("nvidia-xrun",), "nvidia-xrun PROGRAM", True),
     Tool("prime-select", r"prime-select|nvidia-prime|gpu-manager|ubuntu-drivers-common", ("/usr/bin/prime-select",),
-         ("nvidia-prime",), "sudo prime-select nvidia (or on-demand), then restart"),
+         ("nvidia-prime",), "sudo prime-select nvidia (or on-demand), then reboot"),
 )  # fmt: skip
 
 _OWN_FILES = {

@@ -272,11 +272,11 @@ def test_an_alert_says_what_the_number_means_and_what_to_do() -> None:
     assert event.text.startswith(
         "The driver reported Xid 48 (Double Bit ECC Error) for the GPU at 0000:01:00.0: end the "
     )
-    assert "it is a fault of the hardware" in event.text
+    assert "this is a hardware fault" in event.text
     assert "(NVRM: Xid (PCI:0000:01:00): 48, pid=1, DBE" in event.text
     switch = of_kernel(record("nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 23001, Fatal, Link 1 x"))
     assert switch
-    assert "restart the machine, which resets the whole fabric" in switch.text
+    assert "reboot the machine, which resets the whole fabric" in switch.text
 
 
 def test_a_gpu_that_has_recovered_gives_no_alert() -> None:
