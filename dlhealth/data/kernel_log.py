@@ -68,8 +68,8 @@ _SAYINGS: Mapping[str, tuple[str, str, str, str, str]] = {
     "foreign": (
         r"^nvidia[\w-]*: (?:version magic|disagrees about version|Unknown symbol)",
         "nvidia-module-not-loaded", "kernel-module", "driver",
-        "the module was built with the headers of another build of this kernel: remove it from DKMS for this kernel, "
-        "and install it again",
+        "the module was built with the headers of another build of this kernel: run dkms uninstall and then dkms "
+        "install --force for this kernel",
     ),
     "unsigned": (
         r"^nvidia[\w-]*: loading of unsigned module is rejected",

@@ -65,7 +65,9 @@ class Bounds:
             advice = (a for a in plan.actions if not _names_debians_tools(a))
             return _by_hand(plan._replace(actions=tuple(advice)), f"{plan.summary}, {self._unmanaged}")
         if lost := self.lost(plan.actions):
-            return _by_hand(plan, f"{plan.summary}, after you install another driver: nothing else provides {lost}")
+            return _by_hand(
+                plan, f"First install another driver, because nothing else provides {lost}. Then: {plan.summary}"
+            )
         return plan
 
     def _driver_elsewhere(self, actions: Sequence[Action]) -> str | None:

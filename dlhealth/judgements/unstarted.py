@@ -24,7 +24,7 @@ class Obstacle(Enum):
     VBIOS = "the driver cannot read the card's own firmware (VBIOS)"
     CARD_FIRMWARE = "the card's own firmware did not finish its start"
     DMA = "the GPU cannot be set up for DMA"
-    UNKNOWN = "the lines before it name none of the causes that this check knows"
+    UNKNOWN = "the kernel log names no cause that dlhealth knows"
 
 
 _OBSTACLES = (

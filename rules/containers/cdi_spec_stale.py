@@ -9,8 +9,8 @@ Why
     driver's version in file names. An upgrade of the driver removes those files, but does not change a specification
     in /etc/cdi.
 
-    Two specifications in the same directory that describe the same device also stop the container: neither counts.
-    Between the directories, /var/run/cdi counts before /etc/cdi.
+    Two specifications in the same directory that describe the same device also stop the container: neither is used.
+    A specification in /var/run/cdi is used before one in /etc/cdi.
 Repair
     Write the specification again with nvidia-ctk. If a complete one exists in /var/run/cdi, move the old one out of
     the way.
@@ -82,7 +82,11 @@ class CdiSpecStale(Rule):
             f"file:{spec.path}",
             f"{spec.path} names {spec.missing[0]}{more}, which do{'' if more else 'es'} not exist{age}",
             *(Evidence(path, f"does not exist; {spec.path} names it") for path in spec.missing[:3]),
-            *([Evidence(better.path, f"describes the same devices of {spec.kind}, and counts")] if better else []),
+            *(
+                [Evidence(better.path, f"describes the same devices of {spec.kind}, and is used before it")]
+                if better
+                else []
+            ),
             # The better one counts, as long as it is there: what lies in /run is gone after a restart.
             severity=Severity.NOTE if better and not better.missing else Severity.WARNING,
             path=spec.path,
@@ -92,7 +96,7 @@ class CdiSpecStale(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         path, better = finding.detail["path"], finding.detail["better"]
         if better:
-            yield Plan(f"Use {better} alone", Risk.LOW, (MoveAside(path),))
+            yield Plan(f"Use only {better}", Risk.LOW, (MoveAside(path),))
         text = f"nvidia-ctk cdi generate --output={path}"
         yield Plan(f"Write {path} for the installed driver", Risk.LOW, (ByHand(text),))
 

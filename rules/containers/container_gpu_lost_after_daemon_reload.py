@@ -6,7 +6,7 @@ What you see
     A restart of the container helps for some hours or days.
 Why
     With the cgroup driver systemd, systemd manages which devices a container may use. The hook of --gpus allows the
-    driver's device nodes behind systemd's back. "systemctl daemon-reload", which package upgrades also run, then
+    driver's device nodes without telling systemd. "systemctl daemon-reload", which package upgrades also run, then
     resets the list to what systemd knows, and the container may not open the nodes any more.
 
     systemd only knows devices that have a link in /dev/char, and the driver makes none.
@@ -60,7 +60,7 @@ class ContainerGpuLostAfterDaemonReload(Rule):
         if inside.container:
             yield from self._inside(inside, nvml)
         elif containers is None:
-            yield Unknown("which containers use the GPU is not known here")
+            yield Unknown("cannot tell here which containers use the GPU")
         elif containers.cgroups == "systemd" and not containers.links:
             yield from self._will_lose(containers)
 
@@ -80,7 +80,7 @@ class ContainerGpuLostAfterDaemonReload(Rule):
                 inside=True,
             )
         elif inside.allowed is None and nvml is None:
-            yield Unknown("whether this container may open the GPU's nodes is not known: NVML could not be asked")
+            yield Unknown("cannot tell whether this container may open the GPU's nodes: cannot query NVML")
 
     def _will_lose(self, containers: DockerContainers) -> Iterator[Finding]:
         exposed = [

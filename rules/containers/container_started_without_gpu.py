@@ -1,4 +1,4 @@
-"""A container that wants a GPU was started without one.
+"""A container that needs a GPU was started without one.
 
 What you see
     CUDA driver version is insufficient for CUDA runtime version
@@ -41,7 +41,7 @@ from dlhealth.api import (
 
 class ContainerStartedWithoutGpu(Rule):
     id = "container-started-without-gpu"
-    title = "A container that wants a GPU was started without one"
+    title = "A container that needs a GPU was started without one"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
     explains = ("libcuda-missing-from-loader", "torch-wheel-newer-than-driver", "cuda-runtime-newer-than-driver")
@@ -51,14 +51,14 @@ class ContainerStartedWithoutGpu(Rule):
         if not inside.container or inside.nodes or not inside.driver:
             return
         if inside.unread:
-            yield Unknown(f"whether a GPU was left out on purpose is not known: {inside.unread}")
+            yield Unknown(f"cannot tell whether a GPU was left out on purpose: {inside.unread}")
             return
         wants = _wish(inside, environments)
         if wants is None or inside.visible in ("void", "none", ""):
             return
         yield self.finding(
             "host",
-            f"This container has no GPU although the host has a driver, and {wants.shows} wants one",
+            f"This container has no GPU although the host has a driver, and {wants.shows} asks for one",
             wants,
             Evidence("/dev", "no device node of NVIDIA's driver"),
             Evidence("/proc/driver/nvidia/version", "the host's driver is loaded"),

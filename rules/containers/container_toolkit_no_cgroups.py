@@ -7,7 +7,7 @@ What you see
 
     nvidia-smi works outside of containers.
 Why
-    The line "no-cgroups = true" in /etc/nvidia-container-runtime/config.toml tells the toolkit not to open the GPU's
+    The line "no-cgroups = true" in /etc/nvidia-container-runtime/config.toml tells the toolkit not to allow the GPU's
     device nodes in the control group of a container. Docker and Podman without root need this line, because they may
     not change that control group. Docker that runs as root needs "false": otherwise the nodes are in the container, but
     no program may open them.
@@ -55,7 +55,7 @@ class ContainerToolkitNoCgroups(Rule):
         number, line = config.no_cgroups
         yield self.finding(
             f"file:{_CONFIG}",
-            f"{_CONFIG}:{number} sets no-cgroups: containers of Docker may not open the GPU's nodes",
+            f"{_CONFIG}:{number} sets no-cgroups = true: Docker's containers may not open the GPU's nodes",
             Evidence(f"{_CONFIG}:{number}", line.strip()),
             Evidence(docker.engine, "Docker runs as root"),
         )

@@ -75,7 +75,9 @@ class ContainerToolkitPackagesDiffer(Rule):
         version = finding.detail["version"]
         found: tuple[Package, ...] = finding.detail["packages"]
         names = tuple(f"{p.name}={version}" for p in found if p.version != version)
-        yield Plan(f"Install {version} of all packages of the toolkit", Risk.MEDIUM, (AptInstall(names),), network=True)
+        yield Plan(
+            f"Install version {version} of all packages of the toolkit", Risk.MEDIUM, (AptInstall(names),), network=True
+        )
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

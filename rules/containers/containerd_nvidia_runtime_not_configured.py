@@ -5,7 +5,7 @@ What you see
 
     Or pods with a GPU stay pending, and the device plugin logs that it finds no NVML library.
 Why
-    On a node of Kubernetes, containerd starts the containers. It gives them a GPU only with NVIDIA's runtime from its
+    On a Kubernetes node, containerd starts the containers. It gives them a GPU only with NVIDIA's runtime from its
     own configuration, /etc/containerd/config.toml. A configuration for Docker has no effect on it.
 
     A program that rewrites this file can remove the runtime. Or the runtime's program was removed, and its line
@@ -67,7 +67,7 @@ class ContainerdNvidiaRuntimeNotConfigured(Rule):
                 "NVIDIA's container toolkit is installed, but containerd, which Kubernetes uses, has no NVIDIA runtime",
                 Evidence(containerd.toolkit, "NVIDIA's container toolkit"),
                 Evidence(_CONFIG, "names no nvidia-container-runtime"),
-                Evidence(containerd.kubelet, "a node of Kubernetes"),
+                Evidence(containerd.kubelet, "a Kubernetes node"),
                 gone=False,
             )
 

@@ -7,7 +7,7 @@ What you see
     Or NCCL fails with several GPUs: Error while creating shared memory segment /dev/shm/nccl-…
 Why
     Docker gives a container 64 MiB of /dev/shm. PyTorch's DataLoader passes each batch through it if it has worker
-    processes (num_workers), and NCCL uses it between GPUs. What does not fit ends with a bus error.
+    processes (num_workers), and NCCL uses it between GPUs. A program that needs more ends with a bus error.
 
     The GPU and its memory are not the cause. The same message on a machine without containers usually means a damaged
     data file or disk.
@@ -59,7 +59,7 @@ class ShmTooSmall(Rule):
         if torch is None:
             yield from (Unknown(problem) for problem in environments.problems)
         elif inside.shm is None:
-            yield Unknown("how large /dev/shm is, is not known: /proc/mounts has no such line")
+            yield Unknown("cannot tell how large /dev/shm is: /proc/mounts has no line for it")
         elif inside.shm <= _DEFAULT:
             size = inside.shm >> 20
             yield self.finding(

@@ -181,7 +181,7 @@ class CudaSymlinkWrongVersion(Rule):
         if finding.detail.get("extensions") == "":
             cuda, path = finding.detail["cuda"], finding.detail["path"]
             text = (
-                f"Also install the toolkit of CUDA {cuda} (package cuda-toolkit-{cuda.replace('.', '-')} from NVIDIA's "
+                f"Install the toolkit of CUDA {cuda} too (package cuda-toolkit-{cuda.replace('.', '-')} from NVIDIA's "
                 f"repository, or conda's cuda-toolkit in {path}), and set CUDA_HOME to it in the shell that builds the "
                 "extension. Or install a PyTorch that was built with the CUDA version of the installed toolkit"
             )

@@ -3,7 +3,7 @@
 What you see
     nvcc fatal : Unsupported gpu architecture 'compute_89'
 
-    It comes while an extension of PyTorch, tiny-cuda-nn, llama.cpp or a program of your own is compiled.
+    The error appears while an extension of PyTorch, tiny-cuda-nn, llama.cpp or a program of your own is compiled.
 Why
     Each release of nvcc knows the GPUs of its time. A toolkit that is older than the GPU does not know it: the
     nvidia-cuda-toolkit of Ubuntu 22.04 is CUDA 11.5, and an RTX 4090 needs 11.8. New releases also drop old GPUs:

@@ -9,7 +9,7 @@ Why
 Repair
     Move the file with the wrong name out of the way, install the real library, then run ldconfig.
 What the repair risks
-    A program that only needed the name to start reports again which library it lacks.
+    A program that only needed the name to start fails again and names the library that it lacks.
 By hand
     f=/usr/local/cuda/lib64/libcudnn.so.8
     readelf -d $f | grep SONAME; readlink -f $f

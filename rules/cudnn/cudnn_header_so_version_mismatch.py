@@ -1,4 +1,4 @@
-"""cuDNN's header and library are of different versions.
+"""cuDNN's header and library have different versions.
 
 What you see
     "cuDNN version mismatch: PyTorch was compiled against 7102 but linked against 7600", undefined symbols when a
@@ -46,7 +46,7 @@ from dlhealth.api import (
 
 class CudnnHeaderSoVersionMismatch(Rule):
     id = "cudnn-header-so-version-mismatch"
-    title = "cuDNN's header and library are of different versions"
+    title = "cuDNN's header and library have different versions"
     stage = Stage.APPLICATIONS
     severity = Severity.WARNING
 
@@ -62,7 +62,7 @@ class CudnnHeaderSoVersionMismatch(Rule):
             versions = " and ".join(sorted({x.version for x in libraries}))
             yield self.finding(
                 f"file:{headers.main}",
-                f"{headers.main} is of cuDNN {headers.version}, but the library is of {versions}",
+                f"{headers.main} is from cuDNN {headers.version}, but the library is from {versions}",
                 Evidence(headers.source, f"cuDNN {headers.version}"),
                 *(
                     Evidence(x.path, f"cuDNN {x.version}{f', package {x.package}' if x.package else ''}")

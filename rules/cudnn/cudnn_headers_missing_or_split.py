@@ -179,11 +179,16 @@ class CudnnHeadersMissingOrSplit(Rule):
             yield Plan(f"Copy the headers of cuDNN {version} from {same[0].folder}", Risk.LOW, steps)
         default = toolkits.default
         fetched = _to_fetch(version, default.major if default else None)
-        source = f"From {same[0].folder}, if you trust its owner" if same else f"From {fetched}"
+        source = f"{same[0].folder}, if you trust its owner" if same else fetched
         yield Plan(
             f"Copy all headers of cuDNN {version}".rstrip(),
             Risk.LOW,
-            (ByHand(f"{source}: cp -P cudnn*.h {folder}/ && chmod a+r {folder}/cudnn*.h"),),
+            (
+                ByHand(
+                    f"Take the headers from {source}. In their directory, run: "
+                    f"cp -P cudnn*.h {folder}/ && chmod a+r {folder}/cudnn*.h"
+                ),
+            ),
         )
         majors = [x.major for x in libraries if x.major]
         stray = [x.path for x in libraries if x.owner is Unowned.NOBODY]
@@ -355,8 +360,8 @@ def _to_fetch(version: str, cuda: int | None) -> str:
     name = f"cudnn-linux-x86_64-{version}.*_cuda{cuda or 12}-archive.tar.xz"
     wheel = f"nvidia-cudnn-cu{cuda or 12}=={version}.*"
     return (
-        f"{name} (developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64), or from the wheel that "
-        f"python3 -m pip download --no-deps '{wheel}' fetches (nvidia/cudnn/include in it)"
+        f"{name} (at developer.download.nvidia.com/compute/cudnn/redist/cudnn/linux-x86_64), or from nvidia/cudnn/include "
+        f"in the wheel (python3 -m pip download --no-deps '{wheel}')"
     )
 
 

@@ -1,11 +1,11 @@
-"""cuDNN's libraries are of different versions.
+"""cuDNN's libraries have different versions.
 
 What you see
     "symbol cudnn… version libcudnn_ops_infer.so.8 not defined in file libcudnn_ops_infer.so.8", "Could not load
     library libcudnn_cnn_train.so.8", or CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH.
 Why
     From version 8 on, cuDNN is one small library and several large ones, which it opens by name when they are
-    needed. All must be of the same version.
+    needed. All must have the same version.
 
     Versions get mixed when an archive is copied only partly over another one, or when an archive in the toolkit
     lies beside a package in /usr/lib.
@@ -56,7 +56,7 @@ from dlhealth.api import (
 
 class CudnnMixedSublibraries(Rule):
     id = "cudnn-mixed-sublibraries"
-    title = "cuDNN's libraries are of different versions"
+    title = "cuDNN's libraries have different versions"
     stage = Stage.LOADER
     severity = Severity.ERROR
     risk = Risk.MEDIUM

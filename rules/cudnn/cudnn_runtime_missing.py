@@ -142,7 +142,7 @@ class CudnnRuntimeMissing(Rule):
             if headers.main and major and not majors and not broken and not any(p.absent for p in cudnn.packages):
                 yield self.finding(
                     f"file:{headers.main}",
-                    f"{headers.main} is of cuDNN {headers.version}, but no libcudnn is installed",
+                    f"{headers.main} is from cuDNN {headers.version}, but no libcudnn is installed",
                     Evidence(headers.source, f"cuDNN {headers.version}"),
                     Evidence("/etc/ld.so.conf", "names no directory with libcudnn"),
                     major=major,

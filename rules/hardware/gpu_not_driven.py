@@ -41,6 +41,7 @@ from dlhealth.api import (
     UndrivenGpus,
     UndrivenWhy,
     Unknown,
+    count,
 )
 
 ERRORS = (UndrivenWhy.SILENT, UndrivenWhy.REFUSED)
@@ -61,8 +62,8 @@ class GpuNotDriven(Rule):
         for gpu in undriven.gpus:
             yield self.finding(
                 f"gpu:{gpu.address}",
-                f"The {gpu.name} at {gpu.address} is not used, but the driver uses {len(undriven.driven)} other "
-                f"GPU{'s' if len(undriven.driven) > 1 else ''}: {gpu.why.value}",
+                f"The driver uses {count(len(undriven.driven), 'other GPU')}, but not the {gpu.name} at {gpu.address}: "
+                f"{gpu.why.value}",
                 *gpu.evidence,
                 Evidence("/sys/bus/pci/drivers/nvidia", ", ".join(undriven.driven)),
                 severity=Severity.ERROR if gpu.why in ERRORS else Severity.WARNING,

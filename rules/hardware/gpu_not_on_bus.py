@@ -70,12 +70,12 @@ class GpuNotOnBus(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         if off := finding.detail["off"]:
-            text = f"the tool that wrote it is not installed: move the file of {off} out of the way, then reboot"
+            text = f"the tool that wrote {off} is not installed: move this file out of the way, then reboot"
             yield Plan("If you want to use the GPU, switch it on", Risk.MEDIUM, (ByHand(text),), reboot=True)
             return
         steps = (
             "power the machine off, reseat the card, its riser and its power cables (or the cable of an external GPU), and power it on",
-            "check in the firmware's setup menu whether the slot or the second GPU is switched off; assign a GPU to a virtual machine",
+            "check in the firmware's setup menu whether the slot or the second GPU is switched off; if this is a virtual machine, assign a GPU to it",
         )
         yield Plan("Make the GPU visible on the bus again", Risk.LOW, tuple(ByHand(s) for s in steps), reboot=True)
 

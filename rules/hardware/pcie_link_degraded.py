@@ -7,8 +7,8 @@ What you see
 
     pci 0000:04:00.0: 31.504 Gb/s available PCIe bandwidth, limited by 8.0 GT/s PCIe x4 link
 Why
-    A card that is not fully seated, dirty contacts, a riser cable or a setting of the firmware. The link then runs with
-    fewer lanes or at a lower speed.
+    The link runs with fewer lanes or at a lower speed if the card is not fully seated, if its contacts are dirty, or
+    because of a riser cable or a setting of the firmware.
 
     A GPU that has nothing to do lowers the speed of its link to save power. dlhealth judges the link only while the GPU
     works. Two slots that share their lanes run at half the width by design.
@@ -57,7 +57,7 @@ class PcieLinkDegraded(Rule):
         for card in health.cards:
             share = _share(card)
             if share is None:
-                yield Unknown(f"the PCIe link of the GPU {card.address} is not known", card.subject)
+                yield Unknown(f"cannot tell how the GPU {card.address} is linked", card.subject)
             elif share < 1 and not card.readings.loaded:
                 yield Unknown(
                     f"the PCIe link of the GPU {card.address} cannot be judged: the GPU has too little to do", card.subject
@@ -69,7 +69,9 @@ class PcieLinkDegraded(Rule):
                 yield self.finding(
                     card.subject,
                     f"The PCIe link of {card.name} ({card.address}) runs with {now} under load; possible: {most}",
-                    Evidence(health.source, f"{card.address}: link {now} of {most}, GPU load {r.load} %"),
+                    Evidence(
+                        health.source, f"{card.address}: the link has {now}; possible: {most}; GPU load: {r.load} %"
+                    ),
                     *_errors(card, journal),
                     severity=Severity.WARNING if share <= MUCH else Severity.NOTE,
                 )

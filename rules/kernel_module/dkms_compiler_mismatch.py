@@ -274,9 +274,9 @@ def _said(module: DkmsModule, build: ModuleBuild | None, release: str) -> str:
 
 def _now(compilers: Compilers | None) -> str:
     if compilers is None:
-        return "which gcc is installed is not known"
+        return "cannot tell which gcc is installed"
     gcc = compilers.gcc
-    return f"gcc is {gcc.version or gcc.real}" if gcc else "gcc is not installed"
+    return f"gcc is {f'version {gcc.version}' if gcc.version else gcc.real}" if gcc else "gcc is not installed"
 
 
 def _told(kernel: Kernel, release: str) -> str:

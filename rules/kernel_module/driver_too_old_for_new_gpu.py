@@ -82,9 +82,9 @@ class DriverTooOldForNewGpu(Rule):
             yield switch_to(offer[1], drivers, f"Install driver branch {offer[0]} from the distribution")
             return
         limit = f" and at most {highest} (for the other GPU)" if highest else ""
-        flavour = ", open kernel module" if detail["open"] else ""
+        flavour = " with the open kernel module" if detail["open"] else ""
         text = f"choose one source (a newer release of the distribution, its backports, or NVIDIA's repository), install {detail['needs']}{limit}{flavour} from it, then reboot"
-        yield switch_by_hand(f"Install a newer driver: {detail['needs']}", text)
+        yield switch_by_hand(f"Install {detail['needs']} of the driver", text)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -100,7 +100,7 @@ class GplOnlySymbolBuildFailure(Rule):
             "install the newest point release of this driver branch, or the open kernel module if the GPU supports it"
         )
         yield Plan(
-            "Boot another kernel until a newer driver is there", Risk.MEDIUM, tuple(map(ByHand, steps)), reboot=True
+            "Boot another kernel, or install a newer driver", Risk.MEDIUM, tuple(map(ByHand, steps)), reboot=True
         )
 
     @staticmethod

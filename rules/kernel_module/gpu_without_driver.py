@@ -10,7 +10,7 @@ Repair
     Install the newest driver of the distribution that supports all GPUs and kernels of this machine, and reboot. With
     Secure Boot, and where the distribution has no such driver, this is left to you.
 What the repair risks
-    After the next reboot, another graphics driver draws the screen. An undo removes it again.
+    After the next reboot, another graphics driver draws the screen. An undo removes the NVIDIA driver.
 By hand
     # Debian (enable contrib and non-free first):
     apt-get install nvidia-detect

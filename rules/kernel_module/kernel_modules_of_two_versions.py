@@ -92,8 +92,8 @@ class KernelModulesOfTwoVersions(Rule):
         module = next((m for m in dkms.modules if m.version == version and m.source), None) or dkms.newest()
         if module:
             text = (
-                f"dkms uninstall {module.name}/{module.version} -k {release}; if they still exist, move {' '.join(finding.detail['paths'])} "
-                f"out of the way; dkms install --force {module.name}/{module.version} -k {release}"
+                f"dkms uninstall {module.name}/{module.version} -k {release}; move {' and '.join(finding.detail['paths'])} "
+                f"out of the way, if still there; dkms install --force {module.name}/{module.version} -k {release}"
             )
         else:
             text = f"reinstall the driver for kernel {release}, so that all its modules have one version"

@@ -153,7 +153,7 @@ class NvidiaModuleNotLoaded(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         detail = finding.detail
         if detail["reason"] in REJECTED:
-            key = detail["key"] or "the certificate of the key that signed it"
+            key = detail["key"] or "CERTIFICATE (of the key that signed the module)"
             steps = (
                 f"run mokutil --import {key}, and choose a password",
                 "reboot, choose Enroll MOK on the blue screen, and enter that password",

@@ -69,7 +69,10 @@ class PrimeProfileBlocksNvidia(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         command = finding.detail["turns_on"]
-        how = f"run: {command}" if command else f"remove the line from {finding.detail['source']}, then reboot"
+        source = finding.detail["source"]
+        by_loader = str(source).startswith("/proc/cmdline")
+        place = "the boot loader's configuration (/etc/default/grub)" if by_loader else source
+        how = f"run: {command}" if command else f"remove this setting from {place}, then reboot"
         yield Plan("If you want to use the GPU, turn it on", Risk.LOW, (ByHand(how),))
 
     @staticmethod
@@ -138,7 +141,7 @@ class PrimeProfileBlocksNvidia(Rule):
             "an administrator's kernel command line",
             laptop().file("/proc/cmdline", "BOOT_IMAGE=/vmlinuz ro modprobe.blacklist=nvidia_drm,nvidia\n"),
             finds="host",
-            ladder=(("low", "by-hand /proc/cmdline"),),
+            ladder=(("low", "by-hand loader /etc/default/grub"),),
         )
         yield Scenario(
             "the tool was uninstalled, its file stayed",

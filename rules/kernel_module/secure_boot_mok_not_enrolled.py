@@ -122,7 +122,7 @@ class SecureBootMokNotEnrolled(Rule):
                 *([Evidence(said.source, said.text.strip()[:200])] if said else []),
                 severity=severity,
                 release=release,
-                key=ours.path if ours else "the certificate of the key that signed it",
+                key=ours.path if ours else "CERTIFICATE (of the key that signed the module)",
                 other=other.path if other else "",
             )
 

@@ -6,11 +6,11 @@ What you see
     nvidia-smi has failed because it couldn't communicate with the NVIDIA driver.
 Why
     Ubuntu ships the driver's module already built and signed, in one package for each kernel:
-    linux-modules-nvidia-550-6.8.0-51-generic. A metapackage such as linux-modules-nvidia-550-generic brings the one of
+    linux-modules-nvidia-550-6.8.0-51-generic. A metapackage such as linux-modules-nvidia-550-generic installs it for
     each new kernel.
 
     The module is missing if that metapackage is not installed, or belongs to another flavour of the kernel (generic,
-    generic-hwe-22.04, aws, oem) than the one that you boot. A machine without DKMS is fine as long as it is right.
+    generic-hwe-22.04, aws, oem) than the one that you boot. With the right metapackage, no DKMS is needed.
 Repair
     Install the module of this kernel, and the metapackage of its flavour for the next one.
 What the repair risks

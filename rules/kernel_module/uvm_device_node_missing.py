@@ -15,7 +15,7 @@ Why
 
     If nvidia-modprobe can create the node, a missing node only means that nobody has used CUDA since the boot.
 Repair
-    Load nvidia_uvm at each boot and install nvidia-modprobe. Remove your own mknod command.
+    Load nvidia_uvm at each boot and install nvidia-modprobe. Remove the script's or rule's mknod command.
 What the repair risks
     Nothing.
 By hand

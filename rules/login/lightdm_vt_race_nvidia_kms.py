@@ -17,7 +17,8 @@ By hand
     grep -E 'on VT|Activating' /var/log/lightdm/lightdm.log
     mkdir -p /etc/lightdm/lightdm.conf.d
     printf '[LightDM]\\nminimum-vt=1\\n' > /etc/lightdm/lightdm.conf.d/50-minimum-vt.conf
-    # Or let the driver set the mode:
+    # Or let the driver set the mode: write this line into a file in /etc/modprobe.d,
+    # run update-initramfs -u, and reboot.
     # options nvidia-drm modeset=1
 """
 
@@ -63,7 +64,9 @@ class LightdmVtRaceNvidiaKms(Rule):
         if not journal.boots or sessions.of_boot(journal.boots[-1]).sessions:
             return  # somebody found the login screen, and may have switched to this terminal
         if screen.modeset is None:
-            yield Unknown("whether nvidia-drm sets modes is readable only for root, or nvidia-drm is not loaded")
+            yield Unknown(
+                "cannot tell whether nvidia-drm sets modes: only root can read it, or nvidia-drm is not loaded"
+            )
             return
         yield self.finding(
             "host",

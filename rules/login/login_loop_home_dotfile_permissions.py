@@ -101,7 +101,7 @@ class LoginLoopHomeDotfilePermissions(Rule):
         # A file may be a hard link to another user's file, and another user's directory may be intended: a person must
         # check before the owner changes.
         yield Plan(
-            f"Give {path} to its user",
+            f"Let the user read and write {path}",
             Risk.LOW if kind == "dir" and not finding.detail["stranger"] else Risk.MEDIUM,
             (*owner, ChangeMode(path, finding.detail["mode"])),
         )

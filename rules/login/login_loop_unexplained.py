@@ -10,7 +10,7 @@ Why
     problems of their own, and this one is then listed as their effect. Remaining causes are a broken desktop
     package, a desktop that is not installed, or a crash.
 Repair
-    None: the last lines of the session, which the finding shows, name the cause.
+    None: look for the cause in the last lines of the session's log.
 What the repair risks
     Nothing is changed.
 By hand
@@ -67,7 +67,7 @@ class LoginLoopUnexplained(Rule):
             Risk.LOW,
             (
                 ByHand(
-                    f"Log in as {user} on a text console (Ctrl+Alt+F3) and read {', '.join(finding.detail['places'])}. Try another "
+                    f"Log in as {user} on a text console (Ctrl+Alt+F3) and read {' and '.join(finding.detail['places'])}. Try another "
                     "session in the login screen's menu. Try another user: if that works, the cause is in this user's home"
                 ),
             ),

@@ -59,7 +59,7 @@ class NvidiaDrmModesetFreeze(Rule):
         if not modeset.setting or not modeset.without:
             return
         if len(journal.boots) < 2:
-            yield Unknown("the log does not have the start before this one")
+            yield Unknown("the log does not contain the previous boot")
             return
         before = journal.boots[-2]
         ended = any(line.boot == before for line in journal.matching(SHUTDOWN))
@@ -68,10 +68,10 @@ class NvidiaDrmModesetFreeze(Rule):
         last = next(line for line in reversed(journal.lines) if line.boot == before)
         yield self.finding(
             "host",
-            f"The last start froze before a login, with {modeset.line}; this one ({modeset.without}) works",
+            f"The previous boot froze before a login, with {modeset.line}; this boot, with {modeset.without}, works",
             Evidence(modeset.setting, modeset.line),
             Evidence("/proc/cmdline", modeset.without),
-            Evidence(last.source, f"the last line of that start: {last.text.strip()[:150]}"),
+            Evidence(last.source, f"the last line of that boot: {last.text.strip()[:150]}"),
             setting=modeset.setting,
         )
 
@@ -83,7 +83,7 @@ class NvidiaDrmModesetFreeze(Rule):
             return
         # Packages write their own file again; of two values, the module takes the last.
         steps = (WriteFile(OVERRIDE, TEXT), UpdateInitramfs("all"), Reboot())
-        yield Plan("Switch the setting off", Risk.MEDIUM, steps, reboot=True)
+        yield Plan("Switch modeset off", Risk.MEDIUM, steps, reboot=True)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -50,7 +50,7 @@ class WaylandSessionHiddenOnNvidia(Rule):
         yield self.finding(
             "host",
             f"Only Wayland sessions are installed ({', '.join(sessions.wayland[:3])}), which need driver 495 or newer; "
-            f"installed: {driver.version}. The screen may stay black; an X session works",
+            f"installed: {driver.version}. The screen may stay black. Use an X session",
             Evidence(driver.source, driver.version),
             Evidence("/usr/share/wayland-sessions", ", ".join(sessions.wayland)),
             Evidence("/usr/share/xsessions", "no X session"),

@@ -5,7 +5,7 @@ What you see
 
     The login screen comes back after each login.
 Why
-    The display manager creates the key of the X server and names its file to the session in XAUTHORITY. A line in
+    The display manager creates the key of the X server and tells the session its file in XAUTHORITY. A line in
     ~/.profile, ~/.xprofile or another start-up file sets another file, so the X server refuses all programs of the
     session. The driver is not the cause.
 

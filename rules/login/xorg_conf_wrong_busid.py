@@ -97,7 +97,11 @@ class XorgConfWrongBusid(Rule):
         yield Plan(
             f"Choose the GPU for X in {path}",
             Risk.MEDIUM,
-            (ByHand(f"In line {number} of {path}, write the one that X must use: {finding.detail['where']}"),),
+            (
+                ByHand(
+                    f"In line {number} of {path}, write the BusID of the GPU that X must use: {finding.detail['where']}"
+                ),
+            ),
         )
 
     @staticmethod

@@ -12,7 +12,7 @@ Why
 
     Until one entry is gone, apt installs, upgrades and removes nothing, from no repository.
 Repair
-    Comment out the duplicate. dlhealth keeps the entry whose keyring exists, and of several the one of a package.
+    Comment out the duplicate. dlhealth keeps the entry whose keyring exists, or the one that belongs to a package.
 What the repair risks
     Nothing: the entry that stays names the same repository.
 By hand
@@ -88,7 +88,7 @@ class AptSignedByConflict(Rule):
             yield Plan("Comment out the duplicate entry", Risk.LOW, (ByHand(text),))
         elif drop.text and drop.source.line and set(drop.components) <= set(keep.components):
             edit = EditFile(drop.source.path, ((drop.source.line, drop.text, f"# {drop.text}"),))
-            yield Plan(f"Comment out {drop.source}: {keep.source} has the same repository", Risk.LOW, (edit,))
+            yield Plan(f"Comment out {drop.source}: {keep.source} names the same repository", Risk.LOW, (edit,))
         elif drop.text:
             wanted = f"signed-by={keep.signed_by}"
             text = f"in {drop.source}, use the key of {keep.source}: write [{wanted}] after deb, or move its components there"
@@ -97,7 +97,7 @@ class AptSignedByConflict(Rule):
             text = (
                 f"in {drop.source.path}, add the line Enabled: no to the entry that begins at line {drop.source.line}"
             )
-            yield Plan(f"Switch off {drop.source}: {keep.source} has the same repository", Risk.LOW, (ByHand(text),))
+            yield Plan(f"Switch off {drop.source}: {keep.source} names the same repository", Risk.LOW, (ByHand(text),))
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

@@ -9,7 +9,7 @@ Why
 
     Every run of apt stops there, and other packages stay unpacked but not configured.
 Repair
-    Remove the package that is not part of your driver, then let apt go on.
+    Remove the package that is not part of your driver, then let apt continue.
 What the repair risks
     apt may want to remove more: read its list. dlhealth stops if it names anything else. Never let dpkg overwrite the
     file by force: the next upgrade of either package then fails again.

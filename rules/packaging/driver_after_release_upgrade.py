@@ -1,4 +1,4 @@
-"""The driver's packages are still those of the release before the upgrade.
+"""The driver's packages are still from the release before the upgrade.
 
 What you see
     A black screen since the upgrade from Ubuntu 22.04 to 24.04.
@@ -8,7 +8,7 @@ Why
     A release upgrade switches other repositories off (# disabled on upgrade to noble) and keeps packages that the new
     release does not have. The old driver then gets no updates, and may not build for the new kernel.
 
-    If its module still works, dlhealth only mentions it.
+    If its module still works, dlhealth only adds a note.
 Repair
     Install the driver of the new release. If the new release has no such branch, choose one that supports the GPU.
 What the repair risks
@@ -54,7 +54,7 @@ RELEASE = {
 
 class DriverAfterReleaseUpgrade(Rule):
     id = "driver-after-release-upgrade"
-    title = "The driver's packages are those of the previous release"
+    title = "The driver's packages are from the previous release"
     stage = Stage.PACKAGE_SET
     severity = Severity.ERROR
     risk = Risk.MEDIUM
@@ -92,8 +92,8 @@ class DriverAfterReleaseUpgrade(Rule):
         package, built = old[0]
         yield self.finding(
             "host",
-            f"The driver is still that of {release.distribution.title()} {built}, but this is {release.version}"
-            + ("" if works or not known else f": kernel {target} has no module of it"),
+            f"The driver's packages are from {release.distribution.title()} {built}, but this is {release.version}"
+            + ("" if works or not known else f": kernel {target} has no NVIDIA module"),
             *(Evidence("/var/lib/dpkg/status", f"{p.name} {p.version}") for p, _ in old[:4]),
             Evidence("/etc/os-release", f"{release.distribution} {release.version}"),
             *(Evidence(place, text) for place, text in release.disabled[:2]),

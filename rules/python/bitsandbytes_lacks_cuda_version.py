@@ -7,7 +7,7 @@ What you see
 
     The installed version of bitsandbytes was compiled without GPU support
 Why
-    bitsandbytes has one library for each version of CUDA, and loads the one of PyTorch's version. An older release has
+    bitsandbytes has one library for each version of CUDA, and loads the one for PyTorch's version. An older release has
     none for a newer CUDA. The driver and the CUDA toolkit are not the cause.
 Repair
     Upgrade bitsandbytes in this environment.

@@ -49,7 +49,7 @@ class CondaLibstdcxxTooOld(Rule):
             environment = found.environment
             yield self.finding(
                 environment.subject,
-                f"{found.path} needs {found.needs}; the libstdc++ of {environment.path} only has {found.has}",
+                f"{found.path} needs {found.needs}; the libstdc++ of {environment.path} ends at {found.has}",
                 Evidence(found.path, f"requires {found.needs}"),
                 Evidence(found.library, f"goes up to {found.has}"),
                 about=environment.about,

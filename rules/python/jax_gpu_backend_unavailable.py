@@ -96,7 +96,7 @@ class JaxGpuBackendUnavailable(Rule):
                 text = " and ".join(f"{n} {v}" for n, v in wrong.items())
                 yield self.finding(
                     environment.subject,
-                    f"JAX in {environment.path} ignores {text}: the plugin needs the version of jaxlib, {jaxlib}",
+                    f"JAX in {environment.path} ignores {text}: the plugin must have the version of jaxlib, {jaxlib}",
                     *shows,
                     *(Evidence(environment.site, f"{n} {v}") for n, v in wrong.items()),
                     severity=Severity.ERROR,

@@ -113,7 +113,7 @@ class ProgramCudaMajorMissing(Rule):
             return
         summary = f"Install the CUDA libraries that {name} needs into {environment.path}"
         if name.startswith("cupy-"):
-            summary = f"Use the CuPy for the installed CUDA version in {environment.path}"
+            summary = f"Use the CuPy build for the installed CUDA version in {environment.path}"
         command = f"pip install {' '.join(_quoted(requirements))}"
         if name.startswith("cupy-") and re.split(r"[\[=]", requirements[0])[0] != name:
             text = f"{environment.python} -m pip uninstall {name}; then {environment.python} -m {command}"

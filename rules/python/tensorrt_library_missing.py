@@ -57,9 +57,7 @@ class TensorrtLibraryMissing(Rule):
             if need.found:
                 continue
             if environment.site in tensorrt.doubts:
-                yield Unknown(
-                    f"{need.library} may be found by an LD_LIBRARY_PATH that is not known", environment.subject
-                )
+                yield Unknown(f"cannot tell whether an LD_LIBRARY_PATH leads to {need.library}", environment.subject)
                 continue
             yield self.finding(
                 environment.subject,

@@ -9,7 +9,7 @@ Why
     At start, TensorFlow opens libcudart, libcublas, libcudnn and others by exact names. If one is missing, it uses
     the CPU.
 
-    `pip install tensorflow` installs none of them. From 2.14 on, tensorflow[and-cuda] does. Before, exactly the
+    `pip install tensorflow` installs none of them. From 2.14 on, tensorflow[and-cuda] does. Before 2.14, exactly the
     CUDA and cuDNN versions that it was built with must be installed where the loader finds them: another version
     has other file names.
 
@@ -87,7 +87,10 @@ class TfCannotDlopenGpuLibraries(Rule):
                     Evidence(tensorflow.source, tensorflow.shows),
                     *(Evidence(path, "installed here, where this TensorFlow does not search") for path in hidden),
                     *(
-                        Evidence(soname, "not found in the environment, LD_LIBRARY_PATH and the loader's directories")
+                        Evidence(
+                            soname,
+                            "neither in the environment, nor in LD_LIBRARY_PATH, nor in the loader's directories",
+                        )
                         for soname in missing
                         if soname not in environment.libraries
                     ),
@@ -121,10 +124,10 @@ class TfCannotDlopenGpuLibraries(Rule):
             return
         folder = f"{environment.site}/nvidia/*/lib"
         if environment.libraries:
-            text = f"Only in {environment.path}/bin/activate, add the directories {folder} to LD_LIBRARY_PATH"
+            text = f"Add the directories {folder} to LD_LIBRARY_PATH, but only in {environment.path}/bin/activate"
             yield Plan("Make TensorFlow find the libraries of this environment", Risk.LOW, (ByHand(text),))
         text = (
-            f"Also install CUDA {needs.cuda} and cuDNN {needs.cudnn}, and add their directories to LD_LIBRARY_PATH for "
+            f"Install CUDA {needs.cuda} and cuDNN {needs.cudnn} too, and add their directories to LD_LIBRARY_PATH for "
             f"{environment.path} only. Or upgrade to TensorFlow 2.17 or newer with tensorflow[and-cuda]"
         )
         yield Plan(

@@ -11,7 +11,7 @@ What you see
 Why
     Each release of torchvision, torchaudio, flash-attn, PyTorch Geometric and other packages with compiled code works
     only with the PyTorch that it was built with. An upgrade of PyTorch alone, or a package that pins another PyTorch,
-    leaves them behind. From the CPU index, they have no code for the GPU.
+    leaves them behind. Builds from the CPU index have no code for the GPU.
 
     The driver and the CUDA toolkit are not the cause.
 Repair
@@ -70,7 +70,7 @@ class TorchCompanionBuiltForOtherTorch(Rule):
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         companion: Companion = finding.detail["companion"]
         environment, torch = companion.environment, companion.torch
-        summary = f"Install the {companion.name} for PyTorch {torch.version} into {environment.path}"
+        summary = f"Install {companion.name} for PyTorch {torch.version} into {environment.path}"
         if not companion.fitting:
             cuda = f" and CUDA {torch.cuda}" if torch.cuda else ""
             text = f"In {environment.path}: install a build of {companion.name} for PyTorch {torch.version}{cuda}"

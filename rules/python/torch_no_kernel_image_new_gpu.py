@@ -10,7 +10,7 @@ Why
 
     Here a project pins an old PyTorch, and the GPU is newer. The driver is not the cause.
 Repair
-    Install the next newer PyTorch that supports this GPU, into this environment.
+    Install the first newer PyTorch that supports this GPU, into this environment.
 What the repair risks
     Packages that pin the old PyTorch may break and need an update. Your own CUDA extensions (flash-attn, custom
     operators) must be rebuilt with TORCH_CUDA_ARCH_LIST set for this GPU. Everything outside the environment stays

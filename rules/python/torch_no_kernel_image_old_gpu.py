@@ -85,7 +85,7 @@ class TorchNoKernelImageOldGpu(Rule):
         old = [g for g in gpus.gpus if f"gpu:{g.address}" in finding.about]
         if finding.severity == Severity.NOTE and not (wheel and wheel.runs_on(old[0].capability)):
             text = "Start programs with CUDA_VISIBLE_DEVICES set to the UUIDs of the other GPUs; to list them, run: nvidia-smi -L"
-            yield Plan(f"Use {old[0].name} only for the monitor", Risk.LOW, (ByHand(text),))
+            yield Plan(f"Use the {old[0].name} only for the monitor", Risk.LOW, (ByHand(text),))
             return
         yield replace_torch(
             environment.path,

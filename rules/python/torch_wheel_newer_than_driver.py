@@ -68,7 +68,7 @@ class TorchWheelNewerThanDriver(Rule):
                 continue
             runs = driver.runs(torch.cuda) if torch.cuda else None
             if runs is None:
-                what = f"CUDA {torch.cuda}" if torch.cuda else "the CUDA that it was built with"
+                what = f"CUDA {torch.cuda}" if torch.cuda else "its CUDA version is unknown"
                 yield Unknown(
                     f"{environment.path}: dlhealth does not know whether the driver supports PyTorch {torch.version} ({what})",
                     environment.subject,

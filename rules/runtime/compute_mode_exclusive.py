@@ -1,4 +1,4 @@
-"""A GPU does not accept programs, or only one at a time: its compute mode is not Default.
+"""A GPU accepts no programs, or only one at a time: its compute mode is not Default.
 
 What you see
     all CUDA-capable devices are busy or unavailable (error 46), although nvidia-smi shows free memory
@@ -40,7 +40,7 @@ _LIMITED = ("Exclusive_Process", "Exclusive_Thread", "Prohibited")
 
 class ComputeModeExclusive(Rule):
     id = "compute-mode-exclusive"
-    title = "A GPU does not accept programs, or only one at a time"
+    title = "A GPU accepts no programs, or only one at a time"
     stage = Stage.APPLICATIONS
     severity = Severity.NOTE
 
@@ -48,7 +48,7 @@ class ComputeModeExclusive(Rule):
         closed = [g for g in modes.gpus if g.compute == "Prohibited"]
         for gpu in modes.gpus:
             if not gpu.compute:
-                yield Unknown(f"the compute mode of the GPU {gpu.address} is not known", f"gpu:{gpu.address}")
+                yield Unknown(f"cannot tell the compute mode of the GPU {gpu.address}", f"gpu:{gpu.address}")
             elif gpu.compute in _LIMITED and not (modes.sharing and gpu.compute != "Prohibited"):
                 accepts = "no program" if gpu in closed else "only one program at a time"
                 yield self.finding(
@@ -61,7 +61,7 @@ class ComputeModeExclusive(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         address = finding.subject.partition(":")[2]
-        text = f"nvidia-smi -i {address} -c DEFAULT (if neither MPS nor a scheduler needs the mode)"
+        text = f"if neither MPS nor a scheduler needs this mode, run nvidia-smi -i {address} -c DEFAULT"
         yield Plan("Accept all programs again", Risk.LOW, (ByHand(text),))
 
     @staticmethod

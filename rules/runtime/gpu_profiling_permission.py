@@ -55,7 +55,7 @@ class GpuProfilingPermission(Rule):
         if line is None:
             return
         if profiling.admin_only is None:
-            yield Unknown("what the loaded driver does is not known: it is not loaded, or this machine does not run")
+            yield Unknown("cannot tell what the driver allows: it is not loaded, or this machine is not running")
         elif profiling.admin_only:
             yield self.finding(
                 "host",

@@ -52,7 +52,7 @@ class MigModeWithoutInstances(Rule):
             if not gpu.mig:
                 continue
             if gpu.instances is None:
-                yield Unknown(f"whether the GPU {gpu.address} has MIG instances is not known", f"gpu:{gpu.address}")
+                yield Unknown(f"cannot tell whether the GPU {gpu.address} has MIG instances", f"gpu:{gpu.address}")
             elif not gpu.instances:
                 managed = f"; {modes.manager}: Kubernetes may manage them" if modes.manager else ""
                 yield self.finding(
@@ -64,7 +64,7 @@ class MigModeWithoutInstances(Rule):
 
     def remedies(self, finding: Finding) -> Iterator[Plan]:
         address = finding.subject.partition(":")[2]
-        text = f"nvidia-smi mig -i {address} -cgi 0 -C (nvidia-smi mig -lgip lists smaller profiles)"
+        text = f"run nvidia-smi mig -i {address} -cgi 0 -C; for smaller profiles, see nvidia-smi mig -lgip"
         yield Plan("Create an instance", Risk.LOW, (ByHand(text),))
         text = f"end all programs on the GPU, then run nvidia-smi -i {address} -mig 0"
         yield Plan("Turn MIG off", Risk.MEDIUM, (ByHand(text),))

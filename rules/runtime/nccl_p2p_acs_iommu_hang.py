@@ -1,4 +1,4 @@
-"""The IOMMU refuses direct transfers between GPUs, so programs on several GPUs hang or compute wrong results.
+"""The IOMMU refuses direct transfers between GPUs. Programs on several GPUs may hang or compute wrong results.
 
 What you see
     Training on several GPUs hangs at the first step: the GPUs show 100 % use, and nothing is computed
@@ -61,7 +61,7 @@ class NcclP2pAcsIommuHang(Rule):
         names = " and ".join(r.address for r in refused)
         yield self.finding(
             "host",
-            f"The IOMMU refused transfers of the GPU{'s' * (len(refused) > 1)} {names}: programs on several GPUs hang",
+            f"The IOMMU refused transfers of the GPU{'s' * (len(refused) > 1)} {names}: programs on several GPUs may hang",
             *(Evidence(r.line.source, f"{r.line.text.strip()[:160]} ({count(r.times, 'time')})") for r in refused[:4]),
             *(Evidence(path, "translates (DMA)") for path in list(iommu.translated.values())[:2]),
         )
@@ -73,7 +73,7 @@ class NcclP2pAcsIommuHang(Rule):
         yield Plan("Turn off direct transfers", Risk.LOW, (ByHand(text),))
         text = (
             "add iommu=pt to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, run update-grub and reboot; if the messages "
-            "remain, turn off ACS and IOMMU in the firmware setup"
+            "remain, turn off ACS and IOMMU in the firmware's setup menu"
         )
         yield Plan("Let the IOMMU pass addresses unchanged", Risk.MEDIUM, (ByHand(text),), reboot=True)
 

@@ -57,14 +57,14 @@ class PersistencedNotRunning(Rule):
             if daemon.enabled:  # without a link, nothing starts it
                 yield self.finding(
                     f"file:{daemon.unit}",
-                    f"{daemon.enabled} starts {daemon.program} at boot, which is not installed",
+                    f"{daemon.enabled} starts {daemon.program} at boot, but this program is not installed",
                     Evidence(daemon.unit, f"ExecStart={daemon.program}"),
                     Evidence(daemon.program, "does not exist"),
                     kind="program",
                     link=daemon.enabled,
                 )
         elif daemon.user and daemon.account is None:
-            yield Unknown(f"whether the account {daemon.user} exists is not known: accounts may come from a network")
+            yield Unknown(f"cannot tell whether the account {daemon.user} exists: accounts may come from a network")
         elif daemon.user and not daemon.account:
             yield self.finding(
                 f"file:{daemon.unit}",

@@ -55,7 +55,7 @@ class ThermalOrPowerThrottle(Rule):
             reasons, laptop = card.readings.slowdowns, _is_laptop(card)
             heat = _too_hot(card)
             if reasons is None and heat is None:
-                yield Unknown(f"whether the GPU {card.address} is slowed down is not known", card.subject)
+                yield Unknown(f"cannot tell whether the GPU {card.address} is slowed down", card.subject)
             elif heat:
                 # A laptop's card reaches its target temperature by design.
                 mild = laptop and heat == TARGET
@@ -71,7 +71,7 @@ class ThermalOrPowerThrottle(Rule):
         values = (
             (r.temperature, f"{r.temperature} °C"),
             (r.slowdown_temperature, f"slows down at {r.slowdown_temperature} °C"),
-            (r.margin, f"{r.margin} °C below the limit"),
+            (r.margin, f"{abs(r.margin or 0)} °C {'below' if (r.margin or 0) >= 0 else 'above'} the limit"),
             (r.power, f"{r.power:.0f} W" if r.power else ""),
             (r.power_limit, f"limit {r.power_limit:.0f} W" if r.power_limit else ""),
         )

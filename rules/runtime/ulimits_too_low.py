@@ -1,4 +1,4 @@
-"""A limit of logins is too low for deep learning: open files, or memory that stays in place for RDMA.
+"""A limit of logins is too low for deep learning: open files, or locked memory for RDMA.
 
 What you see
     OSError: [Errno 24] Too many open files
@@ -10,11 +10,11 @@ Why
     PyTorch's DataLoader opens a file descriptor for each tensor that a worker sends. The usual limit of 1024 is often
     enough; here /etc/security/limits.conf sets less.
 
-    RDMA keeps memory in place (memlock). The usual limit of some megabytes is far too low for it.
+    RDMA needs locked memory (memlock). The usual limit of some megabytes is far too low for it.
 Repair
-    Raise the limit in /etc/security. It counts from the next login on.
+    Raise the limit in /etc/security. It takes effect at the next login.
 What the repair risks
-    Low: a program may then use more of what is limited.
+    Low: a program may then open more files or lock more memory.
 By hand
     ulimit -n; ulimit -l
     grep -rn nofile /etc/security/limits.conf /etc/security/limits.d
@@ -61,7 +61,8 @@ class UlimitsTooLow(Rule):
             if limit.item == "nofile" and limit.value is not None and limit.value < _USUAL:
                 yield self.finding(
                     f"file:{limit.place.path}",
-                    f"{limit.place} allows {limit.domain} only {limit.value} open files; the usual limit is {_USUAL}",
+                    f"{limit.place} allows {'every user' if limit.domain == '*' else limit.domain} only {limit.value} open files; "
+                    f"the usual limit is {_USUAL}",
                     Evidence(limit.place, limit.text.strip()),
                     limit=limit,
                 )

@@ -62,7 +62,7 @@ class UvmBrokenAfterSuspend(Rule):
         if start.woke is None:
             return
         if start.code is None:
-            yield Unknown(f"whether CUDA still works after the suspend is not known: {start.why}")
+            yield Unknown(f"cannot tell whether CUDA still works after the suspend: {start.why}")
         elif start.code == UNKNOWN_ERROR:
             saved = setup.preserves if setup else None
             yield self.finding(

@@ -32,4 +32,4 @@ class ImageLayers(NamedTuple):
             paths = (f"{_LAYERS}/{layer}/diff/{library}" for layer in layers for library in _LIBRARIES)
             return cls(tuple(path for path in paths if host.lstat(path)))
         except Unreadable as problem:
-            raise Unavailable(f"what Docker's images contain is not known: {problem}") from problem
+            raise Unavailable(f"cannot tell what Docker's images contain: {problem}") from problem

@@ -55,7 +55,7 @@ class CdiSpecs(NamedTuple):
     @classmethod
     def probe(cls, host: Host, platform: Platform) -> "CdiSpecs":
         if platform.setting is PlatformSetting.CONTAINER:
-            raise Unavailable("skipped in a container: descriptions of devices belong to the host")
+            raise Unavailable("skipped in a container: CDI specifications belong to the host")
         specs: list[CdiSpec] = []
         problems: list[str] = []
         for folder in CDI_FOLDERS:
@@ -148,7 +148,7 @@ class DockerContainers(NamedTuple):
         try:
             found = [_container(host, folder, identity) for identity in host.listdir(_TASKS)]
         except Unreadable as problem:
-            raise Unavailable(f"which containers Docker runs is not known: {problem}") from problem
+            raise Unavailable(f"cannot tell which containers Docker runs: {problem}") from problem
         return cls(tuple(c for c in found if c), _cgroups(host, settings), host.lstat("/dev/char/195:255") is not None)
 
 

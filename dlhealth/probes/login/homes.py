@@ -116,7 +116,7 @@ def _home(host: Host, account: Account, mounts: dict[str, str]) -> Home:
     remote = next((f"{mounts[p]} at {p}" for p in above if p != "/" and on_server(mounts.get(p, ""))), "")
     if remote:
         # The server decides who may write, and root is nobody there.
-        return Home(account, f"{home} is on {remote}")
+        return Home(account, f"{home} is on {remote}: its server decides who may write there")
     try:
         status = host.stat(home)
         names = host.listdir(home) if status and status.kind == "dir" else ()

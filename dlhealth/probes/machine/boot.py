@@ -111,7 +111,7 @@ def _grub(host: Host) -> NextBoot | None:
     if not exact:
         source = f"{source} ({wanted} is not an entry, so GRUB starts the first)"
     if not chosen.release:
-        return NextBoot(None, f"{source}: {chosen.titles[-1]} starts no Linux of this machine")
+        return NextBoot(None, f"{source} is {chosen.titles[-1]}, which starts no Linux of this machine")
     return NextBoot(chosen.release, source, chosen.arguments)
 
 

@@ -376,7 +376,9 @@ def test_what_a_user_could_have_written_is_not_put_where_everybody_compiles(ladd
     first, *_ = ladder("cudnn-headers-missing-or-split", machine=machine)
     (step,) = first.actions
     assert isinstance(step, ByHand)
-    assert step.text.startswith(f"From {folder}, if you trust its owner: cp -P cudnn*.h {INCLUDE}/")
+    assert step.text.startswith(
+        f"Take the headers from {folder}, if you trust its owner. In their directory, run: cp -P cudnn*.h {INCLUDE}/"
+    )
 
 
 @pytest.mark.parametrize(
@@ -384,13 +386,13 @@ def test_what_a_user_could_have_written_is_not_put_where_everybody_compiles(ladd
     [
         (
             "8.9.7",
-            "From cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
+            "Take the headers from cudnn-linux-x86_64-8.9.7.*_cuda12-archive.tar.xz (at developer.download.nvidia.com/",
         ),
         (
             "9.1.0",
-            "From cudnn-linux-x86_64-9.1.0.*_cuda12-archive.tar.xz (developer.download.nvidia.com/compute/cudnn/redist/",
+            "Take the headers from cudnn-linux-x86_64-9.1.0.*_cuda12-archive.tar.xz (at developer.download.nvidia.com/",
         ),
-        ("7.6.5", "From NVIDIA's archive of cuDNN 7.6.5 (developer.nvidia.com/cudnn)"),
+        ("7.6.5", "Take the headers from NVIDIA's archive of cuDNN 7.6.5 (developer.nvidia.com/cudnn)"),
     ],
 )
 def test_without_another_copy_the_file_to_fetch_is_named(version: str, archive: str, ladder: Ladder) -> None:
