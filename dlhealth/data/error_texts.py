@@ -108,8 +108,10 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("docker-nvidia-runtime-not-configured", "docker-snap-or-desktop")),
     (r"nvidia-container-cli: initialization error: (?:load library failed|driver error)|libnvidia-ml\.so\.1: cannot open",
      ("container-toolkit-cannot-find-driver", "libcuda-missing-from-loader")),
+    (r"if this is a gpu node, did you (?:configure|set)",
+     ("containerd-nvidia-runtime-not-configured", "docker-nvidia-runtime-not-configured")),
     (r"unresolvable cdi devices|failed to inject cdi devices", ("cdi-spec-stale",)),
-    (r"bus error.{0,80}shared memory|insufficient shared memory \(shm\)", ("shm-too-small",)),
+    (r"bus error.{0,80}shared memory|insufficient shared memory \(shm\)|/dev/shm/nccl", ("shm-too-small",)),
     # Modules, packages, the desktop
     (r"key was rejected by service|required key not available|module with unavailable key",
      ("secure-boot-mok-not-enrolled", "secure-boot-unsigned-module")),

@@ -97,6 +97,11 @@ def _old_or_new(match: Match) -> str:
     return "torch-no-kernel-image-new-gpu" if ours[0] > built[-1][0] else ""
 
 
+def _of_the_node(match: Match) -> str:
+    """Which runtime the device plugin of Kubernetes asks for."""
+    return f"{match['docker'] or 'containerd'}-nvidia-runtime-not-configured".lower()
+
+
 def _no_plugin(match: Match) -> str:
     """JAX says the same after a plugin that is there failed."""
     return "" if "jax_plugins" in match.string else "jax-gpu-backend-unavailable"
@@ -119,6 +124,14 @@ def _other_library(match: Match) -> str:
 
 
 _ROWS = (
+    _Row(
+        r"could not load NVML library(?:.{0,400}?)If this is a GPU node, did you (?:configure the NVIDIA Container Toolkit|set the "
+        r"(?P<docker>docker) default runtime)",
+        "", "The pod of the device plugin got no driver: the node starts it without NVIDIA's container runtime",
+        "on the node: sudo nvidia-ctk runtime configure --runtime=containerd --set-as-default (or =docker), and restart it; or set "
+        "runtimeClassName: nvidia for the plugin",
+        _of_the_node,
+    ),
     _Row(
         r"unable to make backup link of '\.?(?P<file>/usr/lib/\S*lib(?:cuda|nvidia|nv)\S*|/usr/bin/nvidia-\S+)' before installing "
         r"new version: Invalid cross-device link",
@@ -390,6 +403,11 @@ _ROWS = (
     _Row(
         r"insufficient shared memory \(shm\)|unable to write to file </torch_\w+>",
         "shm-too-small", "Data loaders fill /dev/shm of the container",
+        "start the container with --ipc=host or --shm-size=8g",
+    ),
+    _Row(
+        r"Error while creating shared memory segment /dev/shm/nccl|failed to extend /dev/shm/nccl\S* to \d+ bytes",
+        "shm-too-small", "NCCL gets no shared memory in /dev/shm, which is probably too small",
         "start the container with --ipc=host or --shm-size=8g",
     ),
     _Row(

@@ -28,6 +28,12 @@ CASES = (
      "jax-gpu-backend-unavailable", "cuSPARSE that it finds (12002)"),
     ("OSError: CUDA_HOME environment variable is not set. Please set it to your CUDA install root.", "nvcc-not-in-path", "nvcc"),
     ("FileNotFoundError: [Errno 2] No such file or directory: '/usr/local/cuda/bin/nvcc'", "nvcc-not-in-path", "nvcc"),
+    ("Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file\nIncompatible "
+     "platform detected\nIf this is a GPU node, did you configure the NVIDIA Container Toolkit?",
+     "containerd-nvidia-runtime-not-configured", "device plugin"),
+    ("Failed to initialize NVML: could not load NVML library.\nIf this is a GPU node, did you set the docker default runtime to `nvidia`?",
+     "docker-nvidia-runtime-not-configured", "device plugin"),
+    ("NCCL WARN Error while creating shared memory segment /dev/shm/nccl-ab (size 7340384)", "shm-too-small", "NCCL"),
     ("AssertionError: Torch not compiled with CUDA enabled", "torch-cpu-only-build", "without CUDA"),
     ("RuntimeError: operator torchvision::nms does not exist", "torch-companion-built-for-other-torch", "torchvision"),
     ("ImportError: /v/site-packages/causal_conv1d_cuda.cpython-311-x86_64-linux-gnu.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
