@@ -125,6 +125,12 @@ def _other_library(match: Match) -> str:
 
 _ROWS = (
     _Row(
+        r"(?P<library>/\S*(?:conda|forge|mamba|/envs/)\S*/lib\w+\.so[.\d]*): no version information available \(required by "
+        r"(?P<program>[^\s)]+)\)",
+        "ld-library-path-conda-breaks-system", "{program} loads {library} in place of the system's library",
+        "take the directory of conda out of LD_LIBRARY_PATH: conda's programs find their libraries without it",
+    ),
+    _Row(
         r"could not load NVML library(?:.{0,400}?)If this is a GPU node, did you (?:configure the NVIDIA Container Toolkit|set the "
         r"(?P<docker>docker) default runtime)",
         "", "The pod of the device plugin got no driver: the node starts it without NVIDIA's container runtime",

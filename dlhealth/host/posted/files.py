@@ -139,10 +139,14 @@ def _size(text: str) -> int | None:
 
 def printed(command: Command, output: Output, pieces: Pieces) -> bool:
     """A typed `cat FILE`."""
-    path = command.path
-    if command.words[:1] != ("cat",) or not path or path == "/" or not command.output.strip():
+    said = command.output.strip()
+    if command.words[:1] != ("cat",) or not said or said.startswith("cat: "):
         return False
-    if command.output.lstrip().startswith("cat: "):
+    if len(command.words) == 2 and command.words[1].startswith("~/.") and not command.home:
+        pieces.at_home(command.words[1][2:], command.output.strip("\n") + "\n", output.source(command.line))
+        return True
+    path = command.path
+    if not path or path == "/":
         return False
     pieces.file(posixpath.normpath(path), command.output.strip("\n") + "\n", output.source(f"cat {path}"))
     return True

@@ -103,6 +103,11 @@ class Pieces:
         self._packages.setdefault((name, architecture), stanza)
         self.sources.setdefault(STATUS, source)
 
+    def container(self, manager: str, source: str) -> None:
+        """This is a container."""
+        self.absent.discard("/run/systemd/container")
+        self.file("/run/systemd/container", f"{manager}\n", source)
+
     def at_home(self, name: str, content: str, source: str) -> None:
         """A file in the home directory of who posted this."""
         self._at_home.setdefault(name, (content, source))

@@ -33,7 +33,7 @@ _COMPLAINT = regex(
     r"|\bcu(?:blas|fft|rand|solver|sparse)\w*\b))"
     # What apt, DKMS and the desktop say names no program that uses the GPU.
     r"|.*(?:graphical session is already|never registered|Depends: |Conflicts: |trying to overwrite |'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
-    r"|supported by EGL|module not found: 'nvidia'|you have held broken|CUDA Version: (?:ERR!|N/A)|\|ERR! {2,}ERR!)",
+    r"|supported by EGL|module not found: 'nvidia'|you have held broken|do not appear to have an NVIDIA GPU|is not included in the PATH environment|no version information available|CUDA Version: (?:ERR!|N/A)|\|ERR! {2,}ERR!)",
     re.IGNORECASE,
 )
 """A line that may be, or begin, an error of such a program."""
@@ -50,6 +50,7 @@ _A_MESSAGE = 200_000
 """Characters. Of a longer text only the errors are searched for what they prove: that takes its time."""
 _SHELLS = {"z": "/bin/zsh", "c": "/bin/tcsh", "t": "/bin/tcsh"}
 _SOMEBODY = "user"
+_CONTAINERS = ("docker", "lxc", "lxc-libvirt", "openvz", "podman", "systemd-nspawn")
 
 
 def environment(output: Output, pieces: Pieces) -> bool:
@@ -63,7 +64,7 @@ def environment(output: Output, pieces: Pieces) -> bool:
 
 
 def shown(typed: Iterable[Command], output: Output, pieces: Pieces) -> bool:
-    """`echo $VARIABLE`, `printenv VARIABLE` and `env | grep WORD`, typed into a terminal."""
+    """`echo $VARIABLE`, `printenv VARIABLE`, `env | grep WORD` and `systemd-detect-virt`, typed into a terminal."""
     any_found = False
     for command in typed:
         single = re.fullmatch(r"echo \"?\$\{?(\w+)\}?\"?|printenv (\w+)", command.line)
@@ -74,6 +75,11 @@ def shown(typed: Iterable[Command], output: Output, pieces: Pieces) -> bool:
         elif re.match(r"(?:env|printenv|export)(?: -p)? *\| *e?grep", command.line):
             found = {m["name"]: m["value"] for m in _LINE.finditer(command.output)}
             know(pieces, found, output.source(command.line), whole=False, home=command.home)
+            any_found = True
+        elif (
+            command.line == "systemd-detect-virt" and (kind := command.output.strip().partition("\n")[0]) in _CONTAINERS
+        ):
+            pieces.container(kind, output.source(command.line))
             any_found = True
     return any_found
 

@@ -18,7 +18,7 @@ _COMMANDS = frozenset(
      "find", "free", "gcc", "glxinfo", "grep", "inxi", "journalctl", "ldconfig", "ldd", "ls", "lsb_release", "lsmod",
      "lspci", "modinfo", "modprobe", "mokutil", "nvcc", "nvidia-smi", "pip", "pip3", "printenv", "prime-select",
      "python", "python3", "snap", "systemctl", "ubuntu-drivers", "uname", "whereis", "which", "docker", "mount", "df",
-     "lshw", "reboot", "exit", "cd", "update-initramfs", "update-alternatives", "xrandr", "cp", "mv", "rm", "nano")
+     "lshw", "systemd-detect-virt", "reboot", "exit", "cd", "update-initramfs", "update-alternatives", "xrandr", "cp", "mv", "rm", "nano")
 )  # fmt: skip
 
 

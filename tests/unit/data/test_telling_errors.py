@@ -34,6 +34,8 @@ CASES = (
     ("Failed to initialize NVML: could not load NVML library.\nIf this is a GPU node, did you set the docker default runtime to `nvidia`?",
      "docker-nvidia-runtime-not-configured", "device plugin"),
     ("NCCL WARN Error while creating shared memory segment /dev/shm/nccl-ab (size 7340384)", "shm-too-small", "NCCL"),
+    ("bash: /home/joe/miniconda3/lib/libtinfo.so.6: no version information available (required by bash)",
+     "ld-library-path-conda-breaks-system", "bash loads /home/joe/miniconda3/lib/libtinfo.so.6"),
     ("AssertionError: Torch not compiled with CUDA enabled", "torch-cpu-only-build", "without CUDA"),
     ("RuntimeError: operator torchvision::nms does not exist", "torch-companion-built-for-other-torch", "torchvision"),
     ("ImportError: /v/site-packages/causal_conv1d_cuda.cpython-311-x86_64-linux-gnu.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",

@@ -17,6 +17,7 @@ from dlhealth.probes import Options, Unavailable
 from dlhealth.probes.driver.gpu import Gpus
 from dlhealth.probes.login.environment import Environments
 from dlhealth.probes.machine.kernel import Kernel
+from dlhealth.probes.machine.platform import Platform, PlatformSetting
 from dlhealth.probes.packaging.packages import Packages
 from dlhealth.probes.python.pythonenv import PythonEnvironments
 
@@ -410,6 +411,22 @@ class TestPython:
 
 
 class TestSession:
+    def test_a_start_up_file_that_somebody_printed(self, judged: Judge) -> None:
+        (found,) = [
+            d.finding
+            for d in judged("$ cat ~/.bashrc\nexport PATH=/usr/local/cuda/bin\n$ ls\nls: command not found\n").findings
+        ]
+        assert (found.id, found.subject) == ("ld-library-path-malformed", "user:user")
+
+    @pytest.mark.parametrize(
+        ("answer", "setting"), [("lxc", PlatformSetting.CONTAINER), ("kvm", PlatformSetting.MACHINE)]
+    )
+    def test_what_systemd_says_of_a_container(
+        self, answer: str, setting: PlatformSetting, host: Callable[..., Host]
+    ) -> None:
+        platform: Platform = facts(host(f"root@ct101:~# systemd-detect-virt\n{answer}\n{FAILED}")).get(Platform)
+        assert platform.setting is setting
+
     def test_env(self, judged: Judge) -> None:
         assert roots(judged(ENV, SMI)) == {"cuda-visible-devices-wrong"}
 
