@@ -160,7 +160,7 @@ class _Machine:
         from dlhealth.engine import proofs
         from dlhealth.engine.record import inventory_of
 
-        known = asked(self._request)
+        known = asked(Selection())  # the inventory of a run does not depend on which environments it used
         with Progress() as progress:
             inventory = known.examining(lambda examiner, options: inventory_of(examiner.facts(options)), progress)
         before = proofs.read(known.host)

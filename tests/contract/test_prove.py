@@ -161,9 +161,9 @@ def test_the_time_of_the_load_is_the_one_that_was_asked_for(prove: Prove) -> Non
         (
             "flip=4711",
             "memory",
-            "GPU 0: 1 words of memory changed by themselves, the first at byte 18844 of the tested",
+            "GPU 0: 1 word of memory changed, the first at byte 18844 of the tested",
         ),
-        ("lost=17", "memory", "GPU 0: a copy to the host and back changed 1 words, the first at byte 68"),
+        ("lost=17", "memory", "GPU 0: a copy to the host and back changed 1 word, the first at byte 68"),
         ("slow=50", "memory", "GB/s; its PCIe link (generation 1, 2 lanes) allows 0.5 GB/s"),
         ("wrong=4711", "load", "GPU 0: 1 of 4194304 numbers are wrong after 0 s of load, the first at index 4711"),
         ("later=4:719", "load", "cuLaunchKernel returned 719 (CUDA_ERROR_LAUNCH_FAILED)"),
@@ -421,6 +421,18 @@ def test_the_next_run_says_what_became_worse(keeping: Callable[..., subprocess.C
     assert {(w["stage"], w["figure"]) for w in slow["worse"]} == {
         ("memory", f"GPU 0: copy {direction}, GB/s") for direction in ("to the host", "to the GPU", "within the GPU")
     }
+    broken = keeping("flip=1", "--stage", "memory").stdout
+    assert "memory: proved -> failed\nNothing that is recorded changed in between.\n" in broken
+
+
+def test_an_environment_that_is_named_is_no_change_of_the_machine(
+    keeping: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "lib/python3.11/site-packages/torch-2.3.0.dist-info").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    keeping("", "--stage", "memory", "--python", str(tmp_path))
     broken = keeping("flip=1", "--stage", "memory").stdout
     assert "memory: proved -> failed\nNothing that is recorded changed in between.\n" in broken
 

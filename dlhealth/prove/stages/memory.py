@@ -74,7 +74,7 @@ def _compare(card: Card, index: int, parts: list[tuple[int, int]], a: int, c: in
         count, first = card.differences(address, size // 4, a, (c + address) % 2**32)
         if count:
             raise Wrong(
-                f"GPU {index}: {count} words of memory changed by themselves, "
+                f"GPU {index}: {_words(count)} of memory changed, "
                 f"the first at byte {number * PART + first * 4} of the tested memory"
             )
 
@@ -100,7 +100,7 @@ def _copies(card: Card, index: int, part: tuple[int, int]) -> Iterator[Figure]:
         for where, copied in (("to the host and back", address), ("within the GPU", address + half)):
             count, first = card.differences(copied, half // 4, a, c)
             if count:
-                raise Wrong(f"GPU {index}: a copy {where} changed {count} words, the first at byte {first * 4}")
+                raise Wrong(f"GPU {index}: a copy {where} changed {_words(count)}, the first at byte {first * 4}")
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -125,3 +125,7 @@ def _errors(health: Health, index: int) -> Iterator[Figure]:
         yield Figure(f"GPU {index}: memory errors that ECC corrected", corrected)
     if uncorrected:
         raise Wrong(f"GPU {index}: ECC counted {uncorrected} memory errors that it could not correct")
+
+
+def _words(count: int) -> str:
+    return "1 word" if count == 1 else f"{count} words"
