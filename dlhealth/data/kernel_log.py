@@ -149,9 +149,10 @@ class Xid(NamedTuple):
 
     def told(self, address: str, times: int = 1) -> str:
         """The sentence for a finding and for an alert."""
-        who, what = ("NVSwitch", "The switch") if self.switch else ("GPU", "The driver")
         often = f" ({times} times)" if times > 1 else ""
-        return f"{what} reported {self.called} for the {who} at {address}{often}: {self.advice}"
+        if self.switch:
+            return f"The NVSwitch at {address} reported {self.called}{often}: {self.advice}"
+        return f"The driver reported {self.called} for the GPU at {address}{often}: {self.advice}"
 
     def severity_of(self, times: int) -> Severity:
         """A repeat makes an error of what was a warning. What asks for nothing stays a note, however often it comes."""

@@ -9,9 +9,9 @@ from dlhealth.model import Evidence, Finding, Plan, Risk, Severity, Stage
 from dlhealth.probes.driver.driverlog import NEEDS, XidEvent, XidEvents
 
 SUMMARIES = {
-    "application": "Nothing on the machine: check the program",
-    "hardware": "Reset the GPU, and have the hardware repaired if it comes back",
-    "link": "Reset the GPUs, and have the connection repaired if it comes back",
+    "application": "Check the program: the machine needs no repair",
+    "hardware": "Reset the GPU; if the error comes back, have the hardware repaired",
+    "link": "Reset the GPUs; if the error comes back, have the connection repaired",
 }
 """By whose fault a number usually is."""
 

@@ -33,7 +33,10 @@ def replace_torch(
         return Plan(f"Install PyTorch {version} for {tag} into {path}", Risk.LOW, (install,), network=True)
     command = f"pip install {join(arguments)}"
     if manager == "conda":
-        text = f"In the conda environment {path}: conda remove pytorch cpuonly pytorch-cpu; then {command}"
+        text = (
+            f"In the conda environment {path}, run conda remove with those of pytorch, cpuonly and pytorch-cpu that "
+            f"conda list shows; then {command}"
+        )
     elif manager in ("pip", "uv"):
         text = f"Create a new environment with a Python that PyTorch {version} supports, and run in it: {command}"
     else:
@@ -45,7 +48,7 @@ def pip_install(path: str, python: str, manager: str, requirements: tuple[str, .
     """Install packages into the environment at `path`; by hand unless pip or uv manages it."""
     if manager in ("pip", "uv"):
         return Plan(summary, Risk.LOW, (PipInstall(python, requirements, uv=manager == "uv"),), network=True)
-    text = f"In {path}: pip install {join(requirements)}"
+    text = f"With the pip of {path}, run: pip install {join(requirements)}"
     return Plan(summary, Risk.LOW, (ByHand(text),), network=True)
 
 

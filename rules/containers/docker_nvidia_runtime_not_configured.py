@@ -59,7 +59,7 @@ class DockerNvidiaRuntimeNotConfigured(Rule):
                 f"file:{_DAEMON}",
                 f"{_DAEMON} is not valid JSON near line {docker.broken}: Docker does not start",
                 Evidence(f"{_DAEMON}:{docker.broken}", "not valid JSON"),
-                Evidence(docker.engine, "reads it at its start"),
+                Evidence(docker.engine, "reads it when it starts"),
                 severity=Severity.ERROR,
                 kind="broken",
             )

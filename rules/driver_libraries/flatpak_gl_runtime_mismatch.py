@@ -1,4 +1,4 @@
-"""Programs of Flatpak draw without the GPU: Flatpak has driver libraries only for another version.
+"""Flatpak programs draw without the GPU: Flatpak has driver libraries only for another version.
 
 What you see
     Graphics driver 'nvidia-550-127' for Flatpak has not been found on your system.
@@ -7,7 +7,7 @@ What you see
 
     The same program from the system's packages works.
 Why
-    A program of Flatpak cannot use the system's driver libraries. Flatpak downloads a copy of them as a runtime, for
+    A Flatpak program cannot use the system's driver libraries. Flatpak downloads a copy of them as a runtime, for
     exactly the version of the driver that is loaded during its update. After a driver upgrade, this copy is missing
     until the next update of Flatpak.
 
@@ -66,7 +66,7 @@ class FlatpakGlRuntimeMismatch(Rule):
             versions = ", ".join(sorted({version for found in wrong.values() for version in found}))
             yield self.finding(
                 "host",
-                f"Flatpak has driver libraries ({named}) of {versions}, but {modules.loaded_version} is loaded: its programs draw without the GPU",
+                f"Flatpak has driver libraries ({named}) for {versions}, but driver {modules.loaded_version} is loaded: its programs draw without the GPU",
                 Evidence("/sys/module/nvidia/version", modules.loaded_version),
                 *(Evidence(f"flatpak runtime {kind}", ", ".join(found)) for kind, found in sorted(wrong.items())),
             )

@@ -108,7 +108,7 @@ class LibcudaMissingFromLoader(Rule):
         shown = f"{broken[0].path} is {broken[0].problem}" if broken else f"{' and '.join(missing)} cannot be found"
         yield self.finding(
             "host",
-            f"{shown}, although {reason.shows}, so no program can use the GPU",
+            f"{shown}: no program can use the GPU, although {reason.shows}",
             *evidence,
             reason,
             severity=Severity.ERROR if "libcuda.so.1" in missing else Severity.WARNING,
@@ -130,7 +130,7 @@ class LibcudaMissingFromLoader(Rule):
         names = driver.compute_packages if driver else ()
         if names:
             yield Plan(
-                f"Install {', '.join(names)}", Risk.LOW, (AptInstall(names, reinstall=True), RefreshLoaderCache()),
+                f"Reinstall {', '.join(names)}", Risk.LOW, (AptInstall(names, reinstall=True), RefreshLoaderCache()),
                 network=True,
             )  # fmt: skip
             if packages:

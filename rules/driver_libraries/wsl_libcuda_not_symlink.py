@@ -5,8 +5,8 @@ What you see
 
     libcuda.so.1: cannot open shared object file, in WSL2
 
-    The warning "/usr/lib/wsl/lib/libcuda.so.1 is not a symbolic link" of ldconfig: this one is harmless. Windows' driver
-    has three equal files, where Linux has links, and CUDA works with them.
+    ldconfig also warns: "/usr/lib/wsl/lib/libcuda.so.1 is not a symbolic link". This warning is harmless: the Windows
+    driver has three equal files where Linux has links, and CUDA works with them.
 Why
     /usr/lib/wsl/lib shows a directory of Windows. Somebody who wanted to silence the harmless warning removed a file
     there, or replaced it with a link to a file that does not exist. Or the driver's installation in Windows is incomplete.

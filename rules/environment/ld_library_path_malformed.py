@@ -349,10 +349,12 @@ def _is_understood(path: str, correction: str) -> bool:
 def _as_it_should_be(problem: Problem) -> str:
     name = problem.variable
     if problem.kind == "unread":
-        return f"sed -i 's/\\r$//' {problem.source.path}" if problem.line.endswith("\r") else "correct that line first"
+        return (
+            f"run sed -i 's/\\r$//' {problem.source.path}" if problem.line.endswith("\r") else "correct that line first"
+        )
     if problem.source.startswith("/etc/environment"):
         return f"no shell reads this file, so {name}=DIRECTORY:DIRECTORY must name every directory in full"
-    return f"as in {_form(problem.source, name)}"
+    return f"write it as in {_form(problem.source, name)}"
 
 
 def _form(source: Place, name: str) -> str:

@@ -50,12 +50,12 @@ from dlhealth.api import (
 
 POWER_OFF = "end running programs, power the machine off, and power it on after ten seconds"
 HARDWARE = {
-    Obstacle.STALE_STATE: "if it returns: update the driver and the mainboard's firmware; the GPU was not reset cleanly",
-    Obstacle.VBIOS: "if it returns: reseat the card; in a virtual machine, give the GPU its ROM file; otherwise have the card"
+    Obstacle.STALE_STATE: "if the error returns: update the driver and the mainboard's firmware; the GPU was not reset cleanly",
+    Obstacle.VBIOS: "if the error returns: reseat the card; in a virtual machine, give the GPU its ROM file; otherwise have the card"
     " replaced, because its firmware is unreadable",
-    Obstacle.CARD_FIRMWARE: "if it returns: check the power cables, the riser and the slot, then test the card in another machine",
-    Obstacle.DMA: "if it returns: update the mainboard's firmware, and check its IOMMU settings",
-    Obstacle.UNKNOWN: "if it returns: update the mainboard's firmware, switch Above 4G Decoding on in its setup menu, reseat the"
+    Obstacle.CARD_FIRMWARE: "if the error returns: check the power cables, the riser and the slot, then test the card in another machine",
+    Obstacle.DMA: "if the error returns: update the mainboard's firmware, and check its IOMMU settings",
+    Obstacle.UNKNOWN: "if the error returns: update the mainboard's firmware, switch Above 4G Decoding on in its setup menu, reseat the"
     " card and its power cables, or test the card in another machine",
 }
 
@@ -82,7 +82,7 @@ class RmInitAdapterFailed(Rule):
         if modules.loaded is None and not modules.loaded_version and not unstarted.gpus:
             yield Unknown("cannot see whether the driver is loaded (a mounted disk, or a container)")
             return
-        driver = f"The driver {modules.loaded_version or ''}".rstrip()
+        driver = f"Driver {modules.loaded_version}" if modules.loaded_version else "The driver"
         for gpu in unstarted.gpus:
             missing = gpu.obstacle is Obstacle.FIRMWARE_FILE
             evidence = [gpu.said, gpu.reason, unstarted.firmware if missing else None]

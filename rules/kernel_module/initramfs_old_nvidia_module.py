@@ -107,7 +107,7 @@ class InitramfsOldNvidiaModule(Rule):
                 # The module on the disk is older than the boot but was not loaded: the image's module came first.
                 shows = (
                     Evidence("/proc/stat", "the machine booted after the module on the disk was written"),
-                    Evidence(image.path, image.problem),
+                    Evidence(image.path, image.problem.removeprefix(f"{image.path}: ")),
                 )
                 yield self._found(release, severity, image.path, disk, loaded, shows, duplicate="", old=loaded)
             elif loaded:

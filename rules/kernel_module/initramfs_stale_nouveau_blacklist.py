@@ -72,7 +72,7 @@ class InitramfsStaleNouveauBlacklist(Rule):
                 if running or image.problem:
                     yield Unknown(image.problem or f"{image.path} was not unpacked")
                 return
-            shows = image.problem or "not unpacked"
+            shows = image.problem.removeprefix(f"{image.path}: ") or "not unpacked"
         elif image.blacklists("nouveau") or not (running or image.holds("nouveau")):
             return
         else:

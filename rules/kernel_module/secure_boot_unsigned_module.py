@@ -138,7 +138,7 @@ class SecureBootUnsignedModule(Rule):
                 *make,
                 ByHand(f"rebuild and sign the module: dkms build --force {built}; dkms install --force {built}"),
                 ByHand(
-                    f"run mokutil --import {key or 'the new key (/var/lib/dkms/mok.pub or /var/lib/shim-signed/mok/MOK.der)'},"
+                    f"run mokutil --import {key or 'KEY (/var/lib/dkms/mok.pub or /var/lib/shim-signed/mok/MOK.der)'},"
                     " choose a password, reboot, choose Enroll MOK, and enter the password"
                 ),
             ),

@@ -13,10 +13,10 @@ Why
     removed, for example while purging the driver. And somebody may have masked the display manager to get out of a
     login loop.
 
-    Ubuntu's lightdm and Debian's sddm also stop at once if the file names another display manager than the link.
+    Ubuntu's lightdm and Debian's sddm also stop at once if the file and the link name different display managers.
 
-    A machine with another default target, one that boots to a text console on purpose, or one without a display
-    manager that was never used with one is a server: there is nothing to repair.
+    Nothing is reported for a server: a machine with another default target, one that boots to a text console on
+    purpose, or one that never had a display manager.
 Repair
     Point the link to the display manager that Debian's file names, or remove the mask. If nobody has logged in on a
     screen since the last boot, this may have been done on purpose: it is a note, and not repaired automatically.

@@ -63,7 +63,7 @@ class LoginLoopBrokenPathEnvironment(Rule):
             subject, about = environments.subject(broken.source)
             yield self.finding(
                 subject,
-                f"{broken.source} sets PATH to {_short(broken.value)}, without /usr/bin: {_who(broken)} finds no programs",
+                f"{broken.source} sets PATH to {_short(broken.value)}, without /usr/bin: {_who(broken)} find no programs",
                 Evidence(broken.source, f"PATH={broken.value}"),
                 about=(*about, f"line:{broken.source}"),
                 broken=broken,
@@ -181,11 +181,12 @@ class LoginLoopBrokenPathEnvironment(Rule):
 
 
 def _short(value: str) -> str:
+    value = " ".join(value.split())
     return value if len(value) < 60 else f"{value[:57]}..."
 
 
 def _who(broken: BrokenPath) -> str:
-    kinds = {"pam": "every session", "console": "a login on a console", "graphical": "a graphical login"}
+    kinds = {"pam": "all sessions", "console": "console logins", "graphical": "graphical logins"}
     first = kinds[broken.kinds[0]]
     return first if len(broken.users) > 1 else f"{first} of {broken.users[0]}"
 

@@ -135,7 +135,7 @@ class MixedRepositories(Rule):
             pin = PIN.format(" ".join((*PINNED, *sorted(names))))
             steps.insert(0, WriteFile("/etc/apt/preferences.d/nvidia-driver-from-distribution", pin))
         yield Plan(
-            f"Install the whole driver from the source of {main}"
+            f"Install the whole driver from one source, in version {main}"
             + (f" and remove {', '.join(other)}" if other else ""),
             Risk.HIGH, tuple(steps), reboot=True, network=True,
         )  # fmt: skip

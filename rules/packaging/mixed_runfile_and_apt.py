@@ -105,7 +105,7 @@ class MixedRunfileAndApt(Rule):
         evidence += [Evidence(t.path, f"DKMS lists version {t.version}") for t in others[:2]]
         yield self.finding(
             "host",
-            f"The driver{f' {version}' if version else ''} was installed by a .run file, and {driver.version} by packages "
+            f"{f'Driver {version}' if version else 'A driver'} was installed by a .run file, and {driver.version} by packages "
             f"({parts[0].package.name} ...): each overwrites the other's files",
             *evidence,
             severity=Severity.WARNING if version and set(driver.versions()) == {version} else Severity.ERROR,

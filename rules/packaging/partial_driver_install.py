@@ -120,7 +120,7 @@ class PartialDriverInstall(Rule):
         minor = lacks == [PARTS["utils"]]
         yield self.finding(
             "host",
-            f"The driver {driver.version or driver.branch or ''} is installed without {' and '.join(lacks)}",
+            f"Driver {driver.version or driver.branch or ''} is installed without {' and '.join(lacks)}",
             *(Evidence("/var/lib/dpkg/status", f"{p.name} depends on {name}: not installed") for p, name in unmet[:4]),
             *(Evidence("/var/lib/dpkg/status", f"{m.package.name} was removed") for m in removed[:4]),
             *(Evidence("/var/lib/dpkg/status", f"{m.package.name} {m.package.version}") for m in driver.members[:4]),

@@ -70,7 +70,7 @@ class Numpy2Abi(Rule):
         summary = f"Install NumPy 1 into {path}"
         yield pip_install(path, clash.environment.python, clash.environment.manager, ("numpy<2",), summary)
         newer = " ".join(f"'{p.name}>={p.first}'" for p in clash.packages)
-        text = f"In {path}: pip install --upgrade {newer}"
+        text = f"With the pip of {path}, run: pip install --upgrade {newer}"
         yield Plan("Upgrade the packages instead", Risk.MEDIUM, (ByHand(text),), network=True)
 
     @staticmethod

@@ -116,7 +116,7 @@ class ProgramCudaMajorMissing(Rule):
             summary = f"Use the CuPy build for the installed CUDA version in {environment.path}"
         command = f"pip install {' '.join(_quoted(requirements))}"
         if name.startswith("cupy-") and re.split(r"[\[=]", requirements[0])[0] != name:
-            text = f"{environment.python} -m pip uninstall {name}; then {environment.python} -m {command}"
+            text = f"run {environment.python} -m pip uninstall {name}; then {environment.python} -m {command}"
             yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
         else:
             yield pip_install(environment.path, environment.python, environment.manager, requirements, summary)

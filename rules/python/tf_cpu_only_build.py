@@ -105,7 +105,7 @@ class TfCpuOnlyBuild(Rule):
             tool = f"{environment.python} -m pip" if environment.manager else "the pip of a new virtual environment"
             if environment.manager == "uv":
                 tool = f"uv pip and the option --python {environment.python}"
-            text = f"With {tool}: uninstall {tensorflow.distribution}, then {text}"
+            text = f"With {tool}, run: pip uninstall {tensorflow.distribution}; then {text}"
         yield Plan("Replace TensorFlow with a CUDA build", Risk.LOW, (ByHand(text),), network=True)
 
     @staticmethod

@@ -73,7 +73,7 @@ class TorchCompanionBuiltForOtherTorch(Rule):
         summary = f"Install {companion.name} for PyTorch {torch.version} into {environment.path}"
         if not companion.fitting:
             cuda = f" and CUDA {torch.cuda}" if torch.cuda else ""
-            text = f"In {environment.path}: install a build of {companion.name} for PyTorch {torch.version}{cuda}"
+            text = f"Install a build of {companion.name} for PyTorch {torch.version}{cuda} into {environment.path}"
             yield Plan(summary, Risk.LOW, (ByHand(text),), network=True)
             return
         local = torch.version.partition("+")[2]

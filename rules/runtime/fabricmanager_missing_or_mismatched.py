@@ -105,7 +105,7 @@ class FabricmanagerMissingOrMismatched(Rule):
             return
         package, version = finding.detail["package"], finding.detail["version"]
         text = (
-            f"list the versions with apt-cache madison {package}; run apt-get install {package}=VERSION with the one that begins with {driver}. "
+            f"list the versions with apt-cache madison {package}; then run apt-get install {package}=VERSION with the version that begins with {driver}. "
             f"If no source has it, upgrade the driver to {version} and reboot"
         )
         restart = ByHand("systemctl restart nvidia-fabricmanager")

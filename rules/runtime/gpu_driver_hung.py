@@ -77,7 +77,7 @@ class GpuDriverHung(Rule):
         elif nvml is not None and nvml.outcome == "hung":
             yield self.finding(
                 "host",
-                f"The NVIDIA driver {version} is loaded but does not answer: {nvml.call or 'NVML'} does not return",
+                f"NVIDIA driver {version} is loaded but does not answer: {nvml.call or 'NVML'} does not return",
                 Evidence("libnvidia-ml.so.1", nvml.text or f"no answer to {nvml.call}"),
                 *said,
             )
@@ -87,7 +87,7 @@ class GpuDriverHung(Rule):
         elif log and not (nvml and (nvml.code in OTHERS or _all_answer(nvml))):
             yield self.finding(
                 _subject(log),
-                f"The NVIDIA driver {version} is stuck: {said[0].shows}",
+                f"NVIDIA driver {version} is stuck: {said[0].shows}",
                 *said,
                 *([Evidence("libnvidia-ml.so.1", nvml.text or nvml.outcome)] if nvml else []),
             )

@@ -102,7 +102,7 @@ class HostOomKiller(Rule):
             size = f"; it used {int(used[1]) / (1 << 20):.1f} GiB" if used else ""
             yield self.finding(
                 "host",
-                f"The kernel ended {name}{times} since the last boot, because {what}{size}",
+                f"Since the last boot, the kernel ended {name}{times}, because {what}{size}",
                 *(Evidence(line.source, line.text.strip()[:200]) for line in lines[-2:]),
                 limited=limited,
             )

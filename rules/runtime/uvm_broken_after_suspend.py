@@ -18,7 +18,7 @@ By hand
     fuser -v /dev/nvidia-uvm
     # End the programs that are listed, then:
     modprobe -r nvidia_uvm && modprobe nvidia_uvm
-    # To prevent it: let the driver save the video memory before a suspend.
+    # To prevent it, let the driver save the video memory before a suspend. In a file in /etc/modprobe.d:
     # options nvidia NVreg_PreserveVideoMemoryAllocations=1 NVreg_TemporaryFilePath=/var/tmp
     systemctl enable nvidia-suspend.service nvidia-hibernate.service nvidia-resume.service
 """

@@ -34,7 +34,7 @@ class DriverLibrary(NamedTuple):
     """`name` is what the loader is asked for ("libcuda.so.1"), or the file's own name where no such link leads to it.
     `path` is where the loader looks, `real_path` the file behind the links ("" if a link leads nowhere), `version` that
     of the file's name ("" if it tells none), `owner` its package, `bits` 64 or 32. `problem` says why the loader can't
-    use it ("a broken link to …", "an alternative that leads to …", "empty", "not an ELF file", …); "" if it can. `unread` says
+    use it ("a broken link to …", "a broken alternative for …", "empty", "not an ELF file", …); "" if it can. `unread` says
     that the only problem is that the file could not be checked."""
 
     name: str
@@ -140,7 +140,7 @@ def _library(host: Host, folder: str, name: str, bits: int, packages: Packages |
         if not real:
             last = _last_link(host, path)
             chosen = (host.readlink(path) or "").startswith("/etc/alternatives/")
-            problem = f"an alternative that points to {last}" if chosen else f"a broken link to {last}"
+            problem = f"a broken alternative for {last}" if chosen else f"a broken link to {last}"
         elif not head:
             problem = "empty"
         elif head[:4] != b"\x7fELF":

@@ -150,7 +150,7 @@ class Shell(Expansion):
         if self.dialect == "sh" or self.posix:
             return self.end("syntax", script.problem.text)
         windows = self.lines()[script.problem.line - 1].endswith("\r")
-        self.blame_unread(script.problem.line, "ends as on Windows" if windows else "has wrong syntax")
+        self.blame_unread(script.problem.line, "has a Windows line ending" if windows else "has a syntax error")
         self.state.status = False
         return NORMAL
 

@@ -329,7 +329,7 @@ def test_what_is_told_of_a_line_is_in_the_words_of_its_shell(
     (plan,) = ladder("ld-library-path-malformed", machine=machine)
     (step,) = plan.actions
     assert isinstance(step, ByHand)
-    assert step.text.endswith(f", as in {advice}") or step.text.endswith(f"; as in {advice}")
+    assert step.text.endswith(f", as in {advice}") or step.text.endswith(f"; write it as in {advice}")
 
 
 WHEEL = "lib/python3.11/site-packages/nvidia/cudnn"

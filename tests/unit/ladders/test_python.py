@@ -47,7 +47,7 @@ class TestTorch:
     @pytest.mark.parametrize(
         ("manager", "wheel", "start"),
         [
-            ("conda", ("2.8.0", "cu128"), "In the conda environment /v: conda remove pytorch"),
+            ("conda", ("2.8.0", "cu128"), "In the conda environment /v, run conda remove with those of pytorch"),
             ("", ("2.8.0", "cu128"), "Create a virtual environment"),
             ("pip", ("1.13.1", "cu117"), "Create a new environment with a Python that PyTorch 1.13.1 supports"),
             ("pip", None, "No prebuilt PyTorch fits"),
