@@ -32,7 +32,7 @@ class LibcudaRule(Rule):
             if not driver.versions or compat.version in driver.numbers:
                 continue
             if not compat.version:
-                yield Unknown(f"cannot determine the driver version of {compat.real}")
+                yield Unknown(f"cannot find out the driver version of {compat.real}")
                 continue
             version, source = driver.versions[0]
             newer = _numbers(compat.version) > _numbers(version)

@@ -213,8 +213,8 @@ class CudnnRuntimeMissing(Rule):
         if (source := detail.get("unpacked")) and toolkits.default:
             target, top = toolkits.default.path, source.rpartition("/")[0]
             text = (
-                f"cp -P {source}/libcudnn* {target}/lib64/ && cp -P {top}/include/cudnn*.h {target}/include/ && ldconfig "
-                "(if you trust that archive)"
+                f"if you trust that archive, run: cp -P {source}/libcudnn* {target}/lib64/ && "
+                f"cp -P {top}/include/cudnn*.h {target}/include/ && ldconfig"
             )
             yield Plan(f"Install the cuDNN {major} that was unpacked in {top}", Risk.LOW, (ByHand(text),))
         where = folder.path if folder else "the toolkit's lib64"

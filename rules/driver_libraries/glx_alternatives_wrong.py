@@ -116,7 +116,7 @@ class GlxAlternativesWrong(Rule):
         if packages and (packages.installed("bumblebee*") or packages.installed("primus*")):
             return
         if not glx.wanted and glx.hybrid is None:
-            yield Unknown("cannot determine whether the machine has another GPU besides NVIDIA's")
+            yield Unknown("cannot find out whether the machine has another GPU besides NVIDIA's")
         elif glx.wanted or (glx.manual and glx.hybrid is False):
             yield self.finding(
                 "host",

@@ -79,7 +79,7 @@ class ClosedModuleOnBlackwell(Rule):
         if offer:
             yield switch_to(offer[1], drivers, f"Install the open kernel module of branch {offer[0]}")
             return
-        text = "install the open kernel module from the source of the current driver (NVIDIA's repository: nvidia-open instead of cuda-drivers; .run file: --kernel-module-type=open), then reboot"
+        text = "install the open kernel module from the same source as the current driver (NVIDIA's repository: nvidia-open instead of cuda-drivers; .run file: --kernel-module-type=open), then reboot"
         yield switch_by_hand("Install the open kernel module", text)
 
     @staticmethod

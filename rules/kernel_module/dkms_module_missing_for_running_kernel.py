@@ -99,7 +99,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
         if not installed and not kept and not others and not built and not failure.evidence:
             return
         if kernel.target is None and not kernel.unseen:
-            yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
+            yield Unknown(f"cannot find out which kernel boots next: {kernel.next_boot_source}")
         for release, severity in kernels_without_module(kernel, modules, dkms):
             named = kernel.target is not None or not kernel.unseen
             build = next((b for m in kept if (b := m.failed(release))), None)
@@ -181,7 +181,7 @@ class DkmsModuleMissingForRunningKernel(Rule):
         elif unfit:
             what = f"dkms install --force {module.name}/{module.version} -k {release}" if module else "rebuild it"
             yield Plan(
-                f"Replace it with a module that kernel {release} can load",
+                f"Replace the module with one that kernel {release} can load",
                 Risk.MEDIUM,
                 (ByHand(f"move {unfit} out of the way; {what}; depmod {release}"),),
             )
@@ -195,17 +195,17 @@ class DkmsModuleMissingForRunningKernel(Rule):
                 yield Plan(f"Free some space, then build {what}", Risk.LOW, (first, *build))
             elif finding.detail["headers"]:
                 first = ByHand(
-                    f"install the headers of kernel {release} again, in exactly this version: they are not whole"
+                    f"reinstall the headers of kernel {release}, in exactly this version: they are incomplete"
                 )
-                yield Plan(f"Install the kernel's headers again, then build {what}", Risk.LOW, (first, *build))
+                yield Plan(f"Reinstall the kernel's headers, then build {what}", Risk.LOW, (first, *build))
             elif finding.detail["crashed"]:
                 last = ByHand("if the compiler crashes again, test the memory (memtest86+), or use another gcc version")
                 yield Plan(f"Rebuild {what}", Risk.LOW, (*build, last))
             else:
                 yield Plan(f"Build {what}", Risk.LOW, build)
         elif package and dkms and not dkms.tree:
-            text = f"mount what is missing of this system; if somebody removed the directory: apt-get install --reinstall {package}"
-            yield Plan("Bring back /var/lib/dkms, which does not exist", Risk.MEDIUM, (ByHand(text),), network=True)
+            text = f"mount the partition that contains it; if somebody removed the directory: apt-get install --reinstall {package}"
+            yield Plan("Restore /var/lib/dkms, which does not exist", Risk.MEDIUM, (ByHand(text),), network=True)
         elif package:
             yield Plan(
                 f"Reinstall {package}, because DKMS has no source to build from",

@@ -84,7 +84,7 @@ class DriverTooOldForNewGpu(Rule):
         limit = f" and at most {highest} (for the other GPU)" if highest else ""
         flavour = " with the open kernel module" if detail["open"] else ""
         text = f"choose one source (a newer release of the distribution, its backports, or NVIDIA's repository), install {detail['needs']}{limit}{flavour} from it, then reboot"
-        yield switch_by_hand(f"Install {detail['needs']} of the driver", text)
+        yield switch_by_hand(f"Install {detail['needs']} of the NVIDIA driver", text)
 
     @staticmethod
     def scenarios() -> Iterator[Scenario]:

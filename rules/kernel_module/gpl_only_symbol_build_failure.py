@@ -56,7 +56,7 @@ class GplOnlySymbolBuildFailure(Rule):
     def detect(self, kernel: Kernel, modules: KernelModules, dkms: Dkms) -> Iterator[Finding | Unknown]:
         yield from (Unknown(problem) for problem in dkms.problems)
         if kernel.target is None and dkms.modules and not kernel.unseen:
-            yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
+            yield Unknown(f"cannot find out which kernel boots next: {kernel.next_boot_source}")
         for release, severity in kernels_without_module(kernel, modules, dkms):
             builds = ((m, b) for m in dkms.modules if (b := m.failed(release)) and b.fault is BuildFault.GPL_SYMBOL)
             module, build = next(builds, (None, None))

@@ -77,7 +77,7 @@ class InitramfsOldNvidiaModule(Rule):
                 first, right = pair
                 if libraries is None or (wanted is None and libraries.problems):
                     why = "the version of the driver's libraries could not be checked"
-                    yield Unknown(f"which of {first.path} and {right.path} is the right module: {why}")
+                    yield Unknown(f"cannot tell whether {first.path} or {right.path} is the right module: {why}")
                     continue
                 yield self._found(
                     release, severity, f"{first.path} ({first.version})", right, loaded, (), duplicate=first.path,

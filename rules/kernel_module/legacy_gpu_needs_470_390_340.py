@@ -103,7 +103,7 @@ class LegacyGpuNeeds470390340(Rule):
                     f"the package {pointer.name} is transitional and installs {pointer.upstream}: install an "
                     f"older version of it ({pointer.name}={branch}.…) and hold it, or NVIDIA's .run file of branch {branch}"
                 )
-            text = f"install branch {branch} from the source of the current driver; {where}"
+            text = f"install branch {branch} from the same source as the current driver; {where}"
             yield Plan(f"Switch to branch {branch}, the last one for this GPU", Risk.HIGH, (ByHand(text),))
         yield Plan("Use nouveau instead of the NVIDIA driver", Risk.HIGH, (ByHand(NOUVEAU),), reboot=True)
 

@@ -86,7 +86,7 @@ class MaxwellPascalVoltaDroppedAfter580(Rule):
         if offer:
             yield switch_to(offer[1], drivers, summary)
         else:
-            text = f"install branch {branch} with the closed kernel module from the source of the current driver ({PIN}); then reboot"
+            text = f"install branch {branch} with the closed kernel module from the same source as the current driver ({PIN}); then reboot"
             yield switch_by_hand(summary, text)
 
     @staticmethod

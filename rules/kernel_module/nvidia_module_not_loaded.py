@@ -103,7 +103,7 @@ class NvidiaModuleNotLoaded(Rule):
         if not free or switch.chosen:
             return
         if switch.problems:
-            yield Unknown(f"what may keep the module from loading could not be checked: {switch.problems[0]}")
+            yield Unknown(f"cannot check what may keep the module from loading: {switch.problems[0]}")
             return
         # A GPU that the driver ignores does not need the module. If it ignores every GPU, that is the cause.
         unserved = fit.unserved() if fit else frozenset()

@@ -109,7 +109,7 @@ class OpenModuleOnUnsupportedGpu(Rule):
             yield switch_to(offer[1], drivers, f"Install the closed kernel module of branch {offer[0]}")
             return
         limit = f" of branch {last} or older" if last else ""
-        text = f"install the closed kernel module{limit} from the source of the current driver (NVIDIA's repository: cuda-drivers instead of nvidia-open; .run file: --kernel-module-type=proprietary), then reboot"
+        text = f"install the closed kernel module{limit} from the same source as the current driver (NVIDIA's repository: cuda-drivers instead of nvidia-open; .run file: --kernel-module-type=proprietary), then reboot"
         yield switch_by_hand("Install the closed kernel module", text)
 
     @staticmethod

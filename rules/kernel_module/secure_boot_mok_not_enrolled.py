@@ -78,7 +78,7 @@ class SecureBootMokNotEnrolled(Rule):
                 Evidence(said.source, said.text.strip()[:200]),
                 *([Evidence(boot.source, boot.shows)] if boot else []),
                 release=kernel.running or "the running kernel",
-                key="the certificate of the key that signed it (/var/lib/shim-signed/mok/MOK.der on Ubuntu, /var/lib/dkms/mok.pub on Debian)",
+                key="CERTIFICATE (of the key that signed the module: /var/lib/shim-signed/mok/MOK.der on Ubuntu, /var/lib/dkms/mok.pub on Debian)",
                 other="",
             )
             return

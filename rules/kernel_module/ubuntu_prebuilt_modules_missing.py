@@ -71,7 +71,7 @@ class UbuntuPrebuiltModulesMissing(Rule):
         if dkms.newest() or any("-no-dkms" not in p.name for p in packages.installed("nvidia*dkms*")):
             return
         if kernel.target is None:
-            yield Unknown(f"cannot determine which kernel boots next: {kernel.next_boot_source}")
+            yield Unknown(f"cannot find out which kernel boots next: {kernel.next_boot_source}")
         of_kernels = [(p, m) for p in prebuilt if (m := OF_A_KERNEL.fullmatch(p.name))]
         metas = [(p, m) for p in prebuilt if (m := META.fullmatch(p.name))]
         driver = next((m["driver"] for _, m in (*metas, *of_kernels)), "")

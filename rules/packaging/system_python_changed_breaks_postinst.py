@@ -63,7 +63,7 @@ class SystemPythonChangedBreaksPostinst(Rule):
             return
         if not python.expected or (python.chain and not python.version):
             missing = "the distribution's Python version" if not python.expected else "the version of /usr/bin/python3"
-            yield Unknown(f"cannot determine {missing}")
+            yield Unknown(f"cannot find out {missing}")
             return
         if python.version == python.expected:
             return

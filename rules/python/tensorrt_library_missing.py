@@ -78,7 +78,7 @@ class TensorrtLibraryMissing(Rule):
         else:
             cuda = re.search(r"cu\d+", need.name) or re.search(r"cu\d+", " ".join(environment.packages))
             if cuda is None:
-                text = f"In {environment.path}: pip install tensorrt-cu12-libs=={need.version}, or cu13 for CUDA 13"
+                text = f"With the pip of {environment.path}, run: pip install tensorrt-cu12-libs=={need.version} (cu13 for CUDA 13)"
                 yield Plan(f"Install {need.library}", Risk.LOW, (ByHand(text),), network=True)
                 return
             requirements = (f"tensorrt-{cuda[0]}-libs=={need.version}",)

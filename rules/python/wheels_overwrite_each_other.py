@@ -57,9 +57,9 @@ class WheelsOverwriteEachOther(Rule):
             wanted = _wanted(found)
             names = " and ".join(found.owners)
             if not found.present or not wanted:
-                which = "which of them is on the disk" if wanted else "which of them is wanted"
+                which = "which of them is on the disk" if wanted else "which of them should be"
                 yield Unknown(
-                    f"{names} in {environment.path} own {found.path}; {which} is not known", environment.subject
+                    f"{names} in {environment.path} own {found.path}; cannot tell {which}", environment.subject
                 )
             elif found.present != wanted:
                 packages = environment.packages

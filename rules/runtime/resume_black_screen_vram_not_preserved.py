@@ -61,7 +61,7 @@ class ResumeBlackScreenVramNotPreserved(Rule):
         if not lacking:
             yield self.finding(
                 "host",
-                "The driver refused a suspend: it must save the video memory, and nothing told it to before "
+                "The driver refused a suspend: it must save the video memory, but nothing told it to "
                 f"({UNITS[0]} is probably not enabled)",
                 Evidence(setup.refused.source, setup.refused.text.strip()[:200]),
                 missing=False,
