@@ -5,7 +5,7 @@ What you see
     found, but can be installed with: sudo apt install nvidia-cuda-toolkit".
 Why
     NVIDIA's packages and run file install to /usr/local/cuda-X.Y. They leave PATH to the "post-installation
-    actions" of NVIDIA's guide, which nobody followed here. The shell's hint is wrong here: it would install a second,
+    actions" of NVIDIA's guide, which nobody followed here. The shell's hint is wrong: it would install a second,
     older toolkit.
 
     Without a toolkit nothing is reported: PyTorch and similar programs bring their own CUDA libraries and need no

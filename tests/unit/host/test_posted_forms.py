@@ -714,7 +714,7 @@ def test_headers_that_are_not_whole_are_installed_before_the_next_build(
     (found,) = [d.finding for d in diagnose(rules, known).findings]
     rule = next(rule for rule in rules if rule.id == found.id)
     assert found.id == "dkms-module-missing-for-running-kernel"
-    assert plans(rule, found, known)[0].summary.startswith("Install the kernel's headers again, then build")
+    assert plans(rule, found, known)[0].summary.startswith("Reinstall the kernel's headers, then build")
 
 
 def test_an_error_in_the_source_names_the_driver_where_the_kernel_is_unknown(judged: Judge) -> None:
