@@ -72,7 +72,7 @@ def command(
     """
     if stage and until:
         raise click.UsageError("--stage and --until exclude each other")
-    wanted = Wanted(chosen_stages(stage, until), gpu, seconds, data and os.path.abspath(data), _video(video))
+    wanted = Wanted(chosen_stages(stage, until), gpu, seconds, data and os.path.abspath(data), _video(video), exes)
     proved = proving(wanted, Selection(pythons=exes), yes=yes, keep=not no_history)
     if as_json:
         from dlhealth.report.prove import proof_to_json

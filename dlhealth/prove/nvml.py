@@ -51,6 +51,11 @@ class Sensors:
         if found:
             self._library = library
 
+    @property
+    def answer(self) -> bool:
+        """Whether NVML knows the GPU."""
+        return self._library is not None
+
     def temperature(self) -> int | None:
         """In degrees Celsius."""
         return self._number("nvmlDeviceGetTemperature", _CORE)

@@ -22,13 +22,15 @@ _WAIT_FOR_LOG = 5.0
 
 class Wanted(NamedTuple):
     """What to prove. `gpu` is the only GPU to use, None for all; `seconds` is how long the load lasts; `data` is a
-    directory with the files of MNIST, `video` a video file or the number of a camera ("" for neither)."""
+    directory with the files of MNIST, `video` a video file or the number of a camera ("" for neither); `pythons` are the
+    environments that a person named."""
 
     stages: Sequence[str]
     gpu: int | None
     seconds: float
     data: str = ""
     video: str = ""
+    pythons: Sequence[str] = ()
 
     @property
     def which(self) -> str:
@@ -183,6 +185,9 @@ def in_python(stage: str, wanted: Wanted, asker: Asker, tested: Sequence[Part]) 
     ]
     if not chosen:
         kind = "PyTorch, TensorFlow or JAX" if stage == "framework" else "PyTorch"
+        if wanted.pythons:
+            where = ", ".join(wanted.pythons)
+            return Result(stage, Proof.NOT_RUN, f"{where}: this is not a Python environment with {kind}")
         return Result(stage, Proof.NOT_RUN, f"no Python environment with {kind} was found; --python EXE names one")
     if stage != "framework":
         chosen = [min(chosen, key=lambda pair: _rank(pair[0], tested))]

@@ -148,6 +148,12 @@ def test_memory_and_load_are_proved_with_what_the_sensors_give(library: Path, tm
     assert load["figures"]["GPU 0: longest kernel, s"] < 1
 
 
+def test_the_driver_says_whether_nvml_answers(library: Path, tmp_path: Path, prove: Prove) -> None:
+    _, document = with_sensors(library, tmp_path, "", "", "--stage", "driver")
+    assert document["stages"][0]["text"].endswith("compute capability 8.6")
+    assert prove("", "--stage", "driver")[1]["stages"][0]["text"].endswith("(NVML does not answer for it)")
+
+
 def test_the_time_of_the_load_is_the_one_that_was_asked_for(prove: Prove) -> None:
     stages = [prove("", "--stage", "load", "--time", time)[1]["stages"][0] for time in ("1", "4")]
     assert [stage["text"] for stage in stages] == [f"1 GPU, {n} s of load: every result is right" for n in (1, 4)]

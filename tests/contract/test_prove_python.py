@@ -161,6 +161,12 @@ def test_what_several_environments_prove_together(outcomes: Sequence[Proof], out
     assert merged.figures == {"torch in /venv0: x, s": 0, "torch in /venv1: x, s": 1}
 
 
+def test_what_is_named_and_is_no_environment_is_said() -> None:
+    status, (stage,) = prove("--stage", "framework", "--python", "/bin/false")
+    assert (status, stage["outcome"]) == (Status.UNKNOWN, "could not run")
+    assert stage["text"] == "/bin/false: this is not a Python environment with PyTorch, TensorFlow or JAX"
+
+
 def test_the_variables_of_the_caller_reach_the_framework(tmp_path: Path) -> None:
     """With all their faults: here, a module of PYTHONPATH hides one of the standard library."""
     folder = environment(tmp_path / "venv", torch="import this_is_not_here")
