@@ -16,7 +16,7 @@ Why
     Ubuntu's lightdm and Debian's sddm also stop at once if the file and the link name different display managers.
 
     Nothing is reported for a server: a machine with another default target, one that boots to a text console on
-    purpose, or one that never had a display manager.
+    purpose, or one that has no display manager and never used one.
 Repair
     Point the link to the display manager that Debian's file names, or remove the mask. If nobody has logged in on a
     screen since the last boot, this may have been done on purpose: it is a note, and not repaired automatically.

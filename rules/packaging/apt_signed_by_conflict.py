@@ -12,7 +12,8 @@ Why
 
     Until one entry is gone, apt installs, upgrades and removes nothing, from no repository.
 Repair
-    Comment out the duplicate. dlhealth keeps the entry whose keyring exists, or the one that belongs to a package.
+    Comment out the duplicate. dlhealth keeps the entry whose keyring exists. If both have one, it keeps the entry of a
+    package.
 What the repair risks
     Nothing: the entry that stays names the same repository.
 By hand

@@ -102,10 +102,16 @@ class TfCpuOnlyBuild(Rule):
         else:
             text = "pip install 'tensorflow[and-cuda]'"
         if text.startswith("pip"):
-            tool = f"{environment.python} -m pip" if environment.manager else "the pip of a new virtual environment"
+            tool, where = f"{environment.python} -m pip", ""
             if environment.manager == "uv":
-                tool = f"uv pip and the option --python {environment.python}"
-            text = f"With {tool}, run: pip uninstall {tensorflow.distribution}; then {text}"
+                tool, where = "uv pip", f" --python {environment.python}"
+            if environment.manager:
+                install = text.removeprefix("pip install")
+                text = (
+                    f"Run: {tool} uninstall{where} {tensorflow.distribution}; then run: {tool} install{where}{install}"
+                )
+            else:
+                text = f"In a new virtual environment, run: {text}"
         yield Plan("Replace TensorFlow with a CUDA build", Risk.LOW, (ByHand(text),), network=True)
 
     @staticmethod
