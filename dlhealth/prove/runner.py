@@ -187,7 +187,7 @@ def in_python(stage: str, wanted: Wanted, asker: Asker, tested: Sequence[Part]) 
         kind = "PyTorch, TensorFlow or JAX" if stage == "framework" else "PyTorch"
         if wanted.pythons:
             where = ", ".join(wanted.pythons)
-            return Result(stage, Proof.NOT_RUN, f"{where}: this is not a Python environment with {kind}")
+            return Result(stage, Proof.NOT_RUN, f"{where} has no {kind}")
         return Result(stage, Proof.NOT_RUN, f"no Python environment with {kind} was found; --python EXE names one")
     if stage != "framework":
         chosen = [min(chosen, key=lambda pair: _rank(pair[0], tested))]

@@ -121,9 +121,10 @@ def test_a_python_that_does_not_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stage", "kind"), [("framework", "PyTorch, TensorFlow or JAX"), ("train", "PyTorch")])
 def test_an_environment_without_a_framework(tmp_path: Path, stage: str, kind: str) -> None:
-    status, (ended,) = prove("--stage", stage, "--python", str(environment(tmp_path / "venv", numpy="")))
+    folder = environment(tmp_path / "venv", numpy="")
+    status, (ended,) = prove("--stage", stage, "--python", str(folder))
     assert status == Status.UNKNOWN
-    assert ended["text"] == f"no Python environment with {kind} was found; --python EXE names one"
+    assert ended["text"] == f"{folder} has no {kind}"
 
 
 def test_a_python_that_does_not_exist_is_wrong_usage() -> None:
@@ -164,7 +165,7 @@ def test_what_several_environments_prove_together(outcomes: Sequence[Proof], out
 def test_what_is_named_and_is_no_environment_is_said() -> None:
     status, (stage,) = prove("--stage", "framework", "--python", "/bin/false")
     assert (status, stage["outcome"]) == (Status.UNKNOWN, "could not run")
-    assert stage["text"] == "/bin/false: this is not a Python environment with PyTorch, TensorFlow or JAX"
+    assert stage["text"] == "/bin/false has no PyTorch, TensorFlow or JAX"
 
 
 def test_the_variables_of_the_caller_reach_the_framework(tmp_path: Path) -> None:
