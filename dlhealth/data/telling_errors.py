@@ -25,6 +25,10 @@ _TENSORFLOW = (
     "TensorFlow 2.14 or newer: pip install 'tensorflow[and-cuda]' into the same environment; older: install CUDA and cuDNN in "
     "the versions that this TensorFlow was built for, where the loader finds them"
 )
+_JAX_LIBRARIES = (
+    "pip install --upgrade 'jax[cuda12]' into the same environment; a directory of CUDA in LD_LIBRARY_PATH comes before "
+    "its libraries: run unset LD_LIBRARY_PATH and try again"
+)
 _LONGEST = 300
 
 
@@ -105,6 +109,12 @@ def _of_the_node(match: Match) -> str:
 def _no_plugin(match: Match) -> str:
     """JAX says the same after a plugin that is there failed."""
     return "" if "jax_plugins" in match.string else "jax-gpu-backend-unavailable"
+
+
+def _by_library_path(match: Match) -> str:
+    """PyTorch names LD_LIBRARY_PATH only if it is set: without it, a package of pip or conda is the likelier cause."""
+    named = r"LD_LIBRARY_PATH contains incompatible|cuDNN in LD_LIBRARY_PATH|LD_LIBRARY_PATH\W{0,4}/\S*(?:cuda|cudnn)"
+    return "ld-library-path-old-cudnn-shadows-torch" if re.search(named, match.string) else ""
 
 
 def _two_sources(match: Match) -> str:
@@ -262,8 +272,47 @@ _ROWS = (
         r"Installed version: (?P<has>\d+)",
         "jax-gpu-backend-unavailable",
         "JAX does not use the GPU: the {library} that it finds ({has}) is older than the oldest that it supports ({least})",
-        "pip install --upgrade 'jax[cuda12]' into the same environment; a directory of CUDA in LD_LIBRARY_PATH comes before "
-        "its libraries: run unset LD_LIBRARY_PATH and try again",
+        _JAX_LIBRARIES,
+    ),
+    _Row(
+        r"Found (?P<library>cu\w+) version (?P<has>\d+), but JAX was built against version (?P<built>\d+), which is newer",
+        "jax-gpu-backend-unavailable",
+        "JAX does not use the GPU: the {library} that it finds ({has}) is older than the one that it was built for ({built})",
+        _JAX_LIBRARIES,
+    ),
+    _Row(
+        r"operation \w+\([^)]*\) failed: The (?P<library>cu\w+) library was not found"
+        r"|RuntimeError: Unable to load (?P<other>cu\w+)\. Is it installed",
+        "jax-gpu-backend-unavailable", "JAX does not use the GPU: it cannot load {library}{other}",
+        _JAX_LIBRARIES,
+    ),
+    _Row(
+        r"Unable to initialize backend 'cuda'\W{0,3}: module 'jaxlib\.xla_extension' has no attribute 'GpuAllocatorConfig'",
+        "jax-gpu-backend-unavailable", "jaxlib is built without CUDA: JAX uses the CPU",
+        "install jax with CUDA in the version that the program needs into the same environment: pip install 'jax[cuda12]'",
+    ),
+    _Row(
+        r"cuDNN version (?:incompatibility|mismatch): PyTorch was compiled against \(?(?P<built>\d[\d, ]*\d)\)? but (?:found "
+        r"runtime version|linked against) \(?(?P<has>\d[\d, ]*\d)",
+        "", "PyTorch was built for cuDNN {built}, but loads {has}: LD_LIBRARY_PATH comes before its own cuDNN",
+        "run unset LD_LIBRARY_PATH and try again; then take the directory with the other cuDNN out of the start-up file that "
+        "sets it",
+        _by_library_path,
+    ),
+    _Row(
+        r"for module build on kernel: (?P<kernel>\d\S+)(?: \(\w+\))? Consult /var/lib/dkms/(?P<module>(?!nvidia)[\w.+-]+)/"
+        r"(?P<version>[^/\s]+)/build/make\.log .{0,300}?error processing package (?P<package>\S+) \(--configure\)",
+        "other-dkms-module-fails",
+        "{package} cannot be configured: the DKMS module {module} {version} does not build for kernel {kernel}",
+        "install a version of {module} for this kernel, or remove the package that brings it; then run dpkg --configure -a",
+    ),
+    _Row(
+        r'File "/usr/(?:bin|s?bin|share|lib)/[^"]*", line (?:(?!File ").){1,400}?No module named \'(?P<module>Quirks|UbuntuDrivers'
+        r"|apt_pkg|_apt_pkg|apt|lsb_release|softwareproperties|gi|dbus)\W.{0,200}?error processing package (?P<package>\S+) "
+        r"\(--configure\)",
+        "system-python-changed-breaks-postinst",
+        "{package} cannot be configured: python3 is not the version of the distribution, so it does not find {module}",
+        "point /usr/bin/python3 to the version of the distribution again (ls -l /usr/bin/python3*), then run dpkg --configure -a",
     ),
     _Row(
         r"jaxlib (?:version )?(?P<jaxlib>\d[\w.]*) is newer than and incompatible with jax version (?P<jax>\d[\w.]*\w)",
@@ -290,9 +339,10 @@ _ROWS = (
         "the driver's version",
     ),
     _Row(
-        r"symbol (?P<symbol>\w+),? version (?P<library>" + _RUNTIME + r"\.so\.\d+) not defined in file",
+        r"symbol (?P<symbol>\w+),? version (?P<library>" + _RUNTIME + r"\.so\.[\d.]*\d) not defined in file"
+        r"|undefined symbol: (?P<other>\w+), version (?P<file>" + _RUNTIME + r"\.so\.[\d.]*\d)",
         "ld-library-path-shadows-wheel-libraries",
-        "Two versions of {library} are mixed: the one that is loaded first lacks {symbol}",
+        "Two versions of {library}{file} are mixed: the one that is loaded first lacks {symbol}{other}",
         "take the directory with the other version out of LD_LIBRARY_PATH",
     ),
     _Row(

@@ -12,14 +12,14 @@ from dlhealth.model import Evidence, Finding, Plan, Risk, Severity
 
 def reported(host: Host, rules: Mapping[str, Rule], found: Collection[str]) -> Iterator[Finding]:
     """`found` are the ids of the problems that rules found: they are more exact than an error text, and one that can
-    print the same text is its cause."""
+    print the same text is its cause, unless it is what the text's problem leads to."""
     seen = set(found)
     for post in host.posts:
         for problem in (_refined(problem, host) for problem in proven(post.text)):
             rule = rules.get(problem.fault)
             if problem.needs and host.posted(problem.needs) is None:
                 continue
-            if rule and seen.isdisjoint((problem.fault, *problems_of(problem.said))):
+            if rule and seen.isdisjoint({problem.fault, *problems_of(problem.said)} - {*rule.explains}):
                 seen.add(problem.fault)
                 yield _finding(rule, problem, post)
 

@@ -89,7 +89,7 @@ _ENTERED = regex(
 """The headers that make found."""
 _NO_HEADERS = regex(r"kernel headers for kernel (?P<kernel>\d\S+) cannot be found")
 _NO_MODULE = regex(
-    r"modprobe: FATAL: Module (?P<module>nvidia[\w-]*) not found in directory /lib/modules/(?P<kernel>\d\S+)"
+    r"modprobe: FATAL: Module (?P<module>nvidia[\w-]*) not found in directory (?:/usr)?/lib/modules/(?P<kernel>\d\S+)"
 )
 _NO_MODULE_FILE = regex(r"mod(?:info|probe): (?:ERROR|FATAL): Module nvidia not found\.?$", re.MULTILINE)
 _REFUSED = regex(

@@ -32,12 +32,12 @@ _COMPLAINT = regex(
     r"|CXXABI|numpy|nvcc|gcc versions|\bshm\b|shared memory|pjrt|fabric manager|\bptx\b|system not yet|cgroup/devices"
     r"|\bcu(?:blas|fft|rand|solver|sparse)\w*\b))"
     # What apt, DKMS and the desktop say names no program that uses the GPU.
-    r"|.*(?:graphical session is already|never registered|Depends: |Conflicts: |trying to overwrite |'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
+    r"|.*(?:graphical session is already|never registered|Depends: |Conflicts: |trying to overwrite |module build on kernel|error processing package|No module named '|'off'|kernel headers for |PREEMPT_RT|Nouveau kernel driver|Kernel module load error|authority|\bGLX\b"
     r"|supported by EGL|module not found: 'nvidia'|you have held broken|do not appear to have an NVIDIA GPU|is not included in the PATH environment|no version information available|CUDA Version: (?:ERR!|N/A)|\|ERR! {2,}ERR!)",
     re.IGNORECASE,
 )
 """A line that may be, or begin, an error of such a program."""
-_OF_THE_KERNEL = regex(r"^(?:<\d+>)?\[ *\d+\.\d{6}\]|\bkernel: |^NVRM: |^\[[A-Z][a-z]{2} [A-Z][a-z]{2} ")
+_OF_THE_KERNEL = regex(r"^(?:<\d+>)?\[ *\d+\.\d{6}\]|(?<!on )\bkernel: |^NVRM: |^\[[A-Z][a-z]{2} [A-Z][a-z]{2} ")
 _OF_A_SERVICE = regex(r"^(?:[A-Z][a-z]{2} +\d+ [\d:]{8} \S+ [\w.@/-]+(?:\[\d+\])?: |[\w.-]{1,40} +\| )")
 """What the journal and Docker Compose write before each line of a program."""
 _FOLLOWING = 3

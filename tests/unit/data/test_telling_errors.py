@@ -26,6 +26,27 @@ CASES = (
      "cross-device link", "container-driver-libraries-differ", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 is mounted"),
     ("Outdated cuSPARSE installation found.\nVersion JAX was built against: 12200\nMinimum supported: 12100\nInstalled version: 12002",
      "jax-gpu-backend-unavailable", "cuSPARSE that it finds (12002)"),
+    ("Unable to initialize backend 'cuda': Found cuBLAS version 110200, but JAX was built against version 110401, which is newer. The",
+     "jax-gpu-backend-unavailable", "cuBLAS that it finds (110200)"),
+    ("versions_helpers.cc:80: operation cufftGetProperty(MAJOR_VERSION, &major) failed: The cuFFT library was not found.",
+     "jax-gpu-backend-unavailable", "cannot load cuFFT"),
+    ("RuntimeError: Unable to load cuDNN. Is it installed?", "jax-gpu-backend-unavailable", "cannot load cuDNN"),
+    ("Unable to initialize backend 'cuda': module 'jaxlib.xla_extension' has no attribute 'GpuAllocatorConfig'",
+     "jax-gpu-backend-unavailable", "built without CUDA"),
+    ("RuntimeError: cuDNN version incompatibility: PyTorch was compiled  against (8, 9, 1) but found runtime version (8, 4, 0). "
+     "One possibility is that there is a conflicting cuDNN in LD_LIBRARY_PATH.",
+     "ld-library-path-old-cudnn-shadows-torch", "loads 8, 4, 0"),
+    ("cuDNN version mismatch: PyTorch was compiled against 7605 but linked against 7103\n$ echo $LD_LIBRARY_PATH\n/sw/cuda-9/lib64",
+     "ld-library-path-old-cudnn-shadows-torch", "built for cuDNN 7605"),
+    ("OSError: /v/nvidia/cudnn/lib/libcublas.so.12: undefined symbol: cublasLtGetEnv, version libcublasLt.so.12",
+     "ld-library-path-shadows-wheel-libraries", "libcublasLt.so.12 are mixed: the one that is loaded first lacks cublasLtGetEnv"),
+    ("symbol cublasGetX, version libcublas.so.9.2 not defined in file libcublas.so.9.2 with link time reference",
+     "ld-library-path-shadows-wheel-libraries", "libcublas.so.9.2"),
+    ("Error! Bad return status for module build on kernel: 6.8.0-45-generic (x86_64)\nConsult /var/lib/dkms/rtl88x2bu/5.8.7/build/make.log "
+     "for more information.\ndpkg: error processing package rtl88x2bu-dkms (--configure):", "other-dkms-module-fails",
+     "rtl88x2bu 5.8.7 does not build for kernel 6.8.0-45-generic"),
+    ('File "/usr/bin/quirks-handler", line 20, in <module>\n import Quirks.x\nModuleNotFoundError: No module named \'Quirks\'\n'
+     "dpkg: error processing package nvidia-dkms-535 (--configure):", "system-python-changed-breaks-postinst", "nvidia-dkms-535"),
     ("OSError: CUDA_HOME environment variable is not set. Please set it to your CUDA install root.", "nvcc-not-in-path", "nvcc"),
     ("FileNotFoundError: [Errno 2] No such file or directory: '/usr/local/cuda/bin/nvcc'", "nvcc-not-in-path", "nvcc"),
     ("Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file\nIncompatible "
@@ -158,6 +179,8 @@ def test_proves_one_problem(text: str, fault: str, shows: str) -> None:
         "Failed to initialize NVML: Unknown Error\n[nvidia-container-cli]\n#no-cgroups = true\n",
         # The plugin is there, and failed.
         "Exception when calling jax_plugins.xla_cuda12.initialize()\nAn NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed.",
+        # No LD_LIBRARY_PATH is set.
+        "cuDNN version incompatibility: PyTorch was compiled  against (8, 9, 1) but found runtime version (8, 4, 0).",
         # TensorFlow lacks the driver, or only TensorRT.
         "Could not load dynamic library 'libcuda.so.1'; dlerror: x\nW gpu_device.cc: Cannot dlopen some GPU libraries.",
         "Could not load dynamic library 'libnvinfer.so.7'; dlerror: libnvinfer.so.7: cannot open shared object file",

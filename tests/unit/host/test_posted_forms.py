@@ -172,6 +172,7 @@ class TestKernel:
             "Kernel: 6.8.0-45-generic x86_64 bits: 64\n",
             "           Kernel: Linux 6.8.0-45-generic\n",
             "modprobe: FATAL: Module nvidia not found in directory /lib/modules/6.8.0-45-generic\n",
+            "modprobe: FATAL: Module nvidia not found in directory /usr/lib/modules/6.8.0-45-generic\n",
             COLLECTED.replace("6.5.0-35", "6.8.0-45"),
         ],
     )
@@ -301,6 +302,24 @@ class TestKernel:
         )
         assert roots(found) == {"half-configured-driver-packages"}
         assert "internal compiler error" in found.findings[0].finding.title
+
+    def test_the_module_of_another_package(self, judged: Judge) -> None:
+        found = judged(
+            "Error! Bad return status for module build on kernel: 6.8.0-45-generic (x86_64)\n"
+            "Consult /var/lib/dkms/rtl88x2bu/5.8.7/build/make.log for more information.\n"
+            "dpkg: error processing package rtl88x2bu-dkms (--configure):\n"
+        )
+        assert roots(found) == {"other-dkms-module-fails"}
+
+    def test_a_script_that_finds_no_module_of_python(self, judged: Judge) -> None:
+        """It is the cause of the package's state, which the same text shows."""
+        found = judged(
+            "Setting up nvidia-dkms-535 (535.183.01-0ubuntu0.22.04.1) ...\nTraceback (most recent call last):\n"
+            '  File "/usr/bin/quirks-handler", line 20, in <module>\n    import Quirks.x\n'
+            "ModuleNotFoundError: No module named 'Quirks'\n"
+            "dpkg: error processing package nvidia-dkms-535 (--configure):\n"
+        )
+        assert roots(found) == {"system-python-changed-breaks-postinst"}
 
     def test_headers_that_dkms_does_not_find(self, judged: Judge) -> None:
         found = judged(
