@@ -169,20 +169,26 @@ def chosen_rules(loaded: Loaded, only: Iterable[str], hint: str = "--only") -> L
 
 
 def _existing_python(host: Host, exe: str) -> str:
-    path = exe
+    """The path of a program that `--python` names. Only `host` looks for it: a directory of PATH may not answer."""
+    named = "/" in exe
     if host.name == "/":
-        from shutil import which
-
-        path = os.path.abspath(which(exe) or exe)
+        folders = [""] if named else [*os.get_exec_path(), ""]
+        paths = [os.path.abspath(os.path.join(folder, exe)) for folder in folders]
     elif not exe.startswith("/"):
         raise click.BadParameter(f"{exe!r} must be a path inside --root that starts with /", param_hint="--python")
-    try:
-        there = host.exists(path)
-    except Unreadable:
-        there = True  # the diagnosis says why it cannot be read
-    if not there or not exe:
-        raise click.BadParameter(f"there is no {path if exe else repr(exe)} on this machine", param_hint="--python")
-    return path
+    else:
+        paths = [exe]
+    for path in paths:
+        try:
+            there = host.stat(path)
+        except Unreadable:
+            if named:
+                return path  # the diagnosis says why it cannot be read
+        else:
+            if exe and there and (named or (there.mode & 0o111 and there.kind == "file")):
+                return path
+    shown = paths[0] if named else repr(exe)
+    raise click.BadParameter(f"there is no {shown} on this machine", param_hint="--python")
 
 
 def _check_users(facts: Facts, names: tuple[str, ...]) -> None:

@@ -190,6 +190,7 @@ def test_doctor_names_what_does_not_answer_and_checks_the_rest() -> None:
         ["capture", "-o", "/home/bundle.tar.gz"],
         ["boot-check", "--next"],
         ["doctor", "--only", "cuda"],
+        ["doctor", "--python", "/home/stuck/venv/bin/python"],
     ],
 )
 def test_every_command_ends(command: list[str]) -> None:
