@@ -86,9 +86,10 @@ class ContainerToolkitNoCgroups(Rule):
         )
         yield Scenario(
             "with a comment behind it",
-            machine("[nvidia-container-cli]\n  no-cgroups = true # see forum\n"),
+            machine("[nvidia-container-cli]\n  no-cgroups = true # true: see forum\n"),
             finds=f"file:{_CONFIG}",
             alone=False,
+            ladder=(("low", f"edit-file {_CONFIG} 2: no-cgroups = false # true: see forum"),),
         )
         yield Scenario("the default", machine("[nvidia-container-cli]\n#no-cgroups = false\n"), alone=False)
         yield Scenario("commented out", machine("[nvidia-container-cli]\n#no-cgroups = true\n"), alone=False)

@@ -89,6 +89,9 @@ class NvidiaDrmModesetFreeze(Rule):
     def scenarios() -> Iterator[Scenario]:
         started = "BOOT_IMAGE=/boot/vmlinuz-6.8.0-50-generic root=/dev/sda1 ro"
         steps = ("write-file", "update-initramfs", "reboot")
+        menu = (
+            "menuentry 'Ubuntu' {\n  linux /boot/vmlinuz-6.8.0-50-generic root=/dev/sda1 ro nvidia-drm.modeset=1\n}\n"
+        )
 
         def froze(machine: Machine, *said: str, word: str = "nomodeset") -> Machine:
             machine.file("/proc/cmdline", f"{started} {word}\n")
@@ -117,6 +120,12 @@ class NvidiaDrmModesetFreeze(Rule):
             froze(Machine.ubuntu2404_gpu(), word="nvidia-drm.modeset=0"),
             finds="host",
             steps=steps,
+        )
+        yield Scenario(
+            "switched on by the boot loader",
+            froze(Machine.ubuntu2404_gpu().file("/boot/grub/grub.cfg", menu)),
+            finds="host",
+            ladder=(("medium reboot", "by-hand nvidia-drm.modeset=1 /etc/default/grub update-grub reboot"),),
         )
         yield Scenario("started as usual", froze(Machine.ubuntu2404_gpu(), word="quiet"))
         yield Scenario("shut down by its owner", froze(Machine.ubuntu2404_gpu(), "System is rebooting."))

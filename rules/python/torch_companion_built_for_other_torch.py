@@ -104,6 +104,13 @@ class TorchCompanionBuiltForOtherTorch(Rule):
             finds=subject,
             ladder=(("low network", f"pip-install {python} --force-reinstall --no-deps torchvision==0.19.*"),),
         )
+        yield Scenario(
+            "PyTorch for the CPU was upgraded alone",
+            machine("torchvision-0.18.1+cpu", torch="2.4.1+cpu", cuda=""),
+            finds=subject,
+            alone=False,
+            ladder=(("low network", f"pip-install {python} --force-reinstall..{_INDEX}cpu(5)"),),
+        )
         yield Scenario("torchaudio for CUDA 11", machine("torchaudio-2.4.1+cu118"), finds=subject)
         yield Scenario(
             "flash-attn for an older PyTorch",

@@ -85,7 +85,7 @@ class UserPackagesShadowEnvironment(Rule):
             machine("2.1.0+cu118"),
             finds=f"python:{conda}",
             alone=False,
-            ladder=(("low", f"by-hand PYTHONNOUSERSITE=1 {conda}"),),
+            ladder=(("low", f"by-hand conda PYTHONNOUSERSITE=1 {conda}"),),
         )
         yield Scenario(
             "PYTHONPATH before a virtual environment",
